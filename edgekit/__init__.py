@@ -1,0 +1,1 @@
+"""Train in PyTorch, run at the edge, with proof."""

@@ -1,0 +1,218 @@
+"""A bundle on disk: a folder with ``manifest.json`` and the files it names, hashed, opened with care, written whole.
+
+Writing happens in a hidden sibling folder that is renamed into place at the end, under a lock that dies with its
+process. So a crash, a Ctrl-C or a full disk leaves what was there before, and the next writer sweeps up the rest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+import msgspec
+
+from edgekit import manifest as manifests
+from edgekit.errors import BundleError
+from edgekit.manifest import MANIFEST, File, Manifest
+
+_CHUNK = 1 << 20
+_PARTIAL = ".partial"
+_REPLACED = ".replaced"
+_LOCK = ".lock"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle: its folder and its checked manifest."""
+
+    path: Path
+    manifest: Manifest
+
+    def file(self, name: str) -> Path:
+        """Absolute path of one of the bundle's files."""
+        return self.path / name
+
+    @property
+    def bytes(self) -> int:
+        """Size of the model files in bytes, without the manifest."""
+        return sum(file.bytes for file in self.manifest.files)
+
+
+def open_bundle(path: str | os.PathLike[str]) -> Bundle:
+    """Open a bundle and check every byte it names.
+
+    Raises:
+        BundleError: no bundle there, a newer or invalid manifest, a missing, altered or truncated file, or a file
+            name that leaves the bundle.
+    """
+    root = Path(path)
+    if root.name == MANIFEST:
+        root = root.parent
+    try:
+        data = (root / MANIFEST).read_bytes()
+    except FileNotFoundError as error:
+        raise BundleError(f"{root}: no bundle there (no {MANIFEST}); give the folder that edgekit convert wrote") from error
+    except OSError as error:
+        raise BundleError(f"{root}: cannot be read: {error.strerror}") from error
+    manifest = manifests.decode(data, str(root / MANIFEST))
+    for file in manifest.files:
+        _check(root, file)
+    listed = {file.path for file in manifest.files}
+    for graph in manifest.graphs:
+        for name in graph.files:
+            if name not in listed:
+                raise BundleError(f"{root}: graph {graph.name!r} uses {name!r}, which the manifest does not guard")
+    return Bundle(root, manifest)
+
+
+def _check(root: Path, file: File) -> None:
+    """Compare one file with what the manifest says of it."""
+    path = root / _inside(root, file.path)
+    try:
+        size = path.stat().st_size
+        if size != file.bytes:
+            raise BundleError(f"{path}: {size} bytes, the manifest says {file.bytes}; truncated or replaced, copy it again")
+        if sha256(path) != file.sha256:
+            raise BundleError(f"{path}: its content is not what was written (hash differs); copy the bundle again")
+    except FileNotFoundError as error:
+        raise BundleError(f"{path}: missing from the bundle; copy the bundle again") from error
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _inside(root: Path, name: str) -> PurePosixPath:
+    """A file name of a manifest, refused when it points outside the bundle by ``..``, root, drive or link."""
+    relative = PurePosixPath(name)
+    outside = relative.is_absolute() or ".." in relative.parts or "\\" in name or ":" in name or not relative.parts
+    if outside or not (root / relative).resolve().is_relative_to(root.resolve()):
+        raise BundleError(f"{root}: the file name {name!r} leaves the bundle; do not use this bundle")
+    return relative
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, read in pieces."""
+    total = hashlib.sha256()
+    with path.open("rb") as stream:
+        while piece := stream.read(_CHUNK):
+            total.update(piece)
+    return total.hexdigest()
+
+
+class Staging:
+    """A bundle being written. `folder` takes the files, `commit` makes it real."""
+
+    def __init__(self, destination: Path, folder: Path) -> None:
+        self.destination = destination
+        self.folder = folder
+        self.committed = False
+
+    def seal(self, manifest: Manifest) -> Manifest:
+        """Hash every file in the folder and write the manifest beside them; returns the completed manifest."""
+        files = []
+        for path in sorted(self.folder.rglob("*")):
+            name = path.relative_to(self.folder).as_posix()
+            if path.is_file() and name != MANIFEST:
+                files.append(File(path=name, bytes=path.stat().st_size, sha256=sha256(path)))
+        manifest = msgspec.structs.replace(manifest, files=tuple(files))
+        with (self.folder / MANIFEST).open("wb") as stream:
+            stream.write(manifests.encode(manifest))
+            _flush(stream)
+        return manifest
+
+    def commit(self) -> Bundle:
+        """Put the sealed bundle at its destination, replacing an older one in one step as seen from outside."""
+        replaced = _hidden(self.destination, _REPLACED)
+        if self.destination.exists():
+            os.replace(self.destination, replaced)
+        os.replace(self.folder, self.destination)
+        self.committed = True
+        shutil.rmtree(replaced, ignore_errors=True)
+        return open_bundle(self.destination)
+
+
+@contextlib.contextmanager
+def stage(destination: str | os.PathLike[str]) -> Iterator[Staging]:
+    """Begin a bundle at ``destination``; whatever is not committed when the block ends is removed.
+
+    Raises:
+        BundleError: the place cannot be written, holds something that is not a bundle, or another process is
+            writing the same bundle.
+    """
+    target = Path(destination)
+    with writing(target):
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with _locked(target):
+                _sweep(target)
+                _refuse_foreign(target)
+                folder = _hidden(target, _PARTIAL)
+                folder.mkdir()
+                staging = Staging(target, folder)
+                try:
+                    yield staging
+                finally:
+                    if not staging.committed:
+                        shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            with contextlib.suppress(OSError):
+                _hidden(target, _LOCK).unlink()
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusals while writing below ``path`` into one clear error."""
+    try:
+        yield
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be written: {error.strerror or error}; free space or choose another -o") from error
+
+
+def _hidden(target: Path, suffix: str) -> Path:
+    return target.parent / f".{target.name}{suffix}"
+
+
+def _sweep(target: Path) -> None:
+    """Undo what a killed writer left: its partial folder goes, a bundle it had moved aside comes back."""
+    shutil.rmtree(_hidden(target, _PARTIAL), ignore_errors=True)
+    replaced = _hidden(target, _REPLACED)
+    if replaced.exists() and not target.exists():
+        os.replace(replaced, target)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _refuse_foreign(target: Path) -> None:
+    if target.exists() and not (target / MANIFEST).is_file() and (not target.is_dir() or any(target.iterdir())):
+        raise BundleError(f"{target}: exists and is not a bundle; move it away or choose another -o")
+
+
+@contextlib.contextmanager
+def _locked(target: Path) -> Iterator[None]:
+    """Hold the destination's lock; the operating system lets go of it when the process ends, however it ends."""
+    with _hidden(target, _LOCK).open("a+b") as stream:
+        try:
+            _lock(stream)
+        except OSError as error:
+            raise BundleError(f"{target}: another conversion is writing this bundle; wait for it or choose another -o") from error
+        yield
+
+
+def _lock(stream: IO[bytes]) -> None:
+    if os.name == "nt":  # pragma: no cover - no Windows in the tests
+        import msvcrt
+
+        msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+    else:
+        import fcntl
+
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _flush(stream: IO[bytes]) -> None:
+    stream.flush()
+    os.fsync(stream.fileno())

@@ -1,0 +1,1 @@
+"""HOST: the data a model is calibrated and proven on."""

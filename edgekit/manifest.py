@@ -1,0 +1,270 @@
+"""The contract of a bundle: what goes in, what the outputs mean, where it came from, and the proof.
+
+Everything here is an immutable, validated structure. ``manifest.json`` is `Manifest` as JSON, and the JSON Schema
+of that file is generated from these classes (`json_schema`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Literal
+
+import msgspec
+
+from edgekit.errors import BundleError
+
+SCHEMA = 1
+"""Version of the manifest layout that this edgekit writes, and the newest that it reads."""
+
+MANIFEST = "manifest.json"
+
+Precision = Literal["fp32", "fp16", "int8"]
+ProofWord = Literal["executed", "emulated", "interpreted", "reference", "compiled"]
+
+
+class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of all manifest structures: immutable, no unknown keys."""
+
+
+class ImageRule(Record, kw_only=True):
+    """How a photograph becomes the input tensor: ``(pixel * scale - mean) / std`` after resizing to ``size``.
+
+    ``size`` is (height, width) in pixels. ``mean`` and ``std`` are per channel in the model's ``color`` order,
+    in units after ``scale``. ``pad`` is the grey level (0..255) around a letterboxed image.
+    """
+
+    size: tuple[int, int]
+    resize: Literal["letterbox", "stretch", "crop"] = "letterbox"
+    color: Literal["rgb", "bgr"] = "rgb"
+    scale: float = 1 / 255
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    pad: int = 114
+
+    def __post_init__(self) -> None:
+        if min(self.size) < 1:
+            raise ValueError(f"size must be two positive numbers (height, width), not {list(self.size)}")
+        if not 0 <= self.pad <= 255:
+            raise ValueError(f"pad must be 0..255, not {self.pad}")
+        if min(self.std) <= 0:
+            raise ValueError(f"std must be positive, not {list(self.std)}")
+
+
+class Decoder(Record, kw_only=True):
+    """Which registered decoder turns raw heads into candidates, with its numbers."""
+
+    name: str
+    options: dict[str, Any] = {}
+
+
+class Output(Record, kw_only=True):
+    """One output of the graph: ``role`` is the decoder's word for it, ``level`` counts strides from the finest."""
+
+    name: str
+    role: str
+    level: int = 0
+
+
+class Postprocess(Record, kw_only=True):
+    """Defaults of what happens after decoding; every call may override them."""
+
+    score_threshold: float = 0.25
+    iou_threshold: float = 0.45
+    max_detections: int = 300
+    class_agnostic: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("score_threshold", "iou_threshold"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"{name} must be 0..1, not {getattr(self, name)}")
+        if self.max_detections < 1:
+            raise ValueError(f"max_detections must be at least 1, not {self.max_detections}")
+
+
+class Contract(Record, kw_only=True):
+    """What goes into a graph and what comes out of it, complete enough to run it without the source."""
+
+    task: str = "detect"
+    image: ImageRule
+    classes: tuple[str, ...]
+    decoder: Decoder
+    outputs: tuple[Output, ...]
+    postprocess: Postprocess = Postprocess()
+
+
+class Tensor(Record, kw_only=True):
+    """An input or output of a converted file. ``shape`` is as the file has it.
+
+    ``layout`` says how to read four-dimensional shapes; the runtime hands NCHW to the decoder either way.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+    layout: Literal["nchw", "nhwc"] = "nchw"
+
+
+class Graph(Record, kw_only=True):
+    """One network of a bundle: its files (the first is the one an engine opens), inputs and outputs.
+
+    The order of ``outputs`` is the order of the contract's outputs.
+    """
+
+    name: str = "model"
+    files: tuple[str, ...]
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+
+
+class Origin(Record, kw_only=True):
+    """Where the trained model came from."""
+
+    kind: str
+    name: str
+    sha256: str
+    notes: tuple[str, ...] = ()
+
+
+class Calibration(Record, kw_only=True):
+    """The data INT8 was calibrated on: how many images, how chosen, and the hash of their pixels."""
+
+    count: int
+    method: str
+    seed: int
+    sha256: str
+
+
+class OutputDrift(Record, kw_only=True):
+    """How far one raw output is from the source's, over all proof images."""
+
+    name: str
+    cosine: float
+    max_error: float
+    mean_error: float
+
+
+class Agreement(Record, kw_only=True):
+    """Decoded results of the bundle against the source's, same class, over the proof images.
+
+    ``matched`` is the share of the source's detections (score > ``score_floor``) that have a partner of the same
+    class at IoU >= ``iou``; ``matched_at`` the same at further IoUs. ``score_drift`` is the mean absolute score
+    difference of matched pairs; ``class_flips`` counts partners found only under another class; ``extra`` is the
+    share of the bundle's detections that the source does not have.
+    """
+
+    score_floor: float
+    iou: float
+    detections: int
+    matched: float
+    matched_at: dict[str, float]
+    score_drift: float
+    score_drift_max: float
+    class_flips: int
+    extra: float
+    top_score: float
+    top_score_source: float
+
+
+class Gate(Record, kw_only=True):
+    """Bounds a conversion has to keep. See ``docs/EVIDENCE.md``."""
+
+    iou: float
+    matched: float
+    score_drift: float
+    extra: float = 1.0
+
+
+class Evidence(Record, kw_only=True):
+    """The measured proof that a bundle gives the source's answers.
+
+    ``word`` is the strength of the proof; ``compared`` says what the decoded comparison was made on:
+    ``detections`` after NMS, or ``candidates`` (the source's best anchors) when the source finds too little.
+    """
+
+    word: ProofWord
+    engine: str
+    images: int
+    images_sha256: str
+    reference: str
+    compared: Literal["detections", "candidates"]
+    decoded: Agreement
+    outputs: tuple[OutputDrift, ...]
+    gate: Gate
+    passed: bool
+    failures: tuple[str, ...] = ()
+    placement: dict[str, int] = {}
+
+
+class File(Record, kw_only=True):
+    """A file of a bundle: relative path with forward slashes, size in bytes, SHA-256."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+class Manifest(Record, kw_only=True):
+    """Everything a bundle says about itself. ``digest`` guards this file, ``files`` guards all the others."""
+
+    schema: int = SCHEMA
+    edgekit: str
+    name: str
+    target: str
+    precision: str
+    engine: str
+    graphs: tuple[Graph, ...]
+    contract: Contract
+    origin: Origin
+    toolchain: dict[str, str]
+    calibration: Calibration | None = None
+    evidence: Evidence | None = None
+    proven: bool = False
+    files: tuple[File, ...] = ()
+    digest: str = ""
+
+
+class _SchemaOnly(msgspec.Struct):
+    schema: int
+
+
+def digest(manifest: Manifest) -> str:
+    """SHA-256 of a manifest with its own ``digest`` left empty."""
+    bare = msgspec.structs.replace(manifest, digest="")
+    return hashlib.sha256(msgspec.json.encode(bare, order="sorted")).hexdigest()
+
+
+def encode(manifest: Manifest) -> bytes:
+    """A manifest as readable JSON, signed with its digest."""
+    signed = msgspec.structs.replace(manifest, digest=digest(manifest))
+    return msgspec.json.format(msgspec.json.encode(signed), indent=2) + b"\n"
+
+
+def decode(data: bytes, origin: str) -> Manifest:
+    """Read and check ``manifest.json``.
+
+    Raises:
+        BundleError: not JSON, written by a newer edgekit, not valid, or changed after it was written.
+    """
+    try:
+        version = msgspec.json.decode(data, type=_SchemaOnly).schema
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BundleError(f"{origin}: not a readable manifest ({error}); convert the model again") from error
+    if not 1 <= version <= SCHEMA:
+        raise BundleError(
+            f"{origin}: manifest schema {version}, this edgekit reads up to {SCHEMA}; pip install --upgrade edgekit"
+        )
+    try:
+        manifest = msgspec.json.decode(data, type=Manifest)
+    except msgspec.ValidationError as error:
+        raise BundleError(f"{origin}: the manifest is not valid ({error}); convert the model again") from error
+    if manifest.digest != digest(manifest):
+        raise BundleError(
+            f"{origin}: the manifest was changed after it was written (digest {manifest.digest[:12] or 'empty'!s} does "
+            "not fit); restore the original or convert the model again"
+        )
+    return manifest
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema (draft 2020-12) of ``manifest.json``, generated from these classes."""
+    return msgspec.json.schema(Manifest)

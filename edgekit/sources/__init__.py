@@ -1,0 +1,84 @@
+"""HOST: one file per origin of a trained model. A source registers by declaring ``KIND``, ``matches`` and ``load``.
+
+``matches(request) -> bool`` looks at the spelling and the file's first bytes only; ``load(request) -> TrainedModel``
+reads the model. Sources import torch and other heavy packages inside their functions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgekit import registry
+from edgekit.errors import SourceError
+from edgekit.manifest import Contract, Decoder, Origin, Output
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user said about a source.
+
+    ``size`` is the input (height, width) of the contract, for sources that do not fix one themselves. ``trust``
+    allows unpickling and is only ever set by the user.
+    """
+
+    spec: str
+    weights: Path | None = None
+    size: tuple[int, int] | None = None
+    trust: bool = False
+
+
+@dataclass(frozen=True)
+class Uncut:
+    """How to decode the outputs of the model as it was given, to check that cutting it changed nothing."""
+
+    decoder: Decoder
+    outputs: tuple[Output, ...]
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A trained model read from its source.
+
+    Attributes:
+        name: short name for bundles.
+        module: the network as given, in eval mode; one input, NCHW float32, batch 1.
+        example: an input of the right shape and dtype.
+        origin: kind, file name and hash for the manifest.
+        contract: derived from the source where it can be; None when only a contract file can tell.
+        heads: the same network returning raw heads in the order of ``contract.outputs``, where the source knows its
+            own head; None leaves the cut to `edgekit.sources.heads`.
+        uncut: how to decode what ``module`` returns, where that is known.
+    """
+
+    name: str
+    module: nn.Module
+    example: torch.Tensor
+    origin: Origin
+    contract: Contract | None = None
+    heads: nn.Module | None = None
+    uncut: Uncut | None = None
+    notes: tuple[str, ...] = field(default=())
+
+
+def load(request: Request) -> TrainedModel:
+    """Read a trained model from whatever the user named.
+
+    Raises:
+        SourceError: nothing matches, or the source that matches cannot read it.
+    """
+    kinds = []
+    for name in registry.names(__name__):
+        module = registry.module(__name__, name)
+        if not hasattr(module, "KIND"):
+            continue
+        if module.matches(request):
+            loaded: TrainedModel = module.load(request)
+            return loaded
+        kinds.append(module.KIND)
+    raise SourceError(f"{request.spec!r} is no source that edgekit knows; give one of: {'; '.join(kinds)}")
