@@ -1,1 +1,42 @@
-"""Train in PyTorch, run at the edge, with proof."""
+"""edgekit: trained PyTorch models to the edge, with proof that they still work there.
+
+Importing this package imports no engine, no OpenCV and no torch; each name below is resolved on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from edgekit.conversion.plan import convert as convert
+    from edgekit.errors import EdgekitError as EdgekitError
+    from edgekit.manifest import Contract as Contract
+    from edgekit.manifest import Manifest as Manifest
+    from edgekit.model import Model as Model
+    from edgekit.model import load as load
+    from edgekit.results import Detections as Detections
+
+_WHERE = {
+    "load": "edgekit.model",
+    "Model": "edgekit.model",
+    "convert": "edgekit.conversion.plan",
+    "Contract": "edgekit.manifest",
+    "Manifest": "edgekit.manifest",
+    "Detections": "edgekit.results",
+    "EdgekitError": "edgekit.errors",
+}
+
+__all__ = ["Contract", "Detections", "EdgekitError", "Manifest", "Model", "__version__", "convert", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'edgekit' has no attribute {name!r}")
+    return getattr(importlib.import_module(_WHERE[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

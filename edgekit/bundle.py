@@ -145,23 +145,24 @@ def stage(destination: str | os.PathLike[str]) -> Iterator[Staging]:
             writing the same bundle.
     """
     target = Path(destination)
-    with writing(target):
+    with writing(target), contextlib.ExitStack() as held:
+        target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with _locked(target):
-                _sweep(target)
-                _refuse_foreign(target)
-                folder = _hidden(target, _PARTIAL)
-                folder.mkdir()
-                staging = Staging(target, folder)
-                try:
-                    yield staging
-                finally:
-                    if not staging.committed:
-                        shutil.rmtree(folder, ignore_errors=True)
+            held.enter_context(locked(_hidden(target, _LOCK)))
+        except BlockingIOError as error:
+            raise BundleError(
+                f"{target}: another conversion is writing this bundle; wait for it or choose another -o"
+            ) from error
+        _sweep(target)
+        _refuse_foreign(target)
+        folder = _hidden(target, _PARTIAL)
+        folder.mkdir()
+        staging = Staging(target, folder)
+        try:
+            yield staging
         finally:
-            with contextlib.suppress(OSError):
-                _hidden(target, _LOCK).unlink()
+            if not staging.committed:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -192,14 +193,32 @@ def _refuse_foreign(target: Path) -> None:
 
 
 @contextlib.contextmanager
-def _locked(target: Path) -> Iterator[None]:
-    """Hold the destination's lock; the operating system lets go of it when the process ends, however it ends."""
-    with _hidden(target, _LOCK).open("a+b") as stream:
-        try:
-            _lock(stream)
-        except OSError as error:
-            raise BundleError(f"{target}: another conversion is writing this bundle; wait for it or choose another -o") from error
-        yield
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock file; the operating system lets go of it when the process ends, however it ends.
+
+    Raises:
+        BlockingIOError: another process holds it.
+    """
+    while True:
+        with path.open("a+b") as stream:
+            try:
+                _lock(stream)
+            except PermissionError as error:  # what Windows says
+                raise BlockingIOError(str(path)) from error
+            if not _still_there(path, stream):
+                continue  # its last holder removed it between our opening and our locking
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+            return
+
+
+def _still_there(path: Path, stream: IO[bytes]) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(stream.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 def _lock(stream: IO[bytes]) -> None:

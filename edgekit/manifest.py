@@ -66,12 +66,16 @@ class Output(Record, kw_only=True):
 
 
 class Postprocess(Record, kw_only=True):
-    """Defaults of what happens after decoding; every call may override them."""
+    """Defaults of what happens after decoding; a call may override the thresholds.
+
+    ``nms`` is off for one-to-one heads, which give each object once (YOLO26, YOLOv10).
+    """
 
     score_threshold: float = 0.25
     iou_threshold: float = 0.45
     max_detections: int = 300
     class_agnostic: bool = False
+    nms: bool = True
 
     def __post_init__(self) -> None:
         for name in ("score_threshold", "iou_threshold"):
@@ -117,21 +121,26 @@ class Graph(Record, kw_only=True):
 
 
 class Origin(Record, kw_only=True):
-    """Where the trained model came from."""
+    """Where the trained model came from, what was noted while reading it, and the tensors it was cut at, if any."""
 
     kind: str
     name: str
     sha256: str
     notes: tuple[str, ...] = ()
+    cut: tuple[str, ...] = ()
 
 
 class Calibration(Record, kw_only=True):
-    """The data INT8 was calibrated on: how many images, how chosen, and the hash of their pixels."""
+    """The data INT8 was calibrated on: how many images, how chosen, and the hash of their pixels.
+
+    ``images`` has the first 16 hex digits of each image's own hash, so that a later check can leave these out.
+    """
 
     count: int
     method: str
     seed: int
     sha256: str
+    images: tuple[str, ...] = ()
 
 
 class OutputDrift(Record, kw_only=True):
@@ -177,13 +186,15 @@ class Gate(Record, kw_only=True):
 class Evidence(Record, kw_only=True):
     """The measured proof that a bundle gives the source's answers.
 
-    ``word`` is the strength of the proof; ``compared`` says what the decoded comparison was made on:
+    ``images`` photographs were compared, in ``views`` (more when each is shown mirrored too). ``word`` is the strength
+    of the proof; ``compared`` says what the decoded comparison was made on:
     ``detections`` after NMS, or ``candidates`` (the source's best anchors) when the source finds too little.
     """
 
     word: ProofWord
     engine: str
     images: int
+    views: int
     images_sha256: str
     reference: str
     compared: Literal["detections", "candidates"]

@@ -71,6 +71,22 @@ class Session(Protocol):
         ...
 
 
+def check_inputs(graph: Graph, inputs: Sequence[Array]) -> None:
+    """Refuse inputs that are not what the graph takes, before an engine reads past their end.
+
+    Raises:
+        EngineError: another number of arrays, another shape (NCHW) or dtype.
+    """
+    if len(inputs) != len(graph.inputs):
+        raise EngineError(f"the graph takes {len(graph.inputs)} input(s), not {len(inputs)}")
+    for tensor, array in zip(graph.inputs, inputs, strict=True):
+        shape = tensor.shape
+        if tensor.layout == "nhwc":
+            shape = (shape[0], shape[3], shape[1], shape[2])
+        if array.shape != shape or array.dtype != np.float32:
+            raise EngineError(f"input {tensor.name!r} takes float32 {shape}, not {array.dtype} {array.shape}")
+
+
 def engine_names() -> tuple[str, ...]:
     """Names of all engines edgekit knows, installed or not."""
     return registry.names(__name__)

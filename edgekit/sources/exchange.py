@@ -16,7 +16,7 @@ from edgekit.errors import SourceError
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
+    from torch import fx, nn
 
 OPSET = 18
 """The dynamo exporter is native for opsets 18 to 25; 17 gives an invalid Split, 26 does not pass the checker."""
@@ -45,7 +45,7 @@ def write_exchange(module: nn.Module, example: torch.Tensor, outputs: tuple[str,
     """
     import torch
 
-    program = export(module, example)
+    program = _export(flatten(module, example), example)
     shapes = output_shapes(program)
     if len(shapes) != len(outputs):
         raise SourceError(f"the network has {len(shapes)} outputs, the contract names {len(outputs)}: {', '.join(outputs)}")
@@ -55,21 +55,24 @@ def write_exchange(module: nn.Module, example: torch.Tensor, outputs: tuple[str,
     return Exchange(onnx_path, program_path, dict(zip(outputs, shapes, strict=True)))
 
 
-def export(module: nn.Module, example: torch.Tensor) -> torch.export.ExportedProgram:
-    """A torch.export program with BatchNorm folded into the convolutions before it.
+def flatten(module: nn.Module, example: torch.Tensor) -> fx.GraphModule:
+    """The network as one flat graph of aten operators, with BatchNorm folded into the convolutions before it.
 
     Raises:
         SourceError: torch.export cannot follow the network.
     """
-    import torch
-
     from edgekit.sources.fold import fold_batch_norm
+
+    return fold_batch_norm(_export(module, example).module())
+
+
+def _export(module: nn.Module, example: torch.Tensor) -> torch.export.ExportedProgram:
+    import torch
 
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            flat = torch.export.export(module, (example,)).module()
-            return torch.export.export(fold_batch_norm(flat), (example,))
+            return torch.export.export(module, (example,))
     except (RuntimeError, TypeError, ValueError, torch._dynamo.exc.TorchDynamoException) as error:
         raise SourceError(f"torch.export cannot follow this network: {error}") from error
 

@@ -1,0 +1,158 @@
+"""Choosing images: some to calibrate on, others to be judged on, never the same ones."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edgekit.calibration.samples import Samples
+from edgekit.errors import UsageError
+from edgekit.images import Image, Preprocessor
+from edgekit.manifest import ImageRule
+from edgekit.media import Reference, references
+
+FEW = 32
+"""Fewer calibration images than this are worth a warning."""
+
+MOST_CALIBRATION = 300
+MOST_PROOF = 64
+PROOF_SHARE = 0.3
+
+
+@dataclass(frozen=True)
+class Split:
+    """The two streams of one conversion.
+
+    ``mirrored`` tells that every proof image is also shown flipped, because there are few; ``photographs`` counts the
+    proof images before that.
+    """
+
+    calibration: Samples | None
+    proof: Samples
+    photographs: int
+    mirrored: bool
+    method: str
+    digests: tuple[str, ...] = ()
+
+
+def split(
+    data: str,
+    rule: ImageRule,
+    folder: Path,
+    *,
+    seed: int,
+    calibrate: bool,
+    proof_data: str = "",
+    refuse: frozenset[str] = frozenset(),
+) -> Split:
+    """Choose, decode once and store both streams.
+
+    Args:
+        data: folder, glob, list file, ``.npy``/``.npz`` stack or video.
+        rule: resizes every image to the model's input.
+        folder: where ``calibration.npy`` and ``proof.npy`` go.
+        seed: of the choice.
+        calibrate: whether a calibration stream is needed; without it all images may serve as proof.
+        proof_data: a second source for the proof; ``data`` is then used for calibration alone.
+        refuse: digests (`digest`) of images that must not serve as proof: another bundle was calibrated on them.
+
+    Raises:
+        UsageError: too few images to do both.
+        InputError: an image cannot be read.
+    """
+    chosen = references(data)
+    order = np.random.default_rng(seed).permutation(len(chosen))
+    if proof_data:
+        proofs = references(proof_data)
+        judged = [proofs[i] for i in np.random.default_rng(seed).permutation(len(proofs))[:MOST_PROOF]]
+        rest = order
+    else:
+        count = min(MOST_PROOF, max(1, round(len(chosen) * PROOF_SHARE))) if calibrate else MOST_PROOF
+        judged = [chosen[i] for i in order[:count]]
+        rest = order[count:]
+    if calibrate and not len(rest):
+        raise UsageError(
+            f"--data {data}: {len(chosen)} image(s); int8 needs some to calibrate on and others to be judged on, "
+            f"at least 2 and better {FEW} or more"
+        )
+    calibration, seen = None, set[str]()
+    if calibrate:
+        samples = [chosen[i] for i in rest[:MOST_CALIBRATION]]
+        calibration = store(samples, rule, folder / "calibration.npy", seen=seen)
+    # The same photograph under two names must not be calibrated on and judged on.
+    known = refuse | seen
+    mirrored = len(judged) < FEW
+    proof = store(judged, rule, folder / "proof.npy", mirrored=mirrored, refuse=known)
+    photographs = len(proof) // (2 if mirrored else 1)
+    method = f"seeded choice of {len(calibration) if calibration else 0} from {len(chosen)}: {Path(data).name}"
+    return Split(calibration, proof, photographs, mirrored, method, tuple(sorted(seen)))
+
+
+def store(
+    chosen: Sequence[Reference],
+    rule: ImageRule,
+    path: Path,
+    *,
+    mirrored: bool = False,
+    seen: set[str] | None = None,
+    refuse: frozenset[str] = frozenset(),
+) -> Samples:
+    """Decode and resize images into one ``.npy`` stack, without holding more than one in memory.
+
+    Args:
+        chosen: what to open, in order.
+        rule: of the model.
+        path: the file to write.
+        mirrored: store every image a second time, flipped left to right.
+        seen: collects a digest of every resized image.
+        refuse: digests of images to leave out.
+
+    Raises:
+        UsageError: nothing is left to store.
+    """
+    preprocess = Preprocessor(rule)
+    digests = set[str]() if seen is None else seen
+    views = 2 if mirrored else 1
+    shape = (len(chosen) * views, *rule.size, 3)
+    stack = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    count = 0
+    for image in map(_open, chosen):
+        resized = preprocess.resize(image)[0]
+        own = digest(resized)
+        if own in refuse or own in digests:
+            continue
+        digests.add(own)
+        stack[count] = resized
+        if mirrored:
+            stack[count + 1] = preprocess.resize(np.ascontiguousarray(image[:, ::-1]))[0]
+        count += views
+    stack.flush()
+    del stack
+    if not count:
+        raise UsageError("no image is left to judge the conversion on: the proof images are all among the calibration images")
+    if count < shape[0]:
+        _truncate(path, count)
+    return Samples(path, rule)
+
+
+def digest(resized: Image) -> str:
+    """The first 16 hex digits of the SHA-256 of an image's pixels in input size."""
+    return hashlib.sha256(np.ascontiguousarray(resized).tobytes()).hexdigest()[:16]
+
+
+def _open(reference: Reference) -> Image:
+    return reference.open()
+
+
+def _truncate(path: Path, count: int) -> None:
+    """Keep the first ``count`` entries of a stack."""
+    shorter = path.with_suffix(".short.npy")
+    full = np.load(path, mmap_mode="r")
+    kept = np.lib.format.open_memmap(shorter, mode="w+", dtype=full.dtype, shape=(count, *full.shape[1:]))
+    kept[:] = full[:count]
+    kept.flush()
+    shorter.replace(path)

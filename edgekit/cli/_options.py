@@ -1,0 +1,62 @@
+"""Options that several commands share, and the values they take."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import click
+
+from edgekit.errors import UsageError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def json_option(command: Command) -> Command:
+    """``--json``: machine-readable output on stdout."""
+    return click.option("--json", "as_json", is_flag=True, help="Machine-readable output on stdout.")(command)
+
+
+def imports_option(command: Command) -> Command:
+    """``--import MODULE``: registers a decoder of the user's own."""
+    return click.option(
+        "--import",
+        "imports",
+        metavar="MODULE",
+        multiple=True,
+        help="Import a module of yours first, which registers a decoder.",
+    )(command)
+
+
+def engine_options(command: Command) -> Command:
+    """``--threads``, ``--device`` and ``--strict``: how to open a bundle."""
+    strict = click.option("--strict", is_flag=True, help="Fail when an operator leaves the device.")
+    device = click.option("--device", default="", help="cpu, cuda, gpu, npu: what the engine has. [default: its first]")
+    threads = click.option("--threads", type=click.IntRange(0), default=0, help="CPU threads, 0 for the engine's choice.")
+    return threads(device(strict(command)))
+
+
+def import_modules(names: Sequence[str]) -> None:
+    """Import what ``--import`` named.
+
+    Raises:
+        UsageError: it cannot be imported.
+    """
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise UsageError(f"--import {name}: {error}") from error
+
+
+def split_names(text: str) -> tuple[str, ...]:
+    """Names from a comma-separated list, each once, in order."""
+    return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+
+
+def console(*, stderr: bool = False) -> Any:
+    """A rich console."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False, soft_wrap=True)

@@ -1,0 +1,106 @@
+"""How bundles, evidence and progress look in a terminal."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from edgekit.cli._options import console
+
+if TYPE_CHECKING:
+    from edgekit.conversion.plan import Outcome
+    from edgekit.manifest import Evidence
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> None:
+    """Print one table to stdout; the columns named in ``right`` hold numbers."""
+    from rich import box
+    from rich.table import Table
+
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        drawn.add_column(column, justify="right" if column in right else "left")
+    for row in rows:
+        drawn.add_row(*row)
+    console().print(drawn)
+
+
+def megabytes(count: int) -> str:
+    """A size in MB."""
+    return f"{count / 1e6:.2f} MB"
+
+
+def outcome_row(outcome: Outcome) -> list[str]:
+    """target, precision, size, proof, matched, score drift, result."""
+    size = megabytes(outcome.bundle.bytes) if outcome.bundle else "-"
+    evidence = outcome.evidence
+    proof = evidence.word if evidence else "-"
+    matched = f"{evidence.decoded.matched:.1%} at IoU {evidence.gate.iou:g}" if evidence else "-"
+    drift = f"{evidence.decoded.score_drift:.4f}" if evidence else "-"
+    if outcome.ok:
+        result = "[green]proven[/green]"
+    else:
+        result = "[yellow]unproven[/yellow]" if outcome.bundle else "[red]failed[/red]"
+    return [outcome.target, outcome.precision, size, proof, matched, drift, result]
+
+
+def outcomes_table(outcomes: Sequence[Outcome]) -> None:
+    """Print what became of every target."""
+    columns = ("target", "precision", "size", "proof", "matched", "score drift", "result")
+    table(columns, [outcome_row(outcome) for outcome in outcomes], right=("size", "score drift"))
+
+
+def evidence_lines(evidence: Evidence) -> list[str]:
+    """Evidence as a few readable lines."""
+    decoded = evidence.decoded
+    shown = f"{evidence.images} images" + (", each also mirrored" if evidence.views > evidence.images else "")
+    what = "detections" if evidence.compared == "detections" else "best anchors (too few detections to compare)"
+    at = ", ".join(f"{share:.1%} at {iou}" for iou, share in decoded.matched_at.items())
+    lines = [
+        f"{evidence.word} by {evidence.engine} on {shown}, against {evidence.reference}",
+        f"{decoded.detections} {what}: matched {at}",
+        f"score drift {decoded.score_drift:.4f} (largest {decoded.score_drift_max:.3f}), "
+        f"class flips {decoded.class_flips}, extra {decoded.extra:.1%}, "
+        f"top score {decoded.top_score:.3f} (source {decoded.top_score_source:.3f})",
+    ]
+    lines += [f"output {drift.name}: cosine {drift.cosine:.5f}, largest error {drift.max_error:.4g}" for drift in evidence.outputs]
+    gate = evidence.gate
+    bounds = f"matched >= {gate.matched:g} at IoU {gate.iou:g}, drift <= {gate.score_drift:g}, extra <= {gate.extra:g}"
+    verdict = "passed" if evidence.passed else "FAILED: " + "; ".join(evidence.failures)
+    return [*lines, f"gate ({bounds}): {verdict}"]
+
+
+def outcome_data(outcome: Outcome) -> dict[str, Any]:
+    """One entry of ``convert --json``."""
+    data: dict[str, Any] = {
+        "path": str(outcome.path),
+        "target": outcome.target,
+        "precision": outcome.precision,
+        "ok": outcome.ok,
+        "evidence": msgspec.to_builtins(outcome.evidence),
+    }
+    if outcome.bundle:
+        data["bytes"] = outcome.bundle.bytes
+    if outcome.error:
+        data["error"] = str(outcome.error)
+    return data
+
+
+@contextlib.contextmanager
+def progress_bars() -> Iterator[Callable[[str, str, float], None]]:
+    """One bar for each thing that is told of; on stderr, and only where a person watches."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    look = (TextColumn("{task.fields[what]:<16}"), BarColumn(24), TimeElapsedColumn(), TextColumn("{task.description}"))
+    with Progress(*look, console=console(stderr=True), transient=True) as bars:
+        known: dict[str, Any] = {}
+
+        def watch(what: str, text: str, share: float) -> None:
+            if what not in known:
+                known[what] = bars.add_task(text, total=1.0, what=what)
+            bars.update(known[what], completed=share, description=text)
+
+        yield watch

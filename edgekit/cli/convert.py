@@ -1,0 +1,102 @@
+"""``edgekit convert``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgekit.cli._options import imports_option, json_option, split_names
+
+
+@click.command(short_help="Convert a trained model to proven bundles.")
+@click.argument("source")
+@click.option("--target", "targets", required=True, help="Targets, comma-separated, or all (see: edgekit targets).")
+@click.option("--precision", "precisions", default="fp32", show_default=True, help="fp32, fp16, int8; comma-separated.")
+@click.option("--data", default="", help="Images: folder, glob, list file, .npy/.npz stack or video.")
+@click.option("--proof-data", default="", help="Other images for the proof. [default: held back from --data]")
+@click.option("--contract", default="", help="YAML file that states what the source cannot say itself.")
+@click.option("--weights", default="", help="State dict or safetensors for a module:factory source.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), default=Path("out"), show_default=True, help="Folder.")
+@click.option("-j", "--jobs", type=click.IntRange(1), default=1, show_default=True, help="Targets built at once.")
+@click.option("--name", default="", help="Name of the bundles. [default: the source's]")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the choice of images.")
+@click.option("--gate", multiple=True, metavar="KEY=VALUE", help="Another bound: matched, iou, score_drift or extra.")
+@click.option("--no-gate", is_flag=True, help="Write bundles outside their gate too, marked unproven.")
+@click.option("--trust", is_flag=True, help="Allow unpickling: the source can run any code it likes.")
+@imports_option
+@json_option
+def command(targets: str, precisions: str, gate: tuple[str, ...], no_gate: bool, as_json: bool, **given: Any) -> None:
+    """Convert SOURCE and prove every result against it.
+
+    SOURCE is a torch.export .pt2, a package.module:factory, an ultralytics detect .pt, or an .onnx file. Each target
+    and precision becomes OUT/NAME-TARGET-PRECISION/, or nothing when its decoded results differ too much.
+    """
+    from edgekit.cli._reports import progress_bars
+    from edgekit.conversion.plan import Conversion, convert
+
+    wanted = split_names(precisions)
+    conversion = Conversion(
+        targets=split_names(targets),
+        precisions=wanted,
+        gates=_gates(gate, wanted),
+        gated=not no_gate,
+        **{**given, "imports": tuple(given["imports"])},
+    )
+    with progress_bars() as watch:
+        done = convert(conversion, watch)
+    _print(done, as_json)
+    click.get_current_context().exit(0 if done.ok else 1)
+
+
+def _gates(pairs: tuple[str, ...], precisions: tuple[str, ...]) -> dict[str, Any]:
+    """The gates of all precisions, with single bounds replaced."""
+    import msgspec
+
+    from edgekit.errors import UsageError, choices
+    from edgekit.evaluation.agreement import GATES
+    from edgekit.manifest import Gate
+
+    changes = {}
+    for pair in pairs:
+        key, _, value = pair.partition("=")
+        if key not in Gate.__struct_fields__:
+            raise UsageError(f"--gate {choices(key, Gate.__struct_fields__)}")
+        try:
+            changes[key] = float(value)
+        except ValueError:
+            raise UsageError(f"--gate {pair}: {value!r} is not a number") from None
+    gates = {precision: GATES[precision] for precision in precisions if precision in GATES}
+    return {precision: msgspec.structs.replace(gate, **changes) for precision, gate in gates.items()}
+
+
+def _print(done: Any, as_json: bool) -> None:
+    import json
+
+    from edgekit.calibration.split import FEW
+    from edgekit.cli._options import console
+    from edgekit.cli._reports import outcome_data, outcomes_table
+
+    prepared = done.prepared
+    notes = console(stderr=True)
+    for note in prepared.origin.notes:
+        notes.print(f"source: {note}", markup=False)
+    if prepared.calibration and prepared.calibration.count < FEW:
+        notes.print(
+            f"warning: calibrated on {prepared.calibration.count} images; {FEW} or more, like those the device will "
+            "see, keep INT8 more accurate",
+            markup=False,
+        )
+    if as_json:
+        bundles = [outcome_data(outcome) for outcome in done.outcomes if outcome.bundle]
+        failed = [outcome_data(outcome) for outcome in done.outcomes if not outcome.bundle]
+        click.echo(json.dumps({"bundles": bundles, "failed": failed}, indent=2))
+        return
+    outcomes_table(done.outcomes)
+    for outcome in done.outcomes:
+        if outcome.error:
+            notes.print(f"{outcome.target} {outcome.precision}: {outcome.error}", markup=False)
+        elif not outcome.ok:
+            failures = "; ".join(outcome.evidence.failures)
+            notes.print(f"{outcome.target} {outcome.precision}: unproven: {failures}", markup=False)

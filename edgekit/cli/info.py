@@ -1,0 +1,42 @@
+"""``edgekit info``."""
+
+from __future__ import annotations
+
+import click
+
+from edgekit.cli._options import json_option
+
+
+@click.command(short_help="Show what a bundle says of itself, its evidence included.")
+@click.argument("bundle")
+@json_option
+def command(bundle: str, as_json: bool) -> None:
+    """Check BUNDLE and show its contract, origin, toolchain and evidence."""
+    import json
+
+    import msgspec
+
+    from edgekit.bundle import open_bundle
+    from edgekit.cli._reports import evidence_lines, megabytes
+
+    opened = open_bundle(bundle)
+    manifest = opened.manifest
+    if as_json:
+        click.echo(json.dumps({"path": str(opened.path), **msgspec.to_builtins(manifest)}, indent=2))
+        return
+    contract, rule = manifest.contract, manifest.contract.image
+    names = ", ".join(contract.classes[:5]) + (", ..." if len(contract.classes) > 5 else "")
+    lines = [
+        f"{manifest.name}: {manifest.target} {manifest.precision}, {megabytes(opened.bytes)}, runs on {manifest.engine}",
+        f"task {contract.task}, {len(contract.classes)} classes: {names}",
+        f"input {rule.size[0]}x{rule.size[1]} {rule.color}, {rule.resize}; decoder {contract.decoder.name}",
+        f"outputs: {', '.join(f'{t.name} {tuple(t.shape)}' for g in manifest.graphs for t in g.outputs)}",
+        f"made from {manifest.origin.kind} {manifest.origin.name} (sha256 {manifest.origin.sha256[:12]}) by edgekit {manifest.edgekit}",
+        f"toolchain: {', '.join(f'{name} {version}' for name, version in manifest.toolchain.items())}",
+    ]
+    if manifest.calibration:
+        calibration = manifest.calibration
+        lines.append(f"calibrated on {calibration.count} images ({calibration.method}, sha256 {calibration.sha256[:12]})")
+    lines += evidence_lines(manifest.evidence) if manifest.evidence else ["no evidence"]
+    lines.append("proven" if manifest.proven else "UNPROVEN")
+    click.echo("\n".join(lines))

@@ -1,0 +1,40 @@
+"""``edgekit verify``."""
+
+from __future__ import annotations
+
+import click
+
+from edgekit.cli._options import imports_option, json_option
+
+
+@click.command(short_help="Compare a bundle with its source again.")
+@click.argument("bundle")
+@click.option("--against", "source", required=True, help="The source it was made from.")
+@click.option("--data", required=True, help="Images: folder, glob, list file, .npy/.npz stack or video.")
+@click.option("--contract", default="", help="Contract file. [default: the bundle's own contract]")
+@click.option("--weights", default="", help="State dict or safetensors for a module:factory source.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the choice of images.")
+@click.option("--trust", is_flag=True, help="Allow unpickling: the source can run any code it likes.")
+@imports_option
+@json_option
+def command(bundle: str, source: str, data: str, imports: tuple[str, ...], as_json: bool, **given: str) -> None:
+    """Run BUNDLE and its source on images and compare the decoded results.
+
+    Images that the bundle was calibrated on are left out. Exit code 1 when it falls outside its gate.
+    """
+    import json
+
+    import msgspec
+
+    from edgekit.cli._options import import_modules
+    from edgekit.cli._reports import evidence_lines, progress_bars
+    from edgekit.conversion.verify import verify
+
+    import_modules(imports)
+    with progress_bars() as watch:
+        evidence = verify(bundle, source, data, imports=imports, watch=watch, **given)  # type: ignore[arg-type]
+    if as_json:
+        click.echo(json.dumps({"bundle": bundle, "ok": evidence.passed, "evidence": msgspec.to_builtins(evidence)}, indent=2))
+    else:
+        click.echo("\n".join(evidence_lines(evidence)))
+    click.get_current_context().exit(0 if evidence.passed else 1)

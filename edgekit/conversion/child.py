@@ -1,0 +1,75 @@
+"""The child process: one JSON job on stdin, JSON events on stdout, then it ends.
+
+Run as ``python -m edgekit.conversion.child``. Whatever libraries print goes to stderr, so nothing can spoil the
+events. When the parent disappears, its end of stdin closes, and the child ends at once: no orphan goes on converting.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import threading
+import traceback
+from typing import IO
+
+import msgspec
+
+from edgekit import errors
+from edgekit.conversion import jobs
+
+
+def main() -> None:
+    """Read the job, do it, report."""
+    events = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)  # prints of converters, C++ ones too, end up on stderr
+    stdin = sys.stdin.buffer
+    job = jobs.decode_job(stdin.readline())
+    threading.Thread(target=_end_with_parent, args=(stdin,), daemon=True).start()
+    # A user's own modules are found where the user stands, but never before an installed package of the same name.
+    here = os.getcwd()
+    sys.path[:] = [path for path in sys.path if path not in ("", here)] + [here]
+    code = _work(job, events)
+    events.flush()
+    sys.stderr.flush()
+    os._exit(code)  # some toolchains crash while Python tears them down, after the work is done
+
+
+def _work(job: jobs.Job, events: IO[bytes]) -> int:
+    def report(text: str, share: float) -> None:
+        events.write(jobs.encode(jobs.Progress(text=text, share=share)))
+
+    try:
+        for name in job.imports:
+            importlib.import_module(name)
+        if isinstance(job, jobs.PrepareJob):
+            from edgekit.conversion import prepare as stage
+        elif isinstance(job, jobs.BuildJob):
+            from edgekit.conversion import build as stage  # type: ignore[no-redef]
+        else:
+            from edgekit.conversion import prove as stage  # type: ignore[no-redef]
+        result = stage.work(job, report)  # type: ignore[arg-type]
+    except BaseException as error:
+        # The one place that catches everything: this is the process's edge, and the parent raises it again.
+        events.write(jobs.encode(_failed(error)))
+        if not isinstance(error, Exception):
+            raise
+        return 1
+    events.write(jobs.encode(jobs.Done(result=msgspec.to_builtins(result))))
+    return 0
+
+
+def _failed(error: BaseException) -> jobs.Failed:
+    if isinstance(error, errors.EdgekitError):
+        return jobs.Failed(kind=type(error).__name__, message=str(error), traceback=traceback.format_exc())
+    message = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return jobs.Failed(kind="", message=message, traceback=traceback.format_exc())
+
+
+def _end_with_parent(stdin: IO[bytes]) -> None:
+    stdin.read()
+    os._exit(3)
+
+
+if __name__ == "__main__":
+    main()

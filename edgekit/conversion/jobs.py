@@ -1,0 +1,109 @@
+"""What passes between a conversion and its child processes: jobs in, events out, all JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from edgekit.manifest import Calibration, Contract, Gate, Origin, Record
+
+
+class PrepareJob(Record, kw_only=True, tag="prepare"):
+    """Read the source, cut it, export it, choose the images, and run the source on the proof images.
+
+    ``like`` is a bundle whose contract is used instead of a contract file, and whose calibration images are kept out
+    of the proof.
+    """
+
+    folder: str
+    source: str
+    weights: str = ""
+    contract: str = ""
+    like: str = ""
+    name: str = ""
+    data: str = ""
+    proof_data: str = ""
+    calibrate: bool = False
+    seed: int = 0
+    trust: bool = False
+    imports: tuple[str, ...] = ()
+
+
+class BuildJob(Record, kw_only=True, tag="build"):
+    """Make one target's files in one precision."""
+
+    folder: str
+    target: str
+    precision: str
+    out: str
+    threads: int = 2
+    imports: tuple[str, ...] = ()
+
+
+class ProveJob(Record, kw_only=True, tag="prove"):
+    """Open a bundle with its own engine and compare it with the source."""
+
+    folder: str
+    bundle: str
+    gate: Gate
+    threads: int = 2
+    imports: tuple[str, ...] = ()
+
+
+Job = PrepareJob | BuildJob | ProveJob
+
+
+class Prepared(Record, kw_only=True):
+    """What a prepared folder holds: ``graph.onnx``, ``graph.pt2``, ``calibration.npy``, ``proof.npy``, the source's
+    raw outputs as ``reference-<output>.npy`` and its detections as ``reference.npz``."""
+
+    name: str
+    contract: Contract
+    origin: Origin
+    shapes: dict[str, tuple[int, ...]]
+    calibration: Calibration | None
+    proof_sha256: str
+    proof_views: int
+    photographs: int
+    reference: str
+    versions: dict[str, str] = {}
+
+
+class Progress(Record, kw_only=True, tag="progress"):
+    """What a child is doing, and the share of it that is done."""
+
+    text: str
+    share: float
+
+
+class Done(Record, kw_only=True, tag="done"):
+    """A child's result, as plain JSON data of the type that its job returns."""
+
+    result: Any
+
+
+class Failed(Record, kw_only=True, tag="failed"):
+    """A child's error: the name of an error type of edgekit and its message, or any other with its traceback."""
+
+    kind: str
+    message: str
+    traceback: str = ""
+
+
+Event = Progress | Done | Failed
+
+
+def encode(record: Record) -> bytes:
+    """One line of JSON."""
+    return msgspec.json.encode(record) + b"\n"
+
+
+def decode_job(line: bytes) -> Job:
+    """Read a job."""
+    return msgspec.json.decode(line, type=Job)
+
+
+def decode_event(line: bytes) -> Event:
+    """Read an event."""
+    return msgspec.json.decode(line, type=Event)

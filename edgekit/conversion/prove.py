@@ -1,0 +1,81 @@
+"""Third stage, in a child process of its own: open the bundle with its engine and compare it with the source."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from edgekit import converters
+from edgekit.calibration.samples import Samples
+from edgekit.conversion.build import PREPARED
+from edgekit.conversion.jobs import Prepared, ProveJob
+from edgekit.conversion.prepare import detections, read_detections
+from edgekit.converters import Report
+from edgekit.evaluation.agreement import COSINES, SCORE_FLOOR, DriftTally, Tally, judge
+from edgekit.images import Floats
+from edgekit.manifest import Evidence, Gate
+from edgekit.model import Model, load
+from edgekit.tasks.decoding import Candidates
+from edgekit.tasks.detect import Detect
+
+ENOUGH = 10
+"""With fewer source detections than this the anchors are compared instead."""
+
+
+def work(job: ProveJob, report: Report) -> Evidence:
+    """Measure a bundle against the reference that was prepared.
+
+    Raises:
+        EngineError: the engine cannot open or run it.
+    """
+    folder = Path(job.folder)
+    prepared = msgspec.json.decode((folder / PREPARED).read_bytes(), type=Prepared)
+    model = load(job.bundle, threads=job.threads)
+    return compare(model, prepared, folder, job.gate, report)
+
+
+def compare(model: Model, prepared: Prepared, folder: Path, gate: Gate, report: Report) -> Evidence:
+    """Run an opened bundle on every proof image and hold it against the source's answers."""
+    if model.manifest is None:
+        raise TypeError("only an opened bundle can be proven")
+    task, tally = Detect(prepared.contract), Tally(gate_iou=gate.iou)
+    names = [output.name for output in prepared.contract.outputs]
+    raws = [np.load(folder / f"reference-{name}.npy", mmap_mode="r") for name in names]
+    drifts = [DriftTally(name) for name in names]
+    references = read_detections(folder / "reference.npz")
+    enough = sum(int((one.scores > SCORE_FLOOR).sum()) for one in references) >= ENOUGH
+    proof = Samples(folder / "proof.npy", prepared.contract.image)
+    for index, tensor in enumerate(proof):
+        report("comparing with the source", index / len(proof))
+        outputs = list(model.outputs(tensor))
+        source = [np.asarray(raw[index]) for raw in raws]
+        for drift, ours, theirs in zip(drifts, outputs, source, strict=True):
+            drift.add(theirs, ours)
+        if enough:
+            tally.add_detections(references[index], detections(task, outputs))
+        else:
+            tally.add_candidates(every_anchor(task, source), every_anchor(task, outputs))
+    decoded, measured = tally.agreement(), tuple(drift.drift() for drift in drifts)
+    failures = judge(decoded, measured, gate, None if enough else COSINES.get(model.manifest.precision))
+    return Evidence(
+        word=converters.target(model.manifest.target).proof,
+        engine=model.manifest.engine,
+        images=prepared.photographs,
+        views=prepared.proof_views,
+        images_sha256=prepared.proof_sha256,
+        reference=prepared.reference,
+        compared="detections" if enough else "candidates",
+        decoded=decoded,
+        outputs=measured,
+        gate=gate,
+        passed=not failures,
+        failures=failures,
+        placement=model.placement.operators,
+    )
+
+
+def every_anchor(task: Detect, outputs: list[Floats]) -> Candidates:
+    """All anchors, decoded whatever their score."""
+    return task.candidates(outputs, -1.0)

@@ -1,0 +1,1 @@
+"""HOST: metrics over labelled data, and the agreement of two models."""

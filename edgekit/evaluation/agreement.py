@@ -1,0 +1,193 @@
+"""Decoded results of a converted graph against the source's: the comparison that evidence is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.images import Floats
+from edgekit.manifest import Agreement, Gate, OutputDrift
+from edgekit.tasks.decoding import Candidates
+
+SCORE_FLOOR = 0.3
+"""The source's detections above this score have to be found again."""
+
+SLACK = 0.5
+"""Partners may score down to this share of the floor: a score that moves from 0.301 to 0.299 is drift, not a loss."""
+
+IOUS = (0.5, 0.75, 0.9, 0.95)
+
+GATES = {
+    "fp32": Gate(iou=0.95, matched=0.99, score_drift=0.005, extra=0.02),
+    "fp16": Gate(iou=0.9, matched=0.98, score_drift=0.02, extra=0.05),
+    "int8": Gate(iou=0.5, matched=0.90, score_drift=0.06, extra=0.12),
+}
+"""Bounds by precision. Good INT8 of real detectors passes them and bad INT8 fails (docs/EVIDENCE.md)."""
+
+COSINES = {"fp32": 0.9999, "fp16": 0.999, "int8": 0.97}
+"""Least cosine of each raw output, asked for only where too few detections exist to compare."""
+
+
+def box_iou(first: Floats, second: Floats) -> Floats:
+    """IoU of every box of one set with every box of another: (n, 4) and (m, 4) xyxy -> (n, m)."""
+    low = np.maximum(first[:, None, :2], second[None, :, :2])
+    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
+    overlap = np.clip(high - low, 0, None).prod(2)
+    areas = [np.clip(boxes[:, 2:] - boxes[:, :2], 0, None).prod(1) for boxes in (first, second)]
+    union = areas[0][:, None] + areas[1][None, :] - overlap
+    result: Floats = np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
+    return result
+
+
+@dataclass
+class Tally:
+    """Sums over the images of a decoded comparison."""
+
+    gate_iou: float
+    detections: int = 0
+    found: int = 0
+    extra: int = 0
+    flips: int = 0
+    ious: list[float] = field(default_factory=list)
+    drifts: list[float] = field(default_factory=list)
+    top: float = 0.0
+    top_source: float = 0.0
+
+    def add_detections(self, source: Candidates, target: Candidates) -> None:
+        """Compare what two runs found on one image.
+
+        Both hold their detections after NMS with scores above ``SCORE_FLOOR * SLACK``, best first.
+        """
+        self._tops(source, target)
+        sure = np.flatnonzero(source.scores > SCORE_FLOOR)
+        claims = np.flatnonzero(target.scores > SCORE_FLOOR)
+        self.detections += len(sure)
+        self.found += len(claims)
+        overlaps = box_iou(source.boxes, target.boxes)
+        same = source.class_ids[:, None] == target.class_ids[None, :]
+        partners, values = match(np.where(same, overlaps, 0.0)[sure])
+        self.ious += values.tolist()
+        good = values >= self.gate_iou
+        self.drifts += np.abs(source.scores[sure][good] - target.scores[partners[good]]).tolist()
+        self.flips += int(((~good) & (overlaps[sure].max(1, initial=0) >= self.gate_iou)).sum())
+        _, known = match(np.where(same, overlaps, 0.0).T[claims])
+        self.extra += int((known < min(self.gate_iou, 0.5)).sum())
+
+    def add_candidates(self, source: Candidates, target: Candidates, most: int = 100) -> None:
+        """Compare the source's best anchors with the same anchors of the target, where detections are too few.
+
+        Both hold every anchor, in any order. Classes are not required to agree: on an untrained model they are noise.
+        """
+        self._tops(source, target)
+        best = np.argsort(-source.scores, kind="stable")[:most]
+        where = np.empty(int(max(source.anchors.max(), target.anchors.max())) + 1, np.int64)
+        where[target.anchors] = np.arange(len(target))
+        partners = where[source.anchors[best]]
+        self.detections += len(best)
+        self.found += len(best)
+        pairs = [box_iou(source.boxes[[i]], target.boxes[[j]])[0, 0] for i, j in zip(best, partners, strict=True)]
+        self.ious += [float(value) for value in pairs]
+        self.drifts += np.abs(source.scores[best] - target.scores[partners]).tolist()
+        self.flips += int((source.class_ids[best] != target.class_ids[partners]).sum())
+
+    def agreement(self) -> Agreement:
+        """The shares and means over everything added."""
+        values = np.array(self.ious)
+        return Agreement(
+            score_floor=SCORE_FLOOR,
+            iou=self.gate_iou,
+            detections=self.detections,
+            matched=_share(values >= self.gate_iou),
+            matched_at={f"{iou:g}": _share(values >= iou) for iou in IOUS},
+            score_drift=float(np.mean(self.drifts)) if self.drifts else 0.0,
+            score_drift_max=float(np.max(self.drifts)) if self.drifts else 0.0,
+            class_flips=self.flips,
+            extra=self.extra / max(self.found, 1),
+            top_score=self.top,
+            top_score_source=self.top_source,
+        )
+
+    def _tops(self, source: Candidates, target: Candidates) -> None:
+        self.top_source = max(self.top_source, float(source.scores.max(initial=0)))
+        self.top = max(self.top, float(target.scores.max(initial=0)))
+
+
+def match(overlaps: Floats) -> tuple[NDArray[np.int64], Floats]:
+    """Greedy one-to-one matching, rows in order (best score first), each to its best free column.
+
+    Returns:
+        The column of each row (0 where there is none) and its overlap (0 where there is none).
+    """
+    rows, columns = overlaps.shape
+    partners, values = np.zeros(rows, np.int64), np.zeros(rows, np.float32)
+    free = np.ones(columns, bool)
+    for row in range(rows if columns else 0):
+        masked = np.where(free, overlaps[row], 0.0)
+        best = int(masked.argmax())
+        if masked[best] > 0:
+            partners[row], values[row] = best, masked[best]
+            free[best] = False
+    return partners, values
+
+
+@dataclass
+class DriftTally:
+    """Sums over the images of one raw output's comparison."""
+
+    name: str
+    dot: float = 0.0
+    source_norm: float = 0.0
+    target_norm: float = 0.0
+    largest: float = 0.0
+    total: float = 0.0
+    count: int = 0
+
+    def add(self, source: Floats, target: Floats) -> None:
+        """Add one image's output of the source and of the target, of the same shape."""
+        a, b = source.ravel().astype(np.float64), target.ravel().astype(np.float64)
+        error = np.abs(a - b)
+        self.dot += float((a * b).sum())
+        self.source_norm += float((a * a).sum())
+        self.target_norm += float((b * b).sum())
+        self.largest = max(self.largest, float(error.max()))
+        self.total += float(error.sum())
+        self.count += error.size
+
+    def drift(self) -> OutputDrift:
+        """Cosine over all images, largest and mean error."""
+        scale = float(np.sqrt(self.source_norm * self.target_norm))
+        cosine = self.dot / scale if scale else 1.0
+        return OutputDrift(
+            name=self.name, cosine=cosine, max_error=self.largest, mean_error=self.total / max(self.count, 1)
+        )
+
+
+def judge(
+    decoded: Agreement, outputs: Sequence[OutputDrift], gate: Gate, least_cosine: float | None = None
+) -> tuple[str, ...]:
+    """Everything that falls outside a gate, each as a sentence with the measured value and the bound.
+
+    ``least_cosine`` bounds the raw outputs too, for comparisons without detections.
+    """
+    failures = []
+    if decoded.matched < gate.matched:
+        failures.append(f"matched {decoded.matched:.3f} of {decoded.detections} at IoU {gate.iou:g}, at least {gate.matched:g}")
+    if decoded.score_drift > gate.score_drift:
+        failures.append(f"mean score drift {decoded.score_drift:.4f}, at most {gate.score_drift:g}")
+    if decoded.extra > gate.extra:
+        failures.append(f"extra detections {decoded.extra:.3f}, at most {gate.extra:g}")
+    if decoded.top_score_source > SCORE_FLOOR and decoded.top_score < SCORE_FLOOR:
+        failures.append(
+            f"scores collapsed: the largest is {decoded.top_score:.3f}, the source's {decoded.top_score_source:.3f}"
+        )
+    for output in outputs:
+        if least_cosine is not None and not output.cosine >= least_cosine:
+            failures.append(f"output {output.name}: cosine {output.cosine:.5f}, at least {least_cosine:g}")
+    return tuple(failures)
+
+
+def _share(hits: NDArray[np.bool_]) -> float:
+    return float(hits.mean()) if hits.size else 1.0

@@ -1,0 +1,183 @@
+"""Cutting a network at its raw heads: before sigmoid, softmax, DFL, concat and everything that decodes.
+
+One scale for boxes in pixels beside scores in 0..1 leaves every INT8 score exactly zero; raw convolutions each get
+their own. The cut walks back from the outputs to the first convolutions and tells them apart by their channels.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from edgekit.errors import ContractError
+from edgekit.manifest import Output
+
+if TYPE_CHECKING:
+    import torch
+    from torch import fx
+
+
+@dataclass(frozen=True)
+class CutPoint:
+    """A tensor to cut at: its name in the graph, and what the decoder calls it."""
+
+    tensor: str
+    role: str
+    level: int = 0
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A graph that ends at its raw heads: outputs, the tensors they are, and a sentence on what was done."""
+
+    graph: fx.GraphModule
+    outputs: tuple[Output, ...]
+    tensors: tuple[str, ...]
+    note: str
+
+
+def cut_automatically(graph: fx.GraphModule, channels: dict[str, int], decoder: str) -> Cut:
+    """Cut at the first convolutions behind the outputs, matched to a decoder's roles by their channels.
+
+    Args:
+        graph: flat aten graph with BatchNorm folded (`edgekit.sources.exchange.flatten`).
+        channels: role -> channel count, in the order in which the family's networks concatenate them.
+        decoder: its name, for messages.
+
+    Raises:
+        ContractError: the convolutions found do not match.
+    """
+    found = _frontier(graph)
+    levels = _by_level(found)
+    points, expected = [], list(channels.values())
+    for level, nodes in enumerate(levels):
+        counts = [_shape(node)[1] for node in nodes]
+        if sorted(counts) != sorted(expected):
+            raise ContractError(_mismatch(found, channels, decoder))
+        if counts != expected and len(set(counts)) != len(counts):
+            raise ContractError(f"{_mismatch(found, channels, decoder)} (equal channels in an unusual order)")
+        order = nodes if counts == expected else [nodes[counts.index(count)] for count in expected]
+        points += [CutPoint(node.name, role, level) for node, role in zip(order, channels, strict=True)]
+    done = cut_at(graph, points)
+    ends = {node.name for node in _results(graph)}
+    if ends == {point.tensor for point in points}:
+        return Cut(done.graph, done.outputs, done.tensors, "the graph ends in raw heads already")
+    tail = sorted({str(node.target).split(".")[1] for node in _tail(graph) if node.op == "call_function"})
+    return Cut(done.graph, done.outputs, done.tensors, f"cut at {len(points)} raw heads, before {', '.join(tail)}")
+
+
+def cut_at(graph: fx.GraphModule, points: Sequence[CutPoint]) -> Cut:
+    """Cut at named tensors.
+
+    Raises:
+        ContractError: a name that the graph does not have; the nearest are listed.
+    """
+    from torch import fx
+
+    nodes = {node.name: node for node in graph.graph.nodes}
+    for point in points:
+        if point.tensor not in nodes:
+            near = difflib.get_close_matches(point.tensor, nodes, n=5, cutoff=0.3)
+            convolutions = [node.name for node in _frontier(graph)]
+            raise ContractError(
+                f"cut: the graph has no tensor {point.tensor!r}; near it: {', '.join(near) or 'none'}; "
+                f"its last convolutions: {', '.join(convolutions)}"
+            )
+    kept = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    needed = _ancestors([nodes[point.tensor] for point in points])
+    for node in graph.graph.nodes:
+        if node in needed or node.op == "placeholder":
+            copies[node] = kept.node_copy(node, lambda old: copies[old])
+    kept.output(tuple(copies[nodes[point.tensor]] for point in points))
+    several = len({point.level for point in points}) > 1
+    outputs = tuple(
+        Output(name=f"{point.role}_{point.level}" if several else point.role, role=point.role, level=point.level)
+        for point in points
+    )
+    tensors = tuple(point.tensor for point in points)
+    return Cut(fx.GraphModule(graph, kept), outputs, tensors, f"cut at {', '.join(tensors)}")
+
+
+def _frontier(graph: fx.GraphModule) -> list[fx.Node]:
+    """The first learned convolutions met when walking back from the outputs, in the order of the outputs."""
+    found: dict[fx.Node, None] = {}
+    seen: set[fx.Node] = set()
+
+    def walk(node: fx.Node) -> None:
+        if node in seen:
+            return
+        seen.add(node)
+        if _is_convolution(graph, node):
+            found[node] = None
+            return
+        for argument in node.all_input_nodes:
+            walk(argument)
+
+    for node in _results(graph):
+        walk(node)
+    return list(found)
+
+
+def _tail(graph: fx.GraphModule) -> set[fx.Node]:
+    """Everything behind the frontier."""
+    stop, tail, open_nodes = set(_frontier(graph)), set(), list(_results(graph))
+    while open_nodes:
+        node = open_nodes.pop()
+        if node not in stop and node not in tail:
+            tail.add(node)
+            open_nodes += node.all_input_nodes
+    return tail
+
+
+def _is_convolution(graph: fx.GraphModule, node: fx.Node) -> bool:
+    """A convolution, but not the fixed one that YOLO uses to take the expectation of the DFL bins."""
+    import torch
+
+    if node.target is not torch.ops.aten.conv2d.default:
+        return False
+    weight: Any = graph
+    for part in str(getattr(node.args[1], "target", "")).split("."):
+        weight = getattr(weight, part)
+    bins = weight.shape[1]
+    expectation = weight.shape[0] == 1 and weight[0, 0].numel() == 1 and bins > 1
+    return not (expectation and bool((weight.flatten() == torch.arange(bins, dtype=weight.dtype)).all()))
+
+
+def _by_level(nodes: list[fx.Node]) -> list[list[fx.Node]]:
+    """Nodes grouped by grid size, finest first."""
+    sizes = sorted({_shape(node)[2:] for node in nodes}, key=lambda size: -size[0] * size[1])
+    return [[node for node in nodes if _shape(node)[2:] == size] for size in sizes]
+
+
+def _results(graph: fx.GraphModule) -> list[fx.Node]:
+    """The nodes that the graph returns."""
+    (output,) = [node for node in graph.graph.nodes if node.op == "output"]
+    return list(output.all_input_nodes)
+
+
+def _ancestors(nodes: list[fx.Node]) -> set[fx.Node]:
+    needed: set[fx.Node] = set()
+    open_nodes = list(nodes)
+    while open_nodes:
+        node = open_nodes.pop()
+        if node not in needed:
+            needed.add(node)
+            open_nodes += node.all_input_nodes
+    return needed
+
+
+def _shape(node: fx.Node) -> tuple[int, ...]:
+    value: torch.Tensor = node.meta["val"]
+    return tuple(int(size) for size in value.shape)
+
+
+def _mismatch(found: list[fx.Node], channels: dict[str, int], decoder: str) -> str:
+    wanted = ", ".join(f"{role} with {count} channels" for role, count in channels.items())
+    seen = ", ".join(f"{node.name} {_shape(node)}" for node in found)
+    return (
+        f"decoder {decoder!r} wants, per level, {wanted}; the graph's last convolutions are: {seen}. Correct classes or "
+        "decoder, or name the tensors in the contract: cut: [{tensor: NAME, role: ROLE, level: 0}, ...]"
+    )

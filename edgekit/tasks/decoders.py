@@ -1,0 +1,265 @@
+"""The detection heads edgekit knows, each a function from raw heads to candidates in input pixels."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+
+from edgekit.errors import ContractError
+from edgekit.images import Floats
+from edgekit.manifest import Decoder
+from edgekit.tasks.decoding import (
+    Candidates,
+    Frame,
+    Heads,
+    cell_corners,
+    check_finite,
+    decoder,
+    from_centres,
+    gather,
+    logit,
+    sigmoid,
+    softmax,
+    survivors,
+)
+
+
+class AnchorFree(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Strides in pixels, finest first; ``reg_max`` bins of the distance distribution, 1 for plain distances."""
+
+    strides: tuple[int, ...]
+    reg_max: int = 16
+
+
+def _anchor_free_fused(options: dict[str, Any], shape: tuple[int, ...], classes: int) -> Decoder | None:
+    fits = len(shape) == 3 and shape[1] == 4 + classes
+    return Decoder(name="decoded", options={"box_format": "xywh"}) if fits else None
+
+
+def _anchor_free_channels(options: AnchorFree, classes: int) -> dict[str, int]:
+    return {"boxes": 4 * options.reg_max, "classes": classes}
+
+
+@decoder("anchor_free", channels=_anchor_free_channels, fused=_anchor_free_fused)
+def anchor_free(heads: Heads, options: AnchorFree, frame: Frame, threshold: float) -> Candidates:
+    """YOLOv8, 11 (with DFL) and 26 (without): distances left, top, right, bottom from the cell's centre, in strides.
+
+    Distribution focal loss heads give each distance as logits over ``reg_max`` bins, whose expectation is the
+    distance (Li et al., Generalized Focal Loss, 2020).
+    """
+    cut, parts, first = logit(threshold), [], 0
+    bins = np.arange(options.reg_max, dtype=np.float32)[None, :, None]
+    for stride, boxes, classes in zip(options.strides, heads["boxes"], heads["classes"], strict=True):
+        width, count = classes.shape[3], classes.shape[2] * classes.shape[3]
+        found = survivors(classes.reshape(-1, count), cut)
+        distances = boxes.reshape(4, options.reg_max, count)[:, :, found.cells]
+        # A sum, not a matrix product: BLAS threads would go on spinning on the core the next inference needs.
+        reach = (softmax(distances, 1) * bins).sum(1) if options.reg_max > 1 else distances[:, 0]
+        column, row = cell_corners(found.cells, width)
+        x, y, half = column, row, np.float32(0.5)
+        corners = np.stack([x + half - reach[0], y + half - reach[1], x + half + reach[2], y + half + reach[3]], 1)
+        parts.append(Candidates(corners * np.float32(stride), sigmoid(found.logits), found.class_ids, found.cells + first))
+        first += count
+    return gather(parts)
+
+
+class Grid(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Strides in pixels, finest first."""
+
+    strides: tuple[int, ...]
+
+
+@decoder("grid", channels=lambda options, classes: {"boxes": 4, "objectness": 1, "classes": classes})
+def grid(heads: Heads, options: Grid, frame: Frame, threshold: float) -> Candidates:
+    """YOLOX: centre offsets and log sizes in strides; score = sigmoid(objectness) * sigmoid(class).
+
+    (Ge et al., YOLOX, 2021.)
+    """
+    parts, first, cut = [], 0, logit(threshold)
+    levels = zip(options.strides, heads["boxes"], heads["objectness"], heads["classes"], strict=True)
+    for stride, boxes, objectness, classes in levels:
+        width, count = classes.shape[3], classes.shape[2] * classes.shape[3]
+        presence = objectness.reshape(count)
+        check_finite(presence)
+        found = survivors(classes.reshape(-1, count), cut)  # a product passes only where both factors do
+        scores = sigmoid(found.logits) * sigmoid(presence[found.cells])
+        keep = scores > threshold
+        cells, step = found.cells[keep], np.float32(stride)
+        offset_x, offset_y, log_width, log_height = boxes.reshape(4, count)[:, cells]
+        column, row = cell_corners(cells, width)
+        corners = from_centres(
+            (column + offset_x) * step, (row + offset_y) * step, np.exp(log_width) * step, np.exp(log_height) * step
+        )
+        parts.append(Candidates(corners, scores[keep], found.class_ids[keep], cells + first))
+        first += count
+    return gather(parts)
+
+
+class FastestDet(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Exponents of the score; ``activated`` when sigmoid and softmax are in the graph (the model before its cut)."""
+
+    objectness_power: float = 0.6
+    class_power: float = 0.4
+    activated: bool = False
+
+
+def _fastestdet_channels(options: FastestDet, classes: int) -> dict[str, int]:
+    return {"objectness": 1, "boxes": 4, "classes": classes}
+
+
+def _fastestdet_fused(options: dict[str, Any], shape: tuple[int, ...], classes: int) -> Decoder | None:
+    fits = len(shape) == 4 and shape[1] == 5 + classes
+    return Decoder(name="fastestdet", options={**options, "activated": True}) if fits else None
+
+
+@decoder("fastestdet", channels=_fastestdet_channels, fused=_fastestdet_fused)
+def fastestdet(heads: Heads, options: FastestDet, frame: Frame, threshold: float) -> Candidates:
+    """FastestDet: one level; score = objectness^0.6 * class^0.4, centre = (tanh(xy) + cell) / grid, size = sigmoid.
+
+    With ``activated`` the one role is ``predictions``: [objectness, x, y, w, h, classes...] along the channels.
+    (github.com/dog-qiuqiu/FastestDet.)
+    """
+    if options.activated:
+        (fused,) = heads["predictions"]
+        objectness, boxes, classes = fused[:, :1], fused[:, 1:5], fused[:, 5:]
+    else:
+        (objectness,), (boxes,), (classes,) = heads["objectness"], heads["boxes"], heads["classes"]
+    rows, columns = classes.shape[2:]
+    presence = objectness.reshape(-1)
+    check_finite(presence)
+    # The class factor is at most 1, so the objectness alone has to pass before any softmax is worth its time.
+    least = threshold ** (1 / options.objectness_power) if threshold > 0 else -1.0
+    cells = np.flatnonzero(presence > (least if options.activated else logit(least)))
+    chosen = classes.reshape(-1, rows * columns)[:, cells]
+    check_finite(chosen)
+    probability = chosen if options.activated else softmax(chosen, 0)
+    confidence = presence[cells] if options.activated else sigmoid(presence[cells])
+    best = probability.max(0, initial=0)
+    scores = (confidence**options.objectness_power * best**options.class_power).astype(np.float32)
+    keep = scores > threshold
+    cells = cells[keep]
+    x, y, width, height = boxes.reshape(4, -1)[:, cells]
+    column, row = cell_corners(cells, columns)
+    centre_x, centre_y = (np.tanh(x) + column) / np.float32(columns), (np.tanh(y) + row) / np.float32(rows)
+    corners = from_centres(centre_x, centre_y, sigmoid(width), sigmoid(height))
+    corners *= np.array([frame.width, frame.height, frame.width, frame.height], np.float32)
+    return Candidates(corners, scores[keep], probability[:, keep].argmax(0), cells)
+
+
+class Priors(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """SSD anchors: per level a stride and the (width, height) in pixels of each prior at a cell's centre.
+
+    ``variances`` scale the four regressions. ``score`` is how class logits become scores; softmax heads have a
+    background class, at ``background``.
+    """
+
+    strides: tuple[int, ...]
+    priors: tuple[tuple[tuple[float, float], ...], ...]
+    variances: tuple[float, float, float, float] = (0.1, 0.1, 0.2, 0.2)
+    score: Literal["softmax", "sigmoid"] = "softmax"
+    background: Literal["first", "last"] = "first"
+
+
+def _ssd_channels(options: Priors, classes: int) -> dict[str, int]:
+    per_cell = {len(level) for level in options.priors}
+    if len(per_cell) != 1:
+        raise ContractError("levels with different numbers of priors: name the tensors to cut at (cut: in the contract)")
+    (count,) = per_cell
+    return {"boxes": 4 * count, "classes": count * (classes + (options.score == "softmax"))}
+
+
+@decoder("ssd", channels=_ssd_channels)
+def ssd(heads: Heads, options: Priors, frame: Frame, threshold: float) -> Candidates:
+    """SSD with priors: offsets of the prior's centre and log ratios of its size (Liu et al., SSD, 2016).
+
+    Channels are prior-major: (prior, 4) and (prior, class) as torchvision and the original lay them out.
+    """
+    parts, first = [], 0
+    levels = zip(options.strides, options.priors, heads["boxes"], heads["classes"], strict=True)
+    for stride, priors, boxes, classes in levels:
+        width, count, kinds = classes.shape[3], classes.shape[2] * classes.shape[3], len(priors)
+        scores, class_ids = _ssd_scores(classes.reshape(kinds, -1, count), options)
+        check_finite(scores)
+        kind, cells = np.nonzero(scores > threshold)
+        size = np.array(priors, np.float32)[kind]
+        shift = boxes.reshape(kinds, 4, count)[kind, :, cells] * np.array(options.variances, np.float32)
+        column, row = cell_corners(cells, width)
+        half, step = np.float32(0.5), np.float32(stride)
+        corners = from_centres(
+            (column + half) * step + shift[:, 0] * size[:, 0],
+            (row + half) * step + shift[:, 1] * size[:, 1],
+            np.exp(shift[:, 2]) * size[:, 0],
+            np.exp(shift[:, 3]) * size[:, 1],
+        )
+        anchors = first + cells * kinds + kind
+        parts.append(Candidates(corners, scores[kind, cells], class_ids[kind, cells], anchors))
+        first += count * kinds
+    return gather(parts)
+
+
+def _ssd_scores(logits: Floats, options: Priors) -> tuple[Floats, np.ndarray[tuple[int, ...], np.dtype[np.int64]]]:
+    """Best score and class of every prior, (priors, cells) each, from logits (priors, classes, cells)."""
+    if options.score == "sigmoid":
+        return sigmoid(logits.max(1)), logits.argmax(1)
+    probability = softmax(logits, 1)
+    foreground = probability[:, 1:] if options.background == "first" else probability[:, :-1]
+    return foreground.max(1), foreground.argmax(1)
+
+
+class Decoded(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How boxes that the graph decoded itself are written.
+
+    ``layout``: ``channels`` is (1, 4 + classes, n), ``rows`` its transpose, ``detections`` is (1, n, 6) with rows
+    x1, y1, x2, y2, score, class, and ``separate`` has roles ``boxes`` (1, n, 4) and ``classes`` (1, n, classes).
+    ``objectness`` when a fifth value multiplies the class scores (YOLOv5). ``logits`` when scores need a sigmoid.
+    """
+
+    layout: Literal["channels", "rows", "detections", "separate"] = "channels"
+    box_format: Literal["xyxy", "xywh"] = "xywh"
+    normalized: bool = False
+    objectness: bool = False
+    logits: bool = False
+
+
+@decoder("decoded")
+def decoded(heads: Heads, options: Decoded, frame: Frame, threshold: float) -> Candidates:
+    """Boxes already decoded by the graph, ``xywh`` meaning centre and size. INT8 on these loses every score."""
+    boxes, scores, class_ids = _decoded_parts(heads, options)
+    check_finite(scores)
+    anchors = np.flatnonzero(scores > threshold)
+    boxes = boxes[anchors].astype(np.float32)
+    if options.box_format == "xywh":
+        boxes = from_centres(*boxes.T)
+    if options.normalized:
+        boxes = boxes * np.array([frame.width, frame.height, frame.width, frame.height], np.float32)
+    return Candidates(boxes, scores[anchors], class_ids[anchors], anchors)
+
+
+def _decoded_parts(
+    heads: Heads, options: Decoded
+) -> tuple[Floats, Floats, np.ndarray[tuple[int, ...], np.dtype[np.int64]]]:
+    """Boxes (n, 4), best scores (n,) and classes (n,)."""
+    if options.layout == "separate":
+        (boxes,), (classes,) = heads["boxes"], heads["classes"]
+        table = np.concatenate([boxes.reshape(-1, 4), classes.reshape(boxes.reshape(-1, 4).shape[0], -1)], 1)
+    else:
+        (predictions,) = heads["predictions"]
+        table = predictions.reshape(predictions.shape[-2:])
+        table = table.T if options.layout == "channels" else table
+    if options.layout == "detections":
+        return table[:, :4], table[:, 4], table[:, 5].astype(np.int64)
+    values = table[:, 4 + options.objectness :]
+    scores, class_ids = values.max(1), values.argmax(1)
+    scores = sigmoid(scores) if options.logits else scores
+    if options.objectness:
+        presence = table[:, 4]
+        scores = scores * (sigmoid(presence) if options.logits else presence)
+    return table[:, :4], scores, class_ids
+
+
+def strides_for(size: tuple[int, int], heights: list[int]) -> tuple[int, ...]:
+    """Strides in pixels of levels with these heights, for an input of ``size`` (height, width)."""
+    return tuple(math.ceil(size[0] / height) for height in heights)

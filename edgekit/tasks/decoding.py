@@ -1,0 +1,211 @@
+"""What decoders have in common: candidates, the registry, and the selection of anchors worth decoding.
+
+A decoder turns the raw heads of one network family into candidates, in input pixels, before NMS. It is one
+function; registering it makes its name valid in contracts:
+
+    class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+        strides: tuple[int, ...]
+
+    @decoder("mine", channels=lambda options, classes: {"boxes": 4, "classes": classes})
+    def mine(heads: Heads, options: Options, frame: Frame, threshold: float) -> Candidates:
+        ...
+"""
+
+from __future__ import annotations
+
+import math
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.errors import ContractError, EngineError, choices
+from edgekit.images import Floats
+from edgekit.manifest import Decoder
+
+Heads = Mapping[str, Sequence[Floats]]
+"""Raw outputs by role, one array per level from the finest stride to the coarsest; (1, channels, h, w) each."""
+
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Decoded boxes before NMS.
+
+    Attributes:
+        boxes: (n, 4) float32 xyxy in input pixels.
+        scores: (n,) float32 in 0..1.
+        class_ids: (n,) int64.
+        anchors: (n,) int64, the place in the network's own order of predictions; the same anchor of two runs can be
+            compared without matching.
+    """
+
+    boxes: Floats
+    scores: Floats
+    class_ids: Indices
+    anchors: Indices
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+
+class Frame(NamedTuple):
+    """What a decoder needs to know of its contract: input size in pixels and the number of classes."""
+
+    height: int
+    width: int
+    classes: int
+
+
+class NoOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Options of a decoder that has none."""
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A decoder with the type of its options and the channels its heads have.
+
+    ``channels(options, classes)`` maps each role to its channel count; it is how a cut finds out which raw
+    convolution is which. None where the outputs are not raw heads. ``fused(options, shape, classes)`` names the
+    decoder of the one tensor that such networks usually return, or None for a shape that is not it; the cut is
+    checked with it.
+    """
+
+    name: str
+    run: Callable[[Heads, Any, Frame, float], Candidates]
+    options: type[msgspec.Struct]
+    channels: Callable[[Any, int], dict[str, int]] | None
+    fused: Callable[[dict[str, Any], tuple[int, ...], int], Decoder | None] | None
+
+    def read(self, options: Mapping[str, Any]) -> Any:
+        """Validated options.
+
+        Raises:
+            ContractError: a wrong key or value, named with the valid ones.
+        """
+        try:
+            return msgspec.convert(dict(options), self.options)
+        except msgspec.ValidationError as error:
+            valid = ", ".join(self.options.__struct_fields__) or "none"
+            raise ContractError(f"decoder {self.name!r}: {error}; its options are: {valid}") from error
+
+
+DECODERS: dict[str, Registered] = {}
+
+Decode = Callable[[Heads, Any, Frame, float], Candidates]
+
+
+def decoder(
+    name: str,
+    channels: Callable[[Any, int], dict[str, int]] | None = None,
+    fused: Callable[[dict[str, Any], tuple[int, ...], int], Decoder | None] | None = None,
+) -> Callable[[Decode], Decode]:
+    """Register a decoder function under a name. Its options are a msgspec Struct, named by the annotation.
+
+    Raises:
+        ContractError: the name is taken.
+    """
+
+    def register(run: Decode) -> Decode:
+        if name in DECODERS:
+            raise ContractError(f"a decoder named {name!r} is registered already; choose another name")
+        options = typing.get_type_hints(run).get("options", NoOptions)
+        DECODERS[name] = Registered(name, run, options, channels, fused)
+        return run
+
+    return register
+
+
+def find(spec: Decoder) -> Registered:
+    """The registered decoder of a contract.
+
+    Raises:
+        ContractError: no decoder of that name.
+    """
+    if spec.name not in DECODERS:
+        raise ContractError(
+            f"decoder {choices(spec.name, sorted(DECODERS))}; a decoder of your own is registered by importing its "
+            "module first (--import MODULE)"
+        )
+    return DECODERS[spec.name]
+
+
+def logit(probability: float) -> float:
+    """The logit of a probability, with 0 and 1 mapped to infinities: thresholds are compared before any sigmoid."""
+    if probability <= 0:
+        return -math.inf
+    return math.inf if probability >= 1 else math.log(probability / (1 - probability))
+
+
+def sigmoid(values: Floats) -> Floats:
+    """Logistic function of float32 values, without overflow."""
+    return np.float32(0.5) * (np.tanh(np.float32(0.5) * values) + np.float32(1))
+
+
+def softmax(values: Floats, axis: int) -> Floats:
+    """Softmax along one axis."""
+    shifted = np.exp(values - values.max(axis, keepdims=True))
+    result: Floats = shifted / shifted.sum(axis, keepdims=True)
+    return result
+
+
+class Survivors(NamedTuple):
+    """Cells of one level whose best class passed: flat indices, that class, and its logit."""
+
+    cells: Indices
+    class_ids: Indices
+    logits: Floats
+
+
+def survivors(logits: Floats, threshold: float) -> Survivors:
+    """Cells whose best class logit is above ``threshold``; nothing else is ever decoded.
+
+    Args:
+        logits: (classes, cells).
+        threshold: a logit.
+
+    Raises:
+        EngineError: a logit is NaN or infinite.
+    """
+    best = logits.max(0)
+    check_finite(best)
+    cells = np.flatnonzero(best > threshold)
+    return Survivors(cells, logits[:, cells].argmax(0), best[cells])
+
+
+def check_finite(values: Floats) -> None:
+    """Refuse NaN and infinities, which compare false with every threshold and would vanish without a word.
+
+    Raises:
+        EngineError: found one.
+    """
+    if not math.isfinite(float(values.sum(dtype=np.float64))):
+        raise EngineError("the graph gave NaN or infinite outputs; convert in another precision, or verify the bundle")
+
+
+def cell_corners(cells: Indices, width: int) -> tuple[Floats, Floats]:
+    """Column and row of flat cell indices, as float32."""
+    return (cells % width).astype(np.float32), (cells // width).astype(np.float32)
+
+
+def from_centres(x: Floats, y: Floats, width: Floats, height: Floats) -> Floats:
+    """Boxes (n, 4) xyxy from centres and sizes."""
+    half_width, half_height = width * np.float32(0.5), height * np.float32(0.5)
+    return np.stack([x - half_width, y - half_height, x + half_width, y + half_height], 1)
+
+
+def gather(parts: Sequence[Candidates]) -> Candidates:
+    """The candidates of all levels as one."""
+    if len(parts) == 1:
+        return parts[0]
+    return Candidates(
+        np.concatenate([part.boxes for part in parts]),
+        np.concatenate([part.scores for part in parts]),
+        np.concatenate([part.class_ids for part in parts]),
+        np.concatenate([part.anchors for part in parts]),
+    )

@@ -1,0 +1,58 @@
+"""Conversion jobs made from small modules, for the tests of the converters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgekit.calibration.samples import Samples
+from edgekit.converters import Job
+from edgekit.images import Image
+from edgekit.manifest import Contract, Decoder, ImageRule, Output
+from edgekit.sources.exchange import write_exchange
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+def make_job(
+    module: nn.Module,
+    example: torch.Tensor,
+    outputs: tuple[str, ...],
+    folder: Path,
+    precision: str,
+    images: Image | None = None,
+) -> Job:
+    """The job that converts ``module`` at ``precision``, with files below ``folder``.
+
+    The exchange and the work folder are shared by all jobs of one folder; each precision has its own ``out``.
+    ``images`` are calibration images, uint8 (n, height, width, 3) BGR of the size of ``example``.
+    """
+    exchange_folder, work, out = folder / "exchange", folder / "work", folder / precision
+    for path in (exchange_folder, work, out):
+        path.mkdir(parents=True, exist_ok=True)
+    exchange = write_exchange(module.eval(), example, outputs, exchange_folder)
+    height, width = (int(size) for size in example.shape[2:])
+    contract = Contract(
+        image=ImageRule(size=(height, width), resize="stretch"),
+        classes=("thing",),
+        decoder=Decoder(name="boxes"),
+        outputs=tuple(Output(name=name, role=name) for name in outputs),
+    )
+    samples = None
+    if images is not None:
+        np.save(folder / "samples.npy", images)
+        samples = Samples(folder / "samples.npy", contract.image)
+    return Job(
+        onnx=exchange.onnx,
+        program=exchange.program,
+        contract=contract,
+        shapes=exchange.shapes,
+        precision=precision,
+        samples=samples,
+        out=out,
+        work=work,
+    )
