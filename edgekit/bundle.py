@@ -57,7 +57,9 @@ def open_bundle(path: str | os.PathLike[str]) -> Bundle:
     try:
         data = (root / MANIFEST).read_bytes()
     except FileNotFoundError as error:
-        raise BundleError(f"{root}: no bundle there (no {MANIFEST}); give the folder that edgekit convert wrote") from error
+        raise BundleError(
+            f"{root}: no bundle there (no {MANIFEST}); give the folder that edgekit convert wrote"
+        ) from error
     except OSError as error:
         raise BundleError(f"{root}: cannot be read: {error.strerror}") from error
     manifest = manifests.decode(data, str(root / MANIFEST))
@@ -77,7 +79,9 @@ def _check(root: Path, file: File) -> None:
     try:
         size = path.stat().st_size
         if size != file.bytes:
-            raise BundleError(f"{path}: {size} bytes, the manifest says {file.bytes}; truncated or replaced, copy it again")
+            raise BundleError(
+                f"{path}: {size} bytes, the manifest says {file.bytes}; truncated or replaced, copy it again"
+            )
         if sha256(path) != file.sha256:
             raise BundleError(f"{path}: its content is not what was written (hash differs); copy the bundle again")
     except FileNotFoundError as error:
@@ -129,8 +133,8 @@ class Staging:
         """Put the sealed bundle at its destination, replacing an older one in one step as seen from outside."""
         replaced = _hidden(self.destination, _REPLACED)
         if self.destination.exists():
-            os.replace(self.destination, replaced)
-        os.replace(self.folder, self.destination)
+            self.destination.replace(replaced)
+        self.folder.replace(self.destination)
         self.committed = True
         shutil.rmtree(replaced, ignore_errors=True)
         return open_bundle(self.destination)
@@ -171,7 +175,9 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise BundleError(f"{path}: cannot be written: {error.strerror or error}; free space or choose another -o") from error
+        raise BundleError(
+            f"{path}: cannot be written: {error.strerror or error}; free space or choose another -o"
+        ) from error
 
 
 def _hidden(target: Path, suffix: str) -> Path:
@@ -183,7 +189,7 @@ def _sweep(target: Path) -> None:
     shutil.rmtree(_hidden(target, _PARTIAL), ignore_errors=True)
     replaced = _hidden(target, _REPLACED)
     if replaced.exists() and not target.exists():
-        os.replace(replaced, target)
+        replaced.replace(target)
     shutil.rmtree(replaced, ignore_errors=True)
 
 

@@ -147,7 +147,7 @@ def tables(rule: ImageRule) -> Floats:
     """Normalised value of every pixel level, (3, 256), per channel in the model's colour order."""
     levels = np.arange(256, dtype=np.float64) * rule.scale
     mean, std = np.array(rule.mean)[:, None], np.array(rule.std)[:, None]
-    return ((levels - mean) / std).astype(np.float32)
+    return np.asarray((levels - mean) / std, np.float32)
 
 
 def check(image: object) -> None:

@@ -26,7 +26,7 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Base of all manifest structures: immutable, no unknown keys."""
 
 
-class ImageRule(Record, kw_only=True):
+class ImageRule(Record, frozen=True, kw_only=True):
     """How a photograph becomes the input tensor: ``(pixel * scale - mean) / std`` after resizing to ``size``.
 
     ``size`` is (height, width) in pixels. ``mean`` and ``std`` are per channel in the model's ``color`` order,
@@ -50,14 +50,14 @@ class ImageRule(Record, kw_only=True):
             raise ValueError(f"std must be positive, not {list(self.std)}")
 
 
-class Decoder(Record, kw_only=True):
+class Decoder(Record, frozen=True, kw_only=True):
     """Which registered decoder turns raw heads into candidates, with its numbers."""
 
     name: str
     options: dict[str, Any] = {}
 
 
-class Output(Record, kw_only=True):
+class Output(Record, frozen=True, kw_only=True):
     """One output of the graph: ``role`` is the decoder's word for it, ``level`` counts strides from the finest."""
 
     name: str
@@ -65,7 +65,7 @@ class Output(Record, kw_only=True):
     level: int = 0
 
 
-class Postprocess(Record, kw_only=True):
+class Postprocess(Record, frozen=True, kw_only=True):
     """Defaults of what happens after decoding; a call may override the thresholds.
 
     ``nms`` is off for one-to-one heads, which give each object once (YOLO26, YOLOv10).
@@ -85,7 +85,7 @@ class Postprocess(Record, kw_only=True):
             raise ValueError(f"max_detections must be at least 1, not {self.max_detections}")
 
 
-class Contract(Record, kw_only=True):
+class Contract(Record, frozen=True, kw_only=True):
     """What goes into a graph and what comes out of it, complete enough to run it without the source."""
 
     task: str = "detect"
@@ -96,7 +96,7 @@ class Contract(Record, kw_only=True):
     postprocess: Postprocess = Postprocess()
 
 
-class Tensor(Record, kw_only=True):
+class Tensor(Record, frozen=True, kw_only=True):
     """An input or output of a converted file. ``shape`` is as the file has it.
 
     ``layout`` says how to read four-dimensional shapes; the runtime hands NCHW to the decoder either way.
@@ -108,7 +108,7 @@ class Tensor(Record, kw_only=True):
     layout: Literal["nchw", "nhwc"] = "nchw"
 
 
-class Graph(Record, kw_only=True):
+class Graph(Record, frozen=True, kw_only=True):
     """One network of a bundle: its files (the first is the one an engine opens), inputs and outputs.
 
     The order of ``outputs`` is the order of the contract's outputs.
@@ -120,7 +120,7 @@ class Graph(Record, kw_only=True):
     outputs: tuple[Tensor, ...]
 
 
-class Origin(Record, kw_only=True):
+class Origin(Record, frozen=True, kw_only=True):
     """Where the trained model came from, what was noted while reading it, and the tensors it was cut at, if any."""
 
     kind: str
@@ -130,7 +130,7 @@ class Origin(Record, kw_only=True):
     cut: tuple[str, ...] = ()
 
 
-class Calibration(Record, kw_only=True):
+class Calibration(Record, frozen=True, kw_only=True):
     """The data INT8 was calibrated on: how many images, how chosen, and the hash of their pixels.
 
     ``images`` has the first 16 hex digits of each image's own hash, so that a later check can leave these out.
@@ -143,7 +143,7 @@ class Calibration(Record, kw_only=True):
     images: tuple[str, ...] = ()
 
 
-class OutputDrift(Record, kw_only=True):
+class OutputDrift(Record, frozen=True, kw_only=True):
     """How far one raw output is from the source's, over all proof images."""
 
     name: str
@@ -152,7 +152,7 @@ class OutputDrift(Record, kw_only=True):
     mean_error: float
 
 
-class Agreement(Record, kw_only=True):
+class Agreement(Record, frozen=True, kw_only=True):
     """Decoded results of the bundle against the source's, same class, over the proof images.
 
     ``matched`` is the share of the source's detections (score > ``score_floor``) that have a partner of the same
@@ -174,7 +174,7 @@ class Agreement(Record, kw_only=True):
     top_score_source: float
 
 
-class Gate(Record, kw_only=True):
+class Gate(Record, frozen=True, kw_only=True):
     """Bounds a conversion has to keep. See ``docs/EVIDENCE.md``."""
 
     iou: float
@@ -183,7 +183,7 @@ class Gate(Record, kw_only=True):
     extra: float = 1.0
 
 
-class Evidence(Record, kw_only=True):
+class Evidence(Record, frozen=True, kw_only=True):
     """The measured proof that a bundle gives the source's answers.
 
     ``images`` photographs were compared, in ``views`` (more when each is shown mirrored too). ``word`` is the strength
@@ -206,7 +206,7 @@ class Evidence(Record, kw_only=True):
     placement: dict[str, int] = {}
 
 
-class File(Record, kw_only=True):
+class File(Record, frozen=True, kw_only=True):
     """A file of a bundle: relative path with forward slashes, size in bytes, SHA-256."""
 
     path: str
@@ -214,7 +214,7 @@ class File(Record, kw_only=True):
     sha256: str
 
 
-class Manifest(Record, kw_only=True):
+class Manifest(Record, frozen=True, kw_only=True):
     """Everything a bundle says about itself. ``digest`` guards this file, ``files`` guards all the others."""
 
     schema: int = SCHEMA

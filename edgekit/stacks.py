@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import weakref
 import zipfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -76,11 +78,13 @@ def _mapped(path: Path) -> Stack:
 def _streamed(path: Path, member: str) -> Stack:
     """A member of a ``.npz``, read forwards as it is unpacked; going back unpacks it from its start again."""
     name = f"{path}/{member.removesuffix('.npy')}"
-    file = zipfile.ZipFile(path).open(member)  # noqa: SIM115 - closes with the last reference to read()
-    shape, fortran, dtype = _header(file)
-    count, height, width, channels = _checked(shape, dtype, name)
-    if fortran:
-        raise InputError(f"{name}: the array is in Fortran order; save numpy.ascontiguousarray of it")
+    with ExitStack() as opening:
+        file = opening.enter_context(opening.enter_context(zipfile.ZipFile(path)).open(member))
+        shape, fortran, dtype = _header(file)
+        count, height, width, channels = _checked(shape, dtype, name)
+        if fortran:
+            raise InputError(f"{name}: the array is in Fortran order; save numpy.ascontiguousarray of it")
+        opened = opening.pop_all()
     begin, size = file.tell(), prod((height, width, channels))
 
     def read(index: int) -> Image:
@@ -93,6 +97,7 @@ def _streamed(path: Path, member: str) -> Stack:
             raise InputError(f"{name}#{index}: the file is damaged or cut short")
         return np.frombuffer(bytearray(data), np.uint8).reshape(height, width, channels)
 
+    weakref.finalize(read, opened.close)  # with the last image that somebody may still ask for
     return Stack(name, count, read)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgekit.calibration.samples import Samples
 from edgekit.errors import UsageError
@@ -68,11 +69,11 @@ def split(
     order = np.random.default_rng(seed).permutation(len(chosen))
     if proof_data:
         proofs = references(proof_data)
-        judged = [proofs[i] for i in np.random.default_rng(seed).permutation(len(proofs))[:MOST_PROOF]]
+        judged = _pick(proofs, np.random.default_rng(seed).permutation(len(proofs))[:MOST_PROOF])
         rest = order
     else:
         count = min(MOST_PROOF, max(1, round(len(chosen) * PROOF_SHARE))) if calibrate else MOST_PROOF
-        judged = [chosen[i] for i in order[:count]]
+        judged = _pick(chosen, order[:count])
         rest = order[count:]
     if calibrate and not len(rest):
         raise UsageError(
@@ -81,7 +82,7 @@ def split(
         )
     calibration, seen = None, set[str]()
     if calibrate:
-        samples = [chosen[i] for i in rest[:MOST_CALIBRATION]]
+        samples = _pick(chosen, rest[:MOST_CALIBRATION])
         calibration = store(samples, rule, folder / "calibration.npy", seen=seen)
     # The same photograph under two names must not be calibrated on and judged on.
     known = refuse | seen
@@ -133,10 +134,17 @@ def store(
     stack.flush()
     del stack
     if not count:
-        raise UsageError("no image is left to judge the conversion on: the proof images are all among the calibration images")
+        raise UsageError(
+            "no image is left to judge the conversion on: the proof images are all among the calibration images"
+        )
     if count < shape[0]:
         _truncate(path, count)
     return Samples(path, rule)
+
+
+def _pick(every: Sequence[Reference], order: NDArray[np.int64]) -> list[Reference]:
+    """Chosen images in the order of the source: a video is then decoded once, not from its start for every frame."""
+    return [every[index] for index in sorted(order.tolist())]
 
 
 def digest(resized: Image) -> str:

@@ -33,7 +33,9 @@ def engine_options(command: Command) -> Command:
     """``--threads``, ``--device`` and ``--strict``: how to open a bundle."""
     strict = click.option("--strict", is_flag=True, help="Fail when an operator leaves the device.")
     device = click.option("--device", default="", help="cpu, cuda, gpu, npu: what the engine has. [default: its first]")
-    threads = click.option("--threads", type=click.IntRange(0), default=0, help="CPU threads, 0 for the engine's choice.")
+    threads = click.option(
+        "--threads", type=click.IntRange(0), default=0, help="CPU threads, 0 for the engine's choice."
+    )
     return threads(device(strict(command)))
 
 
@@ -59,4 +61,7 @@ def console(*, stderr: bool = False) -> Any:
     """A rich console."""
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False, soft_wrap=True)
+    drawn = Console(stderr=stderr, highlight=False, soft_wrap=True)
+    if not drawn.is_terminal:
+        drawn.width = 140  # a file or a pipe has no width; tables must not be squeezed into 80 columns there
+    return drawn

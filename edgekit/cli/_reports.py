@@ -66,7 +66,10 @@ def evidence_lines(evidence: Evidence) -> list[str]:
         f"class flips {decoded.class_flips}, extra {decoded.extra:.1%}, "
         f"top score {decoded.top_score:.3f} (source {decoded.top_score_source:.3f})",
     ]
-    lines += [f"output {drift.name}: cosine {drift.cosine:.5f}, largest error {drift.max_error:.4g}" for drift in evidence.outputs]
+    lines += [
+        f"output {drift.name}: cosine {drift.cosine:.5f}, largest error {drift.max_error:.4g}"
+        for drift in evidence.outputs
+    ]
     gate = evidence.gate
     bounds = f"matched >= {gate.matched:g} at IoU {gate.iou:g}, drift <= {gate.score_drift:g}, extra <= {gate.extra:g}"
     verdict = "passed" if evidence.passed else "FAILED: " + "; ".join(evidence.failures)

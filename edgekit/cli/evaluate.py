@@ -40,7 +40,9 @@ def command(bundle: str, data: str, images: str | None, as_json: bool, **given: 
     if as_json:
         click.echo(json.dumps({"bundle": bundle, **msgspec.to_builtins(metrics)}, indent=2))
         return
-    click.echo(f"mAP {metrics.map:.4f}  mAP50 {metrics.map50:.4f}  mAP75 {metrics.map75:.4f}  on {metrics.images} images")
+    click.echo(
+        f"mAP {metrics.map:.4f}  mAP50 {metrics.map50:.4f}  mAP75 {metrics.map75:.4f}  on {metrics.images} images"
+    )
     table(("class", "AP"), [[name, f"{value:.3f}"] for name, value in metrics.per_class.items()], right=("AP",))
 
 
@@ -62,8 +64,6 @@ def _open(spec: str, given: dict[str, Any]) -> Any:
     from edgekit.conversion.prepare import read_source
     from edgekit.sources.session import TorchSession
 
-    job = PrepareJob(
-        folder="", source=spec, contract=given["contract"], weights=given["weights"], trust=given["trust"]
-    )
+    job = PrepareJob(folder="", source=spec, contract=given["contract"], weights=given["weights"], trust=given["trust"])
     read = read_source(job)
     return Model(read.contract, TorchSession(read.heads))

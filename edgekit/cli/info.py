@@ -24,19 +24,22 @@ def command(bundle: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"path": str(opened.path), **msgspec.to_builtins(manifest)}, indent=2))
         return
-    contract, rule = manifest.contract, manifest.contract.image
+    contract, rule, origin = manifest.contract, manifest.contract.image, manifest.origin
     names = ", ".join(contract.classes[:5]) + (", ..." if len(contract.classes) > 5 else "")
     lines = [
-        f"{manifest.name}: {manifest.target} {manifest.precision}, {megabytes(opened.bytes)}, runs on {manifest.engine}",
+        f"{manifest.name}: {manifest.target} {manifest.precision}, {megabytes(opened.bytes)}, for {manifest.engine}",
         f"task {contract.task}, {len(contract.classes)} classes: {names}",
         f"input {rule.size[0]}x{rule.size[1]} {rule.color}, {rule.resize}; decoder {contract.decoder.name}",
         f"outputs: {', '.join(f'{t.name} {tuple(t.shape)}' for g in manifest.graphs for t in g.outputs)}",
-        f"made from {manifest.origin.kind} {manifest.origin.name} (sha256 {manifest.origin.sha256[:12]}) by edgekit {manifest.edgekit}",
+        f"made from {origin.kind} {origin.name} (sha256 {origin.sha256[:12]}) by edgekit {manifest.edgekit}",
+        *(f"source: {note}" for note in origin.notes),
         f"toolchain: {', '.join(f'{name} {version}' for name, version in manifest.toolchain.items())}",
     ]
     if manifest.calibration:
         calibration = manifest.calibration
-        lines.append(f"calibrated on {calibration.count} images ({calibration.method}, sha256 {calibration.sha256[:12]})")
+        lines.append(
+            f"calibrated on {calibration.count} images ({calibration.method}, sha256 {calibration.sha256[:12]})"
+        )
     lines += evidence_lines(manifest.evidence) if manifest.evidence else ["no evidence"]
     lines.append("proven" if manifest.proven else "UNPROVEN")
     click.echo("\n".join(lines))

@@ -37,6 +37,8 @@ def command(as_json: bool) -> None:
         return
     rows = []
     for spec in specs:
-        here = f"missing {', '.join(spec.missing)}: pip install edgekit\\[{spec.extra}]" if spec.missing else "available"
+        here = (
+            f"missing {', '.join(spec.missing)}: pip install edgekit\\[{spec.extra}]" if spec.missing else "available"
+        )
         rows.append([spec.name, spec.summary, " ".join(spec.precisions), spec.engine, spec.proof, here])
     table(("target", "for", "precisions", "engine", "proof", "here"), rows)

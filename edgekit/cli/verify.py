@@ -34,7 +34,9 @@ def command(bundle: str, source: str, data: str, imports: tuple[str, ...], as_js
     with progress_bars() as watch:
         evidence = verify(bundle, source, data, imports=imports, watch=watch, **given)  # type: ignore[arg-type]
     if as_json:
-        click.echo(json.dumps({"bundle": bundle, "ok": evidence.passed, "evidence": msgspec.to_builtins(evidence)}, indent=2))
+        click.echo(
+            json.dumps({"bundle": bundle, "ok": evidence.passed, "evidence": msgspec.to_builtins(evidence)}, indent=2)
+        )
     else:
         click.echo("\n".join(evidence_lines(evidence)))
     click.get_current_context().exit(0 if evidence.passed else 1)

@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 import traceback
+from pathlib import Path
 from typing import IO
 
 import msgspec
@@ -27,7 +28,7 @@ def main() -> None:
     job = jobs.decode_job(stdin.readline())
     threading.Thread(target=_end_with_parent, args=(stdin,), daemon=True).start()
     # A user's own modules are found where the user stands, but never before an installed package of the same name.
-    here = os.getcwd()
+    here = str(Path.cwd())
     sys.path[:] = [path for path in sys.path if path not in ("", here)] + [here]
     code = _work(job, events)
     events.flush()

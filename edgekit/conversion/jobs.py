@@ -9,7 +9,7 @@ import msgspec
 from edgekit.manifest import Calibration, Contract, Gate, Origin, Record
 
 
-class PrepareJob(Record, kw_only=True, tag="prepare"):
+class PrepareJob(Record, frozen=True, kw_only=True, tag="prepare"):
     """Read the source, cut it, export it, choose the images, and run the source on the proof images.
 
     ``like`` is a bundle whose contract is used instead of a contract file, and whose calibration images are kept out
@@ -30,7 +30,7 @@ class PrepareJob(Record, kw_only=True, tag="prepare"):
     imports: tuple[str, ...] = ()
 
 
-class BuildJob(Record, kw_only=True, tag="build"):
+class BuildJob(Record, frozen=True, kw_only=True, tag="build"):
     """Make one target's files in one precision."""
 
     folder: str
@@ -41,7 +41,7 @@ class BuildJob(Record, kw_only=True, tag="build"):
     imports: tuple[str, ...] = ()
 
 
-class ProveJob(Record, kw_only=True, tag="prove"):
+class ProveJob(Record, frozen=True, kw_only=True, tag="prove"):
     """Open a bundle with its own engine and compare it with the source."""
 
     folder: str
@@ -54,7 +54,7 @@ class ProveJob(Record, kw_only=True, tag="prove"):
 Job = PrepareJob | BuildJob | ProveJob
 
 
-class Prepared(Record, kw_only=True):
+class Prepared(Record, frozen=True, kw_only=True):
     """What a prepared folder holds: ``graph.onnx``, ``graph.pt2``, ``calibration.npy``, ``proof.npy``, the source's
     raw outputs as ``reference-<output>.npy`` and its detections as ``reference.npz``."""
 
@@ -67,23 +67,23 @@ class Prepared(Record, kw_only=True):
     proof_views: int
     photographs: int
     reference: str
-    versions: dict[str, str] = {}
+    versions: dict[str, str]
 
 
-class Progress(Record, kw_only=True, tag="progress"):
+class Progress(Record, frozen=True, kw_only=True, tag="progress"):
     """What a child is doing, and the share of it that is done."""
 
     text: str
     share: float
 
 
-class Done(Record, kw_only=True, tag="done"):
+class Done(Record, frozen=True, kw_only=True, tag="done"):
     """A child's result, as plain JSON data of the type that its job returns."""
 
     result: Any
 
 
-class Failed(Record, kw_only=True, tag="failed"):
+class Failed(Record, frozen=True, kw_only=True, tag="failed"):
     """A child's error: the name of an error type of edgekit and its message, or any other with its traceback."""
 
     kind: str
@@ -101,9 +101,11 @@ def encode(record: Record) -> bytes:
 
 def decode_job(line: bytes) -> Job:
     """Read a job."""
-    return msgspec.json.decode(line, type=Job)
+    job: Job = msgspec.json.decode(line, type=Job)
+    return job
 
 
 def decode_event(line: bytes) -> Event:
     """Read an event."""
-    return msgspec.json.decode(line, type=Event)
+    event: Event = msgspec.json.decode(line, type=Event)
+    return event

@@ -131,7 +131,9 @@ def pairs(conversion: Conversion) -> list[tuple[str, str]]:
     """
     everything = conversion.targets == ("all",)
     names = converters.target_names() if everything else conversion.targets
-    known = sorted({precision for name in converters.target_names() for precision in converters.target(name).precisions})
+    known = sorted(
+        {precision for name in converters.target_names() for precision in converters.target(name).precisions}
+    )
     for precision in conversion.precisions:
         if precision not in known:
             raise UsageError(f"--precision {choices(precision, known)}")
@@ -144,12 +146,14 @@ def pairs(conversion: Conversion) -> list[tuple[str, str]]:
             raise UsageError(f"target {name} needs {', '.join(spec.missing)}: pip install edgekit[{spec.extra}]")
         offered = [precision for precision in conversion.precisions if precision in spec.precisions]
         if not offered:
-            raise UsageError(f"target {name} has no {', '.join(conversion.precisions)}; it has: {', '.join(spec.precisions)}")
+            raise UsageError(
+                f"target {name} has no {', '.join(conversion.precisions)}; it has: {', '.join(spec.precisions)}"
+            )
         found += [(name, precision) for precision in offered]
     if not found:
         raise UsageError("no target is available here; see: edgekit targets")
     if any(precision == "int8" for _, precision in found) and not conversion.data:
-        raise UsageError("int8 needs calibration images like those the device will see: give --data FOLDER (or a glob, list, .npy, video)")
+        raise UsageError("int8 needs calibration images like those the device will see: give --data FOLDER")
     return found
 
 
@@ -205,7 +209,7 @@ def _one(
             )
             if not evidence.passed and conversion.gated:
                 raise GateError(
-                    f"outside its gate, no bundle written: {'; '.join(evidence.failures)} (--no-gate writes it unproven)"
+                    f"outside its gate, not written: {'; '.join(evidence.failures)} (--no-gate writes it all the same)"
                 )
             bundle = _commit(staging, manifest, evidence)
     except EdgekitError as error:

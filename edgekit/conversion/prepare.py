@@ -172,7 +172,9 @@ def _calibration(job: PrepareJob, chosen: Split) -> Calibration | None:
     if chosen.calibration is None:
         return None
     samples = chosen.calibration
-    return Calibration(count=len(samples), method=chosen.method, seed=job.seed, sha256=samples.sha256(), images=chosen.digests)
+    return Calibration(
+        count=len(samples), method=chosen.method, seed=job.seed, sha256=samples.sha256(), images=chosen.digests
+    )
 
 
 def _run_source(model: TrainedModel, heads: nn.Module, contract: Contract, proof: Samples, folder: Path) -> str:
@@ -191,7 +193,10 @@ def _run_source(model: TrainedModel, heads: nn.Module, contract: Contract, proof
         for index, tensor in enumerate(proof):
             raw = _arrays(heads(torch.from_numpy(tensor)))
             if stacks is None:
-                stacks = [_stack(folder, output, len(proof), array) for output, array in zip(contract.outputs, raw, strict=True)]
+                stacks = [
+                    _stack(folder, output, len(proof), array)
+                    for output, array in zip(contract.outputs, raw, strict=True)
+                ]
             for stack, array in zip(stacks, raw, strict=True):
                 stack[index] = array
             found.append(detections(task, raw))
@@ -252,7 +257,7 @@ def save_detections(path: Path, found: list[Candidates]) -> None:
     """Detections of all images in one file."""
     counts = np.array([len(one) for one in found], np.int64)
     columns = {name: np.concatenate([getattr(one, name) for one in found]) for name in _COLUMNS}
-    np.savez(path, counts=counts, **columns)
+    np.savez(path, allow_pickle=False, counts=counts, **columns)
 
 
 def read_detections(path: Path) -> list[Candidates]:

@@ -16,7 +16,7 @@ CONVOLUTIONS = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D"})
 MOVES = frozenset({"TRANSPOSE", "RESHAPE", "PAD", "PADV2", "SLICE", "STRIDED_SLICE"})
 """Operators that compute nothing."""
 
-SPREAD = 100.0
+SPREAD = 40.0
 """Ratio of the channels of a depthwise input that one scale cannot hold any more; see `Network.unholdable`."""
 
 

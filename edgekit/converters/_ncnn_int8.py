@@ -1,31 +1,37 @@
 """INT8 for ncnn: watch a float model on the calibration images, then write its convolutions in INT8.
 
 ncnn quantises the input of a convolution with one symmetric scale and its weights with one scale per output channel;
-what lies between convolutions stays float32. What keeps a detector alive under these rules (measured on trained
-models): input ranges by mean absolute error, convolutions whose input channels differ too much in range left in
-float32, and biases corrected for the error of the rounded weights, and for that alone.
+what lies between convolutions stays float32. Which range suits which convolution, and which convolutions stay in
+float32, is measured in `edgekit.converters._ncnn_sensitivity`.
+
+Depthwise convolutions stay in float32. With float32 between the layers their INT8 saves nothing (quantising the
+input costs as much as the nine products per value; they hold a tenth of the weights), it doubled the time of two
+detectors on x86, and their input channels are what no single scale holds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.calibration.samples import Samples
+from edgekit.converters import Report
 from edgekit.converters._ncnn_model import TAG_INT8, Layer, Model, Weight
 from edgekit.errors import ConversionError
 
-LEVELS = 127
-BINS = 4096
-FLOAT_FIRST = 3
-SPREAD_LIMIT = 100.0
-
-_WINOGRAD_LIMIT = (2**31 - 1) // 576
-
 Floats = NDArray[np.float32]
+
+LEVELS = 127
+"""ncnn's INT8 goes from -127 to 127."""
+
+BINS = 4096
+
+_WINOGRAD_SUM = (2**31 - 1) // 576
+"""Largest sum of integer products that ncnn's Winograd F(4x4, 3x3) can hold: it carries it times 576 in 32 bits."""
 
 
 class Histogram:
@@ -38,10 +44,9 @@ class Histogram:
     def add(self, values: Floats) -> None:
         """Count absolute values (any shape)."""
         top = float(values.max(initial=0.0))
-        if top == 0.0:
+        if top <= 0.0:
             return
-        if self.limit == 0.0:
-            self.limit = top
+        self.limit = self.limit or top
         while self.limit < top:
             halved = self.counts.reshape(-1, 2).sum(1)
             self.counts = np.concatenate((halved, np.zeros_like(halved)))
@@ -49,84 +54,150 @@ class Histogram:
         bins = np.minimum((values.ravel() * (BINS / self.limit)).astype(np.int64), BINS - 1)
         self.counts += np.bincount(bins, minlength=BINS)
 
-    def threshold(self) -> float:
-        """The range limit that gives the least mean absolute error after rounding to +-127 levels; 0: all zero."""
+    def threshold(self, exponent: float) -> float:
+        """The threshold with the least mean of |error| ** exponent after rounding to +-127 levels; 0: all were zero.
+
+        Exponent 1 clips rare large values to keep small ones fine, 2 is the mean squared error, 3 hardly clips.
+        """
         used = np.flatnonzero(self.counts)
         if not len(used):
             return 0.0
-        counts = self.counts[used].astype(np.float64)
-        centres = (used + 0.5) * (self.limit / BINS)
-        top = (used[-1] + 1) * (self.limit / BINS)
-        candidates = top * np.geomspace(0.02, 1.0, 160)
+        width = self.limit / BINS
+        centres = (used + 0.5) * width
+        candidates = (used[-1] + 1) * width * np.geomspace(0.02, 1.0, 160)
         steps = candidates[:, None] / LEVELS
-        rounded = np.minimum(np.rint(centres / steps), LEVELS) * steps
-        errors = np.abs(rounded - centres) @ counts
-        return float(candidates[int(errors.argmin())])
+        errors = np.abs(np.minimum(np.rint(centres / steps), LEVELS) * steps - centres)
+        return float(candidates[int((errors**exponent @ self.counts[used]).argmin())])
 
 
 class Observation:
-    """What was seen at the input of one convolution."""
+    """What was seen at the input of one convolution: absolute values, and the mean of each channel."""
 
     def __init__(self, channels: int) -> None:
         self.histogram = Histogram()
-        self.peaks = np.zeros(channels, np.float32)
-        self.sums = np.zeros(channels, np.float64)
-        self.count = 0
+        self._sums = np.zeros(channels, np.float64)
+        self._count = 0
 
     def add(self, blob: Floats) -> None:
         """Take in one image's input (channels, height, width)."""
-        absolute = np.abs(blob)
-        self.histogram.add(absolute)
-        np.maximum(self.peaks, absolute.max((1, 2)), out=self.peaks)
-        self.sums += blob.sum((1, 2), dtype=np.float64)
-        self.count += blob.shape[1] * blob.shape[2]
+        self.histogram.add(np.abs(blob))
+        self._sums += blob.sum((1, 2), dtype=np.float64)
+        self._count += blob.shape[1] * blob.shape[2]
 
     @property
-    def means(self) -> Floats:
-        """Mean of each input channel."""
-        return (self.sums / max(self.count, 1)).astype(np.float32)
-
-    @property
-    def spread(self) -> float:
-        """Largest range of a channel over the smallest, among channels that are not always zero."""
-        alive = self.peaks[self.peaks > 0]
-        return float(alive.max() / alive.min()) if len(alive) else 1.0
+    def means(self) -> NDArray[np.float64]:
+        """Mean of each channel over all images."""
+        return self._sums / max(self._count, 1)
 
 
-def observe(model, net, input_name, samples):
-    seen = {}
-    import ncnn
-    for image in samples:
-        ex = net.create_extractor(); ex.set_light_mode(False)
-        ex.input(input_name, ncnn.Mat(image[0]))
-        for layer in model.layers:
-            if layer.convolution:
-                code, mat = ex.extract(layer.inputs[0])
-                blob = np.asarray(mat)
-                if layer.name not in seen: seen[layer.name] = Observation(blob.shape[0])
-                seen[layer.name].add(blob)
+def candidates(model: Model) -> list[Layer]:
+    """The convolutions that INT8 is for."""
+    return [layer for layer in model.layers if layer.convolution and not layer.depthwise]
+
+
+def observe(
+    model: Model, param: Path, weights: Path, samples: Samples, threads: int, report: Report
+) -> dict[str, Observation]:
+    """Run the float model on every sample and look at the input of each candidate convolution, by its name.
+
+    One image is held at a time, so memory does not grow with their number.
+
+    Raises:
+        ConversionError: ncnn cannot run the model, there are no samples, or a value is not finite.
+    """
+    if not len(samples):
+        raise ConversionError("int8 needs calibration images and there are none: give --data with photographs")
+    net = _load(param, weights, threads)
+    (source,) = [layer.outputs[0] for layer in model.layers if layer.kind == "Input"]
+    layers = candidates(model)
+    seen: dict[str, Observation] = {}
+    for number, image in enumerate(samples):
+        report(f"calibrating, image {number + 1} of {len(samples)}", number / len(samples))
+        for name, blob in _inputs(net, layers, source, image):
+            if not np.isfinite(blob).all():
+                raise ConversionError(
+                    f"the input of {name!r} is not finite on calibration image {number}; check the model"
+                )
+            if name not in seen:
+                seen[name] = Observation(len(blob))
+            seen[name].add(blob)
     return seen
 
 
-def quantise_layer(layer: Layer, observation: Observation, T, correct=True, cap=True) -> None:
+def _load(param: Path, weights: Path, threads: int) -> Any:
+    """The float model in ncnn, in plain float32."""
+    import ncnn
+
+    net = ncnn.Net()
+    net.opt.num_threads = threads
+    net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
+    net.opt.use_bf16_packed = net.opt.use_bf16_storage = False
+    if net.load_param(str(param)) or net.load_model(str(weights)):
+        raise ConversionError(f"ncnn cannot load the float model {param}; see the log of pnnx beside it")
+    return net
+
+
+def _inputs(net: Any, layers: list[Layer], source: str, image: Floats) -> Iterator[tuple[str, Floats]]:
+    """The input of every given convolution for one image, with the convolution's name."""
+    import ncnn
+
+    extractor = net.create_extractor()
+    extractor.set_light_mode(False)  # keep every blob until it has been looked at
+    extractor.input(source, ncnn.Mat(image[0]).clone())  # a layer that works in place crashes on numpy's memory
+    for layer in layers:
+        code, mat = extractor.extract(layer.inputs[0])
+        if code:
+            raise ConversionError(f"ncnn failed to compute the input of {layer.name!r} (code {code})")
+        yield layer.name, np.asarray(mat)
+
+
+def quantised(layer: Layer, observation: Observation, threshold: float) -> Layer:
+    """A convolution in INT8, for inputs within +-``threshold``.
+
+    Stored as ncnn's ``load_model`` reads it: int8 weights, biases, one weight scale per output channel (per group
+    in a ConvolutionDepthWise), one input scale. Parameter 8 says so: 2 and 1 by ncnn's own tools; over 100 would
+    mean a fused requantisation of the output, which is not wanted: SiLU follows in float32.
+    """
     kernels = layer.kernels()
-    outputs = kernels.shape[0]
-    groups = layer.groups
-    flat = kernels.reshape(groups if layer.kind == "ConvolutionDepthWise" else outputs, -1)
-    peak = np.abs(flat).max(1)
-    scales = np.where(peak > 0, LEVELS / np.maximum(peak, 1e-30), 1.0).astype(np.float32)
-    if cap and layer.kind=="Convolution" and layer.number(1)==3 and layer.number(3,1)==1:
-        tot = np.abs(flat).sum(1)*scales*LEVELS
-        scales = (scales*np.minimum(1, _WINOGRAD_LIMIT/np.maximum(tot,1))).astype(np.float32)
-        #print(layer.name, (tot/_WINOGRAD_LIMIT).max())
-    q = np.clip(np.rint(flat * scales[:, None]), -LEVELS, LEVELS).astype(np.int8)
-    bias = layer.weights[1].data if len(layer.weights) > 1 else np.zeros(outputs, np.float32)
-    if correct:
-        err = (q / scales[:, None] - flat).reshape(kernels.shape).sum((2, 3))  # (out, in/group)
-        means = observation.means.reshape(groups, -1)
-        og = outputs // groups
-        shift = np.concatenate([err[g*og:(g+1)*og] @ means[g] for g in range(groups)])
-        bias = bias - shift
-    layer.params[5] = "1"
-    layer.params[8] = "1" if layer.kind == "ConvolutionDepthWise" else "2"
-    layer.weights = [Weight(q, TAG_INT8), Weight(bias.astype(np.float32)), Weight(scales), Weight(np.float32([LEVELS / T]))]
+    rows = kernels.reshape(layer.groups if layer.kind == "ConvolutionDepthWise" else len(kernels), -1)
+    scales = _weight_scales(layer, rows)
+    integers = np.clip(np.rint(rows * scales[:, None]), -LEVELS, LEVELS).astype(np.int8)
+    biases = layer.weights[1].data if len(layer.weights) > 1 else np.zeros(len(kernels), np.float32)
+    rounding = (integers / scales[:, None] - rows).reshape(kernels.shape)
+    biases = (biases - _mean_shift(rounding, observation.means, layer.groups)).astype(np.float32)
+    return Layer(
+        layer.kind,
+        layer.name,
+        layer.inputs,
+        layer.outputs,
+        {**layer.params, 5: "1", 8: "1" if layer.kind == "ConvolutionDepthWise" else "2"},
+        [
+            Weight(integers, TAG_INT8),
+            Weight(biases),
+            Weight(scales),
+            Weight(np.array([LEVELS / threshold], np.float32)),
+        ],
+    )
+
+
+def _weight_scales(layer: Layer, rows: Floats) -> Floats:
+    """Integer steps per unit of weight, one for each row."""
+    peaks = np.abs(rows).max(1)
+    scales = np.where(peaks > 0, LEVELS / np.where(peaks > 0, peaks, 1), 1)
+    if layer.kind == "Convolution" and layer.number(1) == 3 and layer.number(11, 3) == 3 and layer.number(3, 1) == 1:
+        # ncnn's own tools give every 3x3 convolution 6-bit weights for this; only as many bits are given up here as
+        # the worst input can need.
+        worst = np.abs(rows).sum(1) * scales * LEVELS
+        scales = scales * np.minimum(1, _WINOGRAD_SUM / np.maximum(worst, 1))
+    return scales.astype(np.float32)
+
+
+def _mean_shift(rounding: Floats, means: NDArray[np.float64], groups: int) -> NDArray[np.float64]:
+    """Mean change of each output channel that the rounding of the weights causes on mean inputs.
+
+    From weights alone and on float inputs (as in arXiv 1906.04721, section 4.2): correcting for quantised
+    predecessors as well was found to ruin models whose ranges clip.
+    """
+    sums = rounding.sum((2, 3), dtype=np.float64).reshape(groups, -1, rounding.shape[1])
+    shift: NDArray[np.float64] = np.einsum("goi,gi->go", sums, means.reshape(groups, -1)).ravel()
+    return shift

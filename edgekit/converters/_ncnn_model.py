@@ -29,12 +29,13 @@ CONVOLUTIONS = ("Convolution", "ConvolutionDepthWise")
 
 # Layers without weights that pnnx writes for detectors and their neighbours. A list of what is known to be safe:
 # an unknown layer that did carry weights would shift every layer after it.
-_WEIGHTLESS = frozenset(
-    """AbsVal ArgMax BinaryOp BNLL Cast CELU Clip Concat CopyTo Crop CumulativeSum DeepCopy Diag Dropout Eltwise ELU
-    Erf Exp ExpandDims Flatten Flip Fold GELU GLU GridSample HardSigmoid HardSwish Input Interp LRN Log MatMul Mish
-    Noop Packing Padding Permute PixelShuffle Pooling Power Reduction ReLU Reorg Reshape SELU ShuffleChannel Shrink
-    Sigmoid Slice Softmax Softplus Split Squeeze Swish TanH Threshold Tile UnaryOp Unfold""".split()
-)
+_WEIGHTLESS_NAMES = """
+    AbsVal ArgMax BinaryOp BNLL Cast CELU Clip Concat CopyTo Crop CumulativeSum DeepCopy Diag Dropout Eltwise ELU Erf
+    Exp ExpandDims Flatten Flip Fold GELU GLU GridSample HardSigmoid HardSwish Input Interp LRN Log MatMul Mish Noop
+    Packing Padding Permute PixelShuffle Pooling Power Reduction ReLU Reorg Reshape SELU ShuffleChannel Shrink Sigmoid
+    Slice Softmax Softplus Split Squeeze Swish TanH Threshold Tile UnaryOp Unfold
+"""
+_WEIGHTLESS = frozenset(_WEIGHTLESS_NAMES.split())
 
 
 @dataclass
@@ -75,6 +76,11 @@ class Layer:
     def groups(self) -> int:
         """Groups of a convolution."""
         return self.number(7, 1) if self.kind == "ConvolutionDepthWise" else 1
+
+    @property
+    def depthwise(self) -> bool:
+        """Whether every output of this convolution reads a single input channel."""
+        return self.convolution and self.kernels().shape[1] == 1 and self.groups > 1
 
     def kernels(self) -> NDArray[np.float32]:
         """Weights of a convolution as (outputs, inputs of one group, kernel height, kernel width)."""

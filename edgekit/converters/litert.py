@@ -1,8 +1,8 @@
 """LiteRT (TFLite) files by litert-torch and the AI Edge Quantizer: float32, float16 weights, static INT8.
 
-All precisions keep float32 NCHW inputs and outputs: one layout for every precision, and handing over NCHW costs the
-runtime one plain copy, where NHWC costs it a transposition three times as slow as the one inside the file. A target
-that needs everything in integers (Ethos-U) will want NHWC, int8 inputs and outputs, and no float islands.
+All precisions keep float32 NCHW inputs and outputs: one way to run them all, and one plain copy on the way in (0.12 ms
+at 640x640, where interleaving to NHWC takes 0.36 ms). A target that needs everything in integers (Ethos-U) will want
+NHWC, int8 inputs and outputs, and no float islands.
 """
 
 from __future__ import annotations

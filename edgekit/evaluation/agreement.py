@@ -174,7 +174,9 @@ def judge(
     """
     failures = []
     if decoded.matched < gate.matched:
-        failures.append(f"matched {decoded.matched:.3f} of {decoded.detections} at IoU {gate.iou:g}, at least {gate.matched:g}")
+        failures.append(
+            f"matched {decoded.matched:.3f} of {decoded.detections} at IoU {gate.iou:g}, at least {gate.matched:g}"
+        )
     if decoded.score_drift > gate.score_drift:
         failures.append(f"mean score drift {decoded.score_drift:.4f}, at most {gate.score_drift:g}")
     if decoded.extra > gate.extra:

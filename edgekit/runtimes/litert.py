@@ -18,7 +18,7 @@ from edgekit.runtimes import Array, Engine, Placement, SessionOptions, check_inp
 ENGINE = Engine(
     name="litert", packages=("ai_edge_litert", "tflite_runtime"), extra="litert", devices=("cpu", "xnnpack")
 )
-"""``cpu`` is any kernel of LiteRT; ``xnnpack`` names its fast ones, and ``strict`` then refuses a file that needs others."""
+"""``cpu`` is any kernel of LiteRT; ``xnnpack`` names its fast ones; ``strict`` then refuses a file that needs others."""
 
 XNNPACK = "xnnpack"
 
@@ -36,7 +36,9 @@ class LitertSession:
             raise EngineError(f"strict: not everything runs on {XNNPACK!r}: {self.placement.operators}")
         runner = self._interpreter.get_signature_runner()
         self._inputs = [_Port(path, self._interpreter, tensor, runner.get_input_details()) for tensor in graph.inputs]
-        self._outputs = [_Port(path, self._interpreter, tensor, runner.get_output_details()) for tensor in graph.outputs]
+        self._outputs = [
+            _Port(path, self._interpreter, tensor, runner.get_output_details()) for tensor in graph.outputs
+        ]
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
         # All is checked before: an exception while a view of the engine's memory exists would keep that view alive in
@@ -107,12 +109,17 @@ def _interpreter(path: Path, threads: int) -> Any:
     package = next(name for name in ENGINE.packages if importlib.util.find_spec(name) is not None)
     try:
         module = importlib.import_module(f"{package}.interpreter")
-    except (ImportError, AttributeError) as error:  # tflite-runtime was built for numpy 1
-        hint = "pip install 'numpy<2'" if package == "tflite_runtime" else "pip install --upgrade ai-edge-litert"
-        raise EngineError(f"{package} is installed but cannot be imported ({error}): {hint}") from error
+    except ImportError as error:
+        raise EngineError(
+            f"{package} is installed but cannot be imported ({error}): pip install --force-reinstall ai-edge-litert"
+        ) from error
     try:
         interpreter = module.Interpreter(model_path=str(path), num_threads=threads or None)
         interpreter.allocate_tensors()
+    except SystemError as error:  # what tflite-runtime, which was built for numpy 1, does under numpy 2
+        raise EngineError(
+            f"{package} does not work with numpy {np.__version__}: pip install 'numpy<2', or better ai-edge-litert"
+        ) from error
     except (RuntimeError, ValueError) as error:
         raise EngineError(f"{path}: LiteRT cannot open it: {str(error).strip()}") from error
     return interpreter
@@ -142,5 +149,6 @@ def _placement(interpreter: Any, device: str) -> Placement:
             outside[name] = outside.get(name, 0) + 1
     plain = [node for node in nodes if node["op_name"] != "DELEGATE"]
     taken = len(plain) - sum(outside.values())
-    integer = any(np.int8 in node["operand_types"] for node in plain if "CONV" in node["op_name"])
+    integers = {detail["index"] for detail in interpreter.get_tensor_details() if detail["dtype"] is np.int8}
+    integer = any(int(node["inputs"][0]) in integers for node in plain if "CONV" in node["op_name"])
     return Placement(device, {XNNPACK: taken, **dict(sorted(outside.items()))}, "int8" if integer else "float32")

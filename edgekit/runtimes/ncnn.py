@@ -22,6 +22,9 @@ _TAG_FLOAT16 = 0x01306B47
 _INT8_SWITCH = {"Convolution": "8=", "ConvolutionDepthWise": "8=", "InnerProduct": "8=", "Gemm": "18="}
 """The parameter that is not zero when a layer of this kind computes in INT8."""
 
+_READ_ONLY = ("Convolution", "ConvolutionDepthWise")
+"""Layers that can be given memory which does not belong to ncnn."""
+
 
 @dataclass(frozen=True)
 class _Traits:
@@ -40,6 +43,11 @@ class NcnnSession:
         self.placement = placement
         self._net = net
         self._graph = graph
+        # A layer that works in place asks how many share its input's memory, and memory that is not ncnn's own cannot
+        # tell: it crashes. Convolutions read their input and nothing else, and nearly all networks begin with one.
+        self._borrowed = {
+            name for layer in net.layers() if layer.type in _READ_ONLY for name in _input_names(net, layer)
+        }
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
         """Run once: NCHW float32 with batch 1 in the graph's order, outputs likewise in the contract's order.
@@ -53,7 +61,8 @@ class NcnnSession:
         extractor = self._net.create_extractor()
         for tensor, array in zip(self._graph.inputs, arrays, strict=True):
             # The Mat only points into the array, which `arrays` keeps alive until the last output is there.
-            if extractor.input(tensor.name, ncnn.Mat(array[0])):
+            mat = ncnn.Mat(array[0])
+            if extractor.input(tensor.name, mat if tensor.name in self._borrowed else mat.clone()):
                 raise EngineError(f"ncnn has no input {tensor.name!r}: the file and its manifest differ, convert again")
         outputs = []
         for tensor in self._graph.outputs:
@@ -113,7 +122,9 @@ def _traits(param: Path, weights: Path) -> _Traits:
     layers = [line.split() for line in lines[2:] if line.strip()]
     header = lines[1].split() if len(lines) > 1 else []
     if lines[:1] != [_MAGIC] or len(header) != 2 or header[0] != str(len(layers)):
-        raise EngineError(f"{param}: not a whole ncnn graph ({len(layers)} layers, header {' '.join(lines[:2])[:40]!r})")
+        raise EngineError(
+            f"{param}: not a whole ncnn graph ({len(layers)} layers, header {' '.join(lines[:2])[:40]!r})"
+        )
     blobs = {name for words in layers for name in _produced(words, param)}
     if header[1] != str(len(blobs)):
         raise EngineError(f"{param}: the header says {header[1]} blobs, the layers make {len(blobs)}; convert again")
@@ -170,6 +181,11 @@ def _configure(opt: Any, traits: _Traits, options: SessionOptions) -> str:
     if traits.float16:
         return f"float32, weights {'and activations ' if storage else ''}stored as float16"
     return "float32"
+
+
+def _input_names(net: Any, layer: Any) -> list[str]:
+    blobs = net.blobs()
+    return [blobs[index].name for index in layer.bottoms]
 
 
 def _unknown_layers(param: Path) -> str:

@@ -29,7 +29,9 @@ class OnnxRuntimeSession:
         settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         wanted = _PROVIDERS[device]
         if wanted not in onnxruntime.get_available_providers():
-            raise EngineError(f"device {device!r} needs {wanted}, which this onnxruntime lacks; install onnxruntime-gpu")
+            raise EngineError(
+                f"device {device!r} needs {wanted}, which this onnxruntime lacks; install onnxruntime-gpu"
+            )
         try:
             self._session = onnxruntime.InferenceSession(
                 str(path), settings, providers=list(dict.fromkeys([wanted, _PROVIDERS["cpu"]]))

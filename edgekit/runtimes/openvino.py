@@ -36,7 +36,9 @@ class OpenVinoSession:
         device = (options.device or ENGINE.devices[0]).upper()
         core = openvino.Core()
         if device not in {name.split(".")[0] for name in core.available_devices}:
-            raise EngineError(f"device {device.lower()!r} is not here; OpenVINO sees: {', '.join(core.available_devices)}")
+            raise EngineError(
+                f"device {device.lower()!r} is not here; OpenVINO sees: {', '.join(core.available_devices)}"
+            )
         settings: dict[str, object] = {"PERFORMANCE_HINT": "LATENCY"}
         if device == "CPU":
             # On a CPU with bf16 the plugin would compute in bf16 unasked, and boxes move by more than a pixel.

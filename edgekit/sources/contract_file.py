@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _ = _known
 
 
-class CutEntry(Record):
+class CutEntry(Record, frozen=True):
     """One tensor of the graph to end at."""
 
     tensor: str
@@ -31,7 +31,7 @@ class CutEntry(Record):
     level: int = 0
 
 
-class ContractFile(Record, kw_only=True):
+class ContractFile(Record, frozen=True, kw_only=True):
     """The keys of a contract file.
 
     ``classes`` is a list of names, the name of a known set (``coco``), or a text file with a name a line, relative to
@@ -104,7 +104,9 @@ def _checked(path: Path, root: yaml.Node, stated: ContractFile) -> StatedContrac
     options = dict(stated.decoder)
     name = options.pop("name", None)
     if not isinstance(name, str):
-        raise ContractError(f"{path}:{_line(root, ['decoder'])}: decoder.name: missing; name the decoder of this network")
+        raise ContractError(
+            f"{path}:{_line(root, ['decoder'])}: decoder.name: missing; name the decoder of this network"
+        )
     decoder = Decoder(name=name, options=options)
     try:
         find(decoder).read(options)
@@ -129,7 +131,9 @@ def _class_names(path: Path, root: yaml.Node, given: tuple[str, ...] | str) -> t
         elif file.is_file():
             given = tuple(line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
         else:
-            raise ContractError(f"{where}: {given!r} is no file and no known set; give a list, a file or: {', '.join(NAMED)}")
+            raise ContractError(
+                f"{where}: {given!r} is no file and no known set; give a list, a file or: {', '.join(NAMED)}"
+            )
     if not given:
         raise ContractError(f"{where}: empty; give the class names in the order of the model's outputs")
     return given
@@ -138,7 +142,12 @@ def _class_names(path: Path, root: yaml.Node, given: tuple[str, ...] | str) -> t
 def _explain(path: Path, root: yaml.Node, message: str) -> str:
     """msgspec's message with the file, the line, the readable path and the valid choices."""
     problem, _, place = message.partition(" - at `")
-    steps = [int(step) if step.isdigit() else step for step in re.findall(r"\.?([A-Za-z_]\w*)|\[(\d+)\]", place) for step in step if step]
+    steps = [
+        int(step) if step.isdigit() else step
+        for step in re.findall(r"\.?([A-Za-z_]\w*)|\[(\d+)\]", place)
+        for step in step
+        if step
+    ]
     unknown = re.search(r"unknown field `(\w+)`", problem)
     missing = re.search(r"missing required field `(\w+)`", problem)
     choices = _choices(steps)

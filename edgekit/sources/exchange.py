@@ -48,7 +48,9 @@ def write_exchange(module: nn.Module, example: torch.Tensor, outputs: tuple[str,
     program = _export(flatten(module, example), example)
     shapes = output_shapes(program)
     if len(shapes) != len(outputs):
-        raise SourceError(f"the network has {len(shapes)} outputs, the contract names {len(outputs)}: {', '.join(outputs)}")
+        raise SourceError(
+            f"the network has {len(shapes)} outputs, the contract names {len(outputs)}: {', '.join(outputs)}"
+        )
     program_path, onnx_path = folder / "graph.pt2", folder / "graph.onnx"
     torch.export.save(program, program_path)
     _write_onnx(program, outputs, onnx_path)

@@ -46,7 +46,9 @@ def load(request: Request) -> TrainedModel:
             warnings.simplefilter("ignore")
             program = torch.export.load(path)
     except (RuntimeError, KeyError, ValueError, AssertionError, zipfile.BadZipFile, OSError) as error:
-        raise SourceError(f"{path}: not a torch.export program that torch {torch.__version__} reads: {error}") from error
+        raise SourceError(
+            f"{path}: not a torch.export program that torch {torch.__version__} reads: {error}"
+        ) from error
     shape = input_shape(program, str(path))
     return TrainedModel(
         name=path.stem,
@@ -67,7 +69,9 @@ def input_shape(program: torch.export.ExportedProgram, origin: str) -> tuple[int
     names = program.graph_signature.user_inputs
     values = [node.meta["val"] for node in program.graph.nodes if node.op == "placeholder" and node.name in names]
     if len(values) != 1 or not isinstance(values[0], torch.Tensor) or values[0].ndim != 4:
-        raise SourceError(f"{origin}: takes {len(names)} inputs ({', '.join(map(str, names))}); one NCHW image is needed")
+        raise SourceError(
+            f"{origin}: takes {len(names)} inputs ({', '.join(map(str, names))}); one NCHW image is needed"
+        )
     shape = [size if isinstance(size, int) else None for size in values[0].shape]
     batch, channels, height, width = shape
     if batch not in (1, None) or channels != 3 or height is None or width is None:
@@ -89,7 +93,9 @@ def refuse_pickles(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
             if not any(name.endswith("/archive_format") for name in names):
-                raise SourceError(f"{path}: not a .pt2 archive of torch >= 2.8; save it again, or vouch for it with --trust")
+                raise SourceError(
+                    f"{path}: not a .pt2 archive of torch >= 2.8; save it again, or vouch for it with --trust"
+                )
             for name in names:
                 _check_part(path, name, archive)
     except zipfile.BadZipFile as error:
@@ -101,13 +107,17 @@ def _check_part(path: Path, name: str, archive: zipfile.ZipFile) -> None:
         payloads = json.loads(archive.read(name)).get("config", {})
         pickled = [key for key, payload in payloads.items() if _is_pickled(payload)]
         if pickled:
-            raise SourceError(f"{path}: {', '.join(pickled[:3])} in {name} are pickled; vouch for the file with --trust")
+            raise SourceError(
+                f"{path}: {', '.join(pickled[:3])} in {name} are pickled; vouch for the file with --trust"
+            )
     elif name.endswith(".pt"):
         _check_tensors_only(path, name, archive.read(name))
     elif "/models/" in name and name.endswith(".json"):
         for text in re.findall(rb'"expr_str":\s*"((?:[^"\\]|\\.)*)"', archive.read(name)):
             if not _SYMBOLIC.fullmatch(text.decode("utf-8", "replace")):
-                raise SourceError(f"{path}: the symbolic size {text[:60]!r} is not arithmetic; vouch for it with --trust")
+                raise SourceError(
+                    f"{path}: the symbolic size {text[:60]!r} is not arithmetic; vouch for it with --trust"
+                )
 
 
 def _is_pickled(payload: dict[str, Any]) -> bool:

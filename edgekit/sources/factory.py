@@ -47,10 +47,14 @@ def load(request: Request) -> TrainedModel:
         origin_hash = bundle.sha256(request.weights)
     contract = getattr(module, "contract", None)
     if contract is not None and not isinstance(contract, Contract):
-        raise SourceError(f"{request.spec}: its .contract must be an edgekit.manifest.Contract, not {type(contract).__name__}")
+        raise SourceError(
+            f"{request.spec}: its .contract must be an edgekit.manifest.Contract, not {type(contract).__name__}"
+        )
     size = request.size or (contract.image.size if contract else None)
     if size is None:
-        raise UsageError(f"{request.spec}: give the input size in a contract file (--contract, image: {{size: [h, w]}})")
+        raise UsageError(
+            f"{request.spec}: give the input size in a contract file (--contract, image: {{size: [h, w]}})"
+        )
     return TrainedModel(
         name=request.spec.rpartition(":")[2].replace("_", "-"),
         module=module.eval(),
@@ -68,7 +72,9 @@ def _build(spec: str) -> nn.Module:
     try:
         factory = getattr(importlib.import_module(module_name), attribute)
     except ModuleNotFoundError as error:
-        raise SourceError(f"{spec}: cannot import {error.name!r}; is it installed, or the right folder in PYTHONPATH?") from error
+        raise SourceError(
+            f"{spec}: cannot import {error.name!r}; is it installed, or the right folder in PYTHONPATH?"
+        ) from error
     except AttributeError as error:
         raise SourceError(f"{spec}: {module_name} has no {attribute!r}") from error
     built = factory if isinstance(factory, nn.Module) else factory()

@@ -178,6 +178,6 @@ def _mismatch(found: list[fx.Node], channels: dict[str, int], decoder: str) -> s
     wanted = ", ".join(f"{role} with {count} channels" for role, count in channels.items())
     seen = ", ".join(f"{node.name} {_shape(node)}" for node in found)
     return (
-        f"decoder {decoder!r} wants, per level, {wanted}; the graph's last convolutions are: {seen}. Correct classes or "
+        f"decoder {decoder!r} wants, per level, {wanted}; the last convolutions are: {seen}. Correct classes or "
         "decoder, or name the tensors in the contract: cut: [{tensor: NAME, role: ROLE, level: 0}, ...]"
     )

@@ -61,7 +61,9 @@ def anchor_free(heads: Heads, options: AnchorFree, frame: Frame, threshold: floa
         column, row = cell_corners(found.cells, width)
         x, y, half = column, row, np.float32(0.5)
         corners = np.stack([x + half - reach[0], y + half - reach[1], x + half + reach[2], y + half + reach[3]], 1)
-        parts.append(Candidates(corners * np.float32(stride), sigmoid(found.logits), found.class_ids, found.cells + first))
+        parts.append(
+            Candidates(corners * np.float32(stride), sigmoid(found.logits), found.class_ids, found.cells + first)
+        )
         first += count
     return gather(parts)
 
@@ -166,7 +168,9 @@ class Priors(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def _ssd_channels(options: Priors, classes: int) -> dict[str, int]:
     per_cell = {len(level) for level in options.priors}
     if len(per_cell) != 1:
-        raise ContractError("levels with different numbers of priors: name the tensors to cut at (cut: in the contract)")
+        raise ContractError(
+            "levels with different numbers of priors: name the tensors to cut at (cut: in the contract)"
+        )
     (count,) = per_cell
     return {"boxes": 4 * count, "classes": count * (classes + (options.score == "softmax"))}
 

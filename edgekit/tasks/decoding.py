@@ -144,7 +144,8 @@ def logit(probability: float) -> float:
 
 def sigmoid(values: Floats) -> Floats:
     """Logistic function of float32 values, without overflow."""
-    return np.float32(0.5) * (np.tanh(np.float32(0.5) * values) + np.float32(1))
+    result: Floats = np.float32(0.5) * (np.tanh(np.float32(0.5) * values) + np.float32(1))
+    return result
 
 
 def softmax(values: Floats, axis: int) -> Floats:

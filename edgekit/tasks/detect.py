@@ -55,9 +55,7 @@ class Detect:
             raise ContractError(f"decoder {self._decoder.name!r} cannot read the outputs {shapes}: {error}") from error
         return found
 
-    def suppressed(
-        self, found: Candidates, *, iou: float | None = None, most: int | None = None
-    ) -> Candidates:
+    def suppressed(self, found: Candidates, *, iou: float | None = None, most: int | None = None) -> Candidates:
         """What NMS leaves of candidates, best first, at most ``most``."""
         post = self.contract.postprocess
         if post.nms:

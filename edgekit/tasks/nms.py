@@ -34,7 +34,7 @@ def non_maximum_suppression(
     corner_size[:, 2:] -= corner_size[:, :2]
     ranks = np.linspace(1.0, 0.5, len(order), dtype=np.float32) if _has_ties(scores[order]) else scores[order]
     groups = np.zeros(len(order), np.int32) if class_agnostic else class_ids[order].astype(np.int32)
-    kept = cv2.dnn.NMSBoxesBatched(corner_size, ranks, groups, -1.0, iou)  # type: ignore[call-overload]
+    kept = cv2.dnn.NMSBoxesBatched(corner_size, ranks, groups, -1.0, iou)  # type: ignore[arg-type]
     return order[np.asarray(kept, np.int64).reshape(-1)]
 
 

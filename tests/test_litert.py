@@ -1,0 +1,575 @@
+"""The LiteRT target and engine, with the real toolchain and interpreter, against torch."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hypothesis_numpy
+
+from edgekit.converters import Job, _litert_network
+from edgekit.errors import ConversionError, EngineError
+from edgekit.manifest import Graph, Tensor
+from edgekit.runtimes import SessionOptions, open_session
+
+torch = pytest.importorskip("torch", reason="needs torch, the source of every conversion")
+pytest.importorskip("litert_torch", reason="needs the litert toolchain: pip install edgekit[convert]")
+pytest.importorskip("ai_edge_quantizer", reason="needs the litert toolchain: pip install edgekit[convert]")
+
+from jobs import make_job  # noqa: E402
+
+from edgekit.converters import litert  # noqa: E402
+from edgekit.converters._litert_network import CONVOLUTIONS, Network  # noqa: E402
+from edgekit.converters._litert_ranges import BINS, Statistics, best_range, observe  # noqa: E402
+
+nn = torch.nn
+
+SIZE = 64
+PRECISIONS = ("fp32", "fp16", "int8")
+
+
+class Zoo(nn.Module):  # type: ignore[misc]
+    """All that small detectors are made of, with three outputs of one shape that only their values tell apart."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1), nn.BatchNorm2d(16), nn.SiLU())
+        self.depthwise = nn.Sequential(
+            nn.Conv2d(16, 16, 3, 2, 1, groups=16), nn.SiLU(), nn.Conv2d(16, 24, 1), nn.SiLU()
+        )
+        self.expand = nn.Sequential(
+            nn.Conv2d(24, 48, 1), nn.ReLU6(), nn.Conv2d(48, 48, 5, 1, 2, groups=48), nn.Hardswish()
+        )
+        self.project = nn.Conv2d(48, 24, 1)
+        self.down = nn.Sequential(nn.Conv2d(24, 32, 3, 2, 1, groups=4), nn.ReLU())
+        self.pool = nn.MaxPool2d(5, 1, 2)
+        self.upsample = nn.Upsample(scale_factor=2.0, mode="nearest")
+        self.merge = nn.Sequential(nn.Conv2d(24 + 64, 24, 1), nn.SiLU())
+        self.heads = nn.ModuleList(nn.Conv2d(24, 4, 1) for _ in range(3))
+        self.classes = nn.Conv2d(64, 7, 1)
+
+    def forward(self, x: Any) -> Any:
+        x = self.depthwise(self.stem(x))
+        x = x + self.project(self.expand(x))
+        low = self.down(x)
+        low = torch.cat((low, self.pool(low)), 1)
+        x = self.merge(torch.cat((x, self.upsample(low)), 1))
+        return (self.heads[2](x), self.classes(low), self.heads[0](x), self.heads[1](x))
+
+
+class Spread(nn.Module):  # type: ignore[misc]
+    """A depthwise convolution whose input channels differ 1000 times in size, made up for by its weights.
+
+    In float the sizes cancel exactly. One int8 scale for all channels leaves nothing of the small ones.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, 2, 1)
+        self.depthwise = nn.Conv2d(8, 8, 3, 1, 1, groups=8)
+        self.mix = nn.Conv2d(8, 16, 1)
+        self.head = nn.Conv2d(16, 4, 1)
+        sizes = torch.tensor([2.0, 2.0, *[0.002] * 6])
+        with torch.no_grad():
+            self.stem.weight.mul_(sizes.reshape(-1, 1, 1, 1))
+            self.stem.bias.mul_(sizes)
+            self.depthwise.weight.div_(sizes.reshape(-1, 1, 1, 1))
+
+    def forward(self, x: Any) -> Any:
+        return self.head(torch.relu(self.mix(torch.relu(self.depthwise(torch.relu(self.stem(x)))))))
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A module in all precisions."""
+
+    module: Any
+    jobs: dict[str, Job]
+    graphs: dict[str, Graph]
+    reports: list[tuple[str, float]]
+
+    def outputs(self, precision: str, image: Any) -> list[Any]:
+        session = open_session("litert", self.jobs[precision].out, self.graphs[precision], SessionOptions())
+        return [array.copy() for array in session.run([image])]
+
+    def expected(self, image: Any) -> list[Any]:
+        with torch.no_grad():
+            outputs = self.module(torch.from_numpy(image))
+        return [tensor.numpy() for tensor in (outputs if isinstance(outputs, tuple) else (outputs,))]
+
+
+def pictures(count: int, seed: int) -> Any:
+    """Smooth random images, uint8 (count, SIZE, SIZE, 3)."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (count, 8, 8, 3))
+    return np.repeat(np.repeat(coarse, SIZE // 8, 1), SIZE // 8, 2).astype(np.uint8)
+
+
+def tensor_of(image: Any) -> Any:
+    """What the contract of `make_job` makes of a BGR image."""
+    return np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1)[None]).astype(np.float32) / np.float32(255)
+
+
+def convert_all(module: Any, names: tuple[str, ...], folder: Path) -> Converted:
+    module.eval()
+    first = make_job(module, torch.rand(1, 3, SIZE, SIZE), names, folder, "fp32", pictures(24, seed=1))
+    jobs, graphs, reports = {}, {}, []
+    for precision in PRECISIONS:
+        jobs[precision] = replace(first, precision=precision, out=folder / precision)
+        jobs[precision].out.mkdir(exist_ok=True)
+        graphs[precision] = litert.convert(jobs[precision], lambda text, share: reports.append((text, share)))
+    return Converted(module, jobs, graphs, reports)
+
+
+@pytest.fixture(scope="session")
+def zoo(tmp_path_factory: pytest.TempPathFactory) -> Converted:
+    torch.manual_seed(3)
+    module = Zoo()
+    # As if trained: outputs and activations of a size that matters, BatchNorm with statistics of its own.
+    module.stem[1].running_mean.uniform_(-0.3, 0.3)
+    module.stem[1].running_var.uniform_(0.02, 0.2)
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        converted = convert_all(module, ("c", "classes", "a", "b"), tmp_path_factory.mktemp("zoo"))
+    assert printed.getvalue() == "", "a child process speaks JSON on its standard output"
+    return converted
+
+
+@pytest.fixture(scope="session")
+def spread(tmp_path_factory: pytest.TempPathFactory) -> Converted:
+    torch.manual_seed(5)
+    return convert_all(Spread(), ("out",), tmp_path_factory.mktemp("spread"))
+
+
+def noise(actual: Any, expected: Any) -> float:
+    """Root mean squared error over the standard deviation of what was expected."""
+    return float(np.sqrt(np.mean((actual - expected) ** 2)) / expected.std())
+
+
+def test_target_says_what_it_is() -> None:
+    assert litert.TARGET.name == "litert"
+    assert litert.TARGET.engine == "litert"
+    assert litert.TARGET.precisions == PRECISIONS
+    assert litert.TARGET.missing == ()
+
+
+@pytest.mark.parametrize(("precision", "most"), [("fp32", 1e-5), ("fp16", 3e-3), ("int8", 0.08)])
+def test_every_precision_gives_torchs_outputs_in_the_contracts_order(
+    zoo: Converted, precision: str, most: float
+) -> None:
+    image = tensor_of(pictures(1, seed=9)[0])
+    outputs, expected = zoo.outputs(precision, image), zoo.expected(image)
+    assert [output.shape for output in outputs] == [wanted.shape for wanted in expected]
+    for output, wanted in zip(outputs, expected, strict=True):
+        assert output.dtype == np.float32
+        assert noise(output, wanted) < most
+    same_shape = [0, 2, 3]
+    for left in same_shape:  # any other order would be far off, or this proves nothing
+        for right in same_shape:
+            assert left == right or noise(outputs[left], expected[right]) > 0.5
+
+
+def test_entry_describes_the_file(zoo: Converted) -> None:
+    for precision in PRECISIONS:
+        graph, job = zoo.graphs[precision], zoo.jobs[precision]
+        assert [path.name for path in job.out.iterdir()] == list(graph.files) == ["model.tflite"]
+        assert graph.inputs[0].shape == (1, 3, SIZE, SIZE)
+        assert [tensor.shape for tensor in graph.outputs] == [tuple(shape) for shape in job.shapes.values()]
+        assert {tensor.dtype for tensor in (*graph.inputs, *graph.outputs)} == {"float32"}
+
+
+def test_smaller_precisions_make_smaller_files(zoo: Converted) -> None:
+    fp32, fp16, int8 = ((zoo.jobs[precision].out / "model.tflite").read_bytes() for precision in PRECISIONS)
+    assert len(fp32) > len(fp16)
+    assert b"TFL3" == fp32[4:8] == fp16[4:8] == int8[4:8]
+
+
+def test_float_file_is_made_once_and_progress_goes_forward(zoo: Converted) -> None:
+    texts = [text for text, _ in zoo.reports]
+    assert texts.count("converting with litert-torch") == 1
+    assert "calibrating, image 24 of 24" in texts
+    shares = [share for _, share in zoo.reports]
+    assert all(0 <= share <= 1 for share in shares)
+    last = len(texts) - 1 - texts[::-1].index("converting with litert-torch")
+    int8 = [share for text, share in zoo.reports[last + 1 :] if "float16" not in text]
+    assert int8 == sorted(int8)
+
+
+def test_int8_calibrated_on_the_wrong_images_shows(zoo: Converted, tmp_path: Path) -> None:
+    np.save(tmp_path / "black.npy", pictures(4, seed=2) // 64)
+    job = zoo.jobs["int8"]
+    assert job.samples is not None
+    bad = replace(job, samples=replace(job.samples, path=tmp_path / "black.npy"), out=tmp_path)
+    graph = litert.convert(bad, lambda text, share: None)
+    image = tensor_of(pictures(1, seed=9)[0])
+    expected = zoo.expected(image)
+    worse = [array.copy() for array in open_session("litert", tmp_path, graph, SessionOptions()).run([image])]
+    good = zoo.outputs("int8", image)
+    assert np.mean([noise(a, b) for a, b in zip(worse, expected, strict=True)]) > 3 * np.mean(
+        [noise(a, b) for a, b in zip(good, expected, strict=True)]
+    )
+
+
+def test_int8_prints_nothing(zoo: Converted, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    litert.convert(replace(zoo.jobs["int8"], out=tmp_path), lambda text, share: None)
+    assert capfd.readouterr().out == ""
+
+
+def test_channels_too_unlike_for_one_scale_stay_float(
+    spread: Converted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = tensor_of(pictures(1, seed=9)[0])
+    (expected,) = spread.expected(image)
+    assert noise(spread.outputs("int8", image)[0], expected) < 0.05
+    monkeypatch.setattr(_litert_network, "SPREAD", np.inf)
+    graph = litert.convert(replace(spread.jobs["int8"], out=tmp_path), lambda text, share: None)
+    (flattened,) = open_session("litert", tmp_path, graph, SessionOptions()).run([image])
+    assert noise(flattened, expected) > 0.1  # what one scale for all channels leaves
+
+
+def test_a_channel_that_does_not_matter_makes_no_island(spread: Converted) -> None:
+    network = Network(spread.jobs["fp32"].work / "float.tflite")
+    samples = spread.jobs["int8"].calibration()
+    seen = observe(spread.jobs["fp32"].work / "float.tflite", network, samples, 1, lambda count: None)
+    found = network.unholdable(seen.channels)
+    assert {"DEPTHWISE_CONV_2D", "CONV_2D"} <= {op.kind for op in found}
+    depthwise = found[0]
+    network._weights(depthwise)[..., 2:] = 1e-9  # the small channels are not listened to any more
+    assert network.unholdable(seen.channels) == []
+
+
+def test_only_what_feeds_outputs_is_the_head(zoo: Converted) -> None:
+    network = Network(zoo.jobs["fp32"].work / "float.tflite")
+    head = [op for op in network.head() if op.kind in CONVOLUTIONS]
+    assert len(head) == 4
+    assert sum(network.feeds_silu(index) for index in network.activations) == 4
+
+
+def test_biases_make_up_for_rounded_weights(zoo: Converted, tmp_path: Path) -> None:
+    source = zoo.jobs["fp32"].work / "float.tflite"
+    samples = list(zoo.jobs["int8"].calibration())
+    means = {}
+    for name in ("float", "rounded", "corrected"):
+        network = Network(source)
+        seen = observe(source, network, samples, 1, lambda count: None)
+        if name == "corrected":
+            network.correct_biases(seen.channels, ())
+        for op in network.operators:
+            if op.kind in CONVOLUTIONS and name != "float":
+                weights = network._weights(op)
+                axes = (1, 2, 3) if op.kind == "CONV_2D" else (0, 1, 2)
+                scale = np.abs(weights).max(axis=axes, keepdims=True) / 127
+                weights[...] = np.round(weights / scale) * scale
+        path = tmp_path / f"{name}.tflite"
+        path.write_bytes(network.data)
+        means[name] = observe(path, network, samples, 1, lambda count: None).channels
+    off = {
+        name: sum(
+            float(np.abs(means[name][index].mean - means["float"][index].mean).mean()) for index in means["float"]
+        )
+        for name in ("rounded", "corrected")
+    }
+    assert off["corrected"] < 0.5 * off["rounded"]
+
+
+def test_spared_operators_keep_their_biases(zoo: Converted) -> None:
+    source = zoo.jobs["fp32"].work / "float.tflite"
+    network = Network(source)
+    seen = observe(source, network, zoo.jobs["int8"].calibration(), 1, lambda count: None)
+    network.correct_biases(seen.channels, network.operators)
+    assert network.data == source.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda job, empty: replace(job, samples=None), "give --data with a folder of photographs"),
+        (lambda job, empty: replace(job, samples=replace(job.samples, path=empty)), "has none: give --data"),
+        (
+            lambda job, empty: replace(job, shapes={**job.shapes, "a": (1, 4, 8, 8)}),
+            r"output 'a' should have shape \(1, 4, 8, 8\), the file has \(1, 4, 16, 16\) as output_2",
+        ),
+    ],
+)
+def test_refused_jobs(zoo: Converted, tmp_path: Path, change: Callable[[Job, Path], Job], message: str) -> None:
+    np.save(tmp_path / "empty.npy", np.zeros((0, SIZE, SIZE, 3), np.uint8))
+    with pytest.raises(ConversionError, match=message):
+        litert.convert(
+            change(replace(zoo.jobs["int8"], out=tmp_path), tmp_path / "empty.npy"), lambda text, share: None
+        )
+
+
+def test_toolchains_own_exceptions_become_conversion_errors(zoo: Converted, tmp_path: Path) -> None:
+    (tmp_path / "float.tflite").write_bytes(b"nonsense")
+    job = replace(zoo.jobs["fp16"], work=tmp_path, out=tmp_path)
+    with pytest.raises(ConversionError, match="LiteRT fp16: "):
+        litert.convert(job, lambda text, share: None)
+
+
+# The engine
+
+
+def test_outputs_held_on_to_do_not_block_the_next_run(zoo: Converted) -> None:
+    session = open_session("litert", zoo.jobs["fp32"].out, zoo.graphs["fp32"], SessionOptions())
+    images = [tensor_of(image) for image in pictures(2, seed=4)]
+    held = session.run([images[0]])
+    again = session.run([images[1]])
+    assert held[0].base is not None, "a copy was made"
+    for old, new, expected in zip(held, again, zoo.expected(images[1]), strict=True):
+        np.testing.assert_array_equal(old, new)  # views: the second run is seen through the first one's arrays
+        assert noise(new, expected) < 1e-5
+
+
+def test_outputs_outlive_their_session(zoo: Converted) -> None:
+    session = open_session("litert", zoo.jobs["fp32"].out, zoo.graphs["fp32"], SessionOptions())
+    image = tensor_of(pictures(1, seed=4)[0])
+    outputs = session.run([image])
+    del session
+    gc.collect()
+    junk = [np.full(1 << 16, 7, np.float32) for _ in range(64)]  # would reuse freed memory
+    for output, expected in zip(outputs, zoo.expected(image), strict=True):
+        assert noise(output, expected) < 1e-5
+    assert junk
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ([], "takes 1 input"),
+        ([np.zeros((1, 3, 32, 32), np.float32)], r"takes float32 \(1, 3, 64, 64\), not float32 \(1, 3, 32, 32\)"),
+        ([np.zeros((1, 64, 64, 3), np.float32)], r"not float32 \(1, 64, 64, 3\)"),
+        ([np.zeros((1, 3, 64, 64), np.uint8)], "not uint8"),
+    ],
+)
+def test_wrong_inputs_are_refused_and_the_session_lives_on(zoo: Converted, inputs: list[Any], message: str) -> None:
+    session = open_session("litert", zoo.jobs["fp32"].out, zoo.graphs["fp32"], SessionOptions(threads=1))
+    with pytest.raises(EngineError, match=message) as held:
+        session.run(inputs)
+    image = tensor_of(pictures(1, seed=4)[0])
+    assert noise(session.run([image])[0], zoo.expected(image)[0]) < 1e-5
+    assert held.value is not None
+
+
+def test_inputs_may_be_any_view(zoo: Converted) -> None:
+    session = open_session("litert", zoo.jobs["fp32"].out, zoo.graphs["fp32"], SessionOptions(threads=2))
+    image = tensor_of(pictures(1, seed=4)[0])
+    plain = [array.copy() for array in session.run([image])]
+    strided = np.ascontiguousarray(image.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    assert not strided.flags.c_contiguous
+    for left, right in zip(session.run([strided]), plain, strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+@pytest.mark.parametrize("keep", [0, 3, 8, 100, 0.25, 0.5, 0.99])
+def test_a_truncated_file_is_refused(zoo: Converted, tmp_path: Path, keep: float) -> None:
+    data = (zoo.jobs["int8"].out / "model.tflite").read_bytes()
+    (tmp_path / "model.tflite").write_bytes(data[: int(keep * len(data)) if isinstance(keep, float) else keep])
+    with pytest.raises(EngineError, match="LiteRT cannot open it"):
+        open_session("litert", tmp_path, zoo.graphs["int8"], SessionOptions())
+
+
+@pytest.mark.parametrize("data", [b"not a model" * 99, b"\0\0\0\0TFL3" + bytes(range(256)) * 20])
+def test_a_foreign_file_is_refused(zoo: Converted, tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "model.tflite").write_bytes(data)
+    with pytest.raises(EngineError, match="LiteRT cannot open it"):
+        open_session("litert", tmp_path, zoo.graphs["fp32"], SessionOptions())
+
+
+def test_a_missing_file_is_refused(zoo: Converted, tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match=r"model\.tflite: LiteRT cannot open it"):
+        open_session("litert", tmp_path, zoo.graphs["fp32"], SessionOptions())
+
+
+@pytest.mark.parametrize(
+    ("tensor", "message"),
+    [
+        (Tensor(name="output_9", shape=(1, 4, 16, 16)), "has no tensor 'output_9', only output_0, output_1"),
+        (
+            Tensor(name="output_0", shape=(1, 4, 8, 8)),
+            r"float32 \(1, 4, 16, 16\), but its manifest says .*\(1, 4, 8, 8\)",
+        ),
+    ],
+)
+def test_a_file_that_does_not_fit_its_manifest_is_refused(zoo: Converted, tensor: Tensor, message: str) -> None:
+    graph = msgspec.structs.replace(zoo.graphs["fp32"], outputs=(tensor,))
+    with pytest.raises(EngineError, match=message):
+        open_session("litert", zoo.jobs["fp32"].out, graph, SessionOptions())
+
+
+def test_a_failing_engine_is_an_engine_error(zoo: Converted) -> None:
+    session: Any = open_session("litert", zoo.jobs["fp32"].out, zoo.graphs["fp32"], SessionOptions())
+    raw = session._interpreter.tensor(0)()  # an array of the engine's own, which it does not run beside
+    with pytest.raises(EngineError, match=r"model\.tflite: LiteRT failed: There is at least 1 reference"):
+        session.run([np.zeros((1, 3, SIZE, SIZE), np.float32)])
+    assert raw.shape
+
+
+def test_an_engine_that_cannot_be_imported_says_what_to_do(zoo: Converted, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
+    with pytest.raises(EngineError, match=r"cannot be imported .*: pip install --force-reinstall ai-edge-litert"):
+        open_session("litert", zoo.jobs["fp32"].out, zoo.graphs["fp32"], SessionOptions())
+
+
+def test_an_engine_built_for_another_numpy_says_what_to_do(zoo: Converted, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ai_edge_litert import interpreter
+
+    def refuse(**_: object) -> None:  # tflite-runtime 2.14 under numpy 2, seen in an environment of its own
+        raise SystemError("<built-in method CreateWrapperFromFile> returned a result with an exception set")
+
+    monkeypatch.setattr(interpreter, "Interpreter", refuse)
+    with pytest.raises(EngineError, match=r"does not work with numpy .*: pip install 'numpy<2'"):
+        open_session("litert", zoo.jobs["fp32"].out, zoo.graphs["fp32"], SessionOptions())
+
+
+def test_placement_names_what_xnnpack_left(zoo: Converted) -> None:
+    fp32 = open_session("litert", zoo.jobs["fp32"].out, zoo.graphs["fp32"], SessionOptions()).placement
+    int8 = open_session("litert", zoo.jobs["int8"].out, zoo.graphs["int8"], SessionOptions()).placement
+    network = Network(zoo.jobs["fp32"].out / "model.tflite")
+    assert sum(fp32.operators.values()) == len(network.operators)
+    assert fp32.operators["builtin RESIZE_NEAREST_NEIGHBOR"] == 1
+    assert fp32.operators["xnnpack"] > 0.8 * len(network.operators)
+    assert (fp32.device, fp32.arithmetic, int8.arithmetic) == ("cpu", "float32", "int8")
+
+
+def test_strict_refuses_what_leaves_xnnpack(zoo: Converted, spread: Converted) -> None:
+    strict = SessionOptions(device="xnnpack", strict=True)
+    with pytest.raises(EngineError, match="RESIZE_NEAREST_NEIGHBOR"):
+        open_session("litert", zoo.jobs["fp32"].out, zoo.graphs["fp32"], strict)
+    assert open_session("litert", zoo.jobs["fp32"].out, zoo.graphs["fp32"], SessionOptions(strict=True)).placement
+    session = open_session("litert", spread.jobs["fp32"].out, spread.graphs["fp32"], strict)
+    assert list(session.placement.operators) == ["xnnpack"]
+
+
+def test_channel_last_files_take_and_give_nchw(tmp_path: Path) -> None:
+    import litert_torch
+
+    torch.manual_seed(0)
+    module = nn.Conv2d(3, 5, 3, 2, 1).eval()
+    last = litert_torch.to_channel_last_io(module, args=[0], outputs=[0])
+    litert_torch.convert(last, (torch.rand(1, 32, 48, 3),)).export(str(tmp_path / "m.tflite"))
+    graph = Graph(
+        files=("m.tflite",),
+        inputs=(Tensor(name="args_0", shape=(1, 32, 48, 3), layout="nhwc"),),
+        outputs=(Tensor(name="output_0", shape=(1, 16, 24, 5), layout="nhwc"),),
+    )
+    image = np.random.default_rng(0).random((1, 3, 32, 48), np.float32)
+    (output,) = open_session("litert", tmp_path, graph, SessionOptions()).run([image])
+    with torch.no_grad():
+        np.testing.assert_allclose(output, module(torch.from_numpy(image)).numpy(), atol=1e-5)
+
+
+def test_running_needs_numpy_and_the_engine_only(zoo: Converted) -> None:
+    code = """
+import json, sys
+from pathlib import Path
+import msgspec, numpy
+from edgekit.manifest import Graph
+from edgekit.runtimes import SessionOptions, open_session
+graph = msgspec.json.decode(sys.argv[2], type=Graph)
+session = open_session("litert", Path(sys.argv[1]), graph, SessionOptions())
+session.run([numpy.zeros(graph.inputs[0].shape, numpy.float32)])
+print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
+"""
+    graph = msgspec.json.encode(zoo.graphs["int8"]).decode()
+    command = [sys.executable, "-c", code, str(zoo.jobs["int8"].out), graph]
+    loaded = set(json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout))
+    assert "ai_edge_litert" in loaded
+    assert not loaded & {"torch", "cv2", "tensorflow", "jax", "litert_torch", "ai_edge_quantizer", "onnxruntime"}
+
+
+# Ranges
+
+
+tensors = hypothesis_numpy.arrays(
+    np.float32, st.integers(1, 60), elements=st.floats(-1e4, 1e4, width=32, allow_subnormal=False)
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(tensors, min_size=1, max_size=6))
+def test_statistics_hold_all_values_in_constant_memory(samples: list[Any]) -> None:
+    statistics = Statistics()
+    for sample in samples:
+        statistics.add(sample)
+    values = np.concatenate(samples)
+    assert statistics.low == min(0, values.min())
+    assert statistics.high == max(0, values.max())
+    assert statistics.counts.shape == (BINS,)
+    if statistics.limit:
+        assert statistics.counts.sum() == values.size
+        width = 2 * statistics.limit / BINS
+        centres = (np.arange(BINS) + 0.5) * width - statistics.limit
+        mean = (statistics.counts * centres).sum() / values.size
+        assert abs(mean - values.astype(np.float64).mean()) <= width
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(tensors, min_size=1, max_size=3), st.booleans())
+def test_ranges_contain_zero_and_stay_within_the_extremes(samples: list[Any], silu: bool) -> None:
+    statistics = Statistics()
+    for sample in samples:
+        statistics.add(sample)
+    low, high = best_range(statistics, silu)
+    assert statistics.low <= low <= 0 <= high <= statistics.high
+
+
+def quantised(values: Any, low: float, high: float) -> Any:
+    step = (high - low) / 255
+    zero = np.round(low / step)
+    return np.clip(np.round(values / step), zero, zero + 255) * step
+
+
+def silu(values: Any) -> Any:
+    return values / (1 + np.exp(-values))
+
+
+def test_range_cuts_off_a_rare_outlier() -> None:
+    values = np.random.default_rng(0).normal(0, 1, 100_000).astype(np.float32)
+    values[7] = 12
+    statistics = Statistics()
+    statistics.add(values)
+    low, high = best_range(statistics, silu=False)
+    assert 4 < high < 11
+    found = np.square(quantised(values, low, high) - values).mean()
+    assert found < np.square(quantised(values, values.min(), values.max()) - values).mean()
+
+
+def test_range_is_as_good_as_an_exhaustive_search() -> None:
+    values = np.random.default_rng(1).laplace(0.5, 1, 4000).astype(np.float32)
+    statistics = Statistics()
+    statistics.add(values)
+    low, high = best_range(statistics, silu=False)
+    lows, highs = values.min() * np.linspace(0.1, 1, 40), values.max() * np.linspace(0.1, 1, 40)
+    best = min(np.square(quantised(values, a, b) - values).mean() for a in lows for b in highs)
+    assert np.square(quantised(values, low, high) - values).mean() < 1.05 * best
+
+
+def test_range_before_silu_is_measured_behind_it() -> None:
+    values = np.random.default_rng(2).normal(-6, 6, 20_000).astype(np.float32)
+    statistics = Statistics()
+    statistics.add(values)
+    plain, behind = best_range(statistics, silu=False), best_range(statistics, silu=True)
+    assert behind[0] > 0.6 * plain[0]
+    errors = [np.square(silu(quantised(values, *ends)) - silu(values)).mean() for ends in (plain, behind)]
+    assert errors[1] < 0.7 * errors[0]
+
+
+def test_what_stands_for_infinity_is_no_value() -> None:
+    statistics = Statistics()
+    statistics.add(np.array([1, -np.inf, np.nan, -3.4e38, 2], np.float32))
+    assert (statistics.low, statistics.high, statistics.counts.sum()) == (0, 2, 2)
+    nothing = Statistics()
+    nothing.add(np.full(4, -np.inf, np.float32))
+    assert best_range(nothing, silu=False) == (0, 0)
