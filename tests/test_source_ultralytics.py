@@ -82,7 +82,8 @@ def test_contract(name: str, loaded: dict[str, TrainedModel]) -> None:
     assert len(contract.classes) == 80
     bins, nms = (1, False) if "26" in name else (16, True)
     assert contract.decoder.name == "anchor_free"
-    assert contract.decoder.options == {"strides": [8, 16, 32], "reg_max": bins, "nms": nms}
+    assert contract.decoder.options == {"strides": [8, 16, 32], "reg_max": bins}
+    assert contract.postprocess.nms is nms
     names = [output.name for output in contract.outputs]
     assert names == ["boxes_0", "classes_0", "boxes_1", "classes_1", "boxes_2", "classes_2"]
     assert [(output.role, output.level) for output in contract.outputs[2:4]] == [("boxes", 1), ("classes", 1)]
@@ -175,12 +176,13 @@ def test_other_heads_of_the_same_kind(tasks: Any, tmp_path: Path) -> None:
     """YOLOv10 (one-to-one with DFL) and a fused YOLO26 whose one-to-many branch is gone."""
     ten = source.load(Request(str(save(tasks.DetectionModel("yolov10n.yaml", verbose=False), tmp_path / "10.pt"))))
     assert ten.contract is not None
-    assert ten.contract.decoder.options == {"strides": [8, 16, 32], "reg_max": 16, "nms": False}
+    assert ten.contract.decoder.options == {"strides": [8, 16, 32], "reg_max": 16}
+    assert ten.contract.postprocess.nms is False
     fused = tasks.DetectionModel("yolo26n.yaml", verbose=False).eval()
     fused.end2end = True
     model = source.load(Request(str(save(fused.fuse(verbose=False), tmp_path / "26.pt"))))
     assert model.contract is not None
-    assert model.contract.decoder.options["nms"] is False
+    assert model.contract.postprocess.nms is False
     with torch.no_grad():
         assert model.heads(model.example)[0].shape == (1, 4, 16, 16)  # type: ignore[misc]
 

@@ -24,7 +24,7 @@ from edgekit.manifest import Calibration, Contract, Output
 from edgekit.sources import Request, TrainedModel, Uncut, load
 from edgekit.sources.contract_file import StatedContract, read_contract
 from edgekit.sources.exchange import flatten, write_exchange
-from edgekit.sources.heads import CutPoint, cut_at, cut_automatically
+from edgekit.sources.heads import CutPoint, cut_at, cut_automatically, outputs_at
 from edgekit.tasks.decoding import Candidates, find
 from edgekit.tasks.detect import Detect
 
@@ -90,7 +90,8 @@ def read_source(job: PrepareJob) -> ReadSource:
     stated = _stated(job)
     weights = Path(job.weights) if job.weights else None
     size = stated.image.size if stated else None
-    model = load(Request(job.source, weights=weights, size=size, trust=job.trust))
+    cut = tuple(point.tensor for point in stated.cut) if stated else ()
+    model = load(Request(job.source, weights=weights, size=size, cut=cut, trust=job.trust))
     own = "raw heads as the source defines them"
     if stated is None:
         if model.contract is None or model.heads is None:
@@ -123,6 +124,10 @@ def _stated(job: PrepareJob) -> StatedContract | None:
 
 def _cut(model: TrainedModel, stated: StatedContract) -> ReadSource:
     """Cut the network where the contract says, or where its decoder's heads are."""
+    if stated.cut and model.heads is not None and model.origin.cut:
+        names = ", ".join(model.origin.cut)
+        outputs = outputs_at(stated.cut)
+        return ReadSource(model, stated.complete(outputs), model.heads, f"cut at {names}", model.origin.cut)
     decoder = find(stated.decoder)
     flat = flatten(model.module, model.example)
     if stated.cut:

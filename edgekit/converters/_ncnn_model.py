@@ -23,7 +23,11 @@ MAGIC = "7767517"
 TAG_FLOAT32 = 0
 TAG_FLOAT16 = 0x01306B47
 TAG_INT8 = 0x000D4B38
-_STORED = {TAG_FLOAT32: np.dtype("<f4"), TAG_FLOAT16: np.dtype("<f2"), TAG_INT8: np.dtype("i1")}
+_STORED: dict[int, np.dtype[Any]] = {
+    TAG_FLOAT32: np.dtype("<f4"),
+    TAG_FLOAT16: np.dtype("<f2"),
+    TAG_INT8: np.dtype("i1"),
+}
 
 CONVOLUTIONS = ("Convolution", "ConvolutionDepthWise")
 

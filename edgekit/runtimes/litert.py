@@ -18,7 +18,7 @@ from edgekit.runtimes import Array, Engine, Placement, SessionOptions, check_inp
 ENGINE = Engine(
     name="litert", packages=("ai_edge_litert", "tflite_runtime"), extra="litert", devices=("cpu", "xnnpack")
 )
-"""``cpu`` is any kernel of LiteRT; ``xnnpack`` names its fast ones; ``strict`` then refuses a file that needs others."""
+"""``cpu`` is any kernel of LiteRT; ``xnnpack`` names its fast ones; ``strict`` then refuses files that need others."""
 
 XNNPACK = "xnnpack"
 

@@ -36,7 +36,7 @@ class OnnxRuntimeSession:
             self._session = onnxruntime.InferenceSession(
                 str(path), settings, providers=list(dict.fromkeys([wanted, _PROVIDERS["cpu"]]))
             )
-        except _failures() as error:
+        except failures() as error:
             raise EngineError(f"{path}: ONNX Runtime cannot open it: {error}") from error
         self._graph = graph
         self._outputs = [tensor.name for tensor in graph.outputs]
@@ -50,7 +50,7 @@ class OnnxRuntimeSession:
         feed = {tensor.name: array for tensor, array in zip(self._graph.inputs, inputs, strict=True)}
         try:
             outputs: list[Array] = self._session.run(self._outputs, feed)
-        except _failures() as error:
+        except failures() as error:
             raise EngineError(f"ONNX Runtime failed: {error}") from error
         return outputs
 
@@ -70,7 +70,7 @@ def _assigned(session: Any) -> dict[str, int]:
     return counts
 
 
-def _failures() -> tuple[type[Exception], ...]:
+def failures() -> tuple[type[Exception], ...]:
     """The exceptions of ONNX Runtime, which share no base of their own."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 

@@ -23,13 +23,15 @@ if TYPE_CHECKING:
 class Request:
     """What the user said about a source.
 
-    ``size`` is the input (height, width) of the contract, for sources that do not fix one themselves. ``trust``
-    allows unpickling and is only ever set by the user.
+    ``size`` is the input (height, width) of the contract, for sources that do not fix one themselves. ``cut`` names
+    the tensors that the contract cuts at, for sources with names of their own. ``trust`` allows unpickling and is only
+    ever set by the user.
     """
 
     spec: str
     weights: Path | None = None
     size: tuple[int, int] | None = None
+    cut: tuple[str, ...] = ()
     trust: bool = False
 
 

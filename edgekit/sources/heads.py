@@ -92,13 +92,17 @@ def cut_at(graph: fx.GraphModule, points: Sequence[CutPoint]) -> Cut:
         if node in needed or node.op == "placeholder":
             copies[node] = kept.node_copy(node, lambda old: copies[old])
     kept.output(tuple(copies[nodes[point.tensor]] for point in points))
+    tensors = tuple(point.tensor for point in points)
+    return Cut(fx.GraphModule(graph, kept), outputs_at(points), tensors, f"cut at {', '.join(tensors)}")
+
+
+def outputs_at(points: Sequence[CutPoint]) -> tuple[Output, ...]:
+    """The contract's outputs of a graph cut at these points: named by role, and by level where there are several."""
     several = len({point.level for point in points}) > 1
-    outputs = tuple(
+    return tuple(
         Output(name=f"{point.role}_{point.level}" if several else point.role, role=point.role, level=point.level)
         for point in points
     )
-    tensors = tuple(point.tensor for point in points)
-    return Cut(fx.GraphModule(graph, kept), outputs, tensors, f"cut at {', '.join(tensors)}")
 
 
 def _frontier(graph: fx.GraphModule) -> list[fx.Node]:

@@ -9,10 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgekit.errors import SourceError
+from edgekit.images import Floats
 from edgekit.manifest import Origin
 from edgekit.sources import Request, TrainedModel
 
 if TYPE_CHECKING:
+    import onnx
+    import torch
     from torch import nn
 
 KIND = "an ONNX file (.onnx)"
@@ -27,7 +31,8 @@ def load(request: Request) -> TrainedModel:
     """Read an ONNX file as it is, with its own outputs; a contract file has to say what they mean.
 
     ``module.tensor_names`` maps ONNX tensor names to fx node names. ``example`` is (1, C, H, W) float32; a dynamic
-    batch is fixed to 1, a dynamic height and width to ``request.size``.
+    batch is fixed to 1, a dynamic height and width to ``request.size``. With ``request.cut`` the network ends at these
+    tensors. What was rebuilt has to agree with ONNX Runtime on the file itself.
 
     Raises:
         SourceError: damaged, quantized, with another input than one image, or with operators that cannot be rebuilt.
@@ -39,14 +44,59 @@ def load(request: Request) -> TrainedModel:
 
     path = Path(request.spec)
     model = read_onnx(path)
-    _, shape = image_shape(model, path, request.size)
+    name, shape = image_shape(model, path, request.size)
+    module = rebuild(model, path, request.cut, request.size)
+    example = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    _check_rebuilt(path, module, name, example, request.cut)
     return TrainedModel(
         name=path.stem,
-        module=rebuild(model, path, size=request.size),
-        example=torch.zeros(shape),
-        origin=Origin(kind="onnx", name=path.name, sha256=sha256(path)),
+        module=module,
+        example=example,
+        origin=Origin(kind="onnx", name=path.name, sha256=sha256(path), cut=request.cut),
+        heads=module if request.cut else None,
         notes=(f"{len(model.graph.node)} ONNX operators rebuilt in torch",),
     )
+
+
+def _check_rebuilt(path: Path, module: nn.Module, name: str, example: torch.Tensor, cut: Sequence[str]) -> None:
+    """Compare the rebuilt network with ONNX Runtime on the same file: the source is the file, not our reading of it.
+
+    Raises:
+        SourceError: they differ, or ONNX Runtime cannot run the file.
+    """
+    import numpy as np
+    import onnx
+    import torch
+
+    from edgekit.runtimes.onnxruntime import failures
+
+    model = onnx.load(path)
+    known = {output.name for output in model.graph.output}
+    model.graph.output.extend(onnx.ValueInfoProto(name=tensor) for tensor in cut if tensor not in known)
+    try:
+        expected = _run(model, name, example.numpy(), list(cut) or [output.name for output in model.graph.output])
+    except failures() as error:
+        raise SourceError(f"{path}: ONNX Runtime cannot run it, so nothing can be compared with it: {error}") from error
+    with torch.no_grad():
+        outputs = module(example)
+    given = [outputs] if isinstance(outputs, torch.Tensor) else list(outputs)
+    for reference, tensor in zip(expected, given, strict=True):
+        scale = float(np.abs(reference).max(initial=0)) + 1e-6
+        distance = float(np.abs(reference - tensor.numpy()).max(initial=0))
+        if not distance <= 1e-3 * scale:
+            raise SourceError(
+                f"{path}: rebuilt in torch it is {distance:.3g} off ONNX Runtime; please report this file"
+            )
+
+
+def _run(model: onnx.ModelProto, name: str, image: Floats, outputs: list[str]) -> list[Floats]:
+    import onnxruntime
+
+    settings = onnxruntime.SessionOptions()
+    settings.log_severity_level = 3
+    session = onnxruntime.InferenceSession(model.SerializeToString(), settings)
+    results: list[Floats] = session.run(outputs, {name: image})
+    return results
 
 
 def cut_at(path: Path, tensor_names: Sequence[str], size: tuple[int, int] | None = None) -> nn.Module:

@@ -172,13 +172,11 @@ def _contract(path: Path, model: Any, end2end: bool, size: tuple[int, int]) -> C
     return Contract(
         image=ImageRule(size=size, resize="letterbox", color="rgb", scale=1 / 255, pad=114),
         classes=classes,
-        decoder=Decoder(
-            name="anchor_free", options={"strides": strides, "reg_max": int(head.reg_max), "nms": not end2end}
-        ),
+        decoder=Decoder(name="anchor_free", options={"strides": strides, "reg_max": int(head.reg_max)}),
         outputs=tuple(
             Output(name=f"{role}_{level}", role=role, level=level) for level in range(len(strides)) for role in roles
         ),
-        postprocess=Postprocess(score_threshold=0.25, iou_threshold=0.7, max_detections=300),
+        postprocess=Postprocess(score_threshold=0.25, iou_threshold=0.7, max_detections=300, nms=not end2end),
     )
 
 

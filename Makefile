@@ -1,0 +1,44 @@
+# Two commands that do all their own set-up: make demo, make test. They need Python 3.10+, make and a C toolchain.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+JOBS   ?= 2
+
+.PHONY: demo test lint types check format tables bench clean
+
+demo: $(VENV)/.installed            ## convert the detector that comes with edgekit to every target, measure, draw
+	$(BIN)/edgekit demo -o out/demo -j $(JOBS)
+
+test: $(VENV)/.installed check      ## lint, types and all tests, with coverage
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal --cov --cov-report=term
+
+check: lint types
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed
+	$(BIN)/mypy
+
+format: $(VENV)/.installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+tables: $(VENV)/.installed          ## write the generated tables into README.md
+	$(BIN)/python docs/tables.py
+
+bench: $(VENV)/.installed
+	$(BIN)/python benchmarks/overhead.py
+
+# torch first and alone: it decides which build (CPU or CUDA) everything else finds installed.
+$(VENV)/.installed: pyproject.toml constraints.txt tests/requirements-ultralytics.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[convert,dev]"
+	$(BIN)/python -m pip install --quiet --no-deps --requirement tests/requirements-ultralytics.txt
+	touch $@
+
+clean:
+	rm -rf $(VENV) out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
