@@ -93,10 +93,18 @@ def _check(root: Path, file: File) -> None:
 def _inside(root: Path, name: str) -> PurePosixPath:
     """A file name of a manifest, refused when it points outside the bundle by ``..``, root, drive or link."""
     relative = PurePosixPath(name)
-    outside = relative.is_absolute() or ".." in relative.parts or "\\" in name or ":" in name or not relative.parts
-    if outside or not (root / relative).resolve().is_relative_to(root.resolve()):
+    outside = relative.is_absolute() or ".." in relative.parts or set(name) & set("\\:\0") or not relative.parts
+    if outside or not _resolved(root / relative).is_relative_to(root.resolve()):
         raise BundleError(f"{root}: the file name {name!r} leaves the bundle; do not use this bundle")
     return relative
+
+
+def _resolved(path: Path) -> Path:
+    """Where a path leads in the end."""
+    try:
+        return path.resolve()
+    except RuntimeError as error:  # what Python before 3.13 says of a link that leads to itself
+        raise BundleError(f"{path}: a link that leads nowhere; copy the bundle again") from error
 
 
 def sha256(path: Path) -> str:
@@ -134,7 +142,12 @@ class Staging:
         replaced = _hidden(self.destination, _REPLACED)
         if self.destination.exists():
             self.destination.replace(replaced)
-        self.folder.replace(self.destination)
+        try:
+            self.folder.replace(self.destination)
+        except BaseException:
+            if replaced.exists() and not self.destination.exists():
+                replaced.replace(self.destination)
+            raise
         self.committed = True
         shutil.rmtree(replaced, ignore_errors=True)
         return open_bundle(self.destination)
@@ -194,7 +207,11 @@ def _sweep(target: Path) -> None:
 
 
 def _refuse_foreign(target: Path) -> None:
-    if target.exists() and not (target / MANIFEST).is_file() and (not target.is_dir() or any(target.iterdir())):
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return
+    manifest = target / MANIFEST
+    # Web pages and browser extensions have a manifest.json too. A damaged one of ours may be replaced.
+    if not manifest.is_file() or b'"edgekit"' not in manifest.read_bytes():
         raise BundleError(f"{target}: exists and is not a bundle; move it away or choose another -o")
 
 

@@ -48,6 +48,8 @@ class ImageRule(Record, frozen=True, kw_only=True):
             raise ValueError(f"pad must be 0..255, not {self.pad}")
         if min(self.std) <= 0:
             raise ValueError(f"std must be positive, not {list(self.std)}")
+        if self.scale <= 0:
+            raise ValueError(f"scale must be positive, not {self.scale}")
 
 
 class Decoder(Record, frozen=True, kw_only=True):
@@ -118,6 +120,10 @@ class Graph(Record, frozen=True, kw_only=True):
     files: tuple[str, ...]
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
+
+    def __post_init__(self) -> None:
+        if not (self.files and self.inputs and self.outputs):
+            raise ValueError(f"graph {self.name!r} must have files, inputs and outputs")
 
 
 class Origin(Record, frozen=True, kw_only=True):
@@ -238,6 +244,10 @@ class _SchemaOnly(msgspec.Struct):
     schema: int
 
 
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises: not JSON or not valid, text that is not UTF-8, brackets nested without end."""
+
+
 def digest(manifest: Manifest) -> str:
     """SHA-256 of a manifest with its own ``digest`` left empty."""
     bare = msgspec.structs.replace(manifest, digest="")
@@ -258,7 +268,7 @@ def decode(data: bytes, origin: str) -> Manifest:
     """
     try:
         version = msgspec.json.decode(data, type=_SchemaOnly).schema
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except _UNREADABLE as error:
         raise BundleError(f"{origin}: not a readable manifest ({error}); convert the model again") from error
     if not 1 <= version <= SCHEMA:
         raise BundleError(
@@ -266,7 +276,7 @@ def decode(data: bytes, origin: str) -> Manifest:
         )
     try:
         manifest = msgspec.json.decode(data, type=Manifest)
-    except msgspec.ValidationError as error:
+    except _UNREADABLE as error:
         raise BundleError(f"{origin}: the manifest is not valid ({error}); convert the model again") from error
     if manifest.digest != digest(manifest):
         raise BundleError(

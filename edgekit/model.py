@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from edgekit.bundle import Bundle, open_bundle
-from edgekit.errors import InputError
+from edgekit.errors import BundleError, InputError
 from edgekit.images import Floats, Image, Preprocessor
 from edgekit.manifest import Contract, Manifest
 from edgekit.results import Detections, Timings
@@ -120,6 +120,8 @@ def load(
     """
     bundle = path if isinstance(path, Bundle) else open_bundle(path)
     manifest = bundle.manifest
+    if len(manifest.graphs) != 1:
+        raise BundleError(f"{bundle.path}: {len(manifest.graphs)} graphs; a {manifest.contract.task} model has one")
     (graph,) = manifest.graphs
     session = open_session(manifest.engine, bundle.path, graph, SessionOptions(threads, device, strict))
     model = Model(manifest.contract, session, manifest)

@@ -67,6 +67,8 @@ def _gates(pairs: tuple[str, ...], precisions: tuple[str, ...]) -> dict[str, Any
             changes[key] = float(value)
         except ValueError:
             raise UsageError(f"--gate {pair}: {value!r} is not a number") from None
+        if not 0 <= changes[key] <= 1:  # NaN too, which every comparison would let pass
+            raise UsageError(f"--gate {pair}: must be 0..1")
     gates = {precision: GATES[precision] for precision in precisions if precision in GATES}
     return {precision: msgspec.structs.replace(gate, **changes) for precision, gate in gates.items()}
 

@@ -58,6 +58,8 @@ def _save(image: Image, result: Detections, folder: Path) -> None:
 
     name = Path(result.source.replace("#", "-")).name or "image"
     path = folder / (name if Path(name).suffix in {".jpg", ".jpeg", ".png"} else f"{name}.jpg")
+    if path.exists() and Path(result.source).exists() and path.samefile(result.source):
+        raise InputError(f"--save {folder}: would overwrite the image {result.source}; choose another folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         path.write_bytes(cv2.imencode(path.suffix, result.draw(image))[1].tobytes())

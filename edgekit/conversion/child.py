@@ -6,8 +6,10 @@ events. When the parent disappears, its end of stdin closes, and the child ends 
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
+import signal
 import sys
 import threading
 import traceback
@@ -64,11 +66,18 @@ def _failed(error: BaseException) -> jobs.Failed:
     if isinstance(error, errors.EdgekitError):
         return jobs.Failed(kind=type(error).__name__, message=str(error), traceback=traceback.format_exc())
     message = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    if isinstance(error, OSError) and error.errno in _FULL:
+        message += "; free space or choose another -o"
     return jobs.Failed(kind="", message=message, traceback=traceback.format_exc())
+
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def _end_with_parent(stdin: IO[bytes]) -> None:
     stdin.read()
+    if hasattr(os, "killpg") and os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)  # the tools that a converter started go too
     os._exit(3)
 
 

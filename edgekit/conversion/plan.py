@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from edgekit import converters
 from edgekit.bundle import Bundle, Staging, stage
 from edgekit.conversion import jobs, workspace
 from edgekit.conversion.build import PREPARED
-from edgekit.conversion.runner import run
+from edgekit.conversion.runner import Stop, run
 from edgekit.errors import EdgekitError, GateError, UsageError, choices
 from edgekit.evaluation.agreement import GATES
 from edgekit.manifest import Evidence, Gate, Graph, Manifest
@@ -104,21 +103,21 @@ def convert(conversion: Conversion, watch: Watch = lambda what, text, share: Non
         lanes: dict[str, list[str]] = {}
         for target, precision in wanted:
             lanes.setdefault(target, []).append(precision)
-        stop = threading.Event()
+        stop = Stop()
 
         def lane(target: str) -> list[Outcome]:
             # Precisions of one target go one after another: they share its float file.
             return [
-                _one(conversion, prepared, folder, target, precision, watch)
+                _one(conversion, prepared, folder, target, precision, watch, stop)
                 for precision in lanes[target]
-                if not stop.is_set()
+                if not stop.pulled
             ]
 
         with ThreadPoolExecutor(max_workers=max(1, conversion.jobs)) as pool:
             try:
                 done = [outcome for outcomes in pool.map(lane, lanes) for outcome in outcomes]
             except BaseException:
-                stop.set()
+                stop.pull()
                 raise
     return Conversions(prepared, tuple(done))
 
@@ -175,7 +174,13 @@ def prepare_job(conversion: Conversion, folder: Path) -> jobs.PrepareJob:
 
 
 def _one(
-    conversion: Conversion, prepared: jobs.Prepared, folder: Path, target: str, precision: str, watch: Watch
+    conversion: Conversion,
+    prepared: jobs.Prepared,
+    folder: Path,
+    target: str,
+    precision: str,
+    watch: Watch,
+    stop: Stop,
 ) -> Outcome:
     """Build, prove and commit one bundle; errors become part of the outcome."""
     path = conversion.out / f"{prepared.name}-{target}-{precision}"
@@ -194,6 +199,7 @@ def _one(
                 ),
                 Graph,
                 lambda text, share: watch(what, text, 0.7 * share),
+                stop=stop,
             )
             manifest = staging.seal(_manifest(prepared, target, precision, graph))
             evidence = run(
@@ -206,6 +212,7 @@ def _one(
                 ),
                 Evidence,
                 lambda text, share: watch(what, text, 0.7 + 0.3 * share),
+                stop=stop,
             )
             if not evidence.passed and conversion.gated:
                 raise GateError(

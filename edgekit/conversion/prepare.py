@@ -202,7 +202,9 @@ def _run_source(model: TrainedModel, heads: nn.Module, contract: Contract, proof
                     _stack(folder, output, len(proof), array)
                     for output, array in zip(contract.outputs, raw, strict=True)
                 ]
-            for stack, array in zip(stacks, raw, strict=True):
+            for output, stack, array in zip(contract.outputs, stacks, raw, strict=True):
+                if not np.isfinite(array).all():
+                    raise SourceError(f"the source gives NaN or infinite values itself, in output {output.name!r}")
                 stack[index] = array
             found.append(detections(task, raw))
             if uncut is not None:

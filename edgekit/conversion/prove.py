@@ -13,6 +13,7 @@ from edgekit.conversion.build import PREPARED
 from edgekit.conversion.jobs import Prepared, ProveJob
 from edgekit.conversion.prepare import detections, read_detections
 from edgekit.converters import Report
+from edgekit.errors import EngineError
 from edgekit.evaluation.agreement import COSINES, SCORE_FLOOR, DriftTally, Tally, judge
 from edgekit.images import Floats
 from edgekit.manifest import Evidence, Gate
@@ -28,7 +29,7 @@ def work(job: ProveJob, report: Report) -> Evidence:
     """Measure a bundle against the reference that was prepared.
 
     Raises:
-        EngineError: the engine cannot open or run it.
+        EngineError: the engine cannot open or run it, or it gives NaN or infinite values.
     """
     folder = Path(job.folder)
     prepared = msgspec.json.decode((folder / PREPARED).read_bytes(), type=Prepared)
@@ -52,6 +53,8 @@ def compare(model: Model, prepared: Prepared, folder: Path, gate: Gate, report: 
         outputs = list(model.outputs(tensor))
         source = [np.asarray(raw[index]) for raw in raws]
         for drift, ours, theirs in zip(drifts, outputs, source, strict=True):
+            if not np.isfinite(ours).all():
+                raise EngineError(f"output {drift.name!r} holds NaN or infinite values; convert in another precision")
             drift.add(theirs, ours)
         if enough:
             tally.add_detections(references[index], detections(task, outputs))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, TypeVar
 
@@ -20,7 +22,55 @@ Result = TypeVar("Result")
 Report = Callable[[str, float], None]
 
 
-def run(job: jobs.Job, result: type[Result], report: Report, python: str = sys.executable) -> Result:
+class Stop:
+    """Ends every child of a conversion from outside, whichever thread waits for it, and lets no other begin."""
+
+    def __init__(self) -> None:
+        self.pulled = False
+        self._lock = threading.Lock()
+        self._running: set[subprocess.Popen[bytes]] = set()
+
+    def pull(self) -> None:
+        """Kill the children that run."""
+        with self._lock:
+            self.pulled = True
+            for process in self._running:
+                _kill(process)
+
+    @contextlib.contextmanager
+    def child(self, command: list[str], log: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+        """A child process, which does not outlive the block.
+
+        Raises:
+            ConversionError: the stop was pulled before.
+        """
+        with self._lock:
+            if self.pulled:
+                raise errors.ConversionError("interrupted")
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=_environment(),
+                start_new_session=True,  # Ctrl-C reaches the parent alone, which then ends its children in order
+            )
+            self._running.add(process)
+        try:
+            yield process
+        finally:
+            _end(process)
+            with self._lock:
+                self._running.discard(process)
+
+
+def run(
+    job: jobs.Job,
+    result: type[Result],
+    report: Report,
+    python: str = sys.executable,
+    stop: Stop | None = None,
+) -> Result:
     """Do a job in a child process and return what it gave.
 
     Args:
@@ -28,23 +78,14 @@ def run(job: jobs.Job, result: type[Result], report: Report, python: str = sys.e
         result: type of what the work returns.
         report: told of progress.
         python: the interpreter, of another environment where the toolchain needs one.
+        stop: ends the child early.
 
     Raises:
         EdgekitError: the error that the child met, or a ConversionError when it crashed.
     """
     with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(
-            [python, "-m", "edgekit.conversion.child"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            env=_environment(),
-            start_new_session=True,  # Ctrl-C reaches the parent alone, which then ends its children in order
-        )
-        try:
+        with (stop or Stop()).child([python, "-m", "edgekit.conversion.child"], log) as process:
             last = _follow(process, job, report)
-        finally:
-            _end(process)
         if isinstance(last, jobs.Done):
             return msgspec.convert(last.result, result)
         raise _error(job, last, process.returncode, log)
@@ -72,15 +113,20 @@ def _follow(process: subprocess.Popen[bytes], job: jobs.Job, report: Report) -> 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """Kill a child that still runs, with everything it started."""
-    if process.poll() is None:
-        if hasattr(os, "killpg"):
-            os.killpg(process.pid, signal.SIGKILL)
-        else:  # pragma: no cover - no Windows in the tests
-            process.kill()
-        process.wait()
+    _kill(process)
+    process.wait()
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:
             pipe.close()
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is not None:
+        return
+    if hasattr(os, "killpg"):
+        os.killpg(process.pid, signal.SIGKILL)
+    else:  # pragma: no cover - no Windows in the tests
+        process.kill()
 
 
 def _error(job: jobs.Job, last: jobs.Event | None, code: int, log: IO[bytes]) -> errors.EdgekitError:
@@ -93,12 +139,18 @@ def _error(job: jobs.Job, last: jobs.Event | None, code: int, log: IO[bytes]) ->
     else:
         log.seek(0)
         details = log.read()[-4000:].decode("utf-8", "replace")
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        how = _killed(signal.Signals(-code).name) if code < 0 else f"ended with exit code {code}"
         tail = details.strip().splitlines()[-1:] or ["no output"]
         error = errors.ConversionError(f"{stage}: the child process {how}; its last words: {tail[0]}")
     error.__cause__ = ChildTraceback(details)
     result: errors.EdgekitError = error
     return result
+
+
+def _killed(name: str) -> str:
+    # A memory-mapped file that the disk has no room for ends in SIGBUS.
+    likely = {"SIGBUS": " (is the disk full?)", "SIGKILL": " (is there too little memory?)"}
+    return f"was killed by {name}{likely.get(name, '')}"
 
 
 class ChildTraceback(Exception):  # noqa: N818 - it is the text of a traceback, shown as a cause under --debug

@@ -79,15 +79,18 @@ class Tally:
     def add_candidates(self, source: Candidates, target: Candidates, most: int = 100) -> None:
         """Compare the source's best anchors with the same anchors of the target, where detections are too few.
 
-        Both hold every anchor, in any order. Classes are not required to agree: on an untrained model they are noise.
+        Both hold every anchor, in any order; one that the target lacks counts as unmatched. Classes are not required
+        to agree: on an untrained model they are noise.
         """
         self._tops(source, target)
         best = np.argsort(-source.scores, kind="stable")[:most]
-        where = np.empty(int(max(source.anchors.max(), target.anchors.max())) + 1, np.int64)
+        where = np.full(int(max(source.anchors.max(initial=0), target.anchors.max(initial=0))) + 1, -1)
         where[target.anchors] = np.arange(len(target))
         partners = where[source.anchors[best]]
         self.detections += len(best)
         self.found += len(best)
+        self.ious += [0.0] * int((partners < 0).sum())
+        best, partners = best[partners >= 0], partners[partners >= 0]
         pairs = [box_iou(source.boxes[[i]], target.boxes[[j]])[0, 0] for i, j in zip(best, partners, strict=True)]
         self.ious += [float(value) for value in pairs]
         self.drifts += np.abs(source.scores[best] - target.scores[partners]).tolist()
@@ -157,9 +160,9 @@ class DriftTally:
         self.count += error.size
 
     def drift(self) -> OutputDrift:
-        """Cosine over all images, largest and mean error."""
-        scale = float(np.sqrt(self.source_norm * self.target_norm))
-        cosine = self.dot / scale if scale else 1.0
+        """Cosine over all images, largest and mean error. The cosine with an output that is all zeros is 0."""
+        scale = float(np.sqrt(self.source_norm) * np.sqrt(self.target_norm))
+        cosine = self.dot / scale if scale else float(self.source_norm == self.target_norm)
         return OutputDrift(
             name=self.name, cosine=cosine, max_error=self.largest, mean_error=self.total / max(self.count, 1)
         )

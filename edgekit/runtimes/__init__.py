@@ -118,7 +118,13 @@ def open_session(name: str, folder: Path, graph: Graph, options: SessionOptions)
         raise UsageError(f"device {choices(options.device, spec.devices)} (engine {name})")
     if options.threads < 0:
         raise UsageError(f"threads must be 0 (the engine's choice) or more, not {options.threads}")
-    session: Session = registry.module(__name__, name).open_session(folder, graph, options)
+    try:
+        session: Session = registry.module(__name__, name).open_session(folder, graph, options)
+    except ImportError as error:
+        raise EngineError(
+            f"engine {name} is installed but cannot be imported ({error}): pip install --force-reinstall "
+            f"edgekit[{spec.extra}]"
+        ) from error
     return session
 
 

@@ -47,11 +47,11 @@ class OpenVinoSession:
             settings["INFERENCE_NUM_THREADS"] = options.threads
         try:
             compiled = core.compile_model(core.read_model(path), device, settings)
+            self._ports = [compiled.output(tensor.name) for tensor in graph.outputs]
         except RuntimeError as error:
             raise EngineError(f"{path}: OpenVINO cannot open it: {error}") from error
         self._graph = graph
         self._request = compiled.create_infer_request()
-        self._ports = [compiled.output(tensor.name) for tensor in graph.outputs]
         arithmetic = str(compiled.get_property("INFERENCE_PRECISION_HINT").to_string())
         self.placement = Placement(device.lower(), _executed(compiled, device), arithmetic)
 

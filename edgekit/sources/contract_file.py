@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import inspect as types
 
-from edgekit.errors import ContractError
+from edgekit.errors import ContractError, choices
 from edgekit.manifest import Contract, Decoder, ImageRule, Output, Postprocess, Record
 from edgekit.sources.class_names import NAMED
 from edgekit.sources.heads import CutPoint
 from edgekit.tasks import decoders as _known  # registers the decoders edgekit knows
-from edgekit.tasks.decoding import find
+from edgekit.tasks import task_names
+from edgekit.tasks.decoding import DECODERS, find
 
 if TYPE_CHECKING:
     import yaml
@@ -76,11 +79,23 @@ def read_contract(path: Path) -> StatedContract:
         ContractError: no such file, not YAML, or a wrong key or value, named with ``file:line``, the path to it and
             the valid choices.
     """
+    root, data = _read_yaml(path)
+    try:
+        stated = msgspec.convert(data, ContractFile)
+    except msgspec.ValidationError as error:
+        raise ContractError(_explain(path, root, data, str(error))) from error
+    return _checked(path, root, data, stated)
+
+
+def _read_yaml(path: Path) -> tuple[yaml.Node, dict[Any, Any]]:
+    """The file as nodes, which know their lines, and as values."""
     import yaml
 
     try:
         text = path.read_text(encoding="utf-8")
         root = yaml.compose(text, Loader=yaml.SafeLoader)
+        if root is not None:
+            _check_nodes(path, root)
         data = yaml.safe_load(text)
     except OSError as error:
         raise ContractError(f"--contract {path}: {error.strerror}") from error
@@ -90,79 +105,165 @@ def read_contract(path: Path) -> StatedContract:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark else 1
         raise ContractError(f"{path}:{line}: not valid YAML: {getattr(error, 'problem', error)}") from error
+    except (ValueError, LookupError, AttributeError, TypeError, OverflowError, RecursionError) as error:
+        # What PyYAML lets through of impossible dates, wrongly tagged values and deep nesting.
+        raise ContractError(f"{path}:1: not valid YAML: {error}") from error
     if root is None or not isinstance(data, dict):
         raise ContractError(f"{path}:1: a contract file has keys: {', '.join(ContractFile.__struct_fields__)}")
-    try:
-        stated = msgspec.convert(data, ContractFile)
-    except msgspec.ValidationError as error:
-        raise ContractError(_explain(path, root, str(error))) from error
-    return _checked(path, root, stated)
+    for steps, value in _infinite(data):
+        raise ContractError(f"{path}:{_line(root, steps)}: {_dotted(steps)}: {value} is not a finite number")
+    return root, data
 
 
-def _checked(path: Path, root: yaml.Node, stated: ContractFile) -> StatedContract:
-    """The parts that the structure alone cannot validate: decoder options and class names."""
-    options = dict(stated.decoder)
-    name = options.pop("name", None)
-    if not isinstance(name, str):
-        raise ContractError(
-            f"{path}:{_line(root, ['decoder'])}: decoder.name: missing; name the decoder of this network"
-        )
-    decoder = Decoder(name=name, options=options)
-    try:
-        find(decoder).read(options)
-    except ContractError as error:
-        raise ContractError(f"{path}:{_line(root, ['decoder'])}: {error}") from error
+def _check_nodes(path: Path, root: yaml.Node) -> None:
+    """Refuse what YAML would take without a word: a key given twice, and aliases, which can grow without bound."""
+    import yaml
+
+    left, seen = [root], set()
+    while left:
+        node = left.pop()
+        line = node.start_mark.line + 1
+        if id(node) in seen:
+            raise ContractError(f"{path}:{line}: aliases (*name) are not supported; write the value out")
+        seen.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            keys = [str(key.value) for key, _ in node.value]
+            for number, (key, _) in enumerate(node.value):
+                if keys[number] in keys[:number]:
+                    raise ContractError(f"{path}:{key.start_mark.line + 1}: {keys[number]}: given twice")
+            left += [part for pair in node.value for part in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            left += node.value
+
+
+def _infinite(data: Any, steps: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], float]]:
+    """Path and value of every NaN and infinity, which JSON cannot hold."""
+    if isinstance(data, float) and not math.isfinite(data):
+        yield steps, data
+    elif isinstance(data, dict | list):
+        for step, value in data.items() if isinstance(data, dict) else enumerate(data):
+            yield from _infinite(value, (*steps, step))
+
+
+def _checked(path: Path, root: yaml.Node, data: dict[Any, Any], stated: ContractFile) -> StatedContract:
+    """The parts that the structure alone cannot validate: task, decoder options, class names and roles."""
+    if stated.task not in task_names():
+        raise ContractError(f"{path}:{_line(root, ['task'])}: task: {choices(stated.task, task_names())}")
+    decoder = _decoder(path, root, stated.decoder)
+    classes = _class_names(path, root, stated.classes)
+    _check_roles(path, root, stated, decoder, len(classes))
     return StatedContract(
         task=stated.task,
         image=stated.image,
-        classes=_class_names(path, root, stated.classes),
+        classes=classes,
         decoder=decoder,
         postprocess=stated.postprocess,
         cut=tuple(CutPoint(entry.tensor, entry.role, entry.level) for entry in stated.cut),
     )
 
 
+def _decoder(path: Path, root: yaml.Node, given: dict[str, Any]) -> Decoder:
+    options = dict(given)
+    name = options.pop("name", None)
+    where = f"{path}:{_line(root, ['decoder', 'name'])}: decoder.name"
+    if not isinstance(name, str):
+        problem = "missing" if name is None else f"{name!r} is not a name"
+        raise ContractError(f"{where}: {problem}; name the decoder of this network; valid: {', '.join(DECODERS)}")
+    decoder = Decoder(name=name, options=options)
+    try:
+        registered = find(decoder)
+    except ContractError as error:
+        raise ContractError(f"{where}: {error}") from error
+    try:
+        registered.read(options)
+    except ContractError as error:
+        problem = str(error.__cause__)
+        explained = _explain(path, root, {"decoder": given}, problem, registered.options, ("decoder",))
+        raise ContractError(f"{explained} (decoder {name!r})") from error
+    return decoder
+
+
+def _check_roles(path: Path, root: yaml.Node, stated: ContractFile, decoder: Decoder, classes: int) -> None:
+    """A wrong role in an entry of cut would show up much later, as an output that nobody reads."""
+    registered = find(decoder)
+    if registered.channels is None:
+        return
+    try:
+        roles = registered.channels(registered.read(decoder.options), classes)
+    except ContractError:  # no automatic cut, which is why the tensors are named
+        return
+    for index, entry in enumerate(stated.cut):
+        if entry.role not in roles:
+            line = _line(root, ["cut", index, "role"])
+            raise ContractError(f"{path}:{line}: cut.{index}.role: {choices(entry.role, roles)}")
+
+
 def _class_names(path: Path, root: yaml.Node, given: tuple[str, ...] | str) -> tuple[str, ...]:
     where = f"{path}:{_line(root, ['classes'])}: classes"
     if isinstance(given, str):
-        file = path.parent / given
         if given in NAMED:
-            given = NAMED[given]
-        elif file.is_file():
-            given = tuple(line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
-        else:
+            return NAMED[given]
+        try:
+            lines = (path.parent / given).read_text(encoding="utf-8").splitlines()
+        except UnicodeDecodeError as error:
+            raise ContractError(f"{where}: {given} is not a UTF-8 text file ({error.reason})") from error
+        except (OSError, ValueError) as error:
             raise ContractError(
-                f"{where}: {given!r} is no file and no known set; give a list, a file or: {', '.join(NAMED)}"
-            )
+                f"{where}: {given[:80]!r} is no file and no known set; give a list, a file or: {', '.join(NAMED)}"
+            ) from error
+        given = tuple(line.strip() for line in lines if line.strip())
     if not given:
         raise ContractError(f"{where}: empty; give the class names in the order of the model's outputs")
     return given
 
 
-def _explain(path: Path, root: yaml.Node, message: str) -> str:
-    """msgspec's message with the file, the line, the readable path and the valid choices."""
+def _explain(
+    path: Path,
+    root: yaml.Node,
+    data: Any,
+    message: str,
+    kind: type[msgspec.Struct] = ContractFile,
+    base: tuple[str, ...] = (),
+) -> str:
+    """msgspec's message on a value of type ``kind`` at ``base``, with the file, the line, the readable path, the
+    offending value and the valid choices."""
     problem, _, place = message.partition(" - at `")
-    steps = [
-        int(step) if step.isdigit() else step
-        for step in re.findall(r"\.?([A-Za-z_]\w*)|\[(\d+)\]", place)
-        for step in step
-        if step
+    place = place.partition("$")[2].rstrip("`")
+    steps: list[Any] = [
+        int(index) if index else name for name, index in re.findall(r"\.([A-Za-z_]\w*)|\[(\d+)\]", place)
     ]
-    unknown = re.search(r"unknown field `(\w+)`", problem)
-    missing = re.search(r"missing required field `(\w+)`", problem)
-    choices = _choices(steps)
-    if unknown:
+    valid = _choices(kind, steps)
+    given = f", not {_value(data, (*base, *steps))}"
+    if unknown := re.search(r"unknown field `(.*)`", problem, re.DOTALL):
         steps.append(unknown.group(1))
-        problem = "unknown key"
-    elif missing:
-        problem = f"missing key {missing.group(1)!r}"
-    shown = ".".join(str(step) for step in steps) or "the contract"
-    return f"{path}:{_line(root, steps)}: {shown}: {problem}{f'; valid: {choices}' if choices else ''}"
+        problem, given = "unknown key", ""
+    elif missing := re.search(r"missing required field `(\w+)`", problem):
+        problem, given = f"missing key {missing.group(1)!r}", ""
+    elif own := re.match(r"(\w+) (must be .*)", problem):  # of a structure's own check, about one of its fields
+        steps.append(own.group(1))
+        problem, given, valid = own.group(2), "", ""
+    elif " - at `key`" in message:
+        problem, given = "a key that is not text", ""
+    elif problem.startswith("Invalid enum value"):
+        given = ""
+    steps = [*base, *steps]
+    return f"{path}:{_line(root, steps)}: {_dotted(steps)}: {problem}{given}{f'; valid: {valid}' if valid else ''}"
 
 
-def _choices(steps: list[Any]) -> str:
-    """Valid keys or values at a path of the contract file's type."""
-    kind: types.Type = types.type_info(ContractFile)
+def _dotted(steps: Sequence[Any]) -> str:
+    return ".".join(str(step) for step in steps) or "the contract"
+
+
+def _value(data: Any, steps: Sequence[Any]) -> str:
+    """What stands at a path, shortened."""
+    for step in steps:
+        data = data[step]
+    return repr(data)[:80]
+
+
+def _choices(kind_of: type[msgspec.Struct], steps: list[Any]) -> str:
+    """Valid keys or values at a path of a type."""
+    kind: types.Type = types.type_info(kind_of)
     for step in steps:
         kind = _concrete(kind)
         if isinstance(kind, types.StructType):
@@ -179,7 +280,7 @@ def _concrete(kind: types.Type) -> types.Type:
     return kind.types[0] if isinstance(kind, types.UnionType) else kind
 
 
-def _line(node: yaml.Node, steps: list[Any]) -> int:
+def _line(node: yaml.Node, steps: Sequence[Any]) -> int:
     """Line (from 1) of the deepest existing node on a path."""
     import yaml
 

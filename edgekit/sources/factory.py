@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import pickle
 import re
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit import bundle
-from edgekit.errors import SourceError, UsageError
+from edgekit.errors import EdgekitError, SourceError, UsageError
 from edgekit.manifest import Contract, Origin
 from edgekit.sources import Request, TrainedModel
 
@@ -70,14 +71,23 @@ def _build(spec: str) -> nn.Module:
 
     module_name, _, attribute = spec.partition(":")
     try:
-        factory = getattr(importlib.import_module(module_name), attribute)
+        imported = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise SourceError(
             f"{spec}: cannot import {error.name!r}; is it installed, or the right folder in PYTHONPATH?"
         ) from error
-    except AttributeError as error:
-        raise SourceError(f"{spec}: {module_name} has no {attribute!r}") from error
-    built = factory if isinstance(factory, nn.Module) else factory()
+    except Exception as error:
+        raise SourceError(f"{spec}: importing {module_name} failed: {type(error).__name__}: {error}") from error
+    if not hasattr(imported, attribute):
+        near = ", ".join(difflib.get_close_matches(attribute, dir(imported), n=3)) or "none"
+        raise SourceError(f"{spec}: {module_name} has no {attribute!r}; near it: {near}")
+    factory = getattr(imported, attribute)
+    try:
+        built = factory if isinstance(factory, nn.Module) else factory()
+    except EdgekitError:
+        raise
+    except Exception as error:
+        raise SourceError(f"{spec}: calling it without arguments failed: {type(error).__name__}: {error}") from error
     if not isinstance(built, nn.Module):
         raise SourceError(f"{spec} gave a {type(built).__name__}, not a torch.nn.Module")
     return built
@@ -102,7 +112,7 @@ def read_weights(path: Path, *, trust: bool) -> dict[str, Any]:
             f"--weights {path}: holds more than tensors ({str(error).splitlines()[0]}); save a state dict, use "
             "safetensors, or vouch for the file with --trust"
         ) from error
-    except (RuntimeError, EOFError, ValueError) as error:
+    except Exception as error:  # a damaged file can make it raise anything
         raise SourceError(f"--weights {path}: damaged or not a torch file: {error}") from error
     return _state_dict(loaded, path)
 
@@ -113,7 +123,7 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
 
     try:
         return dict(load_file(path))
-    except SafetensorError as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise SourceError(f"--weights {path}: damaged or not a safetensors file: {error}") from error
 
 
@@ -132,10 +142,12 @@ def _state_dict(loaded: object, path: Path) -> dict[str, Any]:
 
 
 def _load_weights(module: nn.Module, state: dict[str, Any], path: Path) -> None:
-    state = {name.removeprefix("module."): value for name, value in state.items()}
+    own = module.state_dict()
+    if not any(name.startswith("module.") for name in own):  # as DataParallel saves it
+        state = {str(name).removeprefix("module."): value for name, value in state.items()}
     try:
         module.load_state_dict(state)
-    except RuntimeError as error:
+    except (RuntimeError, AttributeError, TypeError) as error:
         raise SourceError(f"--weights {path} does not fit the network: {error}") from error
 
 

@@ -19,9 +19,12 @@ def fold_batch_norm(graph: fx.GraphModule) -> fx.GraphModule:
     """
     import torch
 
-    norm, conv = torch.ops.aten.batch_norm.default, torch.ops.aten.conv2d.default
+    norm = torch.ops.aten.batch_norm.default
+    convolutions = (torch.ops.aten.conv2d.default, torch.ops.aten.conv2d.padding)  # the latter for padding="same"
     for node in list(graph.graph.nodes):
-        if node.target is norm and node.args[0].target is conv and len(node.args[0].users) == 1:
+        if node.target is not norm or node.args[5]:  # in training mode it normalises by the batch
+            continue
+        if node.args[0].target in convolutions and len(node.args[0].users) == 1:
             _fold(graph, node.args[0], node)
     graph.graph.eliminate_dead_code()
     graph.graph.lint()

@@ -51,6 +51,8 @@ def cut_automatically(graph: fx.GraphModule, channels: dict[str, int], decoder: 
     """
     found = _frontier(graph)
     levels = _by_level(found)
+    if not levels:
+        raise ContractError(_mismatch(found, channels, decoder))
     points, expected = [], list(channels.values())
     for level, nodes in enumerate(levels):
         counts = [_shape(node)[1] for node in nodes]
@@ -64,8 +66,11 @@ def cut_automatically(graph: fx.GraphModule, channels: dict[str, int], decoder: 
     ends = {node.name for node in _results(graph)}
     if ends == {point.tensor for point in points}:
         return Cut(done.graph, done.outputs, done.tensors, "the graph ends in raw heads already")
-    tail = sorted({str(node.target).split(".")[1] for node in _tail(graph) if node.op == "call_function"})
-    return Cut(done.graph, done.outputs, done.tensors, f"cut at {len(points)} raw heads, before {', '.join(tail)}")
+    tail = sorted({_operator(node) for node in _tail(graph) if node.op == "call_function"} - {"getitem"})
+    note = f"cut at {len(points)} raw heads, before {', '.join(tail)}"
+    if len(set(expected)) < len(expected):
+        note += f"; heads of equal channels taken in the usual order: {', '.join(channels)}"
+    return Cut(done.graph, done.outputs, done.tensors, note)
 
 
 def cut_at(graph: fx.GraphModule, points: Sequence[CutPoint]) -> Cut:
@@ -140,7 +145,7 @@ def _is_convolution(graph: fx.GraphModule, node: fx.Node) -> bool:
     """A convolution, but not the fixed one that YOLO uses to take the expectation of the DFL bins."""
     import torch
 
-    if node.target is not torch.ops.aten.conv2d.default:
+    if node.target not in (torch.ops.aten.conv2d.default, torch.ops.aten.conv2d.padding):
         return False
     weight: Any = graph
     for part in str(getattr(node.args[1], "target", "")).split("."):
@@ -173,6 +178,11 @@ def _ancestors(nodes: list[fx.Node]) -> set[fx.Node]:
     return needed
 
 
+def _operator(node: fx.Node) -> str:
+    """The name of what a node calls, an aten operator or a Python function, without its overload."""
+    return str(getattr(node.target, "__name__", node.target)).partition(".")[0]
+
+
 def _shape(node: fx.Node) -> tuple[int, ...]:
     value: torch.Tensor = node.meta["val"]
     return tuple(int(size) for size in value.shape)
@@ -180,7 +190,7 @@ def _shape(node: fx.Node) -> tuple[int, ...]:
 
 def _mismatch(found: list[fx.Node], channels: dict[str, int], decoder: str) -> str:
     wanted = ", ".join(f"{role} with {count} channels" for role, count in channels.items())
-    seen = ", ".join(f"{node.name} {_shape(node)}" for node in found)
+    seen = ", ".join(f"{node.name} {_shape(node)}" for node in found) or "none"
     return (
         f"decoder {decoder!r} wants, per level, {wanted}; the last convolutions are: {seen}. Correct classes or "
         "decoder, or name the tensors in the contract: cut: [{tensor: NAME, role: ROLE, level: 0}, ...]"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
@@ -20,18 +20,23 @@ from edgekit.tasks.decoding import (
     decoder,
     from_centres,
     gather,
+    grid_of,
     logit,
+    planes,
     sigmoid,
     softmax,
     survivors,
 )
 
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+
 
 class AnchorFree(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Strides in pixels, finest first; ``reg_max`` bins of the distance distribution, 1 for plain distances."""
 
-    strides: tuple[int, ...]
-    reg_max: int = 16
+    strides: tuple[Count, ...]
+    reg_max: Count = 16
 
 
 def _anchor_free_fused(options: dict[str, Any], shape: tuple[int, ...], classes: int) -> Decoder | None:
@@ -53,25 +58,25 @@ def anchor_free(heads: Heads, options: AnchorFree, frame: Frame, threshold: floa
     cut, parts, first = logit(threshold), [], 0
     bins = np.arange(options.reg_max, dtype=np.float32)[None, :, None]
     for stride, boxes, classes in zip(options.strides, heads["boxes"], heads["classes"], strict=True):
-        width, count = classes.shape[3], classes.shape[2] * classes.shape[3]
-        found = survivors(classes.reshape(-1, count), cut)
-        distances = boxes.reshape(4, options.reg_max, count)[:, :, found.cells]
+        rows, columns = size = grid_of(classes, frame, stride)
+        found = survivors(planes(classes, frame.classes, size), cut)
+        distances = planes(boxes, 4 * options.reg_max, size)[:, found.cells].reshape(4, options.reg_max, -1)
         # A sum, not a matrix product: BLAS threads would go on spinning on the core the next inference needs.
         reach = (softmax(distances, 1) * bins).sum(1) if options.reg_max > 1 else distances[:, 0]
-        column, row = cell_corners(found.cells, width)
+        column, row = cell_corners(found.cells, columns)
         x, y, half = column, row, np.float32(0.5)
         corners = np.stack([x + half - reach[0], y + half - reach[1], x + half + reach[2], y + half + reach[3]], 1)
         parts.append(
             Candidates(corners * np.float32(stride), sigmoid(found.logits), found.class_ids, found.cells + first)
         )
-        first += count
+        first += rows * columns
     return gather(parts)
 
 
 class Grid(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Strides in pixels, finest first."""
 
-    strides: tuple[int, ...]
+    strides: tuple[Count, ...]
 
 
 @decoder("grid", channels=lambda options, classes: {"boxes": 4, "objectness": 1, "classes": classes})
@@ -83,33 +88,35 @@ def grid(heads: Heads, options: Grid, frame: Frame, threshold: float) -> Candida
     parts, first, cut = [], 0, logit(threshold)
     levels = zip(options.strides, heads["boxes"], heads["objectness"], heads["classes"], strict=True)
     for stride, boxes, objectness, classes in levels:
-        width, count = classes.shape[3], classes.shape[2] * classes.shape[3]
-        presence = objectness.reshape(count)
+        rows, columns = size = grid_of(classes, frame, stride)
+        (presence,) = planes(objectness, 1, size)
         check_finite(presence)
-        found = survivors(classes.reshape(-1, count), cut)  # a product passes only where both factors do
+        found = survivors(planes(classes, frame.classes, size), cut)  # a product passes only where both factors do
         scores = sigmoid(found.logits) * sigmoid(presence[found.cells])
         keep = scores > threshold
         cells, step = found.cells[keep], np.float32(stride)
-        offset_x, offset_y, log_width, log_height = boxes.reshape(4, count)[:, cells]
-        column, row = cell_corners(cells, width)
+        values = planes(boxes, 4, size)[:, cells]
+        check_finite(values)  # the exponential makes an innocent 0 of a negative infinity
+        offset_x, offset_y, log_width, log_height = values
+        column, row = cell_corners(cells, columns)
         corners = from_centres(
             (column + offset_x) * step, (row + offset_y) * step, np.exp(log_width) * step, np.exp(log_height) * step
         )
         parts.append(Candidates(corners, scores[keep], found.class_ids[keep], cells + first))
-        first += count
+        first += rows * columns
     return gather(parts)
 
 
 class FastestDet(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Exponents of the score; ``activated`` when sigmoid and softmax are in the graph (the model before its cut)."""
 
-    objectness_power: float = 0.6
-    class_power: float = 0.4
+    objectness_power: Positive = 0.6
+    class_power: Positive = 0.4
     activated: bool = False
 
 
 def _fastestdet_channels(options: FastestDet, classes: int) -> dict[str, int]:
-    return {"objectness": 1, "boxes": 4, "classes": classes}
+    return {"predictions": 5 + classes} if options.activated else {"objectness": 1, "boxes": 4, "classes": classes}
 
 
 def _fastestdet_fused(options: dict[str, Any], shape: tuple[int, ...], classes: int) -> Decoder | None:
@@ -129,13 +136,13 @@ def fastestdet(heads: Heads, options: FastestDet, frame: Frame, threshold: float
         objectness, boxes, classes = fused[:, :1], fused[:, 1:5], fused[:, 5:]
     else:
         (objectness,), (boxes,), (classes,) = heads["objectness"], heads["boxes"], heads["classes"]
-    rows, columns = classes.shape[2:]
-    presence = objectness.reshape(-1)
+    rows, columns = size = classes.shape[2:]
+    (presence,) = planes(objectness, 1, size)
     check_finite(presence)
     # The class factor is at most 1, so the objectness alone has to pass before any softmax is worth its time.
     least = threshold ** (1 / options.objectness_power) if threshold > 0 else -1.0
     cells = np.flatnonzero(presence > (least if options.activated else logit(least)))
-    chosen = classes.reshape(-1, rows * columns)[:, cells]
+    chosen = planes(classes, frame.classes, size)[:, cells]
     check_finite(chosen)
     probability = chosen if options.activated else softmax(chosen, 0)
     confidence = presence[cells] if options.activated else sigmoid(presence[cells])
@@ -143,7 +150,9 @@ def fastestdet(heads: Heads, options: FastestDet, frame: Frame, threshold: float
     scores = (confidence**options.objectness_power * best**options.class_power).astype(np.float32)
     keep = scores > threshold
     cells = cells[keep]
-    x, y, width, height = boxes.reshape(4, -1)[:, cells]
+    values = planes(boxes, 4, size)[:, cells]
+    check_finite(values)  # tanh and sigmoid make innocent numbers of infinities
+    x, y, width, height = values
     column, row = cell_corners(cells, columns)
     centre_x, centre_y = (np.tanh(x) + column) / np.float32(columns), (np.tanh(y) + row) / np.float32(rows)
     corners = from_centres(centre_x, centre_y, sigmoid(width), sigmoid(height))
@@ -158,8 +167,8 @@ class Priors(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     background class, at ``background``.
     """
 
-    strides: tuple[int, ...]
-    priors: tuple[tuple[tuple[float, float], ...], ...]
+    strides: tuple[Count, ...]
+    priors: tuple[tuple[tuple[Positive, Positive], ...], ...]
     variances: tuple[float, float, float, float] = (0.1, 0.1, 0.2, 0.2)
     score: Literal["softmax", "sigmoid"] = "softmax"
     background: Literal["first", "last"] = "first"
@@ -184,23 +193,28 @@ def ssd(heads: Heads, options: Priors, frame: Frame, threshold: float) -> Candid
     parts, first = [], 0
     levels = zip(options.strides, options.priors, heads["boxes"], heads["classes"], strict=True)
     for stride, priors, boxes, classes in levels:
-        width, count, kinds = classes.shape[3], classes.shape[2] * classes.shape[3], len(priors)
-        scores, class_ids = _ssd_scores(classes.reshape(kinds, -1, count), options)
-        check_finite(scores)
+        rows, columns = size = grid_of(classes, frame, stride)
+        kinds, logit_count = len(priors), frame.classes + (options.score == "softmax")
+        logits = planes(classes, kinds * logit_count, size).reshape(kinds, logit_count, -1)
+        check_finite(logits.max(1))
+        scores, class_ids = _ssd_scores(logits, options)
         kind, cells = np.nonzero(scores > threshold)
-        size = np.array(priors, np.float32)[kind]
-        shift = boxes.reshape(kinds, 4, count)[kind, :, cells] * np.array(options.variances, np.float32)
-        column, row = cell_corners(cells, width)
+        prior = np.array(priors, np.float32)[kind]
+        shift = planes(boxes, 4 * kinds, size).reshape(kinds, 4, -1)[kind, :, cells] * np.array(
+            options.variances, np.float32
+        )
+        check_finite(shift)
+        column, row = cell_corners(cells, columns)
         half, step = np.float32(0.5), np.float32(stride)
         corners = from_centres(
-            (column + half) * step + shift[:, 0] * size[:, 0],
-            (row + half) * step + shift[:, 1] * size[:, 1],
-            np.exp(shift[:, 2]) * size[:, 0],
-            np.exp(shift[:, 3]) * size[:, 1],
+            (column + half) * step + shift[:, 0] * prior[:, 0],
+            (row + half) * step + shift[:, 1] * prior[:, 1],
+            np.exp(shift[:, 2]) * prior[:, 0],
+            np.exp(shift[:, 3]) * prior[:, 1],
         )
         anchors = first + cells * kinds + kind
         parts.append(Candidates(corners, scores[kind, cells], class_ids[kind, cells], anchors))
-        first += count * kinds
+        first += rows * columns * kinds
     return gather(parts)
 
 
@@ -231,8 +245,7 @@ class Decoded(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 @decoder("decoded")
 def decoded(heads: Heads, options: Decoded, frame: Frame, threshold: float) -> Candidates:
     """Boxes already decoded by the graph, ``xywh`` meaning centre and size. INT8 on these loses every score."""
-    boxes, scores, class_ids = _decoded_parts(heads, options)
-    check_finite(scores)
+    boxes, scores, class_ids = _decoded_parts(heads, options, frame.classes)
     anchors = np.flatnonzero(scores > threshold)
     boxes = boxes[anchors].astype(np.float32)
     if options.box_format == "xywh":
@@ -243,25 +256,51 @@ def decoded(heads: Heads, options: Decoded, frame: Frame, threshold: float) -> C
 
 
 def _decoded_parts(
-    heads: Heads, options: Decoded
+    heads: Heads, options: Decoded, classes: int
 ) -> tuple[Floats, Floats, np.ndarray[tuple[int, ...], np.dtype[np.int64]]]:
     """Boxes (n, 4), best scores (n,) and classes (n,)."""
     if options.layout == "separate":
-        (boxes,), (classes,) = heads["boxes"], heads["classes"]
-        table = np.concatenate([boxes.reshape(-1, 4), classes.reshape(boxes.reshape(-1, 4).shape[0], -1)], 1)
+        (boxes,), (values,) = heads["boxes"], heads["classes"]
+        if boxes.shape[-1] != 4:
+            raise ValueError(f"boxes end in {boxes.shape[-1]} where 4 is needed")
+        table = np.concatenate([_table(boxes), _table(values)], 1)
     else:
         (predictions,) = heads["predictions"]
-        table = predictions.reshape(predictions.shape[-2:])
-        table = table.T if options.layout == "channels" else table
+        table = _table(predictions).T if options.layout == "channels" else _table(predictions)
     if options.layout == "detections":
-        return table[:, :4], table[:, 4], table[:, 5].astype(np.int64)
+        return _detection_rows(table, classes)
+    wanted = 4 + options.objectness + classes
+    if table.shape[1] != wanted:
+        raise ValueError(f"{table.shape[1]} values for each box, but {wanted} are needed for {classes} classes")
     values = table[:, 4 + options.objectness :]
     scores, class_ids = values.max(1), values.argmax(1)
+    check_finite(scores)
     scores = sigmoid(scores) if options.logits else scores
     if options.objectness:
         presence = table[:, 4]
+        check_finite(presence)
         scores = scores * (sigmoid(presence) if options.logits else presence)
     return table[:, :4], scores, class_ids
+
+
+def _table(head: Floats) -> Floats:
+    """The one table in a head (1, rows, columns)."""
+    return head.reshape(head.shape[-2:])
+
+
+def _detection_rows(
+    table: Floats, classes: int
+) -> tuple[Floats, Floats, np.ndarray[tuple[int, ...], np.dtype[np.int64]]]:
+    """The parts of rows x1, y1, x2, y2, score, class."""
+    if table.shape[1] != 6:
+        raise ValueError(f"{table.shape[1]} values for each box, but 6 are needed: x1, y1, x2, y2, score, class")
+    check_finite(table[:, 4:])
+    class_ids = table[:, 5].astype(np.int64)
+    # Rows that the graph only fills up with have no score, and sometimes the class -1.
+    wrong = (table[:, 4] > 0) & ((class_ids < 0) | (class_ids >= classes))
+    if wrong.any():
+        raise ValueError(f"class {class_ids[wrong][0]}, but the contract names {classes} classes")
+    return table[:, :4], table[:, 4], class_ids
 
 
 def strides_for(size: tuple[int, int], heights: list[int]) -> tuple[int, ...]:

@@ -185,8 +185,38 @@ def check_finite(values: Floats) -> None:
     Raises:
         EngineError: found one.
     """
-    if not math.isfinite(float(values.sum(dtype=np.float64))):
+    with np.errstate(invalid="ignore"):  # inf - inf: the error says it, a warning need not
+        total = float(values.sum(dtype=np.float64))
+    if not math.isfinite(total):
         raise EngineError("the graph gave NaN or infinite outputs; convert in another precision, or verify the bundle")
+
+
+def grid_of(head: Floats, frame: Frame, stride: int) -> tuple[int, int]:
+    """Rows and columns of a head (1, channels, rows, columns).
+
+    A wrong stride would move every box alike in the source and in the bundle: no comparison of the two can see it.
+
+    Raises:
+        ValueError: a grid that this stride cannot have on this input.
+    """
+    rows, columns = head.shape[2:]
+    if abs(rows * stride - frame.height) >= stride or abs(columns * stride - frame.width) >= stride:
+        raise ValueError(
+            f"stride {stride} does not give a grid of {rows} x {columns} for an input of {frame.height} x {frame.width}"
+        )
+    return rows, columns
+
+
+def planes(head: Floats, channels: int, grid: tuple[int, int]) -> Floats:
+    """A head (1, channels, rows, columns) as (channels, cells).
+
+    Raises:
+        ValueError: another shape; reshaping alone would take NHWC or another level for it.
+    """
+    wanted = (1, channels, *grid)
+    if head.shape != wanted:
+        raise ValueError(f"{head.shape} where {wanted} is needed")
+    return head.reshape(channels, grid[0] * grid[1])
 
 
 def cell_corners(cells: Indices, width: int) -> tuple[Floats, Floats]:

@@ -11,7 +11,7 @@ from edgekit.images import Floats, Transform
 from edgekit.manifest import Contract
 from edgekit.results import Detections
 from edgekit.tasks import decoders as _known  # registers the decoders edgekit knows
-from edgekit.tasks.decoding import Candidates, Frame, Heads, find
+from edgekit.tasks.decoding import Candidates, Frame, Heads, check_finite, find
 from edgekit.tasks.nms import non_maximum_suppression
 
 __all__ = ["Detect", "open_task"]
@@ -23,7 +23,7 @@ class Detect:
     """Postprocessing of one detection contract.
 
     Raises:
-        ContractError: the decoder is unknown, its options are wrong, or the outputs lack a role it needs.
+        ContractError: the decoder is unknown, or its options are wrong.
     """
 
     def __init__(self, contract: Contract) -> None:
@@ -45,14 +45,22 @@ class Detect:
 
         Raises:
             EngineError: NaN or infinite values.
-            ContractError: the outputs do not have the shapes that the decoder expects.
+            ContractError: the outputs do not have the roles or the shapes that the decoder expects.
         """
-        heads: Heads = {role: [outputs[index] for index in order] for role, order in self._order.items()}
+        if len(outputs) != len(self.contract.outputs):
+            names = ", ".join(output.name for output in self.contract.outputs)
+            raise ContractError(f"the graph gave {len(outputs)} outputs, the contract names {names}")
         try:
+            heads: Heads = {role: [outputs[index] for index in order] for role, order in self._order.items()}
             found = self._decoder.run(heads, self._options, self._frame, threshold)
         except (KeyError, ValueError, IndexError) as error:
             shapes = ", ".join(f"{o.name} {a.shape}" for o, a in zip(self.contract.outputs, outputs, strict=False))
-            raise ContractError(f"decoder {self._decoder.name!r} cannot read the outputs {shapes}: {error}") from error
+            problem = f"no output has the role {error}" if isinstance(error, KeyError) else error
+            raise ContractError(
+                f"decoder {self._decoder.name!r} cannot read the outputs {shapes}: {problem}"
+            ) from error
+        check_finite(found.boxes)  # of decoded anchors only: nobody reads the others
+        check_finite(found.scores)
         return found
 
     def suppressed(self, found: Candidates, *, iou: float | None = None, most: int | None = None) -> Candidates:

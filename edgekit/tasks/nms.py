@@ -31,7 +31,10 @@ def non_maximum_suppression(
         return np.empty(0, np.int64)
     order = np.argsort(-scores, kind="stable")[:_MOST]  # OpenCV's own sort leaves ties in any order
     corner_size = boxes[order].astype(np.float64)
-    corner_size[:, 2:] -= corner_size[:, :2]
+    # OpenCV keeps classes apart by moving each past the largest coordinate, so that negative ones would still meet; and
+    # it takes any two boxes for the same one when their areas, which can be negative, sum to nothing.
+    corner_size[:, 2:] = np.maximum(corner_size[:, 2:] - corner_size[:, :2], 0)
+    corner_size[:, :2] -= corner_size[:, :2].min()
     ranks = np.linspace(1.0, 0.5, len(order), dtype=np.float32) if _has_ties(scores[order]) else scores[order]
     groups = np.zeros(len(order), np.int32) if class_agnostic else class_ids[order].astype(np.int32)
     kept = cv2.dnn.NMSBoxesBatched(corner_size, ranks, groups, -1.0, iou)  # type: ignore[arg-type]

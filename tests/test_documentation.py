@@ -1,0 +1,97 @@
+"""What the documentation says, tried."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from real_conversions import Converted
+
+from edgekit.shapes import write_coco
+from edgekit.sources.contract_file import read_contract
+from edgekit.tasks import decoders
+from edgekit.tasks.decoding import DECODERS
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+def test_the_generated_tables_are_up_to_date() -> None:
+    done = subprocess.run([sys.executable, str(ROOT / "docs" / "tables.py"), "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.convert
+def test_the_quickstart_runs_as_it_stands(tmp_path: Path) -> None:
+    photos = write_coco(tmp_path / "scenes", range(330_000, 330_040)).parent
+    (tmp_path / "photos").mkdir()
+    for number, path in enumerate(sorted(photos.glob("*.png"))):
+        shutil.copy(path, tmp_path / "photos" / f"{number}.png")
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    shell = ["bash", "-euo", "pipefail", "-c", blocks(README, "bash")[0]]
+    done = subprocess.run(shell, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "drawn").iterdir())) == 40
+    assert "proven" in done.stdout
+    (code,) = blocks(README, "python")
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "detection" in done.stdout.splitlines()[0]
+
+
+def test_links_lead_somewhere() -> None:
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / link).exists(), f"{page.name} links to {link}"
+
+
+def test_the_contract_page_shows_a_valid_contract(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "CONTRACT.md").read_text(encoding="utf-8")
+    (example,) = blocks(page, "yaml")
+    (tmp_path / "contract.yaml").write_text(example)
+    assert len(read_contract(tmp_path / "contract.yaml").classes) == 80
+
+
+def test_the_contract_page_lists_every_decoder_and_option() -> None:
+    page = (ROOT / "docs" / "CONTRACT.md").read_text(encoding="utf-8")
+    assert decoders
+    for name in ("anchor_free", "grid", "fastestdet", "ssd", "decoded"):
+        (row,) = [line for line in page.splitlines() if line.startswith(f"| `{name}`")]
+        hidden = {"activated"}  # of the model before its cut; nobody writes it
+        for option in set(DECODERS[name].options.__struct_fields__) - hidden:
+            assert f"`{option}`" in row, f"{name}: {option} is not in {row}"
+
+
+def test_the_evidence_page_has_the_gates_that_are_used() -> None:
+    from edgekit.evaluation.agreement import GATES
+
+    page = (ROOT / "docs" / "EVIDENCE.md").read_text(encoding="utf-8")
+    for precision, gate in GATES.items():
+        cells = [f">= {gate.matched:.0%}", f"{gate.iou:g}", f"<= {gate.score_drift:g}", f"<= {gate.extra:.0%}"]
+        row = " | ".join(cells).replace("%", " %")
+        assert f"| {precision} | {row} |" in page
+
+
+def test_the_architecture_page_names_every_part() -> None:
+    page = (ROOT / "docs" / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    for path in sorted((ROOT / "edgekit").iterdir()):
+        if path.name.startswith(("_", ".")) or path.name in {"py.typed", "errors.py", "registry.py"}:
+            continue
+        assert f"`{path.name}/`" in page if path.is_dir() else f"`{path.name}`" in page, path.name
+
+
+def test_no_file_names_this_workplace(demo_bundles: Converted) -> None:
+    """Bundles travel: no path of the machine that made them may be inside."""
+    for entry in demo_bundles.report["bundles"]:
+        manifest = (Path(entry["path"]) / "manifest.json").read_text(encoding="utf-8")
+        assert str(ROOT) not in manifest
+        assert str(Path(entry["path"]).parent) not in manifest
