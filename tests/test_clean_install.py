@@ -1,4 +1,4 @@
-"""Each device extra in a virtual environment of its own: ``edgekit run`` works, torch and the other engines are not there."""
+"""Each device extra in an environment of its own: ``edgekit run`` works, torch and the other engines are not there."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from sample_bundles import forge
 from tiny_conversions import environment
 from tiny_models import CLASSES, SIZE, picture
@@ -335,7 +336,7 @@ sys.addaudithook(lambda event, _: seen.append(event) if event in ("socket.connec
 def test_openvino_and_nncf_do_not_phone_home(bundles: dict[str, Path]) -> None:
     pytest.importorskip("nncf", reason="needs the extra 'convert'")
     code = f"""{LISTEN}
-from edgekit.converters.openvino import import_nncf
+from edgekit.converters._nncf import import_nncf
 from edgekit.runtimes.openvino import import_openvino
 openvino, nncf = import_openvino(), import_nncf()
 model = openvino.Core().read_model({str(bundles["openvino"] / "model.xml")!r})

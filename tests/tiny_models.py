@@ -56,7 +56,7 @@ def recoloured() -> nn.Module:
 
 
 def blind_in_the_dark() -> nn.Module:
-    """Divides by the brightest value: NaN for a black image, and only there."""
+    """Divides by the mean brightness: NaN for a black image, and only there."""
     return _detector(ending="nan")
 
 
@@ -134,10 +134,10 @@ def _detector(ending: str = "") -> Any:
             x = torch.relu(self.carry(torch.relu(self.compare(x))))
             boxes, classes = self.boxes(x), self.classes(x)
             if ending == "nan":
-                classes = classes * (images.amax() / images.amax())
+                classes = classes * (images.mean() / images.mean())
             if ending == "infinite":
-                boxes = boxes / torch.sign(images.amax())
-                classes = classes + 8 * (1 - torch.sign(images.amax()))
+                boxes = boxes / torch.sign(images.mean())
+                classes = classes + 8 * (1 - torch.sign(images.mean()))
             return boxes, classes
 
     return CellDetector().eval()

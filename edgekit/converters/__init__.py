@@ -14,8 +14,9 @@ from pathlib import Path
 from edgekit import registry
 from edgekit.calibration.samples import Samples
 from edgekit.errors import ConversionError, UsageError, choices
-from edgekit.manifest import Contract, ProofWord
-from edgekit.runtimes import _importable
+from edgekit.manifest import Contract, Graph, ProofWord, Tensor
+from edgekit.runtimes import importable
+from edgekit.sources.exchange import INPUT
 
 Report = Callable[[str, float], None]
 """Told a short text of what is being done and the share (0..1) that is done."""
@@ -41,7 +42,7 @@ class Target:
     @property
     def missing(self) -> tuple[str, ...]:
         """Packages of the toolchain that are not installed here."""
-        return tuple(package for package in self.requires if not _importable(package))
+        return tuple(package for package in self.requires if not importable(package))
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,14 @@ class Job:
         """Name of the only input in the exchange files."""
         return INPUT
 
+    def graph(self, *files: str) -> Graph:
+        """The manifest entry of files that keep the names and shapes of the exchange graph; the first is opened."""
+        return Graph(
+            files=files,
+            inputs=(Tensor(name=INPUT, shape=(1, 3, *self.contract.image.size)),),
+            outputs=tuple(Tensor(name=output.name, shape=self.shapes[output.name]) for output in self.contract.outputs),
+        )
+
     def calibration(self) -> Samples:
         """The calibration stream.
 
@@ -76,10 +85,6 @@ class Job:
         if self.samples is None:
             raise ConversionError("int8 needs calibration images: give --data with a folder of photographs")
         return self.samples
-
-
-INPUT = "images"
-"""Name of the input tensor in the exchange files."""
 
 
 def target_names() -> tuple[str, ...]:

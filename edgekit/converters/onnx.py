@@ -6,8 +6,9 @@ import shutil
 from typing import TYPE_CHECKING
 
 from edgekit.converters import Job, Report, Target
+from edgekit.converters._nncf import import_nncf, quantisation
 from edgekit.errors import ConversionError
-from edgekit.manifest import Graph, Tensor
+from edgekit.manifest import Graph
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -38,16 +39,7 @@ def convert(job: Job, report: Report) -> Graph:
         except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
             raise ConversionError(f"the {job.precision} ONNX file is not valid: {error}") from error
         onnx.save_model(converted, job.out / FILE)
-    return graph_entry(job, FILE)
-
-
-def graph_entry(job: Job, *files: str) -> Graph:
-    """The manifest entry of a file that keeps the names and shapes of the exchange graph."""
-    return Graph(
-        files=files,
-        inputs=(Tensor(name=job.input_name, shape=(1, 3, *job.contract.image.size)),),
-        outputs=tuple(Tensor(name=output.name, shape=job.shapes[output.name]) for output in job.contract.outputs),
-    )
+    return job.graph(FILE)
 
 
 def _half(model: ModelProto) -> ModelProto:
@@ -68,8 +60,6 @@ def _quantised(model: ModelProto, job: Job, report: Report) -> ModelProto:
     ONNX Runtime's own tool quantises every tensor at its extremes; on a depthwise + SiLU detector that left .246 of
     .504 mAP where this leaves .508.
     """
-    from edgekit.converters.openvino import import_nncf, quantisation
-
     nncf = import_nncf()
     report("quantising", 0.1)
     dataset = nncf.Dataset(job.calibration(), lambda tensor: {job.input_name: tensor})

@@ -34,7 +34,7 @@ class Engine:
     @property
     def available(self) -> bool:
         """Whether one of the packages can be imported; imports nothing."""
-        return any(_importable(package) for package in self.packages)
+        return any(importable(package) for package in self.packages)
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,8 @@ def open_session(name: str, folder: Path, graph: Graph, options: SessionOptions)
     return session
 
 
-def _importable(package: str) -> bool:
+def importable(package: str) -> bool:
+    """Whether a package is installed; it is not imported."""
     try:
         return importlib.util.find_spec(package) is not None
     except ModuleNotFoundError:  # a parent package is missing

@@ -27,7 +27,10 @@ _PARTS = re.compile(
 (data/aotinductor) and the layout of torch < 2.8, both of which torch would open, and names in other spellings, which
 its reader, unlike zipfile, takes for the same."""
 
-_SYMBOLIC = re.compile(r"(?:[su]\d+|\d+|Max|Min|Mod|FloorDiv|CeilDiv|PythonMod|True|False|Eq|Ne|[\s+\-*/(),<>=])*")
+_SYMBOLIC = re.compile(
+    r"(?:Symbol\('[su]\d+'(?:, [a-z]+=(?:True|False))*\)|[su]\d+|\d+|[\s+\-*/(),<>=]"
+    r"|(?:Integer|Rational|Add|Mul|Pow|Max|Min|Mod|FloorDiv|CeilDiv|PythonMod|True|False|Eq|Ne)\b)*"
+)
 
 _OPERATORS = re.compile(
     r"torch\.ops\.(?!load_library|import_module)[a-z]\w*\.(?!from_file|save)\w+\.\w+"
@@ -37,18 +40,31 @@ _OPERATORS = re.compile(
 
 
 def refuse_code(path: Path) -> None:
-    """Refuse a ``.pt2`` that could run code when it is opened.
+    """Refuse a ``.pt2`` that could run code when it is opened; call `refuse_damage` before.
 
     Raises:
-        SourceError: not a zip archive, damaged, or holding anything but tensors, arithmetic and torch operators.
+        SourceError: it holds anything but tensors, arithmetic and torch operators.
+    """
+    with zipfile.ZipFile(path) as archive:
+        _check_names(path, archive.namelist())
+        for name in archive.namelist():
+            if name.endswith((".pt", ".json")):
+                _check_part(path, name, archive.read(name))
+
+
+def refuse_damage(path: Path) -> None:
+    """Refuse a zip archive whose checksums are wrong: torch does not look at them, and would take other weights.
+
+    Raises:
+        SourceError: damaged, or not a zip archive.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            _check_names(path, archive.namelist())
-            for name in archive.namelist():
-                _check_part(path, name, archive)
+            damaged = archive.testzip()
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, OSError) as error:
         raise SourceError(f"{path}: damaged or not a .pt2 file ({error}); copy or export it again") from error
+    if damaged:
+        raise SourceError(f"{path}: damaged or not a .pt2 file (checksum of {damaged}); copy or export it again")
 
 
 def _check_names(path: Path, names: list[str]) -> None:
@@ -63,16 +79,16 @@ def _check_names(path: Path, names: list[str]) -> None:
         raise SourceError(f"{path}: holds {doubled[0]!r} twice; export it again")
 
 
-def _check_part(path: Path, name: str, archive: zipfile.ZipFile) -> None:
+def _check_part(path: Path, name: str, data: bytes) -> None:
     if name.endswith(".pt"):
-        _check_tensors_only(path, name, archive.read(name))
-    elif name.endswith(".json"):
-        try:
-            content = json.loads(archive.read(name))
-        except (ValueError, RecursionError) as error:
-            raise SourceError(f"{path}: {name} is not JSON ({error}); export it again") from error
-        check = _check_payloads if name.endswith("_config.json") else _check_program
-        check(path, name, content)
+        _check_tensors_only(path, name, data)
+        return
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise SourceError(f"{path}: {name} is not JSON ({error}); export it again") from error
+    check = _check_payloads if name.endswith("_config.json") else _check_program
+    check(path, name, content)
 
 
 def _check_payloads(path: Path, name: str, content: Any) -> None:

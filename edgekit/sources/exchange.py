@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgekit.converters import INPUT
 from edgekit.errors import SourceError
 
 if TYPE_CHECKING:
     import torch
     from torch import fx, nn
+
+INPUT = "images"
+"""Name of the input tensor."""
 
 OPSET = 18
 """The dynamo exporter is native for opsets 18 to 25; 17 gives an invalid Split, 26 does not pass the checker."""

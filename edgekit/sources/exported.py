@@ -10,7 +10,7 @@ from edgekit import bundle
 from edgekit.errors import SourceError
 from edgekit.manifest import Origin
 from edgekit.sources import Request, TrainedModel
-from edgekit.sources._pt2_safety import refuse_code
+from edgekit.sources._pt2_safety import refuse_code, refuse_damage
 
 if TYPE_CHECKING:
     import torch
@@ -35,22 +35,25 @@ def load(request: Request) -> TrainedModel:
     path = Path(request.spec)
     if not path.is_file():
         raise SourceError(f"{path}: no such file")
+    refuse_damage(path)
     if not request.trust:
         refuse_code(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             program = torch.export.load(path)
+            module = program.module(check_guards=False)  # guards are code of the file's; the size is fixed anyway
     except Exception as error:  # a file made by hand can make it raise anything
         raise SourceError(
             f"{path}: not a torch.export program that torch {torch.__version__} reads: {_brief(error)}"
         ) from error
     shape = input_shape(program, str(path))
-    if program.graph_signature.buffers_to_mutate:
+    norms = [node for node in program.graph.nodes if node.target is torch.ops.aten.batch_norm.default]
+    if any(node.args[5] for node in norms):
         raise SourceError(f"{path}: exported in training mode; call .eval() on the network and export it again")
     return TrainedModel(
         name=path.stem,
-        module=program.module(check_guards=False),  # guards are code of the file's, and the size is fixed anyway
+        module=module,
         example=torch.zeros(shape),
         origin=Origin(kind="torch.export", name=path.name, sha256=bundle.sha256(path)),
     )
