@@ -31,6 +31,7 @@ tables: $(VENV)/.installed          ## write the generated tables into README.md
 
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/startup.py
 
 # torch first and alone: it decides which build (CPU or CUDA) everything else finds installed.
 $(VENV)/.installed: pyproject.toml constraints.txt tests/requirements-ultralytics.txt

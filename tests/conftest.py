@@ -25,13 +25,13 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def converted(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def converted(shared_folder: Path) -> Any:
     """A small detector converted by the command line to onnx and openvino in every precision (`tiny_conversions`)."""
     for package in ("torch", "onnx", "nncf", "openvino", "onnxruntime"):
         pytest.importorskip(package, reason="needs the extra 'convert'")
-    from tiny_conversions import convert_all
+    from tiny_conversions import convert_all_once
 
-    return convert_all(tmp_path_factory.mktemp("converted"))
+    return convert_all_once(shared_folder)
 
 
 @pytest.fixture(scope="session")

@@ -310,6 +310,15 @@ def test_a_source_that_gives_nan_itself_is_refused(tmp_path: Path) -> None:
             prepare.work(job, lambda text, share: None)
 
 
+def test_an_operator_that_cannot_be_exported_is_named_in_one_line(tmp_path: Path) -> None:
+    job = jobs.PrepareJob(folder=str(tmp_path), source="tiny_models:untranslatable")
+    with pytest.raises(
+        SourceError, match=r"the ONNX exporter cannot write this network \(.*aten\.amax.*\); write"
+    ) as said:
+        prepare.work(job, lambda text, share: None)
+    assert "\n" not in str(said.value)
+
+
 def test_the_names_of_the_tiny_detector_are_in_every_result(converted: Converted) -> None:
     result = load(converted.path("onnx", "fp32"))(picture(3))
     assert set(result.names) == set(CLASSES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+from filelock import FileLock
 from tiny_models import picture
 
 HERE = Path(__file__).parent
@@ -102,3 +104,13 @@ def convert_all(folder: Path) -> Converted:
         raise RuntimeError(f"the conversion that other tests look at failed:\n{done.stdout}\n{done.stderr}")
     document = json.loads(done.stdout)
     return Converted(photos, folder / "out", document, done.stderr, bool(without_network()), before, packages())
+
+
+def convert_all_once(shared: Path) -> Converted:
+    """`convert_all` into a folder that all workers of a test run share, unless another worker has."""
+    record = shared / "tiny.pickle"
+    with FileLock(shared / "tiny.lock"):
+        if not record.exists():
+            record.write_bytes(pickle.dumps(convert_all(shared / "tiny")))
+    found: Converted = pickle.loads(record.read_bytes())
+    return found

@@ -65,6 +65,11 @@ def endless_boxes_in_the_dark() -> nn.Module:
     return _detector(ending="infinite")
 
 
+def untranslatable() -> nn.Module:
+    """Has an operator that the ONNX exporter cannot write: ``amax`` over everything."""
+    return _detector(ending="amax")
+
+
 def aborting() -> nn.Module:
     """What a failing check in C++ does to a process."""
     os.abort()
@@ -135,6 +140,8 @@ def _detector(ending: str = "") -> Any:
             boxes, classes = self.boxes(x), self.classes(x)
             if ending == "nan":
                 classes = classes * (images.mean() / images.mean())
+            if ending == "amax":
+                classes = classes * images.amax()
             if ending == "infinite":
                 boxes = boxes / torch.sign(images.mean())
                 classes = classes + 8 * (1 - torch.sign(images.mean()))

@@ -98,7 +98,8 @@ def progress_bars() -> Iterator[Callable[[str, str, float], None]]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     look = (TextColumn("{task.fields[what]:<16}"), BarColumn(24), TimeElapsedColumn(), TextColumn("{task.description}"))
-    with Progress(*look, console=console(stderr=True), transient=True) as bars:
+    drawn = console(stderr=True)
+    with Progress(*look, console=drawn, transient=True, disable=not drawn.is_terminal) as bars:
         known: dict[str, Any] = {}
 
         def watch(what: str, text: str, share: float) -> None:

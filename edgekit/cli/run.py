@@ -47,7 +47,7 @@ def _show(result: Detections, as_json: bool) -> None:
         return
     timings = result.timings
     spent = f"  {timings.pre:.1f} + {timings.inference:.1f} + {timings.post:.1f} ms" if timings else ""
-    click.echo(f"{result.source}: {result!r}{spent}")
+    click.echo(f"{result!r}{spent}")
 
 
 def _save(image: Image, result: Detections, folder: Path) -> None:

@@ -98,7 +98,7 @@ class Tally:
 
     def agreement(self) -> Agreement:
         """The shares and means over everything added."""
-        values = np.array(self.ious)
+        values = np.array(self.ious, np.float32)
         return Agreement(
             score_floor=SCORE_FLOOR,
             iou=self.gate_iou,

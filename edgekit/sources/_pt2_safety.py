@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import struct
 import zipfile
 import zlib
 from collections import Counter
@@ -61,7 +62,7 @@ def refuse_damage(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, struct.error, RuntimeError, ValueError, EOFError, OSError) as error:
         raise SourceError(f"{path}: damaged or not a .pt2 file ({error}); copy or export it again") from error
     if damaged:
         raise SourceError(f"{path}: damaged or not a .pt2 file (checksum of {damaged}); copy or export it again")

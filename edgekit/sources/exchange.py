@@ -95,9 +95,20 @@ def _write_onnx(program: torch.export.ExportedProgram, outputs: tuple[str, ...],
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        exported = torch.onnx.export(
-            program, dynamo=True, opset_version=OPSET, input_names=[INPUT], output_names=list(outputs), verbose=False
-        )
+        try:
+            exported = torch.onnx.export(
+                program,
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=[INPUT],
+                output_names=list(outputs),
+                verbose=False,
+            )
+        except torch.onnx.OnnxExporterError as error:
+            reason = str(error.__cause__ or error).partition("\n")[0]  # the rest is advice to PyTorch's developers
+            raise SourceError(
+                f"the ONNX exporter cannot write this network ({reason}); write that operator in another way"
+            ) from error
     if exported is None:
         raise SourceError("the ONNX exporter gave no model; try the source as an .onnx file")
     model = onnxslim.slim(exported.model_proto)

@@ -1,0 +1,543 @@
+"""The command line: names, options, exit codes, output for machines, and errors that a person can act on."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from sample_bundles import contents
+from tiny_conversions import PRECISIONS, SOURCE, TARGETS, Converted, write_pictures
+from tiny_conversions import edgekit as child
+from tiny_models import CLASSES, SIZE, picture
+from tiny_onnx import write_tiny_bundle
+
+from edgekit import __version__, registry
+from edgekit.cli import edgekit as group
+from edgekit.cli import main
+from edgekit.manifest import MANIFEST
+from edgekit.model import load
+
+COMMANDS = ("convert", "demo", "evaluate", "info", "run", "targets", "verify")
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command line gave."""
+
+    code: int
+    out: str
+    err: str
+
+
+Cli = Callable[..., Said]
+
+
+@pytest.fixture
+def cli(capfd: pytest.CaptureFixture[str]) -> Cli:
+    """Runs the command line in this process."""
+
+    def cli(*arguments: object) -> Said:
+        with pytest.raises(SystemExit) as ended:
+            main([str(argument) for argument in arguments])
+        out, err = capfd.readouterr()
+        return Said(int(ended.value.code or 0), out, err)
+
+    return cli
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle that finds coloured cells."""
+    for package in ("onnx", "onnxruntime"):
+        pytest.importorskip(package, reason="needs the extra 'convert'")
+    return write_tiny_bundle(tmp_path_factory.mktemp("cli") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four pictures of 64x64."""
+    return write_pictures(tmp_path_factory.mktemp("photos"), 4)
+
+
+# ---- names ----
+
+
+def test_the_commands_are_those_that_were_agreed_on(cli: Cli) -> None:
+    assert registry.names("edgekit.cli") == COMMANDS
+    shown = cli("--help")
+    assert shown.code == 0
+    for name in COMMANDS:
+        assert re.search(rf"^  {name} +\w", shown.out, re.MULTILINE)
+
+
+OPTIONS = {
+    "convert": "--target --precision --data --contract --weights -o --out -j --jobs --json --gate --no-gate --trust",
+    "run": "--conf --iou --save --json --threads --device --strict",
+    "verify": "--against --data --json",
+    "evaluate": "--data --images --json",
+    "info": "--json",
+    "targets": "--json",
+    "demo": "--target --precision --scenes -o --json",
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself_and_its_options(cli: Cli, name: str) -> None:
+    shown = cli(name, "--help")
+    assert shown.code == 0
+    assert shown.out.startswith(f"Usage: edgekit {name} [OPTIONS]")
+    assert cli(name, "-h") == shown
+    given = {option for parameter in group.get_command(None, name).params for option in parameter.opts}  # type: ignore[arg-type,union-attr]
+    for option in OPTIONS[name].split():
+        assert option in given
+        assert option in shown.out
+
+
+def test_arguments_stand_where_they_were_agreed_to(cli: Cli) -> None:
+    usage = {name: cli(name, "--help").out.splitlines()[0] for name in COMMANDS}
+    assert usage["convert"].endswith("SOURCE")
+    assert usage["run"].endswith("BUNDLE INPUTS...")
+    for name in ("verify", "evaluate", "info"):
+        assert usage[name].endswith("BUNDLE")
+
+
+def test_the_version_is_the_packages(cli: Cli) -> None:
+    assert cli("--version").out.strip() == f"edgekit, version {__version__}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["fly"], "No such command 'fly'"),
+        (["convert"], "Missing argument 'SOURCE'"),
+        (["convert", "x"], "Missing option '--target'"),
+        (["run", "x"], "Missing argument 'INPUTS...'"),
+        (["verify", "x"], "Missing option '--against'"),
+        (["evaluate", "x"], "Missing option '--data'"),
+        (["run", "x", "y", "--conf", "2"], "2.0 is not in the range 0<=x<=1"),
+        (["run", "x", "y", "--threads", "-1"], "-1 is not in the range x>=0"),
+        (["convert", "x", "--target", "onnx", "-j", "0"], "0 is not in the range x>=1"),
+        (["info", "x", "--wings"], "No such option '--wings'"),
+    ],
+)
+def test_wrong_use_exits_with_2(cli: Cli, arguments: list[str], message: str) -> None:
+    said = cli(*arguments)
+    assert said.code == 2
+    assert said.out == ""
+    assert message.replace("'", "") in said.err.replace("'", "").replace(": --", " --")
+    assert "Traceback" not in said.err
+
+
+# ---- targets, info ----
+
+
+def test_targets_for_machines_and_people(cli: Cli) -> None:
+    data = json.loads(cli("targets", "--json").out)
+    assert [entry["target"] for entry in data] == ["litert", "ncnn", "onnx", "openvino"]
+    for entry in data:
+        assert entry["precisions"] == ["fp32", "fp16", "int8"]
+        assert isinstance(entry["available"], bool)
+        assert entry["install"] == (None if entry["available"] else "pip install edgekit[convert]")
+    shown = cli("targets")
+    assert shown.code == 0
+    for entry in data:
+        assert entry["engine"] in shown.out
+        assert entry["summary"] in shown.out
+
+
+@pytest.mark.convert
+def test_info_for_machines_is_the_manifest(cli: Cli, converted: Converted) -> None:
+    path = converted.path("openvino", "int8")
+    data = json.loads(cli("info", path, "--json").out)
+    assert data.pop("path") == str(path)
+    assert data == json.loads((path / MANIFEST).read_bytes())
+
+
+@pytest.mark.convert
+def test_info_for_people_names_what_matters(cli: Cli, converted: Converted) -> None:
+    said = cli("info", converted.path("openvino", "int8"))
+    assert said.code == 0
+    for part in (
+        "detector: openvino int8, 0.0",
+        "task detect, 2 classes: red, green",
+        "input 64x64 rgb, stretch; decoder anchor_free",
+        "outputs: boxes (1, 4, 4, 4), classes (1, 2, 4, 4)",
+        f"made from factory {SOURCE} (sha256 ",
+        "calibrated on 3",
+        "executed by openvino on ",
+        "output boxes: cosine ",
+        "gate (matched >= 0.9 at IoU 0.5, drift <= 0.06, extra <= 0.12): passed",
+        "\nproven\n",
+    ):
+        assert part in said.out
+
+
+# ---- convert ----
+
+
+@pytest.mark.convert
+def test_convert_for_machines(converted: Converted) -> None:
+    document = converted.document
+    assert list(document) == ["bundles", "failed"]
+    assert document["failed"] == []
+    wanted = [(target, precision) for target in TARGETS for precision in PRECISIONS]
+    assert [(entry["target"], entry["precision"]) for entry in document["bundles"]] == wanted
+    for entry in document["bundles"]:
+        assert entry["ok"] is True
+        assert Path(entry["path"]) == converted.path(entry["target"], entry["precision"])
+        manifest = json.loads((Path(entry["path"]) / MANIFEST).read_bytes())
+        assert entry["evidence"] == manifest["evidence"]
+        assert entry["bytes"] == sum(file["bytes"] for file in manifest["files"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--target", "tpu"], "target 'tpu' is not one of: litert, ncnn, onnx, openvino"),
+        (["--target", "onnx", "--precision", "fp8"], "--precision 'fp8' is not one of: fp16, fp32, int8"),
+        (["--target", "onnx", "--precision", "int8"], "int8 needs calibration images like those the device will see"),
+        (["--target", "onnx", "--gate", "speed=1"], "--gate 'speed' is not one of: iou, matched, score_drift, extra"),
+        (["--target", "onnx", "--gate", "matched"], "--gate matched: '' is not a number"),
+        (["--target", "onnx", "--gate", "matched=all"], "--gate matched=all: 'all' is not a number"),
+        (["--target", "onnx", "--gate", "matched=nan"], "--gate matched=nan: must be 0..1"),
+        (["--target", "onnx", "--gate", "matched=95"], "--gate matched=95: must be 0..1"),
+        (["--target", "onnx", "--gate", "iou=-1"], "--gate iou=-1: must be 0..1"),
+    ],
+)
+def test_convert_refuses_before_it_starts(cli: Cli, tmp_path: Path, arguments: list[str], message: str) -> None:
+    said = cli("convert", SOURCE, *arguments, "-o", tmp_path / "out")
+    assert said.code == 2
+    assert said.err.startswith(f"edgekit: error: {message}")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.convert
+@pytest.mark.parametrize(
+    ("source", "arguments", "message"),
+    [
+        ("nothing_here:model", [], "nothing_here:model: cannot import 'nothing_here'"),
+        ("what is this", [], "'what is this' is no source that edgekit knows; give one of: "),
+        (SOURCE, ["--contract", "nowhere.yaml"], "--contract nowhere.yaml: No such file or directory"),
+        (SOURCE, ["--weights", "nowhere.pt"], "--weights nowhere.pt: no such file"),
+    ],
+)
+def test_convert_names_what_it_cannot_read(tmp_path: Path, source: str, arguments: list[str], message: str) -> None:
+    said = child("convert", source, "--target", "onnx", *arguments, "-o", tmp_path / "out")
+    assert said.returncode == 2
+    assert said.stderr.strip().startswith(f"edgekit: error: {message}")
+    assert not list((tmp_path / "out").iterdir())
+
+
+# ---- run ----
+
+
+def lines(said: Said) -> list[dict[str, Any]]:
+    assert said.code == 0, said.err
+    return [json.loads(line) for line in said.out.splitlines()]
+
+
+def test_run_gives_one_line_for_each_image(cli: Cli, tiny: Path, photos: Path) -> None:
+    rows = lines(cli("run", tiny, photos, "--json"))
+    assert [Path(row["image"]).name for row in rows] == [f"{seed:03}.png" for seed in range(4)]
+    model = load(tiny)
+    for seed, row in enumerate(rows):
+        result = model(picture(seed))
+        assert len(row["detections"]) == len(result) > 0
+        for found, box, score, kind in zip(
+            row["detections"], result.boxes, result.scores, result.class_ids, strict=True
+        ):
+            assert list(found) == ["box", "score", "class_id", "name"]
+            np.testing.assert_allclose(found["box"], box, atol=1e-3)
+            assert found["score"] == pytest.approx(float(score), abs=1e-5)
+            assert found["class_id"] == kind
+            assert found["name"] == CLASSES[kind]
+
+
+def test_run_takes_images_globs_and_lists_one_after_another(cli: Cli, tiny: Path, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text(f"{photos / '002.png'}\n")
+    rows = lines(cli("run", tiny, photos / "003.png", photos / "00[01].png", tmp_path / "list.txt", "--json"))
+    assert [Path(row["image"]).name for row in rows] == ["003.png", "000.png", "001.png", "002.png"]
+
+
+def test_run_takes_a_video(cli: Cli, tiny: Path, shared_data: Path, tmp_path: Path) -> None:
+    video = shared_data / "video" / "bikes.mp4"
+    capture, short = cv2.VideoCapture(str(video)), tmp_path / "short.avi"
+    frames = [capture.read()[1] for _ in range(3)]
+    height, width = frames[0].shape[:2]
+    writer = cv2.VideoWriter(str(short), cv2.VideoWriter.fourcc(*"MJPG"), 10, (width, height))
+    for frame in frames:
+        writer.write(frame)
+    writer.release()
+    rows = lines(cli("run", tiny, short, "--json", "--save", tmp_path / "drawn"))
+    assert [row["image"] for row in rows] == [f"{short}#{number}" for number in range(3)]
+    assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == [
+        f"short.avi-{number}.jpg" for number in range(3)
+    ]
+    assert cv2.imread(str(tmp_path / "drawn" / "short.avi-0.jpg")).shape == frames[0].shape
+
+
+def test_thresholds_do_what_they_say(cli: Cli, tiny: Path, photos: Path) -> None:
+    def scores(*arguments: object) -> list[float]:
+        rows = lines(cli("run", tiny, photos, "--json", *arguments))
+        return [found["score"] for row in rows for found in row["detections"]]
+
+    assert len(scores("--conf", "0.001")) > len(scores()) > len(scores("--conf", "0.97")) > 0
+    assert min(scores("--conf", "0.97")) > 0.97
+    assert scores("--conf", "1") == []
+
+
+def test_save_draws_and_leaves_the_photographs(cli: Cli, tiny: Path, photos: Path, tmp_path: Path) -> None:
+    before = contents(photos)
+    said = cli("run", tiny, photos, "--save", tmp_path / "new" / "drawn")
+    assert said.code == 0
+    assert len(said.out.splitlines()) == 4
+    assert all(re.search(r"\d+\.png: .+ \d+\.\d \+ \d+\.\d \+ \d+\.\d ms$", line) for line in said.out.splitlines())
+    drawn = cv2.imread(str(tmp_path / "new" / "drawn" / "001.png"))
+    assert drawn.shape == (SIZE, SIZE, 3)
+    assert (drawn != picture(1)).any()
+    np.testing.assert_array_equal(drawn, load(tiny)(picture(1)).draw(picture(1)))
+    assert contents(photos) == before
+
+
+def test_save_never_overwrites_the_photographs(cli: Cli, tiny: Path, photos: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    shutil.copytree(photos, mine)
+    said = cli("run", tiny, mine, "--save", mine)
+    assert said.code == 2
+    assert said.err.strip() == (
+        f"edgekit: error: --save {mine}: would overwrite the image {mine / '000.png'}; choose another folder"
+    )
+    assert contents(mine) == contents(photos)
+
+
+def test_save_says_where_it_cannot_write(cli: Cli, tiny: Path, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    said = cli("run", tiny, photos / "000.png", "--save", tmp_path / "file")
+    assert said.code == 2
+    assert re.search(r"error: --save .+file/000\.png: cannot be written: (File exists|Not a directory)", said.err)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("empty.png", b"", "is empty (0 bytes), not an image"),
+        ("text.jpg", b"this is no image", "damaged, or not an image that OpenCV can decode"),
+        ("missing.png", None, "missing.png"),
+        ("cut.png", cv2.imencode(".png", picture(0))[1].tobytes()[:40], "cut.png: "),
+    ],
+)
+def test_a_bad_image_is_named(
+    cli: Cli, tiny: Path, tmp_path: Path, name: str, content: bytes | None, message: str
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    said = cli("run", tiny, tmp_path / name, "--json")
+    assert said.code == 2
+    assert said.out == ""
+    assert said.err.startswith("edgekit: error: ")
+    assert name in said.err
+    assert message in said.err
+    assert "Traceback" not in said.err
+
+
+def test_what_came_before_a_bad_image_is_not_lost(cli: Cli, tiny: Path, photos: Path, tmp_path: Path) -> None:
+    shutil.copyfile(photos / "000.png", tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"")
+    said = cli("run", tiny, tmp_path, "--json")
+    assert said.code == 2
+    assert [Path(json.loads(line)["image"]).name for line in said.out.splitlines()] == ["a.png"]
+    assert "b.png: is empty (0 bytes)" in said.err
+
+
+@pytest.mark.parametrize("dark", ["nan", "inf"])
+def test_nan_and_infinite_outputs_exit_with_1(cli: Cli, tmp_path: Path, photos: Path, dark: str) -> None:
+    pytest.importorskip("onnxruntime", reason="needs the extra 'onnx'")
+    bundle = write_tiny_bundle(tmp_path / "tiny", dark)
+    cv2.imwrite(str(tmp_path / "black.png"), np.zeros((SIZE, SIZE, 3), np.uint8))
+    said = cli("run", bundle, tmp_path / "black.png", "--json")
+    assert said.code == 1
+    assert said.out == ""
+    assert said.err.strip() == (
+        "edgekit: error: the graph gave NaN or infinite outputs; convert in another precision, or verify the bundle"
+    )
+
+
+@pytest.mark.parametrize("command", [["run", "{}", "x.png"], ["info", "{}"], ["evaluate", "{}", "--data", "x.json"]])
+@pytest.mark.parametrize("damage", ["nothing there", "bit", "edited", "empty manifest"])
+def test_a_damaged_bundle_is_refused_by_every_command(
+    cli: Cli, tiny: Path, tmp_path: Path, command: list[str], damage: str
+) -> None:
+    path = tmp_path / "bundle"
+    shutil.copytree(tiny, path)
+    manifest, model = path / MANIFEST, path / "model.onnx"
+    if damage == "nothing there":
+        shutil.rmtree(path)
+        path.mkdir()
+    elif damage == "bit":
+        data = model.read_bytes()
+        model.write_bytes(data[:-9] + bytes([data[-9] ^ 4]) + data[-8:])
+    elif damage == "edited":
+        manifest.write_text(manifest.read_text().replace('"green"', '"blue"'))
+    else:
+        manifest.write_bytes(b"")
+    said = cli(*(part.format(path) for part in command))
+    assert (said.code, said.out) == (2, "")
+    assert said.err.startswith(f"edgekit: error: {path}")
+    assert len(said.err.splitlines()) == 1
+
+
+def test_unknown_and_missing_devices_are_told_apart(cli: Cli, tiny: Path, photos: Path) -> None:
+    said = cli("run", tiny, photos, "--device", "tpu")
+    assert (said.code, said.err) == (
+        2,
+        "edgekit: error: device 'tpu' is not one of: cpu, cuda (engine onnxruntime)\n",
+    )
+    import onnxruntime
+
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        assert cli("run", tiny, photos, "--device", "cuda").code == 1
+    assert cli("run", tiny, photos, "--device", "cpu", "--threads", "1", "--strict").code == 0
+
+
+def test_a_missing_engine_is_said_with_what_to_install(tiny: Path, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "class Block:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.partition('.')[0] == 'onnxruntime':\n"
+        "            raise ModuleNotFoundError(name)\n"
+        "sys.meta_path.insert(0, Block())\n"
+    )
+    said = child("run", tiny, photos, PYTHONPATH=str(tmp_path))
+    assert said.returncode == 1
+    assert said.stderr == "edgekit: error: needs onnxruntime: pip install edgekit[onnx]\n"
+    targets = json.loads(child("targets", "--json", PYTHONPATH=str(tmp_path)).stdout)
+    assert {entry["engine"]: entry["engine_available"] for entry in targets}["onnxruntime"] is False
+    assert next(entry for entry in targets if entry["target"] == "onnx")["missing"] == ["onnxruntime"]
+    converted = child("convert", SOURCE, "--target", "onnx", "-o", tmp_path / "out", PYTHONPATH=str(tmp_path))
+    assert converted.returncode == 2
+    assert converted.stderr.strip() == "edgekit: error: target onnx needs onnxruntime: pip install edgekit[convert]"
+
+
+def test_a_module_that_cannot_be_imported_is_named(cli: Cli, tiny: Path, photos: Path) -> None:
+    said = cli("run", tiny, photos, "--import", "no_such_module")
+    assert (said.code, said.err) == (
+        2,
+        "edgekit: error: --import no_such_module: No module named 'no_such_module'\n",
+    )
+
+
+# ---- evaluate ----
+
+
+def annotate(photos: Path, path: Path) -> Path:
+    """Truth for the pictures: every coloured cell, in the size that the detector gives it."""
+    boxes = []
+    for seed in range(4):
+        image = picture(seed)
+        for row, column in np.ndindex(4, 4):
+            blue, green, red = (int(value) for value in image[16 * row + 8, 16 * column + 8])
+            if max(red, green) < 150:
+                continue
+            reach = 16 * (0.35 + 0.1 * (red + green + blue) / 255)
+            centre = np.array([column, row]) * 16 + 8
+            low, high = np.clip([centre - reach, centre + reach], 0, SIZE)
+            box = [*low.tolist(), *(high - low).tolist()]
+            boxes.append({"image_id": seed, "category_id": 7 if red > green else 3, "bbox": box})
+    for number, one in enumerate(boxes, 1):
+        one |= {"id": number, "iscrowd": 0, "area": one["bbox"][2] * one["bbox"][3]}  # type: ignore[index]
+    names = [{"id": 7, "name": "red"}, {"id": 3, "name": "green"}]
+    images = [{"id": seed, "file_name": f"{seed:03}.png", "width": SIZE, "height": SIZE} for seed in range(4)]
+    path.write_text(json.dumps({"images": images, "annotations": boxes, "categories": names}))
+    return path
+
+
+def test_evaluate_measures_what_is_known(cli: Cli, tiny: Path, photos: Path, tmp_path: Path) -> None:
+    pytest.importorskip("pycocotools", reason="needs the extra 'convert'")
+    truth = annotate(photos, tmp_path / "truth.json")
+    said = cli("evaluate", tiny, "--data", truth, "--images", photos, "--json")
+    assert said.code == 0
+    data = json.loads(said.out)
+    assert data["bundle"] == str(tiny)
+    assert data["mAP"] == data["mAP50"] == pytest.approx(1.0, abs=1e-6)
+    assert data["per_class"] == pytest.approx({"red": 1.0, "green": 1.0}, abs=1e-6)
+    assert data["images"] == 4
+    shown = cli("evaluate", tiny, "--data", truth, "--images", photos)
+    assert shown.out.startswith("mAP 1.0000  mAP50 1.0000")
+
+
+@pytest.mark.convert
+def test_evaluate_measures_a_source_too(photos: Path, tmp_path: Path) -> None:
+    pytest.importorskip("pycocotools", reason="needs the extra 'convert'")
+    truth = annotate(photos, tmp_path / "truth.json")
+    done = child("evaluate", "tiny_models:recoloured", "--data", truth, "--images", photos, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["mAP"] < 0.1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "truth.json: no such file"), (b"", "truth.json: not a COCO"), (b"[]", "truth.json: not a COCO")],
+)
+def test_evaluate_names_bad_annotations(
+    cli: Cli, tiny: Path, tmp_path: Path, content: bytes | None, message: str
+) -> None:
+    if content is not None:
+        (tmp_path / "truth.json").write_bytes(content)
+    said = cli("evaluate", tiny, "--data", tmp_path / "truth.json")
+    assert said.code == 2
+    assert message in said.err
+
+
+# ---- debug ----
+
+
+def test_no_traceback_without_debug_and_one_with_it(tmp_path: Path) -> None:
+    plain = child("info", tmp_path)
+    assert plain.returncode == 2
+    assert plain.stderr.count("\n") == 1
+    for arguments in (["--debug", "info", tmp_path], ["info", tmp_path, "--debug"]):
+        shown = child(*arguments)
+        assert shown.returncode == 1
+        assert shown.stderr.startswith("Traceback")
+        assert "BundleError" in shown.stderr.splitlines()[-1]
+
+
+def test_a_mistake_of_ours_is_one_line_too(tmp_path: Path) -> None:
+    program = (
+        "import edgekit.bundle\n"
+        "def broken(path): raise KeyError('surprise')\n"
+        "edgekit.bundle.open_bundle = broken\n"
+        "from edgekit.cli import main; main()"
+    )
+    said = child("info", tmp_path, program=program)
+    assert said.returncode == 1
+    assert said.stderr == (
+        "edgekit: internal error: KeyError: 'surprise' (please report it; --debug shows the traceback)\n"
+    )
+
+
+def test_a_reader_that_leaves_early_is_no_error(tiny: Path, photos: Path) -> None:
+    import subprocess
+    import sys
+
+    from tiny_conversions import environment
+
+    program = "from edgekit.cli import main; main()"
+    command = [sys.executable, "-c", program, "run", str(tiny), *[str(photos)] * 300, "--json"]
+    process = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert json.loads(process.stdout.readline())
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    process.stderr.close()
+    assert process.wait(60) == 1
