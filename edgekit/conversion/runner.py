@@ -124,7 +124,8 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is not None:
         return
     if hasattr(os, "killpg"):
-        os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # another thread saw its end in between
+            os.killpg(process.pid, signal.SIGKILL)
     else:  # pragma: no cover - no Windows in the tests
         process.kill()
 
