@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from edgekit.conversion.plan import Conversion as Conversion
     from edgekit.conversion.plan import convert as convert
     from edgekit.errors import EdgekitError as EdgekitError
     from edgekit.manifest import Contract as Contract
@@ -23,13 +24,24 @@ _WHERE = {
     "load": "edgekit.model",
     "Model": "edgekit.model",
     "convert": "edgekit.conversion.plan",
+    "Conversion": "edgekit.conversion.plan",
     "Contract": "edgekit.manifest",
     "Manifest": "edgekit.manifest",
     "Detections": "edgekit.results",
     "EdgekitError": "edgekit.errors",
 }
 
-__all__ = ["Contract", "Detections", "EdgekitError", "Manifest", "Model", "__version__", "convert", "load"]
+__all__ = [
+    "Contract",
+    "Conversion",
+    "Detections",
+    "EdgekitError",
+    "Manifest",
+    "Model",
+    "__version__",
+    "convert",
+    "load",
+]
 
 
 def __getattr__(name: str) -> Any:

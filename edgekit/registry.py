@@ -6,6 +6,9 @@ import functools
 import importlib
 import pkgutil
 from types import ModuleType
+from typing import Any
+
+from edgekit.errors import UsageError, choices
 
 
 @functools.cache
@@ -18,6 +21,17 @@ def names(package: str) -> tuple[str, ...]:
 def module(package: str, name: str) -> ModuleType:
     """Import one registered module."""
     return importlib.import_module(f"{package}.{name}")
+
+
+def lookup(package: str, name: str, attribute: str, kind: str) -> Any:
+    """What one registered module declares as ``attribute``; ``kind`` is the word for it in the refusal.
+
+    Raises:
+        UsageError: no module of that name; the valid ones are listed.
+    """
+    if name not in names(package):
+        raise UsageError(f"{kind} {choices(name, names(package))}")
+    return getattr(module(package, name), attribute)
 
 
 def declared(package: str, attribute: str) -> dict[str, ModuleType]:

@@ -257,14 +257,14 @@ def test_a_damaged_bundle_may_be_replaced(bundle: Path) -> None:
     (bundle / "model.bin").write_bytes(b"damaged")
     text = (bundle / MANIFEST).read_bytes()
     (bundle / MANIFEST).write_bytes(text[: len(text) // 2])
-    write_bundle(bundle)
-    open_bundle(bundle)
+    write_bundle(bundle, name="new")
+    assert open_bundle(bundle).manifest.name == "new"
 
 
 def test_an_empty_folder_takes_a_bundle(tmp_path: Path) -> None:
     (tmp_path / "cells").mkdir()
     write_bundle(tmp_path / "cells")
-    open_bundle(tmp_path / "cells")
+    assert open_bundle(tmp_path / "cells").path == tmp_path / "cells"
 
 
 @pytest.mark.parametrize("kind", ["file", "folder", "web page", "no json"])

@@ -92,7 +92,7 @@ def test_the_example_is_valid() -> None:
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.name)
 def test_every_example_is_valid(path: Path) -> None:
-    read_contract(path)
+    assert read_contract(path).classes
 
 
 IMAGE_KEYS = "size, resize, color, scale, mean, std, pad"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from edgekit import registry
 from edgekit.calibration.samples import Samples
-from edgekit.errors import ConversionError, UsageError, choices
+from edgekit.errors import ConversionError
 from edgekit.manifest import Contract, Graph, ProofWord, Tensor
 from edgekit.runtimes import importable
 from edgekit.sources.exchange import INPUT
@@ -98,9 +98,7 @@ def target(name: str) -> Target:
     Raises:
         UsageError: no such target.
     """
-    if name not in target_names():
-        raise UsageError(f"target {choices(name, target_names())}")
-    declared: Target = registry.module(__name__, name).TARGET
+    declared: Target = registry.lookup(__name__, name, "TARGET", "target")
     return declared
 
 

@@ -98,9 +98,7 @@ def engine(name: str) -> Engine:
     Raises:
         UsageError: no such engine.
     """
-    if name not in engine_names():
-        raise UsageError(f"engine {choices(name, engine_names())}")
-    declared: Engine = registry.module(__name__, name).ENGINE
+    declared: Engine = registry.lookup(__name__, name, "ENGINE", "engine")
     return declared
 
 
