@@ -81,8 +81,9 @@ def _check_rebuilt(path: Path, module: nn.Module, name: str, example: torch.Tens
         outputs = module(example)
     given = [outputs] if isinstance(outputs, torch.Tensor) else list(outputs)
     for reference, tensor in zip(expected, given, strict=True):
-        scale = float(np.abs(reference).max(initial=0)) + 1e-6
-        distance = float(np.abs(reference - tensor.numpy()).max(initial=0))
+        wanted, found = reference.astype(np.float64), tensor.numpy().astype(np.float64)
+        scale = float(np.abs(wanted).max(initial=0)) + 1e-6
+        distance = float(np.abs(wanted - found).max(initial=0))
         if not distance <= 1e-3 * scale:
             raise SourceError(
                 f"{path}: rebuilt in torch it is {distance:.3g} off ONNX Runtime; please report this file"
