@@ -70,6 +70,8 @@ def evidence_lines(evidence: Evidence) -> list[str]:
         f"output {drift.name}: cosine {drift.cosine:.5f}, largest error {drift.max_error:.4g}"
         for drift in evidence.outputs
     ]
+    if evidence.placement:
+        lines.append(f"operators: {', '.join(f'{count} on {unit}' for unit, count in evidence.placement.items())}")
     gate = evidence.gate
     bounds = f"matched >= {gate.matched:g} at IoU {gate.iou:g}, drift <= {gate.score_drift:g}, extra <= {gate.extra:g}"
     verdict = "passed" if evidence.passed else "FAILED: " + "; ".join(evidence.failures)

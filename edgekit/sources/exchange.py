@@ -51,7 +51,8 @@ def write_exchange(module: nn.Module, example: torch.Tensor, outputs: tuple[str,
     shapes = output_shapes(program)
     if len(shapes) != len(outputs):
         raise SourceError(
-            f"the network has {len(shapes)} outputs, the contract names {len(outputs)}: {', '.join(outputs)}"
+            f"the network has {len(shapes)} outputs, the contract names {len(outputs)}: {', '.join(outputs)}; "
+            "name them all under cut: in the contract"
         )
     program_path, onnx_path = folder / "graph.pt2", folder / "graph.onnx"
     torch.export.save(program, program_path)
