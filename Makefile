@@ -4,6 +4,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 JOBS   ?= 2
+# Where to take torch from; a machine without a GPU saves gigabytes with https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?=
 
 .PHONY: demo test lint types check format tables bench clean
 
@@ -36,7 +38,7 @@ bench: $(VENV)/.installed
 # torch first and alone: it decides which build (CPU or CUDA) everything else finds installed.
 $(VENV)/.installed: pyproject.toml constraints.txt tests/requirements-ultralytics.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[convert,dev]"
 	$(BIN)/python -m pip install --quiet --no-deps --requirement tests/requirements-ultralytics.txt
 	touch $@
