@@ -12,18 +12,16 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import inspect as types
 
+import edgekit.tasks.decoders  # noqa: F401 - registers the decoders edgekit knows
 from edgekit.errors import ContractError, choices
 from edgekit.manifest import Contract, Decoder, ImageRule, Output, Postprocess, Record
 from edgekit.sources.class_names import NAMED
 from edgekit.sources.heads import CutPoint
-from edgekit.tasks import decoders as _known  # registers the decoders edgekit knows
 from edgekit.tasks import task_names
 from edgekit.tasks.decoding import DECODERS, find
 
 if TYPE_CHECKING:
     import yaml
-
-_ = _known
 
 
 class CutEntry(Record, frozen=True):

@@ -6,17 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+import edgekit.tasks.decoders  # noqa: F401 - registers the decoders edgekit knows
 from edgekit.errors import ContractError
 from edgekit.images import Floats, Transform
 from edgekit.manifest import Contract
 from edgekit.results import Detections
-from edgekit.tasks import decoders as _known  # registers the decoders edgekit knows
 from edgekit.tasks.decoding import Candidates, Frame, Heads, check_finite, find
 from edgekit.tasks.nms import non_maximum_suppression
-
-__all__ = ["Detect", "open_task"]
-
-_ = _known
 
 
 class Detect:
