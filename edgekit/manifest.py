@@ -18,7 +18,6 @@ SCHEMA = 1
 
 MANIFEST = "manifest.json"
 
-Precision = Literal["fp32", "fp16", "int8"]
 ProofWord = Literal["executed", "emulated", "interpreted", "reference", "compiled"]
 
 

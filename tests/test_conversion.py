@@ -264,6 +264,34 @@ def test_verify_leaves_out_what_was_calibrated_on(converted: Converted) -> None:
     assert contents(path) == before
 
 
+STATED = """
+image: {size: [64, 64], resize: stretch, color: COLOR}
+classes: [red, green]
+decoder: {name: anchor_free, strides: [16], reg_max: 1}
+postprocess: {iou_threshold: 0.6}
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "code", "said"),
+    [
+        ("COLOR", "rgb", 0, "passed"),
+        # The bundle keeps to its own contract, so a source that is stated otherwise has to differ from it.
+        ("COLOR", "bgr", 1, "FAILED"),
+        ("stretch", "letterbox", 2, "image.resize is 'stretch' in the bundle and 'letterbox' in the contract given"),
+    ],
+)
+def test_verify_runs_a_bundle_by_its_own_contract(
+    before: str, after: str, code: int, said: str, converted: Converted, tmp_path: Path
+) -> None:
+    contract = tmp_path / "contract.yaml"
+    contract.write_text(STATED.replace(before, after).replace("COLOR", "rgb"))
+    given = ("--against", SOURCE, "--data", converted.photos, "--contract", contract)
+    done = edgekit("verify", converted.path("onnx", "fp32"), *given)
+    assert done.returncode == code, done.stderr
+    assert said in done.stdout + done.stderr
+
+
 def test_verify_refuses_another_training_of_the_same_network(converted: Converted) -> None:
     path = converted.path("openvino", "fp32")
     done = edgekit("verify", path, "--against", "tiny_models:recoloured", "--data", converted.photos)

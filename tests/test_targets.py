@@ -12,8 +12,7 @@ from real_conversions import Converted
 import edgekit
 from edgekit import converters
 from edgekit.bundle import open_bundle
-from edgekit.conversion.demo import LEAST_SCORE
-from edgekit.evaluation.coco import evaluate
+from edgekit.evaluation.coco import SCORE_THRESHOLD, evaluate
 from edgekit.images import Image
 from edgekit.model import Model
 from edgekit.results import Detections
@@ -42,7 +41,7 @@ def source() -> Model:
 
 def mean_average_precision(model: Model, annotations: Path) -> float:
     def run(image: Image) -> Detections:
-        return model.predict(image, score=LEAST_SCORE)
+        return model.predict(image, score=SCORE_THRESHOLD)
 
     return evaluate(run, annotations).map
 

@@ -26,13 +26,13 @@ def command(bundle: str, data: str, images: str | None, as_json: bool, **given: 
     import msgspec
 
     from edgekit.cli._reports import progress_bars, table
-    from edgekit.evaluation.coco import evaluate
+    from edgekit.evaluation.coco import SCORE_THRESHOLD, evaluate
 
     import_modules(given["imports"])
     model = _open(bundle, given)
     with progress_bars() as watch:
         metrics = evaluate(
-            lambda image: model.predict(image, score=LEAST_SCORE),
+            lambda image: model.predict(image, score=SCORE_THRESHOLD),
             data,
             images,
             lambda done, total: watch("evaluate", f"{done}/{total} images", done / max(total, 1)),
@@ -44,10 +44,6 @@ def command(bundle: str, data: str, images: str | None, as_json: bool, **given: 
         f"mAP {metrics.map:.4f}  mAP50 {metrics.map50:.4f}  mAP75 {metrics.map75:.4f}  on {metrics.images} images"
     )
     table(("class", "AP"), [[name, f"{value:.3f}"] for name, value in metrics.per_class.items()], right=("AP",))
-
-
-LEAST_SCORE = 0.001
-"""mAP integrates over all scores: a higher threshold would cut the tail of every curve."""
 
 
 def _open(spec: str, given: dict[str, Any]) -> Any:

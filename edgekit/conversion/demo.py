@@ -10,7 +10,7 @@ import numpy as np
 
 from edgekit.conversion.plan import Conversion, Conversions, Outcome, Watch, convert
 from edgekit.errors import EngineError, InputError
-from edgekit.evaluation.coco import evaluate
+from edgekit.evaluation.coco import SCORE_THRESHOLD, evaluate
 from edgekit.images import Image
 from edgekit.model import Model, load
 from edgekit.results import Detections
@@ -19,7 +19,6 @@ from edgekit.shapes.trained import SOURCE, detector
 
 CALIBRATION_SEEDS = range(100_000, 100_200)
 EVALUATION_SEEDS = range(200_000, 300_000)
-LEAST_SCORE = 0.001
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,7 @@ def _measure(
     spent: list[float] = []
 
     def run(image: Image) -> Detections:
-        result = model.predict(image, score=LEAST_SCORE)
+        result = model.predict(image, score=SCORE_THRESHOLD)
         if result.timings is not None:
             spent.append(result.timings.inference)
         return result

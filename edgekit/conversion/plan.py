@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -245,8 +244,3 @@ def _manifest(prepared: jobs.Prepared, target: str, precision: str, graph: Graph
         toolchain={**prepared.versions, **converters.versions(spec)},
         calibration=prepared.calibration if precision == "int8" else None,
     )
-
-
-def default_jobs() -> int:
-    """How many targets to convert at once: memory and cores rarely bear more than two."""
-    return max(1, min(2, os.cpu_count() or 1))

@@ -13,10 +13,10 @@ from edgekit.conversion.build import PREPARED
 from edgekit.conversion.jobs import Prepared, ProveJob
 from edgekit.conversion.prepare import detections, read_detections
 from edgekit.converters import Report
-from edgekit.errors import EngineError
+from edgekit.errors import ContractError, EngineError
 from edgekit.evaluation.agreement import COSINES, SCORE_FLOOR, DriftTally, Tally, judge
 from edgekit.images import Floats
-from edgekit.manifest import Evidence, Gate
+from edgekit.manifest import Contract, Evidence, Gate
 from edgekit.model import Model, load
 from edgekit.tasks.decoding import Candidates
 from edgekit.tasks.detect import Detect
@@ -38,28 +38,38 @@ def work(job: ProveJob, report: Report) -> Evidence:
 
 
 def compare(model: Model, prepared: Prepared, folder: Path, gate: Gate, report: Report) -> Evidence:
-    """Run an opened bundle on every proof image and hold it against the source's answers."""
+    """Run an opened bundle on every proof image and hold it against the source's answers.
+
+    The bundle is normalised and decoded by its own contract, the source by the one that was stated for it: a mistake in
+    either shows as drift.
+
+    Raises:
+        ContractError: the two describe different heads or another resizing, so that nothing can be compared.
+        EngineError: the bundle gives NaN or infinite values.
+    """
     if model.manifest is None:
         raise TypeError("only an opened bundle can be proven")
-    task, tally = Detect(prepared.contract), Tally(gate_iou=gate.iou)
+    _check_comparable(model.contract, prepared)
+    ours, theirs, tally = Detect(model.contract), Detect(prepared.contract), Tally(gate_iou=gate.iou)
     names = [output.name for output in prepared.contract.outputs]
+    order = [[output.name for output in model.contract.outputs].index(name) for name in names]
     raws = [np.load(folder / f"reference-{name}.npy", mmap_mode="r") for name in names]
     drifts = [DriftTally(name) for name in names]
     references = read_detections(folder / "reference.npz")
     enough = sum(int((one.scores > SCORE_FLOOR).sum()) for one in references) >= ENOUGH
-    proof = Samples(folder / "proof.npy", prepared.contract.image)
+    proof = Samples(folder / "proof.npy", model.contract.image)
     for index, tensor in enumerate(proof):
         report("comparing with the source", index / len(proof))
         outputs = list(model.outputs(tensor))
         source = [np.asarray(raw[index]) for raw in raws]
-        for drift, ours, theirs in zip(drifts, outputs, source, strict=True):
-            if not np.isfinite(ours).all():
+        for drift, place, reference in zip(drifts, order, source, strict=True):
+            if not np.isfinite(outputs[place]).all():
                 raise EngineError(f"output {drift.name!r} holds NaN or infinite values; convert in another precision")
-            drift.add(theirs, ours)
+            drift.add(reference, outputs[place])
         if enough:
-            tally.add_detections(references[index], detections(task, outputs))
+            tally.add_detections(references[index], detections(ours, outputs))
         else:
-            tally.add_candidates(every_anchor(task, source), every_anchor(task, outputs))
+            tally.add_candidates(every_anchor(theirs, source), every_anchor(ours, outputs))
     decoded, measured = tally.agreement(), tuple(drift.drift() for drift in drifts)
     failures = judge(decoded, measured, gate, None if enough else COSINES.get(model.manifest.precision))
     return Evidence(
@@ -77,6 +87,20 @@ def compare(model: Model, prepared: Prepared, folder: Path, gate: Gate, report: 
         failures=failures,
         placement=model.placement.operators,
     )
+
+
+def _check_comparable(bundle: Contract, prepared: Prepared) -> None:
+    """Refuse to compare what has other outputs or sees images resized in another way."""
+    source = prepared.contract
+    if sorted(output.name for output in bundle.outputs) != sorted(output.name for output in source.outputs):
+        given, wanted = (", ".join(output.name for output in one.outputs) for one in (bundle, source))
+        raise ContractError(f"the bundle has the outputs {given}, the source as stated has {wanted}")
+    for key in ("size", "resize", "pad"):
+        ours, theirs = getattr(bundle.image, key), getattr(source.image, key)
+        if ours != theirs:
+            raise ContractError(f"image.{key} is {ours!r} in the bundle and {theirs!r} in the contract given")
+    if len(bundle.classes) != len(source.classes):
+        raise ContractError(f"the bundle has {len(bundle.classes)} classes, the contract given {len(source.classes)}")
 
 
 def every_anchor(task: Detect, outputs: list[Floats]) -> Candidates:

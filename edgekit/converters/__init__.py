@@ -63,11 +63,6 @@ class Job:
     work: Path
     threads: int = 2
 
-    @property
-    def input_name(self) -> str:
-        """Name of the only input in the exchange files."""
-        return INPUT
-
     def graph(self, *files: str) -> Graph:
         """The manifest entry of files that keep the names and shapes of the exchange graph; the first is opened."""
         return Graph(

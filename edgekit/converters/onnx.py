@@ -9,6 +9,7 @@ from edgekit.converters import Job, Report, Target
 from edgekit.converters._nncf import import_nncf, quantisation
 from edgekit.errors import ConversionError
 from edgekit.manifest import Graph
+from edgekit.sources.exchange import INPUT
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -62,6 +63,6 @@ def _quantised(model: ModelProto, job: Job, report: Report) -> ModelProto:
     """
     nncf = import_nncf()
     report("quantising", 0.1)
-    dataset = nncf.Dataset(job.calibration(), lambda tensor: {job.input_name: tensor})
+    dataset = nncf.Dataset(job.calibration(), lambda tensor: {INPUT: tensor})
     quantised: ModelProto = nncf.quantize(model, dataset, **quantisation(job))
     return quantised

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -301,8 +300,3 @@ def _detection_rows(
     if wrong.any():
         raise ValueError(f"class {class_ids[wrong][0]}, but the contract names {classes} classes")
     return table[:, :4], table[:, 4], class_ids
-
-
-def strides_for(size: tuple[int, int], heights: list[int]) -> tuple[int, ...]:
-    """Strides in pixels of levels with these heights, for an input of ``size`` (height, width)."""
-    return tuple(math.ceil(size[0] / height) for height in heights)
