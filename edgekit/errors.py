@@ -47,6 +47,10 @@ class EngineError(EdgekitError):
     """An engine is missing, cannot open its file, or gave something unusable."""
 
 
+class ToolchainError(EdgekitError):
+    """An isolated environment cannot be made, or does not work."""
+
+
 class ConversionError(EdgekitError):
     """A converter failed on a graph."""
 

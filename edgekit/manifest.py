@@ -19,6 +19,8 @@ SCHEMA = 1
 MANIFEST = "manifest.json"
 
 ProofWord = Literal["executed", "emulated", "interpreted", "reference", "compiled"]
+"""How strong a proof is: the device's engine ran the file; a vendor's simulator did; the file was read and computed by
+an interpreter; the same arithmetic ran on another engine; a compiler accepted it and nothing ran."""
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -112,13 +114,15 @@ class Tensor(Record, frozen=True, kw_only=True):
 class Graph(Record, frozen=True, kw_only=True):
     """One network of a bundle: its files (the first is the one an engine opens), inputs and outputs.
 
-    The order of ``outputs`` is the order of the contract's outputs.
+    The order of ``outputs`` is the order of the contract's outputs. ``report`` is what the toolchain said of the file:
+    operators per unit, memory, cycles.
     """
 
     name: str = "model"
     files: tuple[str, ...]
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
+    report: dict[str, str | int | float] = {}
 
     def __post_init__(self) -> None:
         if not (self.files and self.inputs and self.outputs):
@@ -220,7 +224,10 @@ class File(Record, frozen=True, kw_only=True):
 
 
 class Manifest(Record, frozen=True, kw_only=True):
-    """Everything a bundle says about itself. ``digest`` guards this file, ``files`` guards all the others."""
+    """Everything a bundle says about itself. ``digest`` guards this file, ``files`` guards all the others.
+
+    ``options`` are the target's own options as they were used.
+    """
 
     schema: int = SCHEMA
     edgekit: str
@@ -232,6 +239,7 @@ class Manifest(Record, frozen=True, kw_only=True):
     contract: Contract
     origin: Origin
     toolchain: dict[str, str]
+    options: dict[str, Any] = {}
     calibration: Calibration | None = None
     evidence: Evidence | None = None
     proven: bool = False

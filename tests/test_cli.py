@@ -25,7 +25,13 @@ from edgekit.cli import main
 from edgekit.manifest import MANIFEST
 from edgekit.model import load
 
-COMMANDS = ("convert", "demo", "evaluate", "info", "run", "targets", "verify")
+COMMANDS = ("build", "convert", "demo", "evaluate", "info", "run", "targets", "toolchain", "verify")
+# fmt: off
+THIRTEEN = [
+    "coreml", "ethosu", "executorch", "imx500", "litert", "mnn", "ncnn", "onnx", "openvino", "qnn", "rknn", "tensorrt",
+    "web",
+]
+# fmt: on
 
 
 @dataclass(frozen=True)
@@ -141,16 +147,19 @@ def test_wrong_use_exits_with_2(cli: Cli, arguments: list[str], message: str) ->
 
 def test_targets_for_machines_and_people(cli: Cli) -> None:
     data = json.loads(cli("targets", "--json").out)
-    assert [entry["target"] for entry in data] == ["litert", "ncnn", "onnx", "openvino"]
+    assert [entry["target"] for entry in data] == THIRTEEN
     for entry in data:
-        assert entry["precisions"] == ["fp32", "fp16", "int8"]
+        assert set(entry["precisions"]) <= {"fp32", "fp16", "int8", "w8a8"}
         assert isinstance(entry["available"], bool)
-        assert entry["install"] == (None if entry["available"] else "pip install edgekit[convert]")
+        assert entry["available"] == (not entry["missing"])
     shown = cli("targets")
     assert shown.code == 0
     for entry in data:
         assert entry["engine"] in shown.out
         assert entry["summary"] in shown.out
+    (rknn,) = json.loads(cli("targets", "rknn", "--json").out)
+    assert rknn["options"]["platform"] == "rk3588"
+    assert "rknn.platform" in cli("targets", "rknn").out
 
 
 @pytest.mark.convert
@@ -186,8 +195,8 @@ def test_info_for_people_names_what_matters(cli: Cli, converted: Converted) -> N
 @pytest.mark.convert
 def test_convert_for_machines(converted: Converted) -> None:
     document = converted.document
-    assert list(document) == ["bundles", "failed"]
-    assert document["failed"] == []
+    assert list(document) == ["bundles", "failed", "skipped"]
+    assert document["failed"] == document["skipped"] == []
     wanted = [(target, precision) for target in TARGETS for precision in PRECISIONS]
     assert [(entry["target"], entry["precision"]) for entry in document["bundles"]] == wanted
     for entry in document["bundles"]:
@@ -418,13 +427,15 @@ def test_a_missing_engine_is_said_with_what_to_install(tiny: Path, photos: Path,
     )
     said = child("run", tiny, photos, PYTHONPATH=str(tmp_path))
     assert said.returncode == 1
-    assert said.stderr == "edgekit: error: needs onnxruntime: pip install edgekit[onnx]\n"
+    assert said.stderr == "edgekit: error: engine onnxruntime needs onnxruntime: pip install edgekit[onnx]\n"
     targets = json.loads(child("targets", "--json", PYTHONPATH=str(tmp_path)).stdout)
     assert {entry["engine"]: entry["engine_available"] for entry in targets}["onnxruntime"] is False
-    assert next(entry for entry in targets if entry["target"] == "onnx")["missing"] == ["onnxruntime"]
+    assert next(entry for entry in targets if entry["target"] == "onnx")["missing"] == (
+        "missing onnxruntime: pip install edgekit[convert]"
+    )
     converted = child("convert", SOURCE, "--target", "onnx", "-o", tmp_path / "out", PYTHONPATH=str(tmp_path))
     assert converted.returncode == 2
-    assert converted.stderr.strip() == "edgekit: error: target onnx needs onnxruntime: pip install edgekit[convert]"
+    assert converted.stderr.strip() == "edgekit: error: target onnx: missing onnxruntime: pip install edgekit[convert]"
 
 
 def test_a_module_that_cannot_be_imported_is_named(cli: Cli, tiny: Path, photos: Path) -> None:

@@ -19,7 +19,7 @@ from tiny_models import CLASSES, CONTRACT, SIZE, picture
 
 from edgekit.bundle import open_bundle
 from edgekit.conversion import jobs, prepare
-from edgekit.conversion.plan import Conversion, convert, pairs
+from edgekit.conversion.plan import Conversion, convert
 from edgekit.errors import SourceError, UsageError
 from edgekit.evaluation.agreement import GATES
 from edgekit.images import Image
@@ -301,27 +301,6 @@ def test_verify_refuses_another_training_of_the_same_network(converted: Converte
 
 
 # ---- what is refused before anything starts ----
-
-
-def refused(**given: Any) -> str:
-    with pytest.raises(UsageError) as error:
-        pairs(Conversion(**{"source": SOURCE, "targets": ("onnx",), **given}))
-    return str(error.value)
-
-
-def test_wrong_wishes_are_refused_with_the_choices() -> None:
-    names = "litert, ncnn, onnx, openvino"
-    assert refused(targets=("onnx", "tpu")) == f"target 'tpu' is not one of: {names}"
-    assert refused(precisions=("fp32", "fp8")) == "--precision 'fp8' is not one of: fp16, fp32, int8"
-    said = "int8 needs calibration images like those the device will see: give --data FOLDER"
-    assert refused(precisions=("int8",)) == said
-    assert refused(precisions=("fp32", "int8"), targets=("all",)) == said
-    assert refused(targets=()) == "no target is available here; see: edgekit targets"
-
-
-def test_pairs_come_in_the_order_of_targets_and_precisions() -> None:
-    wanted = Conversion(source=SOURCE, targets=("openvino", "onnx"), precisions=("int8", "fp32"), data="x")
-    assert pairs(wanted) == [("openvino", "int8"), ("openvino", "fp32"), ("onnx", "int8"), ("onnx", "fp32")]
 
 
 def test_a_refused_conversion_creates_nothing(tmp_path: Path) -> None:

@@ -162,7 +162,7 @@ def test_target_says_what_it_is() -> None:
     assert litert.TARGET.name == "litert"
     assert litert.TARGET.engine == "litert"
     assert litert.TARGET.precisions == PRECISIONS
-    assert litert.TARGET.missing == ()
+    assert litert.TARGET.missing == ""
 
 
 @pytest.mark.parametrize(("precision", "most"), [("fp32", 1e-5), ("fp16", 3e-3), ("int8", 0.08)])

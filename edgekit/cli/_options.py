@@ -57,6 +57,22 @@ def split_names(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
 
 
+def read_options(given: Sequence[str]) -> dict[str, dict[str, str]]:
+    """``TARGET.NAME=VALUE`` pairs, by target.
+
+    Raises:
+        UsageError: not of that form.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for pair in given:
+        key, equals, value = pair.partition("=")
+        target, dot, name = key.partition(".")
+        if not (target and dot and name and equals):
+            raise UsageError(f"--option {pair}: write it as TARGET.NAME=VALUE, for example rknn.platform=rk3566")
+        found.setdefault(target, {})[name] = value
+    return found
+
+
 def console(*, stderr: bool = False) -> Any:
     """A rich console."""
     from rich.console import Console

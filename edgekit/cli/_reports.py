@@ -12,6 +12,7 @@ from edgekit.cli._options import console
 
 if TYPE_CHECKING:
     from edgekit.conversion.plan import Outcome
+    from edgekit.conversion.selection import Skipped
     from edgekit.manifest import Evidence
 
 
@@ -26,6 +27,11 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Seque
     for row in rows:
         drawn.add_row(*row)
     console().print(drawn)
+
+
+def escape(text: str) -> str:
+    """Text as it is, where square brackets would be read as markup."""
+    return text.replace("[", "\\[")
 
 
 def megabytes(count: int) -> str:
@@ -47,10 +53,12 @@ def outcome_row(outcome: Outcome) -> list[str]:
     return [outcome.target, outcome.precision, size, proof, matched, drift, result]
 
 
-def outcomes_table(outcomes: Sequence[Outcome]) -> None:
+def outcomes_table(outcomes: Sequence[Outcome], skipped: Sequence[Skipped] = ()) -> None:
     """Print what became of every target."""
     columns = ("target", "precision", "size", "proof", "matched", "score drift", "result")
-    table(columns, [outcome_row(outcome) for outcome in outcomes], right=("size", "score drift"))
+    rows = [outcome_row(outcome) for outcome in outcomes]
+    rows += [[one.target, "-", "-", "-", "-", "-", f"[dim]{escape(one.reason)}[/dim]"] for one in skipped]
+    table(columns, sorted(rows, key=lambda row: row[0]), right=("size", "score drift"))
 
 
 def evidence_lines(evidence: Evidence) -> list[str]:

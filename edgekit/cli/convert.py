@@ -7,13 +7,15 @@ from typing import Any
 
 import click
 
-from edgekit.cli._options import imports_option, json_option, split_names
+from edgekit.cli._options import imports_option, json_option, read_options, split_names
 
 
 @click.command(short_help="Convert a trained model to proven bundles.")
 @click.argument("source")
 @click.option("--target", "targets", required=True, help="Targets, comma-separated, or all (see: edgekit targets).")
-@click.option("--precision", "precisions", default="fp32", show_default=True, help="fp32, fp16, int8; comma-separated.")
+@click.option(
+    "--precision", "precisions", default="fp32", show_default=True, help="fp32, fp16, int8 ...; comma-separated."
+)
 @click.option("--data", default="", help="Images: folder, glob, list file, .npy/.npz stack or video.")
 @click.option("--proof-data", default="", help="Other images for the proof. [default: held back from --data]")
 @click.option("--contract", default="", help="YAML file that states what the source cannot say itself.")
@@ -24,6 +26,7 @@ from edgekit.cli._options import imports_option, json_option, split_names
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the choice of images.")
 @click.option("--gate", multiple=True, metavar="KEY=VALUE", help="Another bound: matched, iou, score_drift or extra.")
 @click.option("--no-gate", is_flag=True, help="Write bundles outside their gate too, marked unproven.")
+@click.option("--option", "options", multiple=True, metavar="TARGET.NAME=VALUE", help="See: edgekit targets NAME.")
 @click.option("--trust", is_flag=True, help="Allow unpickling: the source can run any code it likes.")
 @imports_option
 @json_option
@@ -42,6 +45,7 @@ def command(targets: str, precisions: str, gate: tuple[str, ...], no_gate: bool,
         precisions=wanted,
         gates=_gates(gate, wanted),
         gated=not no_gate,
+        options=read_options(given.pop("options")),
         **{**given, "imports": tuple(given["imports"])},
     )
     with progress_bars() as watch:
@@ -93,9 +97,10 @@ def _print(done: Any, as_json: bool) -> None:
     if as_json:
         bundles = [outcome_data(outcome) for outcome in done.outcomes if outcome.bundle]
         failed = [outcome_data(outcome) for outcome in done.outcomes if not outcome.bundle]
-        click.echo(json.dumps({"bundles": bundles, "failed": failed}, indent=2))
+        skipped = [{"target": one.target, "reason": one.reason} for one in done.skipped]
+        click.echo(json.dumps({"bundles": bundles, "failed": failed, "skipped": skipped}, indent=2))
         return
-    outcomes_table(done.outcomes)
+    outcomes_table(done.outcomes, done.skipped)
     for outcome in done.outcomes:
         if outcome.error:
             notes.print(f"{outcome.target} {outcome.precision}: {outcome.error}", markup=False)

@@ -2,43 +2,90 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import click
 
 from edgekit.cli._options import json_option
 
+if TYPE_CHECKING:
+    from edgekit.converters import Target
+
 
 @click.command(short_help="List the targets and what is missing for them here.")
+@click.argument("names", nargs=-1)
 @json_option
-def command(as_json: bool) -> None:
-    """List every target: precisions, engine, how its result is proven, and whether it can be built and run here."""
+def command(names: tuple[str, ...], as_json: bool) -> None:
+    """List every target: precisions, engine, how its result is proven here, and whether it can be made here.
+
+    With NAMES, show the options of these targets too.
+    """
     import json
 
     from edgekit import converters
-    from edgekit.cli._reports import table
+
+    specs = [converters.target(name) for name in names or converters.target_names()]
+    if as_json:
+        click.echo(json.dumps([_data(spec) for spec in specs], indent=2))
+        return
+    _print(specs)
+    for spec in specs if names else ():
+        _print_options(spec)
+
+
+def _data(spec: Target) -> dict[str, Any]:
     from edgekit.runtimes import engine
 
-    specs = [converters.target(name) for name in converters.target_names()]
-    if as_json:
-        data = [
-            {
-                "target": spec.name,
-                "summary": spec.summary,
-                "precisions": spec.precisions,
-                "engine": spec.engine,
-                "proof": spec.proof,
-                "available": not spec.missing,
-                "missing": spec.missing,
-                "engine_available": engine(spec.engine).available,
-                "install": f"pip install edgekit[{spec.extra}]" if spec.missing else None,
-            }
-            for spec in specs
+    return {
+        "target": spec.name,
+        "summary": spec.summary,
+        "precisions": spec.precisions,
+        "calibrated": spec.calibrated,
+        "engine": spec.engine,
+        "proof": spec.proof,
+        "available": not spec.missing,
+        "missing": spec.missing,
+        "engine_available": engine(spec.engine).available,
+        "proof_device": engine(spec.engine).proof_device,
+        "toolchains": [toolchain.name for toolchain in spec.toolchains],
+        "options": dict(_options(spec)),
+        "refuses": dict(spec.refuses),
+    }
+
+
+def _options(spec: Target) -> list[tuple[str, Any]]:
+    defaults = spec.options()
+    return [(name, getattr(defaults, name)) for name in spec.options.__struct_fields__]
+
+
+def _print(specs: list[Target]) -> None:
+    from edgekit.cli._reports import escape, table
+
+    rows = [
+        [
+            spec.name,
+            spec.summary,
+            " ".join(spec.precisions),
+            spec.engine,
+            spec.proof,
+            escape(spec.missing) or "available",
         ]
-        click.echo(json.dumps(data, indent=2))
-        return
-    rows = []
-    for spec in specs:
-        here = (
-            f"missing {', '.join(spec.missing)}: pip install edgekit\\[{spec.extra}]" if spec.missing else "available"
-        )
-        rows.append([spec.name, spec.summary, " ".join(spec.precisions), spec.engine, spec.proof, here])
-    table(("target", "for", "precisions", "engine", "proof", "here"), rows)
+        for spec in specs
+    ]
+    table(("target", "for", "precisions", "engine", "proof here", "here"), rows)
+
+
+def _print_options(spec: Target) -> None:
+    import typing
+
+    from edgekit.cli._reports import escape, table
+
+    hints = typing.get_type_hints(spec.options)
+    rows = [
+        [f"{spec.name}.{name}", str(default), escape(", ".join(map(str, typing.get_args(hints[name]))))]
+        for name, default in _options(spec)
+    ]
+    if rows:
+        table(("--option", "default", "values"), rows)
+    for operator, reason in spec.refuses.items():
+        click.echo(f"{spec.name} refuses {operator}: {reason}")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from edgekit import registry
+from edgekit import converters, registry
 from edgekit.calibration.samples import Samples
 from edgekit.conversion.jobs import BuildJob, Prepared
 from edgekit.converters import Job, Report
@@ -29,6 +29,7 @@ def work(job: BuildJob, report: Report) -> Graph:
     calibration = folder / "calibration.npy"
     scratch = folder / job.target
     scratch.mkdir(exist_ok=True)
+    spec = converters.target(job.target)
     converter = registry.module("edgekit.converters", job.target)
     graph: Graph = converter.convert(
         Job(
@@ -41,6 +42,7 @@ def work(job: BuildJob, report: Report) -> Graph:
             out=Path(job.out),
             work=scratch,
             threads=job.threads,
+            options=msgspec.convert(job.options, spec.options),
         ),
         report,
     )

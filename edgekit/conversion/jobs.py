@@ -38,6 +38,7 @@ class BuildJob(Record, frozen=True, kw_only=True, tag="build"):
     precision: str
     out: str
     threads: int = 2
+    options: dict[str, Any] = msgspec.field(default_factory=dict)
     imports: tuple[str, ...] = ()
 
 
@@ -56,12 +57,16 @@ Job = PrepareJob | BuildJob | ProveJob
 
 class Prepared(Record, frozen=True, kw_only=True):
     """What a prepared folder holds: ``graph.onnx``, ``graph.pt2``, ``calibration.npy``, ``proof.npy``, the source's
-    raw outputs as ``reference-<output>.npy`` and its detections as ``reference.npz``."""
+    raw outputs as ``reference-<output>.npy`` and its detections as ``reference.npz``.
+
+    ``operators`` are the ONNX operator types of the graph, each with the name of one of its nodes.
+    """
 
     name: str
     contract: Contract
     origin: Origin
     shapes: dict[str, tuple[int, ...]]
+    operators: dict[str, str]
     calibration: Calibration | None
     proof_sha256: str
     proof_views: int

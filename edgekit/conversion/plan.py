@@ -14,10 +14,11 @@ from edgekit import converters
 from edgekit.bundle import Bundle, Staging, stage
 from edgekit.conversion import jobs, workspace
 from edgekit.conversion.build import PREPARED
-from edgekit.conversion.runner import Stop, run
-from edgekit.errors import EdgekitError, GateError, UsageError, choices
+from edgekit.conversion.runner import Report, Stop, run
+from edgekit.conversion.selection import Selection, Skipped, refuse, select
+from edgekit.errors import EdgekitError, GateError
 from edgekit.evaluation.agreement import GATES
-from edgekit.manifest import Evidence, Gate, Graph, Manifest
+from edgekit.manifest import Evidence, Gate, Graph, Manifest, Record
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class Conversion:
     """What to convert, to what, judged on what.
 
     ``source`` and ``weights``, ``contract``, ``data`` are as on the command line. ``gates`` overrides the bounds of a
-    precision; without ``gated`` a bundle outside its gate is written all the same and marked unproven.
+    precision; without ``gated`` a bundle outside its gate is written all the same and marked unproven. ``options`` are
+    options of the targets' own by target, as text.
     """
 
     source: str
@@ -44,6 +46,7 @@ class Conversion:
     jobs: int = 1
     threads: int = 2
     imports: tuple[str, ...] = ()
+    options: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -69,10 +72,11 @@ Watch = Callable[[str, str, float], None]
 
 @dataclass(frozen=True)
 class Conversions:
-    """Everything that one call of `convert` gave."""
+    """Everything that one call of `convert` gave; ``skipped`` are targets that ``all`` cannot have here."""
 
     prepared: jobs.Prepared
     outcomes: tuple[Outcome, ...]
+    skipped: tuple[Skipped, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -93,21 +97,21 @@ def convert(conversion: Conversion, watch: Watch = lambda what, text, share: Non
     Raises:
         UsageError, SourceError, ContractError, InputError: nothing can be begun with what was given.
     """
-    wanted = pairs(conversion)
+    selection = select(conversion.targets, conversion.precisions, conversion.options, conversion.data)
     with workspace.open_workspace(conversion.out) as folder:
         prepared = run(
-            prepare_job(conversion, folder), jobs.Prepared, lambda text, share: watch("prepare", text, share)
+            prepare_job(conversion, selection, folder), jobs.Prepared, lambda text, share: watch("prepare", text, share)
         )
         (folder / PREPARED).write_bytes(msgspec.json.encode(prepared))
         lanes: dict[str, list[str]] = {}
-        for target, precision in wanted:
+        for target, precision in selection.pairs:
             lanes.setdefault(target, []).append(precision)
         stop = Stop()
 
         def lane(target: str) -> list[Outcome]:
             # Precisions of one target go one after another: they share its float file.
             return [
-                _one(conversion, prepared, folder, target, precision, watch, stop)
+                _one(conversion, _Work(prepared, folder, target, precision, selection.options[target]), watch, stop)
                 for precision in lanes[target]
                 if not stop.pulled
             ]
@@ -118,44 +122,10 @@ def convert(conversion: Conversion, watch: Watch = lambda what, text, share: Non
             except BaseException:
                 stop.pull()
                 raise
-    return Conversions(prepared, tuple(done))
+    return Conversions(prepared, tuple(done), selection.skipped)
 
 
-def pairs(conversion: Conversion) -> list[tuple[str, str]]:
-    """The (target, precision) pairs that a conversion asks for, checked before anything starts.
-
-    Raises:
-        UsageError: an unknown name, a precision no chosen target has, int8 without data, a toolchain that is missing.
-    """
-    everything = conversion.targets == ("all",)
-    names = converters.target_names() if everything else conversion.targets
-    known = sorted(
-        {precision for name in converters.target_names() for precision in converters.target(name).precisions}
-    )
-    for precision in conversion.precisions:
-        if precision not in known:
-            raise UsageError(f"--precision {choices(precision, known)}")
-    found = []
-    for name in names:
-        spec = converters.target(name)
-        if spec.missing and everything:
-            continue
-        if spec.missing:
-            raise UsageError(f"target {name} needs {', '.join(spec.missing)}: pip install edgekit[{spec.extra}]")
-        offered = [precision for precision in conversion.precisions if precision in spec.precisions]
-        if not offered:
-            raise UsageError(
-                f"target {name} has no {', '.join(conversion.precisions)}; it has: {', '.join(spec.precisions)}"
-            )
-        found += [(name, precision) for precision in offered]
-    if not found:
-        raise UsageError("no target is available here; see: edgekit targets")
-    if any(precision == "int8" for _, precision in found) and not conversion.data:
-        raise UsageError("int8 needs calibration images like those the device will see: give --data FOLDER")
-    return found
-
-
-def prepare_job(conversion: Conversion, folder: Path) -> jobs.PrepareJob:
+def prepare_job(conversion: Conversion, selection: Selection, folder: Path) -> jobs.PrepareJob:
     """The first stage of a conversion."""
     return jobs.PrepareJob(
         folder=str(folder),
@@ -165,47 +135,38 @@ def prepare_job(conversion: Conversion, folder: Path) -> jobs.PrepareJob:
         name=conversion.name,
         data=conversion.data,
         proof_data=conversion.proof_data,
-        calibrate="int8" in conversion.precisions,
+        calibrate=selection.calibrated,
         seed=conversion.seed,
         trust=conversion.trust,
         imports=conversion.imports,
     )
 
 
-def _one(
-    conversion: Conversion,
-    prepared: jobs.Prepared,
-    folder: Path,
-    target: str,
-    precision: str,
-    watch: Watch,
-    stop: Stop,
-) -> Outcome:
+@dataclass(frozen=True)
+class _Work:
+    """One bundle that is to be made."""
+
+    prepared: jobs.Prepared
+    folder: Path
+    target: str
+    precision: str
+    options: Record
+
+
+def _one(conversion: Conversion, work: _Work, watch: Watch, stop: Stop) -> Outcome:
     """Build, prove and commit one bundle; errors become part of the outcome."""
-    path = conversion.out / f"{prepared.name}-{target}-{precision}"
-    what = f"{target} {precision}"
+    path = conversion.out / f"{work.prepared.name}-{work.target}-{work.precision}"
+    what = f"{work.target} {work.precision}"
     evidence: Evidence | None = None
     try:
         with stage(path) as staging:
-            graph = run(
-                jobs.BuildJob(
-                    folder=str(folder),
-                    target=target,
-                    precision=precision,
-                    out=str(staging.folder),
-                    threads=conversion.threads,
-                    imports=conversion.imports,
-                ),
-                Graph,
-                lambda text, share: watch(what, text, 0.7 * share),
-                stop=stop,
-            )
-            manifest = staging.seal(_manifest(prepared, target, precision, graph))
+            graph = _build(conversion, work, staging, lambda text, share: watch(what, text, 0.7 * share), stop)
+            manifest = staging.seal(_manifest(work, graph))
             evidence = run(
                 jobs.ProveJob(
-                    folder=str(folder),
+                    folder=str(work.folder),
                     bundle=str(staging.folder),
-                    gate=conversion.gates.get(precision, GATES[precision]),
+                    gate=conversion.gates.get(work.precision, GATES[work.precision]),
                     threads=conversion.threads,
                     imports=conversion.imports,
                 ),
@@ -220,9 +181,26 @@ def _one(
             bundle = _commit(staging, manifest, evidence)
     except EdgekitError as error:
         watch(what, "failed", 1.0)
-        return Outcome(target, precision, path, evidence=evidence, error=error)
+        return Outcome(work.target, work.precision, path, evidence=evidence, error=error)
     watch(what, "done", 1.0)
-    return Outcome(target, precision, path, bundle=bundle, evidence=evidence)
+    return Outcome(work.target, work.precision, path, bundle=bundle, evidence=evidence)
+
+
+def _build(conversion: Conversion, work: _Work, staging: Staging, report: Report, stop: Stop) -> Graph:
+    """Make the target's files, with the interpreter of its own toolchain where it has one."""
+    spec = converters.target(work.target)
+    refuse(spec, work.prepared.operators)
+    job = jobs.BuildJob(
+        folder=str(work.folder),
+        target=work.target,
+        precision=work.precision,
+        out=str(staging.folder),
+        threads=conversion.threads,
+        options=msgspec.to_builtins(work.options),
+        # The user's own decoders may import what an isolated environment does not have; it decodes nothing.
+        imports=() if spec.builder else conversion.imports,
+    )
+    return run(job, Graph, report, toolchain=spec.builder, stop=stop)
 
 
 def _commit(staging: Staging, manifest: Manifest, evidence: Evidence) -> Bundle:
@@ -230,17 +208,18 @@ def _commit(staging: Staging, manifest: Manifest, evidence: Evidence) -> Bundle:
     return staging.commit()
 
 
-def _manifest(prepared: jobs.Prepared, target: str, precision: str, graph: Graph) -> Manifest:
-    spec = converters.target(target)
+def _manifest(work: _Work, graph: Graph) -> Manifest:
+    spec, prepared = converters.target(work.target), work.prepared
     return Manifest(
         edgekit=edgekit.__version__,
         name=prepared.name,
-        target=target,
-        precision=precision,
+        target=work.target,
+        precision=work.precision,
         engine=spec.engine,
         graphs=(graph,),
         contract=prepared.contract,
         origin=prepared.origin,
         toolchain={**prepared.versions, **converters.versions(spec)},
-        calibration=prepared.calibration if precision == "int8" else None,
+        options=msgspec.to_builtins(work.options),
+        calibration=prepared.calibration if work.precision in spec.calibrated else None,
     )

@@ -23,7 +23,7 @@ from edgekit.images import Floats
 from edgekit.manifest import Calibration, Contract, Output
 from edgekit.sources import Request, TrainedModel, Uncut, load
 from edgekit.sources.contract_file import StatedContract, read_contract
-from edgekit.sources.exchange import flatten, write_exchange
+from edgekit.sources.exchange import flatten, operators, write_exchange
 from edgekit.sources.heads import CutPoint, cut_at, cut_automatically, outputs_at
 from edgekit.tasks.decoding import Candidates, find
 from edgekit.tasks.detect import Detect
@@ -61,6 +61,7 @@ def work(job: PrepareJob, report: Report) -> Prepared:
         contract=contract,
         origin=msgspec.structs.replace(model.origin, notes=(*model.notes, read.note), cut=read.cut),
         shapes=exchange.shapes,
+        operators=operators(exchange.onnx),
         calibration=_calibration(job, chosen),
         proof_sha256=chosen.proof.sha256(),
         proof_views=len(chosen.proof),

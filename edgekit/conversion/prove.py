@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from edgekit import converters
+from edgekit.bundle import open_bundle
 from edgekit.calibration.samples import Samples
 from edgekit.conversion.build import PREPARED
 from edgekit.conversion.jobs import Prepared, ProveJob
@@ -18,6 +18,7 @@ from edgekit.evaluation.agreement import COSINES, SCORE_FLOOR, DriftTally, Tally
 from edgekit.images import Floats
 from edgekit.manifest import Contract, Evidence, Gate
 from edgekit.model import Model, load
+from edgekit.runtimes import engine
 from edgekit.tasks.decoding import Candidates
 from edgekit.tasks.detect import Detect
 
@@ -33,7 +34,9 @@ def work(job: ProveJob, report: Report) -> Evidence:
     """
     folder = Path(job.folder)
     prepared = msgspec.json.decode((folder / PREPARED).read_bytes(), type=Prepared)
-    model = load(job.bundle, threads=job.threads)
+    bundle = open_bundle(job.bundle)
+    device = engine(bundle.manifest.engine).proof_device
+    model = load(bundle, threads=job.threads, device=device)
     return compare(model, prepared, folder, job.gate, report)
 
 
@@ -73,7 +76,7 @@ def compare(model: Model, prepared: Prepared, folder: Path, gate: Gate, report: 
     decoded, measured = tally.agreement(), tuple(drift.drift() for drift in drifts)
     failures = judge(decoded, measured, gate, None if enough else COSINES.get(model.manifest.precision))
     return Evidence(
-        word=converters.target(model.manifest.target).proof,
+        word=model.placement.word,
         engine=model.manifest.engine,
         images=prepared.photographs,
         views=prepared.proof_views,

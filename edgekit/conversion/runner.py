@@ -15,7 +15,7 @@ from typing import IO, TypeVar
 
 import msgspec
 
-from edgekit import errors
+from edgekit import errors, toolchains
 from edgekit.conversion import jobs
 
 Result = TypeVar("Result")
@@ -38,8 +38,8 @@ class Stop:
                 _kill(process)
 
     @contextlib.contextmanager
-    def child(self, command: list[str], log: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
-        """A child process, which does not outlive the block.
+    def child(self, toolchain: str, log: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+        """A child process in this environment or a toolchain's own, which does not outlive the block.
 
         Raises:
             ConversionError: the stop was pulled before.
@@ -48,11 +48,11 @@ class Stop:
             if self.pulled:
                 raise errors.ConversionError("interrupted")
             process = subprocess.Popen(
-                command,
+                _command(toolchain),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=_environment(),
+                env=_environment(toolchain),
                 start_new_session=True,  # Ctrl-C reaches the parent alone, which then ends its children in order
             )
             self._running.add(process)
@@ -68,7 +68,7 @@ def run(
     job: jobs.Job,
     result: type[Result],
     report: Report,
-    python: str = sys.executable,
+    toolchain: str = "",
     stop: Stop | None = None,
 ) -> Result:
     """Do a job in a child process and return what it gave.
@@ -77,14 +77,14 @@ def run(
         job: the work.
         result: type of what the work returns.
         report: told of progress.
-        python: the interpreter, of another environment where the toolchain needs one.
+        toolchain: the isolated environment to run in, empty for this one.
         stop: ends the child early.
 
     Raises:
         EdgekitError: the error that the child met, or a ConversionError when it crashed.
     """
     with tempfile.TemporaryFile() as log:
-        with (stop or Stop()).child([python, "-m", "edgekit.conversion.child"], log) as process:
+        with (stop or Stop()).child(toolchain, log) as process:
             last = _follow(process, job, report)
         if isinstance(last, jobs.Done):
             return msgspec.convert(last.result, result)
@@ -158,9 +158,20 @@ class ChildTraceback(Exception):  # noqa: N818 - it is the text of a traceback, 
     """The traceback of an error in a child process, as text."""
 
 
-def _environment() -> dict[str, str]:
+def _command(toolchain: str) -> list[str]:
+    if toolchain:
+        return toolchains.command(toolchains.python(toolchain), _CHILD)
+    return [sys.executable, "-m", _CHILD]
+
+
+_CHILD = "edgekit.conversion.child"
+
+
+def _environment(toolchain: str) -> dict[str, str]:
     """The child's environment: this edgekit importable, libraries quiet and off the network."""
+    quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore", "KMP_BLOCKTIME": "0"}
+    if toolchain:
+        return {**toolchains.environment(), **quiet}
     root = str(Path(__file__).parents[2])
     path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
-    quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore", "KMP_BLOCKTIME": "0"}
     return {**os.environ, **quiet, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}

@@ -6,28 +6,41 @@ target's files into ``job.out`` and returns the graph entry of the manifest. It 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
+from typing import TypeVar
+
+import msgspec
 
 from edgekit import registry
 from edgekit.calibration.samples import Samples
-from edgekit.errors import ConversionError
-from edgekit.manifest import Contract, Graph, ProofWord, Tensor
-from edgekit.runtimes import importable
+from edgekit.errors import ConversionError, UsageError, choices
+from edgekit.manifest import Contract, Graph, ProofWord, Record, Tensor
+from edgekit.runtimes import engine, host, importable
 from edgekit.sources.exchange import INPUT
+from edgekit.toolchains import Toolchain
+
+Options = TypeVar("Options", bound=Record)
 
 Report = Callable[[str, float], None]
 """Told a short text of what is being done and the share (0..1) that is done."""
+
+
+class NoOptions(Record, frozen=True):
+    """The options of a target that has none."""
 
 
 @dataclass(frozen=True)
 class Target:
     """What a target is: everything the command line and the documentation say of it comes from here.
 
-    ``requires`` are importable packages of the toolchain, ``distributions`` their pip names (recorded with their
-    versions in the manifest). ``proof`` is the strongest word that the check on this host deserves.
+    ``requires`` are importable packages of the main environment, ``distributions`` their pip names (recorded with
+    their versions in the manifest); ``toolchains`` are what cannot live there, and ``builder`` names the one whose
+    interpreter runs ``convert`` (empty: this one). ``hosts`` are where converting is possible, as beginnings of
+    `edgekit.runtimes.host`. ``calibrated`` are the precisions that need images. ``options`` is the structure of the
+    target's own options. ``refuses`` are ONNX operators that the target cannot take, with the reason.
     """
 
     name: str
@@ -37,12 +50,35 @@ class Target:
     requires: tuple[str, ...]
     distributions: tuple[str, ...]
     extra: str = "convert"
-    proof: ProofWord = "executed"
+    calibrated: tuple[str, ...] = ("int8",)
+    options: type[Record] = NoOptions
+    refuses: Mapping[str, str] = field(default_factory=dict)
+    hosts: tuple[str, ...] = ()
+    toolchains: tuple[Toolchain, ...] = ()
+    builder: str = ""
 
     @property
-    def missing(self) -> tuple[str, ...]:
-        """Packages of the toolchain that are not installed here."""
-        return tuple(package for package in self.requires if not importable(package))
+    def missing(self) -> str:
+        """Why the target cannot be made here and what to do about it, empty when it can."""
+        if self.hosts and not host().startswith(self.hosts):
+            return f"not possible on this host: needs {' or '.join(self.hosts)}, this is {host()}"
+        absent = [package for package in self.requires if not importable(package)]
+        if absent:
+            return f"missing {', '.join(absent)}: pip install edgekit[{self.extra}]"
+        for toolchain in self.toolchains:
+            if toolchain.state != "installed":
+                size = f"{toolchain.megabytes} MB"
+                return f"toolchain {toolchain.state}: edgekit toolchain install {toolchain.name} ({size})"
+        stand_in = engine(self.engine).stand_in
+        if not engine(self.engine).available and stand_in is not None and stand_in.missing:
+            return f"nothing to check it with: {stand_in.missing}"
+        return ""
+
+    @property
+    def proof(self) -> ProofWord:
+        """The word that a check on this host deserves at most."""
+        spec = engine(self.engine)
+        return "executed" if spec.available or spec.stand_in is None else spec.stand_in.word
 
 
 @dataclass(frozen=True)
@@ -50,7 +86,8 @@ class Job:
     """One conversion: a graph in exchange form, a precision, and where to put what.
 
     ``onnx`` and ``program`` are the same float32 graph with batch size 1, NCHW input and raw heads: as ONNX and as
-    a torch.export program. ``work`` is shared by the precisions of one target, for intermediate files.
+    a torch.export program. ``work`` is shared by the precisions of one target, for intermediate files. ``options``
+    are the target's own, of the type that its `Target` names.
     """
 
     onnx: Path
@@ -62,6 +99,17 @@ class Job:
     out: Path
     work: Path
     threads: int = 2
+    options: Record = field(default_factory=NoOptions)
+
+    def chosen(self, kind: type[Options]) -> Options:
+        """The target's own options, typed.
+
+        Raises:
+            ConversionError: the job was made for another target.
+        """
+        if not isinstance(self.options, kind):
+            raise ConversionError(f"the job holds {type(self.options).__name__}, the converter takes {kind.__name__}")
+        return self.options
 
     def graph(self, *files: str) -> Graph:
         """The manifest entry of files that keep the names and shapes of the exchange graph; the first is opened."""
@@ -78,7 +126,9 @@ class Job:
             ConversionError: the job has none (the planner refuses int8 without data before it comes to this).
         """
         if self.samples is None:
-            raise ConversionError("int8 needs calibration images: give --data with a folder of photographs")
+            raise ConversionError(
+                f"{self.precision} needs calibration images: give --data with a folder of photographs"
+            )
         return self.samples
 
 
@@ -98,11 +148,31 @@ def target(name: str) -> Target:
 
 
 def versions(spec: Target) -> dict[str, str]:
-    """Installed versions of a target's toolchain, by distribution name."""
+    """Versions of a target's toolchain by distribution name: as installed here, as pinned in its own environments."""
     found = {}
+    for toolchain in spec.toolchains:
+        for pin in (*toolchain.requirements, *toolchain.without_dependencies, *toolchain.npm):
+            name, _, version = pin.replace("==", "@").rpartition("@")
+            found[name] = version
     for distribution in spec.distributions:
         try:
             found[distribution] = metadata.version(distribution)
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+def read_options(spec: Target, given: Mapping[str, str]) -> Record:
+    """The options of a target from what the command line gave as text.
+
+    Raises:
+        UsageError: no such option, or a value that it does not take.
+    """
+    known = spec.options.__struct_fields__
+    for name in given:
+        if name not in known:
+            raise UsageError(f"option of target {spec.name} {choices(name, known)}")
+    try:
+        return msgspec.convert(dict(given), spec.options, strict=False)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"option of target {spec.name}: {error}") from error

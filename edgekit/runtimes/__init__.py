@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import platform
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,11 +13,33 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit import registry
+from edgekit import registry, toolchains
 from edgekit.errors import EngineError, UsageError, choices
-from edgekit.manifest import Graph
+from edgekit.manifest import Graph, ProofWord
 
 Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class StandIn:
+    """What checks a file on a host where its engine cannot run: a simulator, an interpreter, another engine.
+
+    ``device`` is the value of ``device=`` that asks for it, ``word`` the strongest word that its check deserves. It
+    needs all of ``packages`` here, or the isolated ``toolchain``.
+    """
+
+    device: str
+    word: ProofWord
+    packages: tuple[str, ...] = ()
+    toolchain: str = ""
+
+    @property
+    def missing(self) -> str:
+        """What has to be done before it can be used, empty when nothing."""
+        if self.toolchain and not toolchains.installed(self.toolchain):
+            return f"edgekit toolchain install {self.toolchain}"
+        absent = [package for package in self.packages if not importable(package)]
+        return f"pip install edgekit[convert] (missing: {', '.join(absent)})" if absent else ""
 
 
 @dataclass(frozen=True)
@@ -23,18 +47,47 @@ class Engine:
     """What executes a file on a device.
 
     ``packages`` are importable names, any one of which provides the engine; ``extra`` is the pip extra that brings
-    it; ``devices`` are the values that ``device=`` takes, the first is the default.
+    it, or empty where ``install`` says how it comes; ``devices`` are the values that ``device=`` takes, the first is
+    the default. ``hosts`` are where it exists at all, as beginnings of `host`; everywhere when empty. ``stand_in``
+    checks its files elsewhere, and only when it is asked for by its device name.
     """
 
     name: str
     packages: tuple[str, ...]
-    extra: str
+    extra: str = ""
     devices: tuple[str, ...] = ("cpu",)
+    hosts: tuple[str, ...] = ()
+    install: str = ""
+    stand_in: StandIn | None = None
+
+    @property
+    def here(self) -> bool:
+        """Whether the engine exists for this host."""
+        return not self.hosts or host().startswith(self.hosts)
 
     @property
     def available(self) -> bool:
-        """Whether one of the packages can be imported; imports nothing."""
-        return any(importable(package) for package in self.packages)
+        """Whether one of the packages can be imported here; imports nothing."""
+        return self.here and any(importable(package) for package in self.packages)
+
+    @property
+    def missing(self) -> str:
+        """Why the engine cannot run here and what to do, empty when it can."""
+        if self.available:
+            return ""
+        if not self.here:
+            return f"runs on {' or '.join(self.hosts)}, this host is {host()}"
+        return f"needs {' or '.join(self.packages)}: {self.install or f'pip install edgekit[{self.extra}]'}"
+
+    @property
+    def proof_device(self) -> str:
+        """The ``device=`` that a file is checked with on this host: the engine's default, else its stand-in."""
+        return self.devices[0] if self.available or self.stand_in is None else self.stand_in.device
+
+
+def host() -> str:
+    """This machine as engines and toolchains name it: ``linux-x86_64``, ``linux-aarch64``, ``darwin-arm64``."""
+    return f"{sys.platform}-{platform.machine().lower()}"
 
 
 @dataclass(frozen=True)
@@ -51,11 +104,15 @@ class SessionOptions:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a graph's operators run: number of operators per compute unit, and the arithmetic that was used."""
+    """Where a graph's operators run: number of operators per compute unit, and the arithmetic that was used.
+
+    ``word`` says what a run on this session proves; a stand-in never says ``executed``.
+    """
 
     device: str
     operators: dict[str, int] = field(default_factory=dict)
     arithmetic: str = "float32"
+    word: ProofWord = "executed"
 
 
 class Session(Protocol):
@@ -110,18 +167,25 @@ def open_session(name: str, folder: Path, graph: Graph, options: SessionOptions)
         UsageError: unknown engine or device.
     """
     spec = engine(name)
-    if not spec.available:
-        raise EngineError(f"needs {' or '.join(spec.packages)}: pip install edgekit[{spec.extra}]")
-    if options.device and options.device not in spec.devices:
-        raise UsageError(f"device {choices(options.device, spec.devices)} (engine {name})")
+    stand_in = spec.stand_in
+    if stand_in is not None and options.device == stand_in.device:
+        if stand_in.missing:
+            raise EngineError(f"the {stand_in.device} of engine {name} is not installed: {stand_in.missing}")
+    elif spec.missing:
+        check = f"; device={stand_in.device!r} shows here what the file computes" if stand_in is not None else ""
+        raise EngineError(f"engine {name} {spec.missing}{check}")
+    else:
+        known = (*spec.devices, *([stand_in.device] if stand_in is not None else []))
+        if options.device and options.device not in known:
+            raise UsageError(f"device {choices(options.device, known)} (engine {name})")
     if options.threads < 0:
         raise UsageError(f"threads must be 0 (the engine's choice) or more, not {options.threads}")
     try:
         session: Session = registry.module(__name__, name).open_session(folder, graph, options)
     except ImportError as error:
         raise EngineError(
-            f"engine {name} is installed but cannot be imported ({error}): pip install --force-reinstall "
-            f"edgekit[{spec.extra}]"
+            f"engine {name} is installed but cannot be imported ({error}): "
+            f"{spec.install or f'pip install --force-reinstall edgekit[{spec.extra}]'}"
         ) from error
     return session
 

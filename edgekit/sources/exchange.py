@@ -115,3 +115,13 @@ def _write_onnx(program: torch.export.ExportedProgram, outputs: tuple[str, ...],
     model = onnxslim.slim(exported.model_proto)
     onnx.checker.check_model(model, full_check=True)
     onnx.save_model(model, path)
+
+
+def operators(path: Path) -> dict[str, str]:
+    """Operator types of an exchange file, each with the name of the first node that has it."""
+    import onnx
+
+    found: dict[str, str] = {}
+    for node in onnx.load(path).graph.node:
+        found.setdefault(node.op_type, node.name)
+    return found

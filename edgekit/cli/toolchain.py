@@ -1,0 +1,106 @@
+"""``edgekit toolchain``."""
+
+from __future__ import annotations
+
+import click
+
+from edgekit.cli._options import json_option
+
+
+@click.group(short_help="Install, list, check and remove the toolchains that need an environment of their own.")
+def command() -> None:
+    """Isolated environments for toolchains that cannot live with the others.
+
+    They are in $EDGEKIT_TOOLCHAINS, or in edgekit's folder of the user's data. Only install installs.
+    """
+
+
+@command.command("list")
+@json_option
+def list_(as_json: bool) -> None:
+    """Show every toolchain, its size and whether it is installed."""
+    import json
+
+    from edgekit import toolchains
+    from edgekit.cli._reports import table
+    from edgekit.conversion import installation
+
+    known = [(one, installation.users(one.name)) for one in installation.declared().values()]
+    if as_json:
+        data = [
+            {
+                "toolchain": one.name,
+                "summary": one.summary,
+                "targets": targets,
+                "state": one.state,
+                "megabytes": one.megabytes,
+                "licence": one.licence,
+                "folder": str(toolchains.root() / one.name),
+            }
+            for one, targets in known
+        ]
+        click.echo(json.dumps(data, indent=2))
+        return
+    rows = [[one.name, one.summary, " ".join(targets), f"{one.megabytes} MB", one.state] for one, targets in known]
+    table(("toolchain", "what", "for", "size", "state"), rows, right=("size",))
+
+
+@command.command()
+@click.argument("names", nargs=-1, required=True)
+def install(names: tuple[str, ...]) -> None:
+    """Install toolchains, or complete what was interrupted."""
+    from edgekit import toolchains
+    from edgekit.conversion import installation
+
+    for toolchain in [installation.find(name) for name in names]:
+        where = toolchains.root() / toolchain.name
+        click.echo(
+            f"{toolchain.name}: {toolchain.summary}; {toolchain.megabytes} MB in {where}, as much again for its wheels"
+        )
+        if toolchain.licence:
+            click.echo(f"{toolchain.name}: {toolchain.licence}")
+        installation.install(toolchain, click.echo)
+        click.echo(f"{toolchain.name}: installed")
+
+
+@command.command()
+@click.argument("names", nargs=-1, required=True)
+def remove(names: tuple[str, ...]) -> None:
+    """Delete toolchains; their wheels are kept for another installation without a network."""
+    from edgekit.cli._reports import megabytes
+    from edgekit.conversion import installation
+
+    for name in names:
+        click.echo(f"{name}: {megabytes(installation.remove(name))} freed")
+
+
+@command.command()
+@click.argument("names", nargs=-1)
+@json_option
+def check(names: tuple[str, ...], as_json: bool) -> None:
+    """Import what toolchains are for and compare their versions with the pins.
+
+    Without NAMES, all that are installed. The exit code is 1 when one of them does not work.
+    """
+    import json
+
+    from edgekit.conversion import installation
+    from edgekit.errors import ToolchainError
+
+    asked = [installation.find(name) for name in names]
+    chosen = asked or [one for one in installation.declared().values() if one.state != "missing"]
+    results: dict[str, str] = {}
+    for toolchain in chosen:
+        try:
+            installation.check(toolchain)
+            results[toolchain.name] = "works" if toolchain.state == "installed" else toolchain.state
+        except ToolchainError as error:
+            results[toolchain.name] = str(error)
+    if as_json:
+        click.echo(json.dumps(results, indent=2))
+    elif not results:
+        click.echo("no toolchain is installed; see: edgekit toolchain list")
+    else:
+        for name, result in results.items():
+            click.echo(f"{name}: {result}")
+    click.get_current_context().exit(0 if all(result == "works" for result in results.values()) else 1)

@@ -1,0 +1,120 @@
+"""What a conversion is to make: refused before anything starts, or explained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import pytest
+
+from edgekit import converters
+from edgekit.cli._options import read_options
+from edgekit.conversion.selection import refuse, select
+from edgekit.converters import NoOptions
+from edgekit.converters import read_options as typed_options
+from edgekit.errors import ConversionError, UsageError
+from edgekit.manifest import Record
+
+
+def chosen(
+    targets: Sequence[str] = ("onnx",),
+    precisions: Sequence[str] = ("fp32",),
+    options: Mapping[str, Mapping[str, str]] | None = None,
+    data: str = "",
+) -> Any:
+    return select(targets, precisions, options or {}, data)
+
+
+def refused(**given: Any) -> str:
+    with pytest.raises(UsageError) as error:
+        chosen(**given)
+    return str(error.value)
+
+
+def test_wrong_wishes_are_refused_with_the_choices() -> None:
+    names = ", ".join(converters.target_names())
+    assert refused(targets=("onnx", "tpu")) == f"target 'tpu' is not one of: {names}"
+    assert refused(precisions=("fp32", "fp8")).startswith("--precision 'fp8' is not one of: fp16, fp32, int8")
+    said = "int8 needs calibration images like those the device will see: give --data FOLDER"
+    assert refused(precisions=("int8",)) == said
+    assert refused(precisions=("fp32", "int8"), targets=("all",)) == said
+    assert refused(targets=()) == "no target is available here; see: edgekit targets"
+
+
+def test_a_target_without_the_precision_is_refused_by_name() -> None:
+    said = refused(targets=("ethosu",), precisions=("fp32", "fp16"), data="x")
+    assert said == "target ethosu: has no fp32, fp16; it has: int8"
+
+
+def test_pairs_come_in_the_order_of_targets_and_precisions() -> None:
+    found = chosen(("openvino", "onnx"), ("int8", "fp32"), data="x")
+    assert found.pairs == (("openvino", "int8"), ("openvino", "fp32"), ("onnx", "int8"), ("onnx", "fp32"))
+    assert found.calibrated
+    assert not chosen(("openvino",), ("fp32", "fp16")).calibrated
+
+
+def test_weight_only_int8_needs_no_images() -> None:
+    assert not chosen(("coreml",), ("int8",)).calibrated
+    assert refused(targets=("coreml",), precisions=("w8a8",)).startswith("w8a8 needs calibration images")
+
+
+def test_all_explains_what_it_leaves_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    absent = replace(converters.target("ncnn"), requires=("no_such_package",))
+    genuine = converters.target
+    monkeypatch.setattr(converters, "target", lambda name: absent if name == "ncnn" else genuine(name))
+    found = chosen(("all",), ("fp32",))
+    reasons = {one.target: one.reason for one in found.skipped}
+    assert reasons["ncnn"] == "missing no_such_package: pip install edgekit[convert]"
+    assert reasons["ethosu"] == "has no fp32; it has: int8"
+    assert {name for name, _ in found.pairs} | set(reasons) == set(converters.target_names())
+    assert refused(targets=("ncnn",)) == "target ncnn: missing no_such_package: pip install edgekit[convert]"
+
+
+def test_option_pairs() -> None:
+    assert read_options(("rknn.platform=rk3566", "rknn.a=b=c", "onnx.x=")) == {
+        "rknn": {"platform": "rk3566", "a": "b=c"},
+        "onnx": {"x": ""},
+    }
+    for wrong in ("rknn", "rknn.platform", "platform=3", ".platform=3", "rknn.=3"):
+        with pytest.raises(UsageError, match=r"write it as TARGET\.NAME=VALUE"):
+            read_options((wrong,))
+
+
+class Wheels(Record, frozen=True):
+    """Options of a target that exists in this test alone."""
+
+    kind: Literal["steel", "wood"] = "steel"
+    count: int = 4
+
+
+def test_options_are_typed() -> None:
+    spec = replace(converters.target("onnx"), options=Wheels)
+    assert typed_options(spec, {}) == Wheels()
+    assert typed_options(spec, {"kind": "wood", "count": "3"}) == Wheels("wood", 3)
+    with pytest.raises(UsageError, match="option of target onnx 'size' is not one of: kind, count"):
+        typed_options(spec, {"size": "3"})
+    with pytest.raises(UsageError, match=r"option of target onnx: .*\$\.kind"):
+        typed_options(spec, {"kind": "glass"})
+    with pytest.raises(UsageError, match=r"option of target onnx: .*\$\.count"):
+        typed_options(spec, {"count": "many"})
+    assert typed_options(converters.target("onnx"), {}) == NoOptions()
+
+
+def test_options_of_a_target_that_is_not_made_are_refused() -> None:
+    assert refused(options={"ncnn": {}}) == ("--option ncnn....: target ncnn is not converted to; name it in --target")
+    assert refused(options={"tpu": {}}).startswith("target 'tpu' is not one of")
+
+
+def test_an_operator_is_refused_by_name_with_the_targets_that_take_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = replace(converters.target("ncnn"), refuses={"TopK": "ncnn has no such layer"})
+    genuine = converters.target
+    monkeypatch.setattr(converters, "target", lambda name: spec if name == "ncnn" else genuine(name))
+    refuse(spec, {"Conv": "conv_1"})
+    with pytest.raises(ConversionError) as error:
+        refuse(spec, {"Conv": "conv_1", "TopK": "topk_7"})
+    said = str(error.value)
+    assert said.startswith("ncnn cannot take TopK (node 'topk_7'): ncnn has no such layer. Targets that take it: ")
+    takers = said.rpartition(": ")[2].split(", ")
+    assert "onnx" in takers
+    assert "ncnn" not in takers
