@@ -1,4 +1,5 @@
-# Two commands that do all their own set-up: make demo, make test. They need Python 3.10+, make and a C toolchain.
+# Two commands that do all their own set-up: make demo, make test. They need Python 3.10+, make and a C toolchain, and for
+# the web target node and npm (without them its tests are skipped).
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   ?= .venv
@@ -7,13 +8,25 @@ JOBS   ?= 2
 # Where to take torch from; a machine without a GPU saves gigabytes with https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
 
-.PHONY: demo test lint types check format tables bench clean
+# Isolated toolchains (edgekit toolchain install), here and not in the user's own folder.
+export EDGEKIT_TOOLCHAINS ?= $(CURDIR)/$(VENV)/toolchains
+TOOLCHAINS := rknn qnn imx500 imx500-converter tensorrt-rtx
+
+.PHONY: demo test test-toolchains test-arm64 lint types check format tables bench clean
 
 demo: $(VENV)/.installed            ## convert the detector that comes with edgekit to every target, measure, draw
 	$(BIN)/edgekit demo -o out/demo -j $(JOBS)
 
 test: $(VENV)/.installed check      ## lint, types and all tests, with coverage
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal --cov --cov-report=term
+
+test-toolchains: $(VENV)/.installed ## install the isolated toolchains, then run what needs them
+	$(BIN)/edgekit toolchain install $(TOOLCHAINS)
+	$(BIN)/edgekit toolchain check
+	EDGEKIT_TEST_TOOLCHAINS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m toolchain
+
+test-arm64: $(VENV)/.installed $(VENV)/arm64/.installed ## the device runtime on an emulated ARM board; needs qemu-user, apt-get
+	EDGEKIT_ARM64=$(VENV)/arm64 $(BIN)/python -m pytest -m arm64
 
 check: lint types
 
@@ -41,7 +54,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt tests/requirements-ultralytic
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[convert,dev]"
 	$(BIN)/python -m pip install --quiet --no-deps --requirement tests/requirements-ultralytics.txt
+	if command -v npm > /dev/null; then $(BIN)/edgekit toolchain install web; fi
 	touch $@
+
+$(VENV)/arm64/.installed: tests/arm64/prepare.sh tests/arm64/requirements.txt
+	tests/arm64/prepare.sh $(VENV)/arm64 $(BIN)/python
 
 clean:
 	rm -rf $(VENV) out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*

@@ -1,7 +1,7 @@
-"""Writes the generated tables into README.md: the targets from their specs, the figures from a run of the demo.
+"""Writes the generated tables: the targets from their specs, their proof and the figures from a full run of the demo.
 
     python docs/tables.py            write
-    python docs/tables.py --check    exit 1 when README.md is not what would be written
+    python docs/tables.py --check    exit 1 when a page is not what would be written
 
 The figures come from docs/figures/demo.json, which ``edgekit demo --json`` gives.
 """
@@ -11,54 +11,106 @@ from __future__ import annotations
 import json
 import re
 import sys
+import typing
 from pathlib import Path
+from typing import Any
 
 from edgekit import converters
+from edgekit.conversion import installation
+from edgekit.runtimes import engine
 
 ROOT = Path(__file__).parents[1]
-README = ROOT / "README.md"
 DEMO = ROOT / "docs" / "figures" / "demo.json"
 
 
+PRECISIONS = ("fp32", "fp16", "int8", "w8a8")
+
+
+def measured() -> list[dict[str, Any]]:
+    """The rows of the last full run of the demo; the first is the source."""
+    rows: list[dict[str, Any]] = json.loads(DEMO.read_text(encoding="utf-8"))["measured"]
+    return rows
+
+
 def targets() -> str:
-    """One row per target, from its spec."""
-    rows = ["| target | for | precisions | engine on the device | proof |", "|---|---|---|---|---|"]
+    """What there is, from the specs, and how strongly each was proven, from the evidence of the demo."""
+    found = {(row["target"], row["precision"]): row for row in measured()}
+    lines = [f"| target | for | engine on the device | {' | '.join(PRECISIONS)} |", "|---|---|---|---|---|---|---|"]
     for name in converters.target_names():
         spec = converters.target(name)
-        rows.append(f"| {name} | {spec.summary} | {' '.join(spec.precisions)} | {spec.engine} | {spec.proof} |")
-    return "\n".join(rows)
+        cells = [_proof(found.get((name, p))) if p in spec.precisions else "" for p in PRECISIONS]
+        lines.append(f"| {name} | {spec.summary} | {engine(spec.engine).name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _proof(row: dict[str, Any] | None) -> str:
+    return f"{row['word']} {row['matched']:.1%}" if row else "not in the last run"
 
 
 def demo() -> str:
     """mAP by target and precision, with the change to the source in PyTorch."""
-    measured = json.loads(DEMO.read_text(encoding="utf-8"))["measured"]
-    source = next(row for row in measured if row["target"] == "torch")
-    precisions = ["fp32", "fp16", "int8"]
-    rows = [f"| target | {' | '.join(precisions)} |", "|---|" + "---|" * len(precisions)]
-    rows.append(f"| PyTorch (the source) | {source['mAP']:.4f} | | |")
-    for target in dict.fromkeys(row["target"] for row in measured if row["target"] != "torch"):
-        cells = []
-        for precision in precisions:
-            found = [row for row in measured if (row["target"], row["precision"]) == (target, precision)]
-            cells.append(f"{found[0]['mAP']:.4f} ({found[0]['mAP'] - source['mAP']:+.4f})" if found else "")
-        rows.append(f"| {target} | {' | '.join(cells)} |")
-    return "\n".join(rows)
+    source, *rows = measured()
+    lines = [f"| target | {' | '.join(PRECISIONS)} |", "|---|---|---|---|---|"]
+    lines.append(f"| PyTorch (the source) | {source['mAP']:.4f} | | | |")
+    for target in dict.fromkeys(row["target"] for row in rows):
+        of = {row["precision"]: row["mAP"] for row in rows if row["target"] == target and row["mAP"] is not None}
+        cells = [f"{of[p]:.4f} ({of[p] - source['mAP']:+.4f})" if p in of else "" for p in PRECISIONS]
+        if of:
+            lines.append(f"| {target} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
-def filled(text: str) -> str:
-    """The README with everything between the markers made anew."""
-    for name, made in (("targets", targets()), ("demo", demo())):
+def options() -> str:
+    """Every option of every target, with its default and its values."""
+    lines = ["| --option | default | values |", "|---|---|---|"]
+    for name in converters.target_names():
+        kind = converters.target(name).options
+        hints = typing.get_type_hints(kind)
+        for option in kind.__struct_fields__:
+            values = ", ".join(map(str, typing.get_args(hints[option]))) or hints[option].__name__
+            lines.append(f"| {name}.{option} | {getattr(kind(), option)} | {values} |")
+    return "\n".join(lines)
+
+
+def toolchains() -> str:
+    """The isolated environments."""
+    lines = ["| toolchain | what | for | size | needs |", "|---|---|---|---|---|"]
+    for toolchain in installation.declared().values():
+        needs = ", ".join([*(f"Python {v}" for v in toolchain.pythons), *toolchain.programs])
+        users = ", ".join(installation.users(toolchain.name))
+        size = f"{toolchain.megabytes} MB"
+        lines.append(f"| {toolchain.name} | {toolchain.summary} | {users} | {size} | {needs} |")
+    return "\n".join(lines)
+
+
+TABLES = {
+    "README.md": {"targets": targets, "demo": demo},
+    "docs/TARGETS.md": {"options": options, "toolchains": toolchains},
+}
+
+
+def filled(page: str) -> str:
+    """A page with everything between its markers made anew."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for name, make in TABLES[page].items():
         begin, end = f"<!-- begin {name} (docs/tables.py) -->", f"<!-- end {name} -->"
         pattern = re.compile(re.escape(begin) + r".*?" + re.escape(end), re.DOTALL)
         if not pattern.search(text):
-            raise SystemExit(f"README.md has no place for the table: {begin} ... {end}")
-        text = pattern.sub(lambda _, b=begin, m=made, e=end: f"{b}\n{m}\n{e}", text)
+            raise SystemExit(f"{page} has no place for the table: {begin} ... {end}")
+        made = f"{begin}\n{make()}\n{end}"
+        text = pattern.sub(lambda _, made=made: made, text)
     return text
 
 
+def main(check: bool) -> None:
+    """Write the pages, or only look whether they are as they would be written."""
+    for page in TABLES:
+        wanted = filled(page)
+        if not check:
+            (ROOT / page).write_text(wanted, encoding="utf-8")
+        elif (ROOT / page).read_text(encoding="utf-8") != wanted:
+            raise SystemExit(f"{page} is out of date: run python docs/tables.py")
+
+
 if __name__ == "__main__":
-    current = README.read_text(encoding="utf-8")
-    wanted = filled(current)
-    if "--check" in sys.argv[1:]:
-        sys.exit(0 if current == wanted else "README.md is out of date: run python docs/tables.py")
-    README.write_text(wanted, encoding="utf-8")
+    main("--check" in sys.argv[1:])

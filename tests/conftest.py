@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from real_conversions import Converted, convert_once
+from target_lists import PRECISIONS, here
 
 from edgekit.shapes import write_coco
 from edgekit.shapes.trained import SOURCE
@@ -43,22 +44,22 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def demo_bundles(shared_folder: Path) -> Converted:
-    """The detector that comes with edgekit, in every target and precision."""
+    """The detector that comes with edgekit, in every precision of the targets that this run makes."""
 
     def arguments(folder: Path) -> list[str]:
         data = write_coco(folder.with_name("demo-data"), range(100_000, 100_080)).parent
-        return [SOURCE, "--target", "all", "--precision", "fp32,fp16,int8", "--data", f"{data}/*.png", "-j", "2"]
+        return [SOURCE, "--target", ",".join(here()), "--precision", PRECISIONS, "--data", f"{data}/*.png", "-j", "2"]
 
     return convert_once(shared_folder, "demo", arguments)
 
 
 @pytest.fixture(scope="session")
 def fastestdet_bundles(shared_folder: Path, shared_data: Path) -> Converted:
-    """The real FastestDet, in every target and precision, calibrated on 20 photographs."""
+    """The real FastestDet, in every precision of the targets that this run makes, calibrated on 20 photographs."""
 
     def arguments(folder: Path) -> list[str]:
         given = ["--contract", str(ROOT / "examples" / "fastestdet.yaml"), "--data", str(shared_data / "calibration")]
         source = str(shared_data / "models" / "fastestdet_coco.pt2")
-        return [source, "--target", "all", "--precision", "fp32,fp16,int8", *given, "-j", "2"]
+        return [source, "--target", ",".join(here()), "--precision", PRECISIONS, *given, "-j", "2"]
 
     return convert_once(shared_folder, "fastestdet", arguments)

@@ -18,12 +18,13 @@ DEVICE_FOLDERS = ("runtimes", "tasks", "tracking", "language")
 # fmt: off
 DEVICE_FILES = (
     "__init__.py", "bundle.py", "drawing.py", "errors.py", "images.py", "manifest.py", "media.py", "model.py",
-    "registry.py", "results.py", "stacks.py", "video.py", "cli/_options.py", "cli/info.py", "cli/run.py",
+    "registry.py", "results.py", "stacks.py", "toolchains.py", "video.py", "cli/_options.py", "cli/build.py", "cli/info.py",
+    "cli/run.py",
 )
 HEAVY = (
-    "ai_edge_litert", "ai_edge_quantizer", "cv2", "litert_torch", "ncnn", "nncf", "onnx", "onnxruntime", "onnxscript",
-    "onnxslim", "openvino", "PIL", "pnnx", "pycocotools", "safetensors", "supervision", "tensorflow", "tflite_runtime",
-    "torch", "torchvision", "ultralytics",
+    "_tools", "ai_edge_litert", "ai_edge_quantizer", "coremltools", "cv2", "ethosu", "executorch", "litert_torch", "MNN", "ncnn", "nncf", "onnx", "onnxruntime", "onnxscript",
+    "onnxslim", "openvino", "PIL", "pnnx", "pycocotools", "rknn", "rknnlite", "safetensors", "supervision", "tensorflow",
+    "tensorrt", "tflite_runtime", "torch", "torchao", "torchvision", "ultralytics",
 )
 # fmt: on
 EVERY = sorted(PACKAGE.rglob("*.py"))

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import json
+import platform
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from real_conversions import Converted
+from target_lists import best, pairs, targets
 
 import edgekit
 from edgekit import converters
 from edgekit.bundle import open_bundle
+from edgekit.errors import EngineError
 from edgekit.evaluation.coco import SCORE_THRESHOLD, evaluate
 from edgekit.images import Image
 from edgekit.model import Model
 from edgekit.results import Detections
+from edgekit.runtimes import engine
 from edgekit.shapes import scene, write_coco
 from edgekit.shapes.trained import detector
 from edgekit.sources.session import TorchSession
 
-PAIRS = [(name, precision) for name in converters.target_names() for precision in converters.target(name).precisions]
 SCENES = range(300_000, 300_060)
+SIMULATED = ("qnn",)
+"""Too slow here for mAP over all scenes."""
 
 pytestmark = pytest.mark.convert
 
@@ -55,23 +62,55 @@ def test_the_detector_is_good_enough_to_judge_int8_on(source_map: float) -> None
     assert source_map >= 0.85
 
 
-@pytest.mark.parametrize(("target", "precision"), PAIRS)
+def opened(entry: dict[str, Any], **options: Any) -> Model:
+    """A bundle, opened by what proves it on this host."""
+    bundle = open_bundle(entry["path"])
+    return edgekit.load(bundle, device=engine(bundle.manifest.engine).proof_device, **options)
+
+
+@pytest.mark.parametrize(("target", "precision"), pairs())
 def test_a_target_is_proven_and_keeps_its_accuracy(
     target: str, precision: str, demo_bundles: Converted, labelled: Path, source_map: float
 ) -> None:
     entry = demo_bundles.bundle(target, precision)
     assert entry["ok"]
     evidence = entry["evidence"]
-    assert evidence["word"] == "executed"
+    assert evidence["word"] == converters.target(target).proof
     assert evidence["compared"] == "detections"
     assert evidence["decoded"]["detections"] >= 50
     assert evidence["passed"]
     assert not evidence["failures"]
-    bound = {"fp32": 0.001, "fp16": 0.005, "int8": 0.02}[precision]
-    assert mean_average_precision(edgekit.load(entry["path"]), labelled) >= source_map - bound
+    model = opened(entry)
+    assert model.placement.word == evidence["word"]
+    if target in SIMULATED:
+        return  # seconds for an image: its evidence has to do
+    bound = {"fp32": 0.001, "fp16": 0.005, "int8": 0.02, "w8a8": 0.02}[precision]
+    assert mean_average_precision(model, labelled) >= source_map - bound
 
 
-@pytest.mark.parametrize(("target", "precision"), PAIRS)
+def test_the_words_are_those_that_were_earned() -> None:
+    """On a Linux host; where an engine of its own is there (a Mac, a board), its word is stronger."""
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        pytest.skip("the words are of Linux on x86-64")
+    words = {name: converters.target(name).proof for name in converters.target_names()}
+    assert words == {
+        "coreml": "interpreted",
+        "ethosu": "reference",
+        "executorch": "executed",
+        "imx500": "reference",
+        "litert": "executed",
+        "mnn": "executed",
+        "ncnn": "executed",
+        "onnx": "executed",
+        "openvino": "executed",
+        "qnn": "emulated",
+        "rknn": "emulated",
+        "tensorrt": "reference",
+        "web": "executed",
+    }
+
+
+@pytest.mark.parametrize(("target", "precision"), pairs())
 def test_a_bundle_says_what_it_is(target: str, precision: str, demo_bundles: Converted) -> None:
     bundle = open_bundle(demo_bundles.bundle(target, precision)["path"])
     manifest = bundle.manifest
@@ -79,45 +118,60 @@ def test_a_bundle_says_what_it_is(target: str, precision: str, demo_bundles: Con
     assert manifest.engine == converters.target(target).engine
     assert manifest.toolchain
     assert len(manifest.contract.outputs) == len(manifest.graphs[0].outputs) == 6
-    assert (manifest.calibration is not None) == (precision == "int8")
+    assert (manifest.calibration is not None) == (precision in converters.target(target).calibrated)
     if manifest.calibration:
         assert manifest.calibration.count == len(manifest.calibration.images) > 32
 
 
-def test_smaller_precisions_make_smaller_files(demo_bundles: Converted) -> None:
-    for target in converters.target_names():
-        sizes = {p: open_bundle(demo_bundles.bundle(target, p)["path"]).bytes for p in ("fp32", "fp16", "int8")}
-        assert sizes["fp16"] < 0.8 * sizes["fp32"]
-        assert sizes["int8"] < 0.95 * sizes["fp32"]
+@pytest.mark.parametrize("target", targets())
+def test_smaller_precisions_make_smaller_files(target: str, demo_bundles: Converted) -> None:
+    precisions = converters.target(target).precisions
+    sizes = {p: open_bundle(demo_bundles.bundle(target, p)["path"]).bytes for p in precisions}
+    for smaller, share in (("fp16", 0.8), ("int8", 0.95), ("w8a8", 0.95)):
+        if "fp32" in sizes and smaller in sizes:
+            assert sizes[smaller] < share * sizes["fp32"]
 
 
-@pytest.mark.parametrize("target", converters.target_names())
+@pytest.mark.parametrize("target", targets())
 def test_engines_agree_on_an_odd_photograph(target: str, demo_bundles: Converted, source: Model) -> None:
     """Letterboxed from 317x203, through paths of the runtime that squares never take."""
     image = scene(310_001, (203, 317)).image
     expected = source.predict(image)
     assert len(expected) > 0
-    found = edgekit.load(demo_bundles.bundle(target, "fp32")["path"]).predict(image)
+    found = opened(demo_bundles.bundle(target, best(target))).predict(image)
     assert found.names == expected.names
-    np.testing.assert_allclose(found.boxes, expected.boxes, atol=0.05)
-    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-3)
+    pixels, score = {"fp32": (0.05, 1e-3), "fp16": (0.5, 0.02), "int8": (5.0, 0.15)}[best(target)]
+    np.testing.assert_allclose(found.boxes, expected.boxes, atol=pixels)
+    np.testing.assert_allclose(found.scores, expected.scores, atol=score)
     assert found.size == (317, 203)
 
 
-@pytest.mark.parametrize("target", converters.target_names())
+@pytest.mark.parametrize("target", targets())
 def test_placement_and_threads(target: str, demo_bundles: Converted) -> None:
     image = scene(310_002).image
-    path = demo_bundles.bundle(target, "fp32")["path"]
-    one, two = edgekit.load(path, threads=1), edgekit.load(path, threads=2)
+    entry = demo_bundles.bundle(target, best(target))
+    one, two = opened(entry, threads=1), opened(entry, threads=2, strict=True)
     assert one.placement.device
+    assert sum(one.placement.operators.values()) >= 0
     np.testing.assert_allclose(one.predict(image).boxes, two.predict(image).boxes, atol=0.01)
-    edgekit.load(path, strict=True)
 
 
-@pytest.mark.parametrize("target", converters.target_names())
+@pytest.mark.parametrize("target", targets())
+def test_a_file_is_never_run_by_a_stand_in_silently(target: str, demo_bundles: Converted) -> None:
+    spec = engine(converters.target(target).engine)
+    path = demo_bundles.bundle(target, best(target))["path"]
+    if spec.available:
+        assert edgekit.load(path).placement.word == "executed"
+        return
+    assert spec.stand_in is not None
+    with pytest.raises(EngineError, match=f"device='{spec.stand_in.device}' shows here what the file computes"):
+        edgekit.load(path)
+
+
+@pytest.mark.parametrize("target", targets())
 def test_results_survive_the_next_image(target: str, demo_bundles: Converted) -> None:
     """Engines hand out their own memory: a result must not change when the next image runs."""
-    model = edgekit.load(demo_bundles.bundle(target, "int8")["path"])
+    model = opened(demo_bundles.bundle(target, "int8"))
     first = model.predict(scene(310_003).image)
     before = json.dumps(first.to_dict()["detections"])
     model.predict(scene(310_004).image)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -30,26 +30,47 @@ def command(targets: str, precisions: str, scenes: int, out: Path, jobs: int, as
     with progress_bars() as watch:
         done = demonstrate(out, split_names(targets), split_names(precisions), scenes, jobs, watch)
     if as_json:
-        rows = [
-            {"target": m.target, "precision": m.precision, "mAP": m.map, "mAP50": m.map50, "latency_ms": m.latency}
-            for m in done.measured
-        ]
-        failed = [outcome_data(outcome) for outcome in done.conversions.outcomes if not outcome.ok]
-        click.echo(json.dumps({"measured": rows, "failed": failed, "picture": str(done.picture)}, indent=2))
+        conversions = done.conversions
+        document = {
+            "measured": [_data(measured) for measured in done.measured],
+            "failed": [outcome_data(outcome) for outcome in conversions.outcomes if not outcome.ok],
+            "skipped": [{"target": one.target, "reason": one.reason} for one in conversions.skipped],
+            "picture": str(done.picture),
+        }
+        click.echo(json.dumps(document, indent=2))
     else:
         _print(done)
     click.get_current_context().exit(0 if done.conversions.ok else 1)
 
 
+def _data(measured: Measured) -> dict[str, Any]:
+    data = {
+        "target": measured.target,
+        "precision": measured.precision,
+        "mAP": measured.map,
+        "mAP50": measured.map50,
+        "latency_ms": measured.latency,
+    }
+    outcome = measured.outcome
+    if outcome and outcome.bundle and outcome.evidence:
+        decoded = outcome.evidence.decoded
+        data |= {"word": outcome.evidence.word, "matched": decoded.matched, "score_drift": decoded.score_drift}
+        data |= {"bytes": outcome.bundle.bytes}
+    return data
+
+
 def _print(done: Demonstration) -> None:
-    from edgekit.cli._reports import table
+    from edgekit.cli._reports import escape, table
 
     source = done.measured[0]
     columns = ("target", "precision", "size", "mAP", "to source", "ms", "evidence")
     rows = [_row(measured, source) for measured in done.measured]
     for outcome in done.conversions.outcomes:
         if outcome.bundle is None:
-            rows.append([outcome.target, outcome.precision, "-", "-", "-", "-", f"[red]{outcome.error}[/red]"])
+            error = f"[red]{escape(str(outcome.error))}[/red]"
+            rows.append([outcome.target, outcome.precision, "-", "-", "-", "-", error])
+    for one in done.conversions.skipped:
+        rows.append([one.target, "-", "-", "-", "-", "-", f"[dim]{escape(one.reason)}[/dim]"])
     table(columns, rows, right=("size", "mAP", "to source", "ms"))
     click.echo(f"mAP50-95 on {done.scenes} held-out scenes; ms: median inference here, one image at a time")
     click.echo(f"picture: {done.picture}")
@@ -64,5 +85,8 @@ def _row(measured: Measured, source: Measured) -> list[str]:
         decoded = outcome.evidence.decoded
         size = megabytes(outcome.bundle.bytes)
         words = f"{outcome.evidence.word}, {decoded.matched:.1%} of {decoded.detections} matched"
-    change = f"{measured.map - source.map:+.4f}" if outcome else ""
-    return [measured.target, measured.precision, size, f"{measured.map:.4f}", change, f"{measured.latency:.2f}", words]
+    found, change = "-", ""
+    if measured.map is not None:
+        found = f"{measured.map:.4f}"
+        change = f"{measured.map - source.map:+.4f}" if outcome and source.map is not None else ""
+    return [measured.target, measured.precision, size, found, change, f"{measured.latency:.2f}", words]

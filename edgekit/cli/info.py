@@ -35,6 +35,9 @@ def command(bundle: str, as_json: bool) -> None:
         *(f"source: {note}" for note in origin.notes),
         f"toolchain: {', '.join(f'{name} {version}' for name, version in manifest.toolchain.items())}",
     ]
+    if manifest.options:
+        lines.append(f"options: {', '.join(f'{name} {value}' for name, value in manifest.options.items())}")
+    lines += [f"{key}: {value}" for graph in manifest.graphs for key, value in graph.report.items()]
     if manifest.calibration:
         calibration = manifest.calibration
         lines.append(

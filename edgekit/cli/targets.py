@@ -82,10 +82,15 @@ def _print_options(spec: Target) -> None:
 
     hints = typing.get_type_hints(spec.options)
     rows = [
-        [f"{spec.name}.{name}", str(default), escape(", ".join(map(str, typing.get_args(hints[name]))))]
+        [
+            f"{spec.name}.{name}",
+            str(default),
+            escape(", ".join(str(value) for value in typing.get_args(hints[name]) if value)),
+        ]
         for name, default in _options(spec)
     ]
     if rows:
         table(("--option", "default", "values"), rows)
-    for operator, reason in spec.refuses.items():
-        click.echo(f"{spec.name} refuses {operator}: {reason}")
+    for reason in dict.fromkeys(spec.refuses.values()):
+        operators = ", ".join(sorted(operator for operator, why in spec.refuses.items() if why == reason))
+        click.echo(f"{spec.name} refuses {operators}: {reason}")

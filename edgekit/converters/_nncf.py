@@ -22,8 +22,11 @@ def import_nncf() -> Any:
     return nncf
 
 
-def quantisation(job: Job) -> dict[str, Any]:
+def quantisation(job: Job, *, per_tensor_activations: bool = False) -> dict[str, Any]:
     """Arguments of ``nncf.quantize`` for a graph that came from the exchange ONNX file.
+
+    Left to itself NNCF gives every channel of a depthwise convolution's input a scale of its own. OpenVINO computes that;
+    elsewhere it is not INT8 arithmetic at all, and ONNX Runtime 1.22 refuses such a file (QLinearAdd, scalar scales).
 
     MIXED: asymmetric activations behind SiLU; on a depthwise + SiLU detector (float mAP .504) the default preset left
     .453 where this leaves .500.
@@ -34,8 +37,15 @@ def quantisation(job: Job) -> dict[str, Any]:
     islands = float_islands(onnx.load(job.onnx, load_external_data=False))
     # A pattern, because OpenVINO splits a convolution with a bias and renames it NAME/WithoutBiases.
     scope = nncf.IgnoredScope(patterns=[f"^{re.escape(name)}(/.*)?$" for name in islands])
-    return {
+    arguments = {
         "preset": nncf.QuantizationPreset.MIXED,
         "subset_size": len(job.calibration()),
         "ignored_scope": scope,
     }
+    if per_tensor_activations:
+        advanced = nncf.quantization.advanced_parameters
+        activations = advanced.QuantizationParameters(per_channel=False)
+        arguments["advanced_parameters"] = advanced.AdvancedQuantizationParameters(
+            activations_quantization_params=activations
+        )
+    return arguments

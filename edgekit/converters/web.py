@@ -1,0 +1,33 @@
+"""ONNX for onnxruntime-web: the files of the onnx target, proven in WebAssembly."""
+
+from __future__ import annotations
+
+from edgekit.converters import Job, Report, Target
+from edgekit.converters._onnx_precision import FILE, write
+from edgekit.manifest import Graph
+from edgekit.toolchains import Toolchain
+
+TARGET = Target(
+    name="web",
+    summary="browsers (WebAssembly, WebGPU), with onnxruntime-web",
+    engine="web",
+    precisions=("fp32", "fp16", "int8"),
+    requires=("onnx", "onnxruntime", "nncf", "onnx_ir"),
+    distributions=("onnx", "onnxruntime", "onnxslim", "onnxscript", "nncf", "torch"),
+    toolchains=(
+        Toolchain(
+            name="web",
+            summary="onnxruntime-web, run by node as a browser runs it",
+            megabytes=150,
+            npm=("onnxruntime-web@1.30.0",),
+            programs=("node", "npm"),
+            licence="MIT",
+        ),
+    ),
+)
+
+
+def convert(job: Job, report: Report) -> Graph:
+    """Write ``model.onnx`` in the job's precision; the page needs it and ``manifest.json``."""
+    write(job, report)
+    return job.graph(FILE)

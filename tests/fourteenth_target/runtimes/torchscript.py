@@ -1,0 +1,41 @@
+"""TorchScript run by torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from edgekit.errors import EngineError
+from edgekit.manifest import Graph
+from edgekit.runtimes import Array, Engine, Placement, SessionOptions, check_inputs
+
+ENGINE = Engine(name="torchscript", packages=("torch",), extra="convert")
+
+
+class TorchScriptSession:
+    """One TorchScript file."""
+
+    def __init__(self, path: Path, graph: Graph) -> None:
+        import torch
+
+        load: Any = torch.jit.load
+        try:
+            self._module = load(str(path))
+        except RuntimeError as error:
+            raise EngineError(f"{path}: torch cannot open it: {error}") from error
+        self._graph = graph
+        self.placement = Placement("cpu")
+
+    def run(self, inputs: Sequence[Array]) -> list[Array]:
+        import torch
+
+        check_inputs(self._graph, inputs)
+        with torch.no_grad():
+            outputs = self._module(*(torch.from_numpy(array) for array in inputs))
+        return [output.numpy() for output in (outputs if isinstance(outputs, tuple | list) else (outputs,))]
+
+
+def open_session(folder: Path, graph: Graph, options: SessionOptions) -> TorchScriptSession:
+    """Open the first file of a graph."""
+    return TorchScriptSession(folder / graph.files[0], graph)

@@ -1,0 +1,343 @@
+"""The TensorRT target's files: what they hold and what they compute, against torch and ONNX's own reference."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from edgekit import toolchains
+from edgekit.converters import Job, NoOptions, read_options, target
+from edgekit.errors import ConversionError, EngineError, UsageError
+from edgekit.manifest import Graph
+from edgekit.runtimes import SessionOptions, open_session
+
+torch = pytest.importorskip("torch", reason="needs torch, the source of every conversion")
+onnx = pytest.importorskip("onnx", reason="needs onnx: pip install edgekit[convert]")
+
+from jobs import make_job  # noqa: E402
+from onnx import numpy_helper  # noqa: E402
+
+from edgekit.converters import _qdq, tensorrt  # noqa: E402
+from edgekit.converters.tensorrt import RTX, TensorrtOptions  # noqa: E402
+
+nn = torch.nn
+
+SIZE = 32
+PRECISIONS = ("fp32", "fp16", "int8")
+needs_rtx = pytest.mark.skipif(RTX.state != "installed", reason=f"edgekit toolchain install {RTX.name}")
+
+
+class Small(nn.Module):  # type: ignore[misc]
+    """Convolutions plain and depthwise, one without a bias, a product, an input that two convolutions read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(*(nn.Conv2d(3 if not i else 8, 8, 3, 2 if not i else 1, 1) for i in range(3)))
+        self.depthwise = nn.Conv2d(8, 8, 3, 1, 1, groups=8)
+        self.left = nn.Conv2d(8, 16, 1, bias=False)
+        self.right = nn.Conv2d(8, 16, 3, 2, 1)
+        self.down = nn.Conv2d(16, 16, 3, 2, 1)
+        self.product = nn.Linear(16, 16, bias=False)
+        self.heads = nn.ModuleList(nn.Conv2d(16, 4, 1) for _ in range(2))
+
+    def forward(self, x: Any) -> Any:
+        x = torch.relu(self.depthwise(nn.functional.silu(self.stem(x))))
+        x = nn.functional.silu(self.down(self.left(x))) + self.right(x)
+        x = self.product(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return self.heads[1](x), self.heads[0](x)
+
+
+class Spread(nn.Module):  # type: ignore[misc]
+    """A depthwise convolution whose input channels differ 1000 times in size, made up for by its weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(*(nn.Conv2d(3 if not i else 8, 8, 3, 1, 1) for i in range(3)))
+        self.depthwise = nn.Conv2d(8, 8, 3, 1, 1, groups=8)
+        self.mix = nn.Conv2d(8, 16, 1)
+        self.head = nn.Conv2d(16, 4, 1)
+        sizes = torch.tensor([2.0, 2.0, *[0.002] * 6])
+        with torch.no_grad():
+            for layer in self.stem:  # or nothing of the image would be left after three of them
+                layer.weight.mul_(3)
+            self.stem[2].weight.mul_(sizes.reshape(-1, 1, 1, 1))
+            self.stem[2].bias.mul_(sizes)
+            self.depthwise.weight.div_(sizes.reshape(-1, 1, 1, 1))
+
+    def forward(self, x: Any) -> Any:
+        return self.head(torch.relu(self.mix(torch.relu(self.depthwise(torch.relu(self.stem(x)))))))
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A module in all precisions."""
+
+    module: Any
+    jobs: dict[str, Job]
+    graphs: dict[str, Graph]
+
+    def outputs(self, precision: str, image: Any) -> list[Any]:
+        return run(self.jobs[precision].out, self.graphs[precision], image)
+
+    def expected(self, image: Any) -> list[Any]:
+        with torch.no_grad():
+            return [tensor.numpy() for tensor in self.module(torch.from_numpy(image))]
+
+    def model(self, precision: str) -> Any:
+        return onnx.load(self.jobs[precision].out / "model.onnx")
+
+
+def run(folder: Path, graph: Graph, image: Any) -> list[Any]:
+    return list(open_session("tensorrt", folder, graph, SessionOptions(device="reference")).run([image]))
+
+
+def pictures(count: int, seed: int) -> Any:
+    coarse = np.random.default_rng(seed).integers(0, 256, (count, 8, 8, 3))
+    return np.repeat(np.repeat(coarse, SIZE // 8, 1), SIZE // 8, 2).astype(np.uint8)
+
+
+def tensor_of(image: Any) -> Any:
+    return np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1)[None]).astype(np.float32) / np.float32(255)
+
+
+def converted(module: Any, names: tuple[str, ...], folder: Path, **options: Any) -> Converted:
+    first = make_job(module, torch.rand(1, 3, SIZE, SIZE), names, folder, "fp32", pictures(12, seed=1))
+    jobs, graphs = {}, {}
+    for precision in PRECISIONS:
+        given = TensorrtOptions(**options)
+        jobs[precision] = replace(first, precision=precision, out=folder / precision, options=given)
+        jobs[precision].out.mkdir(exist_ok=True)
+        graphs[precision] = tensorrt.convert(jobs[precision], lambda text, share: None)
+    return Converted(module, jobs, graphs)
+
+
+@pytest.fixture(scope="module")
+def without_toolchains(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGEKIT_TOOLCHAINS", str(tmp_path_factory.mktemp("toolchains")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory, without_toolchains: None) -> Converted:
+    torch.manual_seed(3)
+    return converted(Small(), ("b", "a"), tmp_path_factory.mktemp("small"))
+
+
+@pytest.fixture(scope="module")
+def spread(tmp_path_factory: pytest.TempPathFactory, without_toolchains: None) -> Converted:
+    torch.manual_seed(5)
+    return converted(Spread(), ("out",), tmp_path_factory.mktemp("spread"))
+
+
+def noise(actual: Any, expected: Any) -> float:
+    """Root mean squared error over the standard deviation of what was expected."""
+    return float(np.sqrt(np.mean((actual - expected) ** 2)) / expected.std())
+
+
+def constants(model: Any) -> dict[str, Any]:
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+
+
+@pytest.mark.parametrize(("precision", "most"), [("fp32", 1e-5), ("fp16", 3e-3), ("int8", 0.05)])
+def test_every_precision_gives_torchs_outputs_in_the_contracts_order(
+    small: Converted, precision: str, most: float
+) -> None:
+    image = tensor_of(pictures(1, seed=9)[0])
+    outputs, expected = small.outputs(precision, image), small.expected(image)
+    for output, wanted in zip(outputs, expected, strict=True):
+        assert output.shape == wanted.shape
+        assert noise(output, wanted) < most
+    assert noise(outputs[0], expected[1]) > 0.5  # or the order proves nothing
+
+
+def test_the_reference_computes_the_files_qdq_arithmetic(small: Converted) -> None:
+    """ONNX's own evaluator takes every node as the specification has it."""
+    from onnx.reference import ReferenceEvaluator
+
+    image = tensor_of(pictures(1, seed=9)[0])
+    model = small.model("int8")
+    model.opset_import[0].version = 19  # the evaluator lacks the older number of the same Q and DQ
+    wanted = ReferenceEvaluator(model).run(None, {"images": image})
+    float_outputs = small.outputs("fp32", image)
+    for output, expected, unquantised in zip(small.outputs("int8", image), wanted, float_outputs, strict=True):
+        assert noise(output, expected) < 1e-3  # a value on the edge of a step may fall to the other side
+        assert noise(unquantised, expected) > 10 * noise(output, expected)
+
+
+def test_a_stand_in_says_what_it_is(small: Converted) -> None:
+    for precision, arithmetic in [("fp32", "float32"), ("fp16", "float16"), ("int8", "int8 where")]:
+        options = SessionOptions(device="reference")
+        placement = open_session("tensorrt", small.jobs[precision].out, small.graphs[precision], options).placement
+        assert (placement.device, placement.word) == ("reference", "reference")
+        assert placement.arithmetic.startswith(arithmetic)
+    with pytest.raises(EngineError, match=r"engine tensorrt needs tensorrt: it comes with JetPack.*device='reference'"):
+        open_session("tensorrt", small.jobs["fp32"].out, small.graphs["fp32"], SessionOptions())
+
+
+def test_int8_is_what_tensorrt_takes(small: Converted) -> None:
+    model = small.model("int8")
+    values = constants(model)
+    maker = {name: node for node in model.graph.node for name in node.output}
+    pairs = [node for node in model.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    for node in pairs:
+        zero, scale = values[node.input[2]], values[node.input[1]]
+        assert zero.dtype == np.int8
+        assert not zero.any()
+        assert (scale > 0).all()
+    weighted = [node for node in model.graph.node if node.op_type in ("Conv", "MatMul", "Gemm")]
+    integer = [node for node in weighted if node.input[1] in maker]
+    assert [node.op_type for node in weighted].count("Conv") == 9
+    assert len(integer) == 5
+    assert not {node.name for node in integer} & {node.name for node in [*weighted[:3], *weighted[-2:]]}
+    for node in integer:
+        dequantise = maker[node.input[1]]
+        stored = values[dequantise.input[0]]
+        axis = 1 if node.op_type == "MatMul" else 0
+        assert stored.dtype == np.int8
+        assert np.abs(stored.astype(int)).max() <= 127
+        assert values[dequantise.input[1]].shape == (stored.shape[axis],)
+        assert maker[node.input[0]].op_type == "DequantizeLinear"
+        if len(node.input) > 2:
+            assert values[node.input[2]].dtype == np.float32
+    read = {node.input[0] for node in pairs}
+    assert len([node for node in pairs if node.op_type == "QuantizeLinear"]) == 4, "two convolutions share one"
+    assert set(values) <= {name for node in model.graph.node for name in node.input} | read
+
+
+def test_float_weights_compute_the_same(small: Converted, tmp_path: Path) -> None:
+    job = replace(small.jobs["int8"], out=tmp_path, options=TensorrtOptions(weights="float32"))
+    graph = tensorrt.convert(job, lambda text, share: None)
+    image = tensor_of(pictures(1, seed=9)[0])
+    for output, wanted in zip(run(tmp_path, graph, image), small.outputs("int8", image), strict=True):
+        np.testing.assert_allclose(output, wanted, atol=1e-5)
+    stored = constants(onnx.load(tmp_path / "model.onnx"))
+    assert not [array for array in stored.values() if array.dtype == np.int8 and array.any()]
+
+
+def test_biases_make_up_for_rounded_weights(small: Converted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_qdq, "LEVELS", 7)  # coarse weights, so that their rounding shows
+    monkeypatch.setattr(_qdq, "NOISE", np.inf)
+    images = [tensor_of(picture) for picture in pictures(12, seed=1)]
+    wanted = np.mean([small.expected(image)[0] for image in images], axis=(0, 1, 3, 4))
+
+    def off() -> float:
+        graph = tensorrt.convert(replace(small.jobs["int8"], out=tmp_path), lambda text, share: None)
+        session = open_session("tensorrt", tmp_path, graph, SessionOptions(device="reference"))
+        found = np.mean([session.run([image])[0] for image in images], axis=(0, 1, 3, 4))
+        return float(np.abs(found - wanted).mean())
+
+    corrected = off()
+    monkeypatch.setattr(_qdq, "_mean_shift", lambda rounding, means, groups: np.zeros(len(rounding)))
+    assert corrected < 0.8 * off()
+
+
+def test_channels_too_unlike_for_one_scale_stay_float(
+    spread: Converted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = tensor_of(pictures(1, seed=9)[0])
+    (expected,) = spread.expected(image)
+    assert noise(spread.outputs("int8", image)[0], expected[None]) < 0.05
+    monkeypatch.setattr(_qdq, "NOISE", np.inf)
+    graph = tensorrt.convert(replace(spread.jobs["int8"], out=tmp_path), lambda text, share: None)
+    assert noise(run(tmp_path, graph, image)[0], expected[None]) > 0.1  # what one scale for all channels leaves
+
+
+def test_the_device_is_told_how_to_build(tmp_path: Path, without_toolchains: None) -> None:
+    torch.manual_seed(3)
+    done = converted(Small(), ("b", "a"), tmp_path, workspace_megabytes=256, optimisation_level=5)
+    for precision in PRECISIONS:
+        assert done.graphs[precision].files == ("model.onnx", "build.json")
+        assert done.graphs[precision].report == {}
+        settings = msgspec.json.decode((done.jobs[precision].out / "build.json").read_bytes())
+        assert settings == {"precision": precision, "workspace_megabytes": 256, "optimisation_level": 5}
+
+
+def test_options_are_checked() -> None:
+    given = read_options(target("tensorrt"), {"optimisation_level": "5", "weights": "float32", "sm": "89"})
+    assert given == TensorrtOptions(optimisation_level=5, weights="float32", sm=89)
+    for wrong in ({"weights": "int4"}, {"optimisation_level": "6"}, {"workspace_megabytes": "-1"}, {"sm": "53"}):
+        with pytest.raises(UsageError, match="option of target tensorrt"):
+            read_options(target("tensorrt"), wrong)
+
+
+def test_what_cannot_be_converted_is_refused(small: Converted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = replace(small.jobs["int8"], out=tmp_path)
+    with pytest.raises(ConversionError, match="the job holds NoOptions"):
+        tensorrt.convert(replace(job, options=NoOptions()), lambda text, share: None)
+    with pytest.raises(ConversionError, match="needs calibration images"):
+        tensorrt.convert(replace(job, samples=None), lambda text, share: None)
+    np.save(tmp_path / "none.npy", pictures(0, seed=1))
+    empty = replace(job.calibration(), path=tmp_path / "none.npy")
+    with pytest.raises(ConversionError, match="needs calibration images and there are none"):
+        tensorrt.convert(replace(job, samples=empty), lambda text, share: None)
+    monkeypatch.setattr(_qdq, "NOISE", -1.0)
+    with pytest.raises(ConversionError, match="no convolution of this network bears symmetric INT8; choose fp16"):
+        tensorrt.convert(job, lambda text, share: None)
+
+
+def test_a_graph_that_divides_by_nothing_is_refused(tmp_path: Path, without_toolchains: None) -> None:
+    class Dark(nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Conv2d(3, 3, 1) for _ in range(5))
+
+        def forward(self, x: Any) -> Any:
+            for layer in self.layers[:3]:
+                x = layer(x)
+            return self.layers[4](self.layers[3](x / (x - x)))
+
+    job = make_job(Dark(), torch.rand(1, 3, SIZE, SIZE), ("out",), tmp_path, "int8", pictures(2, seed=1))
+    with pytest.raises(ConversionError, match="is not finite on calibration image 0"):
+        tensorrt.convert(replace(job, options=TensorrtOptions()), lambda text, share: None)
+
+
+@pytest.mark.toolchain
+@needs_rtx
+@pytest.mark.parametrize("weights", ["int8", "float32"])
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_tensorrt_rtx_parses_and_builds_every_file(
+    small: Converted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, weights: Any
+) -> None:
+    monkeypatch.setenv("EDGEKIT_TOOLCHAINS", str(INSTALLED))
+    options = TensorrtOptions(weights=weights, sm=89, workspace_megabytes=64)
+    graph = tensorrt.convert(replace(small.jobs[precision], out=tmp_path, options=options), lambda text, share: None)
+    assert graph.report["tensorrt_rtx"] == "parsed and built for sm_89, not run"
+    assert graph.report["tensorrt_rtx_version"] == "1.7.1.116"
+    assert int(graph.report["tensorrt_rtx_layers"]) >= 15
+    assert int(graph.report["tensorrt_rtx_bytes"]) > 1000
+
+
+@pytest.mark.toolchain
+@needs_rtx
+def test_tensorrt_rtx_refuses_what_is_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEKIT_TOOLCHAINS", str(INSTALLED))
+    (tmp_path / "model.onnx").write_bytes(b"not an ONNX file")
+    given = (str(tmp_path / "model.onnx"), '{"precision": "fp32"}', "86")
+    with pytest.raises(ConversionError, match=r"cannot parse it: .*Failed to parse"):
+        toolchains.call(RTX.name, "edgekit.converters._tensorrt_rtx", *given)
+
+
+@pytest.mark.toolchain
+@needs_rtx
+def test_what_is_refused_is_what_the_parser_does_not_import() -> None:
+    code = (
+        "import sys, tensorrt_rtx_libs, tensorrt_rtx_bindings as trt\n"
+        "log = trt.Logger(trt.Logger.ERROR); builder = trt.Builder(log)\n"
+        "parser = trt.OnnxParser(builder.create_network(0), log)\n"
+        "print(*(name for name in sys.argv[1:] if parser.supports_operator(name)))"
+    )
+    interpreter = INSTALLED / RTX.name / "env" / "bin" / "python"
+    asked = [*target("tensorrt").refuses, "Conv", "QuantizeLinear"]
+    done = subprocess.run([str(interpreter), "-c", code, *asked], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["Conv", "QuantizeLinear"]
+
+
+INSTALLED = toolchains.root()
+"""Where the toolchains were when this file was read: the fixtures hide them."""
