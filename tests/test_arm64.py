@@ -45,9 +45,9 @@ def bundles(shared_folder: Path) -> Converted:
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A scene that no precision has seen, of an odd size."""
+    """A scene that no precision has seen, of the size the detector takes: nothing is resized."""
     path = tmp_path_factory.mktemp("arm64") / "scene.png"
-    cv2.imwrite(str(path), scene(330_000, (203, 317)).image)
+    cv2.imwrite(str(path), scene(330_000).image)
     return path
 
 
@@ -87,6 +87,27 @@ def test_the_board_finds_what_the_host_finds(target: str, precision: str, bundle
     pixels, score = {"fp32": (0.02, 0.001), "int8": (3.0, 0.05)}[precision]
     np.testing.assert_allclose([one["box"] for one in board], [one["box"] for one in host], atol=pixels)
     np.testing.assert_allclose([one["score"] for one in board], [one["score"] for one in host], atol=score)
+
+
+PREPROCESS = """
+import sys, cv2, numpy
+from edgekit.images import Preprocessor
+from edgekit.manifest import ImageRule
+tensor, _ = Preprocessor(ImageRule(size=(256, 256)))(cv2.imread(sys.argv[1]))
+numpy.save(sys.argv[2], tensor)
+"""
+
+
+def test_the_board_resizes_as_the_host_does(tmp_path: Path) -> None:
+    """OpenCV's bilinear interpolation rounds apart on the two architectures, by a grey level here and there."""
+    picture, there, here = tmp_path / "scene.png", tmp_path / "there.npy", tmp_path / "here.npy"
+    cv2.imwrite(str(picture), scene(330_001, (203, 317)).image)
+    done = emulated("-c", PREPROCESS, str(picture), str(there))
+    assert done.returncode == 0, done.stderr
+    subprocess.run([sys.executable, "-c", PREPROCESS, str(picture), str(here)], check=True)
+    apart = np.abs(np.load(there) - np.load(here)) * 255
+    assert apart.max() <= 1.01
+    assert apart.mean() < 0.3
 
 
 def test_an_altered_bundle_is_refused_there_too(bundles: Converted, image: Path, tmp_path: Path) -> None:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# An aarch64 Python 3.11 with edgekit's device dependencies in the folder $1, for qemu-user: about 700 MB, a minute.
+# An aarch64 Python 3.11 with edgekit's device dependencies in the folder $1, for qemu-user: about 400 MB.
 # Needs Debian's or Ubuntu's apt-get (no root: nothing is installed, only unpacked) and qemu-user.
 set -euo pipefail
 folder=$(realpath -m "$1")
