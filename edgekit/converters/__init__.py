@@ -148,12 +148,15 @@ def target(name: str) -> Target:
 
 
 def versions(spec: Target) -> dict[str, str]:
-    """Versions of a target's toolchain by distribution name: as installed here, as pinned in its own environments."""
+    """Versions of a target's toolchain by distribution name, as installed here.
+
+    What its own environments pin is named ``ENVIRONMENT/DISTRIBUTION``: two of them may hold one package twice.
+    """
     found = {}
     for toolchain in spec.toolchains:
         for pin in (*toolchain.requirements, *toolchain.without_dependencies, *toolchain.npm):
             name, _, version = pin.replace("==", "@").rpartition("@")
-            found[name] = version
+            found[f"{toolchain.name}/{name}"] = version
     for distribution in spec.distributions:
         try:
             found[distribution] = metadata.version(distribution)

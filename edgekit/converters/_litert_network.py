@@ -81,6 +81,11 @@ class Network:
         logistic, product = sorted(readers, key=lambda op: op.kind)
         return logistic.outputs[0] in product.inputs
 
+    def feeds_only(self, index: int, kind: str) -> bool:
+        """Whether a tensor is read by operators of one kind alone."""
+        readers = self._readers[index]
+        return bool(readers) and all(op.kind == kind for op in readers)
+
     def head(self) -> list[Operator]:
         """The convolutions whose results are outputs, and what only moves those results."""
         return [op for index in self.outputs for op in self._back_to_convolution(index, MOVES)]

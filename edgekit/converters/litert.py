@@ -1,28 +1,19 @@
 """LiteRT (TFLite) files by litert-torch and the AI Edge Quantizer: float32, float16 weights, static INT8.
 
 All precisions keep float32 NCHW inputs and outputs: one way to run them all, and one plain copy on the way in (0.12 ms
-at 640x640, where interleaving to NHWC takes 0.36 ms). A target that needs everything in integers (Ethos-U) will want
-NHWC, int8 inputs and outputs, and no float islands.
+at 640x640, where interleaving to NHWC takes 0.36 ms). The target that needs everything in integers is ethosu.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import os
 import re
 import shutil
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from edgekit.converters import Job, Report, Target
+from edgekit.converters._litert_files import FILE, best_ranges, finished, float_file
 from edgekit.converters._litert_network import Network, Operator
-from edgekit.converters._litert_ranges import Observations, best_range, observe
+from edgekit.converters._litert_ranges import observe
 from edgekit.errors import ConversionError
 from edgekit.manifest import Graph, Tensor
 
@@ -35,8 +26,6 @@ TARGET = Target(
     distributions=("litert-torch", "litert-converter", "ai-edge-litert", "ai-edge-quantizer", "torch"),
 )
 
-FILE = "model.tflite"
-
 
 def convert(job: Job, report: Report) -> Graph:
     """Write ``model.tflite`` in the job's precision; the float file is made once for all precisions of a work folder.
@@ -45,7 +34,7 @@ def convert(job: Job, report: Report) -> Graph:
         ConversionError: the toolchain refuses the network, int8 has no images, or the file is not what was asked for.
     """
     try:
-        source = _float_file(job, report)
+        source = float_file(job, report)
         if job.precision == "fp32":
             shutil.copyfile(source, job.out / FILE)
         elif job.precision == "fp16":
@@ -60,26 +49,6 @@ def convert(job: Job, report: Report) -> Graph:
         raise ConversionError(f"LiteRT {job.precision}: {type(error).__name__}: {error}") from error
 
 
-def _float_file(job: Job, report: Report) -> Path:
-    """The float32 ``.tflite`` file, from the work folder if another precision has made it."""
-    path = job.work / "float.tflite"
-    if path.is_file():
-        return path
-    report("loading litert-torch", 0.0)
-    with _quiet():
-        import litert_torch
-        import torch
-    litert_torch.config.show_progress = False
-    torch.set_num_threads(job.threads)
-    report("converting with litert-torch", 0.2)
-    unfinished = job.work / f"float.{os.getpid()}.tflite"  # another precision may be at it at the same time
-    with _quiet():
-        module = torch.export.load(job.program).module()
-        litert_torch.convert(module, (torch.zeros(1, 3, *job.contract.image.size),)).export(str(unfinished))
-    unfinished.replace(path)
-    return path
-
-
 def _half(source: Path) -> bytes:
     """Weights in float16; LiteRT computes in float32, or in float16 where the device can."""
     from ai_edge_quantizer import qtyping, quantizer
@@ -88,7 +57,7 @@ def _half(source: Path) -> bytes:
     half.add_weight_only_config(
         ".*", qtyping.TFLOperationName.ALL_SUPPORTED, 16, algorithm_key=quantizer.AlgorithmName.FLOAT_CASTING
     )
-    return _finished(half, None)
+    return finished(half, None)
 
 
 def _int8(source: Path, job: Job, report: Report) -> bytes:
@@ -119,29 +88,13 @@ def _int8(source: Path, job: Job, report: Report) -> bytes:
             _scopes(network, islands), kinds.ALL_SUPPORTED, algorithm_key=quantizer.AlgorithmName.NO_QUANTIZE
         )
     report("quantising", 0.95)
-    return _finished(static, _ranges(network, seen))
+    return finished(static, best_ranges(network, seen))
 
 
 def _scopes(network: Network, operators: list[Operator]) -> str:
     """The expression that matches just these operators; the quantiser calls them by their outputs."""
     scopes = {"".join(f"{network.name(index)};" for index in op.outputs) for op in operators}
     return "^(?:" + "|".join(re.escape(scope) for scope in sorted(scopes)) + ")$"
-
-
-def _ranges(network: Network, seen: Observations) -> dict[str, dict[str, Any]]:
-    """What the quantiser's own ``calibrate`` would return, with our ranges."""
-    ranges = {}
-    for index, statistics in seen.tensors.items():
-        shape = (1,) * network.rank(index)
-        low, high = best_range(statistics, network.feeds_silu(index))
-        ranges[network.name(index)] = {"min": np.full(shape, low, np.float32), "max": np.full(shape, high, np.float32)}
-    return ranges
-
-
-def _finished(quantizer: Any, ranges: dict[str, dict[str, Any]] | None) -> bytes:
-    with _quiet():
-        result = quantizer.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
-    return bytes(result.quantized_model)
 
 
 def _entry(job: Job) -> Graph:
@@ -173,20 +126,3 @@ def _entry(job: Job) -> Graph:
         inputs=(Tensor(name=entry, shape=tuple(int(size) for size in inputs[entry]["shape"])),),
         outputs=tuple(found),
     )
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep what the toolchain prints, logs and warns of off the terminal; what matters comes as exceptions.
-
-    Never around a report, which may go to the same standard output.
-    """
-    level = logging.root.manager.disable
-    sink = io.StringIO()
-    with contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        logging.disable(logging.WARNING)
-        try:
-            yield
-        finally:
-            logging.disable(level)

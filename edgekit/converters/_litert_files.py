@@ -1,0 +1,74 @@
+"""LiteRT files, for every target that starts from one: the float file, ranges for the quantiser, its last step."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgekit.converters import Job, Report
+from edgekit.converters._litert_network import Network
+from edgekit.converters._litert_ranges import Observations, best_range
+from edgekit.converters._quiet import quiet
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Ranges = dict[str, dict[str, Any]]
+"""``min`` and ``max`` by tensor name, as the quantiser's own ``calibrate`` returns them."""
+
+FILE = "model.tflite"
+
+
+def float_file(
+    job: Job, report: Report, module: Callable[[], nn.Module] | None = None, *, channels_last: bool = False
+) -> Path:
+    """The float32 ``.tflite`` file, from the work folder if another precision has made it.
+
+    Args:
+        job: the conversion.
+        report: told of progress.
+        module: gives the network to convert; the exchange program as it is when left out.
+        channels_last: make all inputs and outputs NHWC, so that no transposition is left in the file for them.
+    """
+    path = job.work / "float.tflite"
+    if path.is_file():
+        return path
+    report("loading litert-torch", 0.0)
+    with quiet():
+        import litert_torch
+        import torch
+    litert_torch.config.show_progress = False
+    torch.set_num_threads(job.threads)
+    network = torch.export.load(job.program).module() if module is None else module()
+    example = torch.zeros(1, 3, *job.contract.image.size)
+    if channels_last:
+        network = litert_torch.to_channel_last_io(network, args=[0], outputs=list(range(len(job.shapes))))
+        network.training = False  # by hand, because an exported program within refuses eval()
+        example = example.permute(0, 2, 3, 1).contiguous()
+    report("converting with litert-torch", 0.2)
+    unfinished = job.work / f"float.{os.getpid()}.tflite"  # another precision may be at it at the same time
+    with quiet():
+        litert_torch.convert(network, (example,)).export(str(unfinished))
+    unfinished.replace(path)
+    return path
+
+
+def best_ranges(network: Network, seen: Observations) -> Ranges:
+    """What the quantiser's own ``calibrate`` would return, with ranges of the least error."""
+    ranges = {}
+    for index, statistics in seen.tensors.items():
+        shape = (1,) * network.rank(index)
+        low, high = best_range(statistics, network.feeds_silu(index))
+        ranges[network.name(index)] = {"min": np.full(shape, low, np.float32), "max": np.full(shape, high, np.float32)}
+    return ranges
+
+
+def finished(quantizer: Any, ranges: Ranges | None) -> bytes:
+    """The file that a configured quantiser makes."""
+    with quiet():
+        result = quantizer.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
+    return bytes(result.quantized_model)

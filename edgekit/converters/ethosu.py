@@ -1,0 +1,190 @@
+"""Arm Ethos-U microNPUs: a LiteRT file with nothing but integers in it, compiled by Arm's Vela.
+
+The bundle holds both: ``model_vela.tflite`` runs on the NPU, ``model.tflite`` is the same graph before the compiler and
+is what the stand-in computes. A Linux board (i.MX 93: ethos-u65-256) opens the first with the Ethos-U delegate; on a
+microcontroller (U55, U85 beside a Cortex-M) it goes to TFLite Micro with its Ethos-U kernel, as a C array.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+import numpy as np
+
+from edgekit.calibration.equalisation import Site, equalise
+from edgekit.calibration.samples import Samples
+from edgekit.converters import Job, Report, Target
+from edgekit.converters._ethosu_vela import COMPILED, compile_with_vela
+from edgekit.converters._litert_files import FILE, Ranges, best_ranges, finished, float_file
+from edgekit.converters._litert_network import Network
+from edgekit.converters._litert_ranges import observe
+from edgekit.errors import ConversionError
+from edgekit.images import Floats
+from edgekit.manifest import Graph, ImageRule, Record, Tensor
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class EthosuOptions(Record, frozen=True, kw_only=True):
+    """What Vela compiles for.
+
+    ``system`` and ``memory`` are sections of Vela's own ``Arm/vela.ini`` (clocks and bandwidths; where weights and
+    feature maps lie), to be given together; left empty, Vela takes its defaults for the accelerator. ``optimise`` is
+    Vela's strategy.
+    """
+
+    accelerator: Literal[
+        "ethos-u55-32",
+        "ethos-u55-64",
+        "ethos-u55-128",
+        "ethos-u55-256",
+        "ethos-u65-256",
+        "ethos-u65-512",
+        "ethos-u85-128",
+        "ethos-u85-256",
+        "ethos-u85-512",
+        "ethos-u85-1024",
+        "ethos-u85-2048",
+    ] = "ethos-u65-256"
+    system: str = ""
+    memory: Literal[
+        "",
+        "Sram_Only",
+        "Shared_Sram",
+        "Dedicated_Sram",
+        "Dedicated_Sram_256KB",
+        "Dedicated_Sram_384KB",
+        "Dedicated_Sram_512KB",
+    ] = ""
+    optimise: Literal["Performance", "Size"] = "Performance"
+
+    def __post_init__(self) -> None:
+        if bool(self.system) != bool(self.memory):  # Vela knows no default for one where the other is given
+            raise ValueError("give both of system and memory, or neither")
+
+
+TARGET = Target(
+    name="ethosu",
+    summary="boards and microcontrollers with an Arm Ethos-U NPU",
+    engine="ethosu",
+    precisions=("int8",),
+    requires=("litert_torch", "ai_edge_litert", "ai_edge_quantizer", "ethosu"),
+    distributions=("ethos-u-vela", "litert-torch", "litert-converter", "ai-edge-quantizer", "torch"),
+    options=EthosuOptions,
+)
+
+SIGMOID_REACH = 8.0
+"""Beyond this the sigmoid of an equalised SiLU does not change any more, so its input needs no larger range."""
+
+
+def convert(job: Job, report: Report) -> Graph:
+    """Write ``model.tflite`` in full-integer INT8 and compile it to ``model_vela.tflite``.
+
+    Raises:
+        ConversionError: the toolchain refuses the network, there are no images, or Vela fails.
+    """
+    sites: list[Site] = []
+    try:
+        source = float_file(job, report, lambda: _equalised(job, sites), channels_last=True)
+        (job.out / FILE).write_bytes(_integers(source, job, report))
+    except ConversionError:
+        raise
+    except Exception as error:  # the toolchain raises whatever its layers raise: MLIR, torch, flatbuffers
+        raise ConversionError(f"Ethos-U {job.precision}: {type(error).__name__}: {error}") from error
+    graph = _entry(job)
+    report("compiling with Vela", 0.9)
+    options = job.chosen(EthosuOptions)
+    facts = compile_with_vela(
+        job.out / FILE,
+        job.out,
+        job.work,
+        accelerator=options.accelerator,
+        system=options.system,
+        memory=options.memory,
+        optimise=options.optimise,
+    )
+    if sites:
+        facts["equalised"] = ", ".join(f"{site.name} ({site.spread:.0f}x)" for site in sites)
+    return msgspec.structs.replace(graph, report=facts)
+
+
+def _equalised(job: Job, sites: list[Site]) -> nn.Module:
+    """The network with channels made equal where INT8 needs it; ``sites`` is told which."""
+    import torch
+
+    module = torch.export.load(job.program).module()
+    sites += equalise(module, job.calibration())
+    return module
+
+
+def _integers(source: Path, job: Job, report: Report) -> bytes:
+    """Static INT8 of every operator, with int8 inputs and outputs and biases corrected for the weights' rounding."""
+    from ai_edge_quantizer import qtyping, quantizer
+
+    samples = job.calibration()
+    network = Network(source)
+    seen = observe(
+        source,
+        network,
+        _channels_last(samples),
+        job.threads,
+        lambda count: report(f"calibrating, image {count} of {len(samples)}", 0.6 + 0.2 * count / len(samples)),
+    )
+    if not seen.samples:
+        raise ConversionError("int8 needs calibration images, and the given set has none: give --data with photographs")
+    report("choosing ranges", 0.8)
+    network.correct_biases(seen.channels, ())
+    static = quantizer.Quantizer(bytes(network.data))
+    static.add_static_config(".*", qtyping.TFLOperationName.ALL_SUPPORTED, 8, 8)
+    return finished(static, _ranges(network, best_ranges(network, seen), job.contract.image))
+
+
+def _ranges(network: Network, ranges: Ranges, rule: ImageRule) -> Ranges:
+    """Ranges of least error, but for the input, which has to hold every pixel, and for what a sigmoid alone reads."""
+    entry = network.name(network.activations[0])
+    pixels = (np.array([[0.0], [255.0]]) * rule.scale - np.array(rule.mean)) / np.array(rule.std)
+    _set(ranges, entry, min(0.0, float(pixels.min())), max(0.0, float(pixels.max())))
+    for index in network.activations:
+        if network.feeds_only(index, "LOGISTIC"):
+            low, high = (float(ranges[network.name(index)][end].flat[0]) for end in ("min", "max"))
+            _set(ranges, network.name(index), max(low, -SIGMOID_REACH), min(high, SIGMOID_REACH))
+    return ranges
+
+
+def _set(ranges: Ranges, name: str, low: float, high: float) -> None:
+    ranges[name] = {end: np.full_like(ranges[name][end], value) for end, value in (("min", low), ("max", high))}
+
+
+def _channels_last(samples: Samples) -> Iterator[Floats]:
+    for sample in samples:
+        yield np.ascontiguousarray(sample.transpose(0, 2, 3, 1))
+
+
+def _entry(job: Job) -> Graph:
+    """The manifest entry: the compiled file first, tensors by their names in the signature, which Vela keeps.
+
+    Raises:
+        ConversionError: an input or output is not int8, or has another shape than in the program.
+    """
+    from ai_edge_litert.interpreter import Interpreter
+
+    runner = Interpreter(str(job.out / FILE)).get_signature_runner()
+    inputs, outputs = runner.get_input_details(), runner.get_output_details()
+    (entry,) = inputs
+    tensors = []
+    wanted = {entry: (1, 3, *job.contract.image.size)} | {
+        f"output_{number}": tuple(job.shapes[output.name]) for number, output in enumerate(job.contract.outputs)
+    }
+    for name, shape in wanted.items():
+        channels_last = (shape[0], *shape[2:], shape[1])
+        detail = inputs.get(name) or outputs.get(name)
+        found = tuple(int(size) for size in detail["shape"]) if detail else None
+        if detail is None or found != channels_last or np.dtype(detail["dtype"]) != np.int8:
+            kind = np.dtype(detail["dtype"]) if detail else "nothing"
+            raise ConversionError(f"Ethos-U: {name} should be int8 {channels_last}, the file has {kind} {found}")
+        tensors.append(Tensor(name=name, shape=channels_last, dtype="int8", layout="nhwc"))
+    return Graph(files=(COMPILED, FILE), inputs=(tensors[0],), outputs=tuple(tensors[1:]))

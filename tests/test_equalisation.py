@@ -1,0 +1,154 @@
+"""Equalising channels: exact in float, only where it is asked for, and a gain in INT8."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs torch, the source of every conversion")
+
+from edgekit.calibration.equalisation import equalise  # noqa: E402
+
+nn = torch.nn
+SIZE = 16
+SIZES = torch.tensor([2.0, 1.0, 0.3, 0.002, 0.002, 0.01, 0.02, 0.05])
+
+
+class Net(nn.Module):  # type: ignore[misc]
+    """A depthwise convolution whose input channels differ 1000 times; its weights make up for it."""
+
+    def __init__(self, activation: Any, multiplier: int = 1, before: bool = False) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, 2, 1)
+        self.activation = activation
+        self.depthwise = nn.Conv2d(8, 8 * multiplier, 3, 1, 1, groups=8)
+        self.head = nn.Conv2d(8 * multiplier, 4, 1)
+        self.also = before
+        with torch.no_grad():
+            self.stem.weight.mul_(SIZES.reshape(-1, 1, 1, 1))
+            self.stem.bias.mul_(SIZES)
+            self.depthwise.weight.div_(SIZES.repeat_interleave(multiplier).reshape(-1, 1, 1, 1))
+
+    def forward(self, x: Any) -> Any:
+        x = self.activation(self.stem(x))
+        y = self.head(self.depthwise(x))
+        return (y, x * 2) if self.also else y
+
+
+def exported(module: Any) -> Any:
+    return torch.export.export(module.eval(), (torch.zeros(1, 3, SIZE, SIZE),)).module()
+
+
+def samples(count: int = 6) -> list[Any]:
+    draw = np.random.default_rng(1)
+    return [draw.random((1, 3, SIZE, SIZE), np.float32) for _ in range(count)]
+
+
+def run(module: Any, sample: Any) -> list[Any]:
+    with torch.no_grad():
+        outputs = module(torch.from_numpy(sample))
+    return [tensor.numpy() for tensor in (outputs if isinstance(outputs, tuple) else (outputs,))]
+
+
+def depthwise_input(module: Any, sample: Any) -> Any:
+    """What the 3x3 depthwise convolution reads, by an interpreter of torch's own."""
+    found = []
+
+    class Watch(torch.fx.Interpreter):  # type: ignore[misc]
+        def run_node(self, n: Any) -> Any:
+            if "conv2d" in str(n.target) and len(n.args) > 6 and n.args[6] == 8:
+                x, weight = (self.env[argument] for argument in n.args[:2])
+                if weight.shape[-1] == 3:
+                    found.append((x, weight))
+            return super().run_node(n)
+
+    with torch.no_grad():
+        Watch(module).run(torch.from_numpy(sample))
+    ((x, weight),) = found
+    return x, weight
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU(), nn.ReLU(inplace=True), nn.SiLU(), nn.Identity()], ids=str)
+@pytest.mark.parametrize("multiplier", [1, 2])
+def test_the_function_stays_and_the_channels_become_equal(activation: Any, multiplier: int) -> None:
+    torch.manual_seed(2)
+    module = exported(Net(activation, multiplier))
+    expected = [run(module, sample) for sample in samples()]
+    (site,) = equalise(module, samples())
+    assert site.spread > 300
+    assert bool(site.sigmoid) == isinstance(activation, nn.SiLU)
+    for sample, (wanted,) in zip(samples(), expected, strict=True):
+        np.testing.assert_allclose(run(module, sample)[0], wanted, rtol=1e-4, atol=1e-4)
+    largest = torch.stack([depthwise_input(module, sample)[0].abs().amax((0, 2, 3)) for sample in samples()]).amax(0)
+    assert float(largest.max() / largest.min()) < 1.01
+
+
+def rounded_to_8_bits(x: Any) -> Any:
+    step = (x.max() - x.min()) / 255
+    return torch.round(x / step) * step
+
+
+def test_one_scale_for_all_channels_holds_them_afterwards_and_not_before() -> None:
+    torch.manual_seed(2)
+    module = exported(Net(nn.SiLU()))
+    sample = samples()[0]
+
+    def error() -> float:
+        x, weight = depthwise_input(module, sample)
+        outputs = [nn.functional.conv2d(value, weight, groups=8) for value in (x, rounded_to_8_bits(x))]
+        return float((outputs[0] - outputs[1]).norm() / outputs[0].norm())
+
+    before = error()
+    equalise(module, samples())
+    assert before > 0.2
+    assert error() < 0.02
+
+
+class Twice(Net):
+    def forward(self, x: Any) -> Any:
+        x = self.activation(self.stem(x))
+        return self.head(self.depthwise(x) + nn.functional.conv2d(x * 2, self.depthwise.weight, padding=1, groups=8))
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        pytest.param(lambda: Net(nn.ReLU6()), id="ReLU6 does not commute with a scale"),
+        pytest.param(lambda: Net(nn.Hardswish()), id="nor does Hardswish"),
+        pytest.param(lambda: Net(nn.ReLU(), before=True), id="something else reads the activation"),
+        pytest.param(lambda: Twice(nn.Identity()), id="the weight serves two convolutions"),
+    ],
+)
+def test_what_cannot_be_scaled_is_left_alone(made: Callable[[], Any]) -> None:
+    torch.manual_seed(2)
+    module = exported(made())
+    expected = run(module, samples()[0])
+    assert equalise(module, samples()) == []
+    for found, wanted in zip(run(module, samples()[0]), expected, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+
+
+def test_small_spreads_are_left_alone_unless_asked_for() -> None:
+    torch.manual_seed(2)
+    module = exported(Net(nn.ReLU()))
+    assert equalise(module, samples(), spread=1e6) == []
+    assert len(equalise(module, samples(), spread=2.0)) == 1
+
+
+def test_a_channel_that_nothing_wakes_keeps_its_scale() -> None:
+    torch.manual_seed(2)
+    net = Net(nn.ReLU())
+    with torch.no_grad():
+        net.stem.bias[3] = -100.0
+    module = exported(net)
+    before = float(depthwise_input(module, samples()[0])[1][3].abs().sum())
+    (site,) = equalise(module, samples())
+    assert site.spread < 5000
+    assert float(depthwise_input(module, samples()[0])[1][3].abs().sum()) == before
+
+
+def test_no_samples_change_nothing() -> None:
+    assert equalise(exported(Net(nn.ReLU())), []) == []

@@ -1,0 +1,360 @@
+"""The IMX500 target and engine. What needs Sony's toolchains is marked so; the rest needs torch and ONNX Runtime."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import msgspec
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs torch, the source of every conversion")
+onnx = pytest.importorskip("onnx", reason="needs onnx")
+ort = pytest.importorskip("onnxruntime", reason="needs the extra 'onnx'")
+
+from jobs import make_job  # noqa: E402
+from real_conversions import Converted  # noqa: E402
+from target_lists import WITH_TOOLCHAINS, toolchain  # noqa: E402
+
+from edgekit import converters  # noqa: E402
+from edgekit.bundle import open_bundle  # noqa: E402
+from edgekit.converters import _imx500_pack, imx500, read_options  # noqa: E402
+from edgekit.converters._imx500_network import rebuild, take_pixels  # noqa: E402
+from edgekit.errors import ConversionError, EngineError, UsageError  # noqa: E402
+from edgekit.manifest import Graph, ImageRule, Tensor  # noqa: E402
+from edgekit.model import load  # noqa: E402
+from edgekit.runtimes import SessionOptions, open_session  # noqa: E402
+from edgekit.runtimes import imx500 as engine  # noqa: E402
+from edgekit.shapes import scene  # noqa: E402
+
+nn = torch.nn
+SIZE = 32
+QUANTISER = SessionOptions(device="quantiser")
+RULES = [
+    pytest.param(ImageRule(size=(SIZE, SIZE)), id="rgb"),
+    pytest.param(ImageRule(size=(SIZE, SIZE), color="bgr"), id="bgr"),
+    pytest.param(ImageRule(size=(SIZE, SIZE), scale=1.0), id="pixels"),
+    pytest.param(ImageRule(size=(SIZE, SIZE), mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4)), id="mean"),
+    pytest.param(ImageRule(size=(SIZE, SIZE), color="bgr", mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4)), id="bgr mean"),
+]
+
+
+class Zoo(nn.Module):  # type: ignore[misc]
+    """All that small detectors are made of: two channel shuffles in both ways to write them among it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 3, 2, 1)
+        self.depthwise = nn.Conv2d(16, 16, 3, 1, 1, groups=16, bias=False)
+        self.wide = nn.Conv2d(8, 8, 3, 1, 2, dilation=2)
+        self.down = nn.Conv2d(16, 24, (3, 1), (2, 1), "valid")
+        self.same = nn.Conv2d(16, 4, 3, padding="same")
+        self.pool = nn.MaxPool2d(2)
+        self.average = nn.AvgPool2d(3, 2, 1)
+        self.upsample = nn.Upsample(scale_factor=2, mode="nearest")
+        self.smooth = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)
+        self.head = nn.Conv2d(48, 5, 1)
+        self.activations = nn.ModuleList(
+            [nn.ReLU6(), nn.Hardswish(), nn.Sigmoid(), nn.Tanh(), nn.LeakyReLU(0.2), nn.Hardtanh(-0.5, 0.5), nn.GELU()]
+        )
+
+    def shuffled(self, x: Any) -> tuple[Any, Any]:
+        batch, count, height, width = x.shape
+        x = x.reshape(batch * count // 2, 2, height * width).permute(1, 0, 2)
+        x = x.reshape(2, -1, count // 2, height, width)
+        return x[0], x[1]
+
+    def forward(self, x: Any) -> Any:
+        x = nn.functional.silu(self.stem(x))
+        x = self.depthwise(torch.relu(x)) * 0.5
+        left, right = self.shuffled(x)
+        x = torch.cat((left, self.wide(right)), 1)
+        x = x.reshape(1, 4, 4, 16, 16).transpose(1, 2).reshape(1, 16, 16, 16)
+        first, second = x.chunk(2, 1)
+        x = torch.cat((second - 0.1, first), 1)
+        for activation in self.activations:
+            x = x + activation(x)
+        y = torch.cat((self.pool(x), self.average(x)), 1)
+        y = torch.cat((self.upsample(y), x), 1)
+        return self.head(y), self.down(x), self.smooth(self.same(x))
+
+
+def exported(module: Any) -> Any:
+    return torch.export.export(module.eval(), (torch.zeros(1, 3, SIZE, SIZE),)).module()
+
+
+def run(module: Any, tensor: Any) -> list[Any]:
+    with torch.no_grad():
+        outputs = module(tensor)
+    return [output.numpy() for output in (outputs if isinstance(outputs, tuple) else (outputs,))]
+
+
+def picture(seed: int = 4) -> Any:
+    """Uint8 (SIZE, SIZE, 3) BGR."""
+    return np.random.default_rng(seed).integers(0, 256, (SIZE, SIZE, 3)).astype(np.uint8)
+
+
+def camera(image: Any) -> Any:
+    """What the chip reads of a BGR image: RGB, pixel / 256."""
+    return torch.from_numpy(np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1)[None]).astype(np.float32) / 256)
+
+
+def contract(image: Any, rule: ImageRule) -> Any:
+    """What a model with this rule was trained on, written out here by its definition."""
+    ordered = image if rule.color == "bgr" else image[..., ::-1]
+    values = (ordered.astype(np.float64) * rule.scale - rule.mean) / rule.std
+    return np.ascontiguousarray(values.transpose(2, 0, 1)[None]).astype(np.float32)
+
+
+def test_target_says_what_it_is() -> None:
+    target = converters.target("imx500")
+    assert (target.engine, target.precisions, target.proof) == ("imx500", ("int8",), "reference")
+    assert target.builder == "imx500"
+    assert [tool.name for tool in target.toolchains] == ["imx500", "imx500-converter"]
+    assert target.toolchains[1].programs == ("java",)
+
+
+# The network
+
+
+def test_the_rebuilt_network_computes_the_same() -> None:
+    torch.manual_seed(1)
+    module = exported(Zoo())
+    rebuilt = rebuild(module)
+    tensor = torch.rand(1, 3, SIZE, SIZE)
+    for found, wanted in zip(run(rebuilt, tensor), run(module, tensor), strict=True):
+        np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def test_shuffles_and_splits_become_slices_of_channels() -> None:
+    rebuilt = rebuild(exported(Zoo()))
+    called = [str(getattr(node.target, "__name__", "")) for node in rebuilt.graph.nodes if node.op == "call_function"]
+    assert not {"reshape", "permute", "transpose", "chunk"} & set(called)
+    assert called.count("getitem") == 2
+    assert called.count("index_select") == 2  # the halves of the second shuffle, which are not evenly spaced
+
+
+@pytest.mark.parametrize(
+    ("layer", "operator"),
+    [(lambda x: torch.cumsum(x, 1), "cumsum"), (lambda x: x @ x.transpose(2, 3), "matmul"), (torch.erf, "erf")],
+)
+def test_operators_that_the_chip_lacks_are_named(layer: Callable[[Any], Any], operator: str) -> None:
+    class Bad(nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = nn.Conv2d(3, 4, 3)
+
+        def forward(self, x: Any) -> Any:
+            return layer(self.stem(x))
+
+    with pytest.raises(ConversionError, match=f"imx500 has no {operator}: it takes .*or take target onnx"):
+        rebuild(exported(Bad()))
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_network_takes_the_cameras_pixels(rule: ImageRule) -> None:
+    torch.manual_seed(1)
+    module = exported(Zoo())
+    network = rebuild(module)
+    take_pixels(network, rule)
+    expected = run(module, torch.from_numpy(contract(picture(), rule)))
+    for found, wanted in zip(run(network, camera(picture())), expected, strict=True):
+        np.testing.assert_allclose(found, wanted, atol=2e-4 * float(np.abs(wanted).max()))
+
+
+def identity(path: Path, rule: ImageRule) -> Graph:
+    """A file that gives back what it takes as pixels."""
+    from onnx import TensorProto, helper
+
+    shape = ["batch", 3, SIZE, SIZE]
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["input"], ["out"])],
+        "pixels",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, shape)],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    imx500._take_contract_tensors(model, rule)
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, path)
+    tensor = (1, 3, SIZE, SIZE)
+    return Graph(
+        files=("packerOut.zip", path.name),
+        inputs=(Tensor(name="images", shape=tensor),),
+        outputs=(Tensor(name="out", shape=tensor),),
+    )
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_stand_in_turns_contract_tensors_back_into_pixels(rule: ImageRule, tmp_path: Path) -> None:
+    graph = identity(tmp_path / "quantised.onnx", rule)
+    session = open_session("imx500", tmp_path, graph, QUANTISER)
+    (found,) = session.run([contract(picture(), rule)])
+    np.testing.assert_allclose(found, camera(picture()).numpy(), atol=2e-6)
+    assert (session.placement.word, session.placement.device) == ("reference", "quantiser")
+
+
+# The converter
+
+
+REPORT = """{"Memory Report": {"Name": "network", "Runtime Memory Physical Size": "1775616B",
+"Model Memory Physical Size": "332896B", "Reserved Memory": "1024B", "Memory Usage": "%dB",
+"Total Memory Available On Chip": "8388480B", "Memory Utilization": "26%%", "Fit In Chip": %s}}"""
+
+
+def test_the_memory_report_is_read() -> None:
+    assert _imx500_pack.memory_report(REPORT % (2109536, "true")) == {
+        "fits": "yes",
+        "memory_bytes": 2109536,
+        "memory_available_bytes": 8388480,
+        "weights_bytes": 332896,
+        "runtime_bytes": 1775616,
+    }
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        (
+            f"cat > $4/network_MemoryReport.json <<'E'\n{REPORT % (9000000, 'false')}\nE\nexit 1",
+            r"needs 9000000 bytes of the chip's 8388480: .*imx500\.input_persistency=false",
+        ),
+        ("echo 'x ERROR : node Foo is not supported'; echo bye; exit 3", "failed: x ERROR : node Foo is not supported"),
+        ("exit 4", "the IMX500 converter failed: no output"),
+        ("true", "the IMX500 converter failed: no output"),
+    ],
+)
+def test_a_converter_that_fails_is_reported(script: str, message: str, tmp_path: Path) -> None:
+    program = tmp_path / "imxconv-pt"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    with pytest.raises(ConversionError, match=message):
+        _imx500_pack.pack(program, tmp_path / "network.onnx", tmp_path, persistent=True)
+
+
+def test_options_are_read() -> None:
+    target = converters.target("imx500")
+    assert read_options(target, {"input_persistency": "false"}) == imx500.Imx500Options(input_persistency=False)
+    with pytest.raises(UsageError, match="input_persistency"):
+        read_options(target, {"input_persistency": "maybe"})
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (None, "give --data with a folder of photographs"),
+        (np.zeros((0, SIZE, SIZE, 3), np.uint8), "needs calibration images, and the given set has none"),
+    ],
+)
+def test_no_images_are_refused(images: Any, message: str, tmp_path: Path) -> None:
+    names = ("a", "b", "c")
+    job = make_job(Zoo(), torch.rand(1, 3, SIZE, SIZE), names, tmp_path, "int8", images)
+    with pytest.raises(ConversionError, match=message):
+        imx500._network(job, lambda text, share: None)
+
+
+# The engine
+
+
+def test_the_camera_takes_no_image(tmp_path: Path) -> None:
+    graph = identity(tmp_path / "quantised.onnx", ImageRule(size=(SIZE, SIZE)))
+    with pytest.raises(EngineError, match=r"runs the network on its own frames.*imx500-package -i .*packerOut\.zip"):
+        engine.open_session(tmp_path, graph, SessionOptions())
+    if not engine.ENGINE.available:
+        with pytest.raises(EngineError, match="device='quantiser' shows here what the file computes"):
+            open_session("imx500", tmp_path, graph, SessionOptions())
+
+
+def test_damaged_and_foreign_files_are_refused(tmp_path: Path) -> None:
+    graph = identity(tmp_path / "quantised.onnx", ImageRule(size=(SIZE, SIZE)))
+    other = msgspec.structs.replace(graph, outputs=(Tensor(name="boxes", shape=(1, 3, SIZE, SIZE)),))
+    with pytest.raises(EngineError, match="has no tensor 'boxes', only images, out"):
+        open_session("imx500", tmp_path, other, QUANTISER)
+    (tmp_path / "quantised.onnx").write_bytes(b"nonsense")
+    with pytest.raises(EngineError, match="ONNX Runtime cannot open it"):
+        open_session("imx500", tmp_path, graph, QUANTISER)
+
+
+OUTPUTS = Graph(
+    files=("packerOut.zip", "quantised.onnx"),
+    inputs=(Tensor(name="images", shape=(1, 3, 64, 64)),),
+    outputs=tuple(
+        Tensor(name=name, shape=shape)
+        for name, shape in (("boxes", (1, 4, 8, 16)), ("classes", (1, 7, 8, 16)), ("more", (1, 7, 8, 16)))
+    ),
+)
+
+
+@pytest.mark.parametrize("batch", [False, True])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_the_cameras_outputs_come_in_the_contracts_order(batch: bool, channels_last: bool) -> None:
+    wanted = [np.random.default_rng(i).random(tensor.shape, np.float32) for i, tensor in enumerate(OUTPUTS.outputs)]
+    given = [array.transpose(0, 2, 3, 1) if channels_last else array for array in wanted]
+    given = [given[1], given[2], given[0]]
+    found = engine.contract_outputs(OUTPUTS, given if batch else [array[0] for array in given])
+    for left, right in zip(found, wanted, strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+def test_a_missing_output_is_named() -> None:
+    with pytest.raises(EngineError, match=r"is 'more' \(7, 8, 16\): it gave \(8, 16, 4\), \(8, 16, 7\)"):
+        engine.contract_outputs(OUTPUTS, [np.zeros((8, 16, 4)), np.zeros((8, 16, 7))])
+
+
+# What Sony's toolchains made
+
+
+needs_toolchains = pytest.mark.skipif(not WITH_TOOLCHAINS, reason="imx500 is for make test-toolchains")
+
+
+@pytest.mark.toolchain
+@needs_toolchains
+@toolchain("imx500")
+@toolchain("imx500-converter")
+class TestMade:
+    def test_the_packed_network_is_the_contracts(self, demo_bundles: Converted, fastestdet_bundles: Converted) -> None:
+        for bundles in (demo_bundles, fastestdet_bundles):
+            bundle = open_bundle(bundles.bundle("imx500", "int8")["path"])
+            graph = bundle.manifest.graphs[0]
+            with zipfile.ZipFile(bundle.path / graph.files[0]) as packed:
+                described = ElementTree.fromstring(packed.read("dnnParams.xml"))
+            sizes = {
+                kind: [
+                    tuple(sorted(int(size.get("size", 0)) for size in tensor.iter("dimension")))
+                    for tensor in sorted(described.iter(kind), key=lambda tensor: int(tensor.get("ordinal", 0)))
+                ]
+                for kind in ("inputTensor", "outputTensor")
+            }
+            assert sizes["inputTensor"] == [tuple(sorted((3, *bundle.manifest.contract.image.size)))]
+            assert sizes["outputTensor"] == [tuple(sorted(tensor.shape[1:])) for tensor in graph.outputs]
+            (entry,) = described.iter("inputTensor")
+            assert (entry.get("scale"), entry.get("format")) == ("0.00390625", "unsigned")
+            assert graph.report["fits"] == "yes"
+            assert 0 < int(graph.report["memory_bytes"]) < int(graph.report["memory_available_bytes"])
+
+    def test_the_stand_in_computes_what_the_file_says(self, fastestdet_bundles: Converted, shared_data: Path) -> None:
+        """Against ONNX's own evaluator in numpy, which knows no optimisation; ONNX Runtime's change the results."""
+        import cv2
+        from onnx.reference import ReferenceEvaluator
+
+        bundle = open_bundle(fastestdet_bundles.bundle("imx500", "int8")["path"])
+        graph, rule = bundle.manifest.graphs[0], bundle.manifest.contract.image
+        photograph = cv2.imread(str(min((shared_data / "calibration").glob("*.jpg"))))
+        tensor = contract(cv2.resize(photograph, rule.size[::-1]), rule)
+        names = [output.name for output in graph.outputs]
+        path = str(bundle.path / graph.files[1])
+        found = open_session("imx500", bundle.path, graph, QUANTISER).run([tensor])
+        wanted = ReferenceEvaluator(path).run(names, {"images": tensor})
+        optimised = ort.InferenceSession(path, providers=["CPUExecutionProvider"]).run(names, {"images": tensor})
+        for left, right, other in zip(found, wanted, optimised, strict=True):
+            assert float(np.linalg.norm(left - right) / np.linalg.norm(right)) < 0.02  # a tie may round either way
+            assert float(np.linalg.norm(other - right) / np.linalg.norm(right)) > 0.05
+
+    def test_it_detects(self, demo_bundles: Converted) -> None:
+        model = load(demo_bundles.bundle("imx500", "int8")["path"], device="quantiser")
+        assert model.placement.word == "reference"
+        assert len(model.predict(scene(310_003).image)) > 0
