@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from audit import watch
 from filelock import FileLock
 
 
 @dataclass(frozen=True)
 class Converted:
-    """What ``edgekit convert --json`` said, and with which exit code."""
+    """What ``edgekit convert --json`` said, with which exit code, and what it tried to fetch (`audit.Watched`)."""
 
     code: int
     report: dict[str, Any]
     messages: str
+    watched: dict[str, Any]
 
     def bundle(self, target: str, precision: str) -> dict[str, Any]:
         """The entry of one target and precision."""
@@ -36,7 +37,8 @@ def convert_once(shared: Path, name: str, arguments: Callable[[Path], list[str]]
     with FileLock(shared / f"{name}.lock"):
         if not record.exists():
             command = [sys.executable, "-m", "edgekit", "convert", *arguments(folder), "-o", str(folder), "--json"]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=1500, check=False)
-            data = {"code": done.returncode, "report": json.loads(done.stdout or "null"), "messages": done.stderr}
+            done = watch(command, shared / f"{name}-watch", timeout=1500)
+            data = {"code": done.code, "report": json.loads(done.stdout or "null"), "messages": done.stderr}
+            data["watched"] = done.record()
             record.write_text(json.dumps(data))
     return Converted(**json.loads(record.read_text()))

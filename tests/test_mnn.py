@@ -1,0 +1,392 @@
+"""The MNN target and engine, with the real tools of its wheel and the real MNN, against torch."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import dataclasses
+import gc
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgekit.converters import Job
+from edgekit.errors import ConversionError, EngineError
+from edgekit.manifest import Graph, ImageRule
+from edgekit.runtimes import SessionOptions, _mnn_file, open_session
+from edgekit.runtimes._mnn_file import CONVOLUTIONS, read_operators
+
+torch = pytest.importorskip("torch", reason="needs torch, the source of every conversion")
+pytest.importorskip("_tools", reason="needs MNN: pip install edgekit[convert]")
+
+from jobs import make_job  # noqa: E402
+
+from edgekit.converters import mnn as converter  # noqa: E402
+from edgekit.runtimes import mnn as runtime  # noqa: E402
+
+nn = torch.nn
+SIZE = 64
+OUTPUTS = ("boxes", "classes")
+PRECISIONS = ("fp32", "fp16", "int8")
+
+
+class SmallDetector(nn.Module):  # type: ignore[misc]
+    """What mobile detectors are made of: depthwise, SiLU, halves, an addition with ReLU, pooling, upsampling."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, 16, 3, 2, 1), nn.SiLU(), nn.Conv2d(16, 16, 3, 1, 1, groups=16), nn.SiLU(), nn.Conv2d(16, 24, 1)
+        )
+        self.halved = nn.Sequential(nn.Conv2d(12, 12, 3, 1, 1, groups=12), nn.SiLU(), nn.Conv2d(12, 12, 1), nn.ReLU())
+        self.down = nn.Sequential(nn.Conv2d(24, 32, 3, 2, 1), nn.SiLU(), nn.Conv2d(32, 32, 1))
+        self.residual = nn.Conv2d(32, 32, 3, 1, 1)
+        self.merge = nn.Sequential(nn.Conv2d(56, 24, 1), nn.SiLU())
+        self.boxes, self.classes = nn.Conv2d(24, 4, 1), nn.Conv2d(32, 5, 1)
+
+    def forward(self, x: Any) -> Any:
+        x = nn.functional.silu(self.stem(x))
+        first, second = x.chunk(2, 1)
+        x = torch.cat((first, self.halved(second)), 1)
+        low = self.down(x)
+        low = torch.relu(low + self.residual(low)) + torch.max_pool2d(low, 5, 1, 2)
+        high = nn.functional.interpolate(low, scale_factor=2.0, mode="nearest")
+        return self.boxes(self.merge(torch.cat((x, high), 1))), self.classes(low)
+
+
+def pictures(count: int, seed: int = 5) -> Any:
+    """Smooth random images, uint8 (count, SIZE, SIZE, 3)."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (count, 8, 8, 3))
+    return np.kron(coarse, np.ones((1, SIZE // 8, SIZE // 8, 1))).astype(np.uint8)
+
+
+def quiet(text: str, share: float) -> None:
+    """A report that nobody reads."""
+
+
+@pytest.fixture(scope="module")
+def detector() -> Any:
+    torch.manual_seed(3)
+    return SmallDetector().eval()
+
+
+@pytest.fixture(scope="module")
+def jobs(detector: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Job]:
+    folder = tmp_path_factory.mktemp("mnn")
+    first = make_job(detector, torch.rand(1, 3, SIZE, SIZE), OUTPUTS, folder, "fp32", pictures(24))
+    made = {}
+    for precision in PRECISIONS:
+        made[precision] = dataclasses.replace(first, precision=precision, out=folder / precision)
+        made[precision].out.mkdir(exist_ok=True)
+    return made
+
+
+@pytest.fixture(scope="module")
+def graphs(jobs: dict[str, Job]) -> dict[str, Graph]:
+    return {precision: converter.convert(job, quiet) for precision, job in jobs.items()}
+
+
+@pytest.fixture(scope="module")
+def image(jobs: dict[str, Job]) -> Any:
+    return next(iter(jobs["int8"].calibration()))
+
+
+def expected(module: Any, image: Any) -> list[Any]:
+    with torch.no_grad():
+        outputs = module(torch.from_numpy(image))
+    return [output.numpy() for output in (outputs if isinstance(outputs, tuple) else (outputs,))]
+
+
+def noise(found: Any, wanted: Any) -> float:
+    """Root mean squared error over the standard deviation of what was expected."""
+    return float(np.sqrt(np.mean((found - wanted) ** 2)) / wanted.std())
+
+
+def opened(job: Job, graph: Graph, **options: Any) -> Any:
+    return open_session("mnn", job.out, graph, SessionOptions(**options))
+
+
+# --- conversion ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("precision", "low", "high"), [("fp32", 0.0, 1e-5), ("fp16", 1e-5, 3e-3), ("int8", 1e-3, 0.15)]
+)
+def test_every_precision_computes_what_torch_does(
+    precision: str, low: float, high: float, detector: Any, jobs: Any, graphs: Any, image: Any
+) -> None:
+    session = opened(jobs[precision], graphs[precision], threads=1)
+    for values in (image, np.ascontiguousarray(image[..., ::-1])):
+        for found, wanted in zip(session.run([values]), expected(detector, values), strict=True):
+            assert found.shape == wanted.shape
+            assert found.dtype == np.float32
+            # The lower bound is the negative control: an int8 file that computes in float would be too good.
+            assert low <= noise(found, wanted) <= high
+
+
+def test_one_file_is_written_and_the_small_ones_are_small(jobs: Any, graphs: Any) -> None:
+    sizes = {}
+    for precision, job in jobs.items():
+        assert [path.name for path in job.out.iterdir()] == list(graphs[precision].files) == ["model.mnn"]
+        sizes[precision] = (job.out / "model.mnn").stat().st_size
+    assert sizes["int8"] < sizes["fp16"] < 0.7 * sizes["fp32"]
+
+
+def test_what_the_file_says_of_its_convolutions(jobs: Any, graphs: Any) -> None:
+    """The oracle is the ONNX file's number of convolutions."""
+    stored = {
+        precision: [one.stored for one in read_operators(job.out / "model.mnn") if one.kind in CONVOLUTIONS]
+        for precision, job in jobs.items()
+    }
+    count = sum(node.op_type == "Conv" for node in onnx.load(jobs["fp32"].onnx).graph.node)
+    assert stored["fp32"] == ["float32"] * count
+    assert stored["fp16"] == ["float16"] * count
+    assert stored["int8"] == ["int8"] * count  # EMA knows no exceptions
+
+
+def test_placement_tells_the_arithmetic(jobs: Any, graphs: Any) -> None:
+    told = {name: opened(jobs[name], graphs[name], strict=True).placement for name in PRECISIONS}
+    for placement in told.values():
+        assert (placement.device, placement.word) == ("cpu", "executed")
+        assert placement.operators["cpu"] > 20
+    assert told["fp32"].arithmetic == "float32"
+    assert told["fp16"].arithmetic == "float32, weights stored as float16"
+    assert re.fullmatch(r"int8 in \d+ of \d+ convolutions, .*", told["int8"].arithmetic)
+
+
+def test_conversions_are_reproducible_and_leave_nothing_behind(jobs: Any, graphs: Any, tmp_path: Path) -> None:
+    for precision, job in jobs.items():
+        converter.convert(dataclasses.replace(job, out=tmp_path), quiet)
+        assert (tmp_path / "model.mnn").read_bytes() == (job.out / "model.mnn").read_bytes(), precision
+    assert [path.name for path in jobs["int8"].work.iterdir()] == ["float.mnn"]
+
+
+class Added(nn.Module):  # type: ignore[misc]
+    """A ReLU right after an addition, which MNN fuses and then computes wrongly with asymmetric activations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(*(nn.Conv2d(3 if not index else 8, 8, 3, 1, 1) for index in range(4)))
+        self.left, self.right = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1)
+        self.mix, self.head = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: Any) -> Any:
+        x = self.stem(x)
+        return self.head(self.mix(torch.relu(self.left(x) + self.right(x))))
+
+
+def test_the_method_is_chosen_that_computes_right(jobs: Any, graphs: Any, tmp_path: Path) -> None:
+    """EMA where it can be used, KL where MNN gets its activations wrong; the wrong choice is the negative control."""
+    assert graphs["int8"].report == {"activation ranges": "EMA"}
+    torch.manual_seed(4)
+    module = Added().eval()
+    job = make_job(module, torch.rand(1, 3, SIZE, SIZE), ("y",), tmp_path, "int8", pictures(24))
+    graph = converter.convert(job, quiet)
+    assert graph.report == {"activation ranges": "KL"}
+    stored = [one.stored for one in read_operators(job.out / "model.mnn") if one.kind in CONVOLUTIONS]
+    assert stored == ["float32"] * 3 + ["int8"] * 4 + ["float32"]  # KL leaves the first three and the head in float
+    image = next(iter(job.calibration()))
+    assert noise(opened(job, graph).run([image])[0], expected(module, image)[0]) < 0.15
+
+
+def test_a_method_that_fails_leaves_the_other_and_both_are_told(
+    jobs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = dataclasses.replace(jobs["int8"], out=tmp_path)
+    monkeypatch.setattr(converter, "METHODS", ("NONE", "KL"))
+    assert converter.convert(job, quiet).report == {"activation ranges": "KL"}
+    monkeypatch.setattr(converter, "METHODS", ("NONE",))
+    with pytest.raises(ConversionError, match=r"mnnquant failed \(exit code .*NONE"):
+        converter.convert(job, quiet)
+
+
+def test_one_image_is_enough_to_calibrate(jobs: Any, tmp_path: Path) -> None:
+    np.save(tmp_path / "one.npy", pictures(1))
+    samples = dataclasses.replace(jobs["int8"].calibration(), path=tmp_path / "one.npy")
+    converter.convert(dataclasses.replace(jobs["int8"], samples=samples, out=tmp_path), quiet)
+    assert (tmp_path / "model.mnn").is_file()
+
+
+def test_int8_gives_the_same_whatever_ran_before(jobs: Any, graphs: Any, image: Any) -> None:
+    """Files in which float and int8 tensors mixed in other ways than MNN's own quantiser's did not."""
+    other = 1 - image
+    first = opened(jobs["int8"], graphs["int8"], threads=1)
+    wanted = [output.copy() for output in first.run([image])]
+    first.run([other])
+    second = opened(jobs["int8"], graphs["int8"], threads=1)
+    second.run([other])
+    for found, want in zip(second.run([image]), wanted, strict=True):
+        np.testing.assert_array_equal(found, want)
+
+
+def test_calibration_normalises_by_the_contract(jobs: Any, detector: Any, image: Any, tmp_path: Path) -> None:
+    """Through every key of the rule, judged by what the network computes; the wrong rule is the negative control."""
+    rule = ImageRule(size=(SIZE, SIZE), resize="stretch", color="bgr", mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
+    errors = []
+    for number, used in enumerate((rule, msgspec.structs.replace(rule, std=(9.0, 9.0, 9.0)))):
+        samples = dataclasses.replace(jobs["int8"].calibration(), rule=used)
+        job = dataclasses.replace(jobs["int8"], samples=samples, out=tmp_path / str(number))
+        job.out.mkdir()
+        session = opened(job, converter.convert(job, quiet))
+        values = next(iter(dataclasses.replace(samples, rule=rule)))
+        pairs = zip(session.run([values]), expected(detector, values), strict=True)
+        errors.append(max(noise(found, wanted) for found, wanted in pairs))
+    assert errors[0] < 0.15
+    assert errors[1] > 3 * errors[0]
+
+
+def test_int8_without_images_is_refused(jobs: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConversionError, match="int8 needs calibration images: give --data"):
+        converter.convert(dataclasses.replace(jobs["int8"], samples=None, out=tmp_path), quiet)
+    np.save(tmp_path / "none.npy", pictures(0))
+    empty = dataclasses.replace(jobs["int8"].calibration(), path=tmp_path / "none.npy")
+    with pytest.raises(ConversionError, match="int8 needs calibration images and there are none"):
+        converter.convert(dataclasses.replace(jobs["int8"], samples=empty, out=tmp_path), quiet)
+
+
+@pytest.mark.parametrize("kind", sorted(converter.TARGET.refuses))
+def test_operators_that_are_refused_are_those_mnn_refuses(kind: str, jobs: Any, tmp_path: Path) -> None:
+    info = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node(kind, ["images"], ["y"])],
+        "one",
+        [info("images", onnx.TensorProto.FLOAT, [1, 3, 8, 8])],
+        [info("y", onnx.TensorProto.FLOAT, None)],
+    )
+    onnx.save(onnx.helper.make_model(graph, ir_version=10), tmp_path / "graph.onnx")
+    job = dataclasses.replace(jobs["fp32"], onnx=tmp_path / "graph.onnx", out=tmp_path)
+    with pytest.raises(ConversionError, match=rf"mnnconvert failed \(exit code 0\): .*Not Support: ONNX::{kind}"):
+        converter.convert(job, quiet)
+
+
+def test_a_tool_that_crashes_is_told(jobs: Any, tmp_path: Path) -> None:
+    (tmp_path / "graph.onnx").write_bytes(b"not a model")
+    job = dataclasses.replace(jobs["fp32"], onnx=tmp_path / "graph.onnx", out=tmp_path)
+    with pytest.raises(ConversionError, match=r"mnnconvert failed \(exit code -?\d+\): \S+"):
+        converter.convert(job, quiet)
+    assert not (tmp_path / "model.mnn").exists()
+
+
+def test_images_that_cannot_be_written_are_told(jobs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import cv2
+
+    monkeypatch.setattr(cv2, "imwrite", lambda *given: False)  # what it does when the disk is full
+    with pytest.raises(ConversionError, match="calibration images cannot be written; is the disk full"):
+        converter.convert(dataclasses.replace(jobs["int8"], out=tmp_path), quiet)
+
+
+@pytest.mark.parametrize("module", [converter, runtime, _mnn_file])
+def test_the_tools_that_install_packages_are_named_nowhere(module: Any) -> None:
+    code = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
+    texts = {node.value for node in ast.walk(code) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    names = {alias.name for node in ast.walk(code) if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module or "" for node in ast.walk(code) if isinstance(node, ast.ImportFrom)}
+    assert not [name for name in names if name.startswith("MNN.")]
+    assert not [text for text in texts if "import MNN" in text or "-m MNN" in text]
+
+
+# --- the engine ------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_printed_where_results_go(jobs: Any, graphs: Any) -> None:
+    code = (
+        "import pathlib, sys, msgspec, numpy as np\n"
+        "from edgekit.manifest import Graph\nfrom edgekit.runtimes import SessionOptions, open_session\n"
+        "graph = msgspec.json.decode(sys.argv[2], type=Graph)\n"
+        "session = open_session('mnn', pathlib.Path(sys.argv[1]), graph, SessionOptions())\n"
+        f"session.run([np.zeros((1, 3, {SIZE}, {SIZE}), np.float32)])\nprint('result')"
+    )
+    given = [str(jobs["fp32"].out), msgspec.json.encode(graphs["fp32"]).decode()]
+    done = subprocess.run([sys.executable, "-c", code, *given], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("result\n", "")
+    # The negative control: MNN does print there.
+    said = subprocess.run([sys.executable, "-c", "import MNN"], capture_output=True, text=True, check=True).stdout
+    assert said
+
+
+def test_results_outlive_the_session(jobs: Any, graphs: Any, detector: Any, image: Any) -> None:
+    found = opened(jobs["fp32"], graphs["fp32"]).run([image])
+    gc.collect()
+    rubbish = [np.full(output.shape, np.nan, np.float32) for output in found for _ in range(4)]
+    for output, wanted in zip(found, expected(detector, image), strict=True):
+        np.testing.assert_allclose(output, wanted, atol=1e-4)
+    del rubbish
+
+
+def test_broken_files_are_refused(jobs: Any, graphs: Any, tmp_path: Path) -> None:
+    whole = (jobs["fp32"].out / "model.mnn").read_bytes()
+    with pytest.raises(EngineError, match=r"model.mnn: missing; convert again"):
+        open_session("mnn", tmp_path, graphs["fp32"], SessionOptions())
+    for data, message in (
+        (b"", "not a whole MNN model"),
+        (whole[: len(whole) // 2], "not a whole MNN model"),
+        (bytes(64), "holds no operators"),
+    ):
+        (tmp_path / "model.mnn").write_bytes(data)
+        with pytest.raises(EngineError, match=rf"model.mnn: {message}.*convert again"):
+            open_session("mnn", tmp_path, graphs["fp32"], SessionOptions())
+
+
+def test_a_manifest_that_says_something_else_is_refused(jobs: Any, graphs: Any) -> None:
+    graph, folder = graphs["fp32"], jobs["fp32"].out
+    renamed = tuple(msgspec.structs.replace(tensor, name="other") for tensor in graph.outputs[:1])
+    with pytest.raises(EngineError, match=r"has no tensor 'other', which the manifest names; convert again"):
+        open_session("mnn", folder, msgspec.structs.replace(graph, outputs=renamed), SessionOptions())
+    longer = tuple(msgspec.structs.replace(tensor, shape=(1, 9, 9, 9)) for tensor in graph.outputs[:1])
+    with pytest.raises(EngineError, match=r"'boxes' has shape \[1, 4, .*the manifest says \[1, 9, 9, 9\]; convert"):
+        open_session("mnn", folder, msgspec.structs.replace(graph, outputs=longer), SessionOptions())
+
+
+def test_wrong_inputs_are_refused_and_threads_change_nothing(jobs: Any, graphs: Any, image: Any) -> None:
+    one, two = (opened(jobs["fp32"], graphs["fp32"], threads=threads) for threads in (1, 2))
+    for first, second in zip(one.run([image]), two.run([image]), strict=True):
+        np.testing.assert_allclose(first, second, atol=1e-5)
+    with pytest.raises(EngineError, match=r"input 'images' takes float32"):
+        one.run([image[..., 1:]])
+
+
+# --- reading the file ------------------------------------------------------------------------------------------------
+
+
+def test_operators_and_tensors_are_those_of_mnns_own_dump(jobs: Any, graphs: Any, tmp_path: Path) -> None:
+    """The oracle is MNN's converter, which can write a model as JSON."""
+    dump = tmp_path / "model.json"
+    given = ["-f", "MNN", "--modelFile", str(jobs["int8"].out / "model.mnn"), "--JsonFile", str(dump)]
+    subprocess.run(
+        [sys.executable, "-c", converter._RUN, "mnnconvert", *given], cwd=tmp_path, check=True, capture_output=True
+    )
+    told = msgspec.json.decode(dump.read_bytes())
+    names = told["tensorName"]
+    operators = read_operators(jobs["int8"].out / "model.mnn")
+    assert len(operators) == len(told["oplists"])
+    for operator, wanted in zip(operators, told["oplists"], strict=True):
+        assert operator.name == wanted["name"]
+        assert list(operator.inputs) == [names[index] for index in wanted.get("inputIndexes", [])]
+        assert list(operator.outputs) == [names[index] for index in wanted["outputIndexes"]]
+        assert (operator.kind in CONVOLUTIONS) == wanted["type"].startswith("Convolution")
+        assert (operator.kind == _mnn_file.CONVERT) == (wanted["type"] == "ConvertTensor")
+        assert (operator.kind == _mnn_file.INPUT) == (wanted["type"] == "Input")
+        assert (operator.stored == "int8") == ("symmetricQuan" in wanted.get("main", {}))
+
+
+@given(data=st.data())
+@settings(max_examples=150, deadline=None)
+def test_no_bytes_crash_the_reader(data: st.DataObject, jobs: Any, graphs: Any, tmp_path_factory: Any) -> None:
+    whole = bytearray((jobs["int8"].out / "model.mnn").read_bytes())
+    places = st.tuples(st.integers(0, len(whole) - 1), st.integers(0, 255))
+    for place, value in data.draw(st.lists(places, max_size=20)):
+        whole[place] = value
+    path = tmp_path_factory.getbasetemp() / f"changed-{os.getpid()}.mnn"
+    path.write_bytes(whole[: data.draw(st.integers(0, len(whole)))])
+    with contextlib.suppress(ValueError):
+        read_operators(path)
