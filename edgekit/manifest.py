@@ -197,7 +197,8 @@ class Evidence(Record, frozen=True, kw_only=True):
 
     ``images`` photographs were compared, in ``views`` (more when each is shown mirrored too). ``word`` is the strength
     of the proof; ``compared`` says what the decoded comparison was made on:
-    ``detections`` after NMS, or ``candidates`` (the source's best anchors) when the source finds too little.
+    ``detections`` after NMS, ``candidates`` (the source's best anchors) when the source finds too little, or
+    ``nothing`` where the file could only be compiled; then ``decoded`` is None and the evidence does not pass.
     """
 
     word: ProofWord
@@ -206,8 +207,8 @@ class Evidence(Record, frozen=True, kw_only=True):
     views: int
     images_sha256: str
     reference: str
-    compared: Literal["detections", "candidates"]
-    decoded: Agreement
+    compared: Literal["detections", "candidates", "nothing"]
+    decoded: Agreement | None
     outputs: tuple[OutputDrift, ...]
     gate: Gate
     passed: bool

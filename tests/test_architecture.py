@@ -18,12 +18,13 @@ DEVICE_FOLDERS = ("runtimes", "tasks", "tracking", "language")
 # fmt: off
 DEVICE_FILES = (
     "__init__.py", "bundle.py", "drawing.py", "errors.py", "images.py", "manifest.py", "media.py", "model.py",
-    "registry.py", "results.py", "stacks.py", "toolchains.py", "video.py", "cli/_options.py", "cli/build.py", "cli/info.py",
-    "cli/run.py",
+    "registry.py", "results.py", "stacks.py", "toolchains.py", "video.py", "cli/_options.py", "cli/build.py",
+    "cli/info.py", "cli/run.py",
 )
 HEAVY = (
-    "_tools", "ai_edge_litert", "ai_edge_quantizer", "coremltools", "cv2", "ethosu", "executorch", "litert_torch", "MNN",
-    "ncnn", "nncf", "onnx", "onnxruntime", "onnxscript", "onnxslim", "openvino", "PIL", "pnnx", "pycocotools", "rknn", "rknnlite", "safetensors", "supervision", "tensorflow",
+    "_tools", "ai_edge_litert", "ai_edge_quantizer", "coremltools", "cv2", "ethosu", "executorch", "litert_torch",
+    "MNN", "model_compression_toolkit", "ncnn", "nncf", "onnx", "onnxruntime", "onnxscript", "onnxslim", "openvino",
+    "picamera2", "PIL", "pnnx", "pycocotools", "rknn", "rknnlite", "safetensors", "supervision", "tensorflow",
     "tensorrt", "tflite_runtime", "torch", "torchao", "torchvision", "ultralytics",
 )
 # fmt: on

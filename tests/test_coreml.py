@@ -26,7 +26,7 @@ from jobs import make_job  # noqa: E402
 
 from edgekit.converters import _coreml_ranges, coreml  # noqa: E402
 from edgekit.converters.coreml import CoremlOptions  # noqa: E402
-from edgekit.runtimes._coreml_package import read_program  # noqa: E402
+from edgekit.runtimes._coreml.package import read_program  # noqa: E402
 
 nn = torch.nn
 

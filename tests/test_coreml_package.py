@@ -22,8 +22,8 @@ ct = pytest.importorskip("coremltools", reason="needs the coreml toolchain: pip 
 from coreml_programs import close, compute, positive, random, save  # noqa: E402
 from coremltools.converters.mil import Builder as mb  # noqa: E402, N813
 
-from edgekit.runtimes._coreml_interpreter import Interpreter  # noqa: E402
-from edgekit.runtimes._coreml_package import read_program, unpack  # noqa: E402
+from edgekit.runtimes._coreml.interpreter import Interpreter  # noqa: E402
+from edgekit.runtimes._coreml.package import read_program, unpack  # noqa: E402
 
 WEIGHTS = "Data/com.apple.CoreML/weights/weight.bin"
 MODEL = "Data/com.apple.CoreML/model.mlmodel"

@@ -44,8 +44,10 @@ def outcome_row(outcome: Outcome) -> list[str]:
     size = megabytes(outcome.bundle.bytes) if outcome.bundle else "-"
     evidence = outcome.evidence
     proof = evidence.word if evidence else "-"
-    matched = f"{evidence.decoded.matched:.1%} at IoU {evidence.gate.iou:g}" if evidence else "-"
-    drift = f"{evidence.decoded.score_drift:.4f}" if evidence else "-"
+    matched = drift = "-"
+    if evidence and evidence.decoded:
+        matched = f"{evidence.decoded.matched:.1%} at IoU {evidence.gate.iou:g}"
+        drift = f"{evidence.decoded.score_drift:.4f}"
     if outcome.ok:
         result = "[green]proven[/green]"
     else:
@@ -64,6 +66,8 @@ def outcomes_table(outcomes: Sequence[Outcome], skipped: Sequence[Skipped] = ())
 def evidence_lines(evidence: Evidence) -> list[str]:
     """Evidence as a few readable lines."""
     decoded = evidence.decoded
+    if decoded is None:
+        return [f"{evidence.word} for {evidence.engine}: not compared", f"FAILED: {'; '.join(evidence.failures)}"]
     shown = f"{evidence.images} images" + (", each also mirrored" if evidence.views > evidence.images else "")
     what = "detections" if evidence.compared == "detections" else "best anchors (too few detections to compare)"
     at = ", ".join(f"{share:.1%} at {iou}" for iou, share in decoded.matched_at.items())

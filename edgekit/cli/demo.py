@@ -52,7 +52,7 @@ def _data(measured: Measured) -> dict[str, Any]:
         "latency_ms": measured.latency,
     }
     outcome = measured.outcome
-    if outcome and outcome.bundle and outcome.evidence:
+    if outcome and outcome.bundle and outcome.evidence and outcome.evidence.decoded:
         decoded = outcome.evidence.decoded
         data |= {"word": outcome.evidence.word, "matched": decoded.matched, "score_drift": decoded.score_drift}
         data |= {"bytes": outcome.bundle.bytes}
@@ -81,7 +81,7 @@ def _row(measured: Measured, source: Measured) -> list[str]:
 
     outcome = measured.outcome
     size, words = "-", "the source"
-    if outcome and outcome.bundle and outcome.evidence:
+    if outcome and outcome.bundle and outcome.evidence and outcome.evidence.decoded:
         decoded = outcome.evidence.decoded
         size = megabytes(outcome.bundle.bytes)
         words = f"{outcome.evidence.word}, {decoded.matched:.1%} of {decoded.detections} matched"

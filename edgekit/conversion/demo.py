@@ -16,7 +16,7 @@ from edgekit.evaluation.coco import SCORE_THRESHOLD, evaluate, read_annotations
 from edgekit.images import Image
 from edgekit.model import Model, load
 from edgekit.results import Detections
-from edgekit.runtimes import engine
+from edgekit.runtimes import proof_device
 from edgekit.shapes import write_coco
 from edgekit.shapes.trained import SOURCE, detector
 
@@ -125,7 +125,7 @@ def _measure(
 
 def _open(bundle: Bundle) -> Model:
     """A bundle, opened by what proves it here."""
-    return load(bundle, device=engine(bundle.manifest.engine).proof_device)
+    return load(bundle, device=proof_device(bundle.manifest.engine, bundle.manifest.graphs[0]))
 
 
 def _pace(model: Model) -> float:

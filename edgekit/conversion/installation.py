@@ -96,6 +96,7 @@ def _install_wheels(toolchain: Toolchain, interpreter: str, told: Told) -> None:
         told(f"fetching {len(pins)} pinned packages and what they need into {wheels}")
         # Built once and kept: the next installation needs neither the network nor a compiler.
         fetched = ["--wheel-dir", str(wheels), "--find-links", str(wheels)]
+        fetched += [part for index in toolchain.indexes for part in ("--extra-index-url", index)]
         _run([*pip, "wheel", *fetched, *alone, *pins], told)
         told(f"installing into {python.parent.parent}")
         _run(offline, told)

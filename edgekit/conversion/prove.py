@@ -18,7 +18,7 @@ from edgekit.evaluation.agreement import COSINES, SCORE_FLOOR, DriftTally, Tally
 from edgekit.images import Floats
 from edgekit.manifest import Contract, Evidence, Gate
 from edgekit.model import Model, load
-from edgekit.runtimes import engine
+from edgekit.runtimes import proof_device
 from edgekit.tasks.decoding import Candidates
 from edgekit.tasks.detect import Detect
 
@@ -35,8 +35,10 @@ def work(job: ProveJob, report: Report) -> Evidence:
     folder = Path(job.folder)
     prepared = msgspec.json.decode((folder / PREPARED).read_bytes(), type=Prepared)
     bundle = open_bundle(job.bundle)
-    device = engine(bundle.manifest.engine).proof_device
-    model = load(bundle, threads=job.threads, device=device)
+    device = proof_device(bundle.manifest.engine, bundle.manifest.graphs[0])
+    model = load(bundle, threads=job.threads, device=device, warm_up=0)
+    if model.placement.word == "compiled":
+        return _compiled(model, prepared, job.gate)
     return compare(model, prepared, folder, job.gate, report)
 
 
@@ -88,6 +90,27 @@ def compare(model: Model, prepared: Prepared, folder: Path, gate: Gate, report: 
         gate=gate,
         passed=not failures,
         failures=failures,
+        placement=model.placement.operators,
+    )
+
+
+def _compiled(model: Model, prepared: Prepared, gate: Gate) -> Evidence:
+    """What can be said of a file that a compiler accepted and nothing here computes: that it is not proven."""
+    if model.manifest is None:
+        raise TypeError("only an opened bundle can be proven")
+    return Evidence(
+        word="compiled",
+        engine=model.manifest.engine,
+        images=prepared.photographs,
+        views=prepared.proof_views,
+        images_sha256=prepared.proof_sha256,
+        reference=prepared.reference,
+        compared="nothing",
+        decoded=None,
+        outputs=(),
+        gate=gate,
+        passed=False,
+        failures=("compiled, and nothing here can run it: verify it on the device",),
         placement=model.placement.operators,
     )
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from edgekit.calibration.islands import STEM
 from edgekit.converters._litert_ranges import Statistics, best_range
 from edgekit.images import Floats
-from edgekit.runtimes._coreml_interpreter import MOVES, Interpreter
-from edgekit.runtimes._coreml_package import Operation, Program, Reference, read_program
+from edgekit.runtimes._coreml.interpreter import MOVES, Interpreter
+from edgekit.runtimes._coreml.package import Operation, Program, Reference, read_program
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -25,8 +25,8 @@ def import_nncf() -> Any:
 def quantisation(job: Job, *, per_tensor_activations: bool = False) -> dict[str, Any]:
     """Arguments of ``nncf.quantize`` for a graph that came from the exchange ONNX file.
 
-    Left to itself NNCF gives every channel of a depthwise convolution's input a scale of its own. OpenVINO computes that;
-    elsewhere it is not INT8 arithmetic at all, and ONNX Runtime 1.22 refuses such a file (QLinearAdd, scalar scales).
+    Left to itself NNCF gives every channel of a depthwise convolution's input a scale of its own. OpenVINO computes
+    that; elsewhere it is no INT8 arithmetic, and ONNX Runtime 1.22 refuses such a file (QLinearAdd, scalar scales).
 
     MIXED: asymmetric activations behind SiLU; on a depthwise + SiLU detector (float mAP .504) the default preset left
     .453 where this leaves .500.

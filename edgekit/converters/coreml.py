@@ -24,7 +24,7 @@ from edgekit.converters import Job, Report, Target
 from edgekit.converters._coreml_ranges import activation_ranges, float_operations
 from edgekit.errors import ConversionError, EngineError
 from edgekit.manifest import Graph, Record, Tensor
-from edgekit.runtimes._coreml_package import MANIFEST, quietly, read_program
+from edgekit.runtimes._coreml.package import MANIFEST, quietly, read_program
 from edgekit.sources.exchange import INPUT
 
 

@@ -81,8 +81,21 @@ class Engine:
 
     @property
     def proof_device(self) -> str:
-        """The ``device=`` that a file is checked with on this host: the engine's default, else its stand-in."""
+        """The ``device=`` that files are checked with on this host: the engine's default, else its stand-in."""
         return self.devices[0] if self.available or self.stand_in is None else self.stand_in.device
+
+
+def proof_device(name: str, graph: Graph) -> str:
+    """The ``device=`` that one file is checked with on this host.
+
+    An engine whose files may need what this host lacks (a delegate) declares a function ``proof_device(graph)``.
+
+    Raises:
+        UsageError: no such engine.
+    """
+    spec = engine(name)
+    own = getattr(registry.module(__name__, name), "proof_device", None)
+    return str(own(graph)) if own is not None else spec.proof_device
 
 
 def host() -> str:

@@ -27,7 +27,7 @@ class InterpretedSession:
     """
 
     def __init__(self, path: Path, graph: Graph, options: SessionOptions) -> None:
-        from edgekit.runtimes._coreml_interpreter import Interpreter
+        from edgekit.runtimes._coreml.interpreter import Interpreter
 
         payload = _payload(path)
         with tempfile.TemporaryDirectory(prefix="edgekit-") as scratch:

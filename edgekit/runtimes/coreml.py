@@ -61,10 +61,10 @@ def package_of(folder: Path, graph: Graph) -> Path:
 
 
 class InterpretedSession:
-    """One package, computed by edgekit's own interpreter; see `edgekit.runtimes._coreml_interpreter`."""
+    """One package, computed by edgekit's own interpreter; see `edgekit.runtimes._coreml.interpreter`."""
 
     def __init__(self, package: Path, graph: Graph, options: SessionOptions) -> None:
-        from edgekit.runtimes._coreml_interpreter import Interpreter
+        from edgekit.runtimes._coreml.interpreter import Interpreter
 
         self._graph = graph
         self._interpreter = Interpreter(package, threads=options.threads)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from edgekit.runtimes._coreml_call import Call, Kernel, operator
+from edgekit.runtimes._coreml.call import Call, Kernel, operator
 
 if TYPE_CHECKING:
     from torch import Tensor

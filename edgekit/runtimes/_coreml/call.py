@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgekit.errors import EngineError
-from edgekit.runtimes._coreml_package import Port, Value
+from edgekit.runtimes._coreml.package import Port, Value
 
 if TYPE_CHECKING:
     import torch

@@ -17,22 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.errors import EngineError
-from edgekit.runtimes import (
-    _coreml_elementwise,
-    _coreml_layers,
-    _coreml_resizing,
-    _coreml_shapes,
-)
-from edgekit.runtimes._coreml_call import OPERATORS, Call, Kernel
-from edgekit.runtimes._coreml_constexpr import decompress
-from edgekit.runtimes._coreml_elementwise import CASTS
-from edgekit.runtimes._coreml_package import Operation, Port, Reference, Value, read_program
+from edgekit.runtimes._coreml import elementwise, layers, resizing, shapes
+from edgekit.runtimes._coreml.call import OPERATORS, Call, Kernel
+from edgekit.runtimes._coreml.constexpr import decompress
+from edgekit.runtimes._coreml.elementwise import CASTS
+from edgekit.runtimes._coreml.package import Operation, Port, Reference, Value, read_program
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-_TABLES = (_coreml_elementwise, _coreml_layers, _coreml_resizing, _coreml_shapes)
+_TABLES = (elementwise, layers, resizing, shapes)
 """Imported because importing them fills `OPERATORS`."""
 
 MOVES = frozenset({

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgekit.runtimes._coreml_call import Call, Kernel, operator
+from edgekit.runtimes._coreml.call import Call, Kernel, operator
 
 if TYPE_CHECKING:
     import torch

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from edgekit.runtimes._coreml_call import Call, Kernel, operator
-from edgekit.runtimes._coreml_elementwise import CASTS
+from edgekit.runtimes._coreml.call import Call, Kernel, operator
+from edgekit.runtimes._coreml.elementwise import CASTS
 
 if TYPE_CHECKING:
     import torch

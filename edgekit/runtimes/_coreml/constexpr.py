@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.errors import EngineError
-from edgekit.runtimes._coreml_package import NUMPY, Operation, unpack
+from edgekit.runtimes._coreml.package import NUMPY, Operation, unpack
 
 Array = NDArray[Any]
 Constants = Mapping[str, Any]

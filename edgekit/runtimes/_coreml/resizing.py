@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.runtimes._coreml_call import Call, Kernel, operator
+from edgekit.runtimes._coreml.call import Call, Kernel, operator
 
 if TYPE_CHECKING:
     from torch import Tensor
