@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgekit import converters
+from edgekit.bundle import open_bundle
 from edgekit.converters import Job
 from edgekit.errors import ConversionError, EngineError, UsageError
 from edgekit.manifest import Graph, Tensor
@@ -26,6 +27,7 @@ pytest.importorskip("executorch", reason="needs executorch: pip install edgekit[
 pytest.importorskip("torchao", reason="needs torchao: pip install edgekit[convert]")
 
 from jobs import make_job  # noqa: E402
+from tiny_conversions import SOURCE, edgekit, write_pictures  # noqa: E402
 
 from edgekit.converters import _executorch_int8 as int8  # noqa: E402
 from edgekit.converters import executorch as converter  # noqa: E402
@@ -394,3 +396,57 @@ def test_the_declarations() -> None:
     assert spec.devices == ("cpu", "xnnpack")
     assert spec.stand_in is not None
     assert spec.stand_in.word == "interpreted"
+
+
+# ---- through the whole conversion ----
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pictures(tmp_path_factory.mktemp("photos"), 12)
+
+
+def converted(delegate: str, photos: Path, out: Path, *more: str) -> tuple[int, dict[str, Any]]:
+    option = ("--option", f"executorch.delegate={delegate}", "--data", photos, "-o", out, "--json", *more)
+    done = edgekit("convert", SOURCE, "--target", "executorch", *option)
+    return done.returncode, json.loads(done.stdout)
+
+
+@pytest.mark.convert
+def test_what_was_only_compiled_is_not_written(photos: Path, tmp_path: Path) -> None:
+    code, report = converted("vulkan", photos, tmp_path)
+    assert code == 1
+    (failed,) = report["failed"]
+    assert failed["error"] == (
+        "outside its gate, not written: compiled, and nothing here can run it: verify it on the device "
+        "(--no-gate writes it all the same)"
+    )
+    assert not list(tmp_path.glob("detector-*"))
+
+
+@pytest.mark.convert
+def test_what_was_only_compiled_is_unproven_even_when_asked_for(photos: Path, tmp_path: Path) -> None:
+    code, report = converted("vulkan", photos, tmp_path, "--no-gate")
+    assert code == 1
+    (bundle,) = report["bundles"]
+    evidence = bundle["evidence"]
+    assert (evidence["word"], evidence["compared"], evidence["decoded"], evidence["passed"]) == (
+        "compiled",
+        "nothing",
+        None,
+        False,
+    )
+    manifest = open_bundle(bundle["path"]).manifest
+    assert not manifest.proven
+    assert manifest.options == {"delegate": "vulkan"}
+    said = edgekit("info", bundle["path"]).stdout
+    assert "compiled for executorch: not compared" in said
+    assert said.rstrip().endswith("UNPROVEN")
+
+
+@pytest.mark.convert
+def test_the_core_ml_delegate_is_proven_by_the_interpreter(photos: Path, tmp_path: Path) -> None:
+    code, report = converted("coreml", photos, tmp_path)
+    assert code == 0, report
+    (bundle,) = report["bundles"]
+    assert (bundle["evidence"]["word"], bundle["evidence"]["decoded"]["matched"]) == ("interpreted", 1.0)
