@@ -25,8 +25,7 @@ class Toolchain:
 
     ``requirements`` go to pip with their dependencies, ``without_dependencies`` after them as they are, ``npm`` to
     npm. ``megabytes`` is what it takes on disk. ``programs`` have to be on PATH. ``imports`` are tried by
-    ``edgekit toolchain check``. ``pythons`` are the interpreters that its wheels exist for, empty for any; ``indexes``
-    are where wheels come from besides PyPI.
+    ``edgekit toolchain check``. ``pythons`` are the interpreters that its wheels exist for, empty for any.
     ``licence`` is told before anything is installed.
     """
 
@@ -39,7 +38,6 @@ class Toolchain:
     programs: tuple[str, ...] = ()
     imports: tuple[str, ...] = ()
     pythons: tuple[str, ...] = ()
-    indexes: tuple[str, ...] = ()
     licence: str = ""
 
     @property
@@ -57,9 +55,6 @@ class Toolchain:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         return "installed" if record["fingerprint"] == self.fingerprint else "outdated"
 
-
-TORCH_CPU = "https://download.pytorch.org/whl/cpu"
-"""PyTorch's index of CPU builds; PyPI's own builds for Linux bring gigabytes of CUDA."""
 
 _PINS = ("requirements", "without_dependencies", "npm")
 

@@ -55,7 +55,7 @@ def install(names: tuple[str, ...]) -> None:
     for toolchain in [installation.find(name) for name in names]:
         where = toolchains.root() / toolchain.name
         click.echo(
-            f"{toolchain.name}: {toolchain.summary}; {toolchain.megabytes} MB in {where}, as much again for its wheels"
+            f"{toolchain.name}: {toolchain.summary}; {toolchain.megabytes} MB in {where}, and its wheels beside it"
         )
         if toolchain.licence:
             click.echo(f"{toolchain.name}: {toolchain.licence}")

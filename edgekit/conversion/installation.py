@@ -25,6 +25,9 @@ from edgekit.toolchains import RECORD, Toolchain
 Told = Callable[[str], None]
 """Told one line of what is being done."""
 
+TORCH_CPU = "https://download.pytorch.org/whl/cpu"
+"""PyTorch's index of CPU builds; PyPI's own builds for Linux bring gigabytes of CUDA."""
+
 OPTIONAL = "OPTIONAL_TOOLCHAINS"
 """A converter's module may declare toolchains under this name that its target does without where they are missing."""
 
@@ -86,18 +89,21 @@ def _install_wheels(toolchain: Toolchain, interpreter: str, told: Told) -> None:
     told(f"making {python.parent.parent}")
     _run([interpreter, "-m", "venv", str(python.parent.parent)], told)  # completes one that was interrupted
     pip = [str(python), "-m", "pip", "--disable-pip-version-check"]
-    for pins, alone in ((toolchain.requirements, []), (toolchain.without_dependencies, ["--no-deps"])):
-        if not pins:
-            continue
-        offline = [*pip, "install", "--isolated", "--no-index", "--find-links", str(wheels), *alone, *pins]
-        if _succeeds(offline):
+    every = (*toolchain.requirements, *toolchain.without_dependencies)
+    torch = tuple(pin for pin in every if pin.startswith("torch=="))
+    steps: tuple[tuple[tuple[str, ...], list[str]], ...] = (
+        (torch, ["--no-deps", "--extra-index-url", TORCH_CPU]),
+        (toolchain.requirements, []),
+        (toolchain.without_dependencies, ["--no-deps"]),
+    )
+    for pins, how in steps:
+        offline = [*pip, "install", "--isolated", "--no-index", "--find-links", str(wheels), *how[:1], *pins]
+        if not pins or _succeeds(offline):
             continue
         wheels.mkdir(parents=True, exist_ok=True)
-        told(f"fetching {len(pins)} pinned packages and what they need into {wheels}")
+        told(f"fetching {', '.join(pins)} into {wheels}")
         # Built once and kept: the next installation needs neither the network nor a compiler.
-        fetched = ["--wheel-dir", str(wheels), "--find-links", str(wheels)]
-        fetched += [part for index in toolchain.indexes for part in ("--extra-index-url", index)]
-        _run([*pip, "wheel", *fetched, *alone, *pins], told)
+        _run([*pip, "wheel", "--wheel-dir", str(wheels), "--find-links", str(wheels), *how, *pins], told)
         told(f"installing into {python.parent.parent}")
         _run(offline, told)
 
@@ -135,10 +141,9 @@ def check(toolchain: Toolchain, told: Told = lambda line: None) -> dict[str, str
     for pin in (*toolchain.requirements, *toolchain.without_dependencies, *toolchain.npm):
         package, _, version = pin.replace("==", "@").rpartition("@")
         name = package.partition("[")[0].lower().replace("_", "-")
-        if found.get(name, found.get(package)) != version:
-            raise ToolchainError(
-                f"{toolchain.name}: {package} is {found.get(name, 'missing')}, not {version}; {_again(toolchain)}"
-            )
+        there = found.get(name) or found.get(package, "missing")
+        if there.partition("+")[0] != version:  # 2.13.0+cpu is a build of 2.13.0
+            raise ToolchainError(f"{toolchain.name}: {package} is {there}, not {version}; {_again(toolchain)}")
     return found
 
 
@@ -182,10 +187,10 @@ def _requirements_met(toolchain: Toolchain) -> str:
     if missing:
         raise ToolchainError(f"toolchain {toolchain.name} needs {', '.join(missing)} on PATH; install it first")
     free = shutil.disk_usage(toolchains.root()).free
-    # Wheels and the environment made from them.
-    if free < 2 * toolchain.megabytes * 1_000_000:
+    needed = 3 * toolchain.megabytes // 2  # the environment, and the wheels that it is made from
+    if free < needed * 1_000_000:
         raise ToolchainError(
-            f"toolchain {toolchain.name} takes {2 * toolchain.megabytes} MB with its wheels, {toolchains.root()} has "
+            f"toolchain {toolchain.name} takes {needed} MB with its wheels, {toolchains.root()} has "
             f"{free // 1_000_000} MB; free space or set EDGEKIT_TOOLCHAINS to another folder"
         )
     here = sysconfig.get_python_version()

@@ -27,7 +27,7 @@ from edgekit.errors import ConversionError
 from edgekit.images import Floats
 from edgekit.manifest import Graph, ImageRule, Record
 from edgekit.sources.exchange import INPUT
-from edgekit.toolchains import TORCH_CPU, Toolchain
+from edgekit.toolchains import Toolchain
 
 if TYPE_CHECKING:
     import onnx
@@ -62,7 +62,6 @@ QUANTISER = Toolchain(
     without_dependencies=("torchvision==0.28.0",),  # asked for by name, never used: `_import_quantiser`
     imports=("torch", "mct_quantizers", "onnx", "msgspec", "cv2"),
     pythons=("3.11", "3.12"),
-    indexes=(TORCH_CPU,),
     licence="Apache-2.0",
 )
 

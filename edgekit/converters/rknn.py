@@ -17,7 +17,7 @@ from edgekit.converters import Job, Report, Target
 from edgekit.errors import ConversionError, EngineError
 from edgekit.manifest import Graph, Record
 from edgekit.runtimes import _rknn_toolkit as toolkit
-from edgekit.toolchains import TORCH_CPU, Toolchain
+from edgekit.toolchains import Toolchain
 
 
 class RknnOptions(Record, frozen=True, kw_only=True):
@@ -55,7 +55,6 @@ TOOLCHAIN = Toolchain(
     without_dependencies=("torch==2.13.0", "rknn-toolkit2==2.5.0"),
     imports=("rknn.api",),
     pythons=("3.10", "3.11", "3.12"),
-    indexes=(TORCH_CPU,),
     licence="rknn-toolkit2 is Rockchip's and proprietary: read its licence at github.com/airockchip/rknn-toolkit2",
 )
 
