@@ -67,7 +67,8 @@ def options() -> str:
         kind = converters.target(name).options
         hints = typing.get_type_hints(kind)
         for option in kind.__struct_fields__:
-            values = ", ".join(map(str, typing.get_args(hints[option]))) or hints[option].__name__
+            values = ", ".join(str(value) for value in typing.get_args(hints[option]) if value)
+            values = values or {"str": "text", "int": "a number", "bool": "True, False"}[hints[option].__name__]
             lines.append(f"| {name}.{option} | {getattr(kind(), option)} | {values} |")
     return "\n".join(lines)
 
@@ -76,7 +77,8 @@ def toolchains() -> str:
     """The isolated environments."""
     lines = ["| toolchain | what | for | size | needs |", "|---|---|---|---|---|"]
     for toolchain in installation.declared().values():
-        needs = ", ".join([*(f"Python {v}" for v in toolchain.pythons), *toolchain.programs])
+        python = [f"Python {', '.join(toolchain.pythons)}"] if toolchain.pythons else []
+        needs = "; ".join([*python, *toolchain.programs])
         users = ", ".join(installation.users(toolchain.name))
         size = f"{toolchain.megabytes} MB"
         lines.append(f"| {toolchain.name} | {toolchain.summary} | {users} | {size} | {needs} |")

@@ -87,7 +87,9 @@ def demonstrate(
             model = _open(outcome.bundle)
             measured.append(_measure(outcome.target, outcome.precision, model, annotations, watch, outcome))
     picture = out / "shapes.png"
-    _draw([outcome for outcome in conversions.outcomes if outcome.bundle], picture)
+    # The last precision of each target is the one that asks most of it.
+    last = {outcome.target: outcome for outcome in conversions.outcomes if outcome.bundle}
+    _draw(list(last.values()), picture)
     return Demonstration(conversions, tuple(measured), scenes, picture)
 
 
@@ -139,7 +141,7 @@ def _told(watch: Watch, what: str) -> Callable[[int, int], None]:
     return lambda done, total: watch(what, "measuring mAP", done / max(total, 1))
 
 
-def _draw(outcomes: list[Outcome], path: Path, columns: int = 4, size: int = 512) -> None:
+def _draw(outcomes: list[Outcome], path: Path, columns: int = 5, size: int = 512) -> None:
     """A contact sheet: one scene per bundle, with the boxes that this bundle found and its name above."""
     import cv2
 
@@ -157,6 +159,7 @@ def _draw(outcomes: list[Outcome], path: Path, columns: int = 4, size: int = 512
         tiles.append(np.vstack([band, drawn]))
     if not tiles:
         return
+    columns = min(columns, len(tiles))
     blank = np.zeros_like(tiles[0])
     tiles += [blank] * (-len(tiles) % columns)
     sheet = np.vstack([np.hstack(tiles[start : start + columns]) for start in range(0, len(tiles), columns)])
