@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from tiny_conversions import edgekit, write_pictures
 
 from edgekit import converters
 from edgekit.cli._options import read_options
@@ -118,3 +122,46 @@ def test_an_operator_is_refused_by_name_with_the_targets_that_take_it(monkeypatc
     takers = said.rpartition(": ")[2].split(", ")
     assert "onnx" in takers
     assert "ncnn" not in takers
+
+
+@pytest.mark.convert
+def test_a_network_that_a_target_cannot_take_is_refused_before_its_toolchain_starts(tmp_path: Path) -> None:
+    photos = write_pictures(tmp_path / "photos", 12)
+    given = ("--target", "ncnn,onnx", "--data", photos, "-o", tmp_path / "out", "--json")
+    done = edgekit("convert", "tiny_models:sorting", *given)
+    assert done.returncode == 1
+    report = json.loads(done.stdout)
+    assert [bundle["target"] for bundle in report["bundles"]] == ["onnx"]
+    (failed,) = report["failed"]
+    assert re.fullmatch(
+        r"ncnn cannot take TopK \(node '.+'\): ncnn has no layer for it\. Targets that take it: .*onnx.*",
+        failed["error"],
+    )
+
+
+@pytest.mark.convert
+@pytest.mark.parametrize("operator", ["sort", "where", "gather"])
+def test_what_ncnn_refuses_it_cannot_do(operator: str, tmp_path: Path) -> None:
+    """Without the list the answer would be the engine's own, after all of the work."""
+    import torch
+    from jobs import make_job
+    from torch import nn
+
+    from edgekit.converters import ncnn
+    from edgekit.sources.exchange import operators
+
+    class Module(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = nn.Conv2d(3, 8, 3)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            x = self.stem(images)
+            if operator == "sort":
+                return x.sort(3).values
+            return torch.where(x > 0, x, 2 * x) if operator == "where" else torch.gather(x, 3, (x > 0).long())
+
+    job = make_job(Module(), torch.zeros(1, 3, 16, 16), ("out",), tmp_path, "fp32")
+    assert set(operators(job.onnx)) & set(ncnn.TARGET.refuses)
+    with pytest.raises(ConversionError, match="does not run in ncnn"):
+        ncnn.convert(job, lambda text, share: None)

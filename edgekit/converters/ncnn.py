@@ -24,6 +24,14 @@ from edgekit.manifest import Graph, Tensor
 from edgekit.runtimes import SessionOptions
 from edgekit.runtimes.ncnn import open_session
 
+# fmt: off
+_NO_LAYER = (
+    "And", "ArgMax", "Equal", "GatherElements", "GatherND", "Greater", "IsNaN", "Less", "NonZero", "Not",
+    "ScatterElements", "TopK", "Trilu", "Where",
+)
+# fmt: on
+"""ONNX operators that pnnx writes into its files as they are and ncnn then cannot load, each tried on 1.0.20261020."""
+
 TARGET = Target(
     name="ncnn",
     summary="phones and small ARM boards with ncnn",
@@ -31,6 +39,7 @@ TARGET = Target(
     precisions=("fp32", "fp16", "int8"),
     requires=("torch", "pnnx", "ncnn"),
     distributions=("pnnx", "ncnn", "torch"),
+    refuses=dict.fromkeys(_NO_LAYER, "ncnn has no layer for it"),
 )
 
 PARAM, BIN = "model.ncnn.param", "model.ncnn.bin"
