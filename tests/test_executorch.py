@@ -174,7 +174,7 @@ def test_placement_counts_what_is_left_on_the_portable_kernels(
     for job, graph in (fp32, quantised):
         program = deserialize_pte_binary((job.out / "model.pte").read_bytes()).program
         kinds = [type(one.instr_args).__name__ for one in program.execution_plan[0].chains[0].instructions]
-        assert kinds.count("KernelCall") == graph.report["portable operators"]
+        assert kinds.count("KernelCall") == graph.report["portable_operators"]
     opened(fp32, strict=True)  # device "cpu" is any kernel
     with pytest.raises(EngineError, match=r"strict: not everything runs on 'xnnpack': .*'portable': 1"):
         opened(fp32, strict=True, device="xnnpack")
@@ -219,7 +219,7 @@ def test_the_core_ml_program_inside_is_interpreted(coreml: tuple[Job, Graph], de
     session = opened(coreml, device="interpreter")
     assert session.placement.word == "interpreted"
     assert session.placement.arithmetic == "float32"
-    assert coreml[1].report["portable operators"] == 0
+    assert coreml[1].report["portable_operators"] == 0
     for found, wanted in zip(session.run([image]), expected(detector, image), strict=True):
         np.testing.assert_allclose(found, wanted, atol=1e-4)
 

@@ -33,10 +33,11 @@ def command(bundle: str, as_json: bool) -> None:
         f"outputs: {', '.join(f'{t.name} {tuple(t.shape)}' for g in manifest.graphs for t in g.outputs)}",
         f"made from {origin.kind} {origin.name} (sha256 {origin.sha256[:12]}) by edgekit {manifest.edgekit}",
         *(f"source: {note}" for note in origin.notes),
-        f"toolchain: {', '.join(f'{name} {version}' for name, version in manifest.toolchain.items())}",
+        f"toolchain: {_toolchain(manifest.toolchain)}",
     ]
     if manifest.options:
-        lines.append(f"options: {', '.join(f'{name} {value}' for name, value in manifest.options.items())}")
+        given = [f"{name} {value}" for name, value in manifest.options.items() if value != ""]
+        lines.append(f"options: {', '.join(given)}")
     lines += [f"{key}: {value}" for graph in manifest.graphs for key, value in graph.report.items()]
     if manifest.calibration:
         calibration = manifest.calibration
@@ -46,3 +47,11 @@ def command(bundle: str, as_json: bool) -> None:
     lines += evidence_lines(manifest.evidence) if manifest.evidence else ["no evidence"]
     lines.append("proven" if manifest.proven else "UNPROVEN")
     click.echo("\n".join(lines))
+
+
+def _toolchain(versions: dict[str, str]) -> str:
+    """Packages with their versions; of an isolated environment how many it pins (``--json`` has them all)."""
+    parts = [f"{name} {version}" for name, version in versions.items() if "/" not in name]
+    environments = [name.partition("/")[0] for name in versions if "/" in name]
+    parts += [f"environment {name} ({environments.count(name)} packages)" for name in dict.fromkeys(environments)]
+    return ", ".join(parts)

@@ -31,7 +31,7 @@ ENGINE = Engine(
 )
 """``cpu`` is any kernel; ``xnnpack`` names the fast ones, and with ``strict`` refuses files that need others."""
 
-DELEGATE, DELEGATED, PORTABLE = "delegate", "delegated operators", "portable operators"
+DELEGATE, DELEGATED, PORTABLE = "delegate", "delegated_operators", "portable_operators"
 """Keys of a graph's report: the delegate's name, and how many operators run in it and on the portable kernels."""
 
 XNNPACK, COREML, VULKAN, KERNELS = "xnnpack", "coreml", "vulkan", "portable"
