@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 from real_conversions import convert_once
 
-from edgekit import converters
-
 pytestmark = [pytest.mark.convert, pytest.mark.ultralytics]
 
 SAVE = """
@@ -37,13 +35,18 @@ def save(name: str, folder: Path) -> Path:
     return path
 
 
-def test_yolov8n_matches_on_every_target(checkpoints: Path) -> None:
+# One of each kind of toolchain; the others are tried on the demo detector and on FastestDet.
+TARGETS = ("coreml", "litert", "mnn", "ncnn", "onnx", "openvino")
+
+
+def test_yolov8n_matches(checkpoints: Path) -> None:
     def arguments(folder: Path) -> list[str]:
-        return [str(save("yolov8n", folder.parent)), "--target", "all", "--precision", "fp32,fp16", "-j", "2"]
+        wanted = ["--target", ",".join(TARGETS), "--precision", "fp32,fp16", "-j", "2"]
+        return [str(save("yolov8n", folder.parent)), *wanted]
 
     done = convert_once(checkpoints, "yolov8n-bundles", arguments)
     assert done.code == 0, done.messages
-    for target in converters.target_names():
+    for target in TARGETS:
         for precision in ("fp32", "fp16"):
             evidence = done.bundle(target, precision)["evidence"]
             assert evidence["passed"]
