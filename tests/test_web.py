@@ -40,8 +40,7 @@ NODE = SessionOptions(device="node")
 def with_toolchain(test: Any) -> Any:
     """A test of what the toolchain does."""
     absent = TOOLCHAIN.state != "installed"
-    skipped = pytest.mark.skipif(absent, reason=f"edgekit toolchain install {TOOLCHAIN.name}")
-    return pytest.mark.toolchain(skipped(test))
+    return pytest.mark.skipif(absent, reason=f"edgekit toolchain install {TOOLCHAIN.name}")(test)
 
 
 @pytest.fixture(scope="module")
