@@ -204,6 +204,20 @@ def test_info_for_people_names_what_matters(cli: Cli, converted: Converted) -> N
 
 
 @pytest.mark.convert
+def test_all_has_a_row_for_every_target(photos: Path, tmp_path: Path) -> None:
+    """A precision that one target has: the other twelve say why they are left out."""
+    said = child(
+        "convert", SOURCE, "--target", "all", "--precision", "w8a8", "--data", photos, "--no-gate", "-o", tmp_path
+    )
+    rows = [line.split() for line in said.stdout.splitlines() if line.strip().startswith(tuple(THIRTEEN))]
+    assert [row[0] for row in rows] == THIRTEEN, said.stderr
+    assert rows[0][1] == "w8a8"
+    left = said.stdout.replace("\n", " ")
+    assert "has no w8a8; it has: int8" in left
+    assert left.count("has no w8a8") + left.count("toolchain missing") + left.count("not possible on") == 12
+
+
+@pytest.mark.convert
 def test_convert_for_machines(converted: Converted) -> None:
     document = converted.document
     assert list(document) == ["bundles", "failed", "skipped"]
