@@ -36,6 +36,7 @@ pytest.importorskip("pnnx", reason="needs pnnx")
 
 from jobs import make_job  # noqa: E402
 
+from edgekit.calibration import ranges  # noqa: E402
 from edgekit.converters import _ncnn_int8 as int8  # noqa: E402
 from edgekit.converters import _ncnn_sensitivity as sensitivity  # noqa: E402
 from edgekit.converters import ncnn as converter  # noqa: E402
@@ -360,7 +361,7 @@ def test_int8_weights_are_padded_to_four_bytes() -> None:
 )
 @settings(max_examples=80, deadline=None)
 def test_histogram_keeps_every_value_and_its_threshold_lies_in_the_range(parts: list[Any], exponent: float) -> None:
-    histogram = int8.Histogram()
+    histogram = ranges.Histogram()
     for part in parts:
         histogram.add(part)
     values = np.concatenate(parts)
@@ -372,23 +373,23 @@ def test_histogram_keeps_every_value_and_its_threshold_lies_in_the_range(parts: 
     assert histogram.limit <= max(2 * top, top * (1 + 1e-6))
     threshold = histogram.threshold(exponent)
     assert (threshold == 0) == (top == 0)
-    assert threshold <= top + histogram.limit / int8.BINS * 1.01
+    assert threshold <= top + histogram.limit / ranges.BINS * 1.01
 
 
 def test_histogram_in_pieces_equals_one_of_all() -> None:
     values = np.abs(np.random.default_rng(0).normal(size=10_000)).astype(np.float32)
     values[7000] = 4 * values[:5000].max()  # the range doubles twice
-    histogram = int8.Histogram()
+    histogram = ranges.Histogram()
     for part in np.split(values, 10):
         histogram.add(part)
-    wanted = np.histogram(values, int8.BINS, (0, histogram.limit))[0]
+    wanted = np.histogram(values, ranges.BINS, (0, histogram.limit))[0]
     assert np.abs(np.cumsum(histogram.counts - wanted)).max() <= 2  # rounding at the edges of bins
 
 
 @pytest.mark.parametrize("exponent", [1.0, 2.0, 3.0])
 def test_threshold_is_the_best_by_brute_force(exponent: float) -> None:
     values = np.abs(np.random.default_rng(1).standard_cauchy(40_000)).astype(np.float32).clip(0, 300)
-    histogram = int8.Histogram()
+    histogram = ranges.Histogram()
     histogram.add(values)
 
     def loss(limit: float) -> float:
@@ -435,7 +436,7 @@ def test_int8_kernels_compute_the_integers_that_were_written(
     weights = rng.normal(size=(outputs, inputs // groups, kernel, kernel)).astype(np.float32)
     weights *= np.exp(rng.normal(size=(outputs, 1, 1, 1))).astype(np.float32)
     x = rng.normal(size=(1, inputs, 14, 14)).astype(np.float32)
-    seen = int8.Observation(inputs)
+    seen = ranges.Observation(inputs)
     seen.add(x[0])
     layer = int8.quantised(_single(kind, outputs, inputs, kernel, stride, groups, weights), seen, 2.5)
     found = _run_single(tmp_path, layer, x, stride)
@@ -461,7 +462,7 @@ def test_winograd_does_not_overflow_on_the_worst_input(tmp_path: Path, monkeypat
     plain = _single("Convolution", 16, 512, 3, 1, 1, np.ones((16, 512, 3, 3), np.float32))
 
     def middle() -> tuple[float, float]:
-        layer = int8.quantised(plain, int8.Observation(512), 1.0)
+        layer = int8.quantised(plain, ranges.Observation(512), 1.0)
         written = float(layer.weights[0].data[8].sum() / layer.weights[2].data[8] + layer.weights[1].data[8])
         return float(_run_single(tmp_path, layer, x, 1)[0, 8, 6, 6]), written
 
@@ -478,7 +479,7 @@ def test_bias_correction_restores_channel_means() -> None:
     x = rng.uniform(0, 3, (12, 30, 30)).astype(np.float32)
     weights = rng.normal(size=(8, 12, 1, 1)).astype(np.float32) * 0.02
     weights[:, 0] = 1  # one large weight: coarse steps for all others
-    seen = int8.Observation(12)
+    seen = ranges.Observation(12)
     seen.add(x)
     layer = int8.quantised(_single("Convolution", 8, 12, 1, 1, 1, weights), seen, 3.0)
     rounded = layer.weights[0].data.reshape(8, 12) / layer.weights[2].data[:, None]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekit.calibration.islands import STEM
-from edgekit.converters._litert_ranges import Statistics, best_range
+from edgekit.calibration.ranges import Statistics, best_range
 from edgekit.images import Floats
 from edgekit.runtimes._coreml.interpreter import MOVES, Interpreter
 from edgekit.runtimes._coreml.package import Operation, Program, Reference, read_program

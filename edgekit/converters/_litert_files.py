@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgekit.calibration.ranges import best_range
 from edgekit.converters import Job, Report
 from edgekit.converters._litert_network import Network
-from edgekit.converters._litert_ranges import Observations, best_range
+from edgekit.converters._litert_ranges import Observations
 from edgekit.converters._quiet import quiet
 
 if TYPE_CHECKING:

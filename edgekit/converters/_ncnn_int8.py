@@ -18,76 +18,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.calibration.ranges import LEVELS, Observation
 from edgekit.calibration.samples import Samples
 from edgekit.converters import Report
 from edgekit.converters._ncnn_model import TAG_INT8, Layer, Model, Weight
 from edgekit.errors import ConversionError
-
-Floats = NDArray[np.float32]
-
-LEVELS = 127
-"""ncnn's INT8 goes from -127 to 127."""
-
-BINS = 4096
+from edgekit.images import Floats
 
 _WINOGRAD_SUM = (2**31 - 1) // 576
 """Largest sum of integer products that ncnn's Winograd F(4x4, 3x3) can hold: it carries it times 576 in 32 bits."""
-
-
-class Histogram:
-    """Histogram of absolute values from zero up, in one pass: its range doubles when a larger value comes."""
-
-    def __init__(self) -> None:
-        self.counts = np.zeros(BINS, np.int64)
-        self.limit = 0.0
-
-    def add(self, values: Floats) -> None:
-        """Count absolute values (any shape)."""
-        top = float(values.max(initial=0.0))
-        if top <= 0.0:
-            return
-        self.limit = self.limit or top
-        while self.limit < top:
-            halved = self.counts.reshape(-1, 2).sum(1)
-            self.counts = np.concatenate((halved, np.zeros_like(halved)))
-            self.limit *= 2
-        bins = np.minimum((values.ravel() * (BINS / self.limit)).astype(np.int64), BINS - 1)
-        self.counts += np.bincount(bins, minlength=BINS)
-
-    def threshold(self, exponent: float) -> float:
-        """The threshold with the least mean of |error| ** exponent after rounding to +-127 levels; 0: all were zero.
-
-        Exponent 1 clips rare large values to keep small ones fine, 2 is the mean squared error, 3 hardly clips.
-        """
-        used = np.flatnonzero(self.counts)
-        if not len(used):
-            return 0.0
-        width = self.limit / BINS
-        centres = (used + 0.5) * width
-        candidates = (used[-1] + 1) * width * np.geomspace(0.02, 1.0, 160)
-        steps = candidates[:, None] / LEVELS
-        errors = np.abs(np.minimum(np.rint(centres / steps), LEVELS) * steps - centres)
-        return float(candidates[int((errors**exponent @ self.counts[used]).argmin())])
-
-
-class Observation:
-    """What was seen at the input of one convolution: absolute values, and the mean of each channel."""
-
-    def __init__(self, channels: int) -> None:
-        self.histogram = Histogram()
-        self._sums = np.zeros(channels, np.float64)
-        self._count = 0
-
-    def add(self, blob: Floats) -> None:
-        """Take in one image's input (channels, height, width)."""
-        self.histogram.add(np.abs(blob))
-        self._sums += blob.sum((1, 2), dtype=np.float64)
-        self._count += blob.shape[1] * blob.shape[2]
-
-    @property
-    def means(self) -> NDArray[np.float64]:
-        """Mean of each channel over all images."""
-        return self._sums / max(self._count, 1)
 
 
 def candidates(model: Model) -> list[Layer]:

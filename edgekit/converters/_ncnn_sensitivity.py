@@ -14,11 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
+from edgekit.calibration.ranges import Observation
 from edgekit.calibration.samples import Samples
 from edgekit.converters import Report
-from edgekit.converters._ncnn_int8 import Floats, Observation, quantised
+from edgekit.converters._ncnn_int8 import quantised
 from edgekit.converters._ncnn_model import Model
 from edgekit.errors import ConversionError
+from edgekit.images import Floats
 from edgekit.manifest import Graph
 from edgekit.runtimes import Session, SessionOptions
 from edgekit.runtimes.ncnn import open_session

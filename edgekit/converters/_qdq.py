@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.calibration.islands import float_islands
+from edgekit.calibration.ranges import BINS, LEVELS, Histogram, Observation
 from edgekit.calibration.samples import Samples
 from edgekit.converters import Report
-from edgekit.converters._ncnn_int8 import BINS, LEVELS, Floats, Histogram, Observation
 from edgekit.errors import ConversionError
+from edgekit.images import Floats
 from edgekit.sources.exchange import INPUT
 
 if TYPE_CHECKING:

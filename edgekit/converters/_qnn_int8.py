@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.calibration.ranges import Statistics, best_range
 from edgekit.calibration.samples import Samples
-from edgekit.converters._litert_ranges import Statistics, best_range
 from edgekit.errors import ConversionError
 
 if TYPE_CHECKING:
