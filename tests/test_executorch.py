@@ -187,7 +187,7 @@ def test_int8_is_small_and_only_where_it_should_be(fp32: tuple[Job, Graph], quan
     names = int8._islands(module)
     convolutions = [node.name for node in module.graph.nodes if node.target == torch.ops.aten.conv2d.default]
     assert names == {*convolutions[:3], *convolutions[-2:]}
-    program = int8.quantised(torch.export.load(fp32[0].program), fp32[0].calibration(), quiet, converter._quiet)
+    program = int8.quantised(torch.export.load(fp32[0].program), fp32[0].calibration(), quiet, converter.quiet)
     nodes = program.graph.nodes
     kinds = [str(node.args[0].target) for node in nodes if node.target == torch.ops.aten.conv2d.default]
     assert ["dequantize" in kind for kind in kinds] == [name not in names for name in convolutions]

@@ -43,7 +43,7 @@ class BuildJob(Record, frozen=True, kw_only=True, tag="build"):
 
 
 class ProveJob(Record, frozen=True, kw_only=True, tag="prove"):
-    """Open a bundle with its own engine and compare it with the source."""
+    """Open a bundle with its own engine, or what stands in for it here, and compare it with the source."""
 
     folder: str
     bundle: str

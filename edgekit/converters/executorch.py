@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
-from collections.abc import Iterator
 from typing import Any, Literal
 
 import msgspec
 
 from edgekit.converters import Job, Report, Target
+from edgekit.converters._quiet import quiet
 from edgekit.errors import ConversionError
 from edgekit.manifest import Graph, Record
 from edgekit.runtimes.executorch import BACKENDS, COREML, DELEGATE, DELEGATED, PORTABLE, VULKAN, XNNPACK
@@ -51,7 +47,7 @@ def convert(job: Job, report: Report) -> Graph:
     samples = job.calibration() if job.precision == "int8" else None  # refuse before the slow part
     report("loading ExecuTorch", 0.0)
     try:
-        with _quiet():
+        with quiet():
             import torch
 
             torch.set_num_threads(job.threads)
@@ -59,9 +55,9 @@ def convert(job: Job, report: Report) -> Graph:
         if samples is not None:
             from edgekit.converters._executorch_int8 import quantised
 
-            program = quantised(program, samples, report, _quiet)
+            program = quantised(program, samples, report, quiet)
         report(f"lowering for {delegate}", 0.4)
-        with _quiet():
+        with quiet():
             lowered = _lowered(program, delegate)
             counts = _counts(lowered, delegate)
             data = lowered.to_executorch().buffer
@@ -124,17 +120,3 @@ def _computing(module: Any) -> int:
     aside = ("getitem", "executorch_call_delegate")
     called = [node for node in module.graph.nodes if node.op == "call_function"]
     return sum(getattr(node.target, "__name__", str(node.target)) not in aside for node in called)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep what the toolchain prints, logs and warns of off the terminal; what matters comes as exceptions."""
-    level = logging.root.manager.disable
-    sink = io.StringIO()
-    with contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        logging.disable(logging.WARNING)
-        try:
-            yield
-        finally:
-            logging.disable(level)

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from edgekit.errors import EngineError
 from edgekit.manifest import Graph
 from edgekit.runtimes import Array, Engine, Placement, SessionOptions, StandIn, check_inputs
+from edgekit.runtimes.onnxruntime import failures
 
 ENGINE = Engine(
     name="imx500",
@@ -51,8 +52,7 @@ class Imx500Reference:
         settings.log_severity_level = 3
         try:
             self._session: Any = onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
-        # Its errors have no common base but Exception.
-        except Exception as error:
+        except failures() as error:
             raise EngineError(f"{path}: ONNX Runtime cannot open it: {error}") from error
         names = {tensor.name for tensor in (*self._session.get_inputs(), *self._session.get_outputs())}
         for tensor in (*graph.inputs, *graph.outputs):
