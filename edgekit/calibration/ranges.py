@@ -50,7 +50,7 @@ class Histogram:
             halved = self.counts.reshape(-1, 2).sum(1)
             self.counts = np.concatenate((halved, np.zeros_like(halved)))
             self.limit *= 2
-        bins = np.minimum((values.ravel() * (BINS / self.limit)).astype(np.int64), BINS - 1)
+        bins = np.minimum((values.ravel() / self.limit * BINS).astype(np.int64), BINS - 1)  # BINS / limit may overflow
         self.counts += np.bincount(bins, minlength=BINS)
 
     def threshold(self, exponent: float) -> float:
@@ -111,7 +111,7 @@ class Statistics:
         self._reach(max(-self.low, self.high))
         chosen = flat[:: 1 + flat.size // ENOUGH // 2 * 2]  # an odd step visits all channels of a power of two
         if self.limit > 0:
-            bins = ((chosen + self.limit) * (BINS / 2 / self.limit)).astype(np.int64)
+            bins = ((chosen / self.limit + 1) * (BINS / 2)).astype(np.int64)
             self.counts += np.bincount(np.minimum(bins, BINS - 1), minlength=BINS)
         else:  # nothing but zeros so far, whose bin does not depend on the limit
             self.counts[BINS // 2] += chosen.size
