@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from edgekit.conversion.plan import Conversion as Conversion
-    from edgekit.conversion.plan import convert as convert
+    from edgekit.conversion.convert import Conversion as Conversion
+    from edgekit.conversion.convert import convert as convert
     from edgekit.errors import EdgekitError as EdgekitError
     from edgekit.manifest import Contract as Contract
     from edgekit.manifest import Manifest as Manifest
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 _WHERE = {
     "load": "edgekit.model",
     "Model": "edgekit.model",
-    "convert": "edgekit.conversion.plan",
-    "Conversion": "edgekit.conversion.plan",
+    "convert": "edgekit.conversion.convert",
+    "Conversion": "edgekit.conversion.convert",
     "Contract": "edgekit.manifest",
     "Manifest": "edgekit.manifest",
     "Detections": "edgekit.results",

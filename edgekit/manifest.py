@@ -199,6 +199,8 @@ class Evidence(Record, frozen=True, kw_only=True):
     of the proof; ``compared`` says what the decoded comparison was made on:
     ``detections`` after NMS, ``candidates`` (the source's best anchors) when the source finds too little, or
     ``nothing`` where the file could only be compiled; then ``decoded`` is None and the evidence does not pass.
+    ``recipe`` says how it was quantised, and ``recipes`` how good each way that was tried was on calibration images that
+    had been held back (`edgekit.evaluation.agreement.quality`).
     """
 
     word: ProofWord
@@ -214,6 +216,8 @@ class Evidence(Record, frozen=True, kw_only=True):
     passed: bool
     failures: tuple[str, ...] = ()
     placement: dict[str, int] = {}
+    recipe: str = ""
+    recipes: dict[str, float] = {}
 
 
 class File(Record, frozen=True, kw_only=True):

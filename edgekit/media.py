@@ -1,4 +1,4 @@
-"""Everything that images come from: files, folders, lists, stacks, videos, cameras, arrays. All come out alike.
+"""All that images come from: files, folders, lists, stacks, videos, cameras, datasets, arrays. They come out alike.
 
 Images are uint8 (height, width, 3) BGR wherever they come from; arrays and stacks that are given are taken as BGR.
 """
@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import accumulate, chain
+from itertools import accumulate, chain, takewhile
+from itertools import count as numbers
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, overload
 
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 
 from edgekit import stacks
 from edgekit.errors import InputError, UsageError, choices
+from edgekit.huggingface import Examples
 from edgekit.images import Image
 from edgekit.video import SUFFIXES as VIDEO_SUFFIXES
 from edgekit.video import FrameReader, Read, Video, quiet
@@ -39,7 +41,8 @@ IMAGE_SUFFIXES = frozenset((
 
 KINDS = (
     "an image file, a folder of images, a glob pattern, a .txt list of image files, a .npy or .npz stack, a video, "
-    "a camera ('camera:0' or 0), an rtsp:// or http:// address, a numpy array, a PIL image, or a list of these"
+    "a camera ('camera:0' or 0), an rtsp:// or http:// address, a Hugging Face dataset (hf://OWNER/NAME), "
+    "a numpy array, a PIL image, or a list of these"
 )
 
 Source: TypeAlias = "str | os.PathLike[str] | int | NDArray[Any] | Sequence[Any] | Any"
@@ -90,13 +93,44 @@ class _Stills:
                 yield name, None, error
 
 
+@dataclass(frozen=True)
+class _Fetched:
+    """Images of a dataset, which come one after the other; those that are there can be opened in any order."""
+
+    examples: Examples
+
+    @property
+    def length(self) -> int:
+        return len(self.examples)
+
+    def name(self, index: int) -> str:
+        return f"{self.examples.name}#{index}"
+
+    def open(self, index: int) -> Image:
+        return _decoded(self.examples[index], self.name(index))
+
+    def read(self) -> Read:
+        try:
+            for index in takewhile(self.examples.reaches, numbers()):
+                try:
+                    yield self.name(index), None, self.open(index)
+                except InputError as error:
+                    yield self.name(index), None, error
+        except InputError as error:  # the stream broke off
+            yield self.examples.name, None, error
+
+
+_Part: TypeAlias = "_Stills | Video | _Fetched"
+
+
 def frames(source: Source, color: Literal["bgr", "rgb"] = "bgr", on_error: OnError = "raise") -> Iterator[Frame]:
     """The images of a source one after the other; only one is in memory at a time.
 
     A source is an image file, a folder (its images by name, without subfolders), a glob pattern (``**`` goes into
     subfolders), a ``.txt`` list (one path a line, relative to the list's folder; ``#`` starts a comment line), a
     ``.npy`` or ``.npz`` stack or a numpy array (uint8 (n, height, width, 3) or (height, width, 3), BGR), a video
-    file, a camera (``camera:0`` or ``0``), an address that OpenCV can open, a PIL image, or a list of these.
+    file, a camera (``camera:0`` or ``0``), an address that OpenCV can open, a seeded choice of a Hugging Face dataset
+    (``hf://OWNER/NAME?split=train&count=500``: see `edgekit.huggingface`), a PIL image, or a list of these.
     A source that is not there or is empty is refused at once, before the first frame is asked for.
 
     Args:
@@ -114,7 +148,7 @@ def frames(source: Source, color: Literal["bgr", "rgb"] = "bgr", on_error: OnErr
     return _frames(_parts(source), color, on_error)
 
 
-def _frames(parts: list[_Stills | Video], color: str, on_error: str) -> Iterator[Frame]:
+def _frames(parts: list[_Part], color: str, on_error: str) -> Iterator[Frame]:
     index = 0
     for part in parts:
         with closing(part.read()) as read:  # type: ignore[type-var]
@@ -142,7 +176,7 @@ def count(source: Source) -> int | None:
 class References(Sequence[Reference]):
     """Lazy references to every image of a source; see `references`."""
 
-    def __init__(self, parts: list[_Stills | Video]) -> None:
+    def __init__(self, parts: list[_Part]) -> None:
         self._parts = [_numbered(part) if isinstance(part, Video) else part for part in parts]
         self._ends = list(accumulate(part.length for part in self._parts))
 
@@ -206,8 +240,6 @@ def read_image(path: str | os.PathLike[str]) -> Image:
     Raises:
         InputError: missing, a directory, empty, unreadable, damaged, or not an image.
     """
-    import cv2
-
     try:
         # Read here and not by cv2.imread, which cannot open non-ASCII paths everywhere and does not say what failed.
         data = Path(path).read_bytes()
@@ -217,18 +249,25 @@ def read_image(path: str | os.PathLike[str]) -> Image:
         raise InputError(f"{path}: is a directory, not an image") from error
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({error})") from error
+    return _decoded(data, str(path))
+
+
+def _decoded(data: bytes, name: str) -> Image:
+    """An encoded image as `read_image` gives it; ``name`` is for errors."""
+    import cv2
+
     if not data:
-        raise InputError(f"{path}: is empty (0 bytes), not an image")
+        raise InputError(f"{name}: is empty (0 bytes), not an image")
     # OpenCV 4 fills what a truncated JPEG lacks with grey, and calls it a success.
     if data.startswith(b"\xff\xd8") and not _jpeg_is_whole(data):
-        raise InputError(f"{path}: the JPEG is cut short; copy or download it again")
+        raise InputError(f"{name}: the JPEG is cut short; copy or download it again")
     try:
         with quiet():
             image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:
-        raise InputError(f"{path}: cannot be decoded ({error.err})") from error
+        raise InputError(f"{name}: cannot be decoded ({error.err})") from error
     if image is None:
-        raise InputError(f"{path}: damaged, or not an image that OpenCV can decode; a source may be {KINDS}")
+        raise InputError(f"{name}: damaged, or not an image that OpenCV can decode; a source may be {KINDS}")
     return image  # type: ignore[return-value]
 
 
@@ -248,7 +287,7 @@ def _jpeg_is_whole(data: bytes) -> bool:
     return False
 
 
-def _parts(source: Source, name: str = "array") -> list[_Stills | Video]:
+def _parts(source: Source, name: str = "array") -> list[_Part]:
     """What a source consists of. ``name`` is for arrays, which have none."""
     if isinstance(source, np.ndarray):
         return [_held(source, name)]
@@ -264,11 +303,13 @@ def _parts(source: Source, name: str = "array") -> list[_Stills | Video]:
     raise InputError(f"{source!r} ({type(source).__name__}) is not a source of images; it may be {KINDS}")
 
 
-def _named(text: str) -> list[_Stills | Video]:
+def _named(text: str) -> list[_Part]:
     if re.match(r"(?i)(rtsps?|rtmps?|https?|udp|tcp|rtp)://", text):
         return [Video(text, live=True)]
     if camera := re.fullmatch(r"camera:(\d+)", text):
         return [Video(int(camera[1]), live=True)]
+    if re.match(r"(?i)hf://", text):
+        return [_Fetched(Examples(text))]
     path = Path(text)
     if path.is_dir():
         found = sorted(entry for entry in path.iterdir() if _is_visible(entry, IMAGE_SUFFIXES))
@@ -295,9 +336,9 @@ def _is_visible(path: Path, suffixes: frozenset[str]) -> bool:
     return path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
 
 
-def _files(paths: Sequence[Path]) -> list[_Stills | Video]:
+def _files(paths: Sequence[Path]) -> list[_Part]:
     """Images and videos in order, neighbouring images together."""
-    parts: list[_Stills | Video] = []
+    parts: list[_Part] = []
     run: list[Path] = []
     for path in [*paths, None]:
         if path is not None and path.suffix.lower() not in VIDEO_SUFFIXES:

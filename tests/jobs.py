@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgekit.calibration.plan import FILE, MIXED, PlannedGraph, read_plan
+from edgekit.calibration.planning import Wish, make_plan
 from edgekit.calibration.samples import Samples
 from edgekit.converters import Job
 from edgekit.images import Image
 from edgekit.manifest import Contract, Decoder, ImageRule, Output
-from edgekit.sources.exchange import write_exchange
+from edgekit.sources.exchange import Exchange, write_exchange
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+
+CALIBRATED = ("int8", "w8a8")
 
 
 def make_job(
@@ -42,10 +47,14 @@ def make_job(
         decoder=Decoder(name="boxes"),
         outputs=tuple(Output(name=name, role=name) for name in outputs),
     )
-    samples = None
+    samples, plan = None, None
     if images is not None:
         np.save(folder / "samples.npy", images)
         samples = Samples(folder / "samples.npy", contract.image)
+    if samples is not None and len(samples) and precision in CALIBRATED:
+        exchange, plan = _planned(exchange, samples, folder / "plan", example, outputs)
+        work = folder / "work-planned"
+        work.mkdir(exist_ok=True)
     return Job(
         onnx=exchange.onnx,
         program=exchange.program,
@@ -55,4 +64,21 @@ def make_job(
         samples=samples,
         out=out,
         work=work,
+        plan=plan,
     )
+
+
+def _planned(
+    exchange: Exchange, samples: Samples, folder: Path, example: torch.Tensor, outputs: tuple[str, ...]
+) -> tuple[Exchange, PlannedGraph]:
+    """The exchange files of a plan's mixed graph, made once in a folder."""
+    if not (folder / FILE).is_file():
+        folder.mkdir()
+        wish = Wish(integer=False)
+
+        def write(module: Any, place: Path) -> None:
+            write_exchange(module, example, outputs, place)
+
+        make_plan(exchange.program, exchange.onnx, samples, folder, wish, write, lambda text, share: None)
+    mixed = folder / MIXED
+    return Exchange(mixed / "graph.onnx", mixed / "graph.pt2", exchange.shapes), read_plan(folder).mixed

@@ -78,8 +78,8 @@ def test_the_function_stays_and_the_channels_become_equal(activation: Any, multi
     module = exported(Net(activation, multiplier))
     expected = [run(module, sample) for sample in samples()]
     (site,) = equalise(module, samples())
-    assert site.spread > 300
-    assert bool(site.sigmoid) == isinstance(activation, nn.SiLU)
+    assert site.before > 300 and site.after < 1.01
+    assert bool(site.gate) == isinstance(activation, nn.SiLU)
     for sample, (wanted,) in zip(samples(), expected, strict=True):
         np.testing.assert_allclose(run(module, sample)[0], wanted, rtol=1e-4, atol=1e-4)
     largest = torch.stack([depthwise_input(module, sample)[0].abs().amax((0, 2, 3)) for sample in samples()]).amax(0)
@@ -134,8 +134,8 @@ def test_what_cannot_be_scaled_is_left_alone(made: Callable[[], Any]) -> None:
 def test_small_spreads_are_left_alone_unless_asked_for() -> None:
     torch.manual_seed(2)
     module = exported(Net(nn.ReLU()))
-    assert equalise(module, samples(), spread=1e6) == []
-    assert len(equalise(module, samples(), spread=2.0)) == 1
+    assert equalise(module, samples(), free=1e6) == []
+    assert len(equalise(module, samples(), free=2.0)) == 1
 
 
 def test_a_channel_that_nothing_wakes_keeps_its_scale() -> None:
@@ -146,7 +146,7 @@ def test_a_channel_that_nothing_wakes_keeps_its_scale() -> None:
     module = exported(net)
     before = float(depthwise_input(module, samples()[0])[1][3].abs().sum())
     (site,) = equalise(module, samples())
-    assert site.spread < 5000
+    assert site.before < 5000
     assert float(depthwise_input(module, samples()[0])[1][3].abs().sum()) == before
 
 

@@ -1,12 +1,15 @@
-"""Equal channels for the inputs of depthwise convolutions, exact in float: what one scale per tensor needs.
+"""Equal channels, exact in float: what one scale per tensor needs.
 
-Where the channels of such an input differ a hundred times in size and the weights behind make up for it, no single
-8-bit scale can hold them all. Scaling the channels of the convolution before by s and the weights behind by 1/s leaves
-the function as it is and makes the channels equal (Nagel et al., Data-Free Quantization through Weight Equalization and
-Bias Correction, arXiv 1906.04721, section 4.1). They balance weights against weights; here the activations are measured
-and made equal altogether, because the weights of a convolution and of a depthwise one have a scale per channel and lose
-nothing by it. ReLU commutes with s; for SiLU the sigmoid reads x / s from a 1x1 depthwise convolution, whose weights
-have a scale per channel as well (a Mul with 1/s would have one scale for all of them).
+Where the channels of a tensor differ a hundred times in size and the weights behind make up for it, no single 8-bit
+scale holds them all. Scaling the channels of the layer before by s and the weights behind by 1/s leaves the function as
+it is (Nagel et al., Data-Free Quantization through Weight Equalization and Bias Correction, arXiv 1906.04721, 4.1).
+They balance weights against weights; here activations are measured. A depthwise convolution has a scale for each
+channel of its weights, so its input becomes equal altogether; other readers share a row's scale between channels, so
+half of the spread (its square root) goes to the weights, as SmoothQuant does it behind LayerNorm (arXiv 2211.10438).
+
+ReLU and LeakyReLU commute with s, pooling and nearest upsampling too: these sites cost nothing. For SiLU the sigmoid
+reads x / s from a 1x1 depthwise convolution of its own, whose weights have a scale per channel as well (a Mul with 1/s
+would have one scale for all of them).
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgekit.calibration.plan import Equalised
 from edgekit.images import Floats
 
 if TYPE_CHECKING:
@@ -25,8 +29,11 @@ if TYPE_CHECKING:
     from torch import fx
 
 SPREAD = 100.0
-"""Ratio of the largest to the smallest channel from which on a site is equalised. On one trained detector 320x lost
-nearly all accuracy in INT8 and 32x none."""
+"""Ratio of the largest to the smallest channel from which on one scale fails. On one trained detector 320x lost nearly
+all accuracy in INT8 and 32x none."""
+
+FREE = 8.0
+"""The ratio from which on a site that costs nothing is equalised."""
 
 MOST_SAMPLES = 64
 """Sizes of channels are known well enough after so many images."""
@@ -35,114 +42,139 @@ DEAD = 1e-4
 """Channels smaller than this share of the largest are left as they are: to scale up one that the images never woke
 would leave nothing of it on an image that does."""
 
-
-@dataclass(frozen=True)
-class Site:
-    """A depthwise convolution (by the name of its node) whose input was equalised, and the spread that it had.
-
-    ``sigmoid`` names the node that the sigmoid reads since then, where the activation is SiLU: x / s, of which only
-    [-8, 8] matters.
-    """
-
-    name: str
-    spread: float
-    sigmoid: str = ""
+_COMMUTING = ("relu", "relu_", "leaky_relu", "leaky_relu_")
+_PASSING = ("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "upsample_nearest2d", "dropout", "clone", "contiguous")
+_SILU = ("silu", "silu_")
 
 
 @dataclass(frozen=True)
-class _Candidate:
-    convolution: fx.Node
+class _Site:
+    producer: fx.Node
     activation: fx.Node
-    """The node that the readers read: ReLU, SiLU, or the convolution itself."""
+    """What the readers see: the output of the activation, or the producer itself."""
     readers: tuple[fx.Node, ...]
 
+    @property
+    def through(self) -> str:
+        return "" if self.activation is self.producer else _name(self.activation).rstrip("_")
 
-def equalise(module: fx.GraphModule, samples: Iterable[Floats], spread: float = SPREAD) -> list[Site]:
-    """Equalise every depthwise input of a network, in place, whose channels differ more than ``spread`` times.
 
-    A site is a convolution, ReLU or SiLU or nothing, and depthwise convolutions that alone read the result.
+def equalise(
+    module: fx.GraphModule, samples: Iterable[Floats], *, free: float = FREE, through_silu: float = SPREAD
+) -> list[Equalised]:
+    """Equalise a network in place wherever the channels between two layers differ more than allowed.
+
+    A site is a convolution (or LayerNorm), ReLU, LeakyReLU, SiLU or nothing, and convolutions (or linear layers) that
+    alone read the result.
 
     Args:
         module: a float network of aten operators with one input, as `torch.export` gives it.
         samples: calibration tensors (1, 3, H, W) float32; the first `MOST_SAMPLES` are looked at.
-        spread: the largest ratio of channels that is left alone.
+        free: the largest ratio of channels that is left alone where equalising costs nothing.
+        through_silu: the same where it costs a convolution; infinite: never.
 
     Returns:
-        What was equalised, in the order of the graph.
+        What was equalised, in the order of the graph, named by nodes.
     """
     import torch
 
-    candidates = _candidates(module)
-    if not candidates:
+    sites = [site for node in module.graph.nodes if (site := _site(node)) is not None]
+    if not sites:
         return []
-    sizes = _sizes(module, candidates, samples)
-    sites = []
-    for candidate in candidates:
-        largest = sizes.get(candidate.activation)
+    sizes = _sizes(module, [site.activation for site in sites], samples)
+    done = []
+    for site in sites:
+        largest = sizes.get(site.activation)
         if largest is None or not float(largest.max()) > 0:
             continue
         alive = largest > DEAD * largest.max()
-        scale = torch.where(alive, largest.max() / largest, 1.0)
-        found = float(scale.max())
-        if found > spread:
-            sites.append(Site(candidate.readers[0].name, found, _scale(module, candidate, scale)))
-    module.recompile()
-    return sites
-
-
-def _candidates(module: fx.GraphModule) -> list[_Candidate]:
-    found = []
-    for node in module.graph.nodes:
-        if not _is(node, "conv2d"):
+        before = float(largest.max() / largest[alive].min())
+        if before <= (through_silu if site.through == "silu" else free):
             continue
-        follower = next(iter(node.users)) if len(node.users) == 1 else node
-        activation = follower if _is(follower, "relu", "relu_", "silu", "silu_") else node
-        readers = tuple(activation.users)
-        if readers and all(_depthwise(reader) and reader.args[0] is activation for reader in readers):
-            # Equal weights may be stored once for two convolutions: changing them would change both.
-            weights = [weight for conv in (node, *readers) for weight in conv.args[1:3] if weight is not None]
-            if all(weight.op == "get_attr" and len(weight.users) == 1 for weight in weights):
-                found.append(_Candidate(node, activation, readers))
-    return found
+        scale = torch.where(alive, _wanted(module, site, largest), 1.0)
+        scaled = largest * scale
+        after = float(scaled[alive].max() / scaled[alive].min())
+        if after < before:
+            gate = _scale(module, site, scale)
+            names = tuple(reader.name for reader in site.readers)
+            done.append(
+                Equalised(
+                    layer=site.producer.name,
+                    readers=names,
+                    through=site.through,
+                    before=before,
+                    after=after,
+                    gate=gate,
+                )
+            )
+    module.recompile()
+    return done
+
+
+def _site(producer: fx.Node) -> _Site | None:
+    normed = _is(producer, "layer_norm")
+    if not normed and not _is(producer, "conv2d"):
+        return None
+    follower = next(iter(producer.users)) if len(producer.users) == 1 else producer
+    activation = follower if not normed and _is(follower, *_COMMUTING, *_SILU) else producer
+    readers = _readers(activation, "linear" if normed else "conv2d")
+    if not readers:
+        return None
+    # Equal weights may be stored once for two layers: changing them would change both.
+    own = producer.args[2:4] if normed else producer.args[1:3]
+    weights = [weight for arguments in (own, *(one.args[1:3] for one in readers)) for weight in arguments]
+    constants: list[Any] = [weight for weight in weights if weight is not None]
+    if own[:1] == (None,) or any(weight.op != "get_attr" or len(weight.users) != 1 for weight in constants):
+        return None
+    return _Site(producer, activation, readers)
+
+
+def _readers(node: fx.Node, kind: str) -> tuple[fx.Node, ...]:
+    """The layers that read a tensor, also through what handles channels one by one; none if anything else reads it."""
+    found: list[fx.Node] = []
+    for user in node.users:
+        if _is(user, kind) and user.args[0] is node:
+            found.append(user)
+        elif kind == "conv2d" and _is(user, *_PASSING):
+            behind = _readers(user, kind)
+            if not behind:
+                return ()
+            found += behind
+        else:
+            return ()
+    return tuple(found)
 
 
 def _is(node: fx.Node, *names: str) -> bool:
-    if node.op != "call_function":
-        return False
+    return node.op == "call_function" and _name(node) in names
+
+
+def _name(node: fx.Node) -> str:
     packet = getattr(node.target, "overloadpacket", None)
-    return getattr(packet, "__name__", "") in names
+    return getattr(packet, "__name__", "")
 
 
-def _depthwise(node: fx.Node) -> bool:
-    """Whether a node is a convolution with as many groups as input channels."""
-    if not _is(node, "conv2d"):
-        return False
+def _groups(node: fx.Node) -> int:
     groups: Any = node.args[6] if len(node.args) > 6 else 1
-    shape: Any = node.args[0].meta["val"].shape if isinstance(node.args[0], _node_type()) else (0, 0)
-    return bool(groups > 1 and groups == shape[1])
-
-
-def _node_type() -> type[fx.Node]:
-    from torch import fx
-
-    return fx.Node
+    return int(groups)
 
 
 def _sizes(
-    module: fx.GraphModule, candidates: list[_Candidate], samples: Iterable[Floats]
+    module: fx.GraphModule, watched: Iterable[fx.Node], samples: Iterable[Floats]
 ) -> dict[fx.Node, torch.Tensor]:
-    """Largest absolute value (channels,) of every candidate's activation."""
+    """Largest absolute value (channels,) of each node's output; behind LayerNorm the channels come last."""
     import torch
     from torch import fx
 
-    watched = {candidate.activation for candidate in candidates}
+    wanted = set(watched)
     sizes: dict[fx.Node, torch.Tensor] = {}
 
     class Watch(fx.Interpreter):
         def run_node(self, n: fx.Node) -> Any:
             result = super().run_node(n)
-            if n in watched:
-                largest = result.abs().amax((0, 2, 3))
+            if n in wanted:
+                channels = result.ndim - 1 if _is(n, "layer_norm") else 1
+                largest = result.abs().amax([axis for axis in range(result.ndim) if axis != channels])
                 sizes[n] = torch.maximum(sizes[n], largest) if n in sizes else largest
             return result
 
@@ -152,29 +184,64 @@ def _sizes(
     return sizes
 
 
-def _scale(module: fx.GraphModule, site: _Candidate, scale: torch.Tensor) -> str:
+def _wanted(module: fx.GraphModule, site: _Site, largest: torch.Tensor) -> torch.Tensor:
+    """The scale of each channel (channels,), with which the largest channel stays as large as it is."""
+    import torch
+
+    shared = [one for one in site.readers if not _depthwise(one, len(largest))]
+    floor = largest.clamp_min(1e-30)
+    if not shared:
+        return largest.max() / floor
+    needs = torch.stack([_column_sizes(module, one, len(largest)) for one in shared]).amax(0)
+    scale = torch.sqrt(needs.clamp_min(1e-12 * float(needs.max()) + 1e-30) / floor)
+    result: torch.Tensor = scale * (largest.max() / (largest * scale).max())
+    return result
+
+
+def _depthwise(node: fx.Node, channels: int) -> bool:
+    return _is(node, "conv2d") and _groups(node) == channels and channels > 1
+
+
+def _column_sizes(module: fx.GraphModule, node: fx.Node, channels: int) -> torch.Tensor:
+    """Largest weight that reads each channel, as a share of the largest in its row: rows have scales of their own."""
+    weight = _constant(module, node.args[1])
+    rows = weight.abs().reshape(*weight.shape[:2], -1).amax(2)
+    shares = rows / rows.amax(1, keepdim=True).clamp_min(1e-30)
+    groups = channels // weight.shape[1]
+    result: torch.Tensor = shares.reshape(groups, -1, weight.shape[1]).amax(1).reshape(-1)
+    return result
+
+
+def _scale(module: fx.GraphModule, site: _Site, scale: torch.Tensor) -> str:
     """Multiply the channels before the readers by ``scale``; the name of what the sigmoid reads then, if any."""
     import torch
 
-    column = scale.reshape(-1, 1, 1, 1)
+    producer, normed = site.producer, _is(site.producer, "layer_norm")
     with torch.no_grad():
-        _constant(module, site.convolution.args[1]).mul_(column)
-        bias: Any = site.convolution.args[2] if len(site.convolution.args) > 2 else None
-        if bias is not None:
-            _constant(module, bias).mul_(scale)
+        for argument in producer.args[2:4] if normed else producer.args[1:3]:
+            if argument is not None:
+                value = _constant(module, argument)
+                value.mul_(scale.reshape(-1, *[1] * (value.ndim - 1)))
         for reader in site.readers:
             weight = _constant(module, reader.args[1])
-            weight.div_(column.repeat_interleave(len(weight) // len(scale), 0))
-    if not _is(site.activation, "silu", "silu_"):
-        return ""
+            groups = len(scale) // weight.shape[1]
+            inputs = scale.reshape(groups, 1, -1).expand(-1, len(weight) // groups, -1)
+            weight.div_(inputs.reshape(*weight.shape[:2], *[1] * (weight.ndim - 2)))
+    return _unscale_gate(module, site, scale) if site.through == "silu" else ""
+
+
+def _unscale_gate(module: fx.GraphModule, site: _Site, scale: torch.Tensor) -> str:
+    """Let the sigmoid of a SiLU read x / s; the name of what it reads."""
+    import torch
+
     graph, name = module.graph, f"{site.activation.name}_unscale"
-    module.register_buffer(name, 1 / column)
+    module.register_buffer(name, 1 / scale.reshape(-1, 1, 1, 1))
     with graph.inserting_before(site.activation):
         aten = torch.ops.aten
-        arguments = (site.convolution, graph.get_attr(name), None, [1, 1], [0, 0], [1, 1], len(scale))
+        arguments = (site.producer, graph.get_attr(name), None, [1, 1], [0, 0], [1, 1], len(scale))
         original = graph.call_function(aten.conv2d.default, arguments)
         gate = graph.call_function(aten.sigmoid.default, (original,))
-        product = graph.call_function(aten.mul.Tensor, (site.convolution, gate))
+        product = graph.call_function(aten.mul.Tensor, (site.producer, gate))
     for node in (original, gate, product):
         node.meta = dict(site.activation.meta)
     site.activation.replace_all_uses_with(product)

@@ -48,8 +48,8 @@ class Range(Record, frozen=True, kw_only=True):
     """What a tensor holds, and the ends of the 8-bit grids that hold it best.
 
     ``lowest`` and ``highest`` were seen; ``low`` to ``high`` is the affine range (it contains 0), ``-limit`` to
-    ``limit`` the symmetric one. ``method`` and ``symmetric_method`` say how they were found. ``error`` is the root mean square
-    error of the affine grid over the tensor's own, behind the activation that reads it.
+    ``limit`` the symmetric one. ``method`` and ``symmetric_method`` say how they were found. ``error`` is that of the
+    affine grid behind the activation that reads the tensor: root mean square, over the tensor's own.
     """
 
     lowest: float

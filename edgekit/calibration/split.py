@@ -21,13 +21,18 @@ FEW = 32
 
 MOST_CALIBRATION = 300
 MOST_PROOF = 64
+MOST_HELD = 24
+ENOUGH_TO_HOLD = 10
+"""From so many calibration images on a fifth of them is held back."""
+
 PROOF_SHARE = 0.3
 
 
 @dataclass(frozen=True)
 class Split:
-    """The two streams of one conversion.
+    """The streams of one conversion.
 
+    ``held`` are calibration images that were held back, to compare ways of quantising on; None where there are few.
     ``mirrored`` tells that every proof image is also shown flipped, because there are few; ``photographs`` counts the
     proof images before that.
     """
@@ -38,6 +43,7 @@ class Split:
     mirrored: bool
     method: str
     digests: tuple[str, ...] = ()
+    held: Samples | None = None
 
 
 def split(
@@ -50,12 +56,12 @@ def split(
     proof_data: str = "",
     refuse: frozenset[str] = frozenset(),
 ) -> Split:
-    """Choose, decode once and store both streams.
+    """Choose, decode once and store all streams.
 
     Args:
         data: folder, glob, list file, ``.npy``/``.npz`` stack or video.
         rule: resizes every image to the model's input.
-        folder: where ``calibration.npy`` and ``proof.npy`` go.
+        folder: where ``calibration.npy``, ``proof.npy`` and ``held/proof.npy`` go.
         seed: of the choice.
         calibrate: whether a calibration stream is needed; without it all images may serve as proof.
         proof_data: a second source for the proof; ``data`` is then used for calibration alone.
@@ -80,17 +86,31 @@ def split(
             f"--data {data}: {len(chosen)} image(s); int8 needs some to calibrate on and others to be judged on, "
             f"at least 2 and better {FEW} or more"
         )
-    calibration, seen = None, set[str]()
+    calibration, held, seen = None, None, set[str]()
     if calibrate:
-        samples = _pick(chosen, rest[:MOST_CALIBRATION])
+        rest = rest[:MOST_CALIBRATION]
+        back = min(MOST_HELD, len(rest) // 5) if len(rest) >= ENOUGH_TO_HOLD else 0
+        samples = _pick(chosen, rest[back:])
         calibration = store(samples, rule, folder / "calibration.npy", seen=seen)
+        held = _hold(_pick(chosen, rest[:back]), rule, folder / "held", seen)
     # The same photograph under two names must not be calibrated on and judged on.
     known = refuse | seen
     mirrored = len(judged) < FEW
     proof = store(judged, rule, folder / "proof.npy", mirrored=mirrored, refuse=known)
     photographs = len(proof) // (2 if mirrored else 1)
     method = f"seeded choice of {len(calibration) if calibration else 0} from {len(chosen)}: {Path(data).name}"
-    return Split(calibration, proof, photographs, mirrored, method, tuple(sorted(seen)))
+    return Split(calibration, proof, photographs, mirrored, method, tuple(sorted(seen)), held)
+
+
+def _hold(chosen: Sequence[Reference], rule: ImageRule, folder: Path, seen: set[str]) -> Samples | None:
+    """Store the images that are held back, if any is left that is not a copy of a calibration image."""
+    if not chosen:
+        return None
+    folder.mkdir()
+    try:
+        return store(chosen, rule, folder / "proof.npy", seen=seen)
+    except UsageError:
+        return None
 
 
 def store(

@@ -11,7 +11,7 @@ import msgspec
 from edgekit.cli._options import console
 
 if TYPE_CHECKING:
-    from edgekit.conversion.plan import Outcome
+    from edgekit.conversion.making import Outcome
     from edgekit.conversion.selection import Skipped
     from edgekit.manifest import Evidence
 

@@ -37,7 +37,7 @@ def command(targets: str, precisions: str, gate: tuple[str, ...], no_gate: bool,
     and precision becomes OUT/NAME-TARGET-PRECISION/, or nothing when its decoded results differ too much.
     """
     from edgekit.cli._reports import progress_bars
-    from edgekit.conversion.plan import Conversion, convert
+    from edgekit.conversion.convert import Conversion, convert
 
     wanted = split_names(precisions)
     conversion = Conversion(

@@ -8,13 +8,17 @@ from pathlib import Path
 import msgspec
 
 from edgekit import converters, registry
+from edgekit.calibration import plan as plans
+from edgekit.calibration.plan import PlannedGraph
 from edgekit.calibration.samples import Samples
 from edgekit.conversion.jobs import BuildJob, Prepared
-from edgekit.converters import Job, Report
+from edgekit.converters import Job, Report, Target
 from edgekit.errors import ConversionError
 from edgekit.manifest import Graph
 
 PREPARED = "prepared.json"
+PLAN = "plan"
+"""Folder of the quantisation plan."""
 
 
 def work(job: BuildJob, report: Report) -> Graph:
@@ -27,14 +31,15 @@ def work(job: BuildJob, report: Report) -> Graph:
     folder = Path(job.folder)
     prepared = msgspec.json.decode((folder / PREPARED).read_bytes(), type=Prepared)
     calibration = folder / "calibration.npy"
-    scratch = folder / job.target
-    scratch.mkdir(exist_ok=True)
     spec = converters.target(job.target)
+    source, planned = _exchange(folder, spec, job.precision)
+    scratch = folder / job.target / (source.name if planned else "float")
+    scratch.mkdir(parents=True, exist_ok=True)
     converter = registry.module("edgekit.converters", job.target)
     graph: Graph = converter.convert(
         Job(
-            onnx=folder / "graph.onnx",
-            program=folder / "graph.pt2",
+            onnx=source / "graph.onnx",
+            program=source / "graph.pt2",
             contract=prepared.contract,
             shapes=prepared.shapes,
             precision=job.precision,
@@ -43,6 +48,8 @@ def work(job: BuildJob, report: Report) -> Graph:
             work=scratch,
             threads=job.threads,
             options=msgspec.convert(job.options, spec.options),
+            plan=planned,
+            recipe=job.recipe or spec.recipes[0],
         ),
         report,
     )
@@ -50,3 +57,13 @@ def work(job: BuildJob, report: Report) -> Graph:
         if not (Path(job.out) / name).is_file():
             raise ConversionError(f"the {job.target} converter did not write {name!r}")
     return graph
+
+
+def _exchange(folder: Path, spec: Target, precision: str) -> tuple[Path, PlannedGraph | None]:
+    """The folder of the exchange files that a precision is made from, and its part of the plan."""
+    if precision not in spec.calibrated or not (folder / PLAN / plans.FILE).is_file():
+        return folder, None
+    plan = plans.read_plan(folder / PLAN)
+    if spec.integers and plan.integer is not None:
+        return folder / PLAN / plans.INTEGER, plan.integer
+    return folder / PLAN / plans.MIXED, plan.mixed

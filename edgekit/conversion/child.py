@@ -47,6 +47,8 @@ def _work(job: jobs.Job, events: IO[bytes]) -> int:
             importlib.import_module(name)
         if isinstance(job, jobs.PrepareJob):
             from edgekit.conversion import prepare as stage
+        elif isinstance(job, jobs.CalibrateJob):
+            from edgekit.conversion import calibrate as stage  # type: ignore[no-redef]
         elif isinstance(job, jobs.BuildJob):
             from edgekit.conversion import build as stage  # type: ignore[no-redef]
         else:

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from edgekit.bundle import Bundle
-from edgekit.conversion.plan import Conversion, Conversions, Outcome, Watch, convert
+from edgekit.conversion.convert import Conversion, Conversions, Watch, convert
+from edgekit.conversion.making import Outcome
 from edgekit.errors import EngineError, InputError
 from edgekit.evaluation.coco import SCORE_THRESHOLD, evaluate, read_annotations
 from edgekit.images import Image

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from edgekit.calibration.plan import Methods
 from edgekit.manifest import Calibration, Contract, Gate, Origin, Record
 
 
@@ -30,34 +31,54 @@ class PrepareJob(Record, frozen=True, kw_only=True, tag="prepare"):
     imports: tuple[str, ...] = ()
 
 
+class CalibrateJob(Record, frozen=True, kw_only=True, tag="calibrate"):
+    """Make the quantisation plan of a prepared folder, or take over the one in the folder ``plan``.
+
+    ``integer`` asks for the graph of targets that compute everything in integers.
+    """
+
+    folder: str
+    plan: str = ""
+    methods: Methods = Methods()
+    integer: bool = True
+    threads: int = 2
+    imports: tuple[str, ...] = ()
+
+
 class BuildJob(Record, frozen=True, kw_only=True, tag="build"):
-    """Make one target's files in one precision."""
+    """Make one target's files in one precision, by one of the target's recipes for it."""
 
     folder: str
     target: str
     precision: str
     out: str
+    recipe: str = ""
     threads: int = 2
     options: dict[str, Any] = msgspec.field(default_factory=dict)
     imports: tuple[str, ...] = ()
 
 
 class ProveJob(Record, frozen=True, kw_only=True, tag="prove"):
-    """Open a bundle with its own engine, or what stands in for it here, and compare it with the source."""
+    """Open a bundle with its own engine, or what stands in for it here, and compare it with the source.
+
+    ``held``: on the calibration images that were held back, not on the proof images.
+    """
 
     folder: str
     bundle: str
     gate: Gate
+    held: bool = False
     threads: int = 2
     imports: tuple[str, ...] = ()
 
 
-Job = PrepareJob | BuildJob | ProveJob
+Job = PrepareJob | CalibrateJob | BuildJob | ProveJob
 
 
 class Prepared(Record, frozen=True, kw_only=True):
     """What a prepared folder holds: ``graph.onnx``, ``graph.pt2``, ``calibration.npy``, ``proof.npy``, the source's
-    raw outputs as ``reference-<output>.npy`` and its detections as ``reference.npz``.
+    raw outputs as ``reference-<output>.npy`` and its detections as ``reference.npz``. The folder ``held`` has the same
+    for the calibration images that were held back (``held_views`` of them), to compare recipes on.
 
     ``operators`` are the ONNX operator types of the graph, each with the name of one of its nodes.
     """
@@ -71,6 +92,7 @@ class Prepared(Record, frozen=True, kw_only=True):
     proof_sha256: str
     proof_views: int
     photographs: int
+    held_views: int = 0
     reference: str
     versions: dict[str, str]
 

@@ -31,6 +31,9 @@ from edgekit.tasks.detect import Detect
 if TYPE_CHECKING:
     from torch import nn
 
+HELD = "held"
+"""Folder of the calibration images that were held back, with the source's answers."""
+
 SYNTHETIC = 24
 """Generated scenes that serve as proof images when the user gives none."""
 
@@ -56,6 +59,8 @@ def work(job: PrepareJob, report: Report) -> Prepared:
     chosen = _images(job, contract, folder)
     report("running the source", 0.7)
     reference = _run_source(model, heads, contract, chosen.proof, folder)
+    if chosen.held is not None:
+        _run_source(model, heads, contract, chosen.held, folder / HELD)
     return Prepared(
         name=job.name or model.name,
         contract=contract,
@@ -66,6 +71,7 @@ def work(job: PrepareJob, report: Report) -> Prepared:
         proof_sha256=chosen.proof.sha256(),
         proof_views=len(chosen.proof),
         photographs=chosen.photographs,
+        held_views=len(chosen.held) if chosen.held else 0,
         reference=reference,
         versions={"torch": metadata.version("torch")},
     )

@@ -11,7 +11,7 @@ from edgekit.bundle import open_bundle
 from edgekit.calibration.samples import Samples
 from edgekit.conversion.build import PREPARED
 from edgekit.conversion.jobs import Prepared, ProveJob
-from edgekit.conversion.prepare import detections, read_detections
+from edgekit.conversion.prepare import HELD, detections, read_detections
 from edgekit.converters import Report
 from edgekit.errors import ContractError, EngineError
 from edgekit.evaluation.agreement import COSINES, SCORE_FLOOR, DriftTally, Tally, judge
@@ -39,7 +39,7 @@ def work(job: ProveJob, report: Report) -> Evidence:
     model = load(bundle, threads=job.threads, device=device, warm_up=0)
     if model.placement.word == "compiled":
         return _compiled(model, prepared, job.gate)
-    return compare(model, prepared, folder, job.gate, report)
+    return compare(model, prepared, folder / HELD if job.held else folder, job.gate, report)
 
 
 def compare(model: Model, prepared: Prepared, folder: Path, gate: Gate, report: Report) -> Evidence:

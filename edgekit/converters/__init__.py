@@ -15,6 +15,7 @@ from typing import TypeVar
 import msgspec
 
 from edgekit import registry
+from edgekit.calibration.plan import PlannedGraph
 from edgekit.calibration.samples import Samples
 from edgekit.errors import ConversionError, UsageError, choices
 from edgekit.manifest import Contract, Graph, ProofWord, Record, Tensor
@@ -30,6 +31,10 @@ Report = Callable[[str, float], None]
 
 class NoOptions(Record, frozen=True):
     """The options of a target that has none."""
+
+
+PLAN = "plan"
+"""The recipe that takes ranges and layers from the quantisation plan."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,8 @@ class Target:
     hosts: tuple[str, ...] = ()
     toolchains: tuple[Toolchain, ...] = ()
     builder: str = ""
+    recipes: tuple[str, ...] = (PLAN,)
+    integers: bool = False
 
     @property
     def missing(self) -> str:
@@ -88,6 +95,10 @@ class Job:
     ``onnx`` and ``program`` are the same float32 graph with batch size 1, NCHW input and raw heads: as ONNX and as
     a torch.export program. ``work`` is shared by the precisions of one target, for intermediate files. ``options``
     are the target's own, of the type that its `Target` names.
+
+    For a calibrated precision the two forms are those of the quantisation plan: equalised, with weights that lie on the
+    symmetric 8-bit grid of their output channel. ``plan`` holds ranges and the layers that stay in float; ``recipe`` is
+    one of those that the target names.
     """
 
     onnx: Path
@@ -100,6 +111,8 @@ class Job:
     work: Path
     threads: int = 2
     options: Record = field(default_factory=NoOptions)
+    plan: PlannedGraph | None = None
+    recipe: str = PLAN
 
     def chosen(self, kind: type[Options]) -> Options:
         """The target's own options, typed.
@@ -118,6 +131,18 @@ class Job:
             inputs=(Tensor(name=INPUT, shape=(1, 3, *self.contract.image.size)),),
             outputs=tuple(Tensor(name=output.name, shape=self.shapes[output.name]) for output in self.contract.outputs),
         )
+
+    def planned(self) -> PlannedGraph:
+        """The quantisation plan.
+
+        Raises:
+            ConversionError: the job has none.
+        """
+        if self.plan is None:
+            raise ConversionError(
+                f"{self.precision} needs a quantisation plan: give --data with a folder of photographs"
+            )
+        return self.plan
 
     def calibration(self) -> Samples:
         """The calibration stream.

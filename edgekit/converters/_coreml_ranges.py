@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgekit.calibration.islands import STEM
+from edgekit.calibration.layers import STEM
 from edgekit.calibration.ranges import Statistics, best_range
 from edgekit.images import Floats
 from edgekit.runtimes._coreml.interpreter import MOVES, Interpreter

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
-from edgekit.calibration.islands import STEM
+from edgekit.calibration.layers import STEM
 from edgekit.calibration.samples import Samples
 from edgekit.converters import Report
 from edgekit.errors import ConversionError

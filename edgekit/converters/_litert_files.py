@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -15,24 +14,18 @@ from edgekit.converters._litert_network import Network
 from edgekit.converters._litert_ranges import Observations
 from edgekit.converters._quiet import quiet
 
-if TYPE_CHECKING:
-    from torch import nn
-
 Ranges = dict[str, dict[str, Any]]
 """``min`` and ``max`` by tensor name, as the quantiser's own ``calibrate`` returns them."""
 
 FILE = "model.tflite"
 
 
-def float_file(
-    job: Job, report: Report, module: Callable[[], nn.Module] | None = None, *, channels_last: bool = False
-) -> Path:
+def float_file(job: Job, report: Report, *, channels_last: bool = False) -> Path:
     """The float32 ``.tflite`` file, from the work folder if another precision has made it.
 
     Args:
         job: the conversion.
         report: told of progress.
-        module: gives the network to convert; the exchange program as it is when left out.
         channels_last: make all inputs and outputs NHWC, so that no transposition is left in the file for them.
     """
     path = job.work / "float.tflite"
@@ -44,7 +37,7 @@ def float_file(
         import torch
     litert_torch.config.show_progress = False
     torch.set_num_threads(job.threads)
-    network = torch.export.load(job.program).module() if module is None else module()
+    network = torch.export.load(job.program).module()
     example = torch.zeros(1, 3, *job.contract.image.size)
     if channels_last:
         network = litert_torch.to_channel_last_io(network, args=[0], outputs=list(range(len(job.shapes))))

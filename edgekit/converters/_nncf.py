@@ -7,9 +7,12 @@ import re
 import warnings
 from typing import Any
 
-from edgekit.calibration.islands import float_islands
+from edgekit.calibration.layers import node_names
 from edgekit.converters import Job
 from edgekit.runtimes.openvino import import_openvino
+
+NNCF = "nncf"
+"""The recipe that leaves ranges to NNCF."""
 
 
 def import_nncf() -> Any:
@@ -34,7 +37,7 @@ def quantisation(job: Job, *, per_tensor_activations: bool = False) -> dict[str,
     import onnx
 
     nncf = import_nncf()
-    islands = float_islands(onnx.load(job.onnx, load_external_data=False))
+    islands = node_names(onnx.load(job.onnx, load_external_data=False), job.planned().floats)
     # A pattern, because OpenVINO splits a convolution with a bias and renames it NAME/WithoutBiases.
     scope = nncf.IgnoredScope(patterns=[f"^{re.escape(name)}(/.*)?$" for name in islands])
     arguments = {

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgekit.calibration.islands import float_islands
 from edgekit.calibration.samples import Samples
 from edgekit.errors import ConversionError
 
@@ -42,14 +42,14 @@ def write_dataset(samples: Samples, folder: Path) -> Path:
     return listing
 
 
-def keep_float(ranges: Path, model: ModelProto) -> tuple[str, ...]:
+def keep_float(ranges: Path, model: ModelProto, floats: Sequence[str]) -> tuple[str, ...]:
     """Write into the quantisation file of the toolkit what stays in float16, and return those tensors.
 
-    They are the outputs of `float_islands` and of the activations behind them. Measured on FastestDet (211 detections
-    on 6 photographs, each mirrored too), matched at IoU 0.5 / extra: all INT8 .957 / .096, with islands .962 / .068; on
-    the demo detector matched at 0.9: .978 and .995. These are small samples, and all INT8 keeps the gates too. Of the
-    toolkit's algorithms, ``kl_divergence`` lost scores on the demo detector (mean drift .058, ``normal`` .011);
-    ``mmse`` takes seven times as long and was better at IoU 0.75 and worse at 0.5.
+    They are the layers that the plan leaves in float (``floats``) and the activations behind them. Measured on
+    FastestDet (211 detections on 6 photographs, each mirrored too), matched at IoU 0.5 / extra: all INT8 .957 / .096,
+    with islands .962 / .068; on the demo detector matched at 0.9: .978 and .995. These are small samples, and all INT8
+    keeps the gates too. Of the toolkit's algorithms, ``kl_divergence`` lost scores on the demo detector (mean drift
+    .058, ``normal`` .011); ``mmse`` takes seven times as long and was better at IoU 0.75 and worse at 0.5.
 
     Raises:
         ConversionError: the file is not what this version of the toolkit writes.
@@ -57,23 +57,23 @@ def keep_float(ranges: Path, model: ModelProto) -> tuple[str, ...]:
     text = ranges.read_text(encoding="utf-8")
     if UNTOUCHED not in text:
         raise ConversionError("the quantisation file of RKNN-Toolkit2 has another form; install the pinned toolchain")
-    names = [name for name in _islands(model) if f"\n    {name}:\n" in text]
+    names = [name for name in _islands(model, floats) if f"\n    {name}:\n" in text]
     if names:
         entries = "".join(f"    {name}: float16\n" for name in names)
         ranges.write_text(text.replace(UNTOUCHED, f"custom_quantize_layers:\n{entries}", 1), encoding="utf-8")
     return tuple(names)
 
 
-def _islands(model: ModelProto) -> list[str]:
+def _islands(model: ModelProto, floats: Sequence[str]) -> list[str]:
     """Tensors that the islands write, and those of the activation behind each, with which the toolkit fuses them."""
     readers = defaultdict(list)
     for node in model.graph.node:
         for tensor in node.input:
             readers[tensor].append(node)
-    nodes = {node.name: node for node in model.graph.node}
+    makers = {output: node for node in model.graph.node for output in node.output}
     found: list[str] = []
-    for name in float_islands(model):
-        found += [output for node in (nodes[name], *_activations(nodes[name], readers)) for output in node.output]
+    for name in floats:
+        found += [output for node in (makers[name], *_activations(makers[name], readers)) for output in node.output]
     return list(dict.fromkeys(found))
 
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import msgspec
 import numpy as np
 
-from edgekit.calibration.equalisation import Site, equalise
 from edgekit.calibration.samples import Samples
 from edgekit.converters import Job, Report, Target
 from edgekit.converters._ethosu_vela import COMPILED, compile_with_vela
@@ -24,9 +23,6 @@ from edgekit.converters._litert_ranges import observe
 from edgekit.errors import ConversionError
 from edgekit.images import Floats
 from edgekit.manifest import Graph, ImageRule, Record, Tensor
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 class EthosuOptions(Record, frozen=True, kw_only=True):
@@ -75,6 +71,7 @@ TARGET = Target(
     requires=("litert_torch", "ai_edge_litert", "ai_edge_quantizer", "ethosu"),
     distributions=("ethos-u-vela", "litert-torch", "litert-converter", "ai-edge-quantizer", "torch"),
     options=EthosuOptions,
+    integers=True,
 )
 
 SIGMOID_REACH = 8.0
@@ -87,9 +84,8 @@ def convert(job: Job, report: Report) -> Graph:
     Raises:
         ConversionError: the toolchain refuses the network, there are no images, or Vela fails.
     """
-    sites: list[Site] = []
     try:
-        source = float_file(job, report, lambda: _equalised(job, sites), channels_last=True)
+        source = float_file(job, report, channels_last=True)
         (job.out / FILE).write_bytes(_integers(source, job, report))
     except ConversionError:
         raise
@@ -107,18 +103,9 @@ def convert(job: Job, report: Report) -> Graph:
         memory=options.memory,
         optimise=options.optimise,
     )
-    if sites:
-        facts["equalised"] = ", ".join(f"{site.name} ({site.spread:.0f}x)" for site in sites)
+    if equalised := job.planned().equalised:
+        facts["equalised"] = ", ".join(f"{site.layer} ({site.before:.0f}x)" for site in equalised)
     return msgspec.structs.replace(graph, report=facts)
-
-
-def _equalised(job: Job, sites: list[Site]) -> nn.Module:
-    """The network with channels made equal where INT8 needs it; ``sites`` is told which."""
-    import torch
-
-    module = torch.export.load(job.program).module()
-    sites += equalise(module, job.calibration())
-    return module
 
 
 def _integers(source: Path, job: Job, report: Report) -> bytes:

@@ -18,7 +18,6 @@ import msgspec
 import numpy as np
 
 from edgekit import toolchains
-from edgekit.calibration.equalisation import Site, equalise
 from edgekit.converters import Job, Report, Target
 from edgekit.converters._imx500_network import rebuild, take_pixels
 from edgekit.converters._imx500_pack import PACKED, pack
@@ -96,6 +95,7 @@ TARGET = Target(
     options=Imx500Options,
     toolchains=(QUANTISER, CONVERTER),
     builder="imx500",
+    integers=True,
 )
 
 FILE = "quantised.onnx"
@@ -117,7 +117,7 @@ def convert(job: Job, report: Report) -> Graph:
     try:
         with quiet():
             toolkit = _import_quantiser()
-        network, sites = _network(job, report)
+        network = _network(job)
         report("quantising", 0.1)
         _quantise(toolkit, network, job)
     except ConversionError:
@@ -131,24 +131,22 @@ def convert(job: Job, report: Report) -> Graph:
         job.out,
         persistent=job.chosen(Imx500Options).input_persistency,
     )
-    if sites:
-        facts["equalised"] = ", ".join(f"{site.name} ({site.spread:.0f}x)" for site in sites)
+    if equalised := job.planned().equalised:
+        facts["equalised"] = ", ".join(f"{site.layer} ({site.before:.0f}x)" for site in equalised)
     return msgspec.structs.replace(job.graph(PACKED, FILE), report=facts)
 
 
-def _network(job: Job, report: Report) -> tuple[fx.GraphModule, list[Site]]:
-    """The network as the quantiser understands it, with equal channels where INT8 needs them."""
+def _network(job: Job) -> fx.GraphModule:
+    """The network as the quantiser understands it."""
     import torch
 
     torch.set_num_threads(job.threads)
     module = torch.export.load(job.program).module()
     if not len(job.calibration()):
         raise ConversionError("int8 needs calibration images, and the given set has none: give --data with photographs")
-    report("measuring channels", 0.05)
-    sites = equalise(module, job.calibration())
     network = rebuild(module)
     take_pixels(network, job.contract.image)
-    return network, sites
+    return network
 
 
 def _quantise(toolkit: Any, network: fx.GraphModule, job: Job) -> None:

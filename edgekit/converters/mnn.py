@@ -19,7 +19,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from edgekit.calibration.islands import STEM
+from edgekit.calibration.layers import STEM
 from edgekit.calibration.samples import Samples
 from edgekit.converters import Job, Report, Target
 from edgekit.errors import ConversionError, EngineError
@@ -35,6 +35,7 @@ TARGET = Target(
     precisions=("fp32", "fp16", "int8"),
     requires=("onnx", "MNN", "_tools"),
     distributions=("MNN", "torch", "onnxscript", "onnxslim"),
+    integers=True,
     refuses=dict.fromkeys(("Bernoulli", "Hardmax", "IsInf", "IsNaN", "Mish"), "MNN has no such operator"),
 )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgekit.converters import Job, Report, Target
-from edgekit.converters._onnx_precision import FILE, write
+from edgekit.converters._onnx_precision import FILE, RECIPES, write
 from edgekit.manifest import Graph
 
 TARGET = Target(
@@ -11,6 +11,7 @@ TARGET = Target(
     summary="servers, PCs and boards with ONNX Runtime",
     engine="onnxruntime",
     precisions=("fp32", "fp16", "int8"),
+    recipes=RECIPES,
     requires=("onnx", "onnxruntime", "nncf", "onnx_ir"),
     distributions=("onnx", "onnxruntime", "onnxslim", "onnxscript", "nncf", "torch"),
 )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from edgekit.converters import Job, Report, Target
-from edgekit.converters._nncf import import_nncf, quantisation
+from edgekit.calibration.explicit import quantise
+from edgekit.converters import PLAN, Job, Report, Target
+from edgekit.converters._nncf import NNCF, import_nncf, quantisation
+from edgekit.converters._onnx_precision import save
 from edgekit.errors import ConversionError
 from edgekit.manifest import Graph
 from edgekit.runtimes.openvino import import_openvino
@@ -15,17 +17,24 @@ TARGET = Target(
     precisions=("fp32", "fp16", "int8"),
     requires=("openvino", "nncf", "onnx"),
     distributions=("openvino", "nncf", "torch"),
+    recipes=(NNCF, PLAN),
 )
 
 
 def convert(job: Job, report: Report) -> Graph:
     """Write ``model.xml`` and ``model.bin`` in the job's precision."""
+    import onnx
+
     openvino = import_openvino()
+    source = job.onnx
+    if job.precision == "int8" and job.recipe == PLAN:
+        source = job.work / "planned.onnx"
+        save(quantise(onnx.load(job.onnx), job.planned(), symmetric=False), source, job.precision)
     try:
-        model = openvino.Core().read_model(job.onnx)
+        model = openvino.Core().read_model(source)
     except RuntimeError as error:
         raise ConversionError(f"OpenVINO cannot read the graph: {error}") from error
-    if job.precision == "int8":
+    if job.precision == "int8" and job.recipe == NNCF:
         nncf = import_nncf()
         report("quantising", 0.1)
         model = nncf.quantize(model, nncf.Dataset(job.calibration()), **quantisation(job))

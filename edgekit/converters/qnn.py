@@ -93,6 +93,7 @@ TARGET = Target(
     refuses=dict.fromkeys(_REFUSED, "QNN has no such operator for the Hexagon NPU, and nothing may fall to the CPU"),
     hosts=("linux-x86_64",),
     toolchains=(TOOLCHAIN,),
+    integers=True,
 )
 
 CONTEXT, SOURCE = "model_ctx.onnx", "model.onnx"
@@ -130,15 +131,9 @@ def convert(job: Job, report: Report) -> Graph:
 def _int8(job: Job, destination: Path, report: Report) -> None:
     from edgekit.converters import _qnn_int8
 
-    samples = job.calibration()
-    ranges = _qnn_int8.observe(
-        job.onnx,
-        samples,
-        job.threads,
-        lambda count: report(f"calibrating, image {count} of {len(samples)}", 0.7 * count / len(samples)),
-    )
-    report("quantising", 0.7)
-    _qnn_int8.quantise(job.onnx, destination, ranges, next(iter(samples)))
+    report("quantising", 0.3)
+    ranges = {name: (one.low, one.high) for name, one in job.planned().tensors.items()}
+    _qnn_int8.quantise(job.onnx, destination, ranges, next(iter(job.calibration())))
 
 
 def _compile(source: Path, destination: Path, soc: int, arch: int) -> int:

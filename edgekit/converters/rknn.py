@@ -130,5 +130,6 @@ def _int8(job: Job, options: RknnOptions, report: Report) -> tuple[str, ...]:
         for ending, part in zip((".model", ".data", ".quantization.cfg"), toolkit.INT8_PARTS, strict=True):
             shutil.copyfile(Path(f"{job.onnx.stem}{ending}"), job.out / part)  # written where the toolkit stands
     shutil.rmtree(folder)
-    _rknn_int8.keep_float(job.out / toolkit.INT8_PARTS[2], onnx.load(job.onnx, load_external_data=False))
+    model = onnx.load(job.onnx, load_external_data=False)
+    _rknn_int8.keep_float(job.out / toolkit.INT8_PARTS[2], model, job.planned().floats)
     return toolkit.INT8_PARTS

@@ -72,7 +72,7 @@ def convert(job: Job, report: Report) -> Graph:
     """
     import onnx
 
-    from edgekit.converters import _qdq
+    from edgekit.calibration.explicit import quantise
 
     options = job.chosen(TensorrtOptions)
     path = job.out / FILE
@@ -82,8 +82,8 @@ def convert(job: Job, report: Report) -> Graph:
         save(half(onnx.load(job.onnx)), path, job.precision)
     else:
         floats = options.weights == "float32"
-        model = onnx.load(job.onnx)
-        save(_qdq.quantise(model, job.calibration(), job.threads, report, float_weights=floats), path, job.precision)
+        quantised = quantise(onnx.load(job.onnx), job.planned(), symmetric=True, float_weights=floats)
+        save(quantised, path, job.precision)
     settings = BuildSettings(
         precision=job.precision,  # type: ignore[arg-type]
         workspace_megabytes=options.workspace_megabytes,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgekit.converters import Job, Report, Target
-from edgekit.converters._onnx_precision import FILE, write
+from edgekit.converters._onnx_precision import FILE, RECIPES, write
 from edgekit.manifest import Graph
 from edgekit.toolchains import Toolchain
 
@@ -12,6 +12,7 @@ TARGET = Target(
     summary="browsers (WebAssembly, WebGPU), with onnxruntime-web",
     engine="web",
     precisions=("fp32", "fp16", "int8"),
+    recipes=RECIPES,
     requires=("onnx", "onnxruntime", "nncf", "onnx_ir"),
     distributions=("onnx", "onnxruntime", "onnxslim", "onnxscript", "nncf", "torch"),
     toolchains=(

@@ -169,6 +169,15 @@ class DriftTally:
         )
 
 
+def quality(decoded: Agreement) -> float:
+    """One number (0..1) to choose between ways of quantising by: 1 when nothing differs from the source.
+
+    The mean share of detections matched at all of `IOUS`, less the mean score drift, less the share of extra ones.
+    """
+    matched = sum(decoded.matched_at.values()) / len(decoded.matched_at)
+    return max(0.0, matched * (1 - decoded.score_drift) * (1 - decoded.extra))
+
+
 def judge(
     decoded: Agreement, outputs: Sequence[OutputDrift], gate: Gate, least_cosine: float | None = None
 ) -> tuple[str, ...]:

@@ -1,0 +1,210 @@
+"""Fitting an 8-bit grid to what a tensor held: several methods, and for each tensor the one that loses least.
+
+Every method works on the histogram of the values. Which is best is measured behind the activation that follows: large
+negative values do not differ any more behind SiLU. The squared error is weighted by (1 + z) / 2, z being a value's
+distance from the mean in standard deviations: almost all of an image is background, and what stands out becomes a
+detection. Without a bound on z the extremes always win, whatever the rest loses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from edgekit.calibration.layers import Doubles, Response
+from edgekit.calibration.plan import Range, RangeMethod
+from edgekit.calibration.ranges import BINS, LEVELS, SHARES, STEPS, Statistics
+
+PERCENTILE = 1e-4
+"""Share of the values that the percentile method gives up, at both ends together."""
+
+STANDS_OUT = 4.0
+"""Largest z that weighs."""
+
+Ends = tuple[float, float]
+
+
+def fit(
+    statistics: Statistics, response: Response | None = None, method: Literal["auto"] | RangeMethod = "auto"
+) -> Range:
+    """The affine and the symmetric grid of one tensor.
+
+    Args:
+        statistics: what the tensor held.
+        response: the activation that alone reads it, if there is one.
+        method: a `RangeMethod`, or ``auto``: the best of all.
+    """
+    if not np.count_nonzero(statistics.counts):
+        return Range(lowest=0, highest=0, low=0, high=0, limit=0, method="nothing", symmetric_method="nothing")
+    held = _Held.of(statistics, response or _same)
+    fits = _METHODS if method == "auto" else {method: _METHODS[method]}
+    affine = {name: find(held, False) for name, find in fits.items()}
+    symmetric = {name: find(held, True) for name, find in fits.items()}
+    best = min(affine, key=lambda name: held.loss(affine[name], False))
+    even = min(symmetric, key=lambda name: held.loss(symmetric[name], True))
+    return Range(
+        lowest=statistics.low,
+        highest=statistics.high,
+        low=affine[best][0],
+        high=affine[best][1],
+        limit=symmetric[even][1],
+        method=best,
+        symmetric_method=even,
+        error=float(np.sqrt(held.error(affine[best], False))),
+    )
+
+
+def squared_error(statistics: Statistics, limit: float) -> float:
+    """Mean squared error of rounding a tensor to +-127 levels within +-``limit``."""
+    if not np.count_nonzero(statistics.counts) or limit <= 0:
+        return 0.0
+    held = _Held.of(statistics, _same)
+    rounded = _rounded(held.values, np.array([-limit]), np.array([limit]), True)[0]
+    return float(np.average((rounded - held.values) ** 2, weights=held.counts))
+
+
+@dataclass(frozen=True)
+class _Held:
+    """A tensor's values as bin centres with counts, and what the activation makes of them."""
+
+    statistics: Statistics
+    values: Doubles
+    counts: Doubles
+    response: Response
+    answers: Doubles
+    relevance: Doubles
+
+    @classmethod
+    def of(cls, statistics: Statistics, response: Response) -> _Held:
+        used = np.flatnonzero(statistics.counts)
+        values = (used + 0.5) * (2 * statistics.limit / BINS) - statistics.limit
+        values = np.clip(values, statistics.low, statistics.high)
+        counts = statistics.counts[used].astype(np.float64)
+        answers = response(values)
+        mean = np.average(answers, weights=counts)
+        squares = (answers - mean) ** 2
+        variance = max(float(np.average(squares, weights=counts)), 1e-30)
+        return cls(
+            statistics,
+            values,
+            counts,
+            response,
+            answers,
+            counts * (1 + np.minimum(np.sqrt(squares / variance), STANDS_OUT)) / 2,
+        )
+
+    def losses(self, lows: Doubles, highs: Doubles, even: bool, power: float, weights: Doubles) -> Doubles:
+        """Weighted mean of |error| ** power for each of several ranges (n,)."""
+        errors = np.abs(self.response(_rounded(self.values, lows, highs, even)) - self.answers)
+        result: Doubles = errors**power @ weights / weights.sum()
+        return result
+
+    def loss(self, ends: Ends, even: bool) -> float:
+        """What methods are compared by."""
+        return float(self.losses(np.array([ends[0]]), np.array([ends[1]]), even, 2, self.relevance)[0])
+
+    def error(self, ends: Ends, even: bool) -> float:
+        """Mean squared error over the variance."""
+        mean = np.average(self.answers, weights=self.counts)
+        variance = max(float(np.average((self.answers - mean) ** 2, weights=self.counts)), 1e-30)
+        return float(self.losses(np.array([ends[0]]), np.array([ends[1]]), even, 2, self.counts)[0]) / variance
+
+
+def _rounded(values: Doubles, lows: Doubles, highs: Doubles, even: bool) -> Doubles:
+    """Values (m,) on each of n grids: (n, m)."""
+    if even:
+        steps = np.maximum(highs, 1e-30)[:, None] / LEVELS
+        held: Doubles = np.clip(np.rint(values / steps), -LEVELS, LEVELS) * steps
+        return held
+    steps = np.maximum(highs - lows, 1e-30)[:, None] / STEPS
+    zeros = np.rint(lows[:, None] / steps)
+    result: Doubles = np.clip(np.rint(values / steps), zeros, zeros + STEPS) * steps
+    return result
+
+
+def _extremes(held: _Held, even: bool) -> Ends:
+    return _ends(held.statistics.low, held.statistics.high, even)
+
+
+def _moving_average(held: _Held, even: bool) -> Ends:
+    return _ends(held.statistics.average_low, held.statistics.average_high, even)
+
+
+def _percentile(held: _Held, even: bool) -> Ends:
+    if even:
+        order = np.argsort(np.abs(held.values))
+        kept = np.searchsorted(np.cumsum(held.counts[order]), (1 - PERCENTILE) * held.counts.sum())
+        limit = float(np.abs(held.values)[order][min(int(kept), len(order) - 1)])
+        return _ends(-limit, limit, even)
+    total = np.cumsum(held.counts) / held.counts.sum()
+    low = held.values[min(int(np.searchsorted(total, PERCENTILE / 2)), len(total) - 1)]
+    high = held.values[min(int(np.searchsorted(total, 1 - PERCENTILE / 2)), len(total) - 1)]
+    return _ends(float(low), float(high), even)
+
+
+def _least(power: float) -> Callable[[_Held, bool], Ends]:
+    """The range of least mean |error| ** power; affine ends are searched in turn, from the extremes inwards."""
+
+    def search(held: _Held, even: bool) -> Ends:
+        low, high = _extremes(held, even)
+        if even:
+            limits = high * SHARES
+            best = float(limits[held.losses(-limits, limits, True, power, held.counts).argmin()])
+            return -best, best
+        for _ in range(2):
+            highs = held.statistics.high * SHARES if held.statistics.high > 0 else np.zeros(1)
+            high = float(highs[held.losses(np.full_like(highs, low), highs, False, power, held.counts).argmin()])
+            lows = held.statistics.low * SHARES if held.statistics.low < 0 else np.zeros(1)
+            low = float(lows[held.losses(lows, np.full_like(lows, high), False, power, held.counts).argmin()])
+        return low, high
+
+    return search
+
+
+def _kl(held: _Held, even: bool) -> Ends:
+    """Both ends clipped by the share that loses least information (as entropy calibration in TensorRT does)."""
+    low, high = _extremes(held, even)
+    divergences = [_divergence(held, low * share, high * share) for share in SHARES[::2]]
+    share = float(SHARES[::2][int(np.argmin(divergences))])
+    return low * share, high * share
+
+
+def _divergence(held: _Held, low: float, high: float) -> float:
+    """KL divergence of the clipped distribution from the one that 256 levels can tell apart."""
+    p = np.bincount(
+        np.searchsorted(held.values, np.clip(held.values, low, high)).clip(0, len(held.values) - 1),
+        weights=held.counts,
+        minlength=len(held.values),
+    )
+    inside = (held.values >= low) & (held.values <= high)
+    levels = np.clip((held.values - low) / max(high - low, 1e-30) * STEPS, 0, STEPS).astype(np.int64)
+    kept = np.where(inside, held.counts, 0.0)  # what was clipped away is missing here: that is the loss
+    sums = np.bincount(levels, weights=kept, minlength=STEPS + 1)
+    numbers = np.bincount(levels, weights=(kept > 0).astype(np.float64), minlength=STEPS + 1)
+    q = np.where(kept > 0, (sums / np.maximum(numbers, 1))[levels], 0.0)
+    p, q = p / p.sum(), q / max(float(q.sum()), 1e-30)
+    used = p > 0
+    return float(np.sum(p[used] * np.log(p[used] / np.maximum(q[used], 1e-12))))
+
+
+def _ends(low: float, high: float, even: bool) -> Ends:
+    """Ends that contain 0, or that are alike."""
+    limit = max(-low, high)
+    return (-limit, limit) if even else (min(low, 0.0), max(high, 0.0))
+
+
+def _same(x: Doubles) -> Doubles:
+    return x
+
+
+_METHODS: dict[RangeMethod, Callable[[_Held, bool], Ends]] = {
+    "squared": _least(2),
+    "absolute": _least(1),
+    "percentile": _percentile,
+    "kl": _kl,
+    "moving average": _moving_average,
+    "min-max": _extremes,
+}

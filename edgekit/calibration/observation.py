@@ -1,0 +1,133 @@
+"""One pass of the calibration stream through a float exchange graph: what every tensor and every layer saw."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgekit.calibration.layers import Doubles, Site, activations, sites
+from edgekit.calibration.ranges import Statistics
+from edgekit.errors import ConversionError
+from edgekit.images import Floats
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+    from edgekit.calibration.advice import Witness
+
+Told = Callable[[int], None]
+"""Told the number of samples done."""
+
+
+@dataclass
+class LayerSeen:
+    """What went into a layer and came out of it. Nothing here grows with the number of samples."""
+
+    site: Site
+    peaks: Floats = field(init=False)
+    means: Doubles = field(init=False)
+    """Largest magnitude and mean of each input channel."""
+
+    products: int = 0
+    _sums: Doubles = field(init=False)
+    _squares: Doubles = field(init=False)
+    _count: int = 0
+    _samples: int = 0
+
+    def __post_init__(self) -> None:
+        self.peaks = np.zeros(self.site.channels, np.float32)
+        self.means = np.zeros(self.site.channels)
+        self._sums, self._squares = np.zeros(len(self.site.weights)), np.zeros(len(self.site.weights))
+
+    def add(self, given: Floats, made: Floats) -> None:
+        """Take in one sample's input and output, (1, C, H, W) or (..., C)."""
+        rows = self.site.rows(given)
+        np.maximum(self.peaks, np.abs(rows).max(1), out=self.peaks)
+        self._samples += 1
+        self.means += (rows.mean(1, dtype=np.float64) - self.means) / self._samples
+        rows = self.site.rows(made)
+        self._sums += rows.sum(1, dtype=np.float64)
+        self._squares += np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
+        self._count += rows.shape[1]
+        self.products = self.site.weights.size * rows.shape[1]
+
+    @property
+    def spread(self) -> float:
+        """Largest channel of the input over the smallest that is awake."""
+        awake = self.peaks[self.peaks > 1e-4 * self.peaks.max(initial=0)]
+        return float(awake.max() / awake.min()) if awake.size else 1.0
+
+    def noise(self, error: float) -> float:
+        """Share of the output channels' variance, on average, that a mean squared ``error`` of the input makes."""
+        variance = self._squares / self._count - (self._sums / self._count) ** 2
+        caused = error * np.square(self.site.weights.reshape(len(self.site.weights), -1), dtype=np.float64).sum(1)
+        return float(np.mean(caused / np.maximum(variance, caused + 1e-20)))
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Statistics of the input and of every activation by tensor, and of every layer by its name."""
+
+    tensors: dict[str, Statistics]
+    layers: dict[str, LayerSeen]
+    samples: int
+
+
+def observe(
+    path: Path, samples: Iterable[Floats], threads: int, seen: Told, witness: Witness | None = None
+) -> Observed:
+    """Run a float ONNX file on every sample; one is held at a time.
+
+    Args:
+        path: exchange file with one input.
+        samples: calibration tensors (1, 3, H, W) float32.
+        threads: of the engine.
+        seen: told of every sample.
+        witness: told the extremes and the mean of every tensor, image by image.
+
+    Raises:
+        ConversionError: no samples, or a value that is not finite.
+    """
+    import onnx
+
+    model = onnx.load(path)
+    entry = model.graph.input[0].name
+    names = activations(model)
+    layers = {site.name: LayerSeen(site) for site in sites(model)}
+    tensors = {name: Statistics() for name in (entry, *names)}
+    session = watched(model, names, threads)
+    count = 0
+    for count, sample in enumerate(samples, 1):
+        values = dict(zip(names, session.run(names, {entry: sample}), strict=True)) | {entry: sample}
+        extremes = {name: (float(value.min()), float(value.max())) for name, value in values.items() if value.size}
+        for name, ends in extremes.items():
+            if np.isnan(ends).any():
+                raise ConversionError(f"tensor {name!r} is NaN on calibration image {count - 1}; check the model")
+            tensors[name].add(values[name])
+        for name, layer in layers.items():
+            layer.add(values[layer.site.input], values[name])
+        if witness is not None:
+            witness.add(count - 1, extremes, {name: float(values[name].mean()) for name in extremes})
+        seen(count)
+    if not count:
+        raise ConversionError("int8 needs calibration images and there are none: give --data with photographs")
+    return Observed(tensors, layers, count)
+
+
+def watched(model: ModelProto, tensors: Iterable[str], threads: int) -> Any:
+    """A session of a float model that gives these tensors too."""
+    import onnx
+    import onnxruntime
+
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    given = {value.name for value in (*model.graph.output, *model.graph.input)}
+    copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in dict.fromkeys(tensors) if name not in given)
+    settings = onnxruntime.SessionOptions()
+    settings.log_severity_level = 3
+    settings.intra_op_num_threads = threads
+    return onnxruntime.InferenceSession(copy.SerializeToString(), settings, providers=["CPUExecutionProvider"])

@@ -1,0 +1,144 @@
+"""Converting: one source to many proven bundles, targets side by side, each step in a child process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from edgekit import converters
+from edgekit.calibration.plan import Methods, Plan
+from edgekit.conversion import jobs, workspace
+from edgekit.conversion.build import PREPARED
+from edgekit.conversion.making import AUTO, Maker, Outcome, Wanted
+from edgekit.conversion.runner import Stop, run
+from edgekit.conversion.selection import Selection, Skipped, select
+from edgekit.manifest import Gate
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What to convert, to what, judged on what.
+
+    ``source`` and ``weights``, ``contract``, ``data`` are as on the command line. ``gates`` overrides the bounds of a
+    precision; without ``gated`` a bundle outside its gate is written all the same and marked unproven. ``options`` are
+    options of the targets' own by target, as text.
+    """
+
+    source: str
+    targets: tuple[str, ...]
+    precisions: tuple[str, ...] = ("fp32",)
+    out: Path = Path("out")
+    data: str = ""
+    proof_data: str = ""
+    contract: str = ""
+    weights: str = ""
+    name: str = ""
+    seed: int = 0
+    trust: bool = False
+    gated: bool = True
+    gates: dict[str, Gate] = field(default_factory=dict)
+    jobs: int = 1
+    threads: int = 2
+    imports: tuple[str, ...] = ()
+    options: dict[str, dict[str, str]] = field(default_factory=dict)
+    methods: Methods = field(default_factory=Methods)
+    plan: str = ""
+    recipe: str = AUTO
+
+
+Watch = Callable[[str, str, float], None]
+"""Told of progress: what (``prepare`` or ``target precision``), what it is doing, share done (0..1)."""
+
+
+@dataclass(frozen=True)
+class Conversions:
+    """Everything that one call of `convert` gave; ``skipped`` are targets that ``all`` cannot have here."""
+
+    prepared: jobs.Prepared
+    outcomes: tuple[Outcome, ...]
+    skipped: tuple[Skipped, ...] = ()
+    plan: Plan | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether every bundle that was asked for is there and proven."""
+        return all(outcome.ok for outcome in self.outcomes)
+
+
+def convert(conversion: Conversion, watch: Watch = lambda what, text, share: None) -> Conversions:
+    """Convert a trained model; one failing target does not stop the others.
+
+    Args:
+        conversion: what to do.
+        watch: told of progress, from several threads.
+
+    Returns:
+        The bundles and the failures, in the order of targets and precisions.
+
+    Raises:
+        UsageError, SourceError, ContractError, InputError: nothing can be begun with what was given.
+    """
+    selection = select(conversion.targets, conversion.precisions, conversion.options, conversion.data)
+    with workspace.open_workspace(conversion.out) as folder:
+        prepared = run(
+            prepare_job(conversion, selection, folder), jobs.Prepared, lambda text, share: watch("prepare", text, share)
+        )
+        (folder / PREPARED).write_bytes(msgspec.json.encode(prepared))
+        plan = _calibrate(conversion, selection, folder, watch) if selection.calibrated else None
+        lanes: dict[str, list[str]] = {}
+        for target, precision in selection.pairs:
+            lanes.setdefault(target, []).append(precision)
+        stop = Stop()
+
+        def lane(target: str) -> list[Outcome]:
+            # Precisions of one target go one after another: they share its float file.
+            options, maker = selection.options[target], Maker(prepared, folder, conversion, stop)
+            return [
+                maker.make(Wanted(target, precision, options), partial(watch, f"{target} {precision}"))
+                for precision in lanes[target]
+                if not stop.pulled
+            ]
+
+        with ThreadPoolExecutor(max_workers=max(1, conversion.jobs)) as pool:
+            try:
+                done = [outcome for outcomes in pool.map(lane, lanes) for outcome in outcomes]
+            except BaseException:
+                stop.pull()
+                raise
+    return Conversions(prepared, tuple(done), selection.skipped, plan)
+
+
+def prepare_job(conversion: Conversion, selection: Selection, folder: Path) -> jobs.PrepareJob:
+    """The first stage of a conversion."""
+    return jobs.PrepareJob(
+        folder=str(folder),
+        source=conversion.source,
+        weights=conversion.weights,
+        contract=conversion.contract,
+        name=conversion.name,
+        data=conversion.data,
+        proof_data=conversion.proof_data,
+        calibrate=selection.calibrated,
+        seed=conversion.seed,
+        trust=conversion.trust,
+        imports=conversion.imports,
+    )
+
+
+def _calibrate(conversion: Conversion, selection: Selection, folder: Path, watch: Watch) -> Plan:
+    """The quantisation plan, once for all targets."""
+    specs = [converters.target(name) for name, precision in selection.pairs]
+    job = jobs.CalibrateJob(
+        folder=str(folder),
+        plan=conversion.plan,
+        methods=conversion.methods,
+        integer=any(spec.integers for spec in specs),
+        threads=conversion.threads,
+        imports=conversion.imports,
+    )
+    return run(job, Plan, lambda text, share: watch("calibrate", text, share))
