@@ -4,7 +4,8 @@
 one in a folder: images in subfolders, parquet, or whatever the package ``datasets`` reads. The keys:
 
 - ``split`` (train), ``config`` (the dataset's only one), ``column`` (its only one of images, or ``image``);
-- ``count`` (500): at most so many images are taken; ``seed`` (0) of the choice.
+- ``count`` (500): at most so many images are taken; ``seed`` (0) of the choice. It is made among some hundred images
+  more than that, from up to ten parts of the dataset; name a revision to get the same images again next year.
 
 Datasets bring no code: the package runs none of theirs from version 4 on, and an older one is refused.
 """
@@ -138,9 +139,8 @@ class Examples:
             self._failure = error
             raise
         except Exception as error:  # network, file system and parsers raise whatever they raise
-            self._failure = InputError(
-                f"{self.name}: broke off after {len(self._ends) - 1} images ({error}); try again"
-            )
+            there = len(self._ends) - 1
+            self._failure = InputError(f"{self.name}: broke off after {there} images ({_line(error)}); try again")
             raise self._failure from error
 
     def __getitem__(self, number: int) -> bytes:
@@ -160,7 +160,7 @@ def _stream(address: Address, text: str) -> Iterator[bytes]:
             address.path, address.config, split=address.split, revision=address.revision, streaming=True
         )
     except Exception as error:  # the hub's client and a reader for each format raise whatever they raise
-        raise InputError(f"{text}: cannot be opened as a dataset ({error}); the form is {FORM}") from error
+        raise InputError(f"{text}: cannot be opened as a dataset ({_line(error)}); the form is {FORM}") from error
     column = address.column or _images(stream.features, datasets.Image, text)
     if stream.features is not None and column not in stream.features:
         raise InputError(f"{text}: column {choices(column, stream.features)}")
@@ -171,6 +171,11 @@ def _stream(address: Address, text: str) -> Iterator[bytes]:
     buffer = PATHS_BUFFER if stream.info.builder_name == "imagefolder" else BUFFER
     shuffled = stream.shuffle(seed=address.seed, buffer_size=buffer)
     return (_read(example[column], address, text) for example in shuffled.take(address.count))
+
+
+def _line(error: Exception) -> str:
+    """What an error says, on one line."""
+    return " ".join(str(error).split())
 
 
 def _package(text: str) -> Any:

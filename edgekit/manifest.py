@@ -192,6 +192,27 @@ class Gate(Record, frozen=True, kw_only=True):
     extra: float = 1.0
 
 
+class Budget(Record, frozen=True, kw_only=True):
+    """What a conversion was allowed to lose, and what was done to keep it.
+
+    Losses are differences to the float source, ``by`` mAP on labelled images or by decoded agreement: the share of the
+    source's detections found again, or of detections that the source has too, whichever is lower. ``before`` and the
+    ``_before`` figures are of the build without any layer of ``floats`` back in float; latencies are medians on the
+    host that converted.
+    """
+
+    max_drop: float
+    by: str
+    before: float
+    drop: float
+    kept: bool
+    floats: tuple[str, ...]
+    bytes_before: int
+    bytes: int
+    milliseconds_before: float
+    milliseconds: float
+
+
 class Evidence(Record, frozen=True, kw_only=True):
     """The measured proof that a bundle gives the source's answers.
 
@@ -199,8 +220,8 @@ class Evidence(Record, frozen=True, kw_only=True):
     of the proof; ``compared`` says what the decoded comparison was made on:
     ``detections`` after NMS, ``candidates`` (the source's best anchors) when the source finds too little, or
     ``nothing`` where the file could only be compiled; then ``decoded`` is None and the evidence does not pass.
-    ``recipe`` says how it was quantised, and ``recipes`` how good each way that was tried was on calibration images that
-    had been held back (`edgekit.evaluation.agreement.quality`).
+    ``recipe`` says how it was quantised, and ``recipes`` how good each way that was tried was on calibration images
+    that had been held back (`edgekit.evaluation.agreement.quality`). ``budget`` tells what was done to keep one.
     """
 
     word: ProofWord
@@ -218,6 +239,7 @@ class Evidence(Record, frozen=True, kw_only=True):
     placement: dict[str, int] = {}
     recipe: str = ""
     recipes: dict[str, float] = {}
+    budget: Budget | None = None
 
 
 class File(Record, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgekit.calibration.plan import FILE, MIXED, PlannedGraph, read_plan
-from edgekit.calibration.planning import Wish, make_plan
+from edgekit.calibration.planning import Streams, Wish, make_plan
 from edgekit.calibration.samples import Samples
 from edgekit.converters import Job
 from edgekit.images import Image
@@ -79,6 +79,6 @@ def _planned(
         def write(module: Any, place: Path) -> None:
             write_exchange(module, example, outputs, place)
 
-        make_plan(exchange.program, exchange.onnx, samples, folder, wish, write, lambda text, share: None)
+        make_plan(exchange.program, exchange.onnx, Streams(samples), folder, wish, write, lambda text, share: None)
     mixed = folder / MIXED
     return Exchange(mixed / "graph.onnx", mixed / "graph.pt2", exchange.shapes), read_plan(folder).mixed

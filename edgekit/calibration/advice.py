@@ -206,6 +206,8 @@ def _outliers(rows: Doubles) -> list[tuple[int, _Oddity]]:
     An image is unusual where one tensor says so beyond doubt (it spans several times more or less than at any other
     image), or all of them together (it is far from its nearest neighbours). Neighbours, and not the distance from the
     centre, so that the night pictures among day pictures are another kind of image and not outliers.
+
+    A frame of which part is damaged is not found where the rest reaches as far as ever: it harms no ranges.
     """
     if len(rows) < FEWEST:
         return []

@@ -35,7 +35,7 @@ all accuracy in INT8 and 32x none."""
 FREE = 8.0
 """The ratio from which on a site that costs nothing is equalised."""
 
-MOST_SAMPLES = 64
+MOST_SAMPLES = 32
 """Sizes of channels are known well enough after so many images."""
 
 DEAD = 1e-4

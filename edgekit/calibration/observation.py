@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,19 +103,50 @@ def observe(
     count = 0
     for count, sample in enumerate(samples, 1):
         values = dict(zip(names, session.run(names, {entry: sample}), strict=True)) | {entry: sample}
-        extremes = {name: (float(value.min()), float(value.max())) for name, value in values.items() if value.size}
-        for name, ends in extremes.items():
-            if np.isnan(ends).any():
+        ends = _ends(values)
+        for name, both in ends.items():
+            if np.isnan(both).any():
                 raise ConversionError(f"tensor {name!r} is NaN on calibration image {count - 1}; check the model")
             tensors[name].add(values[name])
         for name, layer in layers.items():
             layer.add(values[layer.site.input], values[name])
         if witness is not None:
-            witness.add(count - 1, extremes, {name: float(values[name].mean()) for name in extremes})
+            witness.add(count - 1, ends, {name: float(values[name].mean()) for name in ends})
         seen(count)
     if not count:
         raise ConversionError("int8 needs calibration images and there are none: give --data with photographs")
     return Observed(tensors, layers, count)
+
+
+def testify(path: Path, samples: Iterable[Floats], threads: int, witness: Witness) -> None:
+    """Tell a witness the extremes and the mean of every activation, image by image, and keep nothing else."""
+    import onnx
+
+    model = onnx.load(path)
+    entry, names = model.graph.input[0].name, activations(model)
+    session = watched(model, names, threads)
+    for index, sample in enumerate(samples):
+        values = dict(zip(names, session.run(names, {entry: sample}), strict=True)) | {entry: sample}
+        ends = _ends(values)
+        witness.add(index, ends, {name: float(values[name].mean()) for name in ends})
+
+
+def _ends(values: Mapping[str, Floats]) -> dict[str, tuple[float, float]]:
+    return {name: (float(value.min()), float(value.max())) for name, value in values.items() if value.size}
+
+
+def extremes(path: Path, samples: Iterable[Floats], threads: int) -> dict[str, float]:
+    """Largest magnitude of every activation of an ONNX file over some samples, by tensor."""
+    import onnx
+
+    model = onnx.load(path)
+    entry, names = model.graph.input[0].name, activations(model)
+    session = watched(model, names, threads)
+    found = dict.fromkeys(names, 0.0)
+    for sample in samples:
+        for name, values in zip(names, session.run(names, {entry: sample}), strict=True):
+            found[name] = max(found[name], float(np.abs(values[np.isfinite(values)]).max(initial=0.0)))
+    return found
 
 
 def watched(model: ModelProto, tensors: Iterable[str], threads: int) -> Any:

@@ -9,6 +9,7 @@ Tensors and layers are named as in ``graph.onnx``; a layer has the name of the t
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
 
@@ -26,6 +27,9 @@ MIXED = "mixed"
 
 INTEGER = "integer"
 """The graph for targets that compute everything in integers: equalised wherever one scale would not do."""
+
+BUDGET = "budget"
+"""Why a layer stays in float: what all layers together lose was too much."""
 
 RangeMethod = Literal["min-max", "moving average", "percentile", "absolute", "squared", "kl"]
 
@@ -118,6 +122,14 @@ class PlannedGraph(Record, frozen=True, kw_only=True):
     def floats(self) -> tuple[str, ...]:
         """Names of the layers that stay in float."""
         return tuple(layer.name for layer in self.layers if layer.stays)
+
+    def with_floats(self, names: Collection[str], why: str) -> PlannedGraph:
+        """The same with more layers in float."""
+        layers = [
+            msgspec.structs.replace(one, stays=why) if one.name in names and not one.stays else one
+            for one in self.layers
+        ]
+        return msgspec.structs.replace(self, layers=tuple(layers))
 
 
 class Outlier(Record, frozen=True, kw_only=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import math
@@ -13,11 +14,13 @@ from typing import TYPE_CHECKING
 
 import edgekit
 from edgekit.calibration import plan as files
+from edgekit.calibration.advice import Witness
 from edgekit.calibration.equalisation import SPREAD, equalise
+from edgekit.calibration.finetuning import finetune
 from edgekit.calibration.fitting import fit, squared_error
 from edgekit.calibration.layers import STEM, float_islands, responses
-from edgekit.calibration.observation import Observed, observe
-from edgekit.calibration.plan import Equalised, HalfTrouble, Layer, Methods, Plan, PlannedGraph
+from edgekit.calibration.observation import Observed, observe, testify
+from edgekit.calibration.plan import Advice, Equalised, Layer, Methods, Plan, PlannedGraph, Tuning
 from edgekit.calibration.rounding import round_weights
 from edgekit.calibration.samples import Samples
 
@@ -28,10 +31,6 @@ if TYPE_CHECKING:
 
 NOISE = 0.1
 """A layer stays in float when rounding its input makes more than this share of its output's variance."""
-
-HALF_LARGEST = 65504.0
-HALF_SMALLEST = 2.0**-14
-"""The largest finite float16, and the smallest normal one: engines flush what is below to zero."""
 
 Report = Callable[[str, float], None]
 """Told what is being done, and the share that is done."""
@@ -44,23 +43,35 @@ Writer = Callable[["fx.GraphModule", Path], None]
 class Wish:
     """What a plan is made for.
 
-    ``integer`` asks for the graph of targets that compute everything in integers.
+    ``integer`` asks for the graph of targets that compute everything in integers, ``finetune`` for minutes of
+    fine-tuning.
     """
 
     methods: Methods = dataclasses.field(default_factory=Methods)
     integer: bool = True
     threads: int = 2
+    finetune: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Streams:
+    """The images of a plan: those that ranges come from, and where there are any, those held back to judge it and those
+    that the conversion is proven on, with which the others are compared."""
+
+    calibration: Samples
+    held: Samples | None = None
+    proof: Samples | None = None
 
 
 def make_plan(
-    program: Path, onnx: Path, samples: Samples, folder: Path, wish: Wish, write: Writer, report: Report
+    program: Path, onnx: Path, streams: Streams, folder: Path, wish: Wish, write: Writer, report: Report
 ) -> Plan:
     """Find out how a network becomes INT8, and write the plan.
 
     Args:
         program: the torch.export form of the exchange graph.
         onnx: its ONNX form, whose tensors have the names of the program's nodes.
-        samples: the calibration stream.
+        streams: the images.
         folder: where the plan goes; it exists.
         wish: what it is for.
         write: exports a changed network.
@@ -69,7 +80,8 @@ def make_plan(
     Raises:
         ConversionError: no images, or the network gives NaN.
     """
-    maker = _Maker(program, samples, wish, write, report)
+    samples = streams.calibration
+    maker = _Maker(program, streams, wish, write, report)
     mixed = maker.graph(folder / files.MIXED, math.inf)
     integer = maker.graph(folder / files.INTEGER, SPREAD) if wish.integer and maker.has_costly_sites else None
     plan = Plan(
@@ -81,6 +93,8 @@ def make_plan(
         mixed=mixed,
         integer=integer,
         corrected=maker.corrected,
+        advice=maker.advice,
+        tuning=maker.tuning,
         seconds=maker.seconds,
     )
     files.write_plan(plan, folder)
@@ -90,11 +104,15 @@ def make_plan(
 class _Maker:
     """Makes the graphs of one plan."""
 
-    def __init__(self, program: Path, samples: Samples, wish: Wish, write: Writer, report: Report) -> None:
-        self._program, self._samples, self._wish = program, samples, wish
+    def __init__(self, program: Path, streams: Streams, wish: Wish, write: Writer, report: Report) -> None:
+        self._program, self._samples, self._wish = program, streams.calibration, wish
+        self._streams = streams
         self._write, self._report = write, report
+        self._witness: Witness | None = Witness()
         self.seconds: dict[str, float] = {}
         self.corrected = 0
+        self.advice: Advice | None = None
+        self.tuning: Tuning | None = None
         self.has_costly_sites = False
 
     def graph(self, folder: Path, through_silu: float) -> PlannedGraph:
@@ -108,6 +126,7 @@ class _Maker:
         if methods.equalisation:
             with self._step("equalising channels"):
                 equalised = equalise(module, self._samples, through_silu=through_silu)
+        source = copy.deepcopy(module) if self._wish.finetune else None
         with self._step("rounding weights"):
             done = round_weights(
                 module,
@@ -120,12 +139,47 @@ class _Maker:
         with self._step("exporting"):
             self._write(module, folder)
         with self._step("observing"):
-            seen = observe(folder / "graph.onnx", self._samples, self._wish.threads, self._told)
+            seen = observe(folder / "graph.onnx", self._samples, self._wish.threads, self._told, self._witness)
         with self._step("choosing ranges"):
             graph = planned(folder / "graph.onnx", seen, methods, tuple(equalised))
+        if source is not None:
+            with self._step("fine-tuning"):
+                self.tuning = self._tuned(module, source, graph)
+                self._write(module, folder)
+        if self._witness is not None:  # the first graph's; the others show the same images
+            self.advice, self._witness = self._advised(folder / "graph.onnx", self._witness), None
         costly = [layer for layer in graph.layers if layer.depthwise and layer.spread > SPREAD]
         self.has_costly_sites |= methods.equalisation and bool(costly)
         return graph
+
+    def _tuned(self, module: fx.GraphModule, source: fx.GraphModule, graph: PlannedGraph) -> Tuning:
+        """Train the rounded weights towards the outputs of the float network."""
+        (end,) = (node for node in module.graph.nodes if node.op == "output")
+        # The exchange file calls the outputs by the contract's names, the program by its nodes'.
+        layers = {layer.name for layer in graph.layers}
+        heads = [node.name for node in end.all_input_nodes if node.name not in layers]
+        held = self._streams.held or self._samples
+        return finetune(
+            module,
+            self._samples,
+            held,
+            minutes=self._wish.finetune,
+            ranges={name: (one.low, one.high) for name, one in graph.tensors.items()},
+            floats=[*graph.floats, *(heads if self._wish.methods.islands else ())],
+            seed=0,
+            report=self._report,
+            threads=self._wish.threads,
+            reference=source,
+        )
+
+    def _advised(self, onnx: Path, witness: Witness) -> Advice:
+        """What the stream says of itself, and of the images that the conversion is judged on."""
+        if self._streams.proof is None:
+            return witness.advice()
+        scoring = Witness()
+        with self._step("looking at the proof images"):
+            testify(onnx, self._streams.proof, self._wish.threads, scoring)
+        return witness.advice(scoring)
 
     def _told(self, count: int) -> None:
         total = len(self._samples)
@@ -170,19 +224,3 @@ def planned(onnx: Path, seen: Observed, methods: Methods, equalised: tuple[Equal
             )
         )
     return PlannedGraph(tensors=tensors, layers=tuple(layers), equalised=equalised)
-
-
-def half_troubles(onnx: Path, seen: Observed) -> tuple[HalfTrouble, ...]:
-    """The operators of a float graph whose results float16 cannot hold, from what was observed in it."""
-    import onnx as onnx_package
-
-    found = []
-    for node in onnx_package.load(onnx, load_external_data=False).graph.node:
-        for name in node.output:
-            one = seen.tensors.get(name)
-            largest = max(-one.low, one.high) if one else 0.0
-            if largest > HALF_LARGEST:
-                found.append(HalfTrouble(node=node.name, tensor=name, reason="overflow", largest=largest))
-            elif 0 < largest < HALF_SMALLEST:
-                found.append(HalfTrouble(node=node.name, tensor=name, reason="flushed", largest=largest))
-    return tuple(found)

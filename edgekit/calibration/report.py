@@ -37,6 +37,7 @@ WORST = 40
 STEEP = 30.0
 """The plot is logarithmic when the worst layer costs so many times more than the median one."""
 
+_ONLY_NOTE = "For every target; one without float computes the layers that stay in float in INT8 too."
 _MIXED_NOTE = "For targets that may compute some layers in float."
 _INTEGER_NOTE = "For targets that compute everything in integers: equalised wherever one scale would not do."
 
@@ -93,7 +94,7 @@ def _sections(plan: Plan, gains: Gains) -> list[Section]:
     if sentences.measured(plan.mixed.layers):
         sections.append(Section("sensitivity", "What each layer costs alone", _sensitivity(plan.mixed.layers)))
     if plan.integer is None:
-        sections.append(Section("mixed", "Layers and ranges", graph_parts(plan.mixed), _MIXED_NOTE))
+        sections.append(Section("mixed", "Layers and ranges", graph_parts(plan.mixed), _ONLY_NOTE))
     else:
         sections.append(Section("mixed", "Mixed graph", graph_parts(plan.mixed), _MIXED_NOTE))
         sections.append(Section("integer", "Integer graph", graph_parts(plan.integer), _INTEGER_NOTE, folded=True))
@@ -154,7 +155,9 @@ def _data(advice: Advice | None, images: int) -> Html:
     if advice is None:
         said = f"{count(images, 'image')}. Nothing was asked about them: this plan was made without advice."
         return tag("p", said, _class="soft")
-    words = [tag("div", bullets(advice.sentences) if advice.sentences else "", _outliers(advice))]
+    words = [
+        tag("div", bullets(_sentence(one) for one in advice.sentences) if advice.sentences else "", _outliers(advice))
+    ]
     if advice.curve:
         first, last = advice.curve[0], advice.curve[-1]
         told = (
@@ -164,6 +167,11 @@ def _data(advice: Advice | None, images: int) -> Html:
         drawn = line_plot(advice.curve, x_label="images", y_label="distance from the final ranges", description=told)
         words.append(tag("div", tag("h3", "How the ranges settle"), drawn))
     return tag("div", *words, _class="columns")
+
+
+def _sentence(words: str) -> str:
+    """With a capital and a full stop, as what stands in a list of sentences has them."""
+    return f"{words[:1].upper()}{words[1:]}{'' if words.endswith(('.', '!', '?')) else '.'}"
 
 
 def _outliers(advice: Advice) -> Html:
@@ -194,8 +202,8 @@ def _outliers(advice: Advice) -> Html:
 
 def _sensitivity(layers: Sequence[Layer]) -> Html:
     words = (
-        "Each layer was computed in INT8 with all others in float; the bar is the share of decoded results that this "
-        "costs."
+        "Each layer was computed in INT8 with all others in float; the bar says how much of the decoded results' "
+        "agreement with the source (0 to 1) this costs."
     )
     keys = (
         ("chosen", "becomes INT8"),

@@ -16,12 +16,12 @@ FLOAT = "float"
 PLAN = "plan"
 
 WIDE = 30.0
-"""Channels of an input that differ more often than this are worth a look; one scale holds about 100."""
+"""Channels of an input that differ more times than this are worth a look; one scale holds about 100."""
 
 FAILS = 100.0
 NOISY = 0.1
-"""A depthwise layer whose input channels differ more often than that loses the small ones in INT8, and so does any layer
-of whose output rounding the input makes more than this share of the variance."""
+"""A depthwise layer whose input channels differ more than `FAILS` times loses the small ones in INT8, and so does any
+layer where rounding the input makes more than the share `NOISY` of the output's variance."""
 
 REASONS = {"channels": "channels too unequal for one scale"}
 """The plan's words for why a layer stays in float, where they need more of them."""

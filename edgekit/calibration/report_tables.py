@@ -151,9 +151,9 @@ def _range(name: str, found: Range) -> list[Cell]:
         Cell(interval((found.lowest, found.highest), (found.low, found.high)), cut, "chart"),
         Cell(_ends(found.low, found.high), found.low, "number"),
         Cell(_ends(found.lowest, found.highest), found.lowest, "number"),
-        Cell(found.method, found.method),
+        Cell(found.method, found.method, "kind"),
         Cell(f"±{number(found.limit)}", found.limit, "number"),
-        Cell(found.symmetric_method, found.symmetric_method),
+        Cell(found.symmetric_method, found.symmetric_method, "kind"),
         Cell(percent(found.error), found.error, "number"),
     ]
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 Report = Callable[[str, float], None]
 """Told what is being done, and the share that is done."""
 
-MOST_SAMPLES = 64
+MOST_SAMPLES = 32
 """Means of outputs are known well enough after so many images."""
 
 FEW_SAMPLES = 8

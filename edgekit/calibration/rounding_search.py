@@ -197,9 +197,10 @@ def _moments(
 
     if layers and not watch(module, layers, itertools.islice(samples, MOST_SAMPLES), add):
         raise UsageError("no calibration images for adaptive rounding; give some, or round to nearest")
+    uncorrected = {storage(module, layer) for layer in layers if not centred or layer.bias < 0}
     for place, total in sums.items():
         total /= counts[place]
-        if centred:
+        if place not in uncorrected:
             mean = means[place] / counts[place]
             total -= mean[:, :, None] * mean[:, None, :]
         diagonal = total.diagonal(dim1=1, dim2=2)

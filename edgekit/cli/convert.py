@@ -7,7 +7,15 @@ from typing import Any
 
 import click
 
-from edgekit.cli._options import imports_option, json_option, read_options, split_names
+from edgekit.cli._options import (
+    finetune_minutes,
+    imports_option,
+    json_option,
+    methods_options,
+    read_options,
+    split_names,
+    take_methods,
+)
 
 
 @click.command(short_help="Convert a trained model to proven bundles.")
@@ -26,8 +34,16 @@ from edgekit.cli._options import imports_option, json_option, read_options, spli
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the choice of images.")
 @click.option("--gate", multiple=True, metavar="KEY=VALUE", help="Another bound: matched, iou, score_drift or extra.")
 @click.option("--no-gate", is_flag=True, help="Write bundles outside their gate too, marked unproven.")
+@click.option("--plan", default="", help="Folder of a quantisation plan to take over, or to leave one in.")
+@click.option("--recipe", default="auto", show_default=True, help="Way of quantising; auto: the best of the target's.")
+@click.option("--max-drop", type=click.FloatRange(0, 1), default=None, help="What INT8 may lose: mAP, else agreement.")
+@click.option("--labels", default="", help="Annotations in COCO json for --max-drop, images beside them.")
+@click.option(
+    "--finetune", default="", metavar="minutes=N", help="Fine-tune the INT8 weights for so long, without labels."
+)
 @click.option("--option", "options", multiple=True, metavar="TARGET.NAME=VALUE", help="See: edgekit targets NAME.")
 @click.option("--trust", is_flag=True, help="Allow unpickling: the source can run any code it likes.")
+@methods_options
 @imports_option
 @json_option
 def command(targets: str, precisions: str, gate: tuple[str, ...], no_gate: bool, as_json: bool, **given: Any) -> None:
@@ -41,6 +57,8 @@ def command(targets: str, precisions: str, gate: tuple[str, ...], no_gate: bool,
 
     wanted = split_names(precisions)
     conversion = Conversion(
+        methods=take_methods(given),
+        finetune=finetune_minutes(given.pop("finetune")),
         targets=split_names(targets),
         precisions=wanted,
         gates=_gates(gate, wanted),
@@ -83,6 +101,7 @@ def _print(done: Any, as_json: bool) -> None:
     from edgekit.calibration.split import FEW
     from edgekit.cli._options import console
     from edgekit.cli._reports import outcome_data, outcomes_table
+    from edgekit.conversion.budget import sentence
 
     prepared = done.prepared
     notes = console(stderr=True)
@@ -94,6 +113,9 @@ def _print(done: Any, as_json: bool) -> None:
             "see, keep INT8 more accurate",
             markup=False,
         )
+    for outcome in done.outcomes:
+        if outcome.evidence is not None and outcome.evidence.budget is not None:
+            notes.print(f"{outcome.target} {outcome.precision}: {sentence(outcome.evidence.budget)}", markup=False)
     if as_json:
         bundles = [outcome_data(outcome) for outcome in done.outcomes if outcome.bundle]
         failed = [outcome_data(outcome) for outcome in done.outcomes if not outcome.bundle]

@@ -9,7 +9,7 @@ import msgspec
 
 from edgekit import converters, registry
 from edgekit.calibration import plan as plans
-from edgekit.calibration.plan import PlannedGraph
+from edgekit.calibration.plan import BUDGET, PlannedGraph
 from edgekit.calibration.samples import Samples
 from edgekit.conversion.jobs import BuildJob, Prepared
 from edgekit.converters import Job, Report, Target
@@ -48,7 +48,8 @@ def work(job: BuildJob, report: Report) -> Graph:
             work=scratch,
             threads=job.threads,
             options=msgspec.convert(job.options, spec.options),
-            plan=planned,
+            plan=None if planned is None else planned.with_floats(job.floats, BUDGET),
+            half=prepared.half if job.precision == "fp16" else (),
             recipe=job.recipe or spec.recipes[0],
         ),
         report,

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import shutil
 import warnings
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from edgekit.calibration.plan import Plan, read_plan
-from edgekit.calibration.planning import Wish, make_plan
+from edgekit.calibration.plan import MIXED, Plan, read_plan, write_plan
+from edgekit.calibration.planning import Streams, Wish, make_plan
 from edgekit.calibration.samples import Samples
+from edgekit.calibration.sensitivity import MOST_IMAGES, Judge, damages, outputs_of
 from edgekit.conversion.build import PLAN, PREPARED
 from edgekit.conversion.jobs import CalibrateJob, Prepared
+from edgekit.conversion.prepare import HELD, detections
+from edgekit.conversion.prove import ENOUGH, every_anchor
 from edgekit.converters import Report
 from edgekit.errors import UsageError
+from edgekit.evaluation.agreement import SCORE_FLOOR, Tally, quality
+from edgekit.images import Floats
+from edgekit.manifest import Contract
 from edgekit.sources.exchange import write_exchange
+from edgekit.tasks.detect import Detect
 
 if TYPE_CHECKING:
     from torch import fx
@@ -38,23 +47,70 @@ def work(job: CalibrateJob, report: Report) -> Plan:
     folder = Path(job.folder)
     prepared = msgspec.json.decode((folder / PREPARED).read_bytes(), type=Prepared)
     if job.plan:
-        return _taken_over(Path(job.plan), folder)
+        plan = _taken_over(Path(job.plan), folder)
+    else:
+        (folder / PLAN).mkdir()
+        plan = _made(job, prepared, folder, report)
+    if job.sensitivity and any(layer.damage is None for layer in plan.mixed.layers if not layer.stays):
+        plan = _with_damages(plan, prepared, folder, job.threads, report)
+    return plan
+
+
+def _made(job: CalibrateJob, prepared: Prepared, folder: Path, report: Report) -> Plan:
+    import torch
+
     example = torch.zeros(1, 3, *prepared.contract.image.size)
     names = tuple(output.name for output in prepared.contract.outputs)
+    rule = prepared.contract.image
 
     def write(module: fx.GraphModule, place: Path) -> None:
         write_exchange(module, example, names, place)
 
-    (folder / PLAN).mkdir()
-    return make_plan(
+    plan = make_plan(
         folder / "graph.pt2",
         folder / "graph.onnx",
-        Samples(folder / "calibration.npy", prepared.contract.image),
+        Streams(
+            calibration=Samples(folder / "calibration.npy", rule),
+            held=Samples(folder / HELD / "proof.npy", rule) if prepared.held_views else None,
+            proof=Samples(folder / "proof.npy", rule),
+        ),
         folder / PLAN,
-        Wish(methods=job.methods, integer=job.integer, threads=job.threads),
+        Wish(methods=job.methods, integer=job.integer, threads=job.threads, finetune=job.finetune),
         write,
         report,
     )
+    plan = msgspec.structs.replace(plan, half=prepared.half)
+    write_plan(plan, folder / PLAN)
+    return plan
+
+
+def _with_damages(plan: Plan, prepared: Prepared, folder: Path, threads: int, report: Report) -> Plan:
+    """The plan with what each layer of its graphs costs, measured on images held back (or the first ones)."""
+    path = folder / HELD / "proof.npy" if prepared.held_views else folder / "calibration.npy"
+    images = list(itertools.islice(Samples(path, prepared.contract.image), MOST_IMAGES))
+    judge = _judge(prepared.contract, outputs_of((folder / "graph.onnx").read_bytes(), images, threads))
+    mixed = damages(folder / PLAN / MIXED / "graph.onnx", plan.mixed, images, judge, threads, report)
+    plan = msgspec.structs.replace(plan, mixed=mixed)
+    write_plan(plan, folder / PLAN)
+    return plan
+
+
+def _judge(contract: Contract, source: Iterable[Sequence[Floats]]) -> Judge:
+    """Agreement of decoded results with those of the source's outputs."""
+    task = Detect(contract)
+    references = [(detections(task, list(outputs)), every_anchor(task, list(outputs))) for outputs in source]
+    enough = sum(int((found.scores > SCORE_FLOOR).sum()) for found, _ in references) >= ENOUGH
+
+    def judge(outputs: Iterable[Sequence[Floats]]) -> float:
+        tally = Tally(gate_iou=0.5)
+        for (found, anchors), one in zip(references, outputs, strict=True):
+            if enough:
+                tally.add_detections(found, detections(task, list(one)))
+            else:
+                tally.add_candidates(anchors, every_anchor(task, list(one)))
+        return quality(tally.agreement())
+
+    return judge
 
 
 def _taken_over(given: Path, folder: Path) -> Plan:

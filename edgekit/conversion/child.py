@@ -51,6 +51,8 @@ def _work(job: jobs.Job, events: IO[bytes]) -> int:
             from edgekit.conversion import calibrate as stage  # type: ignore[no-redef]
         elif isinstance(job, jobs.BuildJob):
             from edgekit.conversion import build as stage  # type: ignore[no-redef]
+        elif isinstance(job, jobs.MeasureJob):
+            from edgekit.conversion import measure as stage  # type: ignore[no-redef]
         else:
             from edgekit.conversion import prove as stage  # type: ignore[no-redef]
         result = stage.work(job, report)  # type: ignore[arg-type]

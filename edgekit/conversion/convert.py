@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -11,9 +12,10 @@ from pathlib import Path
 import msgspec
 
 from edgekit import converters
-from edgekit.calibration.plan import Methods, Plan
+from edgekit.bundle import writing
+from edgekit.calibration.plan import FILE, Methods, Plan
 from edgekit.conversion import jobs, workspace
-from edgekit.conversion.build import PREPARED
+from edgekit.conversion.build import PLAN, PREPARED
 from edgekit.conversion.making import AUTO, Maker, Outcome, Wanted
 from edgekit.conversion.runner import Stop, run
 from edgekit.conversion.selection import Selection, Skipped, select
@@ -49,6 +51,9 @@ class Conversion:
     methods: Methods = field(default_factory=Methods)
     plan: str = ""
     recipe: str = AUTO
+    max_drop: float | None = None
+    labels: str = ""
+    finetune: float = 0.0
 
 
 Watch = Callable[[str, str, float], None]
@@ -124,6 +129,7 @@ def prepare_job(conversion: Conversion, selection: Selection, folder: Path) -> j
         data=conversion.data,
         proof_data=conversion.proof_data,
         calibrate=selection.calibrated,
+        half=any(precision == "fp16" for _, precision in selection.pairs),
         seed=conversion.seed,
         trust=conversion.trust,
         imports=conversion.imports,
@@ -131,14 +137,22 @@ def prepare_job(conversion: Conversion, selection: Selection, folder: Path) -> j
 
 
 def _calibrate(conversion: Conversion, selection: Selection, folder: Path, watch: Watch) -> Plan:
-    """The quantisation plan, once for all targets."""
-    specs = [converters.target(name) for name, precision in selection.pairs]
+    """The quantisation plan, once for all targets; left in the folder ``plan`` where there was none yet."""
+    specs = [converters.target(name) for name, _ in selection.pairs]
+    given = Path(conversion.plan) if conversion.plan else None
+    known = given is not None and (given / FILE).is_file()
     job = jobs.CalibrateJob(
         folder=str(folder),
-        plan=conversion.plan,
+        plan=conversion.plan if known else "",
         methods=conversion.methods,
-        integer=any(spec.integers for spec in specs),
+        integer=given is not None or any(spec.integers for spec in specs),
+        sensitivity=conversion.max_drop is not None,
+        finetune=conversion.finetune,
         threads=conversion.threads,
         imports=conversion.imports,
     )
-    return run(job, Plan, lambda text, share: watch("calibrate", text, share))
+    plan = run(job, Plan, lambda text, share: watch("calibrate", text, share))
+    if given is not None and not known:
+        with writing(given):
+            shutil.copytree(folder / PLAN, given, dirs_exist_ok=True)
+    return plan

@@ -6,15 +6,15 @@ from typing import Any
 
 import msgspec
 
-from edgekit.calibration.plan import Methods
+from edgekit.calibration.plan import HalfTrouble, Methods
 from edgekit.manifest import Calibration, Contract, Gate, Origin, Record
 
 
 class PrepareJob(Record, frozen=True, kw_only=True, tag="prepare"):
     """Read the source, cut it, export it, choose the images, and run the source on the proof images.
 
-    ``like`` is a bundle whose contract is used instead of a contract file, and whose calibration images are kept out
-    of the proof.
+    ``calibrate`` asks for calibration images, ``half`` for the operators that float16 cannot compute. ``like`` is a
+    bundle whose contract is used instead of a contract file, and whose calibration images are kept out of the proof.
     """
 
     folder: str
@@ -26,6 +26,7 @@ class PrepareJob(Record, frozen=True, kw_only=True, tag="prepare"):
     data: str = ""
     proof_data: str = ""
     calibrate: bool = False
+    half: bool = False
     seed: int = 0
     trust: bool = False
     imports: tuple[str, ...] = ()
@@ -34,25 +35,32 @@ class PrepareJob(Record, frozen=True, kw_only=True, tag="prepare"):
 class CalibrateJob(Record, frozen=True, kw_only=True, tag="calibrate"):
     """Make the quantisation plan of a prepared folder, or take over the one in the folder ``plan``.
 
-    ``integer`` asks for the graph of targets that compute everything in integers.
+    ``integer`` asks for the graph of targets that compute everything in integers, ``sensitivity`` for the damage that
+    each layer does, ``finetune`` for so many minutes of fine-tuning.
     """
 
     folder: str
     plan: str = ""
     methods: Methods = Methods()
     integer: bool = True
+    sensitivity: bool = False
+    finetune: float = 0.0
     threads: int = 2
     imports: tuple[str, ...] = ()
 
 
 class BuildJob(Record, frozen=True, kw_only=True, tag="build"):
-    """Make one target's files in one precision, by one of the target's recipes for it."""
+    """Make one target's files in one precision, by one of the target's recipes for it.
+
+    ``floats`` names layers that go back to float, besides those that the plan leaves there.
+    """
 
     folder: str
     target: str
     precision: str
     out: str
     recipe: str = ""
+    floats: tuple[str, ...] = ()
     threads: int = 2
     options: dict[str, Any] = msgspec.field(default_factory=dict)
     imports: tuple[str, ...] = ()
@@ -72,7 +80,27 @@ class ProveJob(Record, frozen=True, kw_only=True, tag="prove"):
     imports: tuple[str, ...] = ()
 
 
-Job = PrepareJob | CalibrateJob | BuildJob | ProveJob
+class MeasureJob(Record, frozen=True, kw_only=True, tag="measure"):
+    """Measure what a budget is kept by: mAP on the COCO file ``labels``, else agreement on the images held back.
+
+    ``bundle`` is empty for the float graph.
+    """
+
+    folder: str
+    bundle: str = ""
+    labels: str = ""
+    threads: int = 2
+    imports: tuple[str, ...] = ()
+
+
+Job = PrepareJob | CalibrateJob | BuildJob | ProveJob | MeasureJob
+
+
+class Measured(Record, frozen=True, kw_only=True):
+    """A score (mAP or agreement, 0..1) and the median latency of inference."""
+
+    score: float
+    milliseconds: float
 
 
 class Prepared(Record, frozen=True, kw_only=True):
@@ -80,7 +108,8 @@ class Prepared(Record, frozen=True, kw_only=True):
     raw outputs as ``reference-<output>.npy`` and its detections as ``reference.npz``. The folder ``held`` has the same
     for the calibration images that were held back (``held_views`` of them), to compare recipes on.
 
-    ``operators`` are the ONNX operator types of the graph, each with the name of one of its nodes.
+    ``operators`` are the ONNX operator types of the graph, each with the name of one of its nodes. ``half`` names
+    operators that float16 cannot compute.
     """
 
     name: str
@@ -93,6 +122,7 @@ class Prepared(Record, frozen=True, kw_only=True):
     proof_views: int
     photographs: int
     held_views: int = 0
+    half: tuple[HalfTrouble, ...] = ()
     reference: str
     versions: dict[str, str]
 

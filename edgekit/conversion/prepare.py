@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.bundle import open_bundle
+from edgekit.calibration.half import half_troubles
+from edgekit.calibration.plan import HalfTrouble
 from edgekit.calibration.samples import Samples
 from edgekit.calibration.split import Split, split, store
 from edgekit.conversion.jobs import Prepared, PrepareJob
@@ -73,6 +75,7 @@ def work(job: PrepareJob, report: Report) -> Prepared:
         photographs=chosen.photographs,
         held_views=len(chosen.held) if chosen.held else 0,
         reference=reference,
+        half=_half(job, chosen, exchange.onnx, report),
         versions={"torch": metadata.version("torch")},
     )
 
@@ -173,6 +176,13 @@ def _images(job: PrepareJob, contract: Contract, folder: Path) -> Split:
     scenes = np.stack([scene(900_000 + seed).image for seed in range(SYNTHETIC)])
     samples = store(references(scenes), contract.image, folder / "proof.npy")
     return Split(None, samples, len(samples), False, "generated scenes")
+
+
+def _half(job: PrepareJob, chosen: Split, onnx: Path, report: Report) -> tuple[HalfTrouble, ...]:
+    if not job.half:
+        return ()
+    report("looking for what float16 cannot hold", 0.9)
+    return half_troubles(onnx, chosen.calibration or chosen.proof, 2)
 
 
 def _calibrated_on(bundle: str) -> frozenset[str]:

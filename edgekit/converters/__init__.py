@@ -15,7 +15,7 @@ from typing import TypeVar
 import msgspec
 
 from edgekit import registry
-from edgekit.calibration.plan import PlannedGraph
+from edgekit.calibration.plan import HalfTrouble, PlannedGraph
 from edgekit.calibration.samples import Samples
 from edgekit.errors import ConversionError, UsageError, choices
 from edgekit.manifest import Contract, Graph, ProofWord, Record, Tensor
@@ -98,7 +98,7 @@ class Job:
 
     For a calibrated precision the two forms are those of the quantisation plan: equalised, with weights that lie on the
     symmetric 8-bit grid of their output channel. ``plan`` holds ranges and the layers that stay in float; ``recipe`` is
-    one of those that the target names.
+    one of those that the target names. ``half`` are operators that fp16 has to leave in float32.
     """
 
     onnx: Path
@@ -112,6 +112,7 @@ class Job:
     threads: int = 2
     options: Record = field(default_factory=NoOptions)
     plan: PlannedGraph | None = None
+    half: tuple[HalfTrouble, ...] = ()
     recipe: str = PLAN
 
     def chosen(self, kind: type[Options]) -> Options:

@@ -2,45 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
-from edgekit.calibration.layers import STEM
-from edgekit.calibration.samples import Samples
-from edgekit.converters import Report
+import numpy as np
+
+from edgekit.calibration.correspondence import planned_names
+from edgekit.calibration.plan import Range
+from edgekit.calibration.ranges import STEPS
+from edgekit.converters import Job, Report
 from edgekit.errors import ConversionError
 
+if TYPE_CHECKING:
+    from torch import fx
 
-def quantised(program: Any, samples: Samples, report: Report, quiet: Callable[[], AbstractContextManager[None]]) -> Any:
-    """The program with int8 convolutions and products between floats; the first three and the raw heads stay float.
+LEAST = 2.0**-12
+"""The smallest scale of an activation: that of ExecuTorch's own settings."""
 
-    Weights per channel, activations asymmetric with ranges by least squared error over histograms (torchao's
-    ``HistogramObserver``). Only these kinds of operators are named: quantising everything, the sigmoids and products
-    of SiLU included, ruins a detector. Concatenations are named too: lowering makes integer ones of those between
-    convolutions, and XNNPACK refuses them unless all scales are the same.
+
+def quantised(program: Any, job: Job, report: Report, quiet: Callable[[], AbstractContextManager[None]]) -> Any:
+    """The program with int8 convolutions and products between floats, but for the layers that the plan leaves in float.
+
+    Weights per channel, activations asymmetric in the plan's ranges. Only these kinds of operators are named:
+    quantising everything, the sigmoids and products of SiLU included, ruins a detector. Concatenations are named too:
+    lowering makes integer ones of those between convolutions, and XNNPACK refuses them unless all scales are the same.
 
     Args:
-        program: the torch.export program, float32.
-        samples: calibration images.
+        program: the torch.export program of the plan's graph, float32.
+        job: the conversion.
         report: told of every image.
         quiet: put around what the toolchain prints in.
 
     Raises:
-        ConversionError: there are no calibration images.
+        ConversionError: there is no plan, or no calibration image.
     """
     import torch
 
+    samples, plan = job.calibration(), job.planned()
     if not len(samples):
         raise ConversionError("int8 needs calibration images and there are none: give --data with photographs")
     with quiet():
         from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
         module = program.module()
-        observed = prepare_pt2e(module, _quantizer(_islands(module)))
+        names = planned_names(module.graph, [output.name for output in job.contract.outputs])
+        floats = {node for node, name in names.items() if name in plan.floats}
+        observed = prepare_pt2e(module, _quantizer(floats))
+    unknown = preset(observed, {node: plan.tensors[name] for node, name in names.items() if name in plan.tensors})
+    count = len(samples) if unknown else 1  # one, because the weights' observers have to see the weights
     with torch.no_grad():
-        for number, image in enumerate(samples):
-            report(f"calibrating, image {number + 1} of {len(samples)}", 0.1 + 0.2 * number / len(samples))
+        for number, image in enumerate(islice(samples, count)):
+            report(f"calibrating, image {number + 1} of {count}", 0.1 + 0.2 * number / count)
             observed(torch.from_numpy(image))
     report("quantising", 0.3)
     with quiet(), torch.no_grad():
@@ -48,28 +64,59 @@ def quantised(program: Any, samples: Samples, report: Report, quiet: Callable[[]
         return torch.export.export(convert_pt2e(observed), (example,))
 
 
-def _quantizer(islands: set[str]) -> Any:
+def preset(observed: fx.GraphModule, ranges: Mapping[str, Range]) -> list[str]:
+    """Put fixed ranges in the place of the observers of activations; the names of those that have none.
+
+    Tensors that share an observer, as around a concatenation, get one range that contains all of theirs.
+
+    Args:
+        observed: a module after ``prepare_pt2e``.
+        ranges: by the name of the node that writes the tensor.
+    """
+    places: dict[int, list[str]] = defaultdict(list)
+    watched: dict[int, list[str]] = defaultdict(list)
+    for node in observed.graph.nodes:
+        if node.op == "call_module" and node.all_input_nodes and node.all_input_nodes[0].op != "get_attr":
+            key = id(getattr(observed, str(node.target)))
+            places[key].append(str(node.target))
+            watched[key].append(node.all_input_nodes[0].name)
+    unknown = []
+    for key, tensors in watched.items():
+        known = [ranges[name] for name in tensors if name in ranges]
+        if len(known) < len(tensors):
+            unknown += [name for name in tensors if name not in ranges]
+            continue
+        fixed = _fixed(min(one.low for one in known), max(one.high for one in known))
+        for place in places[key]:
+            setattr(observed, place, fixed)
+    return unknown
+
+
+def _fixed(low: float, high: float) -> Any:
+    """An observer that has made up its mind."""
+    import torch
+    from torchao.quantization.pt2e.observer import FixedQParamsObserver
+
+    scale = max((high - low) / STEPS, LEAST)
+    zero = int(np.clip(np.rint(-128 - low / scale), -128, 127))
+    return FixedQParamsObserver(scale, zero, dtype=torch.int8, quant_min=-128, quant_max=127)
+
+
+def _quantizer(floats: set[str]) -> Any:
     import torch
     from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
         XNNPACKQuantizer,
         get_symmetric_quantization_config,
     )
+    from torchao.quantization.pt2e.observer import PerChannelMinMaxObserver
 
     aten = torch.ops.aten
     quantizer = XNNPACKQuantizer()
     settings = get_symmetric_quantization_config(is_per_channel=True)
+    # ExecuTorch's own observer has a least scale of 2 ** -12, and would round the weights of small channels anew.
+    weights = dataclasses.replace(settings.weight, observer_or_fake_quant_ctr=PerChannelMinMaxObserver)
+    settings = dataclasses.replace(settings, weight=weights)
     for kind in (aten.conv2d.default, aten.linear.default, aten.cat.default):
         quantizer.set_operator_type(kind, settings)
-    quantizer.set_filter_function(lambda node: node.name not in islands)
+    quantizer.set_filter_function(lambda node: node.name not in floats)
     return quantizer
-
-
-def _islands(module: Any) -> set[str]:
-    """Names of the weighted nodes that stay in float: the first three, and those whose results are outputs."""
-    import torch
-
-    aten = torch.ops.aten
-    weighted = [node for node in module.graph.nodes if node.target in (aten.conv2d.default, aten.linear.default)]
-    (end,) = [node for node in module.graph.nodes if node.op == "output"]
-    results = set(end.all_input_nodes)
-    return {node.name for node in (*weighted[:STEM], *(node for node in weighted if node in results))}

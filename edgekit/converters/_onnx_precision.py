@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekit.calibration.explicit import quantise
+from edgekit.calibration.half import around
+from edgekit.calibration.plan import HalfTrouble
 from edgekit.converters import PLAN, Job, Report
 from edgekit.converters._nncf import NNCF, import_nncf, quantisation
 from edgekit.errors import ConversionError
@@ -27,7 +29,7 @@ def write(job: Job, report: Report) -> None:
     if job.precision == "fp32":
         shutil.copyfile(job.onnx, job.out / FILE)
     elif job.precision == "fp16":
-        save(half(onnx.load(job.onnx)), job.out / FILE, job.precision)
+        save(half(onnx.load(job.onnx), job.half), job.out / FILE, job.precision)
     else:
         save(_quantised(onnx.load(job.onnx), job, report), job.out / FILE, job.precision)
 
@@ -47,13 +49,13 @@ def save(model: ModelProto, path: Path, precision: str) -> None:
     onnx.save_model(model, path)
 
 
-def half(model: ModelProto) -> ModelProto:
-    """Weights and arithmetic in float16, inputs and outputs still float32."""
+def half(model: ModelProto, troubles: tuple[HalfTrouble, ...] = ()) -> ModelProto:
+    """Weights and arithmetic in float16, but for the operators around ``troubles``; inputs and outputs are float32."""
     import onnx_ir
     from onnx_ir.passes.common import TopologicalSortPass
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    halved = convert_float_to_float16(model, keep_io_types=True)
+    halved = convert_float_to_float16(model, keep_io_types=True, node_block_list=around(model, troubles))
     # The casts it adds at the inputs and outputs are not in topological order, which the checker refuses.
     sorted_model: ModelProto = onnx_ir.to_proto(TopologicalSortPass()(onnx_ir.from_proto(halved)).model)
     return sorted_model

@@ -44,7 +44,9 @@ def convert(job: Job, report: Report) -> Graph:
     if job.precision == "int8" and delegate != XNNPACK:
         other = "; for Core ML in INT8 choose --target coreml" if delegate == COREML else ""
         raise ConversionError(f"executorch has no int8 for the delegate {delegate}, only for {XNNPACK}{other}")
-    samples = job.calibration() if job.precision == "int8" else None  # refuse before the slow part
+    if job.precision == "int8":  # refuse before the slow part
+        job.calibration()
+        job.planned()
     report("loading ExecuTorch", 0.0)
     try:
         with quiet():
@@ -52,10 +54,10 @@ def convert(job: Job, report: Report) -> Graph:
 
             torch.set_num_threads(job.threads)
             program = torch.export.load(job.program)
-        if samples is not None:
+        if job.precision == "int8":
             from edgekit.converters._executorch_int8 import quantised
 
-            program = quantised(program, samples, report, quiet)
+            program = quantised(program, job, report, quiet)
         report(f"lowering for {delegate}", 0.4)
         with quiet():
             lowered = _lowered(program, delegate)

@@ -1,4 +1,4 @@
-"""ncnn by pnnx: TorchScript traced from the torch.export program, its float32 and float16 files, and our own INT8.
+"""ncnn by pnnx: TorchScript traced from the torch.export program, its float32 and float16 files, and our own INT8 from them.
 
 From TorchScript rather than ONNX: pnnx then finds every SiLU (61 of 61 in the demo detector; 59 from ONNX).
 """
@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from edgekit.calibration.layers import sites
 from edgekit.converters import Job, Report, Target
-from edgekit.converters._ncnn_int8 import observe
+from edgekit.converters._ncnn_int8 import lower
 from edgekit.converters._ncnn_model import read_model
-from edgekit.converters._ncnn_sensitivity import Probe, apply, measure, plan
 from edgekit.errors import ConversionError, EngineError
 from edgekit.manifest import Graph, Tensor
 from edgekit.runtimes import SessionOptions
@@ -37,8 +37,8 @@ TARGET = Target(
     summary="phones and small ARM boards with ncnn",
     engine="ncnn",
     precisions=("fp32", "fp16", "int8"),
-    requires=("torch", "pnnx", "ncnn"),
-    distributions=("pnnx", "ncnn", "torch"),
+    requires=("torch", "onnx", "pnnx", "ncnn"),
+    distributions=("pnnx", "ncnn", "torch", "onnx"),
     refuses=dict.fromkeys(_NO_LAYER, "ncnn has no layer for it"),
 )
 
@@ -57,23 +57,13 @@ def convert(job: Job, report: Report) -> Graph:
     """
     graph = _entry(job)
     if job.precision == "int8":
-        samples = job.calibration()  # refuse before the slow part
+        planned = job.planned()  # refuse before the slow part
         folder = _float_files(job, "fp32", graph, report)
-        with tempfile.TemporaryDirectory(prefix="int8.", dir=job.work) as scratch:
-            for name in graph.files:
-                shutil.copyfile(folder / name, Path(scratch) / name)
-            model = read_model(folder / PARAM, folder / BIN)
-            seen = observe(
-                model,
-                folder / PARAM,
-                folder / BIN,
-                samples,
-                job.threads,
-                lambda what, share: report(what, 0.3 + share / 5),
-            )
-            probe = Probe(graph, Path(scratch), samples, job.threads)
-            choices = measure(model, seen, probe, lambda what, share: report(what, 0.5 + share * 0.45))
-        apply(model, seen, plan(choices, len(seen))).write(job.out / PARAM, job.out / BIN)
+        report("quantising", 0.9)
+        import onnx
+
+        network = onnx.load(job.onnx)
+        lower(read_model(folder / PARAM, folder / BIN), sites(network), planned).write(job.out / PARAM, job.out / BIN)
     else:
         folder = _float_files(job, job.precision, graph, report)
         for name in graph.files:

@@ -79,7 +79,7 @@ def convert(job: Job, report: Report) -> Graph:
     if job.precision == "fp32":
         shutil.copyfile(job.onnx, path)
     elif job.precision == "fp16":
-        save(half(onnx.load(job.onnx)), path, job.precision)
+        save(half(onnx.load(job.onnx), job.half), path, job.precision)
     else:
         floats = options.weights == "float32"
         quantised = quantise(onnx.load(job.onnx), job.planned(), symmetric=True, float_weights=floats)

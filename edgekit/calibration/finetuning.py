@@ -1,0 +1,336 @@
+"""Fine-tuning without labels: the quantised network learns to give the outputs of the float one.
+
+Layers see their inputs on 8-bit grids of fixed ranges and have weights on the grid of `edgekit.calibration.grid`. What
+is trained are the numbers of steps of the weights, and biases, through rounding as if it were not there (straight-
+through estimator, Bengio et al., arXiv 1308.3432). The target is not a label but what the float network says about the
+same calibration image (distillation, Hinton et al., arXiv 1503.02531; as a way to accurate INT8: Nagel et al., arXiv
+2106.08295, section 4). The steps themselves do not change, so neither do the ranges that a quantiser finds for weights.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgekit.calibration.plan import Tuning
+from edgekit.calibration.program_layers import program_layers
+from edgekit.calibration.samples import Samples
+from edgekit.calibration.student import grid_between, student, trained_biases, trained_weights
+from edgekit.errors import ConversionError, UsageError
+from edgekit.images import Floats, Preprocessor
+
+if TYPE_CHECKING:
+    import torch
+    from torch import fx
+
+Report = Callable[[str, float], None]
+"""Told what is being done, and the share that is done."""
+
+Images = Samples | Sequence[Floats]
+"""Calibration tensors (1, 3, H, W) float32, in any order."""
+
+BATCH = 4
+"""Images for each change of the weights. They are run one by one: exported graphs have batch 1, and a CPU gains little
+from more."""
+
+WEIGHT_RATE = 0.02
+"""Largest change of a weight at once, in steps of its grid."""
+
+BIAS_RATE = 0.002
+"""Largest change of a bias at once, in standard deviations of the layer's output."""
+
+HELD = 32
+"""Most images that are held back to choose the best state by."""
+
+CHECKS = 10
+"""Times that the held images are looked at."""
+
+CHECK_SHARE = 0.25
+"""Share of the time for looking at held images: fewer of them are looked at where the network is slow."""
+
+STATISTICS = 8
+"""Images by which outputs are weighted."""
+
+
+def finetune(
+    module: fx.GraphModule,
+    samples: Images,
+    held: Images,
+    *,
+    minutes: float,
+    ranges: Mapping[str, tuple[float, float]],
+    floats: Sequence[str],
+    seed: int,
+    report: Report,
+    threads: int,
+    reference: fx.GraphModule | None = None,
+) -> Tuning:
+    """Train the weights and biases of a network for INT8, in place, on the CPU.
+
+    The state with the least loss on ``held`` is kept, with its weights on the grid; the module is left bit by bit as it
+    was if none is better than the start (weights rounded to nearest). Layers in ``floats`` keep their weights; their
+    biases are trained.
+
+    Args:
+        module: a float network of aten operators with one input, as `torch.export` gives it; rounded already or not.
+        samples: calibration images to train on.
+        held: others, to choose by; the first `HELD` are looked at.
+        minutes: wall-clock time after which it ends, everything included.
+        ranges: ends (low, high) of the affine 8-bit grids of layers' inputs, by the name of the node that gives the
+            input; an input that is not named is not rounded.
+        floats: names of the layers (nodes) that stay in float.
+        seed: of the order of the images.
+        report: told what is being done.
+        threads: for PyTorch.
+        reference: gives the wanted outputs; the module as it is when this is called, if None.
+
+    Raises:
+        UsageError: no time or no images.
+        ConversionError: the float network gives NaN or infinity.
+    """
+    if not minutes > 0:
+        raise UsageError(f"finetune minutes={minutes}: the time must be positive")
+    if not len(samples) or not len(held):
+        raise UsageError(
+            f"fine-tuning needs images to train on and others to choose by, not {len(samples)} and {len(held)}; "
+            "give more calibration images"
+        )
+    start = time.monotonic()
+    with _threads(threads):
+        trainer = _Trainer(module, reference or module, samples, ranges, frozenset(floats))
+        held_back = trainer.hold_back(held, CHECK_SHARE / CHECKS * minutes * 60)
+        clock = _Clock(start, minutes * 60)
+        steps, before, after = _train(trainer, held_back, clock, np.random.default_rng(seed), report)
+        kept = after < before
+        if kept:
+            trainer.write()
+    return Tuning(minutes=round((time.monotonic() - start) / 60, 3), steps=steps, before=before, after=after, kept=kept)
+
+
+class _Scale:
+    """Weights of squared errors, from a few float outputs: (1 + z * z) / 2 over the variance.
+
+    z is a value's distance from the mean of its channel in standard deviations of the output. Almost all of an image is
+    background; what stands out from it is what becomes a detection, and its error must not drown in the mean.
+    """
+
+    def __init__(self, outputs: list[list[torch.Tensor]]) -> None:
+        import torch
+
+        self._means, self._variances = [], []
+        for several in zip(*outputs, strict=True):
+            stack = torch.cat(several)
+            if not bool(torch.isfinite(stack).all()):
+                raise ConversionError("the float network gives NaN or infinity; it cannot be fine-tuned towards that")
+            axes = [axis for axis in range(stack.ndim) if axis != 1] if stack.ndim > 3 else list(range(stack.ndim))
+            mean = stack.mean(axes, keepdim=True)
+            variance = float((stack - mean).square().mean())
+            self._means.append(mean)
+            self._variances.append(max(variance, 1e-6 * float(stack.square().mean()), 1e-12))
+
+    def loss(self, found: list[torch.Tensor], wanted: list[torch.Tensor]) -> torch.Tensor:
+        """Mean over the outputs."""
+        import torch
+
+        losses = []
+        for one, other, mean, variance in zip(found, wanted, self._means, self._variances, strict=True):
+            weight = (1 + (other - mean).square() / variance) / (2 * variance)
+            losses.append(((one - other).square() * weight).mean())
+        return torch.stack(losses).mean()
+
+
+class _Clock:
+    """Wall-clock time of which a share is gone."""
+
+    def __init__(self, start: float, seconds: float) -> None:
+        self._start, self._seconds = start, seconds
+
+    @property
+    def share(self) -> float:
+        """Of the time that is gone, 0 to 1 and beyond."""
+        return (time.monotonic() - self._start) / self._seconds
+
+    def left(self) -> float:
+        """Seconds to go."""
+        return self._seconds - (time.monotonic() - self._start)
+
+
+def _train(
+    trainer: _Trainer, held: _Held, clock: _Clock, random: np.random.Generator, report: Report
+) -> tuple[int, float, float]:
+    """Steps, and the loss on held images at the start and of the best state, which the trainer remembers."""
+    before = best = trainer.loss(held)
+    steps, longest, next_check = 0, 0.0, 1 / CHECKS
+    order = _endless(len(trainer.samples), random)
+    while clock.share < 1:
+        finished = clock.left() < 1.5 * longest + 1.2 * held.seconds  # what is left is for a last look
+        if finished or clock.share >= next_check:
+            if clock.left() < held.seconds and steps:
+                break
+            found = trainer.loss(held)
+            if found < best:
+                best = found
+                trainer.remember()
+            report(f"fine-tuning: loss {found:.3g}, {before:.3g} at the start", min(clock.share, 1.0))
+            next_check = clock.share + 1 / CHECKS
+            if finished:
+                break
+        begun = time.monotonic()
+        trainer.step(list(itertools.islice(order, BATCH)), (1 + math.cos(math.pi * min(clock.share, 1.0))) / 2)
+        longest = max(longest, time.monotonic() - begun)
+        steps += 1
+    return steps, before, best
+
+
+def _endless(count: int, random: np.random.Generator) -> Iterator[int]:
+    while True:
+        yield from random.permutation(count).tolist()
+
+
+@dataclass
+class _Held:
+    """Held images with the outputs that are wanted of them, and how long it takes to look at them."""
+
+    inputs: list[torch.Tensor]
+    wanted: list[list[torch.Tensor]]
+    seconds: float
+
+
+class _Trainer:
+    """The quantised network as it is trained."""
+
+    def __init__(
+        self,
+        module: fx.GraphModule,
+        reference: fx.GraphModule,
+        samples: Images,
+        ranges: Mapping[str, tuple[float, float]],
+        floats: frozenset[str],
+    ) -> None:
+        import torch
+
+        self.samples = samples
+        self._module, self._reference = module, reference
+        layers = program_layers(module)
+        self._quantised = {layer.node: layer for layer in layers if layer.node.name not in floats}
+        self._grids = {
+            layer.source: grid
+            for layer in self._quantised.values()
+            if (grid := grid_between(ranges.get(layer.source.name))) is not None
+        }
+        self._scale = _Scale([self._outputs(index) for index in _spread(len(samples), STATISTICS)])
+        few = [_input(samples, index).numpy() for index in _spread(len(samples), STATISTICS)]
+        weights, biases = trained_weights(module, self._quantised.values()), trained_biases(module, layers, few)
+        self._trained = [*weights.values(), *biases.values()]
+        self._leaves = {place: one.leaf for place, one in (weights | biases).items()}
+        groups = [(weights, WEIGHT_RATE), (biases, BIAS_RATE)]
+        self._optimiser = torch.optim.Adam(
+            [{"params": [one.latent for one in some.values()], "lr": rate, "rate": rate} for some, rate in groups]
+        )
+
+    def hold_back(self, held: Images, seconds: float) -> _Held:
+        """Float outputs of as many held images as can be looked at in some seconds, at least 2."""
+        import torch
+
+        result = _Held([], [], 0.0)
+        for index in range(min(len(held), HELD)):
+            result.inputs.append(_input(held, index))
+            result.wanted.append(self._wanted(result.inputs[-1]))
+            begun = time.monotonic()
+            with torch.no_grad():
+                self._run(result.inputs[-1])
+            result.seconds += time.monotonic() - begun
+            if len(result.inputs) >= 2 and result.seconds > seconds:
+                break
+        return result
+
+    def loss(self, held: _Held) -> float:
+        """Mean loss over the held images."""
+        import torch
+
+        begun = time.monotonic()
+        with torch.no_grad():
+            pairs = zip(held.inputs, held.wanted, strict=True)
+            total = sum(float(self._scale.loss(self._run(x), wanted)) for x, wanted in pairs)
+        held.seconds = time.monotonic() - begun
+        return total / len(held.inputs)
+
+    def step(self, chosen: list[int], decay: float) -> None:
+        """Change weights and biases by some images, at this share of the learning rate."""
+        for index in chosen:
+            x = _input(self.samples, index)
+            self._scale.loss(self._run(x), self._wanted(x)).backward()  # type: ignore[no-untyped-call]
+        for one in self._trained:
+            one.take_gradient(len(chosen))
+        for group in self._optimiser.param_groups:
+            group["lr"] = group["rate"] * decay
+        self._optimiser.step()
+        for one in self._trained:
+            one.renew()
+
+    def remember(self) -> None:
+        """Keep the present state as the best one."""
+        for one in self._trained:
+            one.best.copy_(one.leaf.data)
+
+    def write(self) -> None:
+        """Put the best state into the module."""
+        import torch
+
+        with torch.no_grad():
+            for one in self._trained:
+                one.original.copy_(one.best)
+
+    def _run(self, x: torch.Tensor) -> list[torch.Tensor]:
+        return _tensors(student(self._module, self._quantised, self._grids, self._leaves).run(x))
+
+    def _wanted(self, x: torch.Tensor) -> list[torch.Tensor]:
+        import torch
+
+        with torch.no_grad():
+            return _tensors(self._reference(x))
+
+    def _outputs(self, index: int) -> list[torch.Tensor]:
+        return self._wanted(_input(self.samples, index))
+
+
+def _tensors(outputs: Any) -> list[torch.Tensor]:
+    """Float tensors among what a network returns."""
+    import torch
+    from torch.utils import _pytree
+
+    return [one for one in _pytree.tree_leaves(outputs) if isinstance(one, torch.Tensor) and one.is_floating_point()]
+
+
+def _input(images: Images, index: int) -> torch.Tensor:
+    import torch
+
+    if isinstance(images, Samples):
+        image = np.ascontiguousarray(images.images[index])
+        return torch.from_numpy(Preprocessor(images.rule).normalise(image).copy())
+    return torch.from_numpy(np.ascontiguousarray(images[index]))
+
+
+def _spread(count: int, most: int) -> list[int]:
+    """At most so many places, evenly over all."""
+    places: list[int] = np.unique(np.linspace(0, count - 1, most).round().astype(int)).tolist()
+    return places
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

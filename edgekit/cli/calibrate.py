@@ -1,0 +1,102 @@
+"""``edgekit calibrate``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgekit.cli._options import finetune_minutes, imports_option, json_option, methods_options, take_methods
+
+
+@click.command(short_help="Find out how a model becomes INT8, and keep it as a plan.")
+@click.argument("source")
+@click.option("--data", required=True, help="Images: folder, glob, list file, .npy/.npz stack, video or hf:// dataset.")
+@click.option(
+    "--proof-data", default="", help="Images that look like those the device will see. [default: from --data]"
+)
+@click.option("--contract", default="", help="YAML file that states what the source cannot say itself.")
+@click.option("--weights", default="", help="State dict or safetensors for a module:factory source.")
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), default=Path("plan"), show_default=True, help="Folder of the plan."
+)
+@click.option("--sensitivity", is_flag=True, help="Measure what each layer alone in INT8 costs, and plot it.")
+@click.option(
+    "--finetune", default="", metavar="minutes=N", help="Fine-tune on the images for so long, without labels."
+)
+@click.option("--html", type=click.Path(path_type=Path), default=None, help="Write a report, one page.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the choice of images.")
+@click.option("--trust", is_flag=True, help="Allow unpickling: the source can run any code it likes.")
+@methods_options
+@imports_option
+@json_option
+def command(sensitivity: bool, finetune: str, html: Path | None, out: Path, as_json: bool, **given: Any) -> None:
+    """Look at SOURCE on the images of --data and write down how it becomes INT8 on every target.
+
+    The plan is a folder with a readable plan.json; edgekit convert --plan takes it over.
+    """
+    import json
+
+    import msgspec
+
+    from edgekit.calibration.report import write_report, write_sensitivity_plot
+    from edgekit.cli._reports import progress_bars
+    from edgekit.conversion.convert import Conversion
+    from edgekit.conversion.plan_only import calibrate
+
+    methods = take_methods(given)
+    conversion = Conversion(
+        targets=(),
+        methods=methods,
+        finetune=finetune_minutes(finetune),
+        **{**given, "imports": tuple(given["imports"])},
+    )
+    with progress_bars() as watch:
+        plan = calibrate(conversion, out, sensitivity=sensitivity, watch=watch)
+    if sensitivity:
+        write_sensitivity_plot(plan.mixed.layers, out / "sensitivity.svg")
+    if html is not None:
+        write_report(plan, html)
+    if as_json:
+        click.echo(json.dumps(msgspec.to_builtins(plan), indent=2))
+        return
+    _print(plan, out, sensitivity)
+
+
+def _print(plan: Any, out: Path, sensitivity: bool) -> None:
+    from edgekit.cli._reports import table
+
+    for line in _lines(plan):
+        click.echo(line)
+    if sensitivity:
+        worst = sorted((layer for layer in plan.mixed.layers if layer.damage is not None), key=lambda one: -one.damage)
+        rows = [[one.name, f"{one.damage:.4f}", f"{one.spread:.0f}x", one.stays or "int8"] for one in worst[:10]]
+        table(("layer", "damage alone", "spread", "becomes"), rows, right=("damage alone", "spread"))
+    click.echo(f"plan: {out}")
+
+
+def _lines(plan: Any) -> Iterator[str]:
+    """What was found out, in a few plain lines."""
+    from collections import Counter
+
+    layers = plan.mixed.layers
+    reasons = Counter(layer.stays for layer in layers if layer.stays)
+    named = ", ".join(f"{number} {why}" for why, number in reasons.items())
+    floats = reasons.total()
+    yield f"layers: {len(layers) - floats} int8, {floats} in float where a target can ({named or 'none'})"
+    for site in (plan.integer or plan.mixed).equalised:
+        yield f"equalised: {site.layer}, channels {site.before:.0f}x apart, now {site.after:.0f}x"
+    methods = Counter(one.method for one in plan.mixed.tensors.values())
+    yield "ranges: " + ", ".join(f"{number} {method}" for method, number in methods.most_common())
+    yield f"biases corrected: {plan.corrected}"
+    for trouble in plan.half:
+        found = f"{trouble.tensor} {trouble.reason} (largest {trouble.largest:.3g})"
+        yield f"float16: {found}; {trouble.node} stays float32"
+    if plan.tuning is not None:
+        tuning = plan.tuning
+        kept = "kept" if tuning.kept else "nothing gained, not kept"
+        yield f"fine-tuned: loss {tuning.before:.5f} -> {tuning.after:.5f} in {tuning.steps} steps ({kept})"
+    if plan.advice is not None:
+        yield from (f"images: {sentence}" for sentence in plan.advice.sentences)

@@ -1,0 +1,82 @@
+"""Keeping to a budget of accuracy: the worst layers go back to float until it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgekit.conversion.jobs import Measured
+from edgekit.manifest import Budget, Graph
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A build with some layers back in float: its files, its manifest entry, and what was measured."""
+
+    floats: tuple[str, ...]
+    folder: Path
+    graph: Graph
+    measured: Measured
+
+    @property
+    def bytes(self) -> int:
+        """Size of the files."""
+        return sum((self.folder / name).stat().st_size for name in self.graph.files)
+
+
+def keep(
+    wanted: float, source: float, order: Sequence[str], attempt: Callable[[tuple[str, ...]], Attempt], by: str
+) -> tuple[Attempt, Budget]:
+    """The first build that loses no more than wanted; without one, the build that loses least.
+
+    Layers go back in the order given: none, then 1, 2, 4, 8 ... of them.
+
+    Args:
+        wanted: the largest loss that is allowed.
+        source: the score of the float source.
+        order: layers, the most damaging first.
+        attempt: builds and measures with the named layers in float.
+        by: what the score is.
+    """
+    made: list[Attempt] = []
+    for count in _counts(len(order)):
+        made.append(attempt(tuple(order[:count])))
+        if source - made[-1].measured.score <= wanted:
+            break
+    best = min(made, key=lambda one: max(source - one.measured.score, wanted))
+    drop = source - best.measured.score
+    return best, Budget(
+        max_drop=wanted,
+        by=by,
+        before=round(source - made[0].measured.score, 6),
+        drop=round(drop, 6),
+        kept=drop <= wanted,
+        floats=best.floats,
+        bytes_before=made[0].bytes,
+        bytes=best.bytes,
+        milliseconds_before=made[0].measured.milliseconds,
+        milliseconds=best.measured.milliseconds,
+    )
+
+
+def _counts(layers: int) -> list[int]:
+    counts = [0]
+    while counts[-1] < layers:
+        counts.append(min(layers, max(1, 2 * counts[-1])))
+    return counts
+
+
+def sentence(budget: Budget) -> str:
+    """What became of a budget, in words."""
+    cost = (
+        f"{budget.bytes_before / 1e6:.2f} -> {budget.bytes / 1e6:.2f} MB, "
+        f"{budget.milliseconds_before:.1f} -> {budget.milliseconds:.1f} ms"
+    )
+    done = f"{len(budget.floats)} layer(s) back in float" if budget.floats else "no layer had to go back to float"
+    if budget.kept:
+        return f"{budget.by} drop {budget.drop:.4f}, within {budget.max_drop:g}: {done} ({cost})"
+    return (
+        f"{budget.by} drop {budget.drop:.4f} cannot be brought within {budget.max_drop:g}: {done} ({cost}); "
+        "try --finetune minutes=10, more calibration images, or fp16"
+    )

@@ -1,0 +1,74 @@
+"""What a budget is kept by, in a child process: mAP on labelled images, or decoded agreement with the source."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import time
+from pathlib import Path
+
+import msgspec
+
+from edgekit.bundle import open_bundle
+from edgekit.calibration.samples import Samples
+from edgekit.conversion.build import PREPARED
+from edgekit.conversion.jobs import Measured, MeasureJob, Prepared
+from edgekit.conversion.prepare import HELD
+from edgekit.conversion.prove import compare
+from edgekit.converters import Report
+from edgekit.errors import UsageError
+from edgekit.evaluation.agreement import GATES
+from edgekit.evaluation.coco import SCORE_THRESHOLD, evaluate
+from edgekit.model import Model, load
+from edgekit.runtimes import proof_device
+from edgekit.sources.session import TorchSession
+
+TIMED = 20
+"""Images that a bundle is timed on."""
+
+
+def work(job: MeasureJob, report: Report) -> Measured:
+    """Measure a bundle, or the float graph where none is named.
+
+    Raises:
+        UsageError: neither labels nor images that were held back.
+        EngineError: the engine cannot run it.
+    """
+    folder = Path(job.folder)
+    prepared = msgspec.json.decode((folder / PREPARED).read_bytes(), type=Prepared)
+    model = _opened(job, prepared, folder)
+    if job.labels:
+        metrics = evaluate(
+            lambda image: model.predict(image, score=SCORE_THRESHOLD),
+            job.labels,
+            None,
+            lambda done, total: report(f"mAP, {done} of {total} images", done / max(total, 1)),
+        )
+        return Measured(score=metrics.map, milliseconds=_latency(model, prepared, folder))
+    if not prepared.held_views:
+        raise UsageError("--max-drop needs labelled images (--labels) or at least 10 calibration images in --data")
+    if not job.bundle:
+        return Measured(score=1.0, milliseconds=0.0)
+    decoded = compare(model, prepared, folder / HELD, GATES["int8"], report).decoded
+    score = 0.0 if decoded is None else min(decoded.matched, 1 - decoded.extra)
+    return Measured(score=score, milliseconds=_latency(model, prepared, folder))
+
+
+def _opened(job: MeasureJob, prepared: Prepared, folder: Path) -> Model:
+    if job.bundle:
+        bundle = open_bundle(job.bundle)
+        device = proof_device(bundle.manifest.engine, bundle.manifest.graphs[0])
+        return load(bundle, threads=job.threads, device=device, warm_up=0)
+    import torch
+
+    return Model(prepared.contract, TorchSession(torch.export.load(folder / "graph.pt2").module()))
+
+
+def _latency(model: Model, prepared: Prepared, folder: Path) -> float:
+    """Median of inference alone, in milliseconds."""
+    seconds = []
+    for tensor in itertools.islice(Samples(folder / "proof.npy", prepared.contract.image), TIMED):
+        begun = time.perf_counter()
+        model.outputs(tensor)
+        seconds.append(time.perf_counter() - begun)
+    return round(1000 * statistics.median(seconds), 3)
