@@ -174,9 +174,10 @@ def count(source: Source) -> int | None:
 
 
 class References(Sequence[Reference]):
-    """Lazy references to every image of a source; see `references`."""
+    """Lazy references to every image of a source; see `references`. ``moving``: they are all frames of videos."""
 
     def __init__(self, parts: list[_Part]) -> None:
+        self.moving = all(isinstance(part, Video) for part in parts)
         self._parts = [_numbered(part) if isinstance(part, Video) else part for part in parts]
         self._ends = list(accumulate(part.length for part in self._parts))
 

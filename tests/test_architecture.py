@@ -17,12 +17,12 @@ HOST = ("sources", "converters", "calibration", "evaluation", "conversion", "sha
 DEVICE_FOLDERS = ("runtimes", "tasks", "tracking", "language")
 # fmt: off
 DEVICE_FILES = (
-    "__init__.py", "bundle.py", "drawing.py", "errors.py", "images.py", "manifest.py", "media.py", "model.py",
-    "registry.py", "results.py", "stacks.py", "toolchains.py", "video.py", "cli/_options.py", "cli/build.py",
-    "cli/info.py", "cli/run.py",
+    "__init__.py", "bundle.py", "drawing.py", "errors.py", "huggingface.py", "images.py", "manifest.py", "media.py",
+    "model.py", "registry.py", "report_charts.py", "report_page.py", "results.py", "stacks.py", "toolchains.py",
+    "video.py", "cli/_options.py", "cli/build.py", "cli/info.py", "cli/run.py",
 )
 HEAVY = (
-    "_tools", "ai_edge_litert", "ai_edge_quantizer", "coremltools", "cv2", "ethosu", "executorch", "litert_torch",
+    "_tools", "ai_edge_litert", "ai_edge_quantizer", "coremltools", "cv2", "datasets", "ethosu", "executorch", "litert_torch",
     "MNN", "model_compression_toolkit", "ncnn", "nncf", "onnx", "onnxruntime", "onnxscript", "onnxslim", "openvino",
     "picamera2", "PIL", "pnnx", "pycocotools", "rknn", "rknnlite", "safetensors", "supervision", "tensorflow",
     "tensorrt", "tflite_runtime", "torch", "torchao", "torchvision", "ultralytics",
@@ -114,7 +114,10 @@ def test_nothing_heavy_is_imported_with_a_module(path: Path) -> None:
         ("from edgekit import converters", {"edgekit.converters"}),
         ("import edgekit.shapes.world as w", {"edgekit.shapes.world"}),
         ("from ..evaluation import coco", {"edgekit.evaluation", "edgekit.evaluation.coco"}),
-        ("if TYPE_CHECKING:\n    import x\nelse:\n    import edgekit.conversion.plan", {"edgekit.conversion.plan"}),
+        (
+            "if TYPE_CHECKING:\n    import x\nelse:\n    import edgekit.conversion.convert",
+            {"edgekit.conversion.convert"},
+        ),
         ("importlib.import_module('edgekit.calibration')", {"edgekit.calibration"}),
         ("from edgekit.manifest import Contract", set()),
         ("import edgekit.sources_of_light", set()),

@@ -1,4 +1,4 @@
-"""Choosing calibration and proof images, and what stays in float."""
+"""Choosing calibration, held-back and proof images."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -51,7 +52,7 @@ def test_the_two_streams_never_share_an_image(kinds: list[int], seed: int) -> No
         except UsageError:  # all that was picked to judge on is also among the others
             assert len(set(kinds)) < len(kinds)
             return
-        calibrated, judged = hashes(done.calibration), hashes(done.proof)
+        calibrated, judged = [*hashes(done.calibration), *hashes(done.held)], hashes(done.proof)
         assert not set(calibrated) & set(judged[:: 2 if done.mirrored else 1])
         assert len(set(calibrated)) == len(calibrated) == len(done.digests)
         assert set(done.digests) == set(calibrated)
@@ -66,7 +67,8 @@ def test_a_choice_comes_back_with_its_seed_and_differs_with_another(tmp_path: Pa
     for seed in (7, 7, 8):
         done = split(data, RULE, tmp_path, seed=seed, calibrate=True)
         assert done.calibration is not None
-        chosen.append((done.digests, done.calibration.sha256(), done.proof.sha256()))
+        assert done.held is not None
+        chosen.append((done.digests, done.calibration.sha256(), done.held.sha256(), done.proof.sha256()))
     assert chosen[0] == chosen[1]
     assert all(one != other for one, other in zip(chosen[0], chosen[2], strict=True))
 
@@ -76,10 +78,11 @@ def test_the_hash_is_that_of_the_pixels_in_the_order_of_the_source(tmp_path: Pat
     done = split(str(photos), WHOLE, tmp_path, seed=1, calibrate=True)
     assert done.calibration is not None
     pixels = [picture(seed) for seed in range(20)]
-    chosen = [image for image in pixels if digest(image) in done.digests]
-    assert len(chosen) == len(done.digests) == 14
+    held = {digest(image) for image in done.held.images} if done.held else set()
+    chosen = [image for image in pixels if digest(image) in done.digests and digest(image) not in held]
+    assert (len(chosen), len(held), len(done.digests)) == (12, 2, 14)
     assert done.calibration.sha256() == hashlib.sha256(b"".join(image.tobytes() for image in chosen)).hexdigest()
-    assert done.method == "seeded choice of 14 from 20: photos"
+    assert done.method == "seeded choice of 12 from 20: photos"
 
 
 def test_sizes_of_the_streams_are_bounded(tmp_path: Path) -> None:
@@ -153,19 +156,38 @@ def test_samples_are_normalised_copies(tmp_path: Path) -> None:
         np.testing.assert_allclose(tensor, expected, atol=1e-6)
 
 
-def test_the_stem_and_the_heads_stay_in_float() -> None:
-    onnx = pytest.importorskip("onnx", reason="needs the extra 'convert'")
-    from edgekit.calibration.islands import float_islands
+def test_a_fifth_is_held_back_where_there_are_enough(tmp_path: Path) -> None:
+    for count, held in ((13, 0), (15, 2), (60, 8), (300, 24)):
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        done = split(stack(folder, list(range(count))), RULE, folder, seed=0, calibrate=True)
+        assert (len(done.held) if done.held else 0) == held
+        assert not set(hashes(done.held)) & set(hashes(done.calibration))
 
-    def convolution(number: int, given: str) -> object:
-        return onnx.helper.make_node("Conv", [given, "w"], [f"t{number}"], name=f"conv{number}")
 
-    nodes = [convolution(number, f"t{number - 1}") for number in range(1, 7)]
-    nodes.insert(2, onnx.helper.make_node("Relu", ["t2"], ["r"], name="relu"))
-    nodes.append(onnx.helper.make_node("MatMul", ["t5", "w"], ["scores"], name="scores"))
-    nodes.append(onnx.helper.make_node("Sigmoid", ["t4"], ["activated"], name="sigmoid"))
-    outputs = [onnx.helper.make_empty_tensor_value_info(name) for name in ("t6", "scores", "activated")]
-    model = onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", [], outputs))
-    assert float_islands(model) == ["conv1", "conv2", "conv3", "conv6", "scores"]
-    model.graph.output.pop(0)
-    assert float_islands(model) == ["conv1", "conv2", "conv3", "scores"]
+def test_the_end_of_a_video_is_judged_on_and_frames_are_spread(tmp_path: Path) -> None:
+    path = tmp_path / "clip.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10.0, (32, 32))
+    for level in range(40):
+        writer.write(np.full((32, 32, 3), 6 * level, np.uint8))
+    writer.release()
+    done = split(str(path), RULE, tmp_path, seed=0, calibrate=True)
+    assert done.calibration is not None
+    assert done.held is not None
+    calibrated = sorted(float(image.mean()) for image in (*done.calibration.images, *done.held.images))
+    judged = [float(image.mean()) for image in done.proof.images]
+    assert max(calibrated) < min(judged)
+    assert np.diff(calibrated).max() < 20  # no stretch is left out
+
+
+def test_the_most_informative_images_are_calibrated_on(tmp_path: Path) -> None:
+    kinds = [0] * 40 + [1, 2, 3]  # many of one kind, few of three others
+    plain = np.stack([np.full((8, 8, 3), 80 * kind, np.uint8) for kind in kinds])
+    plain[np.arange(len(kinds)), np.arange(len(kinds)) % 8, np.arange(len(kinds)) % 7] ^= 1
+    np.save(tmp_path / "images.npy", plain)
+    done = split(str(tmp_path / "images.npy"), RULE, tmp_path, seed=3, calibrate=True, choose=4)
+    assert done.calibration is not None
+    assert len(done.calibration) <= 4
+    levels = {round(float(image.mean()) / 80) for image in done.calibration.images}
+    left = {round(float(image.mean()) / 80) for image in (*done.proof.images, *(done.held.images if done.held else ()))}
+    assert levels >= {0, 1, 2, 3} - left

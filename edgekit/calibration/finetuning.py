@@ -43,7 +43,7 @@ from more."""
 WEIGHT_RATE = 0.02
 """Largest change of a weight at once, in steps of its grid."""
 
-BIAS_RATE = 0.002
+BIAS_RATE = 0.0001
 """Largest change of a bias at once, in standard deviations of the layer's output."""
 
 HELD = 32
@@ -51,6 +51,9 @@ HELD = 32
 
 CHECKS = 10
 """Times that the held images are looked at."""
+
+RESERVE = 1.5
+"""Times as long as the longest step and a look at the held images: the time that is left for the last look."""
 
 CHECK_SHARE = 0.25
 """Share of the time for looking at held images: fewer of them are looked at where the network is slow."""
@@ -82,7 +85,8 @@ def finetune(
         module: a float network of aten operators with one input, as `torch.export` gives it; rounded already or not.
         samples: calibration images to train on.
         held: others, to choose by; the first `HELD` are looked at.
-        minutes: wall-clock time after which it ends, everything included.
+        minutes: wall-clock time after which it ends, everything included, give or take one run of the network. About
+            20 runs to begin with cannot be done without, however short the time.
         ranges: ends (low, high) of the affine 8-bit grids of layers' inputs, by the name of the node that gives the
             input; an input that is not named is not rounded.
         floats: names of the layers (nodes) that stay in float.
@@ -169,23 +173,22 @@ def _train(
     before = best = trainer.loss(held)
     steps, longest, next_check = 0, 0.0, 1 / CHECKS
     order = _endless(len(trainer.samples), random)
-    while clock.share < 1:
-        finished = clock.left() < 1.5 * longest + 1.2 * held.seconds  # what is left is for a last look
-        if finished or clock.share >= next_check:
-            if clock.left() < held.seconds and steps:
-                break
-            found = trainer.loss(held)
+    while clock.left() > 0:
+        last = clock.left() < RESERVE * (longest + held.seconds)
+        if (last and steps) or clock.share >= next_check:
+            found = trainer.loss(held, clock)
             if found < best:
                 best = found
                 trainer.remember()
-            report(f"fine-tuning: loss {found:.3g}, {before:.3g} at the start", min(clock.share, 1.0))
+            if math.isfinite(found):
+                report(f"fine-tuning: loss {found:.3g}, {before:.3g} at the start", min(clock.share, 1.0))
             next_check = clock.share + 1 / CHECKS
-            if finished:
-                break
-        begun = time.monotonic()
-        trainer.step(list(itertools.islice(order, BATCH)), (1 + math.cos(math.pi * min(clock.share, 1.0))) / 2)
-        longest = max(longest, time.monotonic() - begun)
-        steps += 1
+        if last:
+            break
+        begun = clock.left()
+        decay = (1 + math.cos(math.pi * min(clock.share, 1.0))) / 2
+        steps += trainer.step(list(itertools.islice(order, BATCH)), decay, clock)
+        longest = max(longest, begun - clock.left())
     return steps, before, best
 
 
@@ -241,9 +244,9 @@ class _Trainer:
 
         result = _Held([], [], 0.0)
         for index in range(min(len(held), HELD)):
+            begun = time.monotonic()
             result.inputs.append(_input(held, index))
             result.wanted.append(self._wanted(result.inputs[-1]))
-            begun = time.monotonic()
             with torch.no_grad():
                 self._run(result.inputs[-1])
             result.seconds += time.monotonic() - begun
@@ -251,20 +254,24 @@ class _Trainer:
                 break
         return result
 
-    def loss(self, held: _Held) -> float:
-        """Mean loss over the held images."""
+    def loss(self, held: _Held, clock: _Clock | None = None) -> float:
+        """Mean loss over the held images; infinite if the time ends before it is known."""
         import torch
 
-        begun = time.monotonic()
+        begun, total = time.monotonic(), 0.0
         with torch.no_grad():
-            pairs = zip(held.inputs, held.wanted, strict=True)
-            total = sum(float(self._scale.loss(self._run(x), wanted)) for x, wanted in pairs)
+            for x, wanted in zip(held.inputs, held.wanted, strict=True):
+                if clock is not None and clock.left() <= 0:
+                    return math.inf
+                total += float(self._scale.loss(self._run(x), wanted))
         held.seconds = time.monotonic() - begun
         return total / len(held.inputs)
 
-    def step(self, chosen: list[int], decay: float) -> None:
-        """Change weights and biases by some images, at this share of the learning rate."""
+    def step(self, chosen: list[int], decay: float, clock: _Clock) -> bool:
+        """Change weights and biases by some images, at this share of the learning rate; not if the time ends first."""
         for index in chosen:
+            if clock.left() <= 0:
+                return False
             x = _input(self.samples, index)
             self._scale.loss(self._run(x), self._wanted(x)).backward()  # type: ignore[no-untyped-call]
         for one in self._trained:
@@ -274,6 +281,7 @@ class _Trainer:
         self._optimiser.step()
         for one in self._trained:
             one.renew()
+        return True
 
     def remember(self) -> None:
         """Keep the present state as the best one."""

@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +23,7 @@ from edgekit.calibration.observation import Observed, observe, testify
 from edgekit.calibration.plan import Advice, Equalised, Layer, Methods, Plan, PlannedGraph, Tuning
 from edgekit.calibration.rounding import round_weights
 from edgekit.calibration.samples import Samples
+from edgekit.images import Floats
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,7 +61,7 @@ class Streams:
 
     calibration: Samples
     held: Samples | None = None
-    proof: Samples | None = None
+    proof: Iterable[Floats] | None = None
 
 
 def make_plan(

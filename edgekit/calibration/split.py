@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.calibration.choosing import evenly_spaced, most_informative
 from edgekit.calibration.samples import Samples
 from edgekit.errors import UsageError
 from edgekit.images import Image, Preprocessor
 from edgekit.manifest import ImageRule
-from edgekit.media import Reference, references
+from edgekit.media import Reference, References, references
 
 FEW = 32
 """Fewer calibration images than this are worth a warning."""
@@ -55,6 +56,7 @@ def split(
     calibrate: bool,
     proof_data: str = "",
     refuse: frozenset[str] = frozenset(),
+    choose: int = 0,
 ) -> Split:
     """Choose, decode once and store all streams.
 
@@ -65,6 +67,7 @@ def split(
         seed: of the choice.
         calibrate: whether a calibration stream is needed; without it all images may serve as proof.
         proof_data: a second source for the proof; ``data`` is then used for calibration alone.
+        choose: calibrate on so many images, those that represent all of them best; 0: on a random choice.
         refuse: digests (`digest`) of images that must not serve as proof: another bundle was calibrated on them.
 
     Raises:
@@ -72,15 +75,7 @@ def split(
         InputError: an image cannot be read.
     """
     chosen = references(data)
-    order = np.random.default_rng(seed).permutation(len(chosen))
-    if proof_data:
-        proofs = references(proof_data)
-        judged = _pick(proofs, np.random.default_rng(seed).permutation(len(proofs))[:MOST_PROOF])
-        rest = order
-    else:
-        count = min(MOST_PROOF, max(1, round(len(chosen) * PROOF_SHARE))) if calibrate else MOST_PROOF
-        judged = _pick(chosen, order[:count])
-        rest = order[count:]
+    judged, rest = _apart(chosen, references(proof_data) if proof_data else None, calibrate, seed)
     if calibrate and not len(rest):
         raise UsageError(
             f"--data {data}: {len(chosen)} image(s); int8 needs some to calibrate on and others to be judged on, "
@@ -88,11 +83,14 @@ def split(
         )
     calibration, held, seen = None, None, set[str]()
     if calibrate:
-        rest = rest[:MOST_CALIBRATION]
+        rest = rest if choose else rest[:MOST_CALIBRATION]
         back = min(MOST_HELD, len(rest) // 5) if len(rest) >= ENOUGH_TO_HOLD else 0
-        samples = _pick(chosen, rest[back:])
-        calibration = store(samples, rule, folder / "calibration.npy", seen=seen)
-        held = _hold(_pick(chosen, rest[:back]), rule, folder / "held", seen)
+        lent, kept = rest[:back], rest[back:]
+        taken = _pick(chosen, kept)
+        if choose:
+            taken = most_informative(taken, choose, rule, seed=seed)
+        calibration = store(taken, rule, folder / "calibration.npy", seen=seen)
+        held = _hold(_pick(chosen, lent), rule, folder / "held", seen)
     # The same photograph under two names must not be calibrated on and judged on.
     known = refuse | seen
     mirrored = len(judged) < FEW
@@ -102,11 +100,30 @@ def split(
     return Split(calibration, proof, photographs, mirrored, method, tuple(sorted(seen)), held)
 
 
+def _apart(
+    chosen: References, proofs: References | None, calibrate: bool, seed: int
+) -> tuple[list[Reference], NDArray[np.int64]]:
+    """The images to be judged on, and the places of the others in an order in which to take them.
+
+    The frames of a video are like their neighbours, so its last part is judged on and the others are spread evenly.
+    """
+    count = min(MOST_PROOF, max(1, round(len(chosen) * PROOF_SHARE))) if calibrate else MOST_PROOF
+    if proofs is not None:
+        order = np.random.default_rng(seed).permutation(len(proofs))[:MOST_PROOF]
+        return _pick(proofs, order), np.random.default_rng(seed).permutation(len(chosen))
+    if chosen.moving and calibrate and len(chosen) > 1:
+        begin = len(chosen) - max(1, round(len(chosen) * PROOF_SHARE))
+        spread = np.linspace(0, begin - 1, min(begin, MOST_CALIBRATION)).round().astype(np.int64)
+        return evenly_spaced(chosen[begin:], count), np.random.default_rng(seed).permutation(np.unique(spread))
+    order = np.random.default_rng(seed).permutation(len(chosen))
+    return _pick(chosen, order[:count]), order[count:]
+
+
 def _hold(chosen: Sequence[Reference], rule: ImageRule, folder: Path, seen: set[str]) -> Samples | None:
     """Store the images that are held back, if any is left that is not a copy of a calibration image."""
     if not chosen:
         return None
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     try:
         return store(chosen, rule, folder / "proof.npy", seen=seen)
     except UsageError:

@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from edgekit.cli._options import finetune_minutes, imports_option, json_option, methods_options, take_methods
+from edgekit.cli._methods import finetune_minutes, methods_options, take_methods
+from edgekit.cli._options import imports_option, json_option
 
 
 @click.command(short_help="Find out how a model becomes INT8, and keep it as a plan.")

@@ -7,15 +7,8 @@ from typing import Any
 
 import click
 
-from edgekit.cli._options import (
-    finetune_minutes,
-    imports_option,
-    json_option,
-    methods_options,
-    read_options,
-    split_names,
-    take_methods,
-)
+from edgekit.cli._methods import finetune_minutes, methods_options, take_methods
+from edgekit.cli._options import imports_option, json_option, read_options, split_names
 
 
 @click.command(short_help="Convert a trained model to proven bundles.")
@@ -24,7 +17,7 @@ from edgekit.cli._options import (
 @click.option(
     "--precision", "precisions", default="fp32", show_default=True, help="fp32, fp16, int8 ...; comma-separated."
 )
-@click.option("--data", default="", help="Images: folder, glob, list file, .npy/.npz stack or video.")
+@click.option("--data", default="", help="Images: folder, glob, list file, .npy/.npz stack, video or hf:// dataset.")
 @click.option("--proof-data", default="", help="Other images for the proof. [default: held back from --data]")
 @click.option("--contract", default="", help="YAML file that states what the source cannot say itself.")
 @click.option("--weights", default="", help="State dict or safetensors for a module:factory source.")

@@ -72,7 +72,10 @@ def _made(job: CalibrateJob, prepared: Prepared, folder: Path, report: Report) -
         Streams(
             calibration=Samples(folder / "calibration.npy", rule),
             held=Samples(folder / HELD / "proof.npy", rule) if prepared.held_views else None,
-            proof=Samples(folder / "proof.npy", rule),
+            # Mirrored views of the same photographs would look like many images that agree.
+            proof=itertools.islice(
+                Samples(folder / "proof.npy", rule), 0, None, prepared.proof_views // max(prepared.photographs, 1)
+            ),
         ),
         folder / PLAN,
         Wish(methods=job.methods, integer=job.integer, threads=job.threads, finetune=job.finetune),

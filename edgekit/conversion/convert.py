@@ -54,6 +54,7 @@ class Conversion:
     max_drop: float | None = None
     labels: str = ""
     finetune: float = 0.0
+    choose: int = 0
 
 
 Watch = Callable[[str, str, float], None]
@@ -129,6 +130,7 @@ def prepare_job(conversion: Conversion, selection: Selection, folder: Path) -> j
         data=conversion.data,
         proof_data=conversion.proof_data,
         calibrate=selection.calibrated,
+        choose=conversion.choose,
         half=any(precision == "fp16" for _, precision in selection.pairs),
         seed=conversion.seed,
         trust=conversion.trust,

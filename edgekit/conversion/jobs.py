@@ -13,8 +13,9 @@ from edgekit.manifest import Calibration, Contract, Gate, Origin, Record
 class PrepareJob(Record, frozen=True, kw_only=True, tag="prepare"):
     """Read the source, cut it, export it, choose the images, and run the source on the proof images.
 
-    ``calibrate`` asks for calibration images, ``half`` for the operators that float16 cannot compute. ``like`` is a
-    bundle whose contract is used instead of a contract file, and whose calibration images are kept out of the proof.
+    ``calibrate`` asks for calibration images (``choose``: so many, the most informative ones), ``half`` for the
+    operators that float16 cannot compute. ``like`` is a bundle whose contract is used instead of a contract file, and
+    whose calibration images are kept out of the proof.
     """
 
     folder: str
@@ -26,6 +27,7 @@ class PrepareJob(Record, frozen=True, kw_only=True, tag="prepare"):
     data: str = ""
     proof_data: str = ""
     calibrate: bool = False
+    choose: int = 0
     half: bool = False
     seed: int = 0
     trust: bool = False

@@ -51,6 +51,7 @@ def calibrate(
             data=conversion.data,
             proof_data=conversion.proof_data,
             calibrate=True,
+            choose=conversion.choose,
             half=True,
             seed=conversion.seed,
             trust=conversion.trust,

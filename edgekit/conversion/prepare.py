@@ -167,6 +167,7 @@ def _images(job: PrepareJob, contract: Contract, folder: Path) -> Split:
             seed=job.seed,
             calibrate=job.calibrate,
             proof_data=job.proof_data,
+            choose=job.choose,
             refuse=_calibrated_on(job.like),
         )
     from edgekit.media import references

@@ -1,7 +1,7 @@
-"""What INT8 activations need of a float Core ML package: the range of each tensor, and what has to stay in float.
+"""What a plan says of a float Core ML package: the range of each tensor, and what has to stay in float.
 
-coremltools would ask Core ML for the extremes of every tensor. Here the saved float16 package is interpreted on the
-calibration images, and each range is the one with the least squared error.
+coremltools would ask Core ML for the extremes of every tensor. It names tensors after the nodes of the program, so most
+ranges are the plan's; what the plan does not know is observed by interpreting the saved float16 package.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgekit.calibration.layers import STEM
-from edgekit.calibration.ranges import Statistics, best_range
+from edgekit.calibration.fitting import fit
+from edgekit.calibration.plan import PlannedGraph, Range
+from edgekit.calibration.ranges import Statistics
 from edgekit.images import Floats
-from edgekit.runtimes._coreml.interpreter import MOVES, Interpreter
+from edgekit.runtimes._coreml.interpreter import Interpreter
 from edgekit.runtimes._coreml.package import Operation, Program, Reference, read_program
+from edgekit.sources.exchange import INPUT
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,33 +28,94 @@ WEIGHTED = ("conv", "linear")
 LEAST = 1e-4
 """Half of the least range: a tensor that is always 0 has to have a scale, and float16 has to hold it."""
 
+HALF = "_cast_fp16"
+"""What coremltools adds to the name of a tensor that it computes in float16."""
+
 
 def activation_ranges(
-    package: Path, samples: Iterable[Floats], threads: int, seen: Callable[[int], None]
+    package: Path,
+    plan: PlannedGraph,
+    outputs: Iterable[str],
+    samples: Iterable[Floats],
+    threads: int,
+    seen: Callable[[int], None],
 ) -> dict[str, dict[str, float]]:
     """The range of every tensor that coremltools may quantise, as it wants them: ``rmin`` and ``rmax`` by name.
 
-    Empty when there are no samples. ``seen`` is told the number of samples done.
+    Args:
+        package: the float16 package of the plan's graph.
+        plan: that knows most of them.
+        outputs: the contract's names of the outputs, in order.
+        samples: calibration tensors (1, 3, H, W), for those that the plan does not know.
+        threads: of the interpreter.
+        seen: told the number of samples done.
     """
     program = read_program(package)
-    readers = _readers(program)
-    tensors = {name: Statistics() for name in _around(program, readers)}
+    names = planned_names(program, outputs)
+    wanted = _around(program, _readers(program))
+    ranges = {name: plan.tensors[names[name]] for name in wanted if names[name] in plan.tensors}
+    unknown = wanted - ranges.keys()
+    if unknown:
+        ranges |= _observed(package, unknown, samples, threads, seen)
+    return {name: {"rmin": min(one.low, -LEAST), "rmax": max(one.high, LEAST)} for name, one in ranges.items()}
+
+
+def float_operations(package: Path, plan: PlannedGraph, outputs: Iterable[str]) -> list[str]:
+    """Convolutions and linear layers that the plan leaves in float.
+
+    Where coremltools put more into an operation than its layer, the result has the name of the last part; the layer is
+    recognised by what it reads then.
+    """
+    program = read_program(package)
+    names = planned_names(program, outputs)
+    missing = {layer.input: layer.name for layer in plan.layers if layer.name not in set(names.values())}
+    found = []
+    for operation in program.operations:
+        if operation.kind in WEIGHTED:
+            read = [missing[names[name]] for name in _sources(operation, "x") if names[name] in missing]
+            if plan.floats and {names[operation.outputs[0].name], *read} & set(plan.floats):
+                found.append(operation.name)
+    return found
+
+
+def planned_names(program: Program, outputs: Iterable[str]) -> dict[str, str]:
+    """The plan's name of every tensor of a package by its own name, if the plan knows it at all.
+
+    Args:
+        program: of the package.
+        outputs: the contract's names of the outputs, in order.
+    """
+    (entry,) = program.inputs
+    names = {entry.name: INPUT}
+    makers = {port.name: operation for operation in program.operations for port in operation.outputs}
+    for operation in program.operations:
+        for port in operation.outputs:
+            names[port.name] = port.name.removesuffix(HALF)
+            if operation.kind == "cast":
+                names[port.name] = names[_sources(operation, "x")[0]]
+    for name, planned in zip(program.outputs, outputs, strict=True):
+        names[name] = planned
+        while name in makers and makers[name].kind == "cast":
+            (name,) = _sources(makers[name], "x")
+            names[name] = planned
+    return names
+
+
+def _observed(
+    package: Path, wanted: Iterable[str], samples: Iterable[Floats], threads: int, seen: Callable[[int], None]
+) -> dict[str, Range]:
+    """Ranges of tensors from what the interpreted package makes of all samples."""
+    tensors = {name: Statistics() for name in wanted}
     interpreter = Interpreter(package, threads=threads)
 
     def watch(name: str, value: Tensor) -> None:
         if name in tensors:
             tensors[name].add(value.numpy())
 
-    count = 0
     for count, sample in enumerate(samples, 1):
         interpreter.run({interpreter.inputs[0].name: sample}, watch)
         seen(count)
-    ranges = {}
-    for name, statistics in tensors.items() if count else ():
-        silu = [operation.kind for operation in readers[name]] == ["silu"]
-        low, high = best_range(statistics, silu)
-        ranges[name] = {"rmin": min(low, -LEAST), "rmax": max(high, LEAST)}
-    return ranges
+    return {name: fit(statistics) for name, statistics in tensors.items()}
 
 
 def _around(program: Program, readers: Mapping[str, list[Operation]]) -> set[str]:
@@ -64,27 +127,6 @@ def _around(program: Program, readers: Mapping[str, list[Operation]]) -> set[str
             found |= {*_sources(operation, "x"), result}
             found |= {port.name for reader in readers[result] for port in reader.outputs}
     return found
-
-
-def float_operations(package: Path) -> list[str]:
-    """Convolutions and linear layers that stay in float: the first three, and those that give outputs."""
-    program = read_program(package)
-    weighted = [operation for operation in program.operations if operation.kind in WEIGHTED]
-    makers = {port.name: operation for operation in program.operations for port in operation.outputs}
-    heads = [name for output in program.outputs for name in _heads(output, makers)]
-    return list(dict.fromkeys([*(operation.name for operation in weighted[:STEM]), *heads]))
-
-
-def _heads(name: str, makers: Mapping[str, Operation]) -> list[str]:
-    """The convolutions behind an output, through what computes nothing."""
-    operation = makers.get(name)
-    if operation is None:
-        return []
-    if operation.kind in WEIGHTED:
-        return [operation.name]
-    if operation.kind not in MOVES and operation.kind != "cast":
-        return []
-    return [head for key in operation.arguments for one in _sources(operation, key) for head in _heads(one, makers)]
 
 
 def _readers(program: Program) -> Mapping[str, list[Operation]]:

@@ -14,11 +14,14 @@ import numpy as np
 from edgekit.calibration.correspondence import planned_names
 from edgekit.calibration.plan import Range
 from edgekit.calibration.ranges import STEPS
-from edgekit.converters import Job, Report
+from edgekit.converters import PLAN, Job, Report
 from edgekit.errors import ConversionError
 
 if TYPE_CHECKING:
     from torch import fx
+
+TORCHAO = "torchao"
+"""The recipe that has torchao's observers find the ranges."""
 
 LEAST = 2.0**-12
 """The smallest scale of an activation: that of ExecuTorch's own settings."""
@@ -27,7 +30,8 @@ LEAST = 2.0**-12
 def quantised(program: Any, job: Job, report: Report, quiet: Callable[[], AbstractContextManager[None]]) -> Any:
     """The program with int8 convolutions and products between floats, but for the layers that the plan leaves in float.
 
-    Weights per channel, activations asymmetric in the plan's ranges. Only these kinds of operators are named:
+    Weights per channel, activations asymmetric, in the plan's ranges or, by the other recipe, those of torchao's
+    ``HistogramObserver``: least squared error over histograms of all images. Only these kinds of operators are named:
     quantising everything, the sigmoids and products of SiLU included, ruins a detector. Concatenations are named too:
     lowering makes integer ones of those between convolutions, and XNNPACK refuses them unless all scales are the same.
 
@@ -52,7 +56,8 @@ def quantised(program: Any, job: Job, report: Report, quiet: Callable[[], Abstra
         names = planned_names(module.graph, [output.name for output in job.contract.outputs])
         floats = {node for node, name in names.items() if name in plan.floats}
         observed = prepare_pt2e(module, _quantizer(floats))
-    unknown = preset(observed, {node: plan.tensors[name] for node, name in names.items() if name in plan.tensors})
+    known = {node: plan.tensors[name] for node, name in names.items() if name in plan.tensors}
+    unknown = preset(observed, known if job.recipe == PLAN else {})
     count = len(samples) if unknown else 1  # one, because the weights' observers have to see the weights
     with torch.no_grad():
         for number, image in enumerate(islice(samples, count)):

@@ -6,16 +6,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from edgekit.calibration.ranges import best_range
 from edgekit.converters import Job, Report
-from edgekit.converters._litert_network import Network
-from edgekit.converters._litert_ranges import Observations
+from edgekit.converters._litert_ranges import Ranges
 from edgekit.converters._quiet import quiet
-
-Ranges = dict[str, dict[str, Any]]
-"""``min`` and ``max`` by tensor name, as the quantiser's own ``calibrate`` returns them."""
 
 FILE = "model.tflite"
 
@@ -49,16 +42,6 @@ def float_file(job: Job, report: Report, *, channels_last: bool = False) -> Path
         litert_torch.convert(network, (example,)).export(str(unfinished))
     unfinished.replace(path)
     return path
-
-
-def best_ranges(network: Network, seen: Observations) -> Ranges:
-    """What the quantiser's own ``calibrate`` would return, with ranges of the least error."""
-    ranges = {}
-    for index, statistics in seen.tensors.items():
-        shape = (1,) * network.rank(index)
-        low, high = best_range(statistics, network.feeds_silu(index))
-        ranges[network.name(index)] = {"min": np.full(shape, low, np.float32), "max": np.full(shape, high, np.float32)}
-    return ranges
 
 
 def finished(quantizer: Any, ranges: Ranges | None) -> bytes:

@@ -15,7 +15,7 @@ Floats = NDArray[np.float32]
 WEIGHTED = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED", "BATCH_MATMUL"})
 """Operators that may have constant weights, and are the layers of a plan then."""
 
-MOVES = frozenset({"TRANSPOSE", "RESHAPE", "PAD", "PADV2", "SLICE", "STRIDED_SLICE", "SPLIT", "GATHER"})
+MOVES = frozenset({"TRANSPOSE", "RESHAPE", "PAD", "PADV2", "SLICE", "STRIDED_SLICE"})
 """Operators that compute nothing: what comes out was in what went in, or is 0."""
 
 
@@ -61,17 +61,20 @@ class Network:
 
     def weights(self, op: Operator) -> Floats | None:
         """The constant weights of an operator; None where it has none."""
-        place = 0 if op.kind == "TRANSPOSE_CONV" and False else 1
-        if op.kind not in WEIGHTED or op.inputs[place] in self._maker:
+        if op.kind not in WEIGHTED:
             return None
-        tensor = self._tensors[op.inputs[place]]
+        tensor = self._tensors[op.inputs[1]]
         data = self._model.buffers[tensor.buffer].data
         return None if data is None else data.view(np.float32).reshape(tensor.shape)
+
+    def read(self, op: Operator) -> int:
+        """The tensor that a layer computes from."""
+        return op.inputs[2 if op.kind == "TRANSPOSE_CONV" else 0]  # which has the shape of the result in front
 
     def source(self, index: int) -> int:
         """The tensor whose values a tensor holds: the one before all that computes nothing."""
         op = self._maker.get(index)
-        return index if op is None or op.kind not in MOVES else self.source(self._moved(op))
+        return index if op is None or op.kind not in MOVES else self.source(op.inputs[0])
 
     def behind(self, index: int) -> list[Operator]:
         """Operators that make a tensor, up to and with the nearest layers."""
@@ -100,9 +103,5 @@ class Network:
         """
         found: list[Operator] = []
         for op, inputs_too in layers:
-            found += [op, *self.moves(op), *(self.behind(op.inputs[0]) if inputs_too else ())]
+            found += [op, *self.moves(op), *(self.behind(self.read(op)) if inputs_too else ())]
         return list(dict.fromkeys(found))
-
-    def _moved(self, op: Operator) -> int:
-        """The tensor that an operator passes on; SPLIT has the axis before it."""
-        return op.inputs[1 if op.kind == "SPLIT" else 0]

@@ -68,7 +68,9 @@ def convert(job: Job, report: Report) -> Graph:
     deployment = job.chosen(CoremlOptions).deployment
     if job.precision == "w8a8":
         _check_activations(deployment)
-        job.calibration()  # refuse before the slow part
+        if not len(job.calibration()):  # refuse before the slow part
+            raise ConversionError("w8a8 needs calibration images, and the given set has none: give --data")
+        job.planned()
     source = _float_package(job, deployment, "fp32" if job.precision == "fp32" else "fp16", report)
     target = job.out / PACKAGE
     try:
@@ -162,20 +164,21 @@ WEIGHTS = 512
 
 
 def _int8_activations(source: Path, target: Path, job: Job, report: Report) -> None:
-    """INT8 around convolutions and linear layers but the first and the last, with ranges of our own."""
-    samples = job.calibration()
+    """INT8 around the convolutions and linear layers that the plan does not leave in float, in its ranges."""
+    samples, plan = job.calibration(), job.planned()
+    outputs = [output.name for output in job.contract.outputs]
     try:
         ranges = activation_ranges(
             source,
+            plan,
+            outputs,
             samples,
             job.threads,
             lambda count: report(f"calibrating, image {count} of {len(samples)}", 0.4 + 0.5 * count / len(samples)),
         )
-        if not ranges:
-            raise ConversionError("w8a8 needs calibration images, and the given set has none: give --data")
         report("quantising", 0.9)
         with _quiet():
-            _quantised(_loaded(source), ranges, float_operations(source)).save(str(target))
+            _quantised(_loaded(source), ranges, float_operations(source, plan, outputs)).save(str(target))
     except ConversionError:
         raise
     except Exception as error:  # coremltools raises whatever its layers raise

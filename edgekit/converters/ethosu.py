@@ -7,21 +7,18 @@ microcontroller (U55, U85 beside a Cortex-M) it goes to TFLite Micro with its Et
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
 
-from edgekit.calibration.samples import Samples
-from edgekit.converters import Job, Report, Target
+from edgekit.converters import PLAN, Job, Report, Target
 from edgekit.converters._ethosu_vela import COMPILED, compile_with_vela
-from edgekit.converters._litert_files import FILE, Ranges, best_ranges, finished, float_file
+from edgekit.converters._litert_files import FILE, finished, float_file
 from edgekit.converters._litert_network import Network
-from edgekit.converters._litert_ranges import observe
+from edgekit.converters._litert_ranges import LITERT, Calibration, chosen_ranges, recognise
 from edgekit.errors import ConversionError
-from edgekit.images import Floats
 from edgekit.manifest import Graph, ImageRule, Record, Tensor
 
 
@@ -71,11 +68,9 @@ TARGET = Target(
     requires=("litert_torch", "ai_edge_litert", "ai_edge_quantizer", "ethosu"),
     distributions=("ethos-u-vela", "litert-torch", "litert-converter", "ai-edge-quantizer", "torch"),
     options=EthosuOptions,
+    recipes=(PLAN, LITERT),
     integers=True,
 )
-
-SIGMOID_REACH = 8.0
-"""Beyond this the sigmoid of an equalised SiLU does not change any more, so its input needs no larger range."""
 
 
 def convert(job: Job, report: Report) -> Graph:
@@ -109,46 +104,32 @@ def convert(job: Job, report: Report) -> Graph:
 
 
 def _integers(source: Path, job: Job, report: Report) -> bytes:
-    """Static INT8 of every operator, with int8 inputs and outputs and biases corrected for the weights' rounding."""
+    """Static INT8 of every operator, with int8 inputs and outputs."""
     from ai_edge_quantizer import qtyping, quantizer
 
-    samples = job.calibration()
-    network = Network(source)
-    seen = observe(
+    network, count = Network(source), len(job.calibration())
+    given = Calibration(
+        job,
         source,
         network,
-        _channels_last(samples),
-        job.threads,
-        lambda count: report(f"calibrating, image {count} of {len(samples)}", 0.6 + 0.2 * count / len(samples)),
+        lambda done: report(f"calibrating, image {done} of {count}", 0.6 + 0.2 * done / count),
+        channels_last=True,
     )
-    if not seen.samples:
-        raise ConversionError("int8 needs calibration images, and the given set has none: give --data with photographs")
-    report("choosing ranges", 0.8)
-    network.correct_biases(seen.channels, ())
-    static = quantizer.Quantizer(bytes(network.data))
+    report("recognising tensors", 0.6)
+    names = recognise(given) if job.recipe == PLAN else {}
+    static = quantizer.Quantizer(str(source))
     static.add_static_config(".*", qtyping.TFLOperationName.ALL_SUPPORTED, 8, 8)
-    return finished(static, _ranges(network, best_ranges(network, seen), job.contract.image))
-
-
-def _ranges(network: Network, ranges: Ranges, rule: ImageRule) -> Ranges:
-    """Ranges of least error, but for the input, which has to hold every pixel, and for what a sigmoid alone reads."""
+    ranges = chosen_ranges(given, names, static)
     entry = network.name(network.activations[0])
-    pixels = (np.array([[0.0], [255.0]]) * rule.scale - np.array(rule.mean)) / np.array(rule.std)
-    _set(ranges, entry, min(0.0, float(pixels.min())), max(0.0, float(pixels.max())))
-    for index in network.activations:
-        if network.feeds_only(index, "LOGISTIC"):
-            low, high = (float(ranges[network.name(index)][end].flat[0]) for end in ("min", "max"))
-            _set(ranges, network.name(index), max(low, -SIGMOID_REACH), min(high, SIGMOID_REACH))
-    return ranges
+    ranges[entry] = _every_pixel(ranges[entry], job.contract.image)
+    return finished(static, ranges)
 
 
-def _set(ranges: Ranges, name: str, low: float, high: float) -> None:
-    ranges[name] = {end: np.full_like(ranges[name][end], value) for end, value in (("min", low), ("max", high))}
-
-
-def _channels_last(samples: Samples) -> Iterator[Floats]:
-    for sample in samples:
-        yield np.ascontiguousarray(sample.transpose(0, 2, 3, 1))
+def _every_pixel(ends: dict[str, Any], rule: ImageRule) -> dict[str, Any]:
+    """The input's range, which has to hold every pixel exactly."""
+    values = (np.array([[0.0], [255.0]]) * rule.scale - np.array(rule.mean)) / np.array(rule.std)
+    low, high = min(0.0, float(values.min())), max(0.0, float(values.max()))
+    return {"min": np.full_like(ends["min"], low), "max": np.full_like(ends["max"], high)}
 
 
 def _entry(job: Job) -> Graph:

@@ -10,10 +10,10 @@ import re
 import shutil
 from pathlib import Path
 
-from edgekit.converters import Job, Report, Target
-from edgekit.converters._litert_files import FILE, best_ranges, finished, float_file
+from edgekit.converters import PLAN, Job, Report, Target
+from edgekit.converters._litert_files import FILE, finished, float_file
 from edgekit.converters._litert_network import Network, Operator
-from edgekit.converters._litert_ranges import observe
+from edgekit.converters._litert_ranges import LITERT, Calibration, chosen_ranges, float_operators, recognise
 from edgekit.errors import ConversionError
 from edgekit.manifest import Graph, Tensor
 
@@ -24,6 +24,7 @@ TARGET = Target(
     precisions=("fp32", "fp16", "int8"),
     requires=("litert_torch", "ai_edge_litert", "ai_edge_quantizer"),
     distributions=("litert-torch", "litert-converter", "ai-edge-litert", "ai-edge-quantizer", "torch"),
+    recipes=(PLAN, LITERT),
 )
 
 
@@ -61,25 +62,18 @@ def _half(source: Path) -> bytes:
 
 
 def _int8(source: Path, job: Job, report: Report) -> bytes:
-    """Static INT8 with float islands: the raw heads, and depthwise inputs that no single scale can hold."""
+    """Static INT8 with float islands where the plan leaves layers in float."""
     from ai_edge_quantizer import qtyping, quantizer
 
-    samples = job.calibration()
-    network = Network(source)
-    seen = observe(
-        source,
-        network,
-        samples,
-        job.threads,
-        lambda count: report(f"calibrating, image {count} of {len(samples)}", 0.6 + 0.3 * count / len(samples)),
+    network, count = Network(source), len(job.calibration())
+    given = Calibration(
+        job, source, network, lambda done: report(f"calibrating, image {done} of {count}", 0.6 + 0.3 * done / count)
     )
-    if not seen.samples:
-        raise ConversionError("int8 needs calibration images, and the given set has none: give --data with photographs")
-    report("choosing ranges", 0.9)
-    islands = [*network.head(), *network.unholdable(seen.channels)]
-    network.correct_biases(seen.channels, islands)
+    report("recognising tensors", 0.6)
+    names = recognise(given)
+    islands = float_operators(given, names)
     kinds = qtyping.TFLOperationName
-    static = quantizer.Quantizer(bytes(network.data))
+    static = quantizer.Quantizer(str(source))
     static.add_static_config(".*", kinds.ALL_SUPPORTED, 8, 8)
     for kind in (kinds.INPUT, kinds.OUTPUT):
         static.update_quantization_recipe(".*", kind, algorithm_key=quantizer.AlgorithmName.NO_QUANTIZE)
@@ -87,8 +81,9 @@ def _int8(source: Path, job: Job, report: Report) -> bytes:
         static.update_quantization_recipe(
             _scopes(network, islands), kinds.ALL_SUPPORTED, algorithm_key=quantizer.AlgorithmName.NO_QUANTIZE
         )
+    ranges = chosen_ranges(given, names, static)
     report("quantising", 0.95)
-    return finished(static, best_ranges(network, seen))
+    return finished(static, ranges)
 
 
 def _scopes(network: Network, operators: list[Operator]) -> str:

@@ -6,27 +6,24 @@ Only the compiled module ``_tools`` is used. Importing ``MNN.tools`` installs pa
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import msgspec
-import numpy as np
-
-from edgekit.calibration.layers import STEM
+from edgekit.calibration.plan import PlannedGraph
 from edgekit.calibration.samples import Samples
-from edgekit.converters import Job, Report, Target
-from edgekit.errors import ConversionError, EngineError
+from edgekit.converters import PLAN, Job, Report, Target
+from edgekit.converters._mnn_ranges import set_ranges
+from edgekit.errors import ConversionError
 from edgekit.manifest import Graph
-from edgekit.runtimes import SessionOptions
-from edgekit.runtimes._mnn_file import CONVERT, CONVOLUTIONS, identifier, read_operators
-from edgekit.runtimes.mnn import open_session
+from edgekit.runtimes._mnn_file import CONVOLUTIONS, identifier, read_operators
+
+KL = "kl"
+"""The recipe that takes the quantiser's own ranges, symmetric ones, and leaves layers in float."""
 
 TARGET = Target(
     name="mnn",
@@ -35,6 +32,7 @@ TARGET = Target(
     precisions=("fp32", "fp16", "int8"),
     requires=("onnx", "MNN", "_tools"),
     distributions=("MNN", "torch", "onnxscript", "onnxslim"),
+    recipes=(PLAN, KL),
     integers=True,
     refuses=dict.fromkeys(("Bernoulli", "Hardmax", "IsInf", "IsNaN", "Mish"), "MNN has no such operator"),
 )
@@ -45,14 +43,8 @@ _RUN = "import sys, _tools; getattr(_tools, sys.argv[1])(sys.argv[1:])"
 
 _LOG_LINES = 4
 
-METHODS = ("EMA", "KL")
-"""How the quantiser may find the activations' ranges, the better one first."""
-
-_BATCH = 8
-"""Images that an EMA step takes: one by one it needs six times as long and is no better."""
-
-_JUDGES = 8
-"""Calibration images on which the methods are compared."""
+_FEW = 4
+"""Images that the quantiser is shown when its ranges are written over afterwards."""
 
 
 def convert(job: Job, report: Report) -> Graph:
@@ -63,10 +55,15 @@ def convert(job: Job, report: Report) -> Graph:
     """
     out = job.out / FILE
     if job.precision == "int8":
-        samples = job.calibration()  # refuse before the slow part
-        _convert(job, job.work / "float.mnn", report)
-        method = _quantise(job.work / "float.mnn", samples, out, job, report)
-        return msgspec.structs.replace(job.graph(FILE), report={"activation ranges": method})
+        samples, planned = job.calibration(), job.planned()  # refuse before the slow part
+        source = job.work / "float.mnn"
+        _convert(job, source, report)
+        _quantise(source, samples, out, job, report)
+        if job.recipe == PLAN:
+            import onnx
+
+            set_ranges(out, source, onnx.load(job.onnx, load_external_data=False), planned.tensors)
+        return job.graph(FILE)
     _convert(job, out, report, *(["--fp16"] if job.precision == "fp16" else []))
     return job.graph(FILE)
 
@@ -88,66 +85,39 @@ def _name_by_content(path: Path) -> None:
     path.write_bytes(data)
 
 
-def _quantise(source: Path, samples: Samples, out: Path, job: Job, report: Report) -> str:
-    """Static INT8 by MNN's quantiser, by the method whose file computes what the float file does; returns its name.
+def _quantise(source: Path, samples: Samples, out: Path, job: Job, report: Report) -> None:
+    """Static INT8 by MNN's quantiser.
 
-    EMA gives asymmetric activations and is the better one, though it leaves nothing in float (demo detector: mAP .888
-    of .892; KL with the first convolutions and the heads in float .866). But MNN 3.6.1 computes a ReLU that was fused
-    into an addition wrongly with those (FastestDet: 2 % matched, KL 96 %), so both are made and measured on calibration
-    images. Our own ranges through the converter's ``--compressionParamsFile``, which describes only the convolutions'
-    tensors, gave results on FastestDet that depended on what had run before.
+    Its method EMA gives every tensor an affine range, in which the plan's are written afterwards, and leaves nothing in
+    float; KL gives symmetric ranges.
 
     Raises:
-        ConversionError: neither method gives a file.
+        ConversionError: it fails, or there are no images.
     """
     if not len(samples):
         raise ConversionError("int8 needs calibration images and there are none: give --data with photographs")
     with tempfile.TemporaryDirectory(prefix="int8.", dir=job.work) as scratch:
         folder = Path(scratch)
         report("writing calibration images", 0.2)
-        _write_images(samples, folder / "images")
-        errors: dict[str, float] = {}
-        for number, method in enumerate(METHODS):
-            report(f"calibrating with MNN, {method}", 0.3 + 0.35 * number)
-            config, made = folder / f"{method}.json", folder / method / FILE
-            made.parent.mkdir()
-            config.write_text(json.dumps(_configuration(samples, folder / "images", source, method)), encoding="utf-8")
-            try:
-                _tool("mnnquant", [str(source), str(made), str(config)], made)
-                errors[method] = _error(source, made, samples, job)
-            except (ConversionError, EngineError):
-                if number + 1 == len(METHODS) and not errors:
-                    raise
-        best = min(errors, key=lambda method: errors[method])
-        shutil.move(folder / best / FILE, out)
-    return best
+        count = len(samples) if job.recipe == KL else min(_FEW, len(samples))
+        _write_images(samples, folder / "images", count)
+        report("quantising with MNN", 0.3)
+        config = folder / "quantiser.json"
+        config.write_text(json.dumps(_configuration(samples, folder / "images", source, job)), encoding="utf-8")
+        _tool("mnnquant", [str(source), str(out), str(config)], out)
 
 
-def _error(source: Path, made: Path, samples: Samples, job: Job) -> float:
-    """How far a file's outputs are from those of the float file: root mean square over spread, mean of all outputs."""
-    graph = job.graph(source.name)
-    wanted, found = (
-        open_session(path.parent, msgspec.structs.replace(graph, files=(path.name,)), SessionOptions(job.threads))
-        for path in (source, made)
-    )
-    errors = []
-    for image in itertools.islice(samples, _JUDGES):
-        for one, other in zip(found.run([image]), wanted.run([image]), strict=True):
-            errors.append(float(np.sqrt(np.mean((one - other) ** 2)) / max(float(other.std()), 1e-6)))
-    return float(np.nan_to_num(np.mean(errors), nan=np.inf))
-
-
-def _write_images(samples: Samples, folder: Path) -> None:
-    """The calibration images in input size, losslessly, as files that the quantiser reads and normalises itself."""
+def _write_images(samples: Samples, folder: Path, count: int) -> None:
+    """The first calibration images in input size, losslessly, as files that the quantiser reads and normalises itself."""
     import cv2
 
     folder.mkdir()
-    for number, image in enumerate(samples.images):
+    for number, image in enumerate(samples.images[:count]):
         if not cv2.imwrite(str(folder / f"{number:06}.png"), image):
             raise ConversionError(f"{folder}: calibration images cannot be written; is the disk full?")
 
 
-def _configuration(samples: Samples, folder: Path, source: Path, method: str) -> dict[str, object]:
+def _configuration(samples: Samples, folder: Path, source: Path, job: Job) -> dict[str, object]:
     """The quantiser's configuration; it normalises as ``(pixel - mean) * normal``."""
     rule = samples.rule
     height, width = rule.size
@@ -158,26 +128,21 @@ def _configuration(samples: Samples, folder: Path, source: Path, method: str) ->
         "width": width,
         "height": height,
         "path": f"{folder}{os.sep}",
-        "used_sample_num": len(samples),
+        "used_sample_num": len(list(folder.iterdir())),
         "input_type": "image",
-        "feature_quantize_method": method,
-        "batch_size": min(_BATCH, len(samples)),
+        "feature_quantize_method": "KL" if job.recipe == KL else "EMA",
+        "batch_size": 1,  # with EMA it would be another by default, and shapes are fixed
         "weight_quantize_method": "MAX_ABS",
-        "skip_quant_op_names": _islands(source),
+        # In integers, Winograd's transforms of 3x3 convolutions cost ten times the error of everything else.
+        "winogradOpt": False,
+        "skip_quant_op_names": _kept(source, job.planned()),
         "debug": False,
     }
 
 
-def _islands(source: Path) -> list[str]:
-    """Names of the convolutions that KL leaves in float: the first three, and those that give the outputs."""
-    operators = read_operators(source)
-    convolutions = [operator for operator in operators if operator.kind in CONVOLUTIONS]
-    read = {name for operator in operators for name in operator.inputs}
-    ends = {name for operator in operators for name in operator.outputs if name not in read}
-    # An output is moved into the plain layout by an operator of its own.
-    ends |= {operator.inputs[0] for operator in operators if operator.kind == CONVERT and ends & {*operator.outputs}}
-    heads = [operator for operator in convolutions if ends & {*operator.outputs}]
-    return list(dict.fromkeys(operator.name for operator in (*convolutions[:STEM], *heads)))
+def _kept(source: Path, plan: PlannedGraph) -> list[str]:
+    """Names of the convolutions that KL leaves in float, which are those of the plan's layers; EMA leaves none."""
+    return [one.name for one in read_operators(source) if one.kind in CONVOLUTIONS and one.name in plan.floats]
 
 
 def _tool(name: str, arguments: Sequence[str], made: Path) -> None:

@@ -132,8 +132,7 @@ def _int8(job: Job, destination: Path, report: Report) -> None:
     from edgekit.converters import _qnn_int8
 
     report("quantising", 0.3)
-    ranges = {name: (one.low, one.high) for name, one in job.planned().tensors.items()}
-    _qnn_int8.quantise(job.onnx, destination, ranges, next(iter(job.calibration())))
+    _qnn_int8.quantise(job.onnx, destination, job.planned(), next(iter(job.calibration())))
 
 
 def _compile(source: Path, destination: Path, soc: int, arch: int) -> int:

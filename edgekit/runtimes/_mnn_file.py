@@ -16,6 +16,8 @@ CONVOLUTIONS = (12, 13)
 
 _INT8, _FLOAT16 = 1, 3
 
+Data = bytes | bytearray
+
 
 @dataclass(frozen=True)
 class Operator:
@@ -40,20 +42,20 @@ def read_operators(path: Path) -> list[Operator]:
     """
     data = path.read_bytes()
     try:
-        net = _Table(data, _number(data, 0, "I"))
-        names = [_text(data, at) for at in net.offsets(7)]
-        return [_operator(_Table(data, at), names) for at in net.offsets(3)]
+        net = Table.root(data)
+        names = net.texts(7)
+        return [_operator(Table(data, at), names) for at in net.offsets(3)]
     except (struct.error, IndexError, UnicodeDecodeError) as error:
         raise ValueError(f"not a whole MNN model ({error})") from error
 
 
-def identifier(data: bytes) -> tuple[int, int]:
+def identifier(data: Data) -> tuple[int, int]:
     """Where in a file's bytes MNN's converter has put the model's random identifier: offset and length, or zeros."""
-    found = _Table(data, _number(data, 0, "I")).target(11)
+    found = Table.root(data).target(11)
     return (found + 4, _number(data, found, "I")) if found else (0, 0)
 
 
-def _operator(op: _Table, names: list[str]) -> Operator:
+def _operator(op: Table, names: list[str]) -> Operator:
     kind = op.number(5, "i")
     found = op.target(3)
     return Operator(
@@ -65,31 +67,36 @@ def _operator(op: _Table, names: list[str]) -> Operator:
     )
 
 
-def _stored(op: _Table) -> str:
-    convolution = _Table(op.data, op.target(2))
+def _stored(op: Table) -> str:
+    convolution = Table(op.data, op.target(2))
     packed = convolution.target(3)
     if not packed:
         return "float32"
-    kind = _Table(op.data, packed).number(2, "i")
+    kind = Table(op.data, packed).number(2, "i")
     if kind == _FLOAT16:
         return "float16"
     return "int8" if kind == _INT8 and convolution.target(4) else "other"
 
 
-class _Table:
+class Table:
     """A FlatBuffers table: fields by number, absent ones as 0 or nothing."""
 
-    def __init__(self, data: bytes, at: int) -> None:
+    def __init__(self, data: Data, at: int) -> None:
         self.data, self._at = data, at
         self._fields = at - _number(data, at, "i")
 
+    @classmethod
+    def root(cls, data: Data) -> Table:
+        """The table that a file is."""
+        return cls(data, _number(data, 0, "I"))
+
     def number(self, field: int, kind: str) -> int:
-        at = self._field(field)
+        at = self.place(field)
         return _number(self.data, at, kind) if at else 0
 
     def target(self, field: int) -> int:
         """Where the table, text or vector of a field is, 0 when there is none."""
-        at = self._field(field)
+        at = self.place(field)
         return at + _number(self.data, at, "I") if at else 0
 
     def numbers(self, field: int) -> tuple[int, ...]:
@@ -102,7 +109,11 @@ class _Table:
         places = range(at + 4, at + 4 + 4 * _number(self.data, at, "I"), 4) if at else ()
         return [place + _number(self.data, place, "I") for place in places]
 
-    def _field(self, field: int) -> int:
+    def texts(self, field: int) -> list[str]:
+        return [_text(self.data, at) for at in self.offsets(field)]
+
+    def place(self, field: int) -> int:
+        """Where a field is in the file, 0 when it is absent."""
         entry = 4 + 2 * field
         if entry >= _number(self.data, self._fields, "H"):
             return 0
@@ -110,12 +121,12 @@ class _Table:
         return self._at + offset if offset else 0
 
 
-def _number(data: bytes, at: int, kind: str) -> int:
+def _number(data: Data, at: int, kind: str) -> int:
     if at < 0:
         raise IndexError(f"offset {at}")
     value: int = struct.unpack_from("<" + kind, data, at)[0]
     return value
 
 
-def _text(data: bytes, at: int) -> str:
+def _text(data: Data, at: int) -> str:
     return data[at + 4 : at + 4 + _number(data, at, "I")].decode()
