@@ -3,7 +3,8 @@
     python docs/tables.py            write
     python docs/tables.py --check    exit 1 when a page is not what would be written
 
-The figures come from docs/figures/demo.json, which ``edgekit demo --json`` gives.
+The figures come from docs/figures/demo.json, which ``edgekit demo --json`` gives, and from docs/figures/ablation.json,
+which docs/ablation.py writes.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from edgekit.runtimes import engine
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "docs" / "figures" / "demo.json"
+ABLATION = ROOT / "docs" / "figures" / "ablation.json"
 
 
 PRECISIONS = ("fp32", "fp16", "int8", "w8a8")
@@ -83,6 +85,22 @@ def toolchains() -> str:
         size = f"{toolchain.megabytes} MB"
         lines.append(f"| {toolchain.name} | {toolchain.summary} | {users} | {size} | {needs} |")
     return "\n".join(lines)
+
+
+def ablation() -> str:
+    """mAP by target with the plan's methods switched off, one table for each model."""
+    rows = json.loads(ABLATION.read_text(encoding="utf-8"))
+    parts = []
+    for model in dict.fromkeys(row["model"] for row in rows):
+        of = {(row["target"], row["variant"]): row["map"] for row in rows if row["model"] == model}
+        variants = list(dict.fromkeys(variant for _, variant in of if variant))
+        lines = [f"| {model} | {' | '.join(variants)} |", f"|---|{'---|' * len(variants)}"]
+        lines.append(f"| PyTorch | {of['PyTorch', '']:.4f} |{' |' * (len(variants) - 1)}")
+        for target in dict.fromkeys(target for target, variant in of if variant):
+            cells = [f"{of[target, one]:.4f}" if (target, one) in of else "" for one in variants]
+            lines.append(f"| {target} | {' | '.join(cells)} |")
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
 
 
 TABLES = {

@@ -100,6 +100,12 @@ def _print(done: Any, as_json: bool) -> None:
     notes = console(stderr=True)
     for note in prepared.origin.notes:
         notes.print(f"source: {note}", markup=False)
+    for trouble in prepared.half:
+        notes.print(
+            f"float16 cannot hold {trouble.tensor} ({trouble.reason}, {trouble.largest:.3g}): {trouble.node} stays in "
+            "float32 where the target can do that (onnx, web, tensorrt); others need fp32",
+            markup=False,
+        )
     if prepared.calibration and prepared.calibration.count < FEW:
         notes.print(
             f"warning: calibrated on {prepared.calibration.count} images; {FEW} or more, like those the device will "

@@ -38,6 +38,9 @@ LITERT = "litert"
 LOOKS = 2
 """Images by which tensors are recognised."""
 
+CHUNK = 16
+"""Images that the quantiser gets at a time: it holds all that it is given at once."""
+
 Ranges = dict[str, dict[str, Any]]
 """``min`` and ``max`` by tensor name, as the quantiser's own ``calibrate`` returns them."""
 
@@ -93,15 +96,13 @@ def _own_calibration(given: Calibration, quantiser: Any) -> Ranges:
     interpreter = _inspectable(given.path, 1)
     ((key, signature),) = interpreter.get_signature_list().items()
     (entry,) = signature["inputs"]
-
-    def fed() -> Iterator[dict[str, Floats]]:
-        for count, values in enumerate(given.inputs(), 1):
-            yield {entry: values}
-            given.told(count)
-
-    with quiet():
-        found: Ranges = quantiser.calibrate({key: fed()}, num_threads=given.job.threads)
-    return found
+    found, inputs, done = None, given.inputs(), 0
+    while chunk := [{entry: values} for values in islice(inputs, CHUNK)]:
+        with quiet():
+            found = quantiser.calibrate({key: chunk}, found, num_threads=given.job.threads)
+        done += len(chunk)
+        given.told(done)
+    return found or {}
 
 
 def recognise(given: Calibration) -> dict[int, str]:

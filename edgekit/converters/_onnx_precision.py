@@ -6,12 +6,15 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from edgekit.calibration.explicit import quantise
 from edgekit.calibration.half import around
 from edgekit.calibration.plan import HalfTrouble
 from edgekit.converters import PLAN, Job, Report
 from edgekit.converters._nncf import NNCF, import_nncf, quantisation
 from edgekit.errors import ConversionError
+from edgekit.manifest import Graph
 from edgekit.sources.exchange import INPUT
 
 if TYPE_CHECKING:
@@ -22,8 +25,8 @@ FILE = "model.onnx"
 RECIPES = (NNCF, PLAN)
 
 
-def write(job: Job, report: Report) -> None:
-    """Write ``model.onnx`` in the job's precision: as it is, in fp16, or QDQ INT8 by NNCF."""
+def write(job: Job, report: Report) -> Graph:
+    """Write ``model.onnx`` in the job's precision, as it is, in fp16, or QDQ INT8; returns the manifest entry."""
     import onnx
 
     if job.precision == "fp32":
@@ -32,6 +35,17 @@ def write(job: Job, report: Report) -> None:
         save(half(onnx.load(job.onnx), job.half), job.out / FILE, job.precision)
     else:
         save(_quantised(onnx.load(job.onnx), job, report), job.out / FILE, job.precision)
+    return msgspec.structs.replace(job.graph(FILE), report=in_float32(job))
+
+
+def in_float32(job: Job) -> dict[str, str | int | float]:
+    """What a manifest says of the operators that fp16 could not compute; nothing where it can compute all."""
+    import onnx
+
+    if not job.half:
+        return {}
+    kept = around(onnx.load(job.onnx, load_external_data=False), job.half)
+    return {"float32 operators": ", ".join(kept)}
 
 
 def save(model: ModelProto, path: Path, precision: str) -> None:

@@ -100,7 +100,9 @@ def set_ranges(ranges: Path, tensors: Mapping[str, Range]) -> int:
         low, high = min(one.low for one in members), max(one.high for one in members)
         # Scale and zero point follow from them; to write those the toolkit forbids.
         for key, value in (("min", low), ("max", max(high, low + _LEAST))):
-            entry = re.sub(rf"(^        {key}:\n        - +)\S+", rf"\g<1>{value!r}", entry, count=1, flags=re.MULTILINE)
+            entry = re.sub(
+                rf"(^        {key}:\n        - +)\S+", rf"\g<1>{value!r}", entry, count=1, flags=re.MULTILINE
+            )
         return f"    {found[1]}:\n{entry}"
 
     ranges.write_text(_ENTRY.sub(rewritten, text), encoding="utf-8")

@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from edgekit.converters import Job, Report, Target
+from edgekit.converters import PLAN, Job, Report, Target
+from edgekit.converters._executorch_int8 import TORCHAO, quantised
 from edgekit.converters._quiet import quiet
 from edgekit.errors import ConversionError
 from edgekit.manifest import Graph, Record
@@ -30,6 +31,7 @@ TARGET = Target(
     requires=("torch", "executorch", "torchao"),
     distributions=("executorch", "torchao", "torch", "coremltools"),
     options=ExecutorchOptions,
+    recipes=(PLAN, TORCHAO),
 )
 
 
@@ -55,8 +57,6 @@ def convert(job: Job, report: Report) -> Graph:
             torch.set_num_threads(job.threads)
             program = torch.export.load(job.program)
         if job.precision == "int8":
-            from edgekit.converters._executorch_int8 import quantised
-
             program = quantised(program, job, report, quiet)
         report(f"lowering for {delegate}", 0.4)
         with quiet():

@@ -10,7 +10,7 @@ import msgspec
 
 from edgekit import toolchains
 from edgekit.converters import Job, Report, Target
-from edgekit.converters._onnx_precision import FILE, half, save
+from edgekit.converters._onnx_precision import FILE, half, in_float32, save
 from edgekit.manifest import Graph, Record
 from edgekit.runtimes._tensorrt_build import SETTINGS, BuildSettings
 from edgekit.toolchains import Toolchain
@@ -90,7 +90,9 @@ def convert(job: Job, report: Report) -> Graph:
         optimisation_level=options.optimisation_level,
     )
     (job.out / SETTINGS).write_bytes(msgspec.json.format(msgspec.json.encode(settings), indent=2) + b"\n")
-    return msgspec.structs.replace(job.graph(FILE, SETTINGS), report=_tried(path, settings, options.sm, report))
+    return msgspec.structs.replace(
+        job.graph(FILE, SETTINGS), report={**in_float32(job), **_tried(path, settings, options.sm, report)}
+    )
 
 
 def _tried(path: Path, settings: BuildSettings, sm: int, report: Report) -> dict[str, str | int | float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgekit.converters import Job, Report, Target
-from edgekit.converters._onnx_precision import FILE, RECIPES, write
+from edgekit.converters._onnx_precision import RECIPES, write
 from edgekit.manifest import Graph
 from edgekit.toolchains import Toolchain
 
@@ -30,5 +30,4 @@ TARGET = Target(
 
 def convert(job: Job, report: Report) -> Graph:
     """Write ``model.onnx`` in the job's precision; the page needs it and ``manifest.json``."""
-    write(job, report)
-    return job.graph(FILE)
+    return write(job, report)
