@@ -212,6 +212,21 @@ class Budget(Record, frozen=True, kw_only=True):
     milliseconds_before: float
     milliseconds: float
 
+    def sentence(self) -> str:
+        """What became of it, in words."""
+        cost = (
+            f"{self.bytes_before / 1e6:.2f} -> {self.bytes / 1e6:.2f} MB, "
+            f"{self.milliseconds_before:.1f} -> {self.milliseconds:.1f} ms"
+        )
+        done = f"{len(self.floats)} layer(s) back in float" if self.floats else "no layer had to go back to float"
+        if self.kept:
+            return f"{self.by} drop {self.drop:.4f}, within {self.max_drop:g}: {done} ({cost})"
+        left = done if self.floats else "no layer of this target can go back to float"
+        return (
+            f"{self.by} drop {self.drop:.4f} cannot be brought within {self.max_drop:g}: {left} ({cost}); "
+            "try --finetune minutes=10, more calibration images, or fp16"
+        )
+
 
 class Evidence(Record, frozen=True, kw_only=True):
     """The measured proof that a bundle gives the source's answers.

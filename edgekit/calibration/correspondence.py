@@ -16,6 +16,7 @@ import numpy as np
 
 from edgekit.calibration.layers import Doubles, activations
 from edgekit.calibration.observation import watched
+from edgekit.calibration.plan import PlannedGraph
 from edgekit.calibration.ranges import FINITE
 from edgekit.images import Floats
 from edgekit.sources.exchange import INPUT
@@ -44,6 +45,30 @@ def planned_names(graph: fx.Graph, outputs: Iterable[str]) -> dict[str, str]:
     (end,) = [node for node in graph.nodes if node.op == "output"]
     results: Any = end.args[0]
     return names | {node.name: name for node, name in zip(results, outputs, strict=True)}
+
+
+def staying(plan: PlannedGraph, layers: Mapping[Theirs, tuple[str, str]]) -> set[Theirs]:
+    """Those of a toolchain's operators with weights that stay in float.
+
+    Where one operator is a layer and more, as a product with its bias, what it writes has the name of the last part: it
+    is recognised by what it reads then.
+
+    Args:
+        plan: that says it.
+        layers: the plan's names of what each operator writes and reads.
+    """
+    written = {name for name, _ in layers.values()}
+    hidden: dict[str, set[str]] = {}
+    for layer in plan.layers:
+        if layer.name not in written:
+            hidden.setdefault(layer.input, set()).add(layer.name)
+    names = {layer.name for layer in plan.layers}
+    floats = set(plan.floats)
+    return {
+        key
+        for key, (name, source) in layers.items()
+        if floats & ({name} if name in names else hidden.get(source, set()))
+    }
 
 
 def fingerprint(values: Floats) -> Fingerprint:

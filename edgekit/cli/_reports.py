@@ -84,6 +84,11 @@ def evidence_lines(evidence: Evidence) -> list[str]:
     ]
     if evidence.placement:
         lines.append(f"operators: {', '.join(f'{count} on {unit}' for unit, count in evidence.placement.items())}")
+    if evidence.recipe:
+        tried = ", ".join(f"{name} {value:.4f}" for name, value in evidence.recipes.items())
+        lines.append(f"quantised by: {evidence.recipe}" + (f" (quality on images held back: {tried})" if tried else ""))
+    if evidence.budget is not None:
+        lines.append(f"budget: {evidence.budget.sentence()}")
     gate = evidence.gate
     bounds = f"matched >= {gate.matched:g} at IoU {gate.iou:g}, drift <= {gate.score_drift:g}, extra <= {gate.extra:g}"
     verdict = "passed" if evidence.passed else "FAILED: " + "; ".join(evidence.failures)

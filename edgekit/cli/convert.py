@@ -94,7 +94,6 @@ def _print(done: Any, as_json: bool) -> None:
     from edgekit.calibration.split import FEW
     from edgekit.cli._options import console
     from edgekit.cli._reports import outcome_data, outcomes_table
-    from edgekit.conversion.budget import sentence
 
     prepared = done.prepared
     notes = console(stderr=True)
@@ -114,7 +113,7 @@ def _print(done: Any, as_json: bool) -> None:
         )
     for outcome in done.outcomes:
         if outcome.evidence is not None and outcome.evidence.budget is not None:
-            notes.print(f"{outcome.target} {outcome.precision}: {sentence(outcome.evidence.budget)}", markup=False)
+            notes.print(f"{outcome.target} {outcome.precision}: {outcome.evidence.budget.sentence()}", markup=False)
     if as_json:
         bundles = [outcome_data(outcome) for outcome in done.outcomes if outcome.bundle]
         failed = [outcome_data(outcome) for outcome in done.outcomes if not outcome.bundle]

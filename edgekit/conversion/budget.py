@@ -65,18 +65,3 @@ def _counts(layers: int) -> list[int]:
     while counts[-1] < layers:
         counts.append(min(layers, max(1, 2 * counts[-1])))
     return counts
-
-
-def sentence(budget: Budget) -> str:
-    """What became of a budget, in words."""
-    cost = (
-        f"{budget.bytes_before / 1e6:.2f} -> {budget.bytes / 1e6:.2f} MB, "
-        f"{budget.milliseconds_before:.1f} -> {budget.milliseconds:.1f} ms"
-    )
-    done = f"{len(budget.floats)} layer(s) back in float" if budget.floats else "no layer had to go back to float"
-    if budget.kept:
-        return f"{budget.by} drop {budget.drop:.4f}, within {budget.max_drop:g}: {done} ({cost})"
-    return (
-        f"{budget.by} drop {budget.drop:.4f} cannot be brought within {budget.max_drop:g}: {done} ({cost}); "
-        "try --finetune minutes=10, more calibration images, or fp16"
-    )

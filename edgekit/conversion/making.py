@@ -17,7 +17,7 @@ from edgekit.bundle import Bundle, Staging, stage
 from edgekit.calibration.plan import read_plan
 from edgekit.calibration.sensitivity import worst_first
 from edgekit.conversion import jobs
-from edgekit.conversion.budget import Attempt, keep, sentence
+from edgekit.conversion.budget import Attempt, keep
 from edgekit.conversion.build import PLAN
 from edgekit.conversion.runner import Stop, run
 from edgekit.conversion.selection import refuse
@@ -235,7 +235,7 @@ class Maker:
 
 def _completed(evidence: Evidence, best: _Best) -> Evidence:
     """Evidence with how the bundle was quantised; a budget that is not kept is a failure."""
-    broken = () if best.budget is None or best.budget.kept else (sentence(best.budget),)
+    broken = () if best.budget is None or best.budget.kept else (best.budget.sentence(),)
     return msgspec.structs.replace(
         evidence,
         recipe=best.recipe,

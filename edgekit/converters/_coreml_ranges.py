@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgekit.calibration.correspondence import staying
 from edgekit.calibration.fitting import fit
 from edgekit.calibration.plan import PlannedGraph, Range
 from edgekit.calibration.ranges import Statistics
@@ -61,21 +62,16 @@ def activation_ranges(
 
 
 def float_operations(package: Path, plan: PlannedGraph, outputs: Iterable[str]) -> list[str]:
-    """Convolutions and linear layers that the plan leaves in float.
-
-    Where coremltools put more into an operation than its layer, the result has the name of the last part; the layer is
-    recognised by what it reads then.
-    """
+    """Convolutions and linear layers that the plan leaves in float, in order."""
     program = read_program(package)
     names = planned_names(program, outputs)
-    missing = {layer.input: layer.name for layer in plan.layers if layer.name not in set(names.values())}
-    found = []
-    for operation in program.operations:
-        if operation.kind in WEIGHTED:
-            read = [missing[names[name]] for name in _sources(operation, "x") if names[name] in missing]
-            if plan.floats and {names[operation.outputs[0].name], *read} & set(plan.floats):
-                found.append(operation.name)
-    return found
+    weighted = {
+        operation.name: (names[operation.outputs[0].name], names.get(_sources(operation, "x")[0], ""))
+        for operation in program.operations
+        if operation.kind in WEIGHTED
+    }
+    floats = staying(plan, weighted)
+    return [name for name in weighted if name in floats]
 
 
 def planned_names(program: Program, outputs: Iterable[str]) -> dict[str, str]:
