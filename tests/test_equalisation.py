@@ -78,12 +78,42 @@ def test_the_function_stays_and_the_channels_become_equal(activation: Any, multi
     module = exported(Net(activation, multiplier))
     expected = [run(module, sample) for sample in samples()]
     (site,) = equalise(module, samples())
-    assert site.before > 300 and site.after < 1.01
+    assert site.before > 300
+    assert site.after < 1.01
     assert bool(site.gate) == isinstance(activation, nn.SiLU)
     for sample, (wanted,) in zip(samples(), expected, strict=True):
         np.testing.assert_allclose(run(module, sample)[0], wanted, rtol=1e-4, atol=1e-4)
     largest = torch.stack([depthwise_input(module, sample)[0].abs().amax((0, 2, 3)) for sample in samples()]).amax(0)
     assert float(largest.max() / largest.min()) < 1.01
+
+
+class ScaledSiLU(nn.Module):  # type: ignore[misc]
+    """x * sigmoid(x / r), the division written as one of three operators."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way = way
+        r = 3 * SIZES
+        shape = (-1, 1, 1, 1) if way == "conv2d" else (1, -1, 1, 1)
+        self.register_buffer("constant", (r if way == "div" else 1 / r).reshape(shape))
+
+    def forward(self, x: Any) -> Any:
+        if self.way == "conv2d":
+            return x * torch.sigmoid(nn.functional.conv2d(x, self.constant, groups=8))
+        return x * torch.sigmoid(x / self.constant if self.way == "div" else x * self.constant)
+
+
+@pytest.mark.parametrize("way", ["mul", "div", "conv2d"])
+def test_a_silu_with_scales_of_its_own_costs_nothing(way: str) -> None:
+    torch.manual_seed(2)
+    module = exported(Net(ScaledSiLU(way)))
+    expected = [run(module, sample) for sample in samples()]
+    (site,) = [site for site in equalise(module, samples()) if site.through]
+    assert (site.through, site.gate) == ("scaled silu", "")
+    assert site.before > 100
+    assert site.after < 1.01
+    for sample, (wanted,) in zip(samples(), expected, strict=True):
+        np.testing.assert_allclose(run(module, sample)[0], wanted, rtol=1e-4, atol=1e-4)
 
 
 def rounded_to_8_bits(x: Any) -> Any:

@@ -7,7 +7,8 @@ They balance weights against weights; here activations are measured. A depthwise
 channel of its weights, so its input becomes equal altogether; other readers share a row's scale between channels, so
 half of the spread (its square root) goes to the weights, as SmoothQuant does it behind LayerNorm (arXiv 2211.10438).
 
-ReLU and LeakyReLU commute with s, pooling and nearest upsampling too: these sites cost nothing. For SiLU the sigmoid
+ReLU and LeakyReLU commute with s, pooling and nearest upsampling too: these sites cost nothing, and neither does
+x * sigmoid(x / r) with a constant r for each channel. For SiLU as it is the sigmoid
 reads x / s from a 1x1 depthwise convolution of its own, whose weights have a scale per channel as well (a Mul with 1/s
 would have one scale for all of them).
 """
@@ -46,6 +47,8 @@ _COMMUTING = ("relu", "relu_", "leaky_relu", "leaky_relu_")
 _PASSING = ("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "upsample_nearest2d", "dropout", "clone", "contiguous")
 _SILU = ("silu", "silu_")
 
+SCALED_SILU = "scaled silu"
+
 
 @dataclass(frozen=True)
 class _Site:
@@ -53,9 +56,13 @@ class _Site:
     activation: fx.Node
     """What the readers see: the output of the activation, or the producer itself."""
     readers: tuple[fx.Node, ...]
+    gate: fx.Node | None = None
+    """What the sigmoid of a SiLU reads that has a scale of its own already: x * sigmoid(x / r)."""
 
     @property
     def through(self) -> str:
+        if self.gate is not None:
+            return SCALED_SILU
         return "" if self.activation is self.producer else _name(self.activation).rstrip("_")
 
 
@@ -78,7 +85,7 @@ def equalise(
     """
     import torch
 
-    sites = [site for node in module.graph.nodes if (site := _site(node)) is not None]
+    sites = [site for node in module.graph.nodes if (site := _site(module, node)) is not None]
     if not sites:
         return []
     sizes = _sizes(module, [site.activation for site in sites], samples)
@@ -111,22 +118,53 @@ def equalise(
     return done
 
 
-def _site(producer: fx.Node) -> _Site | None:
+def _site(module: fx.GraphModule, producer: fx.Node) -> _Site | None:
     normed = _is(producer, "layer_norm")
     if not normed and not _is(producer, "conv2d"):
         return None
     follower = next(iter(producer.users)) if len(producer.users) == 1 else producer
     activation = follower if not normed and _is(follower, *_COMMUTING, *_SILU) else producer
+    scaled = None if normed else _scaled_silu(module, producer)
+    gate, activation = scaled or (None, activation)
     readers = _readers(activation, "linear" if normed else "conv2d")
     if not readers:
         return None
     # Equal weights may be stored once for two layers: changing them would change both.
     own = producer.args[2:4] if normed else producer.args[1:3]
-    weights = [weight for arguments in (own, *(one.args[1:3] for one in readers)) for weight in arguments]
+    weights = [
+        weight
+        for arguments in (own, *(one.args[1:3] for one in (*readers, *([gate] if gate else []))))
+        for weight in arguments
+    ]
     constants: list[Any] = [weight for weight in weights if weight is not None]
     if own[:1] == (None,) or any(weight.op != "get_attr" or len(weight.users) != 1 for weight in constants):
         return None
-    return _Site(producer, activation, readers)
+    return _Site(producer, activation, readers, gate)
+
+
+def _scaled_silu(module: fx.GraphModule, node: fx.Node) -> tuple[fx.Node, fx.Node] | None:
+    """The division and the product of node * sigmoid(node / constant), whichever operator the division is."""
+    products = [user for user in node.users if _is(user, "mul") and _is_sigmoid(user.args[1 - user.args.index(node)])]
+    if len(node.users) != 2 or len(products) != 1:
+        return None
+    (product,), (gate,) = products, [user for user in node.users if user is not products[0]]
+    sigmoid = next(iter(gate.users))
+    if not _is(gate, "conv2d", "mul", "div") or len(gate.users) != 1 or set(product.args) != {node, sigmoid}:
+        return None
+    divisor: Any = gate.args[1]
+    if gate.args[0] is not node or getattr(divisor, "op", "") != "get_attr":
+        return None
+    channels = int(node.meta["val"].shape[1])
+    if _is(gate, "conv2d"):
+        alone = _groups(gate) == channels and gate.args[2:3] in ((), (None,))
+        shape = (channels, 1, 1, 1)
+    else:
+        alone, shape = True, (1, channels, 1, 1)
+    return (gate, product) if alone and tuple(_constant(module, divisor).shape) == shape else None
+
+
+def _is_sigmoid(argument: Any) -> bool:
+    return getattr(argument, "op", "") == "call_function" and _is(argument, "sigmoid")
 
 
 def _readers(node: fx.Node, kind: str) -> tuple[fx.Node, ...]:
@@ -227,6 +265,10 @@ def _scale(module: fx.GraphModule, site: _Site, scale: torch.Tensor) -> str:
             groups = len(scale) // weight.shape[1]
             inputs = scale.reshape(groups, 1, -1).expand(-1, len(weight) // groups, -1)
             weight.div_(inputs.reshape(*weight.shape[:2], *[1] * (weight.ndim - 2)))
+        if site.gate is not None:
+            constant = _constant(module, site.gate.args[1])
+            factor = scale.reshape(constant.shape)
+            constant.copy_(constant * factor if _is(site.gate, "div") else constant / factor)
     return _unscale_gate(module, site, scale) if site.through == "silu" else ""
 
 

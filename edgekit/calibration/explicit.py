@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 _KINDS = ("Conv", "Gemm", "MatMul")
 """Engines compute these in integers; a transposed convolution they compute in float all the same."""
 
-_LEAST = 1e-4
-"""Width of a range that has none."""
+_LEAST = 1e-30
+"""Least width of a range: engines divide by its scale, which float32 has to hold."""
 
 
 def quantise(
@@ -70,6 +70,7 @@ class _Writer:
         self._before: dict[str, list[NodeProto]] = {}
         self._activations: dict[str, str] = {}
         self._constants = {tensor.name: tensor for tensor in model.graph.initializer}
+        self._taken = {*self._constants, *(name for node in model.graph.node for name in node.output)}
         self.rewritten = 0
 
     def rewrite(self, site: Site, ends: Range) -> None:
@@ -82,8 +83,7 @@ class _Writer:
         before = self._before.setdefault(site.name, [])
         node.input[0] = self._activation(site.input, ends, before)
         stored = (integers * scales[:, None] if self._float_weights else integers).reshape(site.weights.shape)
-        weight = f"{site.name}_weight"
-        self._constant(weight, np.ascontiguousarray(stored if site.axis == 0 else stored.T))
+        weight = self._constant(f"{site.name}_weight", np.ascontiguousarray(stored if site.axis == 0 else stored.T))
         node.input[1] = self._pair(weight, scales, np.zeros(scales.shape, np.int8), site.axis, before)
         self.rewritten += 1
 
@@ -102,7 +102,8 @@ class _Writer:
     def _activation(self, tensor: str, ends: Range, before: list[NodeProto]) -> str:
         if tensor not in self._activations:
             if self._symmetric:
-                scale, zero = np.array(ends.limit / LEVELS, np.float32), np.array(0, np.int8)
+                scale = np.array(max(ends.limit, _LEAST) / LEVELS, np.float32)
+                zero = np.array(0, np.int8)
             else:
                 scale = np.array(max(_width(ends), _LEAST) / STEPS, np.float32)
                 zero = np.array(np.clip(np.rint(-ends.low / scale), 0, STEPS), np.uint8)
@@ -113,19 +114,26 @@ class _Writer:
         """Q (left out for what is INT8 already) and DQ behind a tensor; returns the name of the result."""
         from onnx import TensorProto, helper
 
-        given = [f"{tensor}_scale", f"{tensor}_zero_point"]
-        self._constant(given[0], scale)
-        self._constant(given[1], zero)
+        given = [self._constant(f"{tensor}_scale", scale), self._constant(f"{tensor}_zero_point", zero)]
         options = {} if axis is None else {"axis": axis}
-        result, source = f"{tensor}_dequantized", tensor
+        result, source = self._free(f"{tensor}_dequantized"), tensor
         constant = self._constants.get(tensor)
         if constant is None or constant.data_type != TensorProto.INT8:
-            source = f"{tensor}_quantized"
+            source = self._free(f"{tensor}_quantized")
             before.append(helper.make_node("QuantizeLinear", [tensor, *given], [source], f"{tensor}_Q", **options))
         before.append(helper.make_node("DequantizeLinear", [source, *given], [result], f"{tensor}_DQ", **options))
         return result
 
-    def _constant(self, name: str, values: Any) -> None:
+    def _constant(self, wanted: str, values: Any) -> str:
         from onnx import numpy_helper
 
+        name = self._free(wanted)
         self._constants[name] = numpy_helper.from_array(values, name)
+        return name
+
+    def _free(self, name: str) -> str:
+        """The name, or one like it where the network has one of its own."""
+        while name in self._taken:
+            name += "_"
+        self._taken.add(name)
+        return name

@@ -8,6 +8,7 @@ detection. Without a bound on z the extremes always win, whatever the rest loses
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -165,21 +166,24 @@ def _least(power: float) -> Callable[[_Held, bool], Ends]:
 
 
 def _kl(held: _Held, even: bool) -> Ends:
-    """Both ends clipped by the share that loses least information (as entropy calibration in TensorRT does)."""
+    """Clipped at the magnitude that loses least information (as entropy calibration in TensorRT does)."""
     low, high = _extremes(held, even)
-    divergences = [_divergence(held, low * share, high * share) for share in SHARES[::2]]
-    share = float(SHARES[::2][int(np.argmin(divergences))])
-    return low * share, high * share
+    tried = [(max(low, -limit), min(high, limit)) for limit in max(-low, high) * SHARES[::2]]
+    least = int(np.argmin([_divergence(held, *ends) for ends in tried]))
+    return float(tried[least][0]), float(tried[least][1])
 
 
 def _divergence(held: _Held, low: float, high: float) -> float:
-    """KL divergence of the clipped distribution from the one that 256 levels can tell apart."""
-    p = np.bincount(
-        np.searchsorted(held.values, np.clip(held.values, low, high)).clip(0, len(held.values) - 1),
-        weights=held.counts,
-        minlength=len(held.values),
-    )
+    """KL divergence of the clipped distribution from the one that 256 levels can tell apart; infinite: all is clipped.
+
+    As in TensorRT, what is clipped counts in the outermost bin that is not.
+    """
     inside = (held.values >= low) & (held.values <= high)
+    bins = np.flatnonzero(inside)
+    if not len(bins):
+        return math.inf
+    places = np.arange(len(held.values)).clip(bins[0], bins[-1])
+    p = np.bincount(places, weights=held.counts, minlength=len(held.values))
     levels = np.clip((held.values - low) / max(high - low, 1e-30) * STEPS, 0, STEPS).astype(np.int64)
     kept = np.where(inside, held.counts, 0.0)  # what was clipped away is missing here: that is the loss
     sums = np.bincount(levels, weights=kept, minlength=STEPS + 1)

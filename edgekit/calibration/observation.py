@@ -44,7 +44,7 @@ class LayerSeen:
         self._sums, self._squares = np.zeros(len(self.site.weights)), np.zeros(len(self.site.weights))
 
     def add(self, given: Floats, made: Floats) -> None:
-        """Take in one sample's input and output, (1, C, H, W) or (..., C)."""
+        """Take in one sample's input and output, (N, C, H, W) or (..., C)."""
         rows = self.site.rows(given)
         np.maximum(self.peaks, np.abs(rows).max(1), out=self.peaks)
         self._samples += 1
@@ -53,7 +53,9 @@ class LayerSeen:
         self._sums += rows.sum(1, dtype=np.float64)
         self._squares += np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
         self._count += rows.shape[1]
-        self.products = self.site.weights.size * rows.shape[1]
+        # Each weight meets every output position; those of a transposed convolution meet every input position.
+        positions = self.site.rows(given if self.site.node.op_type == "ConvTranspose" else made).shape[1]
+        self.products = self.site.weights.size * positions
 
     @property
     def spread(self) -> float:
@@ -90,7 +92,7 @@ def observe(
         witness: told the extremes and the mean of every tensor, image by image.
 
     Raises:
-        ConversionError: no samples, or a value that is not finite.
+        ConversionError: no samples, a NaN, or an infinite value that a layer reads or writes.
     """
     import onnx
 
@@ -98,6 +100,7 @@ def observe(
     entry = model.graph.input[0].name
     names = activations(model)
     layers = {site.name: LayerSeen(site) for site in sites(model)}
+    finite = {name for one in layers.values() for name in (one.site.input, one.site.name)}
     tensors = {name: Statistics() for name in (entry, *names)}
     session = watched(model, names, threads)
     count = 0
@@ -105,8 +108,9 @@ def observe(
         values = dict(zip(names, session.run(names, {entry: sample}), strict=True)) | {entry: sample}
         ends = _ends(values)
         for name, both in ends.items():
-            if np.isnan(both).any():
-                raise ConversionError(f"tensor {name!r} is NaN on calibration image {count - 1}; check the model")
+            if np.isnan(both).any() or (name in finite and np.isinf(both).any()):
+                found = "NaN" if np.isnan(both).any() else "infinite"
+                raise ConversionError(f"tensor {name!r} is {found} on calibration image {count - 1}; check the model")
             tensors[name].add(values[name])
         for name, layer in layers.items():
             layer.add(values[layer.site.input], values[name])

@@ -15,7 +15,7 @@ from typing import Literal
 
 import msgspec
 
-from edgekit.errors import InputError
+from edgekit.errors import InputError, UsageError
 from edgekit.manifest import Record
 
 SCHEMA = 1
@@ -186,6 +186,16 @@ class Plan(Record, frozen=True, kw_only=True):
     tuning: Tuning | None = None
     advice: Advice | None = None
     seconds: dict[str, float] = msgspec.field(default_factory=dict)
+
+
+def check_place(folder: Path) -> None:
+    """See that a plan can go into a folder.
+
+    Raises:
+        UsageError: it holds something else, or is a file.
+    """
+    if folder.exists() and not (folder / FILE).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder}: holds something that is not a plan; choose another folder for the plan")
 
 
 def write_plan(plan: Plan, folder: Path) -> Path:

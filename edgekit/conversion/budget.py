@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit.conversion.jobs import Measured
+from edgekit.errors import ConversionError
 from edgekit.manifest import Budget, Graph
 
 
@@ -30,7 +31,7 @@ def keep(
 ) -> tuple[Attempt, Budget]:
     """The first build that loses no more than wanted; without one, the build that loses least.
 
-    Layers go back in the order given: none, then 1, 2, 4, 8 ... of them.
+    Layers go back in the order given: none, then 1, 2, 4, 8 ... of them, as long as one is left in INT8.
 
     Args:
         wanted: the largest loss that is allowed.
@@ -38,10 +39,18 @@ def keep(
         order: layers, the most damaging first.
         attempt: builds and measures with the named layers in float.
         by: what the score is.
+
+    Raises:
+        ConversionError: the first build failed.
     """
     made: list[Attempt] = []
     for count in _counts(len(order)):
-        made.append(attempt(tuple(order[:count])))
+        try:
+            made.append(attempt(tuple(order[:count])))
+        except ConversionError:  # this target leaves so many others in float that nothing is left in INT8
+            if not made:
+                raise
+            break
         if source - made[-1].measured.score <= wanted:
             break
     best = min(made, key=lambda one: max(source - one.measured.score, wanted))
@@ -62,6 +71,6 @@ def keep(
 
 def _counts(layers: int) -> list[int]:
     counts = [0]
-    while counts[-1] < layers:
-        counts.append(min(layers, max(1, 2 * counts[-1])))
+    while counts[-1] < layers - 1:
+        counts.append(min(layers - 1, max(1, 2 * counts[-1])))
     return counts

@@ -13,7 +13,7 @@ import msgspec
 
 from edgekit import converters
 from edgekit.bundle import writing
-from edgekit.calibration.plan import FILE, Methods, Plan
+from edgekit.calibration.plan import FILE, Methods, Plan, check_place
 from edgekit.conversion import jobs, workspace
 from edgekit.conversion.build import PLAN, PREPARED
 from edgekit.conversion.making import AUTO, Maker, Outcome, Wanted
@@ -90,6 +90,8 @@ def convert(conversion: Conversion, watch: Watch = lambda what, text, share: Non
         UsageError, SourceError, ContractError, InputError: nothing can be begun with what was given.
     """
     selection = select(conversion.targets, conversion.precisions, conversion.options, conversion.data)
+    if conversion.plan and selection.calibrated:
+        check_place(Path(conversion.plan))
     with workspace.open_workspace(conversion.out) as folder:
         prepared = run(
             prepare_job(conversion, selection, folder), jobs.Prepared, lambda text, share: watch("prepare", text, share)

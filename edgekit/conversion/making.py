@@ -94,8 +94,8 @@ class Maker:
                 refuse(converters.target(wanted.target), self._prepared.operators)
                 best = self._best(wanted, staging, lambda text, share: report(text, 0.7 * share))
                 manifest = staging.seal(self._manifest(wanted, best.graph))
-                evidence = self._prove(wanted, staging, lambda text, share: report(text, 0.7 + 0.3 * share))
-                evidence = msgspec.structs.replace(evidence, recipe=best.recipe, recipes=best.tried, budget=best.budget)
+                proven = self._prove(wanted, staging, lambda text, share: report(text, 0.7 + 0.3 * share))
+                evidence = _completed(proven, best)
                 if not evidence.passed and self._conversion.gated:
                     raise GateError(
                         f"outside its gate, not written: {'; '.join(evidence.failures)} (--no-gate writes it all the "

@@ -10,12 +10,11 @@ from pathlib import Path
 import msgspec
 
 from edgekit.bundle import writing
-from edgekit.calibration.plan import FILE, Plan
+from edgekit.calibration.plan import Plan, check_place
 from edgekit.conversion import jobs
 from edgekit.conversion.build import PLAN, PREPARED
 from edgekit.conversion.convert import Conversion
 from edgekit.conversion.runner import run
-from edgekit.errors import UsageError
 
 Watch = Callable[[str, str, float], None]
 
@@ -39,8 +38,7 @@ def calibrate(
         UsageError: ``out`` holds something else than a plan.
         SourceError, ContractError, InputError, ConversionError: the model or the images cannot be used.
     """
-    if out.exists() and any(out.iterdir()) and not (out / FILE).is_file():
-        raise UsageError(f"{out}: holds something that is not a plan; choose another -o")
+    check_place(out)
     with tempfile.TemporaryDirectory(prefix="edgekit-calibrate-") as name:
         folder = Path(name)
         prepare = jobs.PrepareJob(

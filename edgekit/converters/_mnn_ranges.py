@@ -102,10 +102,12 @@ class _Planned:
         self, operators: list[Operator], source: list[Operator], network: ModelProto, tensors: Mapping[str, Range]
     ) -> None:
         self._tensors = tensors
-        self._makers = {name: operator for operator in operators for name in operator.outputs}
+        # The first of a name: the last operator of some outputs is another layout of the same name.
+        self._makers = {name: operator for operator in reversed(operators) for name in operator.outputs}
         originals = [operator.name for operator in source if operator.kind in CONVOLUTIONS]
         convolutions = [operator.outputs[0] for operator in operators if operator.kind in CONVOLUTIONS]
-        self._originals = dict(zip(convolutions, originals, strict=True))
+        alike = len(convolutions) == len(originals)
+        self._originals = dict(zip(convolutions, originals, strict=True)) if alike else {}
         self._fused = _only_activations(network, {*self._makers})
         self.added = {
             name

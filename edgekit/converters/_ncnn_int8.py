@@ -6,7 +6,8 @@ the plan is found again by them.
 
 Depthwise convolutions stay in float32. With float32 between the layers their INT8 saves nothing (quantising the
 input costs as much as the nine products per value; they hold a tenth of the weights), it doubled the time of two
-detectors on x86, and their input channels are what no single scale holds.
+detectors on x86, and their input channels are what no single scale holds. Other grouped convolutions stay as well:
+ncnn 1.0.20261020 computes them wrongly in INT8 where a group has 8 channels or more.
 """
 
 from __future__ import annotations
@@ -54,11 +55,11 @@ def thresholds(model: Model, sites: Iterable[Site], plan: PlannedGraph) -> dict[
         left.setdefault(_key(site.weights), []).append(site)
     found = {}
     for layer in model.layers:
-        if not layer.convolution or not (same := left.get(_key(layer.kernels()))):
+        if layer.kind != "Convolution" or not layer.weights or not (same := left.get(_key(layer.kernels()))):
             continue
         site = same.pop(0)  # layers that share their weights come in one order in both files
         limit = plan.tensors[site.input].limit
-        if limit > 0 and not layer.depthwise and site.name not in plan.floats:
+        if limit > 0 and site.name not in plan.floats:
             found[layer.name] = limit
     return found
 
@@ -68,14 +69,14 @@ def _key(weights: Floats) -> bytes:
 
 
 def quantised(layer: Layer, threshold: float) -> Layer:
-    """A convolution in INT8, for inputs within +-``threshold``.
+    """A convolution without groups in INT8, for inputs within +-``threshold``.
 
-    Stored as ncnn's ``load_model`` reads it: int8 weights, biases, one weight scale per output channel (per group
-    in a ConvolutionDepthWise), one input scale. Parameter 8 says so: 2 and 1 by ncnn's own tools; over 100 would
-    mean a fused requantisation of the output, which is not wanted: SiLU follows in float32.
+    Stored as ncnn's ``load_model`` reads it: int8 weights, biases, one weight scale per output channel, one input
+    scale. Parameter 8 says so: 2 by ncnn's own tools; over 100 would mean a fused requantisation of the output, which
+    is not wanted: SiLU follows in float32.
     """
     kernels = layer.kernels()
-    rows = kernels.reshape(layer.groups if layer.kind == "ConvolutionDepthWise" else len(kernels), -1)
+    rows = kernels.reshape(len(kernels), -1)
     scales = _weight_scales(layer, rows)
     integers = np.clip(np.rint(rows * scales[:, None]), -LEVELS, LEVELS).astype(np.int8)
     biases = layer.weights[1].data if len(layer.weights) > 1 else np.zeros(len(kernels), np.float32)
@@ -84,7 +85,7 @@ def quantised(layer: Layer, threshold: float) -> Layer:
         layer.name,
         layer.inputs,
         layer.outputs,
-        {**layer.params, 5: "1", 8: "1" if layer.kind == "ConvolutionDepthWise" else "2"},
+        {**layer.params, 5: "1", 8: "2"},
         [
             Weight(integers, TAG_INT8),
             Weight(biases),
@@ -98,7 +99,7 @@ def _weight_scales(layer: Layer, rows: Floats) -> Floats:
     """Integer steps per unit of weight, one for each row: those of the plan, on whose grid the weights lie already."""
     peaks = np.abs(rows).max(1)
     scales = np.where(peaks > 0, LEVELS / np.where(peaks > 0, peaks, 1), 1)
-    if layer.kind == "Convolution" and layer.number(1) == 3 and layer.number(11, 3) == 3 and layer.number(3, 1) == 1:
+    if layer.number(1) == 3 and layer.number(11, 3) == 3 and layer.number(3, 1) == 1:
         # ncnn's own tools give every 3x3 convolution 6-bit weights for this; only as many bits are given up here as
         # the worst input can need.
         worst = np.abs(rows).sum(1) * scales * LEVELS

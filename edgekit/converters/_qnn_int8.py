@@ -25,8 +25,8 @@ _LEAST = 1e-4
 _ACTIVATIONS = frozenset({"Sigmoid", "Mul", "Relu", "LeakyRelu", "PRelu", "Clip", "HardSwish", "HardSigmoid", "Tanh"})
 
 
-def quantise(source: Path, destination: Path, plan: PlannedGraph, example: NDArray[np.float32]) -> None:
-    """Write the Q/DQ form of a float ONNX file.
+def quantise(source: Path, destination: Path, plan: PlannedGraph, example: NDArray[np.float32]) -> int:
+    """Write the Q/DQ form of a float ONNX file; returns the number of operators whose activations have 16 bits.
 
     Args:
         source: float32 ONNX file of a plan's graph.
@@ -57,6 +57,7 @@ def quantise(source: Path, destination: Path, plan: PlannedGraph, example: NDArr
         add_qtype_converts=False,  # they are there
     )
     quantize(str(source), str(destination), settings)
+    return len(wide_nodes(model, plan))
 
 
 def wide_nodes(model: ModelProto, plan: PlannedGraph) -> set[str]:

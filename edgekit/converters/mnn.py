@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -104,11 +105,12 @@ def _quantise(source: Path, samples: Samples, out: Path, job: Job, report: Repor
         report("quantising with MNN", 0.3)
         config = folder / "quantiser.json"
         config.write_text(json.dumps(_configuration(samples, folder / "images", source, job)), encoding="utf-8")
-        _tool("mnnquant", [str(source), str(out), str(config)], out)
+        _tool("mnnquant", [str(source), str(folder / FILE), str(config)], folder / FILE)  # which writes more beside it
+        shutil.move(folder / FILE, out)
 
 
 def _write_images(samples: Samples, folder: Path, count: int) -> None:
-    """The first calibration images in input size, losslessly, as files that the quantiser reads and normalises itself."""
+    """The first calibration images in input size, losslessly, as files that the quantiser reads and normalises."""
     import cv2
 
     folder.mkdir()

@@ -1,4 +1,4 @@
-"""ncnn by pnnx: TorchScript traced from the torch.export program, its float32 and float16 files, and our own INT8 from them.
+"""ncnn by pnnx: TorchScript traced from the torch.export program, its float32 and float16 files, and our own INT8.
 
 From TorchScript rather than ONNX: pnnx then finds every SiLU (61 of 61 in the demo detector; 59 from ONNX).
 """

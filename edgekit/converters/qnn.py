@@ -112,27 +112,29 @@ def convert(job: Job, report: Report) -> Graph:
             f"choose int8, or an SoC with v{FLOAT_SINCE} or later"
         )
     source = job.out / SOURCE
+    arithmetic = "float16"
     if job.precision == "fp16":
         shutil.copyfile(job.onnx, source)
     else:
-        _int8(job, source, report)
+        arithmetic = f"int8, activations of 16 bits in {_int8(job, source, report)} operators"
     report("compiling for the NPU", 0.8)
     operators = _compile(source, job.out / CONTEXT, soc, arch)
     told: dict[str, str | int | float] = {
         "soc": job.chosen(QnnOptions).soc,
         "hexagon": f"v{arch}",
-        "arithmetic": "float16" if job.precision == "fp16" else "int8",
+        "arithmetic": arithmetic,
         "htp_operators": operators,
         "context_bytes": (job.out / CONTEXT).stat().st_size,
     }
     return msgspec.structs.replace(job.graph(CONTEXT, SOURCE), report=told)
 
 
-def _int8(job: Job, destination: Path, report: Report) -> None:
+def _int8(job: Job, destination: Path, report: Report) -> int:
+    """Write the Q/DQ file; the number of operators whose activations have 16 bits."""
     from edgekit.converters import _qnn_int8
 
     report("quantising", 0.3)
-    _qnn_int8.quantise(job.onnx, destination, job.planned(), next(iter(job.calibration())))
+    return _qnn_int8.quantise(job.onnx, destination, job.planned(), next(iter(job.calibration())))
 
 
 def _compile(source: Path, destination: Path, soc: int, arch: int) -> int:
