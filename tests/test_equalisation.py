@@ -161,6 +161,47 @@ def test_what_cannot_be_scaled_is_left_alone(made: Callable[[], Any]) -> None:
         np.testing.assert_array_equal(found, wanted)
 
 
+class Block(nn.Module):  # type: ignore[misc]
+    """LayerNorm with a few channels that stand out, as trained transformers have them, and what reads it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 32, 4, 4)
+        self.norm = nn.LayerNorm(32)
+        self.first, self.second = nn.Linear(32, 48), nn.Linear(32, 16, bias=False)
+        with torch.no_grad():
+            self.norm.weight[[3, 17]] = 80.0
+            for layer in (self.first, self.second):
+                layer.weight[:, [3, 17]] /= 80.0
+
+    def forward(self, x: Any) -> Any:
+        x = self.norm(self.patches(x).flatten(2).transpose(1, 2))
+        return self.first(x).relu(), self.second(x)
+
+
+def test_channels_that_stand_out_behind_layer_norm_go_into_the_weights() -> None:
+    torch.manual_seed(2)
+    module = exported(Block())
+    expected = [run(module, sample) for sample in samples()]
+    (site,) = equalise(module, samples())
+    assert (site.layer, site.readers) == ("layer_norm", ("linear", "linear_1"))
+    assert site.before > 50
+    assert site.after < 25
+    for sample, wanted in zip(samples(), expected, strict=True):
+        for found, value in zip(run(module, sample), wanted, strict=True):
+            np.testing.assert_allclose(found, value, rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_read_by_a_sum_too_is_left_alone_behind_layer_norm() -> None:
+    class Residual(Block):
+        def forward(self, x: Any) -> Any:
+            y = self.norm(self.patches(x).flatten(2).transpose(1, 2))
+            return self.first(y), y + 1
+
+    torch.manual_seed(2)
+    assert equalise(exported(Residual()), samples()) == []
+
+
 def test_small_spreads_are_left_alone_unless_asked_for() -> None:
     torch.manual_seed(2)
     module = exported(Net(nn.ReLU()))

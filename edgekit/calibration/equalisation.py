@@ -242,7 +242,7 @@ def _depthwise(node: fx.Node, channels: int) -> bool:
 
 def _column_sizes(module: fx.GraphModule, node: fx.Node, channels: int) -> torch.Tensor:
     """Largest weight that reads each channel, as a share of the largest in its row: rows have scales of their own."""
-    weight = _constant(module, node.args[1])
+    weight = _constant(module, node.args[1]).detach()
     rows = weight.abs().reshape(*weight.shape[:2], -1).amax(2)
     shares = rows / rows.amax(1, keepdim=True).clamp_min(1e-30)
     groups = channels // weight.shape[1]
