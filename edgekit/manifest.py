@@ -221,7 +221,7 @@ class Budget(Record, frozen=True, kw_only=True):
         done = f"{len(self.floats)} layer(s) back in float" if self.floats else "no layer had to go back to float"
         if self.kept:
             return f"{self.by} drop {self.drop:.4f}, within {self.max_drop:g}: {done} ({cost})"
-        left = done if self.floats else "no layer of this target can go back to float"
+        left = done if self.floats else "layers back in float do not help, or are not possible"
         return (
             f"{self.by} drop {self.drop:.4f} cannot be brought within {self.max_drop:g}: {left} ({cost}); "
             "try --finetune minutes=10, more calibration images, or fp16"

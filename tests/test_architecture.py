@@ -22,8 +22,8 @@ DEVICE_FILES = (
     "video.py", "cli/_options.py", "cli/build.py", "cli/info.py", "cli/run.py",
 )
 HEAVY = (
-    "_tools", "ai_edge_litert", "ai_edge_quantizer", "coremltools", "cv2", "datasets", "ethosu", "executorch", "litert_torch",
-    "MNN", "model_compression_toolkit", "ncnn", "nncf", "onnx", "onnxruntime", "onnxscript", "onnxslim", "openvino",
+    "_tools", "ai_edge_litert", "ai_edge_quantizer", "coremltools", "cv2", "datasets", "ethosu", "executorch",
+    "litert_torch", "MNN", "model_compression_toolkit", "ncnn", "nncf", "onnx", "onnxruntime", "onnxscript", "onnxslim", "openvino",
     "picamera2", "PIL", "pnnx", "pycocotools", "rknn", "rknnlite", "safetensors", "supervision", "tensorflow",
     "tensorrt", "tflite_runtime", "torch", "torchao", "torchvision", "ultralytics",
 )

@@ -19,7 +19,7 @@ from tiny_models import CLASSES, CONTRACT, SIZE, picture
 
 from edgekit.bundle import open_bundle
 from edgekit.conversion import jobs, prepare
-from edgekit.conversion.plan import Conversion, convert
+from edgekit.conversion.convert import Conversion, convert
 from edgekit.errors import SourceError, UsageError
 from edgekit.evaluation.agreement import GATES
 from edgekit.images import Image

@@ -32,6 +32,7 @@ nn = torch.nn
 
 SIZE = 64
 PRECISIONS = ("fp32", "fp16", "int8", "w8a8")
+OUTPUTS = ("b", "c", "a")
 INTERPRETER = SessionOptions(device="interpreter")
 
 
@@ -135,10 +136,14 @@ def noise(actual: Any, expected: Any) -> float:
 
 
 def convert_all(module: Any, names: tuple[str, ...], folder: Path, precisions: tuple[str, ...]) -> Converted:
-    first = make_job(module.eval(), torch.rand(1, 3, SIZE, SIZE), names, folder, "fp32", pictures(12, seed=1))
+    made = {
+        precision: make_job(module.eval(), torch.rand(1, 3, SIZE, SIZE), names, folder, precision, pictures(12, seed=1))
+        for precision in ("fp32", "w8a8")
+    }
     jobs, graphs, reports = {}, {}, []
     for precision in precisions:
-        jobs[precision] = replace(first, precision=precision, out=folder / precision, options=CoremlOptions())
+        source = made["w8a8" if precision == "w8a8" else "fp32"]
+        jobs[precision] = replace(source, precision=precision, out=folder / precision, options=CoremlOptions())
         jobs[precision].out.mkdir(exist_ok=True)
         graphs[precision] = coreml.convert(jobs[precision], lambda text, share: reports.append((text, share)))
     return Converted(module, jobs, graphs, reports)
@@ -147,7 +152,7 @@ def convert_all(module: Any, names: tuple[str, ...], folder: Path, precisions: t
 @pytest.fixture(scope="module")
 def net(tmp_path_factory: pytest.TempPathFactory) -> Converted:
     torch.manual_seed(3)
-    return convert_all(Net(), ("b", "c", "a"), tmp_path_factory.mktemp("net"), PRECISIONS)
+    return convert_all(Net(), OUTPUTS, tmp_path_factory.mktemp("net"), PRECISIONS)
 
 
 @pytest.fixture(scope="module")
@@ -259,8 +264,8 @@ def test_coremltools_itself_opens_the_package(net: Converted) -> None:
 
 def test_float_packages_are_made_once_and_progress_goes_forward(net: Converted) -> None:
     texts = [text for text, _ in net.reports]
-    assert texts.count("converting with coremltools") == 2  # float32 and float16
-    assert "calibrating, image 12 of 12" in texts
+    assert texts.count("converting with coremltools") == 3  # float32, float16, and float16 of the plan's graph
+    assert "calibrating, image 12 of 12" in texts, "for a part of the hard swish that the plan does not know"
     assert all(0 <= share <= 1 for _, share in net.reports)
 
 
@@ -286,23 +291,56 @@ def test_an_unknown_system_is_refused() -> None:
         converters.read_options(coreml.TARGET, {"deployment": "iOS12"})
 
 
-def test_int8_activations_stop_at_the_stem_and_the_heads(net: Converted) -> None:
-    source = net.jobs["fp32"].work / "fp16-iOS17.mlpackage"
+def planned_package(net: Converted) -> Path:
+    return net.jobs["w8a8"].work / "fp16-iOS17.mlpackage"
+
+
+def test_int8_activations_stop_where_the_plan_says(net: Converted) -> None:
+    source, plan = planned_package(net), net.jobs["w8a8"].planned()
     program = read_program(source)
     convolutions = [operation.name for operation in program.operations if operation.kind == "conv"]
-    assert set(_coreml_ranges.float_operations(source)) == {*convolutions[:3], *convolutions[-3:]}
+    islands = _coreml_ranges.float_operations(source, plan, OUTPUTS)
+    assert set(islands) == {*convolutions[:3], *convolutions[-3:]}
     made = {port.name: one for one in read_program(net.jobs["w8a8"].out / coreml.PACKAGE).operations
             for port in one.outputs}  # fmt: skip
     fed = {name: made[name].arguments["x"].name for name in convolutions}
     quantised = [name for name, source in fed.items() if source in made and made[source].kind == "dequantize"]
     assert quantised == convolutions[3:-3]
+    # Whatever the reason of the plan, and none where it has none.
+    middle = plan.layers[4]
+    layers = tuple(msgspec.structs.replace(layer, stays="budget" if layer is middle else "") for layer in plan.layers)
+    (only,) = _coreml_ranges.float_operations(source, msgspec.structs.replace(plan, layers=layers), OUTPUTS)
+    assert only == f"{middle.name}_cast_fp16"
 
 
-def test_w8a8_calibrated_on_the_wrong_images_shows(net: Converted, tmp_path: Path) -> None:
-    np.save(tmp_path / "black.npy", pictures(4, seed=2) // 64)
-    samples = net.jobs["w8a8"].samples
-    assert samples is not None
-    job, graph = again(net, "w8a8", tmp_path / "out", samples=replace(samples, path=tmp_path / "black.npy"))
+def test_the_package_has_the_plans_ranges(net: Converted) -> None:
+    plan = net.jobs["w8a8"].planned()
+    program = read_program(planned_package(net))
+    names = _coreml_ranges.planned_names(program, OUTPUTS)
+    assert {names[name] for name in program.outputs} == set(OUTPUTS)
+    assert names[program.inputs[0].name] == "images"
+    ranges = _coreml_ranges.activation_ranges(planned_package(net), plan, OUTPUTS, [], 1, lambda count: None)
+    assert {name for name in ranges if names[name] not in plan.tensors} == {"thresholded_relu_0_cast_fp16"}
+    assert len(ranges) > 10
+    for name, ends in ranges.items():
+        if one := plan.tensors.get(names[name]):
+            assert (ends["rmin"], ends["rmax"]) == (min(one.low, -1e-4), max(one.high, 1e-4))
+
+
+def test_what_the_plan_does_not_know_is_observed(net: Converted, tmp_path: Path) -> None:
+    job = net.jobs["w8a8"]
+    plan = job.planned()
+    few = {name: ends for number, (name, ends) in enumerate(plan.tensors.items()) if number % 2}
+    changed = replace(job, out=tmp_path, plan=msgspec.structs.replace(plan, tensors=few))
+    graph = coreml.convert(changed, lambda text, share: None)
+    for output, wanted in zip(interpreted(tmp_path, graph, IMAGE), net.expected(IMAGE), strict=True):
+        assert noise(output, wanted) < 0.08
+
+
+def test_w8a8_planned_on_the_wrong_images_shows(net: Converted, tmp_path: Path) -> None:
+    dark = make_job(net.module, torch.rand(1, 3, SIZE, SIZE), OUTPUTS, tmp_path, "w8a8", pictures(4, seed=2) // 64)
+    job = replace(dark, options=CoremlOptions())
+    graph = coreml.convert(job, lambda text, share: None)
     expected = net.expected(IMAGE)
     worse = [noise(a, b) for a, b in zip(interpreted(job.out, graph, IMAGE), expected, strict=True)]
     good = [noise(a, b) for a, b in zip(net.outputs("w8a8", IMAGE), expected, strict=True)]
@@ -319,6 +357,7 @@ def test_coremltools_own_function_is_put_back(net: Converted) -> None:
     ("change", "message"),
     [
         ({"samples": None}, "w8a8 needs calibration images"),
+        ({"plan": None}, "w8a8 needs a quantisation plan"),
         ({"options": CoremlOptions(deployment="iOS16")}, "w8a8 needs iOS17"),
         ({"options": converters.NoOptions()}, "the job holds NoOptions, the converter takes CoremlOptions"),
     ],

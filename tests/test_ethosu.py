@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="needs torch, the source of every conversion")
+onnx = pytest.importorskip("onnx", reason="needs onnx, which only the convert extra brings")
 pytest.importorskip("litert_torch", reason="needs the litert toolchain: pip install edgekit[convert]")
 pytest.importorskip("ethosu", reason="needs Vela: pip install edgekit[convert]")
 
@@ -20,15 +21,19 @@ from real_conversions import Converted  # noqa: E402
 
 from edgekit import converters, runtimes  # noqa: E402
 from edgekit.bundle import open_bundle  # noqa: E402
+from edgekit.calibration.plan import INTEGER, MIXED, Methods  # noqa: E402
+from edgekit.calibration.planning import Streams, Wish, make_plan  # noqa: E402
 from edgekit.converters import Job, _ethosu_vela, ethosu, read_options  # noqa: E402
 from edgekit.converters.ethosu import EthosuOptions  # noqa: E402
 from edgekit.errors import ConversionError, EngineError, UsageError  # noqa: E402
 from edgekit.manifest import Graph, Tensor  # noqa: E402
 from edgekit.runtimes import SessionOptions, open_session  # noqa: E402
 from edgekit.runtimes import ethosu as engine  # noqa: E402
+from edgekit.sources.exchange import write_exchange  # noqa: E402
 
 nn = torch.nn
 SIZE = 32
+OUTPUTS = ("b", "a")
 REFERENCE = SessionOptions(device="reference")
 
 
@@ -77,12 +82,26 @@ def silent(text: str, share: float) -> None:
     del text, share
 
 
+def planned_job(module: Any, folder: Path, methods: Methods) -> Job:
+    """A job with the plan's graph for targets that compute everything in integers."""
+    example = torch.rand(1, 3, SIZE, SIZE)
+    job = make_job(module, example, OUTPUTS, folder, "fp32", pictures(24, seed=1))
+    assert job.samples is not None
+
+    def write(changed: Any, place: Path) -> None:
+        write_exchange(changed, example, OUTPUTS, place)
+
+    plan = make_plan(job.program, job.onnx, Streams(job.samples), folder, Wish(methods=methods), write, silent)
+    graph, name = (plan.mixed, MIXED) if plan.integer is None else (plan.integer, INTEGER)
+    onnx, program = folder / name / "graph.onnx", folder / name / "graph.pt2"
+    return replace(job, onnx=onnx, program=program, precision="int8", plan=graph, options=EthosuOptions())
+
+
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     torch.manual_seed(3)
     module, folder = Net().eval(), tmp_path_factory.mktemp("ethosu")
-    job = make_job(module, torch.rand(1, 3, SIZE, SIZE), ("b", "a"), folder, "int8", pictures(24, seed=1))
-    job = replace(job, options=EthosuOptions())
+    job = planned_job(module, folder, Methods())
     return Made(module, job, ethosu.convert(job, silent))
 
 
@@ -117,18 +136,29 @@ def test_the_stand_in_gives_torchs_outputs_in_the_contracts_order(made: Made) ->
     assert sum(session.placement.operators.values()) > 5
 
 
-def test_the_layer_that_int8_cannot_hold_was_equalised(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_layer_that_int8_cannot_hold_was_equalised(made: Made, tmp_path: Path) -> None:
     """And without that nothing is left of it."""
-    assert "conv2d_1" in str(made.graph.report["equalised"])
-    monkeypatch.setattr(ethosu, "equalise", lambda module, samples: [])
-    work, out = made.job.out.with_name("flat-work"), made.job.out.with_name("flat")
-    for folder in (work, out):
-        folder.mkdir()
-    graph = ethosu.convert(replace(made.job, work=work, out=out), silent)
+    assert "conv2d_1" not in str(made.graph.report["equalised"])  # the site is named by what comes before
+    assert str(made.graph.report["equalised"]).startswith("conv2d (")
+    flat = planned_job(made.module, tmp_path, Methods(equalisation=False))
+    graph = ethosu.convert(flat, silent)
     assert "equalised" not in graph.report
     image = tensor_of(pictures(1, seed=9)[0])
-    outputs = open_session("ethosu", out, graph, REFERENCE).run([image])
+    outputs = open_session("ethosu", flat.out, graph, REFERENCE).run([image])
     assert noise(outputs[0], made.expected(image)[0]) > 0.12
+
+
+def test_the_quantisers_own_calibration_is_the_other_recipe(made: Made, tmp_path: Path) -> None:
+    assert ethosu.TARGET.recipes == ("plan", "litert")
+    told: list[str] = []
+    job = replace(made.job, recipe="litert", out=tmp_path)
+    graph = ethosu.convert(job, lambda text, share: told.append(text))
+    assert "calibrating, image 24 of 24" in told
+    image = tensor_of(pictures(1, seed=9)[0])
+    outputs = open_session("ethosu", tmp_path, graph, REFERENCE).run([image])
+    for output, wanted in zip(outputs, made.expected(image), strict=True):
+        assert noise(output, wanted) < 0.08
+    assert (tmp_path / "model.tflite").read_bytes() != (made.job.out / "model.tflite").read_bytes()
 
 
 def test_everything_is_integers(made: Made) -> None:
@@ -146,13 +176,18 @@ def test_the_input_holds_every_pixel_exactly(made: Made) -> None:
     assert int(grid.zeroPoint[0]) == -128
 
 
-def test_the_input_of_the_equalised_sigmoid_is_cut_at_8(made: Made) -> None:
+def test_the_grids_are_those_of_the_plan(made: Made) -> None:
+    """The gate's own tensor among them: what the sigmoid of an equalised SiLU reads needs no large range."""
+    plan = made.job.planned()
     model = schema(made.job.out / "model.tflite")
     graph = model.subgraphs[0]
     logistic = 14
     read = [op.inputs[0] for op in graph.operators if model.operatorCodes[op.opcodeIndex].builtinCode == logistic]
-    spans = [float(graph.tensors[index].quantization.scale[0]) * 255 for index in read]
-    assert any(span <= 16.01 for span in spans)
+    spans = sorted(float(graph.tensors[index].quantization.scale[0]) * 255 for index in read)
+    nodes = onnx.load(made.job.onnx).graph.node
+    behind = [plan.tensors[node.input[0]] for node in nodes if node.op_type == "Sigmoid"]
+    assert len(behind) == 2
+    assert spans == pytest.approx(sorted(ends.high - ends.low for ends in behind), rel=1e-3)
 
 
 def test_the_file_is_run_by_the_reference_kernels_bit_for_bit(made: Made) -> None:

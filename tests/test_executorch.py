@@ -100,9 +100,14 @@ def fp32(float_job: Job) -> tuple[Job, Graph]:
 
 
 @pytest.fixture(scope="module")
-def quantised(float_job: Job) -> tuple[Job, Graph]:
-    job = with_delegate(float_job, "xnnpack", "int8")
-    return job, converter.convert(job, quiet)
+def int8_job(detector: Any, folder: Path) -> Job:
+    job = make_job(detector, torch.rand(1, 3, SIZE, SIZE), OUTPUTS, folder, "int8", pictures(12))
+    return dataclasses.replace(job, options=ExecutorchOptions())
+
+
+@pytest.fixture(scope="module")
+def quantised(int8_job: Job) -> tuple[Job, Graph]:
+    return int8_job, converter.convert(int8_job, quiet)
 
 
 @pytest.fixture(scope="module")
@@ -180,28 +185,89 @@ def test_placement_counts_what_is_left_on_the_portable_kernels(
         opened(fp32, strict=True, device="xnnpack")
 
 
+def scales(program: Any) -> dict[str, tuple[float, int]]:
+    """Scale and zero point of each quantised activation by the name of what was rounded."""
+    return {
+        node.args[0].name: (node.args[1], node.args[2])
+        for node in program.graph.nodes
+        if "quantize_per_tensor" in str(node.target) and "dequantize" not in str(node.target)
+    }
+
+
 def test_int8_is_small_and_only_where_it_should_be(fp32: tuple[Job, Graph], quantised: tuple[Job, Graph]) -> None:
     sizes = [(job.out / "model.pte").stat().st_size for job, _ in (fp32, quantised)]
     assert sizes[1] < sizes[0]
-    module = torch.export.load(fp32[0].program).module()
-    names = int8._islands(module)
-    convolutions = [node.name for node in module.graph.nodes if node.target == torch.ops.aten.conv2d.default]
-    assert names == {*convolutions[:3], *convolutions[-2:]}
-    program = int8.quantised(torch.export.load(fp32[0].program), fp32[0].calibration(), quiet, converter.quiet)
-    nodes = program.graph.nodes
+    job = quantised[0]
+    layers = [layer.name for layer in job.planned().layers]
+    assert [layer.stays for layer in job.planned().layers] == [*["stem"] * 3, "", "", "", "head", "head"]
+    nodes = int8.quantised(torch.export.load(job.program), job, quiet, converter.quiet).graph.nodes
     kinds = [str(node.args[0].target) for node in nodes if node.target == torch.ops.aten.conv2d.default]
-    assert ["dequantize" in kind for kind in kinds] == [name not in names for name in convolutions]
+    assert ["dequantize" in kind for kind in kinds] == [name not in job.planned().floats for name in layers]
     per_channel = [node for node in nodes if "dequantize_per_channel" in str(node.target)]
-    assert len(per_channel) == len(convolutions) - len(names)
+    assert len(per_channel) == len(layers) - len(job.planned().floats)
 
 
-def test_int8_calibrated_on_the_wrong_images_shows(
+def test_a_layer_that_the_budget_takes_back_stays_in_float(int8_job: Job) -> None:
+    plan = int8_job.planned()
+    layers = [
+        msgspec.structs.replace(one, stays=one.stays or "budget" * (place == 4))
+        for place, one in enumerate(plan.layers)
+    ]
+    job = dataclasses.replace(int8_job, plan=msgspec.structs.replace(plan, layers=tuple(layers)))
+    nodes = int8.quantised(torch.export.load(job.program), job, quiet, converter.quiet).graph.nodes
+    kinds = [str(node.args[0].target) for node in nodes if node.target == torch.ops.aten.conv2d.default]
+    assert ["dequantize" in kind for kind in kinds] == [not layer.stays for layer in layers]
+
+
+def test_int8_has_the_plans_ranges_and_no_calibration_pass(int8_job: Job) -> None:
+    told: list[str] = []
+    program = int8.quantised(
+        torch.export.load(int8_job.program), int8_job, lambda text, share: told.append(text), converter.quiet
+    )
+    assert [text for text in told if "calibrating" in text] == ["calibrating, image 1 of 1"]  # for the weights
+    tensors = int8_job.planned().tensors
+    found = scales(program)
+    known = {name: found[name] for name in ("silu_2", "silu_3") if name in found}
+    assert known
+    for name, (scale, zero) in known.items():
+        one = tensors[name]
+        assert scale == pytest.approx((one.high - one.low) / 255, rel=1e-5)
+        assert zero == round(-128 - one.low / scale)
+    # What goes into a concatenation has the grid of what comes out, which holds all of it.
+    together = {found[name] for name in found if name.startswith(("relu", "cat", "upsample"))}
+    assert len(together) == 1
+    assert next(iter(together))[0] * 255 >= (tensors["cat"].high - tensors["cat"].low) * (1 - 1e-5)
+
+
+def test_torchaos_own_ranges_are_the_other_recipe(int8_job: Job, detector: Any, image: Any, tmp_path: Path) -> None:
+    assert converter.TARGET.recipes == ("plan", "torchao")
+    told: list[str] = []
+    job = dataclasses.replace(int8_job, recipe="torchao", out=tmp_path)
+    made = job, converter.convert(job, lambda text, share: told.append(text))
+    assert "calibrating, image 12 of 12" in told
+    assert (tmp_path / "model.pte").read_bytes() != (int8_job.out / "model.pte").read_bytes()
+    for found, wanted in zip(opened(made).run([image]), expected(detector, image), strict=True):
+        assert noise(found, wanted) < 0.08
+
+
+def test_tensors_that_the_plan_does_not_know_are_observed(int8_job: Job) -> None:
+    plan = int8_job.planned()
+    few = {name: ends for name, ends in plan.tensors.items() if name != "silu_2"}
+    job = dataclasses.replace(int8_job, plan=msgspec.structs.replace(plan, tensors=few))
+    told: list[str] = []
+    program = int8.quantised(
+        torch.export.load(job.program), job, lambda text, share: told.append(text), converter.quiet
+    )
+    assert "calibrating, image 12 of 12" in told
+    one = plan.tensors["silu_2"]
+    assert scales(program)["silu_2"][0] == pytest.approx((one.highest - one.lowest) / 255, rel=0.3)
+
+
+def test_int8_planned_on_the_wrong_images_shows(
     quantised: tuple[Job, Graph], detector: Any, image: Any, tmp_path: Path
 ) -> None:
-    np.save(tmp_path / "dark.npy", pictures(3) // 64)
-    job = quantised[0]
-    samples = dataclasses.replace(job.calibration(), path=tmp_path / "dark.npy")
-    bad = dataclasses.replace(job, samples=samples, out=tmp_path)
+    dark = make_job(detector, torch.rand(1, 3, SIZE, SIZE), OUTPUTS, tmp_path, "int8", pictures(3) // 64)
+    bad = dataclasses.replace(dark, options=ExecutorchOptions())
     worse = opened((bad, converter.convert(bad, quiet))).run([image])
     for found, wanted, good in zip(worse, expected(detector, image), opened(quantised).run([image]), strict=True):
         assert noise(found, wanted) > 2 * noise(good, wanted)
@@ -284,14 +350,15 @@ def test_an_unknown_delegate_is_refused() -> None:
         converters.read_options(converter.TARGET, {"delegate": "metal"})
 
 
-def test_int8_without_images_is_refused(float_job: Job, tmp_path: Path) -> None:
-    job = with_delegate(float_job, "xnnpack", "int8")
+def test_int8_without_images_is_refused(int8_job: Job, tmp_path: Path) -> None:
     with pytest.raises(ConversionError, match="int8 needs calibration images: give --data"):
-        converter.convert(dataclasses.replace(job, samples=None), quiet)
+        converter.convert(dataclasses.replace(int8_job, samples=None), quiet)
+    with pytest.raises(ConversionError, match="int8 needs a quantisation plan: give --data"):
+        converter.convert(dataclasses.replace(int8_job, plan=None), quiet)
     np.save(tmp_path / "none.npy", pictures(0))
-    empty = dataclasses.replace(float_job.calibration(), path=tmp_path / "none.npy")
+    empty = dataclasses.replace(int8_job.calibration(), path=tmp_path / "none.npy")
     with pytest.raises(ConversionError, match="int8 needs calibration images and there are none"):
-        converter.convert(dataclasses.replace(job, samples=empty), quiet)
+        converter.convert(dataclasses.replace(int8_job, samples=empty), quiet)
 
 
 def test_what_the_delegate_takes_nothing_of_is_refused(tmp_path: Path) -> None:

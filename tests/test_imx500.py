@@ -254,7 +254,7 @@ def test_no_images_are_refused(images: Any, message: str, tmp_path: Path) -> Non
     names = ("a", "b", "c")
     job = make_job(Zoo(), torch.rand(1, 3, SIZE, SIZE), names, tmp_path, "int8", images)
     with pytest.raises(ConversionError, match=message):
-        imx500._network(job, lambda text, share: None)
+        imx500._network(job)
 
 
 # The engine

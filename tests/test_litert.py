@@ -16,25 +16,27 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hypothesis_numpy
 
-from edgekit.converters import Job, _litert_network
+from edgekit.converters import Job, _litert_ranges
 from edgekit.errors import ConversionError, EngineError
 from edgekit.manifest import Graph, Tensor
 from edgekit.runtimes import SessionOptions, open_session
 
 torch = pytest.importorskip("torch", reason="needs torch, the source of every conversion")
+onnx = pytest.importorskip("onnx", reason="needs onnx, which only the convert extra brings")
 pytest.importorskip("litert_torch", reason="needs the litert toolchain: pip install edgekit[convert]")
 pytest.importorskip("ai_edge_quantizer", reason="needs the litert toolchain: pip install edgekit[convert]")
 
 from jobs import make_job  # noqa: E402
 
-from edgekit.calibration.ranges import BINS, Statistics, best_range  # noqa: E402
+from edgekit.calibration.correspondence import correspondence, fingerprint, weights_mark  # noqa: E402
+from edgekit.calibration.observation import watched  # noqa: E402
 from edgekit.converters import litert  # noqa: E402
-from edgekit.converters._litert_network import CONVOLUTIONS, Network  # noqa: E402
-from edgekit.converters._litert_ranges import observe  # noqa: E402
+from edgekit.converters._litert_network import Network  # noqa: E402
+from edgekit.converters._litert_ranges import Calibration, float_operators, ranges_of, recognise  # noqa: E402
 
 nn = torch.nn
 
@@ -74,23 +76,31 @@ class Zoo(nn.Module):  # type: ignore[misc]
 class Spread(nn.Module):  # type: ignore[misc]
     """A depthwise convolution whose input channels differ 1000 times in size, made up for by its weights.
 
-    In float the sizes cancel exactly. One int8 scale for all channels leaves nothing of the small ones.
+    In float the sizes nearly cancel. One int8 scale for all channels leaves nothing of the small ones.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(3, 8, 3, 2, 1)
+        self.stem = nn.ModuleList([nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1)])
+        self.unlike = nn.Conv2d(8, 8, 3, 1, 1)
         self.depthwise = nn.Conv2d(8, 8, 3, 1, 1, groups=8)
         self.mix = nn.Conv2d(8, 16, 1)
         self.head = nn.Conv2d(16, 4, 1)
+        for layer in self.modules():  # as if trained: what comes out depends on the image more than on biases
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight)
+                nn.init.normal_(layer.bias, 0, 0.05)
         sizes = torch.tensor([2.0, 2.0, *[0.002] * 6])
         with torch.no_grad():
-            self.stem.weight.mul_(sizes.reshape(-1, 1, 1, 1))
-            self.stem.bias.mul_(sizes)
+            self.unlike.weight.mul_(sizes.reshape(-1, 1, 1, 1))
+            self.unlike.bias.mul_(sizes)
             self.depthwise.weight.div_(sizes.reshape(-1, 1, 1, 1))
 
     def forward(self, x: Any) -> Any:
-        return self.head(torch.relu(self.mix(torch.relu(self.depthwise(torch.relu(self.stem(x)))))))
+        for layer in self.stem:
+            x = torch.relu(layer(x))
+        x = nn.functional.silu(self.unlike(x))
+        return self.head(torch.relu(self.mix(torch.relu(self.depthwise(x)))))
 
 
 @dataclass(frozen=True)
@@ -125,11 +135,10 @@ def tensor_of(image: Any) -> Any:
 
 def convert_all(module: Any, names: tuple[str, ...], folder: Path) -> Converted:
     module.eval()
-    first = make_job(module, torch.rand(1, 3, SIZE, SIZE), names, folder, "fp32", pictures(24, seed=1))
     jobs, graphs, reports = {}, {}, []
     for precision in PRECISIONS:
-        jobs[precision] = replace(first, precision=precision, out=folder / precision)
-        jobs[precision].out.mkdir(exist_ok=True)
+        example = torch.rand(1, 3, SIZE, SIZE)
+        jobs[precision] = make_job(module, example, names, folder, precision, pictures(24, seed=1))
         graphs[precision] = litert.convert(jobs[precision], lambda text, share: reports.append((text, share)))
     return Converted(module, jobs, graphs, reports)
 
@@ -197,105 +206,170 @@ def test_smaller_precisions_make_smaller_files(zoo: Converted) -> None:
     assert b"TFL3" == fp32[4:8] == fp16[4:8] == int8[4:8]
 
 
-def test_float_file_is_made_once_and_progress_goes_forward(zoo: Converted) -> None:
+def test_float_files_are_made_once_and_progress_goes_forward(zoo: Converted) -> None:
     texts = [text for text, _ in zoo.reports]
-    assert texts.count("converting with litert-torch") == 1
-    assert "calibrating, image 24 of 24" in texts
+    assert texts.count("converting with litert-torch") == 2  # of the source, and of the plan's graph
+    assert not any("calibrating" in text for text in texts), "the plan knows all ranges"
     shares = [share for _, share in zoo.reports]
     assert all(0 <= share <= 1 for share in shares)
     last = len(texts) - 1 - texts[::-1].index("converting with litert-torch")
-    int8 = [share for text, share in zoo.reports[last + 1 :] if "float16" not in text]
-    assert int8 == sorted(int8)
+    assert shares[last:] == sorted(shares[last:])
 
 
-def test_int8_calibrated_on_the_wrong_images_shows(zoo: Converted, tmp_path: Path) -> None:
-    np.save(tmp_path / "black.npy", pictures(4, seed=2) // 64)
-    job = zoo.jobs["int8"]
-    assert job.samples is not None
-    bad = replace(job, samples=replace(job.samples, path=tmp_path / "black.npy"), out=tmp_path)
-    graph = litert.convert(bad, lambda text, share: None)
+def test_int8_planned_on_the_wrong_images_shows(zoo: Converted, tmp_path: Path) -> None:
+    dark = make_job(
+        zoo.module, torch.rand(1, 3, SIZE, SIZE), tuple(zoo.jobs["int8"].shapes), tmp_path, "int8", pictures(4, 2) // 64
+    )
+    graph = litert.convert(dark, lambda text, share: None)
     image = tensor_of(pictures(1, seed=9)[0])
     expected = zoo.expected(image)
-    worse = [array.copy() for array in open_session("litert", tmp_path, graph, SessionOptions()).run([image])]
+    worse = [array.copy() for array in open_session("litert", dark.out, graph, SessionOptions()).run([image])]
     good = zoo.outputs("int8", image)
     assert np.mean([noise(a, b) for a, b in zip(worse, expected, strict=True)]) > 3 * np.mean(
         [noise(a, b) for a, b in zip(good, expected, strict=True)]
     )
 
 
-def test_int8_prints_nothing(zoo: Converted, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    litert.convert(replace(zoo.jobs["int8"], out=tmp_path), lambda text, share: None)
+def test_the_quantisers_own_calibration_is_the_other_recipe(zoo: Converted, tmp_path: Path) -> None:
+    assert litert.TARGET.recipes == ("plan", "litert")
+    told: list[str] = []
+    job = replace(zoo.jobs["int8"], recipe="litert", out=tmp_path)
+    graph = litert.convert(job, lambda text, share: told.append(text))
+    assert [text for text in told if "calibrating" in text] == [
+        "calibrating, image 16 of 24",
+        "calibrating, image 24 of 24",
+    ]
+    image = tensor_of(pictures(1, seed=9)[0])
+    for output, wanted in zip(
+        open_session("litert", tmp_path, graph, SessionOptions()).run([image]), zoo.expected(image), strict=True
+    ):
+        assert noise(output, wanted) < 0.12
+    assert (tmp_path / "model.tflite").read_bytes() != (zoo.jobs["int8"].out / "model.tflite").read_bytes()
+
+
+@pytest.mark.parametrize("recipe", litert.TARGET.recipes)
+def test_int8_prints_nothing(zoo: Converted, tmp_path: Path, capfd: pytest.CaptureFixture[str], recipe: str) -> None:
+    litert.convert(replace(zoo.jobs["int8"], out=tmp_path, recipe=recipe), lambda text, share: None)
     assert capfd.readouterr().out == ""
 
 
-def test_channels_too_unlike_for_one_scale_stay_float(
-    spread: Converted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+# What a plan says of a file
+
+
+def calibration(job: Job, told: list[int] | None = None) -> Calibration:
+    source = job.work / "float.tflite"
+    return Calibration(job, source, Network(source), (told if told is not None else []).append)
+
+
+def test_every_tensor_is_recognised_by_what_it_holds(zoo: Converted) -> None:
+    given = calibration(zoo.jobs["int8"])
+    names = recognise(given)
+    assert set(names) == set(given.network.activations)
+    sample = tensor_of(pictures(1, seed=77)[0])  # none of those that it was recognised by
+    session = watched(onnx.load(given.job.onnx), list(given.job.planned().tensors), 1)
+    outputs = [output.name for output in session.get_outputs()]
+    wanted = dict(zip(outputs, session.run(outputs, {"images": sample}), strict=True)) | {"images": sample}
+    (values,) = _litert_ranges._run(given.path, given.network.activations, [sample], 1)
+    for index, name in names.items():
+        found = np.sort(values(index), axis=None)
+        moved = given.network.source(index) != index and found.size != wanted[name].size  # padded
+        if not moved:
+            np.testing.assert_allclose(found, np.sort(wanted[name], axis=None), atol=1e-4)
+
+
+def test_what_the_plan_does_not_know_is_observed(zoo: Converted) -> None:
+    job = zoo.jobs["int8"]
+    plan = job.planned()
+    gone = [name for name, ends in plan.tensors.items() if ends.highest > 0.1][5]
+    few = {name: ends for name, ends in plan.tensors.items() if name != gone}
+    told: list[int] = []
+    given = calibration(replace(job, plan=msgspec.structs.replace(plan, tensors=few)), told)
+    names = recognise(given)
+    ranges = ranges_of(given, names)
+    assert told == list(range(1, 25))
+    assert set(ranges) == set(given.network.activations)
+    for index, ends in ranges.items():
+        if names[index] == gone:
+            assert ends.highest == pytest.approx(plan.tensors[gone].highest, rel=1e-3)
+        else:
+            assert ends == plan.tensors[names[index]]
+
+
+def test_the_layers_of_the_plan_stay_in_float(zoo: Converted, tmp_path: Path) -> None:
+    given = calibration(zoo.jobs["int8"])
+    names = recognise(given)
+    found = float_operators(given, names)
+    weighted = [op for op in given.network.operators if given.network.weights(op) is not None]
+    layers = given.job.planned().layers
+    assert len(weighted) == len(layers) == 12
+    islands = [op for op in found if op in weighted]
+    assert [layer.stays for layer in layers].count("channels") == 1
+    # The layer with unlike channels, and the one before it that makes them.
+    assert len(islands) == len(given.job.planned().floats) + 1 == 9
+    assert {"LOGISTIC", "MUL"} <= {op.kind for op in found}, "SiLU between layers in float is in float"
+    assert sum(op.kind == "LOGISTIC" for op in found) == 2, "and no other"
+    changed = calibration(replace(given.job, onnx=tmp_path / "scaled.onnx"))
+    model = onnx.load(given.job.onnx)
+    for tensor in model.graph.initializer:  # as if the toolchain had merged factors into the weights
+        tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor) * 2, tensor.name))
+    onnx.save(model, changed.job.onnx)
+    assert [op for op in float_operators(changed, names) if op in weighted] == islands
+    nothing = tuple(msgspec.structs.replace(layer, stays="") for layer in layers)
+    plan = msgspec.structs.replace(given.job.planned(), layers=nothing)
+    assert float_operators(calibration(replace(given.job, plan=plan)), names) == []
+
+
+def test_channels_too_unlike_for_one_scale_stay_float(spread: Converted, tmp_path: Path) -> None:
     image = tensor_of(pictures(1, seed=9)[0])
     (expected,) = spread.expected(image)
-    assert noise(spread.outputs("int8", image)[0], expected) < 0.05
-    monkeypatch.setattr(_litert_network, "SPREAD", np.inf)
-    graph = litert.convert(replace(spread.jobs["int8"], out=tmp_path), lambda text, share: None)
+    good = noise(spread.outputs("int8", image)[0], expected)
+    assert good < 0.05
+    plan = spread.jobs["int8"].planned()
+    (bad,) = [layer for layer in plan.layers if layer.stays == "channels"]
+    given = calibration(spread.jobs["int8"])
+    kinds = [op.kind for op in float_operators(given, recognise(given))]
+    assert kinds.count("LOGISTIC") == 1, "what makes its input is float too"
+    assert bad.depthwise
+    layers = tuple(msgspec.structs.replace(one, stays="" if one is bad else one.stays) for one in plan.layers)
+    job = replace(spread.jobs["int8"], out=tmp_path, plan=msgspec.structs.replace(plan, layers=layers))
+    graph = litert.convert(job, lambda text, share: None)
     (flattened,) = open_session("litert", tmp_path, graph, SessionOptions()).run([image])
-    assert noise(flattened, expected) > 0.1  # what one scale for all channels leaves
+    assert noise(flattened, expected) > max(0.1, 3 * good)  # what one scale for all channels leaves
 
 
-def test_a_channel_that_does_not_matter_makes_no_island(spread: Converted) -> None:
-    network = Network(spread.jobs["fp32"].work / "float.tflite")
-    samples = spread.jobs["int8"].calibration()
-    seen = observe(spread.jobs["fp32"].work / "float.tflite", network, samples, 1, lambda count: None)
-    found = network.unholdable(seen.channels)
-    assert {"DEPTHWISE_CONV_2D", "CONV_2D"} <= {op.kind for op in found}
-    depthwise = found[0]
-    network._weights(depthwise)[..., 2:] = 1e-9  # the small channels are not listened to any more
-    assert network.unholdable(seen.channels) == []
+arrays = hypothesis_numpy.arrays(np.float32, (2, 3, 4), elements=st.floats(-1e3, 1e3, width=32), unique=True)
 
 
-def test_only_what_feeds_outputs_is_the_head(zoo: Converted) -> None:
-    network = Network(zoo.jobs["fp32"].work / "float.tflite")
-    head = [op for op in network.head() if op.kind in CONVOLUTIONS]
-    assert len(head) == 4
-    assert sum(network.feeds_silu(index) for index in network.activations) == 4
-
-
-def test_biases_make_up_for_rounded_weights(zoo: Converted, tmp_path: Path) -> None:
-    source = zoo.jobs["fp32"].work / "float.tflite"
-    samples = list(zoo.jobs["int8"].calibration())
-    means = {}
-    for name in ("float", "rounded", "corrected"):
-        network = Network(source)
-        seen = observe(source, network, samples, 1, lambda count: None)
-        if name == "corrected":
-            network.correct_biases(seen.channels, ())
-        for op in network.operators:
-            if op.kind in CONVOLUTIONS and name != "float":
-                weights = network._weights(op)
-                axes = (1, 2, 3) if op.kind == "CONV_2D" else (0, 1, 2)
-                scale = np.abs(weights).max(axis=axes, keepdims=True) / 127
-                weights[...] = np.round(weights / scale) * scale
-        path = tmp_path / f"{name}.tflite"
-        path.write_bytes(network.data)
-        means[name] = observe(path, network, samples, 1, lambda count: None).channels
-    off = {
-        name: sum(
-            float(np.abs(means[name][index].mean - means["float"][index].mean).mean()) for index in means["float"]
-        )
-        for name in ("rounded", "corrected")
+@settings(max_examples=50, deadline=None)
+@given(st.lists(arrays, min_size=1, max_size=5, unique_by=lambda values: float(values.sum())))
+def test_tensors_are_found_again_in_any_order_of_axes(several: list[Any]) -> None:
+    ours = {str(place): [fingerprint(values)] for place, values in enumerate(several)}
+    theirs = {
+        place: [fingerprint(np.ascontiguousarray(values.transpose(2, 0, 1)) * np.float32(1 + 1e-6))]
+        for place, values in enumerate(several)
     }
-    assert off["corrected"] < 0.5 * off["rounded"]
+    found = correspondence(theirs, ours)
+    assert set(found) == set(theirs)
+    for place, name in found.items():
+        wanted, got = (fingerprint(several[int(one)])[1] for one in (place, name))
+        assert np.abs(wanted - got).max() <= 1e-3 * np.abs(wanted).max() + 1e-30
 
 
-def test_spared_operators_keep_their_biases(zoo: Converted) -> None:
-    source = zoo.jobs["fp32"].work / "float.tflite"
-    network = Network(source)
-    seen = observe(source, network, zoo.jobs["int8"].calibration(), 1, lambda count: None)
-    network.correct_biases(seen.channels, network.operators)
-    assert network.data == source.read_bytes()
+def test_other_tensors_are_not_taken_for_it() -> None:
+    values = np.random.default_rng(0).normal(0, 1, (1, 4, 8, 8)).astype(np.float32)
+    ours = {"x": [fingerprint(values)]}
+    others = {"relu": np.maximum(values, 0), "scaled": values * 1.01, "padded": np.pad(values, 1), "minus": -values}
+    assert correspondence({name: [fingerprint(other)] for name, other in others.items()}, ours) == {}
+    assert weights_mark(values) == weights_mark(np.ascontiguousarray(values.transpose(0, 2, 3, 1)))
+    assert weights_mark(values) != weights_mark(-values)
+    zeros = np.array([0.0, -0.0, 1.0], np.float32)
+    assert weights_mark(zeros) == weights_mark(zeros[[1, 0, 2]])
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (lambda job, empty: replace(job, plan=None), "int8 needs a quantisation plan: give --data"),
         (lambda job, empty: replace(job, samples=None), "give --data with a folder of photographs"),
         (lambda job, empty: replace(job, samples=replace(job.samples, path=empty)), "has none: give --data"),
         (
@@ -488,90 +562,3 @@ print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
     loaded = set(json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout))
     assert "ai_edge_litert" in loaded
     assert not loaded & {"torch", "cv2", "tensorflow", "jax", "litert_torch", "ai_edge_quantizer", "onnxruntime"}
-
-
-# Ranges
-
-
-tensors = hypothesis_numpy.arrays(
-    np.float32, st.integers(1, 60), elements=st.floats(-1e4, 1e4, width=32, allow_subnormal=False)
-)
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.lists(tensors, min_size=1, max_size=6))
-@example([np.zeros(1, np.float32), np.ones(1, np.float32)])  # zeros count before anything else was seen, too
-def test_statistics_hold_all_values_in_constant_memory(samples: list[Any]) -> None:
-    statistics = Statistics()
-    for sample in samples:
-        statistics.add(sample)
-    values = np.concatenate(samples)
-    assert statistics.low == min(0, values.min())
-    assert statistics.high == max(0, values.max())
-    assert statistics.counts.shape == (BINS,)
-    if statistics.limit:
-        assert statistics.counts.sum() == values.size
-        width = 2 * statistics.limit / BINS
-        centres = (np.arange(BINS) + 0.5) * width - statistics.limit
-        mean = (statistics.counts * centres).sum() / values.size
-        assert abs(mean - values.astype(np.float64).mean()) <= width
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.lists(tensors, min_size=1, max_size=3), st.booleans())
-def test_ranges_contain_zero_and_stay_within_the_extremes(samples: list[Any], silu: bool) -> None:
-    statistics = Statistics()
-    for sample in samples:
-        statistics.add(sample)
-    low, high = best_range(statistics, silu)
-    assert statistics.low <= low <= 0 <= high <= statistics.high
-
-
-def quantised(values: Any, low: float, high: float) -> Any:
-    step = (high - low) / 255
-    zero = np.round(low / step)
-    return np.clip(np.round(values / step), zero, zero + 255) * step
-
-
-def silu(values: Any) -> Any:
-    return values / (1 + np.exp(-values))
-
-
-def test_range_cuts_off_a_rare_outlier() -> None:
-    values = np.random.default_rng(0).normal(0, 1, 100_000).astype(np.float32)
-    values[7] = 12
-    statistics = Statistics()
-    statistics.add(values)
-    low, high = best_range(statistics, silu=False)
-    assert 4 < high < 11
-    found = np.square(quantised(values, low, high) - values).mean()
-    assert found < np.square(quantised(values, values.min(), values.max()) - values).mean()
-
-
-def test_range_is_as_good_as_an_exhaustive_search() -> None:
-    values = np.random.default_rng(1).laplace(0.5, 1, 4000).astype(np.float32)
-    statistics = Statistics()
-    statistics.add(values)
-    low, high = best_range(statistics, silu=False)
-    lows, highs = values.min() * np.linspace(0.1, 1, 40), values.max() * np.linspace(0.1, 1, 40)
-    best = min(np.square(quantised(values, a, b) - values).mean() for a in lows for b in highs)
-    assert np.square(quantised(values, low, high) - values).mean() < 1.05 * best
-
-
-def test_range_before_silu_is_measured_behind_it() -> None:
-    values = np.random.default_rng(2).normal(-6, 6, 20_000).astype(np.float32)
-    statistics = Statistics()
-    statistics.add(values)
-    plain, behind = best_range(statistics, silu=False), best_range(statistics, silu=True)
-    assert behind[0] > 0.6 * plain[0]
-    errors = [np.square(silu(quantised(values, *ends)) - silu(values)).mean() for ends in (plain, behind)]
-    assert errors[1] < 0.7 * errors[0]
-
-
-def test_what_stands_for_infinity_is_no_value() -> None:
-    statistics = Statistics()
-    statistics.add(np.array([1, -np.inf, np.nan, -3.4e38, 2], np.float32))
-    assert (statistics.low, statistics.high, statistics.counts.sum()) == (0, 2, 2)
-    nothing = Statistics()
-    nothing.add(np.full(4, -np.inf, np.float32))
-    assert best_range(nothing, silu=False) == (0, 0)

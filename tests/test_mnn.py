@@ -83,12 +83,10 @@ def detector() -> Any:
 @pytest.fixture(scope="module")
 def jobs(detector: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Job]:
     folder = tmp_path_factory.mktemp("mnn")
-    first = make_job(detector, torch.rand(1, 3, SIZE, SIZE), OUTPUTS, folder, "fp32", pictures(24))
-    made = {}
-    for precision in PRECISIONS:
-        made[precision] = dataclasses.replace(first, precision=precision, out=folder / precision)
-        made[precision].out.mkdir(exist_ok=True)
-    return made
+    example = torch.rand(1, 3, SIZE, SIZE)
+    return {
+        precision: make_job(detector, example, OUTPUTS, folder, precision, pictures(24)) for precision in PRECISIONS
+    }
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +110,15 @@ def noise(found: Any, wanted: Any) -> float:
     return float(np.sqrt(np.mean((found - wanted) ** 2)) / wanted.std())
 
 
+def dump(path: Path, folder: Path) -> Any:
+    """A file as MNN's own converter tells it."""
+    given = ["-f", "MNN", "--modelFile", str(path), "--JsonFile", str(folder / "model.json")]
+    subprocess.run(
+        [sys.executable, "-c", converter._RUN, "mnnconvert", *given], cwd=folder, check=True, capture_output=True
+    )
+    return msgspec.json.decode((folder / "model.json").read_bytes())
+
+
 def opened(job: Job, graph: Graph, **options: Any) -> Any:
     return open_session("mnn", job.out, graph, SessionOptions(**options))
 
@@ -119,9 +126,7 @@ def opened(job: Job, graph: Graph, **options: Any) -> Any:
 # --- conversion ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("precision", "low", "high"), [("fp32", 0.0, 1e-5), ("fp16", 1e-5, 3e-3), ("int8", 1e-3, 0.15)]
-)
+@pytest.mark.parametrize(("precision", "low", "high"), [("fp32", 0.0, 1e-5), ("fp16", 1e-5, 3e-3), ("int8", 1e-3, 0.1)])
 def test_every_precision_computes_what_torch_does(
     precision: str, low: float, high: float, detector: Any, jobs: Any, graphs: Any, image: Any
 ) -> None:
@@ -151,7 +156,7 @@ def test_what_the_file_says_of_its_convolutions(jobs: Any, graphs: Any) -> None:
     count = sum(node.op_type == "Conv" for node in onnx.load(jobs["fp32"].onnx).graph.node)
     assert stored["fp32"] == ["float32"] * count
     assert stored["fp16"] == ["float16"] * count
-    assert stored["int8"] == ["int8"] * count  # EMA knows no exceptions
+    assert stored["int8"] == ["int8"] * count  # the quantiser's EMA knows no exceptions
 
 
 def test_placement_tells_the_arithmetic(jobs: Any, graphs: Any) -> None:
@@ -185,36 +190,71 @@ class Added(nn.Module):  # type: ignore[misc]
         return self.head(self.mix(torch.relu(self.left(x) + self.right(x))))
 
 
-def test_the_method_is_chosen_that_computes_right(jobs: Any, graphs: Any, tmp_path: Path) -> None:
-    """EMA where it can be used, KL where MNN gets its activations wrong; the wrong choice is the negative control."""
-    assert graphs["int8"].report == {"activation ranges": "EMA"}
+def made_by(job: Job, folder: Path, recipe: str) -> tuple[Job, Graph]:
+    job = dataclasses.replace(job, recipe=recipe, out=folder / f"by-{recipe}")
+    job.out.mkdir()
+    return job, converter.convert(job, quiet)
+
+
+def test_the_plans_ranges_are_in_the_file(jobs: Any, graphs: Any, tmp_path: Path) -> None:
+    """As MNN's own dump tells them, of every tensor that it names as ONNX does, and beside the convolutions."""
+    job = jobs["int8"]
+    told = dump(job.out / "model.mnn", tmp_path)
+    grids = {told["tensorName"][one["index"]]: one["quantInfo"] for one in told["extraTensorDescribe"]}
+    tensors = job.planned().tensors
+    known = [name for name in grids if name in tensors and name != "conv2d_4"]  # a ReLU is fused into it
+    assert len(known) > 15
+    for name in (*known, "conv2d_4"):
+        wanted, grid = tensors["relu" if name == "conv2d_4" else name], grids[name]
+        scale = (wanted.high - wanted.low) / 254
+        assert grid["scale"] == pytest.approx(scale, abs=1e-6)  # the dump has six decimals
+        assert -127 - grid["zero"] == pytest.approx(wanted.low / scale, abs=0.51)
+    for operator in told["oplists"]:
+        if operator["type"].startswith("Convolution"):
+            read, made = (grids[told["tensorName"][operator[key][0]]] for key in ("inputIndexes", "outputIndexes"))
+            beside = operator["main"]
+            assert beside["quanParameter"]["scaleIn"] == read["scale"]
+            assert beside["quanParameter"]["scaleOut"] == made["scale"]
+            assert beside["symmetricQuan"]["zeroPoint"] == read.get("zero", 0)
+            assert beside["symmetricQuan"]["outputZeroPoint"] == made.get("zero", 0)
+
+
+def test_a_relu_fused_into_an_addition_is_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MNN computes it wrongly with the quantiser's own asymmetric ranges, which are the negative control."""
     torch.manual_seed(4)
     module = Added().eval()
     job = make_job(module, torch.rand(1, 3, SIZE, SIZE), ("y",), tmp_path, "int8", pictures(24))
-    graph = converter.convert(job, quiet)
-    assert graph.report == {"activation ranges": "KL"}
-    stored = [one.stored for one in read_operators(job.out / "model.mnn") if one.kind in CONVOLUTIONS]
-    assert stored == ["float32"] * 3 + ["int8"] * 4 + ["float32"]  # KL leaves the first three and the head in float
     image = next(iter(job.calibration()))
-    assert noise(opened(job, graph).run([image])[0], expected(module, image)[0]) < 0.15
+    planned = made_by(job, tmp_path, "plan")
+    assert noise(opened(*planned).run([image])[0], expected(module, image)[0]) < 0.02
+    told = dump(planned[0].out / "model.mnn", tmp_path)
+    (grid,) = (one for one in told["extraTensorDescribe"] if told["tensorName"][one["index"]] == "add")
+    assert grid["quantInfo"].get("zero", 0) == 0
+    assert grid["quantInfo"]["scale"] == pytest.approx(job.planned().tensors["relu"].high / 127, abs=1e-6)
+    monkeypatch.setattr(converter, "set_ranges", lambda *given: 0)
+    (tmp_path / "own").mkdir()
+    own = made_by(job, tmp_path / "own", "plan")
+    assert noise(opened(*own).run([image])[0], expected(module, image)[0]) > 0.1
 
 
-def test_a_method_that_fails_leaves_the_other_and_both_are_told(
-    jobs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    job = dataclasses.replace(jobs["int8"], out=tmp_path)
-    monkeypatch.setattr(converter, "METHODS", ("NONE", "KL"))
-    assert converter.convert(job, quiet).report == {"activation ranges": "KL"}
-    monkeypatch.setattr(converter, "METHODS", ("NONE",))
-    with pytest.raises(ConversionError, match=r"mnnquant failed \(exit code .*NONE"):
-        converter.convert(job, quiet)
+def test_kl_leaves_in_float_what_the_plan_does(jobs: Any, detector: Any, image: Any, tmp_path: Path) -> None:
+    job, graph = made_by(jobs["int8"], tmp_path, "kl")
+    convolutions = [one for one in read_operators(job.work / "float.mnn") if one.kind in CONVOLUTIONS]
+    stored = [one.stored for one in read_operators(job.out / "model.mnn") if one.kind in CONVOLUTIONS]
+    floats = {one.name for one, kind in zip(convolutions, stored, strict=True) if kind == "float32"}
+    assert floats == set(job.planned().floats)
+    assert len(floats) == 5
+    assert len(stored) > len(floats)
+    for found, wanted in zip(opened(job, graph).run([image]), expected(detector, image), strict=True):
+        assert noise(found, wanted) < 0.15
 
 
 def test_one_image_is_enough_to_calibrate(jobs: Any, tmp_path: Path) -> None:
     np.save(tmp_path / "one.npy", pictures(1))
     samples = dataclasses.replace(jobs["int8"].calibration(), path=tmp_path / "one.npy")
-    converter.convert(dataclasses.replace(jobs["int8"], samples=samples, out=tmp_path), quiet)
-    assert (tmp_path / "model.mnn").is_file()
+    for recipe in converter.TARGET.recipes:
+        job, _ = made_by(dataclasses.replace(jobs["int8"], samples=samples), tmp_path, recipe)
+        assert (job.out / "model.mnn").is_file()
 
 
 def test_int8_gives_the_same_whatever_ran_before(jobs: Any, graphs: Any, image: Any) -> None:
@@ -235,9 +275,8 @@ def test_calibration_normalises_by_the_contract(jobs: Any, detector: Any, image:
     errors = []
     for number, used in enumerate((rule, msgspec.structs.replace(rule, std=(9.0, 9.0, 9.0)))):
         samples = dataclasses.replace(jobs["int8"].calibration(), rule=used)
-        job = dataclasses.replace(jobs["int8"], samples=samples, out=tmp_path / str(number))
-        job.out.mkdir()
-        session = opened(job, converter.convert(job, quiet))
+        (tmp_path / str(number)).mkdir()
+        session = opened(*made_by(dataclasses.replace(jobs["int8"], samples=samples), tmp_path / str(number), "kl"))
         values = next(iter(dataclasses.replace(samples, rule=rule)))
         pairs = zip(session.run([values]), expected(detector, values), strict=True)
         errors.append(max(noise(found, wanted) for found, wanted in pairs))
@@ -360,12 +399,7 @@ def test_wrong_inputs_are_refused_and_threads_change_nothing(jobs: Any, graphs: 
 
 def test_operators_and_tensors_are_those_of_mnns_own_dump(jobs: Any, graphs: Any, tmp_path: Path) -> None:
     """The oracle is MNN's converter, which can write a model as JSON."""
-    dump = tmp_path / "model.json"
-    given = ["-f", "MNN", "--modelFile", str(jobs["int8"].out / "model.mnn"), "--JsonFile", str(dump)]
-    subprocess.run(
-        [sys.executable, "-c", converter._RUN, "mnnconvert", *given], cwd=tmp_path, check=True, capture_output=True
-    )
-    told = msgspec.json.decode(dump.read_bytes())
+    told = dump(jobs["int8"].out / "model.mnn", tmp_path)
     names = told["tensorName"]
     operators = read_operators(jobs["int8"].out / "model.mnn")
     assert len(operators) == len(told["oplists"])

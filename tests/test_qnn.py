@@ -6,10 +6,12 @@ import dataclasses
 from pathlib import Path
 from typing import Any, get_args
 
+import msgspec
 import numpy as np
 import pytest
 
 from edgekit import converters, toolchains
+from edgekit.calibration.plan import PlannedGraph
 from edgekit.conversion.selection import refuse
 from edgekit.converters import read_options
 from edgekit.errors import ConversionError, EngineError, UsageError
@@ -82,25 +84,21 @@ def detector() -> Any:
 @pytest.fixture(scope="module")
 def jobs(detector: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("qnn")
-    made = make_job(detector, torch.rand(1, 3, SIZE, SIZE), OUTPUTS, folder, "int8", photographs(12))
-    made = dataclasses.replace(made, options=qnn.QnnOptions())
-    (folder / "fp16").mkdir()
-    return {"int8": made, "fp16": dataclasses.replace(made, precision="fp16", out=folder / "fp16")}
+    made = {}
+    for precision in ("int8", "fp16"):
+        job = make_job(detector, torch.rand(1, 3, SIZE, SIZE), OUTPUTS, folder, precision, photographs(12))
+        made[precision] = dataclasses.replace(job, options=qnn.QnnOptions())
+    return made
 
 
-@pytest.fixture(scope="module")
-def ranges(jobs: dict[str, Any]) -> dict[str, tuple[float, float]]:
-    seen: list[int] = []
-    found = _qnn_int8.observe(jobs["int8"].onnx, jobs["int8"].calibration(), 1, seen.append)
-    assert seen == list(range(1, 13))
-    return found
-
-
-@pytest.fixture(scope="module")
-def quantised(jobs: dict[str, Any], ranges: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("qdq") / "model.onnx"
-    _qnn_int8.quantise(jobs["int8"].onnx, path, ranges, next(iter(jobs["int8"].calibration())))
+def written(job: Any, plan: PlannedGraph, path: Path) -> Path:
+    _qnn_int8.quantise(job.onnx, path, plan, next(iter(job.calibration())))
     return path
+
+
+@pytest.fixture(scope="module")
+def quantised(jobs: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return written(jobs["int8"], jobs["int8"].planned(), tmp_path_factory.mktemp("qdq") / "model.onnx")
 
 
 def on_cpu(path: Path, image: Any) -> list[Any]:
@@ -111,13 +109,13 @@ def on_cpu(path: Path, image: Any) -> list[Any]:
 
 
 # --- the form of the Q/DQ file ----------------------------------------------------------------------------------------
-def test_every_operator_stands_between_integers(quantised: Path) -> None:
+def test_every_operator_stands_between_integers_of_one_width(quantised: Path, jobs: Any) -> None:
     model = onnx.load(quantised)
     onnx.checker.check_model(model, full_check=True)
     makers = {output: node for node in model.graph.node for output in node.output}
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
-    zero_points = {node.op_type: set() for node in model.graph.node}
     computing = [node for node in model.graph.node if not node.op_type.endswith("Linear")]
+    kinds: dict[str, set[int]] = {node.name: set() for node in computing}
     assert {"Conv", "Sigmoid", "Mul", "Add", "Concat", "MaxPool", "Resize"} <= {node.op_type for node in computing}
     for node in computing:
         fed = [name for name in node.input[: 3 if node.op_type == "Conv" else 2] if name and name not in stored]
@@ -129,9 +127,28 @@ def test_every_operator_stands_between_integers(quantised: Path) -> None:
             assert len(onnx.numpy_helper.to_array(stored[weight.input[1]])) == stored[weight.input[0]].dims[0]
             assert not onnx.numpy_helper.to_array(stored[weight.input[2]]).any()
             assert stored[bias.input[0]].data_type == onnx.TensorProto.INT32
-        zero_points[node.op_type] |= {stored[makers[node.input[0]].input[2]].data_type}
-    assert all(kinds <= {onnx.TensorProto.UINT8} for kinds in zero_points.values())
+        for name in fed[: 1 if node.op_type == "Conv" else 2]:
+            kinds[node.name].add(stored[makers[name].input[2]].data_type)
+    narrow, wide = onnx.TensorProto.UINT8, onnx.TensorProto.UINT16
+    assert all(found in ({narrow}, {wide}) for found in kinds.values())  # never both in one operator
+    chosen = _qnn_int8.wide_nodes(onnx.load(jobs["int8"].onnx), jobs["int8"].planned())
+    assert {name for name, found in kinds.items() if found == {wide}} == chosen & set(kinds)  # without the ReLU
+    assert sum(found == {narrow} for found in kinds.values()) > 3
     assert all(makers[output.name].op_type == "DequantizeLinear" for output in model.graph.output)
+
+
+def test_float_layers_and_what_makes_their_inputs_have_16_bits(jobs: Any) -> None:
+    model, plan = onnx.load(jobs["int8"].onnx), jobs["int8"].planned()
+    makers = {output: node for node in model.graph.node for output in node.output}
+    wide = _qnn_int8.wide_nodes(model, plan)
+    assert {makers[name].name for name in plan.floats} <= wide
+    head = makers["boxes"]
+    assert makers[head.input[0]].op_type == "Relu"
+    mix = makers[makers[head.input[0]].input[0]]
+    assert {makers[head.input[0]].name, mix.name} <= wide
+    assert mix.op_type == "Conv"
+    assert makers[mix.input[0]].op_type == "Concat"
+    assert makers[mix.input[0]].name not in wide
 
 
 def test_int8_computes_what_torch_does_but_not_too_well(quantised: Path, detector: Any, jobs: Any) -> None:
@@ -139,21 +156,25 @@ def test_int8_computes_what_torch_does_but_not_too_well(quantised: Path, detecto
     assert 1e-3 < worst(detector, image, on_cpu(quantised, image)) < 0.08
 
 
-def test_wrong_ranges_show(jobs: Any, ranges: Any, detector: Any, quantised: Path, tmp_path: Path) -> None:
-    image = next(iter(jobs["int8"].calibration()))
-    halved = {name: (low / 4, high / 4) for name, (low, high) in ranges.items()}
-    _qnn_int8.quantise(jobs["int8"].onnx, tmp_path / "bad.onnx", halved, image)
-    good, bad = (worst(detector, image, on_cpu(path, image)) for path in (quantised, tmp_path / "bad.onnx"))
+def test_wide_layers_are_worth_it(quantised: Path, detector: Any, jobs: Any, tmp_path: Path) -> None:
+    plan, image = jobs["int8"].planned(), next(iter(jobs["int8"].calibration()))
+    layers = tuple(msgspec.structs.replace(layer, stays="") for layer in plan.layers)
+    narrow = written(jobs["int8"], msgspec.structs.replace(plan, layers=layers), tmp_path / "narrow.onnx")
+    one, other = (worst(detector, image, on_cpu(path, image)) for path in (quantised, narrow))
+    assert one < 0.8 * other
+
+
+def test_wrong_ranges_show(jobs: Any, detector: Any, quantised: Path, tmp_path: Path) -> None:
+    plan, image = jobs["int8"].planned(), next(iter(jobs["int8"].calibration()))
+    wrong = {
+        name: msgspec.structs.replace(
+            one, low=one.low / 4, high=one.high / 4, lowest=one.lowest / 4, highest=one.highest / 4
+        )
+        for name, one in plan.tensors.items()
+    }
+    path = written(jobs["int8"], msgspec.structs.replace(plan, tensors=wrong), tmp_path / "bad.onnx")
+    good, bad = (worst(detector, image, on_cpu(path, image)) for path in (quantised, path))
     assert bad > 5 * good
-
-
-def test_ranges_before_silu_leave_out_what_does_not_matter(jobs: Any, ranges: Any) -> None:
-    model = onnx.load(jobs["int8"].onnx)
-    before = _qnn_int8._before_silu(model)
-    silus = [node for node in model.graph.node if node.op_type == "Sigmoid"]
-    assert before == {node.input[0] for node in silus}
-    assert set(ranges) == {model.graph.input[0].name, *(name for node in model.graph.node for name in node.output)}
-    assert all(low <= 0 <= high for low, high in ranges.values())
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------
@@ -161,10 +182,6 @@ def test_int8_without_images(jobs: Any, tmp_path: Path) -> None:
     bare = dataclasses.replace(jobs["int8"], samples=None, out=tmp_path)
     with pytest.raises(ConversionError, match="int8 needs calibration images: give --data"):
         qnn.convert(bare, quiet)
-    np.save(tmp_path / "none.npy", photographs(1)[:0])
-    empty = dataclasses.replace(jobs["int8"].samples, path=tmp_path / "none.npy")
-    with pytest.raises(ConversionError, match="the given set has none"):
-        _qnn_int8.observe(jobs["int8"].onnx, empty, 1, lambda count: None)
 
 
 def test_options() -> None:
@@ -243,7 +260,7 @@ def test_the_emulator_computes_what_torch_does(
     assert (session.placement.device, session.placement.word) == ("emulator", "emulated")
     assert session.placement.operators == {"QNNExecutionProvider": graph.report["htp_operators"]}
     assert int(graph.report["htp_operators"]) > 15
-    assert session.placement.arithmetic == {"fp16": "float16", "int8": "int8"}[precision]
+    assert session.placement.arithmetic.startswith({"fp16": "float16", "int8": "int8, activations of 16"}[precision])
     for image in list(job.calibration())[:2]:
         outputs = session.run([image])
         assert [output.shape for output in outputs] == [tensor.shape for tensor in graph.outputs]

@@ -17,9 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgekit import converters
+from edgekit.calibration.plan import FILE as PLAN_FILE
+from edgekit.calibration.plan import Range
 from edgekit.calibration.samples import Samples
 from edgekit.conversion import jobs as conversion_jobs
-from edgekit.conversion.build import PREPARED
+from edgekit.conversion.build import PLAN, PREPARED
 from edgekit.conversion.jobs import BuildJob, Prepared
 from edgekit.conversion.runner import run
 from edgekit.conversion.selection import refuse
@@ -169,14 +171,14 @@ def test_no_images(tmp_path: Path) -> None:
         _rknn_int8.write_dataset(Samples(tmp_path / "none.npy", ImageRule(size=(4, 4))), tmp_path)
 
 
-def test_stem_and_heads_stay_in_float(job: Any, tmp_path: Path) -> None:
+def test_the_plans_float_layers_stay_in_float(job: Any, tmp_path: Path) -> None:
     model = onnx.load(job.onnx)
     # The toolkit fuses a SiLU into one operator: its sigmoid has no range.
     tensors = [name for node in model.graph.node if node.op_type != "Sigmoid" for name in node.output]
     ranges = tmp_path / "cfg"
     known = "".join(f"    {name}:\n        qtype: asym\n" for name in tensors)
     ranges.write_text(f"{_rknn_int8.UNTOUCHED}quantize_parameters:\n{known}")
-    kept = _rknn_int8.keep_float(ranges, model)
+    kept = _rknn_int8.keep_float(ranges, model, job.planned().floats)
     convolutions = [node.output[0] for node in model.graph.node if node.op_type == "Conv"]
     assert {*convolutions[:3], *OUTPUTS} <= set(kept)
     assert not set(convolutions[3:-2]) & set(kept)
@@ -184,7 +186,46 @@ def test_stem_and_heads_stay_in_float(job: Any, tmp_path: Path) -> None:
     chosen = ranges.read_text().partition("quantize_parameters:")[0]
     assert chosen == "custom_quantize_layers:\n" + "".join(f"    {name}: float16\n" for name in kept)
     with pytest.raises(ConversionError, match="has another form; install the pinned toolchain"):
-        _rknn_int8.keep_float(ranges, model)
+        _rknn_int8.keep_float(ranges, model, job.planned().floats)
+
+
+def entry(name: str, ends: tuple[float, float], own: tuple[float, float], kind: str = "int8") -> str:
+    """What the toolkit writes of a tensor."""
+    told = {"min": ends[0], "max": ends[1], "scale": (ends[1] - ends[0]) / 255, "zero_point": -128}
+    told |= {"ori_min": own[0], "ori_max": own[1]}
+    lines = "".join(f"        {key}:\n        -   {value}\n" for key, value in told.items())
+    return f"    {name}:\n        qtype: asym\n        qmethod: layer\n        dtype: {kind}\n{lines}"
+
+
+def test_tensors_that_share_a_range_go_on_sharing_one(tmp_path: Path) -> None:
+    def planned(low: float, high: float) -> Range:
+        return Range(lowest=low, highest=high, low=low, high=high, limit=1, method="kl", symmetric_method="kl")
+
+    shared, own = (0.0, 4.5), (-1.5, 2.5)
+    before = [
+        entry("images", (0.0, 1.0), (0.0, 1.0), "float32"),
+        entry("conv", shared, (-7.5, 4.5)),  # a ReLU is fused behind it
+        entry("relu", shared, shared),
+        entry("pool", shared, shared),
+        entry("other", own, own),
+        entry("theirs", (-9.0, 9.0), (-9.0, 9.0)),  # the toolkit's own
+    ]
+    path = tmp_path / "cfg"
+    path.write_text("quantize_parameters:\n" + "".join(before))
+    tensors = {"images": planned(0, 0.9), "conv": planned(-6, 3), "relu": planned(0, 3), "pool": planned(0, 3.5)}
+    assert _rknn_int8.set_ranges(path, tensors | {"other": planned(-1, 1e-5)}) == 4
+    found = {name: re.findall(r"- +(\S+)", told) for name, told in _rknn_int8._ENTRY.findall(path.read_text())}
+    assert [name for name in found if found[name][:2] == ["0.0", "3.5"]] == ["conv", "relu", "pool"]
+    assert found["other"] == [
+        "-1.0",
+        "1.0e-05",
+        str(4 / 255),
+        "-128",
+        "-1.5",
+        "2.5",
+    ]  # the rest the toolkit works out itself
+    assert path.read_text().startswith("quantize_parameters:\n" + before[0])
+    assert path.read_text().endswith(before[-1])
 
 
 # --- the same program
@@ -262,12 +303,14 @@ def test_errors_are_found_in_what_the_toolkit_prints() -> None:
 needs = pytest.mark.skipif(rknn.TOOLCHAIN.state != "installed", reason="edgekit toolchain install rknn (1500 MB)")
 
 
-def build(job: Any, folder: Path, precision: str, **options: str) -> tuple[Path, Graph]:
+def build(job: Any, folder: Path, precision: str, recipe: str = "", **options: str) -> tuple[Path, Graph]:
     """Convert in the toolchain, as a conversion does."""
     prepared, out = folder / "prepared", folder / precision
     prepared.mkdir(parents=True)
     out.mkdir()
     shutil.copyfile(job.onnx, prepared / "graph.onnx")
+    if (plan := job.onnx.parents[1] / PLAN_FILE).is_file():
+        shutil.copytree(plan.parent, prepared / PLAN)
     shutil.copyfile(job.calibration().path, prepared / "calibration.npy")
     told = Prepared(
         name="small",
@@ -283,7 +326,9 @@ def build(job: Any, folder: Path, precision: str, **options: str) -> tuple[Path,
         versions={},
     )
     (prepared / PREPARED).write_bytes(msgspec.json.encode(told))
-    work = BuildJob(folder=str(prepared), target="rknn", precision=precision, out=str(out), options=dict(options))
+    work = BuildJob(
+        folder=str(prepared), target="rknn", precision=precision, out=str(out), recipe=recipe, options=dict(options)
+    )
     assert conversion_jobs.encode(work)
     return out, run(work, Graph, quiet, toolchain="rknn")
 
@@ -332,6 +377,25 @@ def test_the_simulator_refuses_a_file_that_it_would_not_simulate(built: Any, tmp
     ranges.write_text(re.sub(r"( max:\n +- +)([\d.]+)", wider, ranges.read_text()))
     with pytest.raises(EngineError, match=r"model\.rknn: what would be simulated does not compile to this file"):
         open_session("rknn", tmp_path, graph, SessionOptions(device="simulator"))
+
+
+@needs
+@pytest.mark.toolchain
+def test_the_recipes_differ_in_their_ranges_alone(job: Any, built: Any, tmp_path: Path) -> None:
+    out, _ = built["int8"]
+    theirs, _ = build(job, tmp_path, "int8", recipe=rknn.TOOLKIT)
+
+    def told(folder: Path) -> dict[str, Any]:
+        text = (folder / toolkit.INT8_PARTS[2]).read_text()
+        return {name: re.findall(r"- +(\S+)", lines) for name, lines in _rknn_int8._ENTRY.findall(text)}
+
+    ours, others, tensors = told(out), told(theirs), job.planned().tensors
+    assert list(ours) == list(others)
+    assert all(found[:2] == found[4:6] or name not in tensors for name, found in others.items() if "relu" in name)
+    alone = [name for name in ours if name in tensors and ours[name][:2] != others[name][:2]]
+    assert len(alone) > 8
+    assert all(ours[name][2:] == others[name][2:] for name in ours)
+    assert [float(value) for value in ours["silu_1"][:2]] == [tensors["silu_1"].low, tensors["silu_1"].high]
 
 
 @needs

@@ -23,7 +23,7 @@ onnx = pytest.importorskip("onnx", reason="needs onnx: pip install edgekit[conve
 from jobs import make_job  # noqa: E402
 from onnx import numpy_helper  # noqa: E402
 
-from edgekit.converters import _qdq, tensorrt  # noqa: E402
+from edgekit.converters import tensorrt  # noqa: E402
 from edgekit.converters.tensorrt import RTX, TensorrtOptions  # noqa: E402
 
 nn = torch.nn
@@ -107,11 +107,13 @@ def tensor_of(image: Any) -> Any:
 
 
 def converted(module: Any, names: tuple[str, ...], folder: Path, **options: Any) -> Converted:
-    first = make_job(module, torch.rand(1, 3, SIZE, SIZE), names, folder, "fp32", pictures(12, seed=1))
+    example, images = torch.rand(1, 3, SIZE, SIZE), pictures(12, seed=1)
+    float_job = make_job(module, example, names, folder, "fp32", images)
     jobs, graphs = {}, {}
     for precision in PRECISIONS:
+        job = make_job(module, example, names, folder, precision, images) if precision == "int8" else float_job
         given = TensorrtOptions(**options)
-        jobs[precision] = replace(first, precision=precision, out=folder / precision, options=given)
+        jobs[precision] = replace(job, precision=precision, out=folder / precision, options=given)
         jobs[precision].out.mkdir(exist_ok=True)
         graphs[precision] = tensorrt.convert(jobs[precision], lambda text, share: None)
     return Converted(module, jobs, graphs)
@@ -221,32 +223,25 @@ def test_float_weights_compute_the_same(small: Converted, tmp_path: Path) -> Non
     assert not [array for array in stored.values() if array.dtype == np.int8 and array.any()]
 
 
-def test_biases_make_up_for_rounded_weights(small: Converted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_qdq, "LEVELS", 7)  # coarse weights, so that their rounding shows
-    monkeypatch.setattr(_qdq, "NOISE", np.inf)
-    images = [tensor_of(picture) for picture in pictures(12, seed=1)]
-    wanted = np.mean([small.expected(image)[0] for image in images], axis=(0, 1, 3, 4))
-
-    def off() -> float:
-        graph = tensorrt.convert(replace(small.jobs["int8"], out=tmp_path), lambda text, share: None)
-        session = open_session("tensorrt", tmp_path, graph, SessionOptions(device="reference"))
-        found = np.mean([session.run([image])[0] for image in images], axis=(0, 1, 3, 4))
-        return float(np.abs(found - wanted).mean())
-
-    corrected = off()
-    monkeypatch.setattr(_qdq, "_mean_shift", lambda rounding, means, groups: np.zeros(len(rounding)))
-    assert corrected < 0.8 * off()
-
-
-def test_channels_too_unlike_for_one_scale_stay_float(
-    spread: Converted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_channels_too_unlike_for_one_scale_are_made_equal(spread: Converted) -> None:
     image = tensor_of(pictures(1, seed=9)[0])
     (expected,) = spread.expected(image)
+    assert [site.layer for site in spread.jobs["int8"].planned().equalised] != []
     assert noise(spread.outputs("int8", image)[0], expected[None]) < 0.05
-    monkeypatch.setattr(_qdq, "NOISE", np.inf)
-    graph = tensorrt.convert(replace(spread.jobs["int8"], out=tmp_path), lambda text, share: None)
-    assert noise(run(tmp_path, graph, image)[0], expected[None]) > 0.1  # what one scale for all channels leaves
+
+
+def test_layers_that_the_plan_keeps_in_float_stay_float(small: Converted, tmp_path: Path) -> None:
+    job = small.jobs["int8"]
+    kept = [layer.name for layer in job.planned().layers if not layer.stays][1:]
+    assert len(kept) == 4
+    graph = tensorrt.convert(
+        replace(job, out=tmp_path, plan=job.planned().with_floats(kept, "budget")), lambda text, share: None
+    )
+    image = tensor_of(pictures(1, seed=9)[0])
+    expected = small.expected(image)
+    assert noise(run(tmp_path, graph, image)[0], expected[0]) < noise(small.outputs("int8", image)[0], expected[0])
+    stored = constants(onnx.load(tmp_path / "model.onnx"))
+    assert len([array for array in stored.values() if array.dtype == np.int8 and array.any()]) == 1
 
 
 def test_the_device_is_told_how_to_build(tmp_path: Path, without_toolchains: None) -> None:
@@ -267,35 +262,15 @@ def test_options_are_checked() -> None:
             read_options(target("tensorrt"), wrong)
 
 
-def test_what_cannot_be_converted_is_refused(small: Converted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_converted_is_refused(small: Converted, tmp_path: Path) -> None:
     job = replace(small.jobs["int8"], out=tmp_path)
     with pytest.raises(ConversionError, match="the job holds NoOptions"):
         tensorrt.convert(replace(job, options=NoOptions()), lambda text, share: None)
-    with pytest.raises(ConversionError, match="needs calibration images"):
-        tensorrt.convert(replace(job, samples=None), lambda text, share: None)
-    np.save(tmp_path / "none.npy", pictures(0, seed=1))
-    empty = replace(job.calibration(), path=tmp_path / "none.npy")
-    with pytest.raises(ConversionError, match="needs calibration images and there are none"):
-        tensorrt.convert(replace(job, samples=empty), lambda text, share: None)
-    monkeypatch.setattr(_qdq, "NOISE", -1.0)
-    with pytest.raises(ConversionError, match="no convolution of this network bears symmetric INT8; choose fp16"):
-        tensorrt.convert(job, lambda text, share: None)
-
-
-def test_a_graph_that_divides_by_nothing_is_refused(tmp_path: Path, without_toolchains: None) -> None:
-    class Dark(nn.Module):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__()
-            self.layers = nn.ModuleList(nn.Conv2d(3, 3, 1) for _ in range(5))
-
-        def forward(self, x: Any) -> Any:
-            for layer in self.layers[:3]:
-                x = layer(x)
-            return self.layers[4](self.layers[3](x / (x - x)))
-
-    job = make_job(Dark(), torch.rand(1, 3, SIZE, SIZE), ("out",), tmp_path, "int8", pictures(2, seed=1))
-    with pytest.raises(ConversionError, match="is not finite on calibration image 0"):
-        tensorrt.convert(replace(job, options=TensorrtOptions()), lambda text, share: None)
+    with pytest.raises(ConversionError, match="int8 needs a quantisation plan: give --data"):
+        tensorrt.convert(replace(job, plan=None), lambda text, share: None)
+    every = job.planned().with_floats([layer.name for layer in job.planned().layers], "budget")
+    with pytest.raises(ConversionError, match="no convolution of this network bears INT8; choose fp16"):
+        tensorrt.convert(replace(job, plan=every), lambda text, share: None)
 
 
 @pytest.mark.toolchain

@@ -121,7 +121,8 @@ def correspondence(
 
 def weights_mark(weights: Floats) -> bytes:
     """The same for the weights of one layer in whatever order of axes."""
-    return hashlib.sha256(np.sort(weights, axis=None).astype(np.float32).tobytes()).digest()
+    unsigned = weights.astype(np.float32) + np.float32(0)  # -0 becomes 0: sorted, the two come in any order
+    return hashlib.sha256(np.sort(unsigned, axis=None).tobytes()).digest()
 
 
 def _stacked(several: list[Fingerprint]) -> Doubles:

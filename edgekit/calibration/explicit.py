@@ -77,8 +77,8 @@ class _Writer:
         """Let a layer read its input on the grid of a range, and its weights in INT8."""
         node = site.node
         rows = site.weights.reshape(len(site.weights), -1)
-        peaks = np.abs(rows).max(1)
-        scales = np.where(peaks > 0, peaks / LEVELS, 1).astype(np.float32)
+        scales = (np.abs(rows).max(1) / LEVELS).astype(np.float32)
+        scales[scales < np.finfo(np.float32).tiny] = 1  # nothing but zeros, or next to nothing
         integers = np.clip(np.rint(rows / scales[:, None]), -LEVELS, LEVELS).astype(np.int8)
         before = self._before.setdefault(site.name, [])
         node.input[0] = self._activation(site.input, ends, before)

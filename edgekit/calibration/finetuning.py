@@ -49,7 +49,7 @@ BIAS_RATE = 0.0001
 HELD = 32
 """Most images that are held back to choose the best state by."""
 
-CHECKS = 10
+CHECKS = 6
 """Times that the held images are looked at."""
 
 RESERVE = 1.5
@@ -57,6 +57,9 @@ RESERVE = 1.5
 
 CHECK_SHARE = 0.25
 """Share of the time for looking at held images: fewer of them are looked at where the network is slow."""
+
+TINY = 1e-12
+"""Losses below it are nothing."""
 
 STATISTICS = 8
 """Images by which outputs are weighted."""
@@ -78,8 +81,8 @@ def finetune(
     """Train the weights and biases of a network for INT8, in place, on the CPU.
 
     The state with the least loss on ``held`` is kept, with its weights on the grid; the module is left bit by bit as it
-    was if none is better than the start (weights rounded to nearest). Layers in ``floats`` keep their weights; their
-    biases are trained.
+    was if none is better than the start (weights rounded to nearest) by more than chance makes of so few images.
+    Layers in ``floats`` keep their weights; their biases are trained.
 
     Args:
         module: a float network of aten operators with one input, as `torch.export` gives it; rounded already or not.
@@ -170,17 +173,18 @@ def _train(
     trainer: _Trainer, held: _Held, clock: _Clock, random: np.random.Generator, report: Report
 ) -> tuple[int, float, float]:
     """Steps, and the loss on held images at the start and of the best state, which the trainer remembers."""
-    before = best = trainer.loss(held)
+    start = trainer.losses(held)
+    before = best = float(np.mean(start))
     steps, longest, next_check = 0, 0.0, 1 / CHECKS
     order = _endless(len(trainer.samples), random)
     while clock.left() > 0:
         last = clock.left() < RESERVE * (longest + held.seconds)
         if (last and steps) or clock.share >= next_check:
-            found = trainer.loss(held, clock)
-            if found < best:
-                best = found
-                trainer.remember()
-            if math.isfinite(found):
+            if losses := trainer.losses(held, clock):
+                found = float(np.mean(losses))
+                if found < best and _better(losses, start):
+                    best = found
+                    trainer.remember()
                 report(f"fine-tuning: loss {found:.3g}, {before:.3g} at the start", min(clock.share, 1.0))
             next_check = clock.share + 1 / CHECKS
         if last:
@@ -190,6 +194,13 @@ def _train(
         steps += trainer.step(list(itertools.islice(order, BATCH)), decay, clock)
         longest = max(longest, begun - clock.left())
     return steps, before, best
+
+
+def _better(losses: list[float], start: list[float]) -> bool:
+    """Whether the losses of held images fell, in proportion, by more than the standard error of that: a state that is
+    best for one of them alone was chosen by chance."""
+    gains = np.log(np.maximum(start, TINY)) - np.log(np.maximum(losses, TINY))
+    return bool(gains.mean() > (gains.std(ddof=1) / np.sqrt(len(gains)) if len(gains) > 1 else 0.0))
 
 
 def _endless(count: int, random: np.random.Generator) -> Iterator[int]:
@@ -254,18 +265,18 @@ class _Trainer:
                 break
         return result
 
-    def loss(self, held: _Held, clock: _Clock | None = None) -> float:
-        """Mean loss over the held images; infinite if the time ends before it is known."""
+    def losses(self, held: _Held, clock: _Clock | None = None) -> list[float]:
+        """The loss of each held image; nothing if the time ends before they are known."""
         import torch
 
-        begun, total = time.monotonic(), 0.0
+        begun, found = time.monotonic(), []
         with torch.no_grad():
             for x, wanted in zip(held.inputs, held.wanted, strict=True):
                 if clock is not None and clock.left() <= 0:
-                    return math.inf
-                total += float(self._scale.loss(self._run(x), wanted))
+                    return []
+                found.append(float(self._scale.loss(self._run(x), wanted)))
         held.seconds = time.monotonic() - begun
-        return total / len(held.inputs)
+        return found
 
     def step(self, chosen: list[int], decay: float, clock: _Clock) -> bool:
         """Change weights and biases by some images, at this share of the learning rate; not if the time ends first."""

@@ -1,9 +1,10 @@
 """Fitting an 8-bit grid to what a tensor held: several methods, and for each tensor the one that loses least.
 
-Every method works on the histogram of the values. Which is best is measured behind the activation that follows: large
-negative values do not differ any more behind SiLU. The squared error is weighted by (1 + z) / 2, z being a value's
-distance from the mean in standard deviations: almost all of an image is background, and what stands out becomes a
-detection. Without a bound on z the extremes always win, whatever the rest loses.
+Every method works on the histogram of the values. The best one is that of the least squared error, measured behind the
+activation that follows: large negative values do not differ any more behind SiLU. Weighting what stands out was tried
+(by z and z * z, with and without a bound) and lost: on two detectors with every tensor on its grid the error of the raw
+outputs rose from .083 and .179 to .089 and .187. It is usually the range searched by squared error that wins; it loses
+where its search stops short.
 """
 
 from __future__ import annotations
@@ -21,9 +22,6 @@ from edgekit.calibration.ranges import BINS, LEVELS, SHARES, STEPS, Statistics
 
 PERCENTILE = 1e-4
 """Share of the values that the percentile method gives up, at both ends together."""
-
-STANDS_OUT = 4.0
-"""Largest z that weighs."""
 
 Ends = tuple[float, float]
 
@@ -76,7 +74,6 @@ class _Held:
     counts: Doubles
     response: Response
     answers: Doubles
-    relevance: Doubles
 
     @classmethod
     def of(cls, statistics: Statistics, response: Response) -> _Held:
@@ -85,17 +82,7 @@ class _Held:
         values = np.clip(values, statistics.low, statistics.high)
         counts = statistics.counts[used].astype(np.float64)
         answers = response(values)
-        mean = np.average(answers, weights=counts)
-        squares = (answers - mean) ** 2
-        variance = max(float(np.average(squares, weights=counts)), 1e-30)
-        return cls(
-            statistics,
-            values,
-            counts,
-            response,
-            answers,
-            counts * (1 + np.minimum(np.sqrt(squares / variance), STANDS_OUT)) / 2,
-        )
+        return cls(statistics, values, counts, response, answers)
 
     def losses(self, lows: Doubles, highs: Doubles, even: bool, power: float, weights: Doubles) -> Doubles:
         """Weighted mean of |error| ** power for each of several ranges (n,)."""
@@ -105,13 +92,13 @@ class _Held:
 
     def loss(self, ends: Ends, even: bool) -> float:
         """What methods are compared by."""
-        return float(self.losses(np.array([ends[0]]), np.array([ends[1]]), even, 2, self.relevance)[0])
+        return float(self.losses(np.array([ends[0]]), np.array([ends[1]]), even, 2, self.counts)[0])
 
     def error(self, ends: Ends, even: bool) -> float:
         """Mean squared error over the variance."""
         mean = np.average(self.answers, weights=self.counts)
         variance = max(float(np.average((self.answers - mean) ** 2, weights=self.counts)), 1e-30)
-        return float(self.losses(np.array([ends[0]]), np.array([ends[1]]), even, 2, self.counts)[0]) / variance
+        return self.loss(ends, even) / variance
 
 
 def _rounded(values: Doubles, lows: Doubles, highs: Doubles, even: bool) -> Doubles:

@@ -64,9 +64,14 @@ class LayerSeen:
         return float(awake.max() / awake.min()) if awake.size else 1.0
 
     def noise(self, error: float) -> float:
-        """Share of the output channels' variance, on average, that a mean squared ``error`` of the input makes."""
+        """Share of the output channels' variance, on average, that a mean squared ``error`` of the input makes.
+
+        Channels of the input that were always 0 make none: every grid has a 0.
+        """
         variance = self._squares / self._count - (self._sums / self._count) ** 2
-        caused = error * np.square(self.site.weights.reshape(len(self.site.weights), -1), dtype=np.float64).sum(1)
+        weights = self.site.weights.reshape(self.site.groups, -1, *self.site.weights.shape[1:])
+        squares = np.square(weights, dtype=np.float64).reshape(*weights.shape[:3], -1).sum(3)
+        caused = error * np.einsum("goi,gi->go", squares, self.peaks.reshape(self.site.groups, -1) > 0).ravel()
         return float(np.mean(caused / np.maximum(variance, caused + 1e-20)))
 
 

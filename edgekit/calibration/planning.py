@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 import edgekit
 from edgekit.calibration import plan as files
 from edgekit.calibration.advice import Witness
@@ -20,7 +22,7 @@ from edgekit.calibration.finetuning import finetune
 from edgekit.calibration.fitting import fit, squared_error
 from edgekit.calibration.layers import STEM, float_islands, responses
 from edgekit.calibration.observation import Observed, observe, testify
-from edgekit.calibration.plan import Advice, Equalised, Layer, Methods, Plan, PlannedGraph, Tuning
+from edgekit.calibration.plan import Advice, Equalised, Layer, Methods, Plan, PlannedGraph, Range, Tuning
 from edgekit.calibration.rounding import round_weights
 from edgekit.calibration.samples import Samples
 from edgekit.images import Floats
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
 
 NOISE = 0.1
 """A layer stays in float when rounding its input makes more than this share of its output's variance."""
+
+CERTAINLY_NOT = -8.0
+"""A logit as good as minus infinity."""
 
 Report = Callable[[str, float], None]
 """Told what is being done, and the share that is done."""
@@ -45,13 +50,14 @@ class Wish:
     """What a plan is made for.
 
     ``integer`` asks for the graph of targets that compute everything in integers, ``finetune`` for minutes of
-    fine-tuning.
+    fine-tuning. ``scores`` names the outputs that are logits of scores.
     """
 
     methods: Methods = dataclasses.field(default_factory=Methods)
     integer: bool = True
     threads: int = 2
     finetune: float = 0.0
+    scores: frozenset[str] = frozenset()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,7 +148,7 @@ class _Maker:
         with self._step("observing"):
             seen = observe(folder / "graph.onnx", self._samples, self._wish.threads, self._told, self._witness)
         with self._step("choosing ranges"):
-            graph = planned(folder / "graph.onnx", seen, methods, tuple(equalised))
+            graph = planned(folder / "graph.onnx", seen, methods, tuple(equalised), self._wish.scores)
         if source is not None:
             with self._step("fine-tuning"):
                 self.tuning = self._tuned(module, source, graph)
@@ -194,13 +200,25 @@ class _Maker:
         self.seconds[name] = round(self.seconds.get(name, 0.0) + time.perf_counter() - begun, 2)
 
 
-def planned(onnx: Path, seen: Observed, methods: Methods, equalised: tuple[Equalised, ...]) -> PlannedGraph:
-    """Ranges and decisions for a graph from what was observed in it."""
+def planned(
+    onnx: Path,
+    seen: Observed,
+    methods: Methods,
+    equalised: tuple[Equalised, ...],
+    scores: frozenset[str] = frozenset(),
+) -> PlannedGraph:
+    """Ranges and decisions for a graph from what was observed in it; ``scores`` names outputs that are logits."""
     import onnx as onnx_package
 
     model = onnx_package.load(onnx)
     behind = responses(model)
-    tensors = {name: fit(one, behind.get(name), methods.ranges) for name, one in seen.tensors.items()}
+    outputs = {output.name for output in model.graph.output}
+    tensors = {
+        # Nothing evens out what is cut off from an output, and the largest scores are what one looks for.
+        name: fit(one, behind.get(name), "min-max" if name in outputs else methods.ranges)
+        for name, one in seen.tensors.items()
+    }
+    tensors |= {name: _without_certainty(tensors[name]) for name in scores if name in tensors}
     islands = float_islands(model) if methods.islands else []
     layers = []
     for name, one in seen.layers.items():
@@ -225,3 +243,10 @@ def planned(onnx: Path, seen: Observed, methods: Methods, equalised: tuple[Equal
             )
         )
     return PlannedGraph(tensors=tensors, layers=tuple(layers), equalised=equalised)
+
+
+def _without_certainty(one: Range) -> Range:
+    """The range of logits, but for scores below 1/3000, which do not matter: that makes the others finer."""
+    if one.high <= CERTAINLY_NOT or one.low >= CERTAINLY_NOT:
+        return one
+    return msgspec.structs.replace(one, low=CERTAINLY_NOT, limit=max(-CERTAINLY_NOT, one.high))

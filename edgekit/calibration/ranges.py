@@ -1,7 +1,6 @@
-"""Ranges of activations: what was seen of a tensor in one pass, and the range with the least error on an 8-bit grid.
+"""What was seen of a tensor in one pass, in memory that does not grow with the number of images, and the 8-bit grids.
 
-Two grids: symmetric (-127..127 around zero, `Histogram` and `Observation`) and affine (256 steps with a zero point,
-`Statistics` and `best_range`). What is kept of a tensor does not grow with the number of images.
+`edgekit.calibration.fitting` fits a grid to it: symmetric (-127 to 127 steps) or affine (256 steps with a zero point).
 """
 
 from __future__ import annotations
@@ -34,62 +33,6 @@ MOMENTUM = 0.05
 
 FINITE = 1e30
 """Beyond this a value stands for infinity, as in the padding of a max-pool."""
-
-
-class Histogram:
-    """Histogram of absolute values from zero up, in one pass: its range doubles when a larger value comes."""
-
-    def __init__(self) -> None:
-        self.counts = np.zeros(BINS, np.int64)
-        self.limit = 0.0
-
-    def add(self, values: Floats) -> None:
-        """Count absolute values (any shape)."""
-        top = float(values.max(initial=0.0))
-        if top <= 0.0:
-            return
-        self.limit = self.limit or top
-        while self.limit < top:
-            halved = self.counts.reshape(-1, 2).sum(1)
-            self.counts = np.concatenate((halved, np.zeros_like(halved)))
-            self.limit *= 2
-        bins = np.minimum((values.ravel() / self.limit * BINS).astype(np.int64), BINS - 1)  # BINS / limit may overflow
-        self.counts += np.bincount(bins, minlength=BINS)
-
-    def threshold(self, exponent: float) -> float:
-        """The threshold with the least mean of |error| ** exponent after rounding to +-127 levels; 0: all were zero.
-
-        Exponent 1 clips rare large values to keep small ones fine, 2 is the mean squared error, 3 hardly clips.
-        """
-        used = np.flatnonzero(self.counts)
-        if not len(used):
-            return 0.0
-        width = self.limit / BINS
-        centres = (used + 0.5) * width
-        candidates = (used[-1] + 1) * width * np.geomspace(0.02, 1.0, 160)
-        steps = candidates[:, None] / LEVELS
-        errors = np.abs(np.minimum(np.rint(centres / steps), LEVELS) * steps - centres)
-        return float(candidates[int((errors**exponent @ self.counts[used]).argmin())])
-
-
-class Observation:
-    """What was seen at the input of one convolution: absolute values, and the mean of each channel."""
-
-    def __init__(self, channels: int) -> None:
-        self.histogram = Histogram()
-        self._sums = np.zeros(channels, np.float64)
-        self._count = 0
-
-    def add(self, blob: Floats) -> None:
-        """Take in one image's input (channels, height, width)."""
-        self.histogram.add(np.abs(blob))
-        self._sums += blob.sum((1, 2), dtype=np.float64)
-        self._count += blob.shape[1] * blob.shape[2]
-
-    @property
-    def means(self) -> NDArray[np.float64]:
-        """Mean of each channel over all images."""
-        return self._sums / max(self._count, 1)
 
 
 @dataclass
@@ -135,39 +78,3 @@ class Statistics:
         while self.limit < largest:
             self.counts = np.pad(self.counts.reshape(-1, 2).sum(1), BINS // 4)
             self.limit *= 2
-
-
-def best_range(statistics: Statistics, silu: bool) -> tuple[float, float]:
-    """The range (low, high) whose 8-bit grid gives the least squared error over the histogram.
-
-    The ends are searched in turn, from the extremes inwards. With ``silu`` the error is taken behind x * sigmoid(x),
-    where large negative values do not differ any more. The range contains 0, as a zero point demands.
-    """
-    filled = np.flatnonzero(statistics.counts)
-    if not filled.size:
-        return 0.0, 0.0
-    weights = statistics.counts[filled].astype(np.float64)
-    values: Doubles = (filled.astype(np.float64) + 0.5) * (2 * statistics.limit / BINS) - statistics.limit
-    respond = _silu if silu else _same
-    wanted = respond(values)
-
-    def error(low: float, high: float) -> float:
-        step = max(high - low, 1e-12) / STEPS
-        zero = np.round(low / step)
-        held = np.clip(np.round(values / step), zero, zero + STEPS) * step
-        return float(weights @ np.square(respond(held) - wanted))
-
-    low, high = statistics.low, statistics.high
-    for _ in range(2):
-        high = statistics.high * float(SHARES[np.argmin([error(low, statistics.high * share) for share in SHARES])])
-        low = statistics.low * float(SHARES[np.argmin([error(statistics.low * share, high) for share in SHARES])])
-    return low, high
-
-
-def _silu(x: Doubles) -> Doubles:
-    result: Doubles = x / (1 + np.exp(-np.clip(x, -60, 60)))
-    return result
-
-
-def _same(x: Doubles) -> Doubles:
-    return x

@@ -34,6 +34,7 @@ class Trained:
     best: torch.Tensor
 
     def take_gradient(self, images: int) -> None:
+        """Give the latent its gradient, the mean over some images, and clear the leaf's."""
         import torch
 
         gradient = self.leaf.grad if self.leaf.grad is not None else torch.zeros_like(self.leaf)
@@ -88,6 +89,8 @@ def trained_biases(module: fx.GraphModule, layers: list[ProgramLayer], images: l
 
 @dataclass(frozen=True)
 class Grid:
+    """An affine grid of 256 steps: ``zero`` is the number (0..255) that stands for 0."""
+
     step: float
     zero: int
 

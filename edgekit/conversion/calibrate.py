@@ -28,6 +28,9 @@ from edgekit.manifest import Contract
 from edgekit.sources.exchange import write_exchange
 from edgekit.tasks.detect import Detect
 
+SCORES = frozenset({"classes", "objectness", "scores"})
+"""Roles of outputs that are logits."""
+
 if TYPE_CHECKING:
     from torch import fx
 
@@ -63,6 +66,8 @@ def _made(job: CalibrateJob, prepared: Prepared, folder: Path, report: Report) -
     names = tuple(output.name for output in prepared.contract.outputs)
     rule = prepared.contract.image
 
+    scores = frozenset(output.name for output in prepared.contract.outputs if output.role in SCORES)
+
     def write(module: fx.GraphModule, place: Path) -> None:
         write_exchange(module, example, names, place)
 
@@ -78,7 +83,7 @@ def _made(job: CalibrateJob, prepared: Prepared, folder: Path, report: Report) -
             ),
         ),
         folder / PLAN,
-        Wish(methods=job.methods, integer=job.integer, threads=job.threads, finetune=job.finetune),
+        Wish(methods=job.methods, integer=job.integer, threads=job.threads, finetune=job.finetune, scores=scores),
         write,
         report,
     )

@@ -140,26 +140,27 @@ def ranges_of(given: Calibration, names: dict[int, str]) -> dict[int, Range]:
 def float_operators(given: Calibration, names: dict[int, str]) -> list[Operator]:
     """The operators that stay in float because the plan wants it of a layer.
 
-    A layer is recognised by its weights; among several with the same ones, by what it reads. What makes the input of a
-    layer stays in float with it, but for the heads, whose inputs bear a grid.
+    A layer is recognised by its weights; among several with the same ones, or where the toolchain has merged a factor
+    into them, by what it reads and by their number. What makes the input of a layer stays in float with it, but for the
+    heads, whose inputs bear a grid.
     """
     import onnx
 
     job, network = given.job, given.network
     floats = {layer.name: layer for layer in job.planned().layers if layer.stays}
-    marks: dict[bytes, list[str]] = {}
-    inputs = {}
-    for site in sites(onnx.load(job.onnx)):
-        marks.setdefault(weights_mark(site.weights), []).append(site.name)
-        inputs[site.name] = site.input
+    known = [
+        (site.name, site.input, site.weights.size, weights_mark(site.weights)) for site in sites(onnx.load(job.onnx))
+    ]
     chosen = []
     for op in network.operators:
         weights = network.weights(op)
-        known = marks.get(weights_mark(weights), []) if weights is not None else []
-        if len(known) > 1:
-            read = names.get(network.source(network.read(op)))
-            known = [name for name in known if inputs[name] == read] or known
-        staying = [floats[name] for name in known if name in floats]
+        if weights is None:
+            continue
+        mark, read = weights_mark(weights), names.get(network.source(network.read(op)))
+        alike = [(name, source) for name, source, _, one in known if one == mark]
+        near = alike or [(name, source) for name, source, size, _ in known if size == weights.size]
+        found = [name for name, source in near if source == read] or [name for name, _ in alike]
+        staying = [floats[name] for name in found if name in floats]
         if staying:
             chosen.append((op, any(layer.stays != "head" for layer in staying)))
     return network.float_operators(chosen)

@@ -66,13 +66,32 @@ def save(model: ModelProto, path: Path, precision: str) -> None:
 def half(model: ModelProto, troubles: tuple[HalfTrouble, ...] = ()) -> ModelProto:
     """Weights and arithmetic in float16, but for the operators around ``troubles``; inputs and outputs are float32."""
     import onnx_ir
-    from onnx_ir.passes.common import TopologicalSortPass
+    from onnx_ir.passes.common import RemoveUnusedNodesPass, TopologicalSortPass
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     halved = convert_float_to_float16(model, keep_io_types=True, node_block_list=around(model, troubles))
+    _unhalve_on_the_way(halved)
     # The casts it adds at the inputs and outputs are not in topological order, which the checker refuses.
-    sorted_model: ModelProto = onnx_ir.to_proto(TopologicalSortPass()(onnx_ir.from_proto(halved)).model)
+    in_order = TopologicalSortPass()(RemoveUnusedNodesPass()(onnx_ir.from_proto(halved)).model).model
+    sorted_model: ModelProto = onnx_ir.to_proto(in_order)
     return sorted_model
+
+
+def _unhalve_on_the_way(model: ModelProto) -> None:
+    """Let operators in float32 give their values to one another without a cast to float16 and back between them.
+
+    The converter puts a cast on either side of each operator, so what float16 cannot hold would be lost there.
+    """
+    from onnx import TensorProto
+
+    casts = {node.output[0]: node for node in model.graph.node if node.op_type == "Cast"}
+    for node in casts.values():
+        before = casts.get(node.input[0])
+        if before is not None and (before.attribute[0].i, node.attribute[0].i) == (
+            TensorProto.FLOAT16,
+            TensorProto.FLOAT,
+        ):
+            node.input[0] = before.input[0]
 
 
 def _quantised(model: ModelProto, job: Job, report: Report) -> ModelProto:

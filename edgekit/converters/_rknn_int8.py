@@ -100,13 +100,17 @@ def set_ranges(ranges: Path, tensors: Mapping[str, Range]) -> int:
         low, high = min(one.low for one in members), max(one.high for one in members)
         # Scale and zero point follow from them; to write those the toolkit forbids.
         for key, value in (("min", low), ("max", max(high, low + _LEAST))):
-            entry = re.sub(
-                rf"(^        {key}:\n        - +)\S+", rf"\g<1>{value!r}", entry, count=1, flags=re.MULTILINE
-            )
+            entry = re.sub(rf"(?m)(^        {key}:\n        - +)\S+", rf"\g<1>{_yaml(value)}", entry, count=1)
         return f"    {found[1]}:\n{entry}"
 
     ranges.write_text(_ENTRY.sub(rewritten, text), encoding="utf-8")
     return count
+
+
+def _yaml(value: float) -> str:
+    """A number as YAML 1.1 reads it: 1e-05 would be a text."""
+    text = repr(float(value))
+    return text if "." in text else text.replace("e", ".0e")
 
 
 def _number(entry: str, key: str) -> str:

@@ -1,0 +1,31 @@
+"""The stages of a conversion where they are called: starting child processes takes longer than small work does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from edgekit.conversion import build, calibrate, convert, jobs, making, measure, plan_only, prepare, prove
+
+STAGES: dict[type, Any] = {
+    jobs.PrepareJob: prepare,
+    jobs.CalibrateJob: calibrate,
+    jobs.BuildJob: build,
+    jobs.MeasureJob: measure,
+    jobs.ProveJob: prove,
+}
+
+
+def run(job: Any, result: Any, report: Callable[[str, float], None], **given: Any) -> Any:
+    """What a child does between reading its job and writing its result."""
+    done = STAGES[type(job)].work(jobs.decode_job(jobs.encode(job)), report)
+    return msgspec.convert(msgspec.to_builtins(done), result)
+
+
+def stay(patch: pytest.MonkeyPatch) -> None:
+    """Let every stage run in this process."""
+    for module in (making, convert, plan_only):
+        patch.setattr(module, "run", run)

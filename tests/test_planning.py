@@ -1,0 +1,296 @@
+"""A plan from a small network whose channels are far apart, and the file that it is kept in."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs torch, the source of every conversion")
+onnx = pytest.importorskip("onnx", reason="needs onnx: pip install edgekit[convert]")
+
+from edgekit.calibration import plan as files  # noqa: E402
+from edgekit.calibration.explicit import quantise  # noqa: E402
+from edgekit.calibration.layers import sites  # noqa: E402
+from edgekit.calibration.observation import watched  # noqa: E402
+from edgekit.calibration.plan import (  # noqa: E402
+    INTEGER,
+    MIXED,
+    Methods,
+    Plan,
+    check_place,
+    read_plan,
+    write_plan,
+)
+from edgekit.calibration.planning import Streams, Wish, make_plan  # noqa: E402
+from edgekit.calibration.samples import Samples  # noqa: E402
+from edgekit.errors import EdgekitError, InputError, UsageError  # noqa: E402
+from edgekit.manifest import ImageRule  # noqa: E402
+from edgekit.sources.exchange import Exchange, write_exchange  # noqa: E402
+
+nn = torch.nn
+SIZE = 24
+EXAMPLE = torch.zeros(1, 3, SIZE, SIZE)
+OUTPUTS = ("boxes", "classes")
+SIZES = torch.tensor([2.0, 1.0, 0.3, 0.002, 0.002, 0.01, 0.02, 0.05])
+OFF = Methods(equalisation=False, ranges="min-max", bias_correction=False, islands=False)
+
+
+class Net(nn.Module):  # type: ignore[misc]
+    """Two depthwise convolutions whose input channels differ 1000 times, one behind ReLU and one behind SiLU."""
+
+    def __init__(self, costly: bool = True) -> None:
+        super().__init__()
+        self.stem = nn.ModuleList(nn.Conv2d(3 if not index else 8, 8, 3, 1, 1) for index in range(3))
+        self.before = nn.ModuleList(nn.Conv2d(8, 8, 1) for _ in range(2))
+        self.depthwise = nn.ModuleList(nn.Conv2d(8, 8, 3, 1, 1, groups=8) for _ in range(2))
+        self.mix = nn.Conv2d(8, 8, 1)
+        self.boxes, self.classes = nn.Conv2d(8, 4, 1), nn.Conv2d(8, 2, 1)
+        with torch.no_grad():
+            for layer in (*self.stem, *self.before, self.mix):
+                layer.weight.mul_(2.5)
+            for before, behind in list(zip(self.before, self.depthwise, strict=True))[: 2 if costly else 1]:
+                before.weight.mul_(SIZES.reshape(-1, 1, 1, 1))
+                before.bias.mul_(SIZES)
+                behind.weight.div_(SIZES.reshape(-1, 1, 1, 1))
+
+    def forward(self, x: Any) -> Any:
+        for layer in self.stem:
+            x = torch.relu(layer(x))
+        x = self.depthwise[0](torch.relu(self.before[0](x)))
+        x = self.depthwise[1](nn.functional.silu(self.before[1](x)))
+        x = torch.relu(self.mix(x))
+        return self.boxes(x), self.classes(x)
+
+
+@dataclass(frozen=True)
+class Made:
+    """A plan and where it lies."""
+
+    plan: Plan
+    folder: Path
+
+
+class Workshop:
+    """Makes plans of one network."""
+
+    def __init__(self, folder: Path, costly: bool = True) -> None:
+        torch.manual_seed(2)
+        self.folder = folder
+        (folder / "exchange").mkdir(parents=True)
+        self.exchange: Exchange = write_exchange(Net(costly).eval(), EXAMPLE, OUTPUTS, folder / "exchange")
+        self.told: list[str] = []
+
+    def samples(self, count: int = 8, seed: int = 1) -> Samples:
+        coarse = np.random.default_rng(seed).integers(0, 256, (count, 6, 6, 3)).astype(np.uint8)
+        path = self.folder / f"samples-{count}-{seed}.npy"
+        np.save(path, np.repeat(np.repeat(coarse, SIZE // 6, 1), SIZE // 6, 2))
+        return Samples(path, ImageRule(size=(SIZE, SIZE), resize="stretch"))
+
+    def make(self, name: str, wish: Wish, streams: Streams | None = None) -> Made:
+        folder = self.folder / name
+        folder.mkdir()
+
+        def write(module: Any, place: Path) -> None:
+            write_exchange(module, EXAMPLE, OUTPUTS, place)
+
+        program, graph = self.exchange.program, self.exchange.onnx
+        given = streams or Streams(self.samples(), proof=self.samples(4, seed=3))
+        plan = make_plan(program, graph, given, folder, wish, write, lambda text, share: self.told.append(text))
+        return Made(plan, folder)
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    return Workshop(tmp_path_factory.mktemp("costly"))
+
+
+@pytest.fixture(scope="module")
+def made(workshop: Workshop) -> Made:
+    return workshop.make("plan", Wish(threads=1))
+
+
+@pytest.fixture(scope="module")
+def off(workshop: Workshop) -> Made:
+    return workshop.make("off", Wish(methods=OFF, threads=1))
+
+
+def outputs(path: Any, workshop: Workshop) -> list[Any]:
+    session = watched(onnx.load(path) if isinstance(path, Path) else path, (), 1)
+    images = workshop.samples(4, seed=9)
+    rows = [session.run(list(OUTPUTS), {"images": sample}) for sample in images]
+    return [np.stack(column) for column in zip(*rows, strict=True)]
+
+
+def noise(found: list[Any], wanted: list[Any]) -> float:
+    return max(float(np.sqrt(np.mean((a - b) ** 2)) / b.std()) for a, b in zip(found, wanted, strict=True))
+
+
+# ---- what a plan says ----
+
+
+def test_a_plan_names_its_model_and_its_images(made: Made, workshop: Workshop) -> None:
+    plan = made.plan
+    assert plan.model == hashlib.sha256(workshop.exchange.onnx.read_bytes()).hexdigest()
+    assert (plan.images, plan.images_sha256) == (8, workshop.samples().sha256())
+    assert plan.methods == Methods()
+    assert plan.corrected >= 5
+    assert plan.advice is not None
+    assert {"equalising channels", "rounding weights", "exporting", "observing", "choosing ranges"} <= set(plan.seconds)
+    assert {*plan.seconds} <= {*workshop.told}
+    assert any("observing, image 8 of 8" in text for text in workshop.told)
+
+
+def test_every_layer_says_why_it_stays_in_float(made: Made) -> None:
+    stays = {layer.name: layer.stays for layer in made.plan.mixed.layers}
+    assert stays == {
+        "conv2d": "stem",
+        "conv2d_1": "stem",
+        "conv2d_2": "stem",
+        "conv2d_3": "",
+        "conv2d_4": "",
+        "conv2d_5": "",
+        "conv2d_6": "channels",
+        "conv2d_7": "",
+        "boxes": "head",
+        "classes": "head",
+    }
+    assert made.plan.mixed.floats == ("conv2d", "conv2d_1", "conv2d_2", "conv2d_6", "boxes", "classes")
+    layers = {layer.name: layer for layer in made.plan.mixed.layers}
+    assert {name for name, layer in layers.items() if layer.depthwise} == {"conv2d_4", "conv2d_6"}
+    assert layers["conv2d_4"].spread < 8
+    assert layers["conv2d_6"].spread > 300
+    assert layers["conv2d_6"].noise > 0.1 > layers["conv2d_7"].noise
+    assert {layer.input for layer in layers.values()} <= set(made.plan.mixed.tensors)
+
+
+def test_what_costs_nothing_is_equalised_and_the_rest_only_for_integers(made: Made) -> None:
+    (free,) = [site for site in made.plan.mixed.equalised if site.before > 300]
+    assert (free.layer, free.readers, free.through, free.gate) == ("conv2d_3", ("conv2d_4",), "relu", "")
+    assert free.before > 300
+    assert free.after < 1.01
+    assert made.plan.integer is not None
+    same, costly = [site for site in made.plan.integer.equalised if site.before > 300]
+    assert same.layer == "conv2d_3"
+    assert (costly.layer, costly.readers, costly.through) == ("conv2d_5", ("conv2d_6",), "silu")
+    names = [layer.name for layer in made.plan.integer.layers]
+    assert len(names) == len(made.plan.mixed.layers) + 1
+    spread = {layer.input: layer.spread for layer in made.plan.integer.layers if layer.depthwise}
+    assert len(spread) == 3
+    assert sorted(spread.values())[1] < 8  # the input of the gate's own convolution alone is far apart as before
+
+
+@pytest.mark.parametrize("graph", [MIXED, INTEGER])
+def test_weights_lie_on_their_grid_and_the_function_stays(graph: str, made: Made, workshop: Workshop) -> None:
+    path = made.folder / graph / "graph.onnx"
+    model = onnx.load(path)
+    for site in sites(model):
+        rows = site.weights.reshape(len(site.weights), -1).astype(np.float64)
+        steps = rows / np.abs(rows).max(1, keepdims=True) * 127
+        np.testing.assert_allclose(steps, np.rint(steps), atol=1e-4)
+    assert 0 < noise(outputs(path, workshop), outputs(workshop.exchange.onnx, workshop)) < 0.06
+    part = made.plan.mixed if graph == MIXED else made.plan.integer
+    assert part is not None
+    assert [layer.name for layer in part.layers] == [site.name for site in sites(model)]
+    assert (made.folder / graph / "graph.pt2").is_file()
+
+
+def test_what_was_done_is_worth_it(made: Made, off: Made, workshop: Workshop) -> None:
+    """The same network in INT8 with the plan, and with everything switched off."""
+    wanted = outputs(workshop.exchange.onnx, workshop)
+    results = []
+    for one in (made, off):
+        model = quantise(onnx.load(one.folder / MIXED / "graph.onnx"), one.plan.mixed, symmetric=False)
+        results.append(noise(outputs(model, workshop), wanted))
+    assert results[0] < 0.08
+    assert results[1] > 5 * results[0]
+
+
+# ---- methods ----
+
+
+def test_methods_that_are_off_are_off(off: Made, workshop: Workshop) -> None:
+    plan = off.plan
+    assert plan.methods == OFF
+    assert plan.mixed.equalised == ()
+    assert plan.integer is None
+    assert plan.corrected == 0
+    assert plan.mixed.floats == ()
+    assert {one.method for one in plan.mixed.tensors.values()} == {"min-max"}
+    assert {one.symmetric_method for one in plan.mixed.tensors.values()} == {"min-max"}
+    assert "equalising channels" not in plan.seconds
+    before = {tensor.name: tensor for tensor in onnx.load(workshop.exchange.onnx).graph.initializer}
+    after = {tensor.name: tensor for tensor in onnx.load(off.folder / MIXED / "graph.onnx").graph.initializer}
+    biases = [name for name in before if name.endswith("bias")]
+    assert len(biases) == 10
+    for name in biases:
+        assert after[name].raw_data == before[name].raw_data
+
+
+def test_without_costly_sites_one_graph_is_enough(tmp_path: Path) -> None:
+    workshop = Workshop(tmp_path / "cheap", costly=False)
+    plan = workshop.make("plan", Wish(threads=1)).plan
+    assert "relu" in {site.through for site in plan.mixed.equalised}
+    assert plan.integer is None
+    assert not (tmp_path / "cheap" / "plan" / INTEGER).exists()
+
+
+def test_the_same_images_give_the_same_plan(made: Made, workshop: Workshop) -> None:
+    again = workshop.make("again", Wish(threads=1, integer=False))
+    alike = msgspec.structs.replace(again.plan, seconds={}, corrected=0)
+    assert alike == msgspec.structs.replace(made.plan, seconds={}, corrected=0, integer=None)
+    assert not (again.folder / INTEGER).exists()
+    first, second = ((one.folder / MIXED / "graph.onnx").read_bytes() for one in (made, again))
+    assert first == second
+
+
+def test_no_images_are_refused(workshop: Workshop) -> None:
+    with pytest.raises(EdgekitError, match=r"no calibration images|needs calibration images"):
+        workshop.make("nothing", Wish(threads=1), Streams(workshop.samples(0)))
+
+
+# ---- the file ----
+
+
+def test_a_plan_is_a_readable_file(made: Made) -> None:
+    assert read_plan(made.folder) == made.plan
+    text = (made.folder / files.FILE).read_text()
+    assert text.startswith('{\n  "schema": 1,\n')
+    assert text.endswith("}\n")
+
+
+def test_layers_go_back_to_float_without_losing_their_own_reasons(made: Made) -> None:
+    changed = made.plan.mixed.with_floats({"conv2d_4", "conv2d"}, "budget")
+    stays = {layer.name: layer.stays for layer in changed.layers}
+    assert (stays["conv2d_4"], stays["conv2d"], stays["conv2d_3"]) == ("budget", "stem", "")
+    assert made.plan.mixed.with_floats((), "budget") == made.plan.mixed
+
+
+def test_what_is_no_plan_is_refused(made: Made, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"plan.json: No such file or directory; make a plan with: edgekit calibrate"):
+        read_plan(tmp_path)
+    (tmp_path / files.FILE).write_text("not JSON")
+    with pytest.raises(InputError, match=r"plan.json: not a plan \(JSON is malformed.*make it again with edgekit cal"):
+        read_plan(tmp_path)
+    (tmp_path / files.FILE).write_text("{}")
+    with pytest.raises(InputError, match=r"not a plan .*missing required field"):
+        read_plan(tmp_path)
+    write_plan(msgspec.structs.replace(made.plan, schema=99), tmp_path)
+    with pytest.raises(InputError, match="plan schema 99, this edgekit reads 1; make it again"):
+        read_plan(tmp_path)
+
+
+def test_a_plan_goes_into_a_place_of_its_own(tmp_path: Path) -> None:
+    check_place(tmp_path / "new")
+    check_place(tmp_path)
+    (tmp_path / "photograph.png").write_bytes(b"")
+    for place in (tmp_path, tmp_path / "photograph.png"):
+        with pytest.raises(UsageError, match="holds something that is not a plan; choose another folder for the plan"):
+            check_place(place)
+    (tmp_path / files.FILE).write_text("an older plan")
+    check_place(tmp_path)
