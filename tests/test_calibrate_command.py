@@ -195,6 +195,11 @@ def test_convert_leaves_a_plan_and_takes_it_over(
     assert (plan / FILE).read_bytes() == before
     assert "a plan is made a second time" in cli("convert", SOURCE, *given[:-2], "-o", tmp_path / "none").err
 
+    for more in (("--finetune", "minutes=1"), ("--ranges", "min-max"), ("--no-islands",)):
+        changed = cli("convert", SOURCE, *given, *more, "-o", tmp_path / "changed")
+        assert changed.code == 2
+        assert f"--plan {plan}: that plan is taken as it is; leave out --finetune" in changed.err
+
     other = cli("convert", "tiny_models:recoloured", *given, "-o", tmp_path / "other")
     assert other.code == 2
     assert f"{plan} is the plan of another model ({left.model[:12]}, this one is " in other.err
@@ -204,6 +209,14 @@ def test_convert_leaves_a_plan_and_takes_it_over(
     spoilt = cli("convert", SOURCE, *given, "-o", tmp_path / "spoilt")
     assert spoilt.code == 2
     assert "plan.json: not a plan (" in spoilt.err
+
+
+def test_a_budget_needs_something_to_be_kept_by(cli: Cli, tmp_path: Path) -> None:
+    few = write_pictures(tmp_path / "few", 8)
+    given = ("--target", "onnx", "--precision", "int8", "--data", few, "--max-drop", "0.01")
+    done = cli("convert", SOURCE, *given, "-o", tmp_path / "out")
+    assert done.code == 2
+    assert "--max-drop needs labelled images (--labels) or more images in --data" in done.err
 
 
 @pytest.mark.convert

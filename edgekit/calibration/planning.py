@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ import msgspec
 import edgekit
 from edgekit.calibration import plan as files
 from edgekit.calibration.advice import Witness
+from edgekit.calibration.correspondence import planned_names
 from edgekit.calibration.equalisation import SPREAD, equalise
 from edgekit.calibration.finetuning import finetune
 from edgekit.calibration.fitting import fit, squared_error
@@ -25,6 +26,7 @@ from edgekit.calibration.observation import Observed, observe, testify
 from edgekit.calibration.plan import Advice, Equalised, Layer, Methods, Plan, PlannedGraph, Range, Tuning
 from edgekit.calibration.rounding import round_weights
 from edgekit.calibration.samples import Samples
+from edgekit.errors import ConversionError
 from edgekit.images import Floats
 
 if TYPE_CHECKING:
@@ -145,13 +147,15 @@ class _Maker:
         self.corrected = max(self.corrected, done.biases)
         with self._step("exporting"):
             self._write(module, folder)
+        names = exported_names(module, folder)
         with self._step("observing"):
             seen = observe(folder / "graph.onnx", self._samples, self._wish.threads, self._told, self._witness)
         with self._step("choosing ranges"):
-            graph = planned(folder / "graph.onnx", seen, methods, tuple(equalised), self._wish.scores)
+            sites = tuple(_renamed(site, names) for site in equalised)
+            graph = planned(folder / "graph.onnx", seen, methods, sites, self._wish.scores)
         if source is not None:
             with self._step("fine-tuning"):
-                self.tuning = self._tuned(module, source, graph)
+                self.tuning = self._tuned(module, source, graph, names)
                 self._write(module, folder)
         if self._witness is not None:  # the first graph's; the others show the same images
             self.advice, self._witness = self._advised(folder / "graph.onnx", self._witness), None
@@ -159,20 +163,24 @@ class _Maker:
         self.has_costly_sites |= methods.equalisation and bool(costly)
         return graph
 
-    def _tuned(self, module: fx.GraphModule, source: fx.GraphModule, graph: PlannedGraph) -> Tuning:
-        """Train the rounded weights towards the outputs of the float network."""
-        (end,) = (node for node in module.graph.nodes if node.op == "output")
-        # The exchange file calls the outputs by the contract's names, the program by its nodes'.
-        layers = {layer.name for layer in graph.layers}
-        heads = [node.name for node in end.all_input_nodes if node.name not in layers]
-        held = self._streams.held or self._samples
+    def _tuned(
+        self, module: fx.GraphModule, source: fx.GraphModule, graph: PlannedGraph, names: Mapping[str, str]
+    ) -> Tuning:
+        """Train the rounded weights towards the outputs of the float network.
+
+        Raises:
+            ConversionError: its layers cannot be found in the exchange files.
+        """
+        if not names:
+            raise ConversionError("this network cannot be fine-tuned: exporting it changes its operators")
+        ends = {name: (one.low, one.high) for name, one in graph.tensors.items()}
         return finetune(
             module,
             self._samples,
-            held,
+            self._streams.held or self._samples,
             minutes=self._wish.finetune,
-            ranges={name: (one.low, one.high) for name, one in graph.tensors.items()},
-            floats=[*graph.floats, *(heads if self._wish.methods.islands else ())],
+            ranges={node: ends[name] for node, name in names.items() if name in ends},
+            floats=[node for node, name in names.items() if name in graph.floats],
             seed=0,
             report=self._report,
             threads=self._wish.threads,
@@ -198,6 +206,33 @@ class _Maker:
         begun = time.perf_counter()
         yield
         self.seconds[name] = round(self.seconds.get(name, 0.0) + time.perf_counter() - begun, 2)
+
+
+def exported_names(module: fx.GraphModule, folder: Path) -> dict[str, str]:
+    """The names that a module's nodes have in the exchange files that were written of it: exporting numbers them anew.
+
+    Empty where exporting changed the operators, so that nodes and names cannot be paired.
+    """
+    import onnx
+    import torch
+
+    outputs = [output.name for output in onnx.load(folder / "graph.onnx", load_external_data=False).graph.output]
+    exported = torch.export.load(folder / "graph.pt2").module().graph
+    named = planned_names(exported, outputs)
+    before, after = ([node for node in graph.nodes if node.op in _COMPUTING] for graph in (module.graph, exported))
+    if [node.target for node in before[1:]] != [node.target for node in after[1:]]:
+        return {}
+    return {old.name: named[new.name] for old, new in zip(before, after, strict=True)}
+
+
+_COMPUTING = ("placeholder", "call_function")
+
+
+def _renamed(site: Equalised, names: Mapping[str, str]) -> Equalised:
+    readers = tuple(names.get(reader, reader) for reader in site.readers)
+    return msgspec.structs.replace(
+        site, layer=names.get(site.layer, site.layer), readers=readers, gate=names.get(site.gate, site.gate)
+    )
 
 
 def planned(

@@ -24,6 +24,7 @@ from edgekit.cli._options import imports_option, json_option
     "-o", "--out", type=click.Path(path_type=Path), default=Path("plan"), show_default=True, help="Folder of the plan."
 )
 @click.option("--sensitivity", is_flag=True, help="Measure what each layer alone in INT8 costs, and plot it.")
+@click.option("--choose", type=click.IntRange(0), default=0, help="Calibrate on the N most informative images.")
 @click.option(
     "--finetune", default="", metavar="minutes=N", help="Fine-tune on the images for so long, without labels."
 )

@@ -19,6 +19,7 @@ from edgekit.conversion.build import PLAN, PREPARED
 from edgekit.conversion.making import AUTO, Maker, Outcome, Wanted
 from edgekit.conversion.runner import Stop, run
 from edgekit.conversion.selection import Selection, Skipped, select
+from edgekit.errors import UsageError
 from edgekit.manifest import Gate
 
 
@@ -97,6 +98,11 @@ def convert(conversion: Conversion, watch: Watch = lambda what, text, share: Non
             prepare_job(conversion, selection, folder), jobs.Prepared, lambda text, share: watch("prepare", text, share)
         )
         (folder / PREPARED).write_bytes(msgspec.json.encode(prepared))
+        if conversion.max_drop is not None and not conversion.labels and not prepared.held_views:
+            raise UsageError(
+                "--max-drop needs labelled images (--labels) or more images in --data: from ten calibration images on "
+                "some are held back, on which the results are compared with the source's"
+            )
         plan = _calibrate(conversion, selection, folder, watch) if selection.calibrated else None
         lanes: dict[str, list[str]] = {}
         for target, precision in selection.pairs:
@@ -141,10 +147,19 @@ def prepare_job(conversion: Conversion, selection: Selection, folder: Path) -> j
 
 
 def _calibrate(conversion: Conversion, selection: Selection, folder: Path, watch: Watch) -> Plan:
-    """The quantisation plan, once for all targets; left in the folder ``plan`` where there was none yet."""
+    """The quantisation plan, once for all targets; left in the folder ``plan`` where there was none yet.
+
+    Raises:
+        UsageError: a plan that is there already cannot be made in another way.
+    """
     specs = [converters.target(name) for name, _ in selection.pairs]
     given = Path(conversion.plan) if conversion.plan else None
     known = given is not None and (given / FILE).is_file()
+    if known and (conversion.finetune or conversion.methods != Methods()):
+        raise UsageError(
+            f"--plan {conversion.plan}: that plan is taken as it is; leave out --finetune and the options of methods, "
+            "or make a new plan with edgekit calibrate"
+        )
     job = jobs.CalibrateJob(
         folder=str(folder),
         plan=conversion.plan if known else "",
