@@ -75,6 +75,16 @@ def options() -> str:
     return "\n".join(lines)
 
 
+def recipes() -> str:
+    """How each target quantises: its recipes, and whether layers can stay in float."""
+    lines = ["| target | recipes for int8 | layers |", "|---|---|---|"]
+    for name in converters.target_names():
+        spec = converters.target(name)
+        layers = "all in integers" if spec.integers else "some can stay in float"
+        lines.append(f"| {name} | {', '.join(spec.recipes)} | {layers} |")
+    return "\n".join(lines)
+
+
 def toolchains() -> str:
     """The isolated environments."""
     lines = ["| toolchain | what | for | size | needs |", "|---|---|---|---|---|"]
@@ -105,7 +115,7 @@ def ablation() -> str:
 
 TABLES = {
     "README.md": {"targets": targets, "demo": demo},
-    "docs/TARGETS.md": {"options": options, "toolchains": toolchains},
+    "docs/TARGETS.md": {"recipes": recipes, "options": options, "toolchains": toolchains},
 }
 
 
