@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 FILE = "model.onnx"
 
-RECIPES = (NNCF, PLAN)
+RECIPES = (PLAN, NNCF)
 
 
 def write(job: Job, report: Report) -> Graph:

@@ -95,6 +95,7 @@ TARGET = Target(
     options=Imx500Options,
     toolchains=(QUANTISER, CONVERTER),
     builder="imx500",
+    recipes=("mct",),
     integers=True,
 )
 

@@ -17,7 +17,7 @@ TARGET = Target(
     precisions=("fp32", "fp16", "int8"),
     requires=("openvino", "nncf", "onnx"),
     distributions=("openvino", "nncf", "torch"),
-    recipes=(NNCF, PLAN),
+    recipes=(PLAN, NNCF),
 )
 
 
