@@ -12,7 +12,7 @@ TORCH_INDEX ?=
 export EDGEKIT_TOOLCHAINS ?= $(CURDIR)/$(VENV)/toolchains
 TOOLCHAINS := rknn qnn imx500 imx500-converter tensorrt-rtx
 
-.PHONY: demo test test-toolchains test-arm64 lint types check format tables bench clean
+.PHONY: demo test test-toolchains test-arm64 accuracy ablation lint types check format tables bench clean
 
 demo: $(VENV)/.installed            ## convert the detector that comes with edgekit to every target, measure, draw
 	$(BIN)/edgekit demo -o out/demo -j $(JOBS)
@@ -24,6 +24,10 @@ test-toolchains: $(VENV)/.installed ## install the isolated toolchains, then run
 	$(BIN)/edgekit toolchain install $(TOOLCHAINS)
 	$(BIN)/edgekit toolchain check
 	EDGEKIT_TEST_TOOLCHAINS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m toolchain
+
+accuracy: $(VENV)/.installed        ## INT8 of all detectors on every target that executes, emulates or interprets here
+	EDGEKIT_TEST_ACCURACY=all $(BIN)/python -m pytest -q tests/test_int8_accuracy.py
+	EDGEKIT_TEST_ACCURACY=all EDGEKIT_TEST_TOOLCHAINS=1 $(BIN)/python -m pytest -q tests/test_int8_accuracy.py
 
 test-arm64: $(VENV)/.installed $(VENV)/arm64/.installed ## the device runtime on an emulated ARM board; needs qemu-user, apt-get
 	EDGEKIT_ARM64=$(VENV)/arm64 $(BIN)/python -m pytest -m arm64
@@ -43,6 +47,9 @@ format: $(VENV)/.installed
 
 tables: $(VENV)/.installed          ## write the generated tables into README.md
 	$(BIN)/python docs/tables.py
+
+ablation: $(VENV)/.installed        ## what each method of the quantisation plan is worth, into docs/figures/ablation.json
+	$(BIN)/python docs/ablation.py
 
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/overhead.py

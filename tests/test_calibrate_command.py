@@ -217,6 +217,9 @@ def test_a_budget_needs_something_to_be_kept_by(cli: Cli, tmp_path: Path) -> Non
     done = cli("convert", SOURCE, *given, "-o", tmp_path / "out")
     assert done.code == 2
     assert "--max-drop needs labelled images (--labels) or more images in --data" in done.err
+    done = cli("calibrate", SOURCE, "--data", few, "--finetune", "minutes=1", "-o", tmp_path / "plan")
+    assert done.code == 2
+    assert "--finetune needs more images in --data: from ten calibration images on some are held back" in done.err
 
 
 @pytest.mark.convert

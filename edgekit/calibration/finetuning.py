@@ -58,6 +58,9 @@ RESERVE = 1.5
 CHECK_SHARE = 0.25
 """Share of the time for looking at held images: fewer of them are looked at where the network is slow."""
 
+OUTSTANDING = 3.0
+"""Standard deviations from which on a value weighs no more."""
+
 TINY = 1e-12
 """Losses below it are nothing."""
 
@@ -125,7 +128,8 @@ class _Scale:
     """Weights of squared errors, from a few float outputs: (1 + z * z) / 2 over the variance.
 
     z is a value's distance from the mean of its channel in standard deviations of the output. Almost all of an image is
-    background; what stands out from it is what becomes a detection, and its error must not drown in the mean.
+    background; what stands out from it is what becomes a detection, and its error must not drown in the mean. Beyond
+    `OUTSTANDING` all count the same: a few values would else decide for the whole image.
     """
 
     def __init__(self, outputs: list[list[torch.Tensor]]) -> None:
@@ -148,7 +152,8 @@ class _Scale:
 
         losses = []
         for one, other, mean, variance in zip(found, wanted, self._means, self._variances, strict=True):
-            weight = (1 + (other - mean).square() / variance) / (2 * variance)
+            relevance = ((other - mean).square() / variance).clamp(max=OUTSTANDING**2)
+            weight = (1 + relevance) / (2 * variance)
             losses.append(((one - other).square() * weight).mean())
         return torch.stack(losses).mean()
 

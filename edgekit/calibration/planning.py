@@ -177,7 +177,7 @@ class _Maker:
         return finetune(
             module,
             self._samples,
-            self._streams.held or self._samples,
+            self._streams.held or (),
             minutes=self._wish.finetune,
             ranges={node: ends[name] for node, name in names.items() if name in ends},
             floats=[node for node, name in names.items() if name in graph.floats],

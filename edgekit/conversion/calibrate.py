@@ -39,7 +39,7 @@ def work(job: CalibrateJob, report: Report) -> Plan:
     """Make the plan of a prepared folder, or take over one that was made before.
 
     Raises:
-        UsageError: the given plan is of another model.
+        UsageError: the given plan is of another model, or there are too few images to fine-tune.
         InputError: it cannot be read.
         ConversionError: the network cannot be calibrated.
     """
@@ -49,6 +49,10 @@ def work(job: CalibrateJob, report: Report) -> Plan:
     torch.set_num_threads(job.threads)
     folder = Path(job.folder)
     prepared = msgspec.json.decode((folder / PREPARED).read_bytes(), type=Prepared)
+    if job.finetune and not prepared.held_views:
+        raise UsageError(
+            "--finetune needs more images in --data: from ten calibration images on some are held back, to judge by"
+        )
     if job.plan:
         plan = _taken_over(Path(job.plan), folder)
     else:

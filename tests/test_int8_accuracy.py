@@ -1,0 +1,108 @@
+"""INT8 keeps the mAP of detectors of several families, and of one made hard on purpose, on 300 scenes nobody has seen.
+
+The ordinary suite converts the hard one to two targets. ``make accuracy`` converts all of them to every target that
+executes, emulates or interprets here, which takes an hour.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch", reason="needs torch, the source of every conversion")
+
+from detectors.scores import held_out, score_model, score_source
+from target_lists import here
+
+from edgekit import converters
+from edgekit.bundle import open_bundle
+from edgekit.calibration.plan import Methods
+from edgekit.conversion.convert import Conversion, Conversions, convert
+from edgekit.model import load
+from edgekit.runtimes import proof_device
+from edgekit.shapes import write_coco
+
+pytestmark = pytest.mark.convert
+
+ALL = os.environ.get("EDGEKIT_TEST_ACCURACY") == "all"
+HARD = "tests.detectors.hard:detector"
+OTHERS = (
+    "edgekit.shapes.trained:detector",
+    "tests.detectors.relu:detector",
+    "tests.detectors.leaky:detector",
+    "tests.detectors.hard:silu_detector",
+    "tests.detectors.hard:leaky_detector",
+)
+MODELS = (HARD, *OTHERS) if ALL else (HARD,)
+TARGETS = tuple(name for name in here() if converters.target(name).proof != "reference") if ALL else ("onnx", "litert")
+DROP = 0.01
+OFF = Methods(equalisation=False, ranges="min-max", bias_correction=False, islands=False)
+"""Everything that the plan does, switched off."""
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return held_out(tmp_path_factory.mktemp("scenes"))
+
+
+@pytest.fixture(scope="module")
+def calibration(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_coco(tmp_path_factory.mktemp("calibration"), range(100_000, 100_000 + (100 if ALL else 40))).parent
+
+
+@pytest.fixture(scope="module")
+def hard_map(scenes: Path) -> float:
+    return score_source(HARD, scenes).map
+
+
+def converted(source: str, names: tuple[str, ...], calibration: Path, out: Path, methods: Methods) -> Conversions:
+    return convert(
+        Conversion(
+            source=source,
+            targets=names,
+            precisions=("int8", "w8a8") if "coreml" in names else ("int8",),
+            out=out,
+            data=str(calibration / "*.png"),
+            methods=methods,
+            recipe="auto" if ALL else "plan",
+            gated=methods != OFF,
+        )
+    )
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def bundles(
+    request: pytest.FixtureRequest, calibration: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, Conversions]:
+    source: str = request.param
+    return source, converted(source, TARGETS, calibration, tmp_path_factory.mktemp("out"), Methods())
+
+
+def score(bundle: Path, scenes: Path) -> float:
+    manifest = open_bundle(bundle).manifest
+    device = proof_device(manifest.engine, manifest.graphs[0])
+    return score_model(load(bundle, device=device, threads=1), scenes).map
+
+
+def test_every_bundle_keeps_the_map_of_its_source(
+    bundles: tuple[str, Conversions], scenes: Path, hard_map: float
+) -> None:
+    source, done = bundles
+    wanted = hard_map if source == HARD else score_source(source, scenes).map
+    made = [one for one in done.outcomes if (one.target, one.precision) != ("coreml", "int8")]  # weights only
+    assert not [one.error for one in made if one.error]
+    assert {one.target for one in made} == {*TARGETS}
+    lost = {(one.target, one.precision): round(wanted - score(one.path, scenes), 4) for one in made}
+    assert max(lost.values()) <= DROP, lost
+
+
+def test_with_the_methods_off_the_hard_model_is_lost(
+    calibration: Path, scenes: Path, tmp_path: Path, hard_map: float
+) -> None:
+    done = converted(HARD, ("onnx",), calibration, tmp_path, OFF)
+    (outcome,) = done.outcomes
+    assert outcome.evidence is not None
+    assert not outcome.evidence.passed
+    assert score(outcome.path, scenes) < hard_map - 5 * DROP
