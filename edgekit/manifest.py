@@ -142,13 +142,15 @@ class Origin(Record, frozen=True, kw_only=True):
 class Calibration(Record, frozen=True, kw_only=True):
     """The data INT8 was calibrated on: how many images, how chosen, and the hash of their pixels.
 
-    ``images`` has the first 16 hex digits of each image's own hash, so that a later check can leave these out.
+    ``held`` others were held back to compare ways of quantising on. ``images`` has the first 16 hex digits of the hash
+    of each image of both kinds, so that a later check can leave these out.
     """
 
     count: int
     method: str
     seed: int
     sha256: str
+    held: int = 0
     images: tuple[str, ...] = ()
 
 

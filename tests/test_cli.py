@@ -25,7 +25,7 @@ from edgekit.cli import main
 from edgekit.manifest import MANIFEST
 from edgekit.model import load
 
-COMMANDS = ("build", "convert", "demo", "evaluate", "info", "run", "targets", "toolchain", "verify")
+COMMANDS = ("build", "calibrate", "convert", "demo", "evaluate", "info", "run", "targets", "toolchain", "verify")
 # fmt: off
 THIRTEEN = [
     "coreml", "ethosu", "executorch", "imx500", "litert", "mnn", "ncnn", "onnx", "openvino", "qnn", "rknn", "tensorrt",

@@ -104,7 +104,8 @@ def test_calibration_is_recorded_only_where_it_was_used(converted: Converted) ->
             assert calibration is None
             continue
         assert calibration is not None
-        assert calibration.count == len(calibration.images) == len(set(calibration.images)) >= 32
+        assert calibration.count + calibration.held == len(calibration.images) == len(set(calibration.images)) >= 32
+        assert calibration.held == len(calibration.images) // 5
         assert calibration.method.startswith(f"seeded choice of {calibration.count} from {PHOTOS + TWICE}")
         assert len(calibration.sha256) == 64
         assert calibration.seed == 0
@@ -117,7 +118,7 @@ def test_no_photograph_is_both_calibrated_and_judged_on_whatever_its_name(conver
     assert evidence is not None
     assert set(calibration.images) < DIGESTS
     # All photographs were used, so those that were not calibrated on were judged on, each once.
-    assert evidence.images == PHOTOS - calibration.count
+    assert evidence.images == PHOTOS - calibration.count - calibration.held
     assert evidence.views == 2 * evidence.images  # few, and so each was shown mirrored too
 
 
@@ -260,7 +261,7 @@ def test_verify_leaves_out_what_was_calibrated_on(converted: Converted) -> None:
     assert calibration is not None
     assert list(document) == ["bundle", "ok", "evidence"]
     assert document["ok"] is True
-    assert document["evidence"]["images"] == PHOTOS - calibration.count
+    assert document["evidence"]["images"] == PHOTOS - calibration.count - calibration.held
     assert contents(path) == before
 
 

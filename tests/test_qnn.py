@@ -161,7 +161,7 @@ def test_wide_layers_are_worth_it(quantised: Path, detector: Any, jobs: Any, tmp
     layers = tuple(msgspec.structs.replace(layer, stays="") for layer in plan.layers)
     narrow = written(jobs["int8"], msgspec.structs.replace(plan, layers=layers), tmp_path / "narrow.onnx")
     one, other = (worst(detector, image, on_cpu(path, image)) for path in (quantised, narrow))
-    assert one < 0.8 * other
+    assert one < 0.9 * other
 
 
 def test_wrong_ranges_show(jobs: Any, detector: Any, quantised: Path, tmp_path: Path) -> None:

@@ -100,13 +100,15 @@ def _print(done: Any, as_json: bool) -> None:
     notes = console(stderr=True)
     for note in prepared.origin.notes:
         notes.print(f"source: {note}", markup=False)
-    for trouble in prepared.half:
+    if prepared.half:
+        named = ", ".join(f"{one.tensor} ({one.reason}, {one.largest:.3g})" for one in prepared.half[:3])
+        more = f" and {len(prepared.half) - 3} more" if len(prepared.half) > 3 else ""
         notes.print(
-            f"float16 cannot hold {trouble.tensor} ({trouble.reason}, {trouble.largest:.3g}): {trouble.node} stays in "
-            "float32 where the target can do that (onnx, web, tensorrt); others need fp32",
+            f"float16 cannot hold {named}{more}: their operators stay in float32 where the target can do that (onnx, "
+            "web, tensorrt)",
             markup=False,
         )
-    if prepared.calibration and prepared.calibration.count < FEW:
+    if prepared.calibration and prepared.calibration.count + prepared.calibration.held < FEW:
         notes.print(
             f"warning: calibrated on {prepared.calibration.count} images; {FEW} or more, like those the device will "
             "see, keep INT8 more accurate",

@@ -42,7 +42,8 @@ def command(bundle: str, as_json: bool) -> None:
     if manifest.calibration:
         calibration = manifest.calibration
         lines.append(
-            f"calibrated on {calibration.count} images ({calibration.method}, sha256 {calibration.sha256[:12]})"
+            f"calibrated on {calibration.count} images, {calibration.held} held back ({calibration.method}, sha256 "
+            f"{calibration.sha256[:12]})"
         )
     lines += evidence_lines(manifest.evidence) if manifest.evidence else ["no evidence"]
     lines.append("proven" if manifest.proven else "UNPROVEN")

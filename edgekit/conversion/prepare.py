@@ -196,7 +196,12 @@ def _calibration(job: PrepareJob, chosen: Split) -> Calibration | None:
         return None
     samples = chosen.calibration
     return Calibration(
-        count=len(samples), method=chosen.method, seed=job.seed, sha256=samples.sha256(), images=chosen.digests
+        count=len(samples),
+        method=chosen.method,
+        seed=job.seed,
+        sha256=samples.sha256(),
+        held=len(chosen.held) if chosen.held else 0,
+        images=chosen.digests,
     )
 
 

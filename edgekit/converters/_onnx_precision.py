@@ -70,11 +70,24 @@ def half(model: ModelProto, troubles: tuple[HalfTrouble, ...] = ()) -> ModelProt
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     halved = convert_float_to_float16(model, keep_io_types=True, node_block_list=around(model, troubles))
+    _without_repetitions(halved)
     _unhalve_on_the_way(halved)
     # The casts it adds at the inputs and outputs are not in topological order, which the checker refuses.
     in_order = TopologicalSortPass()(RemoveUnusedNodesPass()(onnx_ir.from_proto(halved)).model).model
     sorted_model: ModelProto = onnx_ir.to_proto(in_order)
     return sorted_model
+
+
+def _without_repetitions(model: ModelProto) -> None:
+    """Keep one of the casts of the same name that the converter writes where two blocked operators read a tensor."""
+    written: set[str] = set()
+    nodes = []
+    for node in model.graph.node:
+        if node.op_type != "Cast" or node.output[0] not in written:
+            nodes.append(node)
+        written.update(node.output)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
 
 
 def _unhalve_on_the_way(model: ModelProto) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.converters import Job
-from edgekit.converters.onnx import FILE
+from edgekit.converters._onnx_precision import FILE
 
 Floats = NDArray[np.float32]
 

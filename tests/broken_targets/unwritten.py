@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from edgekit.converters import Job, Report, onnx
+from edgekit.converters._onnx_precision import FILE
 from edgekit.manifest import Graph
 
 TARGET = replace(onnx.TARGET, name="unwritten")
@@ -13,5 +14,5 @@ TARGET = replace(onnx.TARGET, name="unwritten")
 def convert(job: Job, report: Report) -> Graph:
     """A file that is promised and not there."""
     graph = onnx.convert(job, report)
-    (job.out / onnx.FILE).unlink()
+    (job.out / FILE).unlink()
     return graph
