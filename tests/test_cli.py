@@ -86,7 +86,8 @@ def test_the_commands_are_those_that_were_agreed_on(cli: Cli) -> None:
 
 OPTIONS = {
     "calibrate": "--data --proof-data -o --sensitivity --finetune --html --choose --ranges --no-islands --json",
-    "convert": "--plan --recipe --max-drop --labels --finetune --choose --target --precision --data --contract --weights -o --out -j --jobs --json --gate --no-gate --trust",
+    "convert": "--plan --recipe --max-drop --labels --finetune --choose "
+    "--target --precision --data --contract --weights -o --out -j --jobs --json --gate --no-gate --trust",
     "run": "--conf --iou --save --json --threads --device --strict",
     "verify": "--against --data --json",
     "evaluate": "--data --images --json",
