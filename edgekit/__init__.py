@@ -18,7 +18,11 @@ if TYPE_CHECKING:
     from edgekit.manifest import Manifest as Manifest
     from edgekit.model import Model as Model
     from edgekit.model import load as load
+    from edgekit.results import Classification as Classification
     from edgekit.results import Detections as Detections
+    from edgekit.results import Instances as Instances
+    from edgekit.results import Masks as Masks
+    from edgekit.results import Poses as Poses
 
 _WHERE = {
     "load": "edgekit.model",
@@ -27,17 +31,25 @@ _WHERE = {
     "Conversion": "edgekit.conversion.convert",
     "Contract": "edgekit.manifest",
     "Manifest": "edgekit.manifest",
+    "Classification": "edgekit.results",
     "Detections": "edgekit.results",
+    "Instances": "edgekit.results",
+    "Masks": "edgekit.results",
+    "Poses": "edgekit.results",
     "EdgekitError": "edgekit.errors",
 }
 
 __all__ = [
+    "Classification",
     "Contract",
     "Conversion",
     "Detections",
     "EdgekitError",
+    "Instances",
     "Manifest",
+    "Masks",
     "Model",
+    "Poses",
     "__version__",
     "convert",
     "load",

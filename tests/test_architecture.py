@@ -14,12 +14,12 @@ from conftest import ROOT
 
 PACKAGE = ROOT / "edgekit"
 HOST = ("sources", "converters", "calibration", "evaluation", "conversion", "shapes", "profiling")
-DEVICE_FOLDERS = ("runtimes", "tasks", "tracking", "language")
+DEVICE_FOLDERS = ("drawing", "language", "results", "runtimes", "tasks", "tracking")
 # fmt: off
 DEVICE_FILES = (
-    "__init__.py", "bundle.py", "drawing.py", "errors.py", "huggingface.py", "images.py", "manifest.py", "media.py",
-    "model.py", "registry.py", "report_charts.py", "report_page.py", "results.py", "stacks.py", "toolchains.py",
-    "video.py", "cli/_options.py", "cli/build.py", "cli/info.py", "cli/run.py",
+    "__init__.py", "bundle.py", "errors.py", "huggingface.py", "images.py", "manifest.py", "media.py", "model.py",
+    "registry.py", "report_charts.py", "report_page.py", "stacks.py", "toolchains.py", "video.py", "video_writer.py",
+    "cli/_options.py", "cli/build.py", "cli/info.py", "cli/run.py",
 )
 HEAVY = (
     "_tools", "ai_edge_litert", "ai_edge_quantizer", "coremltools", "cv2", "datasets", "ethosu", "executorch",

@@ -34,7 +34,7 @@ class Tracked(Detections):
     """What a later task may return: two more columns, one of them optional."""
 
     keypoints: np.ndarray = dataclasses.field(metadata=column("keypoints", np.float32, (2, 3)))
-    track_ids: np.ndarray | None = dataclasses.field(default=None, metadata=column("track_id", np.int64, optional=True))
+    ages: np.ndarray | None = dataclasses.field(default=None, metadata=column("age", np.int64, optional=True))
 
 
 class TestConstruction:
@@ -228,27 +228,27 @@ class TestExport:
 class TestFamily:
     """A subclass that adds columns needs nothing else."""
 
-    def tracked(self, track_ids: object = (7, 8, 9)) -> Tracked:
+    def tracked(self, ages: object = (7, 8, 9)) -> Tracked:
         points = np.arange(18, dtype=np.float32).reshape(3, 2, 3) / 7
         parts = {field.name: getattr(make(), field.name) for field in dataclasses.fields(Detections)}
-        return Tracked(**parts, keypoints=points, track_ids=track_ids)
+        return Tracked(**parts, keypoints=points, ages=ages)
 
     def test_new_columns_are_selected_with_the_old(self) -> None:
         chosen = self.tracked()[[2, 0]]
         assert isinstance(chosen, Tracked)
-        assert chosen.track_ids is not None
-        assert chosen.track_ids.tolist() == [9, 7]
+        assert chosen.ages is not None
+        assert chosen.ages.tolist() == [9, 7]
         assert np.array_equal(chosen.keypoints, self.tracked().keypoints[[2, 0]])
-        assert self.tracked().filter(classes="star").track_ids.tolist() == [7]  # type: ignore[union-attr]
+        assert self.tracked().filter(classes="star").ages.tolist() == [7]  # type: ignore[union-attr]
 
-    @pytest.mark.parametrize("track_ids", [(7, 8, 9), None])
-    def test_new_columns_come_through_json(self, track_ids: object) -> None:
-        before = self.tracked(track_ids)
+    @pytest.mark.parametrize("ages", [(7, 8, 9), None])
+    def test_new_columns_come_through_json(self, ages: object) -> None:
+        before = self.tracked(ages)
         assert Tracked.from_json(before.to_json()) == before
-        assert ("track_id" in before.to_dict()["detections"][0]) == (track_ids is not None)
+        assert ("age" in before.to_dict()["detections"][0]) == (ages is not None)
 
     def test_new_columns_are_checked_and_can_be_empty(self) -> None:
-        with pytest.raises(UsageError, match=r"track_ids must have the shape \(3,\)"):
+        with pytest.raises(UsageError, match=r"ages must have the shape \(3,\)"):
             self.tracked((1, 2))
         assert Tracked.empty(CLASSES, (10, 10)).keypoints.shape == (0, 2, 3)
         assert self.tracked() != make()
