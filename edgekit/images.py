@@ -52,6 +52,13 @@ class Transform:
             np.clip(mapped, 0, limit, out=mapped)
         return mapped
 
+    def points_to_original(self, points: Floats) -> Floats:
+        """Points (..., 2 or more), x and y first, from input pixels to original pixels, also outside the image."""
+        scale, offset = self._vectors()
+        mapped = np.array(points, np.float32)
+        mapped[..., :2] = (mapped[..., :2] - offset[:2]) / scale[:2]
+        return mapped
+
     def _vectors(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         scale = np.array([self.scale_x, self.scale_y, self.scale_x, self.scale_y])
         offset = np.array([self.offset_x, self.offset_y, self.offset_x, self.offset_y])

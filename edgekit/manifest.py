@@ -88,8 +88,32 @@ class Postprocess(Record, frozen=True, kw_only=True):
             raise ValueError(f"max_detections must be at least 1, not {self.max_detections}")
 
 
+class Skeleton(Record, frozen=True, kw_only=True):
+    """The keypoints of a pose: their names, the pairs that are joined by a line, and how exactly each can be placed.
+
+    ``sigmas`` are the per-keypoint standard deviations of annotators, relative to the object's scale, that object
+    keypoint similarity divides by (https://cocodataset.org/#keypoints-eval).
+    """
+
+    names: tuple[str, ...]
+    edges: tuple[tuple[int, int], ...] = ()
+    sigmas: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.names:
+            raise ValueError("names must name at least one keypoint")
+        for edge in self.edges:
+            if not (min(edge) >= 0 and max(edge) < len(self.names) and edge[0] != edge[1]):
+                raise ValueError(f"edges must be pairs of keypoints 0..{len(self.names) - 1}, not {list(edge)}")
+        if self.sigmas and (len(self.sigmas) != len(self.names) or min(self.sigmas) <= 0):
+            raise ValueError(f"sigmas must be {len(self.names)} positive numbers, not {list(self.sigmas)}")
+
+
 class Contract(Record, frozen=True, kw_only=True):
-    """What goes into a graph and what comes out of it, complete enough to run it without the source."""
+    """What goes into a graph and what comes out of it, complete enough to run it without the source.
+
+    ``skeleton`` names the keypoints of a pose task.
+    """
 
     task: str = "detect"
     image: ImageRule
@@ -97,6 +121,7 @@ class Contract(Record, frozen=True, kw_only=True):
     decoder: Decoder
     outputs: tuple[Output, ...]
     postprocess: Postprocess = Postprocess()
+    skeleton: Skeleton | None = None
 
 
 class Tensor(Record, frozen=True, kw_only=True):

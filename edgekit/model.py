@@ -14,7 +14,7 @@ from edgekit.bundle import Bundle, open_bundle
 from edgekit.errors import BundleError, InputError
 from edgekit.images import Floats, Image, Preprocessor
 from edgekit.manifest import Contract, Manifest
-from edgekit.results import Detections, Timings
+from edgekit.results import Result, Timings
 from edgekit.runtimes import Placement, Session, SessionOptions, open_session
 from edgekit.tasks import Task, open_task
 
@@ -43,7 +43,7 @@ class Model:
 
     def __call__(
         self, source: Any, *, score: float | None = None, iou: float | None = None
-    ) -> Detections | list[Detections]:
+    ) -> Result | list[Result]:
         """The result of one image, or a list of results for several.
 
         Args:
@@ -60,7 +60,7 @@ class Model:
             return [self.predict(image, score=score, iou=iou) for image in source]
         return self.predict(source, score=score, iou=iou)
 
-    def predict(self, source: Any, *, score: float | None = None, iou: float | None = None) -> Detections:
+    def predict(self, source: Any, *, score: float | None = None, iou: float | None = None) -> Result:
         """The result of one image; the arguments are those of a call."""
         name = ""
         if not isinstance(source, np.ndarray):
@@ -75,14 +75,14 @@ class Model:
         timings = Timings(1e3 * (ready - start), 1e3 * (ran - ready), 1e3 * (done - ran))
         return dataclasses.replace(result, source=name, timings=timings)
 
-    def stream(self, source: Any, *, score: float | None = None, iou: float | None = None) -> Iterator[Detections]:
+    def stream(self, source: Any, *, score: float | None = None, iou: float | None = None) -> Iterator[Result]:
         """Results one by one for anything `edgekit.media.frames` opens: folders, globs, videos, cameras, stacks."""
         for _, result in self.stream_with_images(source, score=score, iou=iou):
             yield result
 
     def stream_with_images(
         self, source: Any, *, score: float | None = None, iou: float | None = None
-    ) -> Iterator[tuple[Image, Detections]]:
+    ) -> Iterator[tuple[Image, Result]]:
         """Like `stream`, with the BGR image beside each result, for drawing."""
         from edgekit.media import frames
 

@@ -232,7 +232,10 @@ def bad(how: str, source: Candidates) -> Candidates:
     if how == "added detections":
         more = changed(source, boxes=source.boxes + np.float32(1000))
         return Candidates(
-            *(np.concatenate([getattr(source, n), getattr(more, n)[:5]]) for n in source.__dataclass_fields__)
+            *(
+                np.concatenate([getattr(source, n), getattr(more, n)[:5]])
+                for n in ("boxes", "scores", "class_ids", "anchors")
+            )
         )
     if how == "swapped classes":
         return changed(source, class_ids=(source.class_ids + 1) % 3)

@@ -136,10 +136,13 @@ MISTAKES = {
         ("score_threshold: 0.1", "conf: 0.1"),
         "13: postprocess.conf: unknown key; valid: score_threshold, iou_threshold, max_detections, class_agnostic, nms",
     ),
-    "unknown task": (("task: detect", "task: pose"), "1: task: 'pose' is not one of: detect"),
+    "unknown task": (
+        ("task: detect", "task: poses"),
+        "1: task: 'poses' is not one of: classify, detect, pose, segment",
+    ),
     "unknown decoder": (
         ("name: anchor_free", "name: yolo"),
-        "9: decoder.name: decoder 'yolo' is not one of: anchor_free, decoded, fastestdet, grid, ssd",
+        "9: decoder.name: decoder 'yolo' is not one of: anchor_free, classes, decoded, fastestdet, grid, heatmaps, keypoints, movenet, ",
     ),
     "no decoder name": (
         ("  name: anchor_free\n", ""),
@@ -148,7 +151,7 @@ MISTAKES = {
     "decoder name of another type": (("name: anchor_free", "name: 26"), "9: decoder.name: 26 is not a name; "),
     "unknown option": (
         ("reg_max: 8", "regmax: 8"),
-        "11: decoder.regmax: unknown key; valid: strides, reg_max (decoder 'anchor_free')",
+        "11: decoder.regmax: unknown key; valid: strides, reg_max, keypoint_scale, keypoint_offset (decoder 'anchor_free')",
     ),
     "wrong option": (("reg_max: 8", "reg_max: many"), "11: decoder.reg_max: Expected `int`, got `str`, not 'many'"),
     "option out of range": (("[8, 16, 32]", "[8, 0, 32]"), "10: decoder.strides.1: Expected `int` >= 1, not 0"),
@@ -160,6 +163,26 @@ MISTAKES = {
     ),
     "cut key": (("    role: classes", "    rolle: classes"), "17: cut.1.rolle: unknown key; valid: tensor,"),
     "cut without a role": (("    role: classes\n", ""), "16: cut.1: missing key 'role'; valid: tensor, role, level"),
+    "skeleton of another task": (
+        ("task: detect", "task: detect\nskeleton: coco"),
+        "2: skeleton: the task 'detect' has no keypoints; leave it out",
+    ),
+    "pose without keypoints": (
+        ("task: detect", "task: pose"),
+        "1: skeleton: missing; a pose has keypoints: coco, or names, edges and sigmas",
+    ),
+    "unknown skeleton": (
+        ("task: detect", "task: pose\nskeleton: dog"),
+        "2: skeleton: 'dog' is not one of: coco, or write out names, edges and sigmas",
+    ),
+    "edge to nowhere": (
+        ("task: detect", "task: pose\nskeleton: {names: [head, tail], edges: [[0, 2]]}"),
+        "2: skeleton.edges: must be pairs of keypoints 0..1, not [0, 2]",
+    ),
+    "sigmas of other keypoints": (
+        ("task: detect", "task: pose\nskeleton: {names: [head, tail], sigmas: [0.1]}"),
+        "2: skeleton.sigmas: must be 2 positive numbers, not [0.1]",
+    ),
     "cut with a wrong role": (("role: boxes", "role: boxs"), "15: cut.0.role: 'boxs' is not one of: boxes, classes"),
     "cut with a wrong level": (("level: 0", "level: fine"), "18: cut.1.level: Expected `int`, got `str`, not 'fine'"),
     "class that YAML takes for a truth": (
@@ -196,7 +219,7 @@ def test_every_mistake_is_named_by_line_and_path(mistake: str, read: Any) -> Non
 
 @pytest.mark.parametrize("text", ["", "\n# nothing\n", "just text", "- a\n- list\n", "3", "~"])
 def test_not_a_mapping(text: str, read: Any) -> None:
-    keys = "task, image, classes, decoder, postprocess, cut"
+    keys = "task, image, classes, decoder, postprocess, skeleton, cut"
     assert refusal(read, text) == f"contract.yaml:1: a contract file has keys: {keys}"
 
 

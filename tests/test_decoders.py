@@ -347,7 +347,11 @@ def test_an_own_decoders_nan_is_caught_too() -> None:
 def test_unknown_decoder() -> None:
     with pytest.raises(ContractError) as caught:
         task("anchor_fre", {}, [])
-    for part in ("'anchor_fre' is not one of: ", "anchor_free, decoded, fastestdet, grid, ssd", "--import MODULE"):
+    for part in (
+        "'anchor_fre' is not one of: ",
+        "anchor_free, classes, decoded, fastestdet, grid, ",
+        "--import MODULE",
+    ):
         assert part in str(caught.value)
 
 
@@ -483,8 +487,8 @@ def test_missing_role_and_level() -> None:
 
 def test_unknown_task() -> None:
     contract = task("grid", {"strides": [8]}, []).contract
-    with pytest.raises(ContractError, match="task 'pose' is not one of: detect"):
-        open_task(msgspec.structs.replace(contract, task="pose"))
+    with pytest.raises(ContractError, match="task 'poses' is not one of: classify, detect, pose, segment"):
+        open_task(msgspec.structs.replace(contract, task="poses"))
     assert open_task(contract).contract is contract
 
 

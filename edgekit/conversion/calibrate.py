@@ -18,15 +18,15 @@ from edgekit.calibration.samples import Samples
 from edgekit.calibration.sensitivity import MOST_IMAGES, Judge, damages, outputs_of
 from edgekit.conversion.build import PLAN, PREPARED
 from edgekit.conversion.jobs import CalibrateJob, Prepared
-from edgekit.conversion.prepare import HELD, detections
-from edgekit.conversion.prove import ENOUGH, every_anchor
+from edgekit.conversion.prepare import HELD
+from edgekit.conversion.reference import add_anchors, are_enough, detections
 from edgekit.converters import Report
 from edgekit.errors import UsageError
-from edgekit.evaluation.agreement import SCORE_FLOOR, Tally, quality
+from edgekit.evaluation.agreement import Tally, quality
 from edgekit.images import Floats
 from edgekit.manifest import Contract
 from edgekit.sources.exchange import write_exchange
-from edgekit.tasks.detect import Detect
+from edgekit.tasks import open_task
 
 SCORES = frozenset({"classes", "objectness", "scores"})
 """Roles of outputs that are logits."""
@@ -109,17 +109,18 @@ def _with_damages(plan: Plan, prepared: Prepared, folder: Path, threads: int, re
 
 def _judge(contract: Contract, source: Iterable[Sequence[Floats]]) -> Judge:
     """Agreement of decoded results with those of the source's outputs."""
-    task = Detect(contract)
-    references = [(detections(task, list(outputs)), every_anchor(task, list(outputs))) for outputs in source]
-    enough = sum(int((found.scores > SCORE_FLOOR).sum()) for found, _ in references) >= ENOUGH
+    task = open_task(contract)
+    raws = [list(outputs) for outputs in source]
+    references = [detections(task, outputs) for outputs in raws]
+    enough = are_enough(references)
 
     def judge(outputs: Iterable[Sequence[Floats]]) -> float:
-        tally = Tally(gate_iou=0.5)
-        for (found, anchors), one in zip(references, outputs, strict=True):
+        tally = Tally(gate_iou=0.5, similarity=task.similarity)
+        for found, raw, one in zip(references, raws, outputs, strict=True):
             if enough:
-                tally.add_detections(found, detections(task, list(one)))
+                tally.add_detections(found, detections(task, one))
             else:
-                tally.add_candidates(anchors, every_anchor(task, list(one)))
+                add_anchors(tally, task, raw, task, one)
         return quality(tally.agreement())
 
     return judge

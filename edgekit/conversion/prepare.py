@@ -18,17 +18,18 @@ from edgekit.calibration.plan import HalfTrouble
 from edgekit.calibration.samples import Samples
 from edgekit.calibration.split import Split, split, store
 from edgekit.conversion.jobs import Prepared, PrepareJob
+from edgekit.conversion.reference import detections, save_detections
 from edgekit.converters import Report
 from edgekit.errors import ContractError, SourceError
-from edgekit.evaluation.agreement import SCORE_FLOOR, SLACK, Tally
+from edgekit.evaluation.agreement import Tally
 from edgekit.images import Floats
 from edgekit.manifest import Calibration, Contract, Output
 from edgekit.sources import Request, TrainedModel, Uncut, load
 from edgekit.sources.contract_file import StatedContract, read_contract
 from edgekit.sources.exchange import flatten, operators, write_exchange
 from edgekit.sources.heads import CutPoint, cut_at, cut_automatically, outputs_at
+from edgekit.tasks import Task, open_task
 from edgekit.tasks.decoding import Candidates, find
-from edgekit.tasks.detect import Detect
 
 if TYPE_CHECKING:
     from torch import nn
@@ -128,7 +129,13 @@ def _stated(job: PrepareJob) -> StatedContract | None:
     contract, cut = manifest.contract, manifest.origin.cut
     points = [CutPoint(name, output.role, output.level) for name, output in zip(cut, contract.outputs, strict=False)]
     return StatedContract(
-        contract.task, contract.image, contract.classes, contract.decoder, contract.postprocess, tuple(points)
+        task=contract.task,
+        image=contract.image,
+        classes=contract.classes,
+        decoder=contract.decoder,
+        postprocess=contract.postprocess,
+        cut=tuple(points),
+        skeleton=contract.skeleton,
     )
 
 
@@ -143,19 +150,21 @@ def _cut(model: TrainedModel, stated: StatedContract) -> ReadSource:
     if stated.cut:
         done = cut_at(flat, stated.cut)
     elif decoder.channels is None:
-        whole = (Output(name="predictions", role="predictions"),)
+        whole = tuple(Output(name=role, role=role) for role in decoder.whole)
         note = "not cut: the decoder reads what the graph decoded itself"
         return ReadSource(model, stated.complete(whole), flat, note)
     else:
         channels = decoder.channels(decoder.read(stated.decoder.options), len(stated.classes))
-        done = cut_automatically(flat, channels, decoder.name)
+        if "keypoints" in decoder.extras and stated.skeleton is not None:
+            channels |= {"keypoints": 3 * len(stated.skeleton.names)}
+        done = cut_automatically(flat, channels, decoder.name, prototypes=stated.task == "segment")
     return ReadSource(model, stated.complete(done.outputs), done.graph, done.note, done.tensors)
 
 
 def _check_decodes(contract: Contract, shapes: dict[str, tuple[int, ...]]) -> None:
     """Decode zeros once, so that a decoder that does not fit its heads is found before anything is built."""
     empty = [np.zeros(shapes[output.name], np.float32) for output in contract.outputs]
-    Detect(contract).candidates(empty, 0.99)
+    open_task(contract).candidates(empty, 0.99)
 
 
 def _images(job: PrepareJob, contract: Contract, folder: Path) -> Split:
@@ -212,10 +221,10 @@ def _run_source(model: TrainedModel, heads: nn.Module, contract: Contract, proof
     """
     import torch
 
-    task, uncut = Detect(contract), uncut_task(model, contract)
+    task, uncut = open_task(contract), uncut_task(model, contract)
     stacks = None
     found: list[Candidates] = []
-    cut_check = Tally(gate_iou=0.99)
+    cut_check = Tally(gate_iou=0.99, similarity=task.similarity)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for index, tensor in enumerate(proof):
@@ -246,21 +255,12 @@ def _run_source(model: TrainedModel, heads: nn.Module, contract: Contract, proof
     return "the source as it was given, in PyTorch"
 
 
-def uncut_task(model: TrainedModel, contract: Contract) -> Detect | None:
+def uncut_task(model: TrainedModel, contract: Contract) -> Task | None:
     """Decoding of what the model returns as it was given, where that is known."""
     uncut = model.uncut or _fused(model, contract)
     if uncut is None:
         return None
-    return Detect(
-        Contract(
-            task=contract.task,
-            image=contract.image,
-            classes=contract.classes,
-            decoder=uncut.decoder,
-            outputs=uncut.outputs,
-            postprocess=contract.postprocess,
-        )
-    )
+    return open_task(msgspec.structs.replace(contract, decoder=uncut.decoder, outputs=uncut.outputs))
 
 
 def _fused(model: TrainedModel, contract: Contract) -> Uncut | None:
@@ -272,33 +272,19 @@ def _fused(model: TrainedModel, contract: Contract) -> Uncut | None:
         return None
     with torch.no_grad():
         outputs = _arrays(model.module(model.example))
-    if len(outputs) != 1:
+    roles = ("predictions", "prototypes") if contract.task == "segment" else ("predictions",)
+    if len(outputs) != len(roles):
         return None
-    spec = decoder.fused(contract.decoder.options, outputs[0].shape, len(contract.classes))
-    return None if spec is None else Uncut(spec, (Output(name="predictions", role="predictions"),))
-
-
-def detections(task: Detect, outputs: list[Floats]) -> Candidates:
-    """What is compared: detections after NMS, down to the slack below the floor."""
-    return task.suppressed(task.candidates(outputs, SCORE_FLOOR * SLACK))
-
-
-def save_detections(path: Path, found: list[Candidates]) -> None:
-    """Detections of all images in one file."""
-    counts = np.array([len(one) for one in found], np.int64)
-    columns = {name: np.concatenate([getattr(one, name) for one in found]) for name in _COLUMNS}
-    np.savez(path, allow_pickle=False, counts=counts, **columns)
-
-
-def read_detections(path: Path) -> list[Candidates]:
-    """What `save_detections` wrote."""
-    with np.load(path) as file:
-        ends = np.cumsum(file["counts"])[:-1]
-        columns = [np.split(file[name], ends) for name in _COLUMNS]
-    return [Candidates(*parts) for parts in zip(*columns, strict=True)]
-
-
-_COLUMNS = ("boxes", "scores", "class_ids", "anchors")
+    # Keypoints and mask coefficients stand behind the class scores of each box.
+    extra = 3 * len(contract.skeleton.names) if contract.skeleton and decoder.task == "detect" else 0
+    extra = outputs[1].shape[1] if contract.task == "segment" else extra
+    batch, values, *rest = outputs[0].shape
+    spec = decoder.fused(contract.decoder.options, (batch, values - extra, *rest), len(contract.classes))
+    if spec is None:
+        return None
+    if extra:
+        spec = msgspec.structs.replace(spec, options={**spec.options, "extra": extra})
+    return Uncut(spec, tuple(Output(name=role, role=role) for role in roles))
 
 
 def _stack(folder: Path, output: Output, count: int, array: Floats) -> NDArray[np.float32]:

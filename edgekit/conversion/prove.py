@@ -11,19 +11,15 @@ from edgekit.bundle import open_bundle
 from edgekit.calibration.samples import Samples
 from edgekit.conversion.build import PREPARED
 from edgekit.conversion.jobs import Prepared, ProveJob
-from edgekit.conversion.prepare import HELD, detections, read_detections
+from edgekit.conversion.prepare import HELD
+from edgekit.conversion.reference import add_anchors, are_enough, detections, read_detections
 from edgekit.converters import Report
 from edgekit.errors import ContractError, EngineError
-from edgekit.evaluation.agreement import COSINES, SCORE_FLOOR, DriftTally, Tally, judge
-from edgekit.images import Floats
+from edgekit.evaluation.agreement import COSINES, DriftTally, Tally, judge
 from edgekit.manifest import Contract, Evidence, Gate
 from edgekit.model import Model, load
 from edgekit.runtimes import proof_device
-from edgekit.tasks.decoding import Candidates
-from edgekit.tasks.detect import Detect
-
-ENOUGH = 10
-"""With fewer source detections than this the anchors are compared instead."""
+from edgekit.tasks import open_task
 
 
 def work(job: ProveJob, report: Report) -> Evidence:
@@ -55,13 +51,14 @@ def compare(model: Model, prepared: Prepared, folder: Path, gate: Gate, report: 
     if model.manifest is None:
         raise TypeError("only an opened bundle can be proven")
     _check_comparable(model.contract, prepared)
-    ours, theirs, tally = Detect(model.contract), Detect(prepared.contract), Tally(gate_iou=gate.iou)
+    ours, theirs = model.task, open_task(prepared.contract)
+    tally = Tally(gate_iou=gate.iou, similarity=theirs.similarity)
     names = [output.name for output in prepared.contract.outputs]
     order = [[output.name for output in model.contract.outputs].index(name) for name in names]
     raws = [np.load(folder / f"reference-{name}.npy", mmap_mode="r") for name in names]
     drifts = [DriftTally(name) for name in names]
     references = read_detections(folder / "reference.npz")
-    enough = sum(int((one.scores > SCORE_FLOOR).sum()) for one in references) >= ENOUGH
+    enough = are_enough(references)
     proof = Samples(folder / "proof.npy", model.contract.image)
     for index, tensor in enumerate(proof):
         report("comparing with the source", index / len(proof))
@@ -74,7 +71,7 @@ def compare(model: Model, prepared: Prepared, folder: Path, gate: Gate, report: 
         if enough:
             tally.add_detections(references[index], detections(ours, outputs))
         else:
-            tally.add_candidates(every_anchor(theirs, source), every_anchor(ours, outputs))
+            add_anchors(tally, theirs, source, ours, outputs)
     decoded, measured = tally.agreement(), tuple(drift.drift() for drift in drifts)
     failures = judge(decoded, measured, gate, None if enough else COSINES.get(model.manifest.precision))
     return Evidence(
@@ -127,8 +124,3 @@ def _check_comparable(bundle: Contract, prepared: Prepared) -> None:
             raise ContractError(f"image.{key} is {ours!r} in the bundle and {theirs!r} in the contract given")
     if len(bundle.classes) != len(source.classes):
         raise ContractError(f"the bundle has {len(bundle.classes)} classes, the contract given {len(source.classes)}")
-
-
-def every_anchor(task: Detect, outputs: list[Floats]) -> Candidates:
-    """All anchors, decoded whatever their score."""
-    return task.candidates(outputs, -1.0)

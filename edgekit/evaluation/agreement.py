@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from edgekit.images import Floats
 from edgekit.manifest import Agreement, Gate, OutputDrift
 from edgekit.tasks.decoding import Candidates
+from edgekit.tasks.similarity import box_iou
 
 SCORE_FLOOR = 0.3
 """The source's detections above this score have to be found again."""
@@ -32,22 +34,21 @@ COSINES = {"fp32": 0.9999, "fp16": 0.999, "int8": 0.97, "w8a8": 0.97}
 """Least cosine of each raw output, asked for only where too few detections exist to compare."""
 
 
-def box_iou(first: Floats, second: Floats) -> Floats:
-    """IoU of every box of one set with every box of another: (n, 4) and (m, 4) xyxy -> (n, m)."""
-    low = np.maximum(first[:, None, :2], second[None, :, :2])
-    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    overlap = np.clip(high - low, 0, None).prod(2)
-    areas = [np.clip(boxes[:, 2:] - boxes[:, :2], 0, None).prod(1) for boxes in (first, second)]
-    union = areas[0][:, None] + areas[1][None, :] - overlap
-    result: Floats = np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
-    return result
+Similarity = Callable[[Candidates, Candidates], Floats]
+"""How alike each object of one run is to each of another, (n, m) 0..1 (`edgekit.tasks.Task.similarity`)."""
+
+
+def boxes_alike(first: Candidates, second: Candidates) -> Floats:
+    """The IoU of boxes, (n, m)."""
+    return box_iou(first.boxes, second.boxes)
 
 
 @dataclass
 class Tally:
-    """Sums over the images of a decoded comparison."""
+    """Sums over the images of a decoded comparison. ``similarity`` is the task's; IoU stands for it in all names."""
 
     gate_iou: float
+    similarity: Similarity = boxes_alike
     detections: int = 0
     found: int = 0
     extra: int = 0
@@ -67,7 +68,7 @@ class Tally:
         claims = np.flatnonzero(target.scores > SCORE_FLOOR)
         self.detections += len(sure)
         self.found += len(claims)
-        overlaps = box_iou(source.boxes, target.boxes)
+        overlaps = self.similarity(source, target)
         same = source.class_ids[:, None] == target.class_ids[None, :]
         partners, values = match(np.where(same, overlaps, 0.0)[sure])
         self.ious += values.tolist()
@@ -83,19 +84,22 @@ class Tally:
         Both hold every anchor, in any order; one that the target lacks counts as unmatched. Classes are not required
         to agree: on an untrained model they are noise.
         """
+        pairs = paired(source, target, most)
+        self.add_pairs(source, target, pairs, source[pairs.source], target[pairs.target])
+
+    def add_pairs(
+        self, source: Candidates, target: Candidates, pairs: Pairs, ours: Candidates, theirs: Candidates
+    ) -> None:
+        """As `add_candidates`, of the pairs that were found in all anchors of both; ``ours`` and ``theirs`` are those
+        of the source and of the target, row for row, with all that is compared.
+        """
         self._tops(source, target)
-        best = np.argsort(-source.scores, kind="stable")[:most]
-        where = np.full(int(max(source.anchors.max(initial=0), target.anchors.max(initial=0))) + 1, -1)
-        where[target.anchors] = np.arange(len(target))
-        partners = where[source.anchors[best]]
-        self.detections += len(best)
-        self.found += len(best)
-        self.ious += [0.0] * int((partners < 0).sum())
-        best, partners = best[partners >= 0], partners[partners >= 0]
-        pairs = [box_iou(source.boxes[[i]], target.boxes[[j]])[0, 0] for i, j in zip(best, partners, strict=True)]
-        self.ious += [float(value) for value in pairs]
-        self.drifts += np.abs(source.scores[best] - target.scores[partners]).tolist()
-        self.flips += int((source.class_ids[best] != target.class_ids[partners]).sum())
+        self.detections += len(pairs.source) + pairs.lost
+        self.found += len(pairs.source) + pairs.lost
+        self.ious += [0.0] * pairs.lost
+        self.ious += [float(self.similarity(ours[i], theirs[i])[0, 0]) for i in np.arange(len(ours))[:, None]]
+        self.drifts += np.abs(ours.scores - theirs.scores).tolist()
+        self.flips += int((ours.class_ids != theirs.class_ids).sum())
 
     def agreement(self) -> Agreement:
         """The shares and means over everything added."""
@@ -117,6 +121,24 @@ class Tally:
     def _tops(self, source: Candidates, target: Candidates) -> None:
         self.top_source = max(self.top_source, float(source.scores.max(initial=0)))
         self.top = max(self.top, float(target.scores.max(initial=0)))
+
+
+class Pairs(NamedTuple):
+    """Positions of the same anchors in two runs, best score of the source first, and how many the target lacks."""
+
+    source: NDArray[np.int64]
+    target: NDArray[np.int64]
+    lost: int
+
+
+def paired(source: Candidates, target: Candidates, most: int = 100) -> Pairs:
+    """The source's best anchors and where the same ones are in the target."""
+    best = np.argsort(-source.scores, kind="stable")[:most]
+    where = np.full(int(max(source.anchors.max(initial=0), target.anchors.max(initial=0))) + 1, -1)
+    where[target.anchors] = np.arange(len(target))
+    partners = where[source.anchors[best]]
+    there = partners >= 0
+    return Pairs(best[there], partners[there], int((~there).sum()))
 
 
 def match(overlaps: Floats) -> tuple[NDArray[np.int64], Floats]:

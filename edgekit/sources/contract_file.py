@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import inspect as types
 
-import edgekit.tasks.decoders  # noqa: F401 - registers the decoders edgekit knows
+import edgekit.tasks.classify  # noqa: F401 - registers the decoders edgekit knows, those of poses with them
 from edgekit.errors import ContractError, choices
-from edgekit.manifest import Contract, Decoder, ImageRule, Output, Postprocess, Record
+from edgekit.manifest import Contract, Decoder, ImageRule, Output, Postprocess, Record, Skeleton
 from edgekit.sources.class_names import NAMED
 from edgekit.sources.heads import CutPoint
+from edgekit.tasks import roles as task_roles
 from edgekit.tasks import task_names
 from edgekit.tasks.decoding import DECODERS, find
+from edgekit.tasks.skeletons import NAMED as SKELETONS
 
 if TYPE_CHECKING:
     import yaml
@@ -36,7 +38,8 @@ class ContractFile(Record, frozen=True, kw_only=True):
     """The keys of a contract file.
 
     ``classes`` is a list of names, the name of a known set (``coco``), or a text file with a name a line, relative to
-    the contract file. ``decoder`` holds ``name`` and, beside it, that decoder's own options.
+    the contract file. ``decoder`` holds ``name`` and, beside it, that decoder's own options. ``skeleton`` is written
+    out or the name of a known one (``coco``).
     """
 
     task: str = "detect"
@@ -44,6 +47,7 @@ class ContractFile(Record, frozen=True, kw_only=True):
     classes: tuple[str, ...] | str
     decoder: dict[str, Any]
     postprocess: Postprocess = Postprocess()
+    skeleton: Skeleton | str | None = None
     cut: tuple[CutEntry, ...] = ()
 
 
@@ -57,6 +61,7 @@ class StatedContract:
     decoder: Decoder
     postprocess: Postprocess
     cut: tuple[CutPoint, ...]
+    skeleton: Skeleton | None = None
 
     def complete(self, outputs: tuple[Output, ...]) -> Contract:
         """The contract of a graph with these outputs."""
@@ -67,6 +72,7 @@ class StatedContract:
             decoder=self.decoder,
             outputs=outputs,
             postprocess=self.postprocess,
+            skeleton=self.skeleton,
         )
 
 
@@ -149,6 +155,7 @@ def _checked(path: Path, root: yaml.Node, data: dict[Any, Any], stated: Contract
         raise ContractError(f"{path}:{_line(root, ['task'])}: task: {choices(stated.task, task_names())}")
     decoder = _decoder(path, root, stated.decoder)
     classes = _class_names(path, root, stated.classes)
+    skeleton = _skeleton(path, root, stated)
     _check_roles(path, root, stated, decoder, len(classes))
     return StatedContract(
         task=stated.task,
@@ -157,7 +164,23 @@ def _checked(path: Path, root: yaml.Node, data: dict[Any, Any], stated: Contract
         decoder=decoder,
         postprocess=stated.postprocess,
         cut=tuple(CutPoint(entry.tensor, entry.role, entry.level) for entry in stated.cut),
+        skeleton=skeleton,
     )
+
+
+def _skeleton(path: Path, root: yaml.Node, stated: ContractFile) -> Skeleton | None:
+    """The keypoints of a pose, which no other task has."""
+    where = f"{path}:{_line(root, ['skeleton'])}: skeleton"
+    given = stated.skeleton
+    if isinstance(given, str):
+        if given not in SKELETONS:
+            raise ContractError(f"{where}: {choices(given, SKELETONS)}, or write out names, edges and sigmas")
+        given = SKELETONS[given]
+    if stated.task == "pose" and given is None:
+        raise ContractError(f"{where}: missing; a pose has keypoints: coco, or names, edges and sigmas")
+    if stated.task != "pose" and given is not None:
+        raise ContractError(f"{where}: the task {stated.task!r} has no keypoints; leave it out")
+    return given
 
 
 def _decoder(path: Path, root: yaml.Node, given: dict[str, Any]) -> Decoder:
@@ -187,7 +210,7 @@ def _check_roles(path: Path, root: yaml.Node, stated: ContractFile, decoder: Dec
     if registered.channels is None:
         return
     try:
-        roles = registered.channels(registered.read(decoder.options), classes)
+        roles = (*registered.channels(registered.read(decoder.options), classes), *task_roles(stated.task))
     except ContractError:  # no automatic cut, which is why the tensors are named
         return
     for index, entry in enumerate(stated.cut):

@@ -38,8 +38,11 @@ class Cut:
     note: str
 
 
-def cut_automatically(graph: fx.GraphModule, channels: dict[str, int], decoder: str) -> Cut:
+def cut_automatically(graph: fx.GraphModule, channels: dict[str, int], decoder: str, prototypes: bool = False) -> Cut:
     """Cut at the first convolutions behind the outputs, matched to a decoder's roles by their channels.
+
+    With ``prototypes`` the graph also returns those of masks, which stay as they are; the convolutions of their
+    coefficients have as many channels.
 
     Args:
         graph: flat aten graph with BatchNorm folded (`edgekit.sources.exchange.flatten`).
@@ -49,7 +52,14 @@ def cut_automatically(graph: fx.GraphModule, channels: dict[str, int], decoder: 
     Raises:
         ContractError: the convolutions found do not match.
     """
-    found = _frontier(graph)
+    whole = [node for node in _results(graph) if len(_shape(node)) == 4] if prototypes else []
+    if prototypes and len(whole) != 1:
+        raise ContractError(
+            f"{len(whole)} outputs of four dimensions where one, the prototypes of masks, is needed; name the tensors in "
+            "the contract (cut:)"
+        )
+    channels = channels | {"coefficients": _shape(node)[1] for node in whole}
+    found = _frontier(graph, whole)
     levels = _by_level(found)
     if not levels:
         raise ContractError(_mismatch(found, channels, decoder))
@@ -62,6 +72,7 @@ def cut_automatically(graph: fx.GraphModule, channels: dict[str, int], decoder: 
             raise ContractError(f"{_mismatch(found, channels, decoder)} (equal channels in an unusual order)")
         order = nodes if counts == expected else [nodes[counts.index(count)] for count in expected]
         points += [CutPoint(node.name, role, level) for node, role in zip(order, channels, strict=True)]
+    points += [CutPoint(node.name, "prototypes") for node in whole]
     done = cut_at(graph, points)
     ends = {node.name for node in _results(graph)}
     if ends == {point.tensor for point in points}:
@@ -110,7 +121,7 @@ def outputs_at(points: Sequence[CutPoint]) -> tuple[Output, ...]:
     )
 
 
-def _frontier(graph: fx.GraphModule) -> list[fx.Node]:
+def _frontier(graph: fx.GraphModule, without: Sequence[fx.Node] = ()) -> list[fx.Node]:
     """The first learned convolutions met when walking back from the outputs, in the order of the outputs."""
     found: dict[fx.Node, None] = {}
     seen: set[fx.Node] = set()
@@ -126,7 +137,8 @@ def _frontier(graph: fx.GraphModule) -> list[fx.Node]:
             walk(argument)
 
     for node in _results(graph):
-        walk(node)
+        if node not in without:
+            walk(node)
     return list(found)
 
 

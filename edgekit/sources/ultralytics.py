@@ -1,4 +1,4 @@
-"""HOST: an ultralytics detect checkpoint (`.pt`; YOLOv8, YOLO11, YOLO26 and others with the same heads).
+"""HOST: an ultralytics checkpoint (`.pt`): detect, pose, segment and classify models of YOLOv8, YOLO11, YOLO26 and kin.
 
 The package `ultralytics` is AGPL-3.0 and optional: it is imported only here, only inside functions, and only when a
 user gives such a checkpoint. It is imported with its own installer, network probe and settings file switched off.
@@ -12,26 +12,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit.errors import SourceError
-from edgekit.manifest import Contract, Decoder, ImageRule, Origin, Output, Postprocess
+from edgekit.manifest import Contract, Decoder, ImageRule, Origin, Output, Postprocess, Skeleton
 from edgekit.sources import Request, TrainedModel, Uncut
+from edgekit.sources._ultralytics_heads import HEADS, Head, raw_heads, whole
 from edgekit.sources._ultralytics_pickle import pickled_globals, unpickle
+from edgekit.tasks.skeletons import COCO
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
-KIND = "an ultralytics detect checkpoint (.pt)"
+KIND = "an ultralytics checkpoint (.pt)"
 
 OTHER_TASKS = {
-    "ultralytics.nn.tasks.SegmentationModel": "segmentation",
-    "ultralytics.nn.tasks.PoseModel": "pose",
-    "ultralytics.nn.tasks.ClassificationModel": "classification",
     "ultralytics.nn.tasks.OBBModel": "oriented-box",
     "ultralytics.nn.tasks.RTDETRDetectionModel": "RT-DETR",
     "ultralytics.nn.tasks.WorldModel": "YOLO-World",
     "ultralytics.nn.tasks.YOLOEModel": "YOLOE",
 }
-HEADS = ("Detect", "v10Detect")
 
 
 def matches(request: Request) -> bool:
@@ -40,15 +37,17 @@ def matches(request: Request) -> bool:
 
 
 def load(request: Request) -> TrainedModel:
-    """Read a detect checkpoint and cut its head at the raw convolutions.
+    """Read a checkpoint and cut its head at the raw convolutions.
 
     ``heads`` returns boxes_0, classes_0, boxes_1, classes_1, ...: per stride (1, 4 * reg_max, h, w) distances left,
     top, right, bottom in strides (reg_max > 1: logits of the DFL distribution, Li et al. 2020, arXiv:2006.04388) and
-    (1, classes, h, w) logits. ``module`` returns the one tensor ultralytics returns: (1, 4 + classes, anchors) with
-    xywh in input pixels, or (1, 300, 6) rows x1, y1, x2, y2, score, class for heads that need no NMS.
+    (1, classes, h, w) logits, for poses (1, 3 k, h, w) keypoints_0 and on beside them, for masks coefficients_0 and on,
+    and prototypes last; a classifier's heads are its logits. ``module`` returns what ultralytics returns: (1, 4 +
+    classes + further values, anchors) with xywh in input pixels, or (1, 300, 6 + further values) rows x1, y1, x2, y2,
+    score, class for heads that need no NMS.
 
     Raises:
-        SourceError: the file or ultralytics is missing, the file is damaged, is not a detect checkpoint, or contains
+        SourceError: the file or ultralytics is missing, the file is damaged, its model has another head, or it contains
             what may not be unpickled without ``request.trust``.
     """
 
@@ -56,9 +55,9 @@ def load(request: Request) -> TrainedModel:
     names = pickled_globals(path)
     for name in names:
         if name in OTHER_TASKS:
-            raise SourceError(f"{path}: {_not_detect(OTHER_TASKS[name])}")
+            raise SourceError(f"{path}: {_unknown(OTHER_TASKS[name])}")
     checkpoint = unpickle(path, names, request.trust)
-    model = _detector(path, checkpoint)
+    model = _network(path, checkpoint)
     try:
         return _trained_model(path, checkpoint, model, request.size)
     except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
@@ -71,21 +70,23 @@ def load(request: Request) -> TrainedModel:
 def _trained_model(path: Path, checkpoint: Any, model: Any, size: tuple[int, int] | None) -> TrainedModel:
     import torch
 
-    head = model.model[-1]
+    head = HEADS[type(model.model[-1]).__name__]
     end2end = _one_to_one(model)
-    size = _divisible(path, size or _trained_size(checkpoint, model, head), int(max(head.stride)))
+    largest = int(max(model.model[-1].stride)) if head.task != "classify" else 1
+    size = _divisible(path, size or _trained_size(checkpoint, model, largest), largest)
     example = torch.zeros(1, 3, *size)
-    whole, heads = _whole(model, end2end), _raw_heads(model, end2end)
+    given, heads = whole(model, end2end), raw_heads(model, head, end2end)
     with torch.no_grad():
-        whole(example)  # the head computes and keeps its anchors for this size, so that tracing finds them ready
+        given(example)  # the head computes and keeps its anchors for this size, so that tracing finds them ready
+        outputs = given(example)
     return TrainedModel(
         name=path.stem,
-        module=whole,
+        module=given,
         example=example,
         origin=_origin(path),
-        contract=_contract(path, model, end2end, size),
+        contract=_contract(path, model, head, end2end, size),
         heads=heads,
-        uncut=_uncut(end2end),
+        uncut=_uncut(head, end2end, outputs, len(model.names)),
         notes=("head cut at its last convolutions", *(("one-to-one head: no NMS",) if end2end else ())),
     )
 
@@ -93,8 +94,8 @@ def _trained_model(path: Path, checkpoint: Any, model: Any, size: tuple[int, int
 # --- what is in it ---
 
 
-def _detector(path: Path, checkpoint: Any) -> Any:
-    """The detection model of a checkpoint in eval mode and float32."""
+def _network(path: Path, checkpoint: Any) -> Any:
+    """The model of a checkpoint in eval mode and float32."""
     from torch import nn
 
     model = checkpoint
@@ -109,17 +110,15 @@ def _detector(path: Path, checkpoint: Any) -> Any:
     layers = getattr(model, "model", None)
     head = type(layers[-1]).__name__ if isinstance(layers, nn.Sequential) and len(layers) else type(model).__name__
     if head not in HEADS:
-        raise SourceError(f"{path}: {_not_detect(head)}")
+        raise SourceError(f"{path}: {_unknown(head)}")
     for module in model.modules():
         if isinstance(module, nn.Upsample) and not hasattr(module, "recompute_scale_factor"):
             module.recompute_scale_factor = None  # checkpoints of torch < 1.11
     return model.float().eval().requires_grad_(False)
 
 
-def _not_detect(what: str) -> str:
-    return (
-        f"a {what} model, not a detector with a YOLO head ({', '.join(HEADS)}); only detect checkpoints are supported"
-    )
+def _unknown(what: str) -> str:
+    return f"a {what} model; edgekit reads models with these heads: {', '.join(HEADS)}"
 
 
 def _one_to_one(model: Any) -> bool:
@@ -131,7 +130,7 @@ def _one_to_one(model: Any) -> bool:
     return bool(head.__dict__.get("_end2end", described)) or head.cv2 is None
 
 
-def _trained_size(checkpoint: Any, model: Any, head: Any) -> tuple[int, int]:
+def _trained_size(checkpoint: Any, model: Any, stride: int) -> tuple[int, int]:
     """Height and width the model was trained at, rounded up to its largest stride as ultralytics does."""
     arguments = checkpoint.get("train_args") if isinstance(checkpoint, dict) else None
     if not isinstance(arguments, dict):
@@ -139,8 +138,7 @@ def _trained_size(checkpoint: Any, model: Any, head: Any) -> tuple[int, int]:
     size = arguments.get("imgsz") if isinstance(arguments, dict) else getattr(arguments, "imgsz", None)
     given: list[Any] = list(size) if isinstance(size, (list, tuple)) else [size, size]
     if len(given) != 2 or not all(isinstance(number, int) and number > 0 for number in given):
-        given = [640, 640]
-    stride = int(max(head.stride))
+        given = [640, 640] if stride > 1 else [224, 224]
     height, width = (-(-int(number) // stride) * stride for number in given)
     return height, width
 
@@ -160,82 +158,59 @@ def _origin(path: Path) -> Origin:
     return Origin(kind="ultralytics", name=path.name, sha256=sha256(path), notes=notes)
 
 
-def _contract(path: Path, model: Any, end2end: bool, size: tuple[int, int]) -> Contract:
+def _contract(path: Path, model: Any, head: Head, end2end: bool, size: tuple[int, int]) -> Contract:
     """The contract of the raw heads; thresholds are the defaults of ultralytics' predict."""
-    head = model.model[-1]
     names = model.names
     classes = tuple(str(names[key]) for key in (sorted(names) if isinstance(names, dict) else range(len(names))))
-    if len(classes) != head.nc:
-        raise SourceError(f"{path}: {len(classes)} class names for {head.nc} classes; the checkpoint is inconsistent")
-    strides = [int(stride) for stride in head.stride]
-    roles = ("boxes", "classes")
+    last = model.model[-1]
+    count = last.linear.out_features if head.task == "classify" else last.nc
+    if len(classes) != count:
+        raise SourceError(f"{path}: {len(classes)} class names for {count} classes; the checkpoint is inconsistent")
+    if head.task == "classify":
+        return Contract(
+            task=head.task,
+            image=ImageRule(size=size, resize="crop", color="rgb", scale=1 / 255),
+            classes=classes,
+            decoder=Decoder(name="classes"),
+            outputs=(Output(name="logits", role="logits"),),
+        )
+    strides = [int(stride) for stride in last.stride]
+    outputs = [
+        Output(name=f"{role}_{level}", role=role, level=level) for level in range(len(strides)) for role in head.roles
+    ]
+    if head.task == "segment":
+        outputs.append(Output(name="prototypes", role="prototypes"))
     return Contract(
+        task=head.task,
         image=ImageRule(size=size, resize="letterbox", color="rgb", scale=1 / 255, pad=114),
         classes=classes,
-        decoder=Decoder(name="anchor_free", options={"strides": strides, "reg_max": int(head.reg_max)}),
-        outputs=tuple(
-            Output(name=f"{role}_{level}", role=role, level=level) for level in range(len(strides)) for role in roles
-        ),
+        decoder=Decoder(name="anchor_free", options={"strides": strides, "reg_max": int(last.reg_max), **head.options}),
+        outputs=tuple(outputs),
         postprocess=Postprocess(score_threshold=0.25, iou_threshold=0.7, max_detections=300, nms=not end2end),
+        skeleton=_skeleton(last.kpt_shape[0]) if head.task == "pose" else None,
     )
 
 
-def _uncut(end2end: bool) -> Uncut:
+def _skeleton(keypoints: int) -> Skeleton:
+    """COCO's where the number is the same; the checkpoint does not say what its keypoints are called."""
+    if keypoints == len(COCO.names):
+        return COCO
+    return Skeleton(names=tuple(f"keypoint_{number}" for number in range(keypoints)))
+
+
+def _uncut(head: Head, end2end: bool, outputs: Any, classes: int) -> Uncut:
     """How to read what the whole model returns."""
+    if head.task == "classify":
+        decoder = Decoder(name="classes", options={"activated": True})
+        return Uncut(decoder=decoder, outputs=(Output(name="logits", role="logits"),))
+    predictions = outputs[0] if isinstance(outputs, tuple) else outputs
     options: dict[str, Any] = {"box_format": "xywh", "normalized": False}
+    extra = predictions.shape[1] - 4 - classes
     if end2end:
         options = {"box_format": "xyxy", "normalized": False, "layout": "detections"}
-    output = Output(name="predictions", role="predictions")
-    return Uncut(decoder=Decoder(name="decoded", options=options), outputs=(output,))
-
-
-# --- the two networks ---
-
-
-def _whole(model: Any, end2end: bool) -> nn.Module:
-    """The model as it was given, returning its one tensor of predictions."""
-    from torch import nn
-
-    if bool(getattr(model.model[-1], "end2end", False)) != end2end:
-        model.model[-1].end2end = end2end
-
-    class Whole(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = model
-
-        def forward(self, image: torch.Tensor) -> torch.Tensor:
-            result = self.network(image)
-            return result[0] if isinstance(result, (tuple, list)) else result  # type: ignore[no-any-return]
-
-    return Whole().eval()
-
-
-def _raw_heads(model: Any, end2end: bool) -> nn.Module:
-    """Backbone and neck of the model, then the last convolutions of each level and nothing after them."""
-    from torch import nn
-
-    head = model.model[-1]
-    prefix = "one2one_" if end2end else ""
-    sources: list[int] = list(head.f)
-
-    class RawHeads(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.body = model.model[:-1]
-            self.boxes = getattr(head, f"{prefix}cv2")
-            self.classes = getattr(head, f"{prefix}cv3")
-
-        def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            saved: list[torch.Tensor] = []
-            for layer in self.body:
-                wanted = layer.f  # -1 is the layer before; others count from the start
-                indices = wanted if isinstance(wanted, list) else [wanted]
-                given = [(saved or [image])[-1] if index == -1 else saved[index] for index in indices]
-                saved.append(layer(given if isinstance(wanted, list) else given[0]))
-            results: list[torch.Tensor] = []
-            for level, index in enumerate(sources):
-                results += [self.boxes[level](saved[index]), self.classes[level](saved[index])]
-            return tuple(results)
-
-    return RawHeads().eval()
+        extra = predictions.shape[2] - 6
+    roles = ("predictions", "prototypes") if head.task == "segment" else ("predictions",)
+    return Uncut(
+        decoder=Decoder(name="decoded", options={**options, "extra": extra} if extra else options),
+        outputs=tuple(Output(name=role, role=role) for role in roles),
+    )

@@ -14,9 +14,12 @@ from edgekit.tasks.decoding import (
     Candidates,
     Frame,
     Heads,
+    Indices,
+    at_anchors,
     cell_corners,
     check_finite,
     decoder,
+    extra,
     from_centres,
     gather,
     grid_of,
@@ -32,10 +35,16 @@ Count = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class AnchorFree(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Strides in pixels, finest first; ``reg_max`` bins of the distance distribution, 1 for plain distances."""
+    """Strides in pixels, finest first; ``reg_max`` bins of the distance distribution, 1 for plain distances.
+
+    Keypoints of a pose head are at ``(value * keypoint_scale + cell + keypoint_offset) * stride``: 2 and 0 in YOLOv8
+    and 11, 1 and 0.5 in YOLO26.
+    """
 
     strides: tuple[Count, ...]
     reg_max: Count = 16
+    keypoint_scale: Positive = 2.0
+    keypoint_offset: float = 0.0
 
 
 def _anchor_free_fused(options: dict[str, Any], shape: tuple[int, ...], classes: int) -> Decoder | None:
@@ -70,6 +79,12 @@ def anchor_free(heads: Heads, options: AnchorFree, frame: Frame, threshold: floa
         )
         first += rows * columns
     return gather(parts)
+
+
+@extra("anchor_free", "coefficients")
+def _anchor_free_coefficients(heads: Heads, options: AnchorFree, frame: Frame, anchors: Indices) -> Floats:
+    """Mask coefficients (n, m) of a prototype head (YOLACT, Bolya et al. 2019)."""
+    return at_anchors(heads["coefficients"], anchors)[0]
 
 
 class Grid(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -217,7 +232,7 @@ def ssd(heads: Heads, options: Priors, frame: Frame, threshold: float) -> Candid
     return gather(parts)
 
 
-def _ssd_scores(logits: Floats, options: Priors) -> tuple[Floats, np.ndarray[tuple[int, ...], np.dtype[np.int64]]]:
+def _ssd_scores(logits: Floats, options: Priors) -> tuple[Floats, Indices]:
     """Best score and class of every prior, (priors, cells) each, from logits (priors, classes, cells)."""
     if options.score == "sigmoid":
         return sigmoid(logits.max(1)), logits.argmax(1)
@@ -232,6 +247,7 @@ class Decoded(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ``layout``: ``channels`` is (1, 4 + classes, n), ``rows`` its transpose, ``detections`` is (1, n, 6) with rows
     x1, y1, x2, y2, score, class, and ``separate`` has roles ``boxes`` (1, n, 4) and ``classes`` (1, n, classes).
     ``objectness`` when a fifth value multiplies the class scores (YOLOv5). ``logits`` when scores need a sigmoid.
+    ``extra`` values follow the others in each row: decoded keypoints or mask coefficients.
     """
 
     layout: Literal["channels", "rows", "detections", "separate"] = "channels"
@@ -239,6 +255,7 @@ class Decoded(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     normalized: bool = False
     objectness: bool = False
     logits: bool = False
+    extra: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
 @decoder("decoded")
@@ -254,18 +271,16 @@ def decoded(heads: Heads, options: Decoded, frame: Frame, threshold: float) -> C
     return Candidates(boxes, scores[anchors], class_ids[anchors], anchors)
 
 
-def _decoded_parts(
-    heads: Heads, options: Decoded, classes: int
-) -> tuple[Floats, Floats, np.ndarray[tuple[int, ...], np.dtype[np.int64]]]:
+def _decoded_parts(heads: Heads, options: Decoded, classes: int) -> tuple[Floats, Floats, Indices]:
     """Boxes (n, 4), best scores (n,) and classes (n,)."""
     if options.layout == "separate":
         (boxes,), (values,) = heads["boxes"], heads["classes"]
         if boxes.shape[-1] != 4:
             raise ValueError(f"boxes end in {boxes.shape[-1]} where 4 is needed")
-        table = np.concatenate([_table(boxes), _table(values)], 1)
+        table = np.concatenate([matrix(boxes), matrix(values)], 1)
     else:
-        (predictions,) = heads["predictions"]
-        table = _table(predictions).T if options.layout == "channels" else _table(predictions)
+        table = _rows(heads, options)
+        table = table[:, : table.shape[1] - options.extra]
     if options.layout == "detections":
         return _detection_rows(table, classes)
     wanted = 4 + options.objectness + classes
@@ -282,14 +297,30 @@ def _decoded_parts(
     return table[:, :4], scores, class_ids
 
 
-def _table(head: Floats) -> Floats:
+def _rows(heads: Heads, options: Decoded) -> Floats:
+    """All values of the one head, a row for each box."""
+    (predictions,) = heads["predictions"]
+    return matrix(predictions).T if options.layout == "channels" else matrix(predictions)
+
+
+def decoded_extra(heads: Heads, options: Decoded, anchors: Indices) -> Floats:
+    """The further values (n, extra) of the boxes at these places."""
+    table = _rows(heads, options)
+    return table[anchors, table.shape[1] - options.extra :].astype(np.float32)
+
+
+@extra("decoded", "coefficients")
+def _decoded_coefficients(heads: Heads, options: Decoded, frame: Frame, anchors: Indices) -> Floats:
+    """Mask coefficients (n, m), which the graph leaves as they are."""
+    return decoded_extra(heads, options, anchors)
+
+
+def matrix(head: Floats) -> Floats:
     """The one table in a head (1, rows, columns)."""
     return head.reshape(head.shape[-2:])
 
 
-def _detection_rows(
-    table: Floats, classes: int
-) -> tuple[Floats, Floats, np.ndarray[tuple[int, ...], np.dtype[np.int64]]]:
+def _detection_rows(table: Floats, classes: int) -> tuple[Floats, Floats, Indices]:
     """The parts of rows x1, y1, x2, y2, score, class."""
     if table.shape[1] != 6:
         raise ValueError(f"{table.shape[1]} values for each box, but 6 are needed: x1, y1, x2, y2, score, class")

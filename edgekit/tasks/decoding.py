@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import msgspec
@@ -35,7 +35,7 @@ Indices = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Candidates:
-    """Decoded boxes before NMS.
+    """What was decoded of one image, in input pixels.
 
     Attributes:
         boxes: (n, 4) float32 xyxy in input pixels.
@@ -43,27 +43,47 @@ class Candidates:
         class_ids: (n,) int64.
         anchors: (n,) int64, the place in the network's own order of predictions; the same anchor of two runs can be
             compared without matching.
+        extra: (n, ...) what the task has beside each box: keypoints (n, k, 3) x, y in input pixels and score 0..1, or
+            masks (n, rows, columns) bool at the prototypes' resolution. None for boxes alone.
     """
 
     boxes: Floats
     scores: Floats
     class_ids: Indices
     anchors: Indices
+    extra: NDArray[Any] | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
 
+    def __getitem__(self, chosen: Indices) -> Candidates:
+        """The rows at these positions, in that order."""
+        return Candidates(
+            self.boxes[chosen],
+            self.scores[chosen],
+            self.class_ids[chosen],
+            self.anchors[chosen],
+            None if self.extra is None else self.extra[chosen],
+        )
+
 
 class Frame(NamedTuple):
-    """What a decoder needs to know of its contract: input size in pixels and the number of classes."""
+    """What a decoder needs to know of its contract: input size in pixels, the number of classes and of keypoints."""
 
     height: int
     width: int
     classes: int
+    keypoints: int = 0
 
 
 class NoOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Options of a decoder that has none."""
+
+
+Decode = Callable[[Heads, Any, Frame, float], Candidates]
+
+Extra = Callable[[Heads, Any, Frame, Indices], Floats]
+"""What one role of the heads says of the anchors at these places: ``(heads, options, frame, anchors)`` -> (n, ...)."""
 
 
 @dataclass(frozen=True)
@@ -73,14 +93,18 @@ class Registered:
     ``channels(options, classes)`` maps each role to its channel count; it is how a cut finds out which raw
     convolution is which. None where the outputs are not raw heads. ``fused(options, shape, classes)`` names the
     decoder of the one tensor that such networks usually return, or None for a shape that is not it; the cut is
-    checked with it.
+    checked with it. ``task`` is the one whose results ``run`` gives whole, ``whole`` the roles
+    of the outputs of a graph that is not cut. ``extras`` decode what other tasks have beside the boxes, by role.
     """
 
     name: str
-    run: Callable[[Heads, Any, Frame, float], Candidates]
+    run: Decode
     options: type[msgspec.Struct]
     channels: Callable[[Any, int], dict[str, int]] | None
     fused: Callable[[dict[str, Any], tuple[int, ...], int], Decoder | None] | None
+    task: str = "detect"
+    whole: tuple[str, ...] = ("predictions",)
+    extras: dict[str, Extra] = field(default_factory=dict)
 
     def read(self, options: Mapping[str, Any]) -> Any:
         """Validated options.
@@ -97,13 +121,13 @@ class Registered:
 
 DECODERS: dict[str, Registered] = {}
 
-Decode = Callable[[Heads, Any, Frame, float], Candidates]
-
 
 def decoder(
     name: str,
     channels: Callable[[Any, int], dict[str, int]] | None = None,
     fused: Callable[[dict[str, Any], tuple[int, ...], int], Decoder | None] | None = None,
+    task: str = "detect",
+    whole: tuple[str, ...] = ("predictions",),
 ) -> Callable[[Decode], Decode]:
     """Register a decoder function under a name. Its options are a msgspec Struct, named by the annotation.
 
@@ -115,7 +139,17 @@ def decoder(
         if name in DECODERS:
             raise ContractError(f"a decoder named {name!r} is registered already; choose another name")
         options = typing.get_type_hints(run).get("options", NoOptions)
-        DECODERS[name] = Registered(name, run, options, channels, fused)
+        DECODERS[name] = Registered(name, run, options, channels, fused, task, whole)
+        return run
+
+    return register
+
+
+def extra(name: str, role: str) -> Callable[[Extra], Extra]:
+    """Register what decodes a further role of a registered decoder's heads, for the anchors that are left after NMS."""
+
+    def register(run: Extra) -> Extra:
+        DECODERS[name].extras[role] = run
         return run
 
     return register
@@ -228,6 +262,27 @@ def from_centres(x: Floats, y: Floats, width: Floats, height: Floats) -> Floats:
     """Boxes (n, 4) xyxy from centres and sizes."""
     half_width, half_height = width * np.float32(0.5), height * np.float32(0.5)
     return np.stack([x - half_width, y - half_height, x + half_width, y + half_height], 1)
+
+
+def at_anchors(heads: Sequence[Floats], anchors: Indices) -> tuple[Floats, Indices]:
+    """Values of one role at places counted over all levels, finest first, row after row.
+
+    Args:
+        heads: (1, channels, rows, columns) each.
+        anchors: (n,).
+
+    Returns:
+        (n, channels), and the level of each (n,).
+    """
+    ends = np.cumsum([head.shape[2] * head.shape[3] for head in heads])
+    levels = np.searchsorted(ends, anchors, side="right")
+    values = np.empty((len(anchors), heads[0].shape[1]), np.float32)
+    for level in np.unique(levels).tolist():
+        chosen = levels == level
+        first = ends[level - 1] if level else 0
+        head = heads[level]
+        values[chosen] = head.reshape(head.shape[1], -1)[:, anchors[chosen] - first].T
+    return values, levels
 
 
 def gather(parts: Sequence[Candidates]) -> Candidates:

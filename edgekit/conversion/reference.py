@@ -1,0 +1,63 @@
+"""The source's answers: what is compared of an image, how it is stored between stages, and which comparison is made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from edgekit.evaluation.agreement import SCORE_FLOOR, SLACK, Tally, paired
+from edgekit.images import Floats
+from edgekit.tasks import Task
+from edgekit.tasks.decoding import Candidates
+
+ENOUGH = 10
+"""With fewer source detections than this the anchors are compared instead."""
+
+
+def detections(task: Task, outputs: Sequence[Floats]) -> Candidates:
+    """What is compared: detections after NMS, down to the slack below the floor."""
+    kept = task.suppressed(task.candidates(outputs, SCORE_FLOOR * SLACK))
+    return task.comparable(outputs, kept)
+
+
+def are_enough(found: Sequence[Candidates]) -> bool:
+    """Whether the source finds so much in all images that its detections say how good a copy is."""
+    return sum(int((one.scores > SCORE_FLOOR).sum()) for one in found) >= ENOUGH
+
+
+def add_anchors(
+    tally: Tally, source: Task, source_outputs: Sequence[Floats], target: Task, target_outputs: Sequence[Floats]
+) -> None:
+    """Compare the source's best anchors of one image with the same anchors of the target, whatever their scores."""
+    ours, theirs = source.candidates(source_outputs, -1.0), target.candidates(target_outputs, -1.0)
+    pairs = paired(ours, theirs)
+    tally.add_pairs(
+        ours,
+        theirs,
+        pairs,
+        source.comparable(source_outputs, ours[pairs.source]),
+        target.comparable(target_outputs, theirs[pairs.target]),
+    )
+
+
+_COLUMNS = ("boxes", "scores", "class_ids", "anchors", "extra")
+
+
+def save_detections(path: Path, found: Sequence[Candidates]) -> None:
+    """Detections of all images in one file."""
+    counts = np.array([len(one) for one in found], np.int64)
+    names = [name for name in _COLUMNS if getattr(found[0], name) is not None]
+    columns = {name: np.concatenate([getattr(one, name) for one in found]) for name in names}
+    np.savez(path, allow_pickle=False, counts=counts, **columns)
+
+
+def read_detections(path: Path) -> list[Candidates]:
+    """What `save_detections` wrote."""
+    with np.load(path) as file:
+        ends = np.cumsum(file["counts"])[:-1]
+        columns = {name: np.split(file[name], ends) for name in _COLUMNS if name in file}
+    return [
+        Candidates(**{name: parts[index] for name, parts in columns.items()}) for index in range(len(columns["boxes"]))
+    ]
