@@ -54,13 +54,15 @@ ablation: $(VENV)/.installed        ## what each method of the quantisation plan
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/tracking.py
 
 # torch first and alone: it decides which build (CPU or CUDA) everything else finds installed.
-$(VENV)/.installed: pyproject.toml constraints.txt tests/requirements-ultralytics.txt
+$(VENV)/.installed: pyproject.toml constraints.txt tests/requirements-ultralytics.txt tests/requirements-tracking.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[convert,dev]"
 	$(BIN)/python -m pip install --quiet --no-deps --requirement tests/requirements-ultralytics.txt
+	$(BIN)/python -m pip install --quiet --no-deps --requirement tests/requirements-tracking.txt
 	if command -v npm > /dev/null; then $(BIN)/edgekit toolchain install web; fi
 	touch $@
 

@@ -324,9 +324,12 @@ _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What msgspec raises: not JSON or not valid, text that is not UTF-8, brackets nested without end."""
 
 
-def digest(manifest: Manifest) -> str:
-    """SHA-256 of a manifest with its own ``digest`` left empty."""
-    bare = msgspec.structs.replace(manifest, digest="")
+def digest(document: Manifest | dict[str, Any]) -> str:
+    """SHA-256 of a manifest with its own ``digest`` left empty.
+
+    Of a document as it was read, only what it says counts: fields that came later, and have defaults, do not.
+    """
+    bare = document | {"digest": ""} if isinstance(document, dict) else msgspec.structs.replace(document, digest="")
     return hashlib.sha256(msgspec.json.encode(bare, order="sorted")).hexdigest()
 
 
@@ -354,7 +357,7 @@ def decode(data: bytes, origin: str) -> Manifest:
         manifest = msgspec.json.decode(data, type=Manifest)
     except _UNREADABLE as error:
         raise BundleError(f"{origin}: the manifest is not valid ({error}); convert the model again") from error
-    if manifest.digest != digest(manifest):
+    if manifest.digest != digest(msgspec.json.decode(data, type=dict[str, Any])):
         raise BundleError(
             f"{origin}: the manifest was changed after it was written (digest {manifest.digest[:12] or 'empty'!s} does "
             "not fit); restore the original or convert the model again"

@@ -163,6 +163,11 @@ def _frames(parts: list[_Part], color: str, on_error: str) -> Iterator[Frame]:
                 index += 1
 
 
+def is_live(source: Source) -> bool:
+    """Whether the source is a camera or a stream, which does not wait for who reads it."""
+    return any(isinstance(part, Video) and part.live for part in _parts(source))
+
+
 def count(source: Source) -> int | None:
     """How many images `frames` will give; None where only the end will tell (cameras, streams, some videos)."""
     total = 0

@@ -90,7 +90,7 @@ OPTIONS = {
     "--target --precision --data --contract --weights -o --out -j --jobs --json --gate --no-gate --trust",
     "run": "--conf --iou --save --json --threads --device --strict",
     "verify": "--against --data --json",
-    "evaluate": "--data --images --json",
+    "evaluate": "--data --images --html --track --fps --class --json",
     "info": "--json",
     "targets": "--json",
     "demo": "--target --precision --scenes -o --json",
@@ -123,7 +123,8 @@ def test_arguments_stand_where_they_were_agreed_to(cli: Cli) -> None:
     usage = {name: cli(name, "--help").out.splitlines()[0] for name in COMMANDS}
     assert usage["convert"].endswith("SOURCE")
     assert usage["run"].endswith("BUNDLE INPUTS...")
-    for name in ("verify", "evaluate", "info"):
+    assert usage["evaluate"].endswith("BUNDLE...")
+    for name in ("verify", "info"):
         assert usage[name].endswith("BUNDLE")
 
 

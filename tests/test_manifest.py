@@ -124,6 +124,20 @@ def test_a_removed_value_is_noticed_though_it_has_a_default(remove: str) -> None
         decode(json.dumps(document).encode(), "here")
 
 
+def test_a_bundle_from_before_a_field_still_opens() -> None:
+    """A later edgekit has fields that this manifest, written by an earlier one, could not sign."""
+    manifest = sample_manifest()
+    document = json.loads(encode(manifest)) | {"digest": ""}
+    assert document["contract"].pop("skeleton", "absent") is None
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    document["digest"] = hashlib.sha256(text.encode()).hexdigest()
+    read = decode(json.dumps(document).encode(), "here")
+    assert read.contract == manifest.contract
+    document["contract"]["task"] = "pose"
+    with pytest.raises(BundleError, match="was changed after it was written"):
+        decode(json.dumps(document).encode(), "here")
+
+
 def test_a_removed_digest_is_noticed() -> None:
     document = json.loads(encode(sample_manifest()))
     del document["digest"]

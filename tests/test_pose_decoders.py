@@ -1,4 +1,4 @@
-"""Networks that see one person: MoveNet against its own graph, heatmaps against transformers, the rest by construction."""
+"""Networks that see one person: MoveNet against its own graph, heatmaps against transformers, and the others."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -206,20 +207,17 @@ def test_nan_is_refused() -> None:
 
 def test_a_pose_needs_keypoints_and_a_decoder_of_them() -> None:
     contract = task("keypoints", {}, ["predictions"]).contract
-    import msgspec
-
     with pytest.raises(ContractError, match="a pose contract names its keypoints: skeleton: coco"):
         open_task(msgspec.structs.replace(contract, skeleton=None))
-    with pytest.raises(
-        ContractError, match="decoder 'ssd' is not one for the task 'pose'; valid: anchor_free, decoded, "
+    ssd = Decoder(name="ssd", options={"strides": [8], "priors": [[[1.0, 1.0]]]})
+    free = Decoder(name="anchor_free", options={"strides": [8]})
+    for name, decoder, words in (
+        ("pose", ssd, "decoder 'ssd' is not one for the task 'pose'; valid: anchor_free, decoded, "),
+        ("detect", Decoder(name="movenet"), "decoder 'movenet' is not one for the task 'detect'; valid: anchor_free, "),
+        ("classify", free, "decoder 'anchor_free' is not one for the task 'classify'; valid: classes"),
     ):
-        ssd = Decoder(name="ssd", options={"strides": [8], "priors": [[[1.0, 1.0]]]})
-        open_task(msgspec.structs.replace(contract, decoder=ssd))
-    with pytest.raises(ContractError, match="decoder 'movenet' is not one for the task 'detect'"):
-        open_task(msgspec.structs.replace(contract, task="detect", decoder=Decoder(name="movenet")))
-    with pytest.raises(ContractError, match="decoder 'anchor_free' is not one for the task 'classify'; valid: classes"):
-        free = Decoder(name="anchor_free", options={"strides": [8]})
-        open_task(msgspec.structs.replace(contract, task="classify", decoder=free))
+        with pytest.raises(ContractError, match=words):
+            open_task(msgspec.structs.replace(contract, task=name, decoder=decoder))
 
 
 def test_values_at_anchors_over_all_levels() -> None:

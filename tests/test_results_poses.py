@@ -347,3 +347,9 @@ class TestCoco:
         height, width = image.shape[:2]
         found = make(size=(width, height), keypoints=make().keypoints * (3, 3, 1))
         assert (found.draw(image) != image).any()
+
+
+def test_no_poses_export_as_none() -> None:
+    from edgekit.tasks.skeletons import COCO
+
+    assert Poses.empty(("person",), (10, 10), skeleton=COCO).to_coco(1) == []

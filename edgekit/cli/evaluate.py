@@ -2,64 +2,171 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgekit.cli._options import engine_options, import_modules, imports_option, json_option
 
+if TYPE_CHECKING:
+    from edgekit.evaluation.comparison import Candidate, Comparison, Evaluation, Measured
 
-@click.command(short_help="Measure mAP of a bundle, or of its source, on labelled images.")
-@click.argument("bundle")
-@click.option("--data", required=True, help="Annotations in COCO json.")
-@click.option("--images", default=None, help="Folder of the images. [default: beside the annotations]")
+
+@click.command(short_help="Measure the accuracy of bundles, and of their source, on labelled images.")
+@click.argument("models", nargs=-1, required=True, metavar="BUNDLE...")
+@click.option(
+    "--data", required=True, help="COCO json; for classes a folder or csv of 'path,class'; MOT file (--track)."
+)
+@click.option("--images", default=None, help="Folder of the images, or the video. [default: beside the annotations]")
+@click.option(
+    "--track", "tracker", default="", metavar="NAME", help="Measure tracks by this tracker: HOTA, IDF1, MOTA."
+)
+@click.option(
+    "--fps", type=click.FloatRange(0, min_open=True), default=25.0, show_default=True, help="Of --track images."
+)
+@click.option("--class", "classes", multiple=True, metavar="NAME", help="Class that the tracks are of. [default: all]")
+@click.option("--html", type=click.Path(path_type=Path), help="Write a page: accuracy against latency and size.")
 @click.option("--contract", default="", help="Contract file, when BUNDLE is a source.")
 @click.option("--weights", default="", help="Weights, when BUNDLE is a module:factory source.")
 @click.option("--trust", is_flag=True, help="Allow unpickling a source.")
 @engine_options
 @imports_option
 @json_option
-def command(bundle: str, data: str, images: str | None, as_json: bool, **given: Any) -> None:
-    """Run BUNDLE (or a source, in PyTorch) over labelled images and print mAP, mAP50 and the AP of every class."""
+def command(models: tuple[str, ...], data: str, html: Path | None, as_json: bool, **given: Any) -> None:
+    """Run each BUNDLE (or source, in PyTorch) over labelled images and print how accurate it is.
+
+    What is measured follows from the task: mAP of boxes, and of masks or keypoints; top-1 and top-5 of classes. Several
+    give one table with the differences to the first source among them, or else to the first.
+    """
     import json
 
-    import msgspec
-
-    from edgekit.cli._reports import progress_bars, table
-    from edgekit.evaluation.coco import SCORE_THRESHOLD, evaluate
+    from edgekit.cli._reports import progress_bars
+    from edgekit.evaluation.coco import SCORE_THRESHOLD
+    from edgekit.evaluation.comparison import compare
 
     import_modules(given["imports"])
-    model = _open(bundle, given)
+    candidates = [_candidate(spec, name, given) for spec, name in zip(models, _names(models), strict=True)]
     with progress_bars() as watch:
-        metrics = evaluate(
-            lambda image: model.predict(image, score=SCORE_THRESHOLD),
-            data,
-            images,
-            lambda done, total: watch("evaluate", f"{done}/{total} images", done / max(total, 1)),
+        comparison = compare(
+            candidates,
+            _evaluation(data, given),
+            lambda name, done, total: watch(name, f"{done}/{total or '?'} images", done / max(total, done, 1)),
+            None if given["tracker"] else SCORE_THRESHOLD,
         )
+    if html is not None:
+        from edgekit.evaluation.page import write_page
+
+        write_page(comparison, data, html)
     if as_json:
-        click.echo(json.dumps({"bundle": bundle, **msgspec.to_builtins(metrics)}, indent=2))
-        return
-    click.echo(
-        f"mAP {metrics.map:.4f}  mAP50 {metrics.map50:.4f}  mAP75 {metrics.map75:.4f}  on {metrics.images} images"
+        click.echo(json.dumps(_document(models, comparison), indent=2))
+    elif len(models) == 1:
+        _print_one(comparison.reference)
+    else:
+        _print_several(comparison)
+
+
+def _evaluation(data: str, given: dict[str, Any]) -> Evaluation:
+    """What is done with each model: labelled images, or a video with a tracker."""
+    images, tracker = given["images"], given["tracker"]
+    if not tracker:
+        from edgekit.evaluation.labelled import evaluate
+
+        return lambda model, progress: evaluate(model, data, images, progress)
+    from edgekit.errors import UsageError
+    from edgekit.evaluation.tracks import evaluate_tracks
+    from edgekit.tracking import open_tracker
+
+    if images is None:
+        raise UsageError("--track needs the video, or the folder of its frames: give it with --images")
+    options = {"fps": given["fps"], "classes": given["classes"]}
+    return lambda model, progress: (
+        evaluate_tracks(model, open_tracker(tracker), data, images, progress=progress, **options),
     )
-    table(("class", "AP"), [[name, f"{value:.3f}"] for name, value in metrics.per_class.items()], right=("AP",))
 
 
-def _open(spec: str, given: dict[str, Any]) -> Any:
-    """A bundle, or a source run by PyTorch."""
-    from pathlib import Path
+def _names(specs: Sequence[str]) -> list[str]:
+    """What models are called in tables: the last part of a path, or all of it where two would be called alike."""
+    short = [Path(spec).name or spec for spec in specs]
+    return [name if short.count(name) == 1 else spec for spec, name in zip(specs, short, strict=True)]
 
+
+def _candidate(spec: str, name: str, given: dict[str, Any]) -> Candidate:
+    """A bundle, or a source run by PyTorch; both are read and checked here, before anything is measured."""
+    from edgekit.evaluation.comparison import Candidate
     from edgekit.manifest import MANIFEST
     from edgekit.model import Model, load
 
     path = Path(spec)
     if path.is_dir() or path.name == MANIFEST:
-        return load(spec, threads=given["threads"], device=given["device"], strict=given["strict"])
+        from edgekit.bundle import open_bundle
+        from edgekit.runtimes import proof_device
+
+        bundle = open_bundle(path)
+        manifest = bundle.manifest
+        device = given["device"] or proof_device(manifest.engine, manifest.graphs[0])
+        options = {"threads": given["threads"], "device": device, "strict": given["strict"]}
+        proof = manifest.evidence.word if manifest.evidence else ""
+        return Candidate(name, manifest.contract.task, bundle.bytes, lambda: load(bundle, **options), proof=proof)
     from edgekit.conversion.jobs import PrepareJob
     from edgekit.conversion.prepare import read_source
     from edgekit.sources.session import TorchSession
 
     job = PrepareJob(folder="", source=spec, contract=given["contract"], weights=given["weights"], trust=given["trust"])
     read = read_source(job)
-    return Model(read.contract, TorchSession(read.heads))
+    size = sum(value.numel() * value.element_size() for value in read.heads.parameters())
+    task = read.contract.task
+    return Candidate(name, task, size, lambda: Model(read.contract, TorchSession(read.heads)), source=True)
+
+
+def _data(spec: str, one: Measured) -> dict[str, Any]:
+    """The main metrics of a model, ``others`` that it was measured by, and what it costs."""
+    import msgspec
+
+    main, *others = (msgspec.to_builtins(metrics) for metrics in one.report)
+    cost = {"latency_ms": one.inference, "total_ms": one.total, "bytes": one.candidate.bytes}
+    return {"bundle": spec, **main, "main": one.main, "others": others, **cost}
+
+
+def _document(specs: Sequence[str], comparison: Comparison) -> dict[str, Any]:
+    """One model as it is; several with what they lose against the reference."""
+    rows = [_data(spec, one) for spec, one in zip(specs, comparison.measured, strict=True)]
+    if len(rows) == 1:
+        return rows[0]
+    for row, one in zip(rows, comparison.measured, strict=True):
+        row["difference"] = comparison.difference(one)
+    place = next(i for i, one in enumerate(comparison.measured) if one is comparison.reference)
+    return {"reference": specs[place], "models": rows}
+
+
+def _print_one(one: Measured) -> None:
+    from edgekit.cli._reports import escape, megabytes, table
+
+    for metrics in one.report:
+        told = "  ".join(f"{name} {value:.4f}" for name, value in metrics.figures.items())
+        click.echo(f"{told}  on {metrics.images} images")
+    click.echo(f"{one.inference:.2f} ms inference, {one.total:.2f} ms in all, {megabytes(one.candidate.bytes)}")
+    per_class = one.report[0].per_class
+    main = next(iter(one.figures)).replace("mAP", "AP")
+    table(("class", main), [[escape(name), f"{value:.3f}"] for name, value in per_class.items()], right=(main,))
+
+
+def _print_several(comparison: Comparison) -> None:
+    from edgekit.cli._reports import escape, megabytes, table
+
+    reference = comparison.reference
+    main, *others = reference.figures
+    columns = ("model", main, "difference", *others, "ms", "size")
+    rows = []
+    for one in comparison.measured:
+        change = comparison.difference(one)
+        figures = [f"{one.figures[name]:.4f}" for name in (main, *others)]
+        shown = "" if change is None else f"{change:+.4f}"
+        size = megabytes(one.candidate.bytes)
+        rows.append([escape(one.candidate.name), figures[0], shown, *figures[1:], f"{one.inference:.2f}", size])
+    table(columns, rows, right=columns[1:])
+    click.echo(
+        f"on {reference.report[0].images} images; difference to {reference.candidate.name}; "
+        "ms: median inference here, one image at a time"
+    )

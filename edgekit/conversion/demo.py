@@ -16,7 +16,7 @@ from edgekit.errors import EngineError, InputError
 from edgekit.evaluation.coco import SCORE_THRESHOLD, evaluate, read_annotations
 from edgekit.images import Image
 from edgekit.model import Model, load
-from edgekit.results import Detections
+from edgekit.results import Result
 from edgekit.runtimes import proof_device
 from edgekit.shapes import write_coco
 from edgekit.shapes.trained import SOURCE, detector
@@ -114,7 +114,7 @@ def _measure(
     if pace * len(read_annotations(annotations).images) > PATIENCE:
         return Measured(target, precision, 1e3 * pace, outcome=outcome)
 
-    def run(image: Image) -> Detections:
+    def run(image: Image) -> Result:
         result = model.predict(image, score=SCORE_THRESHOLD)
         if result.timings is not None:
             spent.append(result.timings.inference)

@@ -1,4 +1,4 @@
-"""What a budget is kept by, in a child process: mAP on labelled images, or decoded agreement with the source."""
+"""What a budget is kept by, in a child process: the main figure on labelled images, or agreement with the source."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from edgekit.conversion.prepare import HELD
 from edgekit.conversion.prove import compare
 from edgekit.converters import Report
 from edgekit.evaluation.agreement import GATES
-from edgekit.evaluation.coco import SCORE_THRESHOLD, evaluate
+from edgekit.evaluation.coco import SCORE_THRESHOLD
+from edgekit.evaluation.labelled import evaluate
 from edgekit.model import Model, load
 from edgekit.runtimes import proof_device
 from edgekit.sources.session import TorchSession
@@ -36,13 +37,13 @@ def work(job: MeasureJob, report: Report) -> Measured:
     prepared = msgspec.json.decode((folder / PREPARED).read_bytes(), type=Prepared)
     model = _opened(job, prepared, folder)
     if job.labels:
-        metrics = evaluate(
+        main, *_ = evaluate(
             lambda image: model.predict(image, score=SCORE_THRESHOLD),
             job.labels,
             None,
-            lambda done, total: report(f"mAP, {done} of {total} images", done / max(total, 1)),
+            lambda done, total: report(f"accuracy, {done} of {total} images", done / max(total, 1)),
         )
-        return Measured(score=metrics.map, milliseconds=_latency(model, prepared, folder))
+        return Measured(score=main.main, milliseconds=_latency(model, prepared, folder))
     if not job.bundle:
         return Measured(score=1.0, milliseconds=0.0)
     decoded = compare(model, prepared, folder / HELD, GATES["int8"], report).decoded

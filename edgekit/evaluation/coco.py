@@ -1,7 +1,9 @@
-"""Mean average precision over a COCO annotations file, by pycocotools.
+"""Mean average precision of boxes, masks and keypoints over a COCO annotations file, by pycocotools.
 
-The measure is that of the COCO detection challenge (https://cocodataset.org/#detection-eval): average precision over
-101 recall points and IoU thresholds 0.50:0.05:0.95, at most 100 detections per image and class, crowds ignored.
+The measures are those of the COCO challenges (https://cocodataset.org/#detection-eval and #keypoints-eval): average
+precision over 101 recall points and thresholds 0.50:0.05:0.95 of the IoU of boxes or masks, or of object keypoint
+similarity; at most 100 objects (20 poses) per image and class, crowds ignored. Coordinates are compared as they are
+written: edgekit's are continuous pixels, and half a pixel is not added to those of a file that counts pixels.
 """
 
 from __future__ import annotations
@@ -9,17 +11,28 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from edgekit.errors import InputError, UsageError
+from edgekit.evaluation.annotations import Annotations as Annotations
+from edgekit.evaluation.annotations import CocoBox as CocoBox
+from edgekit.evaluation.annotations import CocoCategory as CocoCategory
+from edgekit.evaluation.annotations import CocoImage as CocoImage
+from edgekit.evaluation.annotations import category_ids as category_ids
+from edgekit.evaluation.annotations import read_annotations as read_annotations
+from edgekit.evaluation.coco_truth import Row, Size, spans, true_boxes, true_keypoints, true_masks
+from edgekit.evaluation.metrics import Kind
+from edgekit.evaluation.metrics import Metrics as Metrics
 from edgekit.images import Image
+from edgekit.manifest import Skeleton
 from edgekit.media import read_image
-from edgekit.results import Detections
+from edgekit.results import Detections, Instances, Poses, Result
+from edgekit.tasks.pose import SIGMA
 
 SCORE_THRESHOLD = 0.001
 """What a model has to be run with: precision is integrated over all scores, so a higher threshold lowers mAP."""
@@ -27,178 +40,95 @@ SCORE_THRESHOLD = 0.001
 Progress = Callable[[int, int], None]
 """Called after each image with how many are done and how many there are."""
 
-
-class CocoImage(msgspec.Struct, frozen=True):
-    """An image of an annotations file. Width and height are pixels, 0 where the file does not say."""
-
-    id: int
-    file_name: str
-    width: int = 0
-    height: int = 0
+IOU_TYPES: dict[Kind, str] = {"boxes": "bbox", "masks": "segm", "keypoints": "keypoints"}
 
 
-class CocoBox(msgspec.Struct, frozen=True):
-    """An object of an annotations file: ``bbox`` is x, y, width, height in pixels."""
-
-    image_id: int
-    category_id: int
-    bbox: tuple[float, float, float, float]
-    area: float | None = None
-    iscrowd: int = 0
-
-
-class CocoCategory(msgspec.Struct, frozen=True):
-    """A class of an annotations file."""
-
-    id: int
-    name: str
-
-
-class Annotations(msgspec.Struct, frozen=True):
-    """What edgekit reads of a COCO annotations file; segmentations, licences and the like are passed over."""
-
-    images: tuple[CocoImage, ...]
-    annotations: tuple[CocoBox, ...]
-    categories: tuple[CocoCategory, ...]
-
-    def scored_categories(self) -> list[CocoCategory]:
-        """The categories that have at least one object, in order of id; the others have no precision."""
-        used = {box.category_id for box in self.annotations if not box.iscrowd}
-        return sorted((c for c in self.categories if c.id in used), key=lambda category: category.id)
-
-
-class Metrics(msgspec.Struct, frozen=True, rename={"map": "mAP", "map50": "mAP50", "map75": "mAP75"}):
-    """Average precision, 0..1. ``map`` is over IoU 0.50:0.95; ``per_class`` the same for each class with objects."""
-
-    map: float
-    map50: float
-    map75: float
-    per_class: dict[str, float]
-    images: int
-    objects: int
-    detections: int
-
-
-def read_annotations(path: str | os.PathLike[str]) -> Annotations:
-    """Read and check a COCO annotations file.
+def kinds(result: Result) -> tuple[Kind, ...]:
+    """What a result can be measured by, the main kind first.
 
     Raises:
-        InputError: missing, not such a file, without images or objects, or referring to what is not in it.
+        InputError: it has no boxes.
     """
-    try:
-        annotations = msgspec.json.decode(Path(path).read_bytes(), type=Annotations)
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; give a COCO annotations file (json)") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error}); give a COCO annotations file (json)") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{path}: not a COCO annotations file with images, annotations and categories ({error})"
-        ) from error
-    _check_references(annotations, path)
-    return annotations
-
-
-def _check_references(annotations: Annotations, path: str | os.PathLike[str]) -> None:
-    images = {image.id for image in annotations.images}
-    categories = {category.id for category in annotations.categories}
-    for what, ids, entries in (
-        ("images", images, annotations.images),
-        ("categories", categories, annotations.categories),
-    ):
-        if len(ids) != len(entries):
-            raise InputError(f"{path}: two {what} have the same id")
-    if not any(not box.iscrowd for box in annotations.annotations):
-        raise InputError(f"{path}: no annotated object in this file, so there is nothing to measure against")
-    for place, box in enumerate(annotations.annotations):
-        if box.image_id not in images:
-            raise InputError(f"{path}: annotation {place} is of image {box.image_id}, which is not in the file")
-        if box.category_id not in categories:
-            raise InputError(f"{path}: annotation {place} is of category {box.category_id}, which is not in the file")
-
-
-def category_ids(classes: Sequence[str], annotations: Annotations) -> list[int | None]:
-    """The category id of each class of a model; None for a class that the file does not have.
-
-    By name, ignoring case; every category with objects has to be found. Where not one name is shared and the file
-    counts its categories from 0 or 1 without gaps, as many as the model has classes, by position.
-
-    Raises:
-        InputError: the classes and the categories do not fit together.
-    """
-    by_name = {_key(category.name): category.id for category in annotations.categories}
-    found = [by_name.get(_key(name)) for name in classes]
-    missing = [category.name for category in annotations.scored_categories() if category.id not in found]
-    if not missing:
-        return found
-    ids = sorted(category.id for category in annotations.categories)
-    if not any(one is not None for one in found) and ids in (
-        list(range(len(classes))),
-        list(range(1, len(classes) + 1)),
-    ):
-        return list(ids)
+    if isinstance(result, Instances):
+        return ("masks", "boxes")
+    if isinstance(result, Poses):
+        return ("keypoints", "boxes")
+    if isinstance(result, Detections):
+        return ("boxes",)
     raise InputError(
-        f"the model does not know {_some(missing)} of the annotations; "
-        f"it knows {_some(classes)}. Rename the categories of the file to the model's classes"
+        f"a {type(result).__name__.lower()} has no boxes to compare with annotated objects; "
+        "give a folder with one sub-folder of images for each class, or a text file with 'path,class' in each line"
     )
 
 
-def _key(name: str) -> str:
-    return name.strip().casefold()
-
-
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(repr(name) for name in names[:10])
-    return shown + (f" and {len(names) - 10} more" if len(names) > 10 else "")
-
-
 def evaluate(
-    model: Callable[[Image], Detections],
+    model: Callable[[Image], Result],
     annotations: str | os.PathLike[str] | Annotations,
     images_dir: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> Metrics:
-    """Run a model over all images of an annotations file and measure it.
+    """Run a model over all images of an annotations file and measure the main kind of what it finds.
 
     Args:
-        model: image uint8 (h, w, 3) BGR -> its detections, with `SCORE_THRESHOLD` and up to 100 per class.
+        model: image uint8 (h, w, 3) BGR -> what it finds, with `SCORE_THRESHOLD` and up to 100 per class.
         annotations: a COCO annotations file, or one that was read.
         images_dir: folder that the file names start from; by default the file's own folder or ``images`` beside it.
         progress: see `Progress`.
 
     Raises:
         InputError: the file or an image cannot be read, an image has another size than the file says (its boxes
-            would not fit), or the model's classes are not the file's.
+            would not fit), the model's classes or keypoints are not the file's, or it lacks masks or keypoints.
     """
+    return evaluate_kinds(model, annotations, images_dir, progress)[0]
+
+
+def evaluate_kinds(
+    model: Callable[[Image], Result],
+    annotations: str | os.PathLike[str] | Annotations,
+    images_dir: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> tuple[Metrics, ...]:
+    """As `evaluate`, of all kinds that the results have, the main one first."""
     if isinstance(annotations, Annotations):
-        truth, beside = annotations, None
+        truth, path = annotations, None
     else:
-        truth, beside = read_annotations(annotations), Path(annotations)
+        truth, path = read_annotations(annotations), Path(annotations)
+    return measure_kinds(truth, run(model, truth, path, images_dir, progress))
+
+
+def run(
+    model: Callable[[Image], Result],
+    truth: Annotations,
+    path: Path | None,
+    images_dir: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> Iterator[tuple[int, Result]]:
+    """The results of a model on the images of an annotations file (``path``: where that is), with their ids.
+
+    Raises:
+        InputError, UsageError: as `evaluate`; before the first image is run where one is missing.
+    """
     if images_dir is not None:
         folder = Path(images_dir)
-    elif beside is not None:
-        folder = _images_beside(beside, truth)
+    elif path is not None:
+        folder = _images_beside(path, truth)
     else:
         raise UsageError("images_dir is needed where the annotations are not a file")
     paths = [folder / image.file_name for image in truth.images]
     missing = [path for path in paths if not path.is_file()]
     if missing:  # found before the first image is run, not after an hour
         raise InputError(f"{missing[0]}: no such image, {len(missing)} of {len(paths)} are missing; give their folder")
-
-    def results() -> Iterable[tuple[int, Detections]]:
-        for done, (path, entry) in enumerate(zip(paths, truth.images, strict=True), 1):
-            image = read_image(path)
-            stated = (entry.width or image.shape[1], entry.height or image.shape[0])
-            if stated != (image.shape[1], image.shape[0]):
-                raise InputError(
-                    f"{path} is {image.shape[1]}x{image.shape[0]} pixels, the annotations say {stated[0]}x{stated[1]}; "
-                    "their boxes are for another version of the image"
-                )
-            yield entry.id, model(image)
-            if progress is not None:
-                progress(done, len(paths))
-
-    return measure(truth, results())
+    for done, (file, entry) in enumerate(zip(paths, truth.images, strict=True), 1):
+        image = read_image(file)
+        stated = (entry.width or image.shape[1], entry.height or image.shape[0])
+        if stated != (image.shape[1], image.shape[0]):
+            raise InputError(
+                f"{file} is {image.shape[1]}x{image.shape[0]} pixels, the annotations say {stated[0]}x{stated[1]}; "
+                "their boxes are for another version of the image"
+            )
+        yield entry.id, model(image)
+        if progress is not None:
+            progress(done, len(paths))
 
 
 def _images_beside(path: Path, truth: Annotations) -> Path:
@@ -206,91 +136,127 @@ def _images_beside(path: Path, truth: Annotations) -> Path:
     return inside if truth.images and (inside / truth.images[0].file_name).is_file() else path.parent
 
 
-def measure(truth: Annotations, results: Iterable[tuple[int, Detections]]) -> Metrics:
-    """Metrics of detections against annotations; images without a result count as empty.
+def measure(truth: Annotations, results: Iterable[tuple[int, Result]]) -> Metrics:
+    """Metrics of the main kind of what was found against annotations; images without a result count as empty.
 
     Args:
         truth: what is there.
-        results: image id and what was found in it, each image at most once.
+        results: image id and what was found in it, each image at most once, all of one type.
 
     Raises:
-        InputError: as `category_ids`.
-        UsageError: pycocotools is not installed.
+        InputError: as `category_ids`; the file lacks masks or keypoints, or has other keypoints.
+        UsageError: results of several types or skeletons, or pycocotools is not installed.
     """
-    found: list[dict[str, Any]] = []
+    found = _gathered(truth, results)
+    return _measured(truth, found, found.kinds[0])
+
+
+def measure_kinds(truth: Annotations, results: Iterable[tuple[int, Result]]) -> tuple[Metrics, ...]:
+    """As `measure`, of all kinds that the results have, the main one first."""
+    found = _gathered(truth, results)
+    return tuple(_measured(truth, found, kind) for kind in found.kinds)
+
+
+@dataclass
+class _Found:
+    """What was found in all images, as rows of a COCO results file."""
+
+    kinds: tuple[Kind, ...] = ("boxes",)
+    skeleton: Skeleton | None = None
+    rows: list[Row] = field(default_factory=list)
+    sizes: dict[int, Size] = field(default_factory=dict)
+
+
+def _gathered(truth: Annotations, results: Iterable[tuple[int, Result]]) -> _Found:
+    found = _Found()
+    first: Detections | None = None
     ids: dict[tuple[str, ...], list[int | None]] = {}
     for image_id, result in results:
+        mine = kinds(result)
+        if not isinstance(result, Detections):  # `kinds` has refused them; this is for the type checker
+            continue
+        if first is None:
+            first, found.kinds = result, mine
+            found.skeleton = result.skeleton if isinstance(result, Poses) else None
+        elif type(result) is not type(first):
+            raise UsageError(
+                f"results of one type are measured, not {type(first).__name__} and {type(result).__name__}"
+            )
+        if isinstance(result, Poses) and result.skeleton != found.skeleton:
+            raise UsageError("poses of one skeleton are measured; these have several")
         if result.classes not in ids:
             ids[result.classes] = category_ids(result.classes, truth)
-        found.extend(_coco_boxes(image_id, result, ids[result.classes]))
-    for number, box in enumerate(found, 1):
-        box["id"] = number
-    return _measured(truth, found)
+        if len(result):
+            found.rows.extend(result.to_coco(image_id, ids[result.classes]))
+        found.sizes[image_id] = (int(result.size[0]), int(result.size[1]))
+    return found
 
 
-def _coco_boxes(image_id: int, result: Detections, ids: list[int | None]) -> Iterable[dict[str, Any]]:
-    for box, score, class_id in zip(
-        result.boxes.tolist(), result.scores.tolist(), result.class_ids.tolist(), strict=True
-    ):
-        category = ids[class_id]
-        if category is not None:
-            width, height = box[2] - box[0], box[3] - box[1]
-            yield {
-                "image_id": image_id,
-                "category_id": category,
-                "bbox": [box[0], box[1], width, height],
-                "area": width * height,
-                "score": score,
-                "iscrowd": 0,
-            }
-
-
-def _measured(truth: Annotations, found: list[dict[str, Any]]) -> Metrics:
+def _measured(truth: Annotations, found: _Found, kind: Kind) -> Metrics:
     try:
         from pycocotools.cocoeval import COCOeval
     except ImportError as error:
         raise UsageError("mAP needs the package pycocotools; pip install edgekit[convert]") from error
+    true = _true(truth, found, kind)
     # pycocotools reports on stdout, which belongs to the caller's own output (--json).
     with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = COCOeval(_coco(truth, _true_boxes(truth)), _coco(truth, found), "bbox")
+        evaluation = COCOeval(_coco(truth, true), _coco(truth, _rows(found, kind)), IOU_TYPES[kind])
+        if found.skeleton is not None and kind == "keypoints":
+            count = len(found.skeleton.names)
+            evaluation.params.kpt_oks_sigmas = np.array(found.skeleton.sigmas or (SIGMA,) * count)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    precision = evaluation.eval["precision"]  # IoU, recall, class, area, most detections; -1 where there is no object
-    scored = {category.id: category.name for category in truth.scored_categories()}
-    per_class = {
-        scored[category]: float(np.mean(precision[:, :, place, 0, -1]))
+    scored = [row for row in true if not row["iscrowd"] and row.get("num_keypoints", 1)]
+    overall, at50, at75 = (float(number) for number in evaluation.stats[:3])
+    per_class = _per_class(truth, evaluation, {row["category_id"] for row in scored})
+    return Metrics(overall, at50, at75, per_class, len(truth.images), len(scored), len(found.rows), kind)
+
+
+def _per_class(truth: Annotations, evaluation: Any, scored: set[int]) -> dict[str, float]:
+    names = {category.id: category.name for category in truth.categories}
+    precision = evaluation.eval["precision"]  # threshold, recall, class, area, most objects; -1 where there is none
+    return {
+        names[category]: float(np.mean(precision[:, :, place, 0, -1]))
         for place, category in enumerate(evaluation.params.catIds)
         if category in scored
     }
-    overall, at50, at75 = (float(number) for number in evaluation.stats[:3])
-    objects = sum(not box.iscrowd for box in truth.annotations)
-    return Metrics(overall, at50, at75, per_class, len(truth.images), objects, len(found))
 
 
-def _true_boxes(truth: Annotations) -> list[dict[str, Any]]:
-    # Numbered from 1, whatever the file says: pycocotools takes the id 0 for "not matched".
+def _true(truth: Annotations, found: _Found, kind: Kind) -> list[Row]:
+    if kind == "masks":
+        return true_masks(truth, found.sizes)
+    if kind == "keypoints" and found.skeleton is not None:
+        return true_keypoints(truth, found.skeleton)
+    return true_boxes(truth)
+
+
+def _rows(found: _Found, kind: Kind) -> list[Row]:
+    """What was found as pycocotools evaluates it: numbered from 1, with the area that decides if it is small."""
+    if kind == "masks":
+        from pycocotools import mask
+
+        areas = [float(mask.area(row["segmentation"])) for row in found.rows]
+    elif kind == "keypoints":
+        areas = [spans(row["keypoints"]) for row in found.rows]
+    else:
+        areas = [row["bbox"][2] * row["bbox"][3] for row in found.rows]
+    # Copies: pycocotools writes into the rows, and those of one kind must not meet the next one's.
+    # A pose's number of keypoints only has to be above 0, or it would be ignored.
     return [
-        {
-            "id": number,
-            "image_id": box.image_id,
-            "category_id": box.category_id,
-            "bbox": list(box.bbox),
-            "area": box.bbox[2] * box.bbox[3] if box.area is None else box.area,
-            "iscrowd": box.iscrowd,
-        }
-        for number, box in enumerate(truth.annotations, 1)
+        {**row, "id": number, "area": area, "iscrowd": 0, "num_keypoints": 1}
+        for number, (row, area) in enumerate(zip(found.rows, areas, strict=True), 1)
     ]
 
 
-def _coco(truth: Annotations, boxes: list[dict[str, Any]]) -> Any:
+def _coco(truth: Annotations, rows: list[Row]) -> Any:
     from pycocotools.coco import COCO
 
     coco = COCO()
     coco.dataset = {
-        "images": [{"id": image.id} for image in truth.images],
+        "images": [{"id": one.id, "height": one.height, "width": one.width} for one in truth.images],
         "categories": [{"id": category.id, "name": category.name} for category in truth.categories],
-        "annotations": boxes,
+        "annotations": rows,
     }
     coco.createIndex()
     return coco

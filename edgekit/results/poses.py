@@ -115,7 +115,7 @@ class Poses(Detections):
 
     def _coco(self) -> Sequence[dict[str, Any]]:
         """``keypoints`` as x, y, score of each; COCO's evaluation leaves the third alone."""
-        flat = self.keypoints.reshape(len(self), -1).tolist()
+        flat = self.keypoints.reshape(len(self), 3 * len(self.skeleton.names)).tolist()
         return [{**row, "keypoints": points} for row, points in zip(super()._coco(), flat, strict=True)]
 
     def to_supervision(self) -> Any:

@@ -55,10 +55,11 @@ def cut_automatically(graph: fx.GraphModule, channels: dict[str, int], decoder: 
     whole = [node for node in _results(graph) if len(_shape(node)) == 4] if prototypes else []
     if prototypes and len(whole) != 1:
         raise ContractError(
-            f"{len(whole)} outputs of four dimensions where one, the prototypes of masks, is needed; name the tensors in "
-            "the contract (cut:)"
+            f"{len(whole)} outputs of four dimensions where one, the prototypes of masks, is needed; name the tensors "
+            "in the contract (cut:)"
         )
-    channels = channels | {"coefficients": _shape(node)[1] for node in whole}
+    if whole:
+        channels = channels | {"coefficients": _shape(whole[0])[1]}
     found = _frontier(graph, whole)
     levels = _by_level(found)
     if not levels:

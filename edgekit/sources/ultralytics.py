@@ -19,7 +19,7 @@ from edgekit.sources._ultralytics_pickle import pickled_globals, unpickle
 from edgekit.tasks.skeletons import COCO
 
 if TYPE_CHECKING:
-    from torch import nn
+    pass
 
 KIND = "an ultralytics checkpoint (.pt)"
 

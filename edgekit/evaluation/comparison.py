@@ -1,0 +1,123 @@
+"""Several models of one task on the same labelled images: accuracy, latency and size of each."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from edgekit.errors import UsageError
+from edgekit.evaluation.coco import SCORE_THRESHOLD
+from edgekit.evaluation.metrics import Report
+from edgekit.images import Image
+from edgekit.model import Model
+from edgekit.results import Result
+
+Evaluation = Callable[[Callable[[Image], Result], Callable[[int, int], None]], Report]
+"""Measures a model, and tells how many images are done and of how many: `edgekit.evaluation.labelled.evaluate`, say."""
+
+Watch = Callable[[str, int, int], None]
+"""Called after each image with the model's name, how many images are done, and how many there are."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model to measure.
+
+    Attributes:
+        name: for tables.
+        task: the contract's.
+        bytes: size of the model's files, or of a source's parameters.
+        open: opens it; called when its turn has come, so that one model is in memory at a time.
+        source: it is the source in PyTorch.
+        proof: how a bundle runs here: `edgekit.manifest.ProofWord`, empty where it was not proven.
+    """
+
+    name: str
+    task: str
+    bytes: int
+    open: Callable[[], Model]
+    source: bool = False
+    proof: str = ""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A model and what was measured of it. Latencies are medians on this host, in ms: of inference, and of all from
+    image to result."""
+
+    candidate: Candidate
+    report: Report
+    inference: float
+    total: float
+
+    @property
+    def main(self) -> float:
+        """The main figure, 0..1."""
+        return self.report[0].main
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """All figures of the report by name, the main one first."""
+        return {name: value for metrics in self.report for name, value in metrics.figures.items()}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Measured models, in the order given, and the one that the others are compared with."""
+
+    measured: tuple[Measured, ...]
+    reference: Measured
+
+    def difference(self, one: Measured) -> float | None:
+        """Main figure of a model less the reference's; None for the reference itself."""
+        return None if one is self.reference else one.main - self.reference.main
+
+
+def compare(
+    candidates: Sequence[Candidate],
+    evaluation: Evaluation,
+    watch: Watch | None = None,
+    score: float | None = SCORE_THRESHOLD,
+) -> Comparison:
+    """Measure models one after the other; the first source is what the others are compared with, else the first model.
+
+    Args:
+        candidates: models of one task.
+        evaluation: see `Evaluation`.
+        watch: see `Watch`.
+        score: least score that models are run with; None for each contract's.
+
+    Raises:
+        UsageError: no model, or models of several tasks.
+        InputError: as the evaluation.
+        BundleError, EngineError: a model cannot be opened or run.
+    """
+    if not candidates:
+        raise UsageError("name at least one bundle or source to measure")
+    tasks = {candidate.task: candidate.name for candidate in candidates}
+    if len(tasks) > 1:
+        told = ", ".join(f"{name}: {task}" for task, name in tasks.items())
+        raise UsageError(f"models of one task can be compared, these are of several ({told}); evaluate them separately")
+    measured = tuple(_measured(candidate, evaluation, watch, score) for candidate in candidates)
+    return Comparison(measured, next((one for one in measured if one.candidate.source), measured[0]))
+
+
+def _measured(candidate: Candidate, evaluation: Evaluation, watch: Watch | None, score: float | None) -> Measured:
+    model = candidate.open()
+    inference: list[float] = []
+    total: list[float] = []
+
+    def run(image: Image) -> Result:
+        result = model.predict(image, score=score)
+        if result.timings is not None:
+            inference.append(result.timings.inference)
+            total.append(result.timings.total)
+        return result
+
+    def told(done: int, images: int) -> None:
+        if watch is not None:
+            watch(candidate.name, done, images)
+
+    report = evaluation(run, told)
+    return Measured(candidate, report, statistics.median(inference), statistics.median(total))

@@ -1,0 +1,189 @@
+"""Frames decoded ahead: order, memory, dropping, reconnecting, errors, and stopping."""
+
+from __future__ import annotations
+
+import itertools
+import resource
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgekit import media
+from edgekit.errors import InputError, UsageError
+from edgekit.media import Frame
+from edgekit.reader import Reader, overlapped
+from edgekit.video_writer import VideoWriter
+
+
+def film(path: Path, frames: int, size: tuple[int, int] = (64, 48), fps: float = 25) -> Path:
+    """A video in which the brightness of each frame tells its number."""
+    with VideoWriter(path, size, fps) as video:
+        for number in range(frames):
+            video.write(np.full((size[1], size[0], 3), number % 8 * 32, np.uint8))
+    return path
+
+
+def threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("edgekit")]
+
+
+def test_every_frame_of_a_file_in_order(tmp_path: Path) -> None:
+    path = film(tmp_path / "a.avi", 40)
+    alone = list(media.frames(path))
+    with Reader(path, size=2) as reader:
+        read = list(reader)
+    assert [frame.index for frame in read] == list(range(40))
+    assert [(frame.name, frame.time) for frame in read] == [(frame.name, frame.time) for frame in alone]
+    assert all(np.array_equal(one.image, other.image) for one, other in zip(read, alone, strict=True))
+    assert (reader.dropped, reader.reconnects, reader.live, reader.keep) == (0, 0, False, "every")
+    assert threads() == []
+
+
+def test_the_newest_frame_is_kept_and_the_dropped_ones_are_counted(tmp_path: Path) -> None:
+    with Reader(film(tmp_path / "a.avi", 40), keep="newest", size=1) as reader:
+        while reader._thread.is_alive():
+            time.sleep(0.01)
+        read = list(reader)
+    assert [frame.index for frame in read] == [39]
+    assert reader.dropped == 39
+
+
+def test_the_queue_is_bounded(tmp_path: Path) -> None:
+    """The thread waits for who takes the frames; it does not decode the whole video into memory."""
+    with Reader(film(tmp_path / "a.avi", 60), size=3) as reader:
+        first = next(iter(reader))
+        time.sleep(0.3)
+        assert len(reader._queue) == 3
+        assert first.index == 0
+    assert threads() == []
+
+
+def test_two_thousand_frames_at_constant_memory(tmp_path: Path) -> None:
+    path = film(tmp_path / "long.avi", 2000, (320, 240))  # 460 MB decoded
+    with Reader(path) as reader:
+        taken = iter(reader)
+        sum(1 for _ in itertools.islice(taken, 200))
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        assert sum(1 for _ in taken) == 1800
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 30_000, f"{grown} kB more"
+
+
+def test_an_error_comes_where_the_frames_are_taken(tmp_path: Path) -> None:
+    good = film(tmp_path / "a.avi", 10).read_bytes()
+    (tmp_path / "cut.avi").write_bytes(good[: len(good) // 2])
+    with Reader(tmp_path / "cut.avi") as reader, pytest.raises(InputError, match=r"cut\.avi"):
+        list(reader)
+    assert threads() == []
+
+
+def test_a_missing_source_is_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nothing"):
+        Reader(tmp_path / "nothing.mp4")
+
+
+def test_leaving_early_stops_the_thread(tmp_path: Path) -> None:
+    path = film(tmp_path / "a.avi", 200)
+    with Reader(path) as reader:
+        for frame in reader:
+            if frame.index == 3:
+                break
+    assert threads() == []
+    with pytest.raises(KeyboardInterrupt), Reader(path):
+        raise KeyboardInterrupt
+    assert threads() == []
+
+
+class Camera:
+    """Stands in for `edgekit.media.frames` of a stream: each connection gives so many frames, or fails."""
+
+    def __init__(self, *connections: int | str) -> None:
+        self.connections = iter(connections)
+
+    def __call__(self, source: Any) -> Iterator[Frame]:
+        return self._frames(next(self.connections, 0))
+
+    def _frames(self, what: int | str) -> Iterator[Frame]:
+        if isinstance(what, str):
+            raise InputError(what)
+        for number in range(what):
+            yield Frame(np.zeros((2, 2, 3), np.uint8), f"rtsp://camera#{number}", number, number / 10)
+
+
+@pytest.fixture
+def camera(monkeypatch: pytest.MonkeyPatch) -> Any:
+    def connect(*connections: int | str) -> None:
+        monkeypatch.setattr(media, "frames", Camera(*connections))
+
+    return connect
+
+
+def test_a_stream_that_breaks_off_is_opened_again(camera: Any) -> None:
+    camera(3, "away", 2)
+    with Reader("rtsp://camera", keep="every", reconnect=1.0) as reader:
+        read = list(reader)
+    assert [frame.index for frame in read] == [0, 1, 2, 3, 4]
+    assert reader.live
+    assert reader.reconnects >= 2
+    times = [frame.time or 0.0 for frame in read]
+    assert times == sorted(times), "one clock over all connections"
+    assert times[3] > times[2]
+
+
+def test_a_stream_that_stays_away_is_an_error(camera: Any) -> None:
+    camera(2, *["the server is gone"] * 99)
+    with Reader("rtsp://camera", keep="every", reconnect=0.3) as reader:
+        taken = iter(reader)
+        assert [next(taken).index, next(taken).index] == [0, 1]
+        with pytest.raises(InputError, match="the server is gone"):
+            next(taken)
+
+
+def test_without_reconnecting_a_stream_just_ends(camera: Any) -> None:
+    camera(2, 5)
+    with Reader("rtsp://camera", keep="every") as reader:
+        assert len(list(reader)) == 2
+    assert reader.reconnects == 0
+
+
+def test_postprocessing_beside_inference_keeps_the_order(tmp_path: Path) -> None:
+    where: set[str] = set()
+
+    def second(index: int) -> int:
+        where.add(threading.current_thread().name)
+        return index * 10
+
+    with Reader(film(tmp_path / "a.avi", 12)) as reader:
+        assert list(overlapped(reader, lambda frame: frame.index, second)) == [10 * index for index in range(12)]
+    assert all(name.startswith("edgekit-post") for name in where)
+    assert threads() == []
+
+
+def test_an_error_in_postprocessing_is_raised(tmp_path: Path) -> None:
+    def second(index: int) -> int:
+        return 1 // (3 - index)
+
+    with Reader(film(tmp_path / "a.avi", 12)) as reader:
+        found = overlapped(reader, lambda frame: frame.index, second)
+        assert [next(found), next(found), next(found)] == [0, 0, 1]
+        with pytest.raises(ZeroDivisionError):
+            next(found)
+    assert threads() == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"keep": "oldest"}, "keep 'oldest' is not one of: every, newest"),
+        ({"size": 0}, "size must be at least 1, not 0"),
+        ({"reconnect": -1}, "reconnect must be 0 or more seconds, not -1"),
+    ],
+)
+def test_wrong_wishes(wrong: Any, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        Reader(np.zeros((2, 2, 3), np.uint8), **wrong)
