@@ -194,13 +194,56 @@ def _quantised(model: Any, ranges: dict[str, dict[str, float]], islands: list[st
     config = optimize.OptimizationConfig(
         op_type_configs={"conv": each, "linear": each}, op_name_configs=dict.fromkeys(islands)
     )
-    theirs = inside._get_activation_calibration_stats
-    inside._get_activation_calibration_stats = lambda *arguments: ranges
-    try:
+    stated = _replaced(inside, "_get_activation_calibration_stats", lambda *arguments: ranges)
+    with stated, _zero_points_in_float32(), _gates_in_float():
         model = optimize.linear_quantize_activations(model, config, [])
-    finally:
-        inside._get_activation_calibration_stats = theirs
     return _int8_weights(model)
+
+
+@contextlib.contextmanager
+def _zero_points_in_float32() -> Iterator[None]:
+    """Keep coremltools from working out scales in float16, where 127 times a range over 515 is infinite."""
+    import numpy as np
+    from coremltools.optimize import _utils as inside
+
+    theirs = inside.quantize_weight_by_dtype
+
+    def quantise(values: Any, *arguments: Any, **options: Any) -> Any:
+        quantised, scale, zero_point = theirs(values.astype(np.float32), *arguments, **options)
+        return quantised, scale.astype(values.dtype), zero_point
+
+    with _replaced(inside, "quantize_weight_by_dtype", quantise):
+        yield
+
+
+@contextlib.contextmanager
+def _gates_in_float() -> Iterator[None]:
+    """Keep coremltools from quantising what comes out of a layer and is multiplied, as in ``x * sigmoid(x / r)``.
+
+    The range of such a tensor is that of the gate, which clips; times the gate, what was clipped would be far off.
+    """
+    from coremltools.converters.mil.mil.passes.defs import optimize_activation_quantization as passes
+
+    suffix: Any = passes.insert_suffix_quantize_dequantize_pair
+    theirs = suffix._try_apply_transform
+
+    def apply(self: Any, last: Any, *rest: Any) -> bool:
+        readers = {reader.op_type for reader in last.outputs[0].child_ops}
+        return "mul" not in readers and bool(theirs(self, last, *rest))
+
+    with _replaced(suffix, "_try_apply_transform", apply):
+        yield
+
+
+@contextlib.contextmanager
+def _replaced(owner: Any, name: str, ours: Any) -> Iterator[None]:
+    """Another function in the place of one of coremltools' for a while."""
+    theirs = getattr(owner, name)
+    setattr(owner, name, ours)
+    try:
+        yield
+    finally:
+        setattr(owner, name, theirs)
 
 
 def _tidy(package: Path) -> None:
