@@ -61,14 +61,16 @@ def write_exchange(module: nn.Module, example: torch.Tensor, outputs: tuple[str,
 
 
 def flatten(module: nn.Module, example: torch.Tensor) -> fx.GraphModule:
-    """The network as one flat graph of aten operators, with BatchNorm folded into the convolutions before it.
+    """The network as one flat graph of aten operators, with BatchNorm folded into the convolutions before it and
+    without the transposes of another framework's layout.
 
     Raises:
         SourceError: torch.export cannot follow the network.
     """
     from edgekit.sources.fold import fold_batch_norm
+    from edgekit.sources.layout import simplify_layout
 
-    return fold_batch_norm(_export(module, example).module())
+    return fold_batch_norm(simplify_layout(_export(module, example).module()))
 
 
 def _export(module: nn.Module, example: torch.Tensor) -> torch.export.ExportedProgram:
