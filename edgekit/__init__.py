@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from edgekit.results import Instances as Instances
     from edgekit.results import Masks as Masks
     from edgekit.results import Poses as Poses
+    from edgekit.top_down import pipeline as pipeline
 
 _WHERE = {
     "load": "edgekit.model",
@@ -37,6 +38,7 @@ _WHERE = {
     "Masks": "edgekit.results",
     "Poses": "edgekit.results",
     "EdgekitError": "edgekit.errors",
+    "pipeline": "edgekit.top_down",
 }
 
 __all__ = [
@@ -53,6 +55,7 @@ __all__ = [
     "__version__",
     "convert",
     "load",
+    "pipeline",
 ]
 
 

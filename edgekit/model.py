@@ -6,17 +6,32 @@ import dataclasses
 import os
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from edgekit.bundle import Bundle, open_bundle
 from edgekit.errors import BundleError, InputError
-from edgekit.images import Floats, Image, Preprocessor
+from edgekit.images import Floats, Image, Preprocessor, Transform
 from edgekit.manifest import Contract, Manifest
 from edgekit.results import Result, Timings
 from edgekit.runtimes import Placement, Session, SessionOptions, open_session
 from edgekit.tasks import Task, open_task
+
+if TYPE_CHECKING:
+    from edgekit.media import Frame
+    from edgekit.results import Detections
+    from edgekit.tracking import Tracker
+
+
+class _Inferred(NamedTuple):
+    """A frame between inference and postprocessing; times in ms."""
+
+    frame: Frame
+    mapping: Transform
+    outputs: list[Floats]
+    pre: float
+    inference: float
 
 
 class Model:
@@ -41,9 +56,7 @@ class Model:
         """What ran where: operators per compute unit, and the arithmetic."""
         return self.session.placement
 
-    def __call__(
-        self, source: Any, *, score: float | None = None, iou: float | None = None
-    ) -> Result | list[Result]:
+    def __call__(self, source: Any, *, score: float | None = None, iou: float | None = None) -> Result | list[Result]:
         """The result of one image, or a list of results for several.
 
         Args:
@@ -83,12 +96,89 @@ class Model:
     def stream_with_images(
         self, source: Any, *, score: float | None = None, iou: float | None = None
     ) -> Iterator[tuple[Image, Result]]:
-        """Like `stream`, with the BGR image beside each result, for drawing."""
-        from edgekit.media import frames
+        """Like `stream`, with the BGR image beside each result, for drawing.
 
-        for frame in frames(source):
-            result = self.predict(frame.image, score=score, iou=iou)
-            yield frame.image, dataclasses.replace(result, source=frame.name, time=frame.time)
+        Frames are decoded in a thread of their own (`edgekit.reader.Reader`). Of a camera or stream the newest frame is
+        taken, and its result given before the next; of files the postprocessing of one runs beside the inference of the
+        next.
+        """
+        from edgekit.reader import Reader, overlapped
+
+        with Reader(source) as reader:
+            if reader.live:
+                for frame in reader:
+                    result = self.predict(frame.image, score=score, iou=iou)
+                    yield frame.image, dataclasses.replace(result, source=frame.name, time=frame.time)
+                return
+            yield from overlapped(reader, self._inferred, lambda one: self._finished(one, score, iou))
+
+    def _inferred(self, frame: Frame) -> _Inferred:
+        """A frame with its raw outputs, which the next inference leaves alone."""
+        start = time.perf_counter()
+        tensor, mapping = self.preprocess(frame.image)
+        ready = time.perf_counter()
+        outputs = [np.array(output) for output in self.session.run([tensor])]
+        return _Inferred(frame, mapping, outputs, 1e3 * (ready - start), 1e3 * (time.perf_counter() - ready))
+
+    def _finished(self, one: _Inferred, score: float | None, iou: float | None) -> tuple[Image, Result]:
+        start = time.perf_counter()
+        result = self.task.result(one.outputs, one.mapping, score=score, iou=iou)
+        timings = Timings(one.pre, one.inference, 1e3 * (time.perf_counter() - start))
+        frame = one.frame
+        return frame.image, dataclasses.replace(result, source=frame.name, time=frame.time, timings=timings)
+
+    def track(
+        self,
+        source: Any,
+        tracker: str | Tracker = "bytetrack",
+        *,
+        every: int = 1,
+        fps: float | None = None,
+        score: float | None = None,
+        iou: float | None = None,
+        **options: Any,
+    ) -> Iterator[Detections]:
+        """Results of one stream with track ids: what `stream` opens, through a tracker.
+
+        Args:
+            source: a video, a camera, or images in order.
+            tracker: a name (`edgekit.tracking.tracker_names`), or one that is open, for this stream alone.
+            every: run the model on every n-th frame; the tracker predicts between.
+            fps: frames per second of images that carry no time; 30 when left out.
+            score: least score of a detection, instead of the tracker's own.
+            iou: of NMS, instead of the contract's.
+            options: of the tracker that is named, see docs/TRACKING.md.
+
+        Raises:
+            UsageError: no such tracker or option, or a model that finds no boxes.
+        """
+        for _, result in self.track_with_images(source, tracker, every=every, fps=fps, score=score, iou=iou, **options):
+            yield result
+
+    def track_with_images(
+        self,
+        source: Any,
+        tracker: str | Tracker = "bytetrack",
+        *,
+        every: int = 1,
+        fps: float | None = None,
+        score: float | None = None,
+        iou: float | None = None,
+        **options: Any,
+    ) -> Iterator[tuple[Image, Detections]]:
+        """Like `track`, with the BGR image beside each result, for drawing."""
+        from edgekit.reader import Reader
+        from edgekit.tracked import FRAMES_PER_SECOND, follow, tracker_of
+
+        opened = tracker_of(tracker, options)
+        rate = FRAMES_PER_SECOND if fps is None else fps
+        reader = Reader(source)  # here and not in the generator, so that a mistake is told at once
+
+        def followed() -> Iterator[tuple[Image, Detections]]:
+            with reader:
+                yield from follow(self, reader, opened, every=every, fps=rate, score=score, iou=iou)
+
+        return followed()
 
     def outputs(self, tensor: Floats) -> Sequence[Floats]:
         """Raw outputs, NCHW in the contract's order, for a preprocessed tensor (1, 3, height, width)."""

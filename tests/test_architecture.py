@@ -18,8 +18,9 @@ DEVICE_FOLDERS = ("drawing", "language", "results", "runtimes", "tasks", "tracki
 # fmt: off
 DEVICE_FILES = (
     "__init__.py", "bundle.py", "errors.py", "huggingface.py", "images.py", "manifest.py", "media.py", "model.py",
-    "registry.py", "report_charts.py", "report_page.py", "stacks.py", "toolchains.py", "video.py", "video_writer.py",
-    "cli/_options.py", "cli/build.py", "cli/info.py", "cli/run.py",
+    "reader.py", "registry.py", "report_charts.py", "report_page.py", "smoothing.py", "stacks.py", "toolchains.py",
+    "top_down.py", "tracked.py", "video.py", "video_writer.py", "cli/_drawn.py", "cli/_options.py", "cli/build.py",
+    "cli/info.py", "cli/run.py",
 )
 HEAVY = (
     "_tools", "ai_edge_litert", "ai_edge_quantizer", "coremltools", "cv2", "datasets", "ethosu", "executorch",

@@ -10,8 +10,7 @@ import click
 from edgekit.cli._options import engine_options, import_modules, imports_option, json_option
 
 if TYPE_CHECKING:
-    from edgekit.images import Image
-    from edgekit.results import Detections
+    from edgekit.results import Result
 
 
 @click.command(short_help="Run a bundle on images, folders, videos or a camera.")
@@ -19,27 +18,48 @@ if TYPE_CHECKING:
 @click.argument("inputs", nargs=-1, required=True)
 @click.option("--conf", type=click.FloatRange(0, 1), help="Least score. [default: the contract's]")
 @click.option("--iou", type=click.FloatRange(0, 1), help="IoU above which NMS drops a box. [default: the contract's]")
+@click.option("--track", metavar="NAME", help="Follow objects: bytetrack, ocsort, botsort, sort (docs/TRACKING.md).")
+@click.option(
+    "--every", type=click.IntRange(1), default=1, help="With --track: run every n-th frame, predict the rest."
+)
 @click.option("--save", type=click.Path(path_type=Path), help="Folder for the images with the results drawn in.")
+@click.option("--video", type=click.Path(path_type=Path), help="Video file with the results drawn in.")
+@click.option("--mot", type=click.Path(path_type=Path), help="With --track: file of all tracks, in MOT format.")
 @engine_options
 @imports_option
 @json_option
 def command(bundle: str, inputs: tuple[str, ...], conf: float | None, iou: float | None, **given: Any) -> None:
-    """Run BUNDLE on INPUTS: images, folders, globs, videos, camera:0.
+    """Run BUNDLE on INPUTS: images, folders, globs, videos, camera:0. Ctrl-C ends a camera.
 
-    With --json, one line per image: {"image", "detections": [{"box", "score", "class_id", "name"}]}.
+    With --json, one line per image: {"image", "detections": [{"box", "score", "class_id", "name"}]}; poses also have
+    "keypoints", instances "mask" (COCO run lengths), tracks "track_id"; a classification has "top" and "scores".
     """
+    from edgekit.cli._drawn import Drawn
+    from edgekit.errors import UsageError
     from edgekit.model import load
 
     import_modules(given["imports"])
+    track = given["track"]
+    for name, empty in (("mot", None), ("every", 1)):
+        if given[name] != empty and not track:
+            raise UsageError(f"--{name} goes with --track NAME")
     model = load(bundle, threads=given["threads"], device=given["device"], strict=given["strict"])
-    for source in inputs:
-        for image, result in model.stream_with_images(source, score=conf, iou=iou):
-            _show(result, given["as_json"])
-            if given["save"]:
-                _save(image, result, given["save"])
+    with Drawn(given["save"], given["video"], given["mot"]) as drawn:
+        for source in inputs:
+            stream = (
+                model.track_with_images(source, track, every=given["every"], score=conf, iou=iou)
+                if track
+                else model.stream_with_images(source, score=conf, iou=iou)
+            )
+            try:
+                for image, result in stream:
+                    _show(result, given["as_json"])
+                    drawn.add(image, result)
+            except KeyboardInterrupt:  # how a camera is ended: what was written so far stays whole
+                break
 
 
-def _show(result: Detections, as_json: bool) -> None:
+def _show(result: Result, as_json: bool) -> None:
     import json
 
     if as_json:
@@ -48,20 +68,3 @@ def _show(result: Detections, as_json: bool) -> None:
     timings = result.timings
     spent = f"  {timings.pre:.1f} + {timings.inference:.1f} + {timings.post:.1f} ms" if timings else ""
     click.echo(f"{result!r}{spent}")
-
-
-def _save(image: Image, result: Detections, folder: Path) -> None:
-    """Write one drawn image; frames of a video (``street.mp4#12``) get their number in the name."""
-    import cv2
-
-    from edgekit.errors import InputError
-
-    name = Path(result.source.replace("#", "-")).name or "image"
-    path = folder / (name if Path(name).suffix in {".jpg", ".jpeg", ".png"} else f"{name}.jpg")
-    if path.exists() and Path(result.source).exists() and path.samefile(result.source):
-        raise InputError(f"--save {folder}: would overwrite the image {result.source}; choose another folder")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(cv2.imencode(path.suffix, result.draw(image))[1].tobytes())
-    except OSError as error:
-        raise InputError(f"--save {path}: cannot be written: {error.strerror}") from error

@@ -15,7 +15,6 @@ from edgekit.results import Classification
 from edgekit.tasks.decoding import Candidates, Frame, Heads, check_finite, decoder, sigmoid, softmax
 from edgekit.tasks.detect import Detect
 
-
 ROLES: tuple[str, ...] = ()
 """Roles of outputs that this task has beside those of its decoder."""
 

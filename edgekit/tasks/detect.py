@@ -18,7 +18,6 @@ from edgekit.tasks.decoding import DECODERS, Candidates, Frame, Heads, check_fin
 from edgekit.tasks.nms import non_maximum_suppression
 from edgekit.tasks.similarity import box_iou
 
-
 ROLES: tuple[str, ...] = ()
 """Roles of outputs that this task has beside those of its decoder."""
 

@@ -1,0 +1,93 @@
+"""Tracking on top of a model: the frames of one stream in, results with track ids out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgekit.errors import UsageError
+from edgekit.images import Image
+from edgekit.results import Detections
+from edgekit.tracking import Tracker, Tracks, open_tracker
+
+if TYPE_CHECKING:
+    from edgekit.media import Frame
+    from edgekit.model import Model
+
+FRAMES_PER_SECOND = 30.0
+"""Of frames that carry no time: images of a folder, and videos whose file does not say."""
+
+
+def tracker_of(tracker: str | Tracker, options: dict[str, Any]) -> Tracker:
+    """The tracker that is meant, new where it is named.
+
+    Raises:
+        UsageError: no tracker of that name, or a wrong option.
+    """
+    if isinstance(tracker, str):
+        return open_tracker(tracker, **options)
+    if options:
+        raise UsageError(f"{', '.join(options)}: options go with the name of a tracker, this one is open already")
+    return tracker
+
+
+def follow(
+    model: Model,
+    frames: Iterable[Frame],
+    tracker: Tracker,
+    *,
+    every: int = 1,
+    fps: float = FRAMES_PER_SECOND,
+    score: float | None = None,
+    iou: float | None = None,
+) -> Iterator[tuple[Image, Detections]]:
+    """Results of the confirmed tracks that are in sight, frame by frame, each with the image it belongs to.
+
+    Only every n-th frame is run; between them the tracker predicts, and the results are plain boxes.
+
+    Args:
+        model: with a task whose results have boxes.
+        frames: of one stream, in order.
+        tracker: not used for another stream.
+        every: run the model on every n-th frame.
+        fps: frames per second, where the frames carry no time.
+        score: least score of a detection; by default the tracker's own, which is below a detector's usual one because
+            weak detections keep known tracks alive.
+        iou: of NMS, instead of the contract's.
+
+    Raises:
+        UsageError: ``every`` below 1, ``fps`` not positive, or a model whose results have no boxes.
+    """
+    if every < 1:
+        raise UsageError(f"every must be at least 1, not {every}")
+    if fps <= 0:
+        raise UsageError(f"fps must be positive, not {fps:g}")
+    least = tracker.least_score if score is None else score
+    for number, frame in enumerate(frames):
+        time = number / fps if frame.time is None else frame.time
+        if number % every:
+            tracks = tracker.predict(time, image=frame.image).visible
+            result = _expected(model, tracks, frame.image)
+        else:
+            found = model.predict(frame.image, score=least, iou=iou)
+            if not isinstance(found, Detections):
+                raise UsageError(f"a {model.contract.task} model finds no boxes, so there is nothing to track")
+            tracks = tracker.update(found.boxes, found.scores, found.class_ids, time=time, image=frame.image).visible
+            result = dataclasses.replace(found[tracks.detections], track_ids=tracks.track_ids)
+        yield frame.image, dataclasses.replace(result, source=frame.name, time=time)
+
+
+def _expected(model: Model, tracks: Tracks, image: Image) -> Detections:
+    """Where tracks are expected to be, as detections inside the image."""
+    height, width = image.shape[:2]
+    return Detections(
+        boxes=np.clip(tracks.boxes, 0, np.array([width, height, width, height], np.float32)),
+        scores=tracks.scores,
+        class_ids=tracks.class_ids,
+        track_ids=tracks.track_ids,
+        classes=model.contract.classes,
+        size=(width, height),
+    )

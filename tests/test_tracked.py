@@ -1,0 +1,128 @@
+"""Tracking on a model: the demo detector on moving shapes, against their true ids."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgekit.errors import UsageError
+from edgekit.images import Floats
+from edgekit.media import Frame
+from edgekit.model import Model
+from edgekit.results import Detections
+from edgekit.shapes.motion import moving_scene
+from edgekit.tasks.similarity import box_iou
+from edgekit.tracked import follow, tracker_of
+from edgekit.tracking import open_tracker
+
+torch = pytest.importorskip("torch", reason="the demo detector runs in torch (extra 'convert')")
+SEED, FRAMES, FPS = 10, 45, 15.0
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    from edgekit.shapes.trained import detector
+    from edgekit.sources.session import TorchSession
+
+    torch.set_num_threads(2)
+    network: Any = detector()
+    return Model(network.contract, TorchSession(network))
+
+
+@pytest.fixture(scope="module")
+def scenes() -> list[Any]:
+    return list(moving_scene(SEED, FRAMES, FPS))
+
+
+def frames(scenes: list[Any], fps: float | None = FPS) -> list[Frame]:
+    return [
+        Frame(scene.image, f"film#{number}", number, None if fps is None else number / fps)
+        for number, scene in enumerate(scenes)
+    ]
+
+
+def ids_of_truth(scenes: list[Any], results: list[Detections]) -> dict[int, list[int]]:
+    """Per true object that can be seen well, the ids it was given, frame by frame."""
+    given: dict[int, list[int]] = defaultdict(list)
+    for scene, result in zip(scenes, results, strict=True):
+        clear = [one for one in scene.objects if one.visibility > 0.8 and (one.box[2:] - one.box[:2]).min() > 16]
+        if not clear or not len(result):
+            continue
+        assert result.track_ids is not None
+        overlap = box_iou(np.stack([one.box for one in clear]), result.boxes)
+        for row, one in enumerate(clear):
+            best = int(overlap[row].argmax())
+            if overlap[row, best] > 0.5:
+                given[one.track_id].append(int(result.track_ids[best]))
+    return given
+
+
+@pytest.mark.parametrize("name", ["botsort", "bytetrack", "ocsort"])
+def test_shapes_keep_their_ids(name: str, model: Model, scenes: list[Any]) -> None:
+    results = [result for _, result in follow(model, frames(scenes), open_tracker(name))]
+    assert len(results) == FRAMES
+    given = ids_of_truth(scenes, results)
+    long = {track: ids for track, ids in given.items() if len(ids) >= 10}
+    assert len(long) == 5
+    assert {track: sorted(set(ids)) for track, ids in long.items() if len(set(ids)) > 1} == {}
+    assert len({ids[0] for ids in long.values()}) == len(long), "no two objects share one"
+    assert results[10].source == "film#10"
+    assert results[10].time == pytest.approx(10 / FPS)
+
+
+def test_frames_between_are_predicted(model: Model, scenes: list[Any]) -> None:
+    calls: list[Floats] = []
+    run = model.session.run
+    counted: Any = lambda inputs: (calls.append(inputs[0]), run(inputs))[1]  # noqa: E731
+    model.session.run = counted  # type: ignore[method-assign]
+    try:
+        results = [result for _, result in follow(model, frames(scenes), open_tracker("bytetrack"), every=3)]
+    finally:
+        model.session.run = run  # type: ignore[method-assign]
+    assert len(calls) == FRAMES // 3
+    assert len(results) == FRAMES
+    between = [results[number] for number in range(20, 40) if number % 3]
+    assert all(len(result) for result in between)
+    given = ids_of_truth(scenes, results)
+    assert sum(len(set(ids)) == 1 for ids in given.values() if len(ids) >= 10) >= 3
+
+
+def test_frames_without_a_time_are_counted(model: Model, scenes: list[Any]) -> None:
+    known = [result for _, result in follow(model, frames(scenes), open_tracker("bytetrack"))]
+    counted = [result for _, result in follow(model, frames(scenes, None), open_tracker("bytetrack"), fps=FPS)]
+    assert [one.to_dict()["detections"] for one in known] == [one.to_dict()["detections"] for one in counted]
+
+
+def test_model_track_opens_what_media_opens(model: Model, scenes: list[Any]) -> None:
+    stack = np.stack([scene.image for scene in scenes])
+    results = list(model.track(stack, "ocsort", fps=FPS, min_score=0.5))
+    assert len(results) == FRAMES
+    assert all(result.track_ids is not None for result in results)
+    assert results[20].to_dict()["detections"][0]["track_id"] >= 1
+    again = list(model.track(stack, open_tracker("ocsort", min_score=0.5), fps=FPS))
+    assert [one.to_dict()["detections"] for one in again] == [one.to_dict()["detections"] for one in results]
+
+
+def test_weak_detections_keep_known_tracks(model: Model, scenes: list[Any]) -> None:
+    """ByteTrack asks for weaker detections than a detector usually gives; its results do not show them as new ones."""
+    tracker = open_tracker("bytetrack")
+    assert tracker.least_score < model.contract.postprocess.score_threshold
+    for _, result in follow(model, frames(scenes)[:5], tracker):
+        assert len(set(result.track_ids.tolist())) == len(result)  # type: ignore[union-attr]
+
+
+def test_wrong_wishes(model: Model) -> None:
+    empty = np.zeros((2, 32, 32, 3), np.uint8)
+    with pytest.raises(UsageError, match="tracker 'byte' is not one of: botsort, bytetrack, ocsort, sort"):
+        model.track_with_images(empty, "byte")
+    with pytest.raises(UsageError, match="option 'speed' is not one of: "):
+        model.track_with_images(empty, "sort", speed=3)
+    with pytest.raises(UsageError, match="lost_seconds: options go with the name of a tracker"):
+        tracker_of(open_tracker("sort"), {"lost_seconds": 1})
+    with pytest.raises(UsageError, match="every must be at least 1, not 0"):
+        list(model.track(empty, every=0))
+    with pytest.raises(UsageError, match="fps must be positive, not -5"):
+        list(model.track(empty, fps=-5))
