@@ -20,6 +20,11 @@ _BINARY = ("add", "sub", "mul", "div")
 _RESHAPES = ("unsqueeze", "squeeze", "reshape", "view", "flatten", "getitem", "to")
 """Operators that keep the order of the elements (`getitem` is that of an `unbind` into one piece)."""
 
+_CONVOLUTION: tuple[Any, ...] = (None, [1, 1], [0, 0], [1, 1], 1)
+"""Bias, stride, padding, dilation and groups of a convolution that does not state them."""
+_PADDING: tuple[Any, ...] = ("constant", None)
+"""Mode and value of a padding that does not state them."""
+
 
 def simplify_layout(graph: fx.GraphModule) -> fx.GraphModule:
     """Compute what is constant, drop reshapes that do nothing, and cancel transposes against each other.
@@ -176,14 +181,14 @@ def _fold_padding(graph: fx.GraphModule) -> None:
     for node in list(graph.graph.nodes):
         if node.target is not torch.ops.aten.conv2d.default:
             continue
-        before = node.args[0]
-        args = [*node.args, *([None], [1, 1], [0, 0], [1, 1], 1)[len(node.args) - 2 :]]
-        if _name(before) != "pad" or len(before.users) != 1 or not all(args[4][axis] == 0 for axis in range(2)):
+        before: Any = node.args[0]
+        args = [*node.args, *_CONVOLUTION[len(node.args) - 2 :]]
+        if _name(before) != "pad" or len(before.users) != 1 or args[4] != [0, 0]:
             continue
-        amounts, mode, value = [*before.args[1:], *("constant", None)[len(before.args) - 2 :]]
+        given: list[Any] = list(before.args[1:])
+        amounts, mode, value = [*given, *_PADDING[len(given) - 1 :]]
         alike = len(amounts) == 4 and amounts[0] == amounts[1] and amounts[2] == amounts[3] and min(amounts) >= 0
         if alike and mode == "constant" and not value:
-            args[2] = None if args[2] == [None] else args[2]
             args[4] = [amounts[2], amounts[0]]
             node.args = (before.args[0], *args[1:])
 

@@ -48,7 +48,8 @@ class Tracker(ABC):
     @property
     def least_score(self) -> float:
         """Detections with a lower score are of no use to this tracker: what to run a detector with."""
-        return min(getattr(self.options, name) for name in ("low_score", "min_score") if hasattr(self.options, name))
+        names = [name for name in ("low_score", "min_score") if hasattr(self.options, name)]
+        return min(float(getattr(self.options, name)) for name in names)
 
     def reset(self) -> None:
         """Forget everything, for a new stream; ids count from 1 again."""
