@@ -88,7 +88,7 @@ OPTIONS = {
     "calibrate": "--data --proof-data -o --sensitivity --finetune --html --choose --ranges --no-islands --json",
     "convert": "--plan --recipe --max-drop --labels --finetune --choose "
     "--target --precision --data --contract --weights -o --out -j --jobs --json --gate --no-gate --trust",
-    "run": "--conf --iou --save --json --threads --device --strict",
+    "run": "--conf --iou --track --every --save --video --mot --json --threads --device --strict",
     "verify": "--against --data --json",
     "evaluate": "--data --images --html --track --fps --class --json",
     "info": "--json",
@@ -302,6 +302,41 @@ def test_run_takes_images_globs_and_lists_one_after_another(cli: Cli, tiny: Path
     (tmp_path / "list.txt").write_text(f"{photos / '002.png'}\n")
     rows = lines(cli("run", tiny, photos / "003.png", photos / "00[01].png", tmp_path / "list.txt", "--json"))
     assert [Path(row["image"]).name for row in rows] == ["003.png", "000.png", "001.png", "002.png"]
+
+
+def test_run_follows_and_films(cli: Cli, tiny: Path, tmp_path: Path) -> None:
+    from edgekit.video import Video
+
+    np.save(tmp_path / "frames.npy", np.stack([picture(0)] * 6))
+    files = ("--video", tmp_path / "drawn.avi", "--mot", tmp_path / "tracks.txt")
+    rows = lines(cli("run", tiny, tmp_path / "frames.npy", "--track", "sort", "--every", "2", "--json", *files))
+    assert len(rows) == 6
+    assert Video(str(tmp_path / "drawn.avi")).reliable_length() == 6
+    tracks = [line.split(",") for line in (tmp_path / "tracks.txt").read_text().splitlines()]
+    assert len(tracks) == sum(len(row["detections"]) for row in rows) > 0
+    assert {len(line) for line in tracks} == {10}
+    assert {found["track_id"] for row in rows for found in row["detections"]} == {int(line[1]) for line in tracks}
+    left, top, width, height = (float(value) for value in tracks[-1][2:6])
+    np.testing.assert_allclose(
+        rows[-1]["detections"][-1]["box"], [left, top, left + width, top + height], atol=2e-3, rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--mot", "x.txt"), "--mot goes with --track NAME"),
+        (("--every", "3"), "--every goes with --track NAME"),
+        (("--track", "byte"), "tracker 'byte' is not one of: botsort, bytetrack, ocsort, sort"),
+        (("--video", "x.gif"), "video file name ending '.gif' is not one of: "),
+    ],
+)
+def test_run_refuses_what_does_not_go_together(
+    arguments: tuple[str, ...], words: str, cli: Cli, tiny: Path, photos: Path, tmp_path: Path
+) -> None:
+    done = cli("run", tiny, photos, *arguments)
+    assert done.code == 2
+    assert words in done.err
 
 
 def test_run_takes_a_video(cli: Cli, tiny: Path, shared_data: Path, tmp_path: Path) -> None:
