@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-import edgekit.tasks.pose_decoders  # noqa: F401 - registers the decoders edgekit knows, those of boxes with them
+import edgekit.tasks.pose_decoders
+import edgekit.tasks.query_decoders  # noqa: F401 - registers the decoders edgekit knows, those of boxes with them
 from edgekit.errors import ContractError
 from edgekit.images import Floats, Transform
 from edgekit.manifest import Contract

@@ -1,0 +1,210 @@
+"""A folder that Hugging Face transformers saved: detection transformers and ViTPose, with their contract.
+
+Everything is read from the folder: nothing is fetched, and only safetensors are taken for weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from edgekit import bundle
+from edgekit.errors import SourceError, choices
+from edgekit.manifest import Contract, Decoder, ImageRule, Origin, Output, Postprocess, Skeleton
+from edgekit.sources import Request, TrainedModel
+from edgekit.tasks.skeletons import COCO
+
+if TYPE_CHECKING:
+    from torch import nn
+
+KIND = "a transformers folder (config.json and model.safetensors)"
+
+CONFIG, PROCESSOR, WEIGHTS = "config.json", "preprocessor_config.json", "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Family:
+    """The class of transformers that loads a type of model, its task, and how its outputs are decoded."""
+
+    loader: str
+    decoder: Decoder
+    task: str = "detect"
+    outputs: tuple[tuple[str, str], ...] = (("classes", "logits"), ("boxes", "pred_boxes"))
+
+
+_SIGMOID = Decoder(name="queries", options={"score": "sigmoid"})
+_SOFTMAX = Decoder(name="queries", options={"score": "softmax"})
+_HEATMAPS = Decoder(name="heatmaps", options={"refine": "dark", "aligned": True})
+
+FAMILIES: dict[str, Family] = {
+    "rt_detr": Family("RTDetrForObjectDetection", _SIGMOID),
+    "rt_detr_v2": Family("RTDetrV2ForObjectDetection", _SIGMOID),
+    "d_fine": Family("DFineForObjectDetection", _SIGMOID),
+    "detr": Family("DetrForObjectDetection", _SOFTMAX),
+    "yolos": Family("YolosForObjectDetection", _SOFTMAX),
+    "vitpose": Family("VitPoseForPoseEstimation", _HEATMAPS, "pose", (("heatmaps", "heatmaps"),)),
+}
+"""By ``model_type`` of the configuration."""
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""Mean and standard deviation where the processor normalises and does not say by what."""
+
+
+class Processor(msgspec.Struct):
+    """What of a preprocessor's configuration matters here."""
+
+    size: dict[str, int] | None = None
+    do_rescale: bool = True
+    rescale_factor: float = 1 / 255
+    do_normalize: bool = True
+    image_mean: tuple[float, float, float] | None = None
+    image_std: tuple[float, float, float] | None = None
+
+
+def matches(request: Request) -> bool:
+    """Whether this is a folder with a configuration."""
+    return (Path(request.spec) / CONFIG).is_file()
+
+
+def load(request: Request) -> TrainedModel:
+    """Read the model and derive its contract from its configuration and its processor's.
+
+    Raises:
+        SourceError: a type of model that is not known, a missing or damaged file, or transformers is not installed.
+    """
+    import torch
+
+    folder = Path(request.spec)
+    config = _read(folder / CONFIG, dict[str, Any])
+    kind = str(config.get("model_type", ""))
+    if kind not in FAMILIES:
+        raise SourceError(f"{folder / CONFIG}: model_type {choices(kind, FAMILIES)}")
+    family = FAMILIES[kind]
+    model = _loaded(folder, family)
+    contract = _contract(folder, family, model, request)
+    return TrainedModel(
+        name=folder.resolve().name,
+        module=_wrapped(model, family),
+        example=torch.zeros(1, 3, *contract.image.size),
+        origin=Origin(kind="transformers", name=kind, sha256=bundle.sha256(folder / WEIGHTS)),
+        contract=contract,
+        heads=_wrapped(model, family),
+        notes=_notes(contract),
+    )
+
+
+def _read(path: Path, kind: Any) -> Any:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except FileNotFoundError as error:
+        raise SourceError(f"{path}: no such file; save the model with save_pretrained()") from error
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise SourceError(f"{path}: cannot be read: {error}") from error
+
+
+def _loaded(folder: Path, family: Family) -> Any:
+    transformers = _package(folder)
+    if not (folder / WEIGHTS).is_file():
+        raise SourceError(f"{folder / WEIGHTS}: no such file; save the model with save_pretrained()")
+    try:
+        model = getattr(transformers, family.loader).from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, trust_remote_code=False, attn_implementation="eager"
+        )
+    except Exception as error:  # a damaged folder can make it raise anything
+        reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+        raise SourceError(f"{folder}: transformers cannot load it: {reason}") from error
+    return model.float().eval().requires_grad_(False)
+
+
+def _package(folder: Path) -> Any:
+    """The package, which also works beside a torchvision that was built for another torch."""
+    try:
+        import transformers
+        from transformers.utils import import_utils
+    except ImportError as error:
+        raise SourceError(
+            f"{folder}: needs the optional package transformers; pip install 'transformers>=5'"
+        ) from error
+    try:
+        import torchvision  # noqa: F401
+    except ImportError:
+        pass
+    except RuntimeError:  # "operator torchvision::nms does not exist"; transformers would run into it too
+        for module in (import_utils, transformers.utils):
+            for name in ("is_torchvision_available", "is_torchvision_v2_available"):
+                setattr(module, name, lambda: False)
+    return transformers
+
+
+def _wrapped(model: Any, family: Family) -> nn.Module:
+    """The model with its outputs as a tuple of tensors."""
+    from torch import nn
+
+    class Outputs(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, images: Any) -> Any:
+            given = self.model(pixel_values=images)
+            return tuple(getattr(given, name) for _, name in family.outputs)
+
+    return Outputs().eval()
+
+
+def _contract(folder: Path, family: Family, model: Any, request: Request) -> Contract:
+    config = model.config
+    names = {int(key): str(name) for key, name in config.id2label.items()}
+    pose = family.task == "pose"
+    return Contract(
+        task=family.task,
+        image=_image(folder, family, config, request),
+        classes=("person",) if pose else tuple(names[key] for key in sorted(names)),
+        decoder=family.decoder,
+        outputs=tuple(Output(name=role, role=role) for role, _ in family.outputs),
+        postprocess=Postprocess(score_threshold=0.3 if pose else 0.5, nms=False),
+        skeleton=_skeleton(len(names)) if pose else None,
+    )
+
+
+def _skeleton(keypoints: int) -> Skeleton:
+    if keypoints == len(COCO.names):
+        return COCO
+    return Skeleton(names=tuple(f"keypoint_{number}" for number in range(keypoints)))
+
+
+def _image(folder: Path, family: Family, config: Any, request: Request) -> ImageRule:
+    """How the processor makes an input; without its file, as processors of this kind do."""
+    path = folder / PROCESSOR
+    given: Processor = _read(path, Processor) if path.is_file() else Processor()
+    size = given.size or {}
+    fixed = "height" in size and "width" in size
+    if request.size is not None:
+        height, width = request.size
+    elif fixed:
+        height, width = size["height"], size["width"]
+    elif family.task == "pose":
+        height, width = config.backbone_config.image_size
+    else:  # shortest edge and longest edge: a square has room for both orientations
+        height = width = size.get("shortest_edge", 640)
+    mean, std = (given.image_mean or IMAGENET[0], given.image_std or IMAGENET[1])
+    if not given.do_normalize:
+        mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    return ImageRule(
+        size=(height, width),
+        resize="stretch" if fixed else "letterbox",
+        scale=given.rescale_factor if given.do_rescale else 1.0,
+        mean=mean,
+        std=std,
+        # Such processors fill up with zeros after normalising, which are the mean in grey levels.
+        pad=min(255, max(0, round(sum(mean) / 3 / (given.rescale_factor if given.do_rescale else 1.0)))),
+    )
+
+
+def _notes(contract: Contract) -> tuple[str, ...]:
+    if contract.image.resize == "letterbox" and contract.task == "detect":
+        return ("the network sees the border of a letterboxed image: its processor would have masked it",)
+    return ()
