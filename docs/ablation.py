@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from edgekit import converters
-from edgekit.calibration.plan import Methods
+from edgekit.calibration.plan import FILE, Methods
 from edgekit.conversion.convert import Conversion, convert
 from edgekit.converters import PLAN
 from edgekit.evaluation.coco import SCORE_THRESHOLD, evaluate
@@ -85,7 +85,7 @@ def run(model: str, variant: str, targets: list[str], scenes: dict[str, Path], t
                     precisions=("int8",) if "coreml" not in several else ("int8", "w8a8"),
                     out=Path(name) / "out",
                     data=str(scenes["calibration"].parent / "*.png"),
-                    methods=VARIANTS[variant],
+                    methods=Methods() if (Path(plan) / FILE).is_file() else VARIANTS[variant],  # a plan made is taken
                     recipe=chosen,
                     plan=plan,
                     gated=False,

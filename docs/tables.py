@@ -115,6 +115,7 @@ def ablation() -> str:
 
 TABLES = {
     "README.md": {"targets": targets, "demo": demo},
+    "docs/CALIBRATION.md": {"ablation": ablation},
     "docs/TARGETS.md": {"recipes": recipes, "options": options, "toolchains": toolchains},
 }
 
