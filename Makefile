@@ -53,8 +53,8 @@ ablation: $(VENV)/.installed        ## what each method of the quantisation plan
 
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/overhead_tasks.py
 	$(BIN)/python benchmarks/startup.py
-	$(BIN)/python benchmarks/tracking.py
 
 # torch first and alone: it decides which build (CPU or CUDA) everything else finds installed.
 $(VENV)/.installed: pyproject.toml constraints.txt tests/requirements-ultralytics.txt tests/requirements-tracking.txt
