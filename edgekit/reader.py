@@ -161,10 +161,16 @@ def overlapped(reader: Reader, first: Any, second: Any) -> Iterator[Any]:
 
     with ThreadPoolExecutor(1, "edgekit-post") as pool:
         pending: Future[Any] | None = None
-        for frame in reader:
-            following = pool.submit(second, first(frame))
-            if pending is not None:
-                yield pending.result()
-            pending = following
+        failure: EdgekitError | None = None
+        try:
+            for frame in reader:
+                following = pool.submit(second, first(frame))
+                if pending is not None:
+                    yield pending.result()
+                pending = following
+        except EdgekitError as error:  # what came before it is given first
+            failure = error
         if pending is not None:
             yield pending.result()
+        if failure is not None:
+            raise failure

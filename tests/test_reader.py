@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -162,6 +163,17 @@ def test_postprocessing_beside_inference_keeps_the_order(tmp_path: Path) -> None
         assert list(overlapped(reader, lambda frame: frame.index, second)) == [10 * index for index in range(12)]
     assert all(name.startswith("edgekit-post") for name in where)
     assert threads() == []
+
+
+def test_what_came_before_an_error_is_given_first(tmp_path: Path) -> None:
+    for number in range(3):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((8, 8, 3), number, np.uint8))
+    (tmp_path / "3.png").write_bytes(b"no image")
+    with Reader(tmp_path) as reader:
+        found = overlapped(reader, lambda frame: frame.index, lambda index: index)
+        assert [next(found), next(found), next(found)] == [0, 1, 2]
+        with pytest.raises(InputError, match=r"3\.png"):
+            next(found)
 
 
 def test_an_error_in_postprocessing_is_raised(tmp_path: Path) -> None:
