@@ -162,3 +162,44 @@ def test_inconsistent_class_names(tasks: Any, tmp_path: Path) -> None:
     model.names = {0: "one"}
     with pytest.raises(SourceError, match="1 class names for 1000 classes"):
         source.load(Request(str(save(model, tmp_path / "few.pt"))))
+
+
+@pytest.mark.parametrize("name", ["yolo11n-pose", "yolov8n-seg"])
+def test_the_heads_are_found_in_an_export_too(name: str, loaded: dict[str, TrainedModel], tmp_path: Path) -> None:
+    """As a .pt2 that knows nothing of ultralytics, with a contract file: cut by channels, the same raw heads."""
+    from edgekit.conversion.jobs import PrepareJob
+    from edgekit.conversion.prepare import read_source, uncut_task
+
+    model = loaded[name]
+    pose = name.endswith("pose")
+    with torch.no_grad():
+        torch.export.save(torch.export.export(model.module, (model.example,)), tmp_path / "model.pt2")
+    (tmp_path / "contract.yaml").write_text(
+        f"task: {'pose' if pose else 'segment'}\n"
+        f"image: {{size: [{SIZE[0]}, {SIZE[1]}]}}\n"
+        "classes: coco\n"
+        "decoder: {name: anchor_free, strides: [8, 16, 32]}\n" + ("skeleton: coco\n" if pose else "")
+    )
+    job = PrepareJob(folder="", source=str(tmp_path / "model.pt2"), contract=str(tmp_path / "contract.yaml"))
+    read = read_source(job)
+    assert read.contract.outputs == model.contract.outputs  # type: ignore[union-attr]
+    tensor = image()
+    with torch.no_grad():
+        for ours, theirs in zip(read.heads(tensor), model.heads(tensor), strict=True):  # type: ignore[misc]
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+        given = [output.numpy() for output in flat(read.model.module(tensor))]
+        raw = [output.numpy() for output in read.heads(tensor)]
+    whole = uncut_task(read.model, read.contract)
+    assert whole is not None
+    task = open_task(read.contract)
+    ours, theirs = task.candidates(raw, -1.0), whole.candidates(given, -1.0)
+    np.testing.assert_allclose(ours.boxes, theirs.boxes, atol=2e-2)
+    one, other = (
+        opened.with_extra(outputs, found).extra
+        for opened, outputs, found in ((task, raw, ours), (whole, given, theirs))
+    )  # type: ignore[attr-defined]
+    np.testing.assert_allclose(one, other, atol=2e-2, rtol=1e-4)
+
+
+def flat(outputs: Any) -> list[Any]:
+    return [one for output in outputs for one in flat(output)] if isinstance(outputs, (tuple, list)) else [outputs]

@@ -7,6 +7,7 @@ their own. The cut walks back from the outputs to the first convolutions and tel
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -114,10 +115,14 @@ def cut_at(graph: fx.GraphModule, points: Sequence[CutPoint]) -> Cut:
 
 
 def outputs_at(points: Sequence[CutPoint]) -> tuple[Output, ...]:
-    """The contract's outputs of a graph cut at these points: named by role, and by level where there are several."""
-    several = len({point.level for point in points}) > 1
+    """The contract's outputs of a graph cut at these points: named by role, and by level where it has several."""
+    levels = Counter(point.role for point in points)
     return tuple(
-        Output(name=f"{point.role}_{point.level}" if several else point.role, role=point.role, level=point.level)
+        Output(
+            name=f"{point.role}_{point.level}" if levels[point.role] > 1 else point.role,
+            role=point.role,
+            level=point.level,
+        )
         for point in points
     )
 
