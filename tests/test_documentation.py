@@ -64,7 +64,7 @@ def test_the_contract_page_shows_a_valid_contract(tmp_path: Path) -> None:
 def test_the_contract_page_lists_every_decoder_and_option() -> None:
     page = (ROOT / "docs" / "CONTRACT.md").read_text(encoding="utf-8")
     assert decoders
-    import edgekit.tasks.classify  # noqa: F401 - registers what edgekit knows, with the decoders of boxes and poses
+    import edgekit.tasks.detect  # noqa: F401 - registers what edgekit knows
 
     own = [name for name, one in DECODERS.items() if one.run.__module__.startswith("edgekit.")]
     assert len(own) >= 10

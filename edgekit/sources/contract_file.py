@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import inspect as types
 
-import edgekit.tasks.classify  # noqa: F401 - registers the decoders edgekit knows, those of poses with them
+import edgekit.tasks.detect  # noqa: F401 - registers the decoders edgekit knows
 from edgekit.errors import ContractError, choices
 from edgekit.manifest import Contract, Decoder, ImageRule, Output, Postprocess, Record, Skeleton
 from edgekit.sources.class_names import NAMED

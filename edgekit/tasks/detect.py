@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+import edgekit.tasks.class_decoders
 import edgekit.tasks.pose_decoders
 import edgekit.tasks.query_decoders  # noqa: F401 - registers the decoders edgekit knows, those of boxes with them
 from edgekit.errors import ContractError
