@@ -42,7 +42,8 @@ def test_the_quickstart_runs_as_it_stands(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "drawn").iterdir())) == 40
     assert "proven" in done.stdout
-    (code,) = blocks(README, "python")
+    code, more = blocks(README, "python")
+    compile(more, "README.md", "exec")  # of other models; tests/test_tracked.py and test_top_down.py run the same calls
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "detection" in done.stdout.splitlines()[0]
