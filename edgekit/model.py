@@ -25,11 +25,10 @@ if TYPE_CHECKING:
 
 
 class _Inferred(NamedTuple):
-    """A frame between inference and postprocessing; times in ms."""
+    """An image between inference and postprocessing; times in ms."""
 
-    frame: Frame
     mapping: Transform
-    outputs: list[Floats]
+    outputs: Sequence[Floats]
     pre: float
     inference: float
 
@@ -75,18 +74,8 @@ class Model:
 
     def predict(self, source: Any, *, score: float | None = None, iou: float | None = None) -> Result:
         """The result of one image; the arguments are those of a call."""
-        name = ""
-        if not isinstance(source, np.ndarray):
-            source, name = _read(source)
-        start = time.perf_counter()
-        tensor, mapping = self.preprocess(source)
-        ready = time.perf_counter()
-        outputs = self.session.run([tensor])
-        ran = time.perf_counter()
-        result = self.task.result(outputs, mapping, score=score, iou=iou)
-        done = time.perf_counter()
-        timings = Timings(1e3 * (ready - start), 1e3 * (ran - ready), 1e3 * (done - ran))
-        return dataclasses.replace(result, source=name, timings=timings)
+        image, name = read(source)
+        return self._finished(self._inferred(image), score, iou, name)
 
     def stream(self, source: Any, *, score: float | None = None, iou: float | None = None) -> Iterator[Result]:
         """Results one by one for anything `edgekit.media.frames` opens: folders, globs, videos, cameras, stacks."""
@@ -110,22 +99,32 @@ class Model:
                     result = self.predict(frame.image, score=score, iou=iou)
                     yield frame.image, dataclasses.replace(result, source=frame.name, time=frame.time)
                 return
-            yield from overlapped(reader, self._inferred, lambda one: self._finished(one, score, iou))
 
-    def _inferred(self, frame: Frame) -> _Inferred:
-        """A frame with its raw outputs, which the next inference leaves alone."""
+            def first(frame: Frame) -> tuple[Frame, _Inferred]:
+                one = self._inferred(frame.image)
+                # The next inference may write over an engine's outputs.
+                return frame, one._replace(outputs=[np.array(output) for output in one.outputs])
+
+            def second(given: tuple[Frame, _Inferred]) -> tuple[Image, Result]:
+                frame, one = given
+                return frame.image, self._finished(one, score, iou, frame.name, frame.time)
+
+            yield from overlapped(reader, first, second)
+
+    def _inferred(self, image: Image) -> _Inferred:
         start = time.perf_counter()
-        tensor, mapping = self.preprocess(frame.image)
+        tensor, mapping = self.preprocess(image)
         ready = time.perf_counter()
-        outputs = [np.array(output) for output in self.session.run([tensor])]
-        return _Inferred(frame, mapping, outputs, 1e3 * (ready - start), 1e3 * (time.perf_counter() - ready))
+        outputs = self.session.run([tensor])
+        return _Inferred(mapping, outputs, 1e3 * (ready - start), 1e3 * (time.perf_counter() - ready))
 
-    def _finished(self, one: _Inferred, score: float | None, iou: float | None) -> tuple[Image, Result]:
+    def _finished(
+        self, one: _Inferred, score: float | None, iou: float | None, name: str, seconds: float | None = None
+    ) -> Result:
         start = time.perf_counter()
         result = self.task.result(one.outputs, one.mapping, score=score, iou=iou)
         timings = Timings(one.pre, one.inference, 1e3 * (time.perf_counter() - start))
-        frame = one.frame
-        return frame.image, dataclasses.replace(result, source=frame.name, time=frame.time, timings=timings)
+        return dataclasses.replace(result, source=name, time=seconds, timings=timings)
 
     def track(
         self,
@@ -219,8 +218,14 @@ def load(
     return model
 
 
-def _read(source: Any) -> tuple[Image, str]:
-    """The one image that a path or a PIL image holds, and its name."""
+def read(source: Any) -> tuple[Image, str]:
+    """The one image that an array, a path or a PIL image holds, and its name.
+
+    Raises:
+        InputError: not an image, or several.
+    """
+    if isinstance(source, np.ndarray):
+        return source, ""
     from edgekit.media import frames, read_image
 
     if isinstance(source, str | os.PathLike) and os.path.isfile(source):  # noqa: PTH113 - str or PathLike alike

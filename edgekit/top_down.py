@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from edgekit.errors import UsageError
 from edgekit.images import Floats, Image, Transform
-from edgekit.model import Model
+from edgekit.model import Model, read
 from edgekit.results import Detections, Poses, Timings
 from edgekit.tasks.similarity import AREA_SHARE, box_areas, keypoint_suppression
+from edgekit.tasks.skeletons import sigmas_of
 
 MARGIN = 1.25
 """Size of the part that a pose model sees, over the box: what ViTPose, HRNet and RTMPose were trained with."""
@@ -69,10 +70,11 @@ class TopDown:
         Raises:
             InputError: not an image. EngineError: an engine failed.
         """
-        found = self.detector.predict(source, score=score, iou=iou)
+        image, name = read(source)
+        found = self.detector.predict(image, score=score, iou=iou)
         if not isinstance(found, Detections):
             raise UsageError(f"a {self.detector.contract.task} model finds no boxes")
-        return self.on_boxes(self._image(source), found.filter(classes=self.classes))
+        return dataclasses.replace(self.on_boxes(image, found.filter(classes=self.classes)), source=name)
 
     def stream(self, source: Any, *, score: float | None = None, iou: float | None = None) -> Iterator[Poses]:
         """Poses one image after the other, of anything `edgekit.media.frames` opens."""
@@ -102,8 +104,11 @@ class TopDown:
                 points[row] = seen.keypoints[0]
         scores = found.scores * points[..., 2].mean(1)
         areas = AREA_SHARE * box_areas(found.boxes)
-        sigmas = self.skeleton.sigmas or (0.05,) * len(self.skeleton.names)
-        kept = keypoint_suppression(points, scores, areas, sigmas, self._double) if len(found) else np.zeros(0, int)
+        kept = (
+            keypoint_suppression(points, scores, areas, sigmas_of(self.skeleton), self._double)
+            if len(found)
+            else np.zeros(0, int)
+        )
         rest = 1e3 * (time.perf_counter() - begun - spent)
         timings = found.timings and Timings(
             found.timings.pre, found.timings.inference + 1e3 * spent, found.timings.post + rest
@@ -147,12 +152,6 @@ class TopDown:
         size = (image.shape[1], image.shape[0])
         resized = (round(size[0] * scale[0]), round(size[1] * scale[1]))
         return tensor, Transform(scale[0], scale[1], offset[0], offset[1], *size, resized)
-
-    @staticmethod
-    def _image(source: Any) -> Image:
-        from edgekit.media import frames
-
-        return source if isinstance(source, np.ndarray) else next(frames(source)).image
 
 
 def pipeline(detector: Model, pose: Model, **options: Any) -> TopDown:

@@ -11,7 +11,6 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs the extra 'convert'")
 
-import tiny_transformers  # noqa: E402
 from tiny_transformers import KINDS, SIZE, package, write  # noqa: E402
 
 from edgekit.errors import ContractError, SourceError  # noqa: E402
@@ -156,4 +155,3 @@ def test_outputs_that_are_no_queries() -> None:
     for classes, boxes in (((1, 7, 3), (1, 7, 4)), ((1, 7, 2), (1, 7, 5)), ((1, 7, 2), (1, 6, 4))):
         with pytest.raises(ContractError, match=r"\(1, n, 2\) logits and \(1, n, 4\) boxes are needed"):
             task.candidates([np.zeros(classes, np.float32), np.zeros(boxes, np.float32)], 0.5)
-    assert tiny_transformers.KINDS

@@ -7,14 +7,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from edgekit.errors import InputError
+from edgekit.tracked import FRAMES_PER_SECOND
 
 if TYPE_CHECKING:
     from edgekit.images import Image
     from edgekit.results import Result
     from edgekit.video_writer import VideoWriter
-
-FRAMES_PER_SECOND = 30.0
-"""Of a video of frames that carry no time."""
 
 
 class Drawn:

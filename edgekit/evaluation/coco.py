@@ -32,7 +32,7 @@ from edgekit.images import Image
 from edgekit.manifest import Skeleton
 from edgekit.media import read_image
 from edgekit.results import Detections, Instances, Poses, Result
-from edgekit.tasks.pose import SIGMA
+from edgekit.tasks.skeletons import sigmas_of
 
 SCORE_THRESHOLD = 0.001
 """What a model has to be run with: precision is integrated over all scores, so a higher threshold lowers mAP."""
@@ -202,8 +202,7 @@ def _measured(truth: Annotations, found: _Found, kind: Kind) -> Metrics:
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation = COCOeval(_coco(truth, true), _coco(truth, _rows(found, kind)), IOU_TYPES[kind])
         if found.skeleton is not None and kind == "keypoints":
-            count = len(found.skeleton.names)
-            evaluation.params.kpt_oks_sigmas = np.array(found.skeleton.sigmas or (SIGMA,) * count)
+            evaluation.params.kpt_oks_sigmas = np.array(sigmas_of(found.skeleton))
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()

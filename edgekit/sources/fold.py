@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from edgekit.sources.nodes import constant_of
+
 if TYPE_CHECKING:
-    import torch
     from torch import fx
 
 
@@ -35,9 +36,9 @@ def fold_batch_norm(graph: fx.GraphModule) -> fx.GraphModule:
 def _fold(graph: fx.GraphModule, conv: fx.Node, norm: fx.Node) -> None:
     import torch
 
-    gamma, beta, mean, variance = (_value(graph, argument) for argument in norm.args[1:5])
-    weight = _value(graph, conv.args[1])
-    bias = _value(graph, conv.args[2]) if len(conv.args) > 2 else None
+    gamma, beta, mean, variance = (constant_of(graph, argument) for argument in norm.args[1:5])
+    weight = constant_of(graph, conv.args[1])
+    bias = constant_of(graph, conv.args[2]) if len(conv.args) > 2 else None
     if weight is None or mean is None or variance is None:
         return
     scale = torch.rsqrt(variance.double() + float(norm.args[7]))  # type: ignore[arg-type]
@@ -54,14 +55,3 @@ def _fold(graph: fx.GraphModule, conv: fx.Node, norm: fx.Node) -> None:
     conv.args = (conv.args[0], new_weight, new_bias, *conv.args[3:])
     norm.replace_all_uses_with(conv)
     graph.graph.erase_node(norm)
-
-
-def _value(graph: fx.GraphModule, node: object) -> torch.Tensor | None:
-    """The tensor behind a get_attr node, or None."""
-    target = getattr(node, "target", None)
-    if getattr(node, "op", "") != "get_attr" or not isinstance(target, str):
-        return None
-    value: torch.nn.Module | torch.Tensor = graph
-    for part in target.split("."):
-        value = getattr(value, part)
-    return value.detach() if not hasattr(value, "forward") else None

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from edgekit.errors import ContractError
 from edgekit.manifest import Output
+from edgekit.sources.nodes import operator_name, shape_of
 
 if TYPE_CHECKING:
-    import torch
     from torch import fx
 
 
@@ -53,21 +53,21 @@ def cut_automatically(graph: fx.GraphModule, channels: dict[str, int], decoder: 
     Raises:
         ContractError: the convolutions found do not match.
     """
-    whole = [node for node in _results(graph) if len(_shape(node)) == 4] if prototypes else []
+    whole = [node for node in _results(graph) if len(shape_of(node)) == 4] if prototypes else []
     if prototypes and len(whole) != 1:
         raise ContractError(
             f"{len(whole)} outputs of four dimensions where one, the prototypes of masks, is needed; name the tensors "
             "in the contract (cut:)"
         )
     if whole:
-        channels = channels | {"coefficients": _shape(whole[0])[1]}
+        channels = channels | {"coefficients": shape_of(whole[0])[1]}
     found = _frontier(graph, whole)
     levels = _by_level(found)
     if not levels:
         raise ContractError(_mismatch(found, channels, decoder))
     points, expected = [], list(channels.values())
     for level, nodes in enumerate(levels):
-        counts = [_shape(node)[1] for node in nodes]
+        counts = [shape_of(node)[1] for node in nodes]
         if sorted(counts) != sorted(expected):
             raise ContractError(_mismatch(found, channels, decoder))
         if counts != expected and len(set(counts)) != len(counts):
@@ -79,7 +79,7 @@ def cut_automatically(graph: fx.GraphModule, channels: dict[str, int], decoder: 
     ends = {node.name for node in _results(graph)}
     if ends == {point.tensor for point in points}:
         return Cut(done.graph, done.outputs, done.tensors, "the graph ends in raw heads already")
-    tail = sorted({_operator(node) for node in _tail(graph) if node.op == "call_function"} - {"getitem"})
+    tail = sorted({operator_name(node) for node in _tail(graph) if node.op == "call_function"} - {"getitem"})
     note = f"cut at {len(points)} raw heads, before {', '.join(tail)}"
     if len(set(expected)) < len(expected):
         note += f"; heads of equal channels taken in the usual order: {', '.join(channels)}"
@@ -175,8 +175,8 @@ def _is_convolution(graph: fx.GraphModule, node: fx.Node) -> bool:
 
 def _by_level(nodes: list[fx.Node]) -> list[list[fx.Node]]:
     """Nodes grouped by grid size, finest first."""
-    sizes = sorted({_shape(node)[2:] for node in nodes}, key=lambda size: -size[0] * size[1])
-    return [[node for node in nodes if _shape(node)[2:] == size] for size in sizes]
+    sizes = sorted({shape_of(node)[2:] for node in nodes}, key=lambda size: -size[0] * size[1])
+    return [[node for node in nodes if shape_of(node)[2:] == size] for size in sizes]
 
 
 def _results(graph: fx.GraphModule) -> list[fx.Node]:
@@ -196,19 +196,9 @@ def _ancestors(nodes: list[fx.Node]) -> set[fx.Node]:
     return needed
 
 
-def _operator(node: fx.Node) -> str:
-    """The name of what a node calls, an aten operator or a Python function, without its overload."""
-    return str(getattr(node.target, "__name__", node.target)).partition(".")[0]
-
-
-def _shape(node: fx.Node) -> tuple[int, ...]:
-    value: torch.Tensor = node.meta["val"]
-    return tuple(int(size) for size in value.shape)
-
-
 def _mismatch(found: list[fx.Node], channels: dict[str, int], decoder: str) -> str:
     wanted = ", ".join(f"{role} with {count} channels" for role, count in channels.items())
-    seen = ", ".join(f"{node.name} {_shape(node)}" for node in found) or "none"
+    seen = ", ".join(f"{node.name} {shape_of(node)}" for node in found) or "none"
     return (
         f"decoder {decoder!r} wants, per level, {wanted}; the last convolutions are: {seen}. Correct classes or "
         "decoder, or name the tensors in the contract: cut: [{tensor: NAME, role: ROLE, level: 0}, ...]"

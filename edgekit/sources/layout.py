@@ -7,9 +7,10 @@ weight for an input. Everything here is exact: the same numbers in another order
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+
+from edgekit.sources.nodes import constant_of, operator_name, shape_of
 
 if TYPE_CHECKING:
     import torch
@@ -49,7 +50,7 @@ def simplify_layout(graph: fx.GraphModule) -> fx.GraphModule:
 def _drop_checks(graph: fx.GraphModule) -> None:
     """Assertions of shapes and types, which held when the network was exported."""
     for node in list(graph.graph.nodes):
-        if node.op == "call_function" and _name(node).startswith("_assert") and not node.users:
+        if node.op == "call_function" and operator_name(node).startswith("_assert") and not node.users:
             graph.graph.erase_node(node)
 
 
@@ -59,8 +60,9 @@ def _fold_constants(graph: fx.GraphModule) -> None:
 
     known: dict[fx.Node, torch.Tensor] = {}
     for node in list(graph.graph.nodes):
-        if node.op == "get_attr" and (value := _constant(graph, node)) is not None:
+        if (value := constant_of(graph, node)) is not None:
             known[node] = value
+            node.meta.setdefault("val", value)
             continue
         inputs = node.all_input_nodes
         if node.op != "call_function" or not inputs or not all(one in known for one in inputs):
@@ -93,10 +95,10 @@ def _replaced(graph: fx.GraphModule, node: fx.Node, value: torch.Tensor) -> fx.N
 def _drop_reshapes(graph: fx.GraphModule) -> None:
     """Drop chains of reshapes at whose end the tensor has the shape that it began with, and casts to its own type."""
     for node in list(graph.graph.nodes):
-        if node.op != "call_function" or _name(node) not in _RESHAPES or not _is_tensor(node):
+        if node.op != "call_function" or operator_name(node) not in _RESHAPES or not _is_tensor(node):
             continue
         for before in _chain(node):
-            if _shape(before) == _shape(node) and before.meta["val"].dtype == node.meta["val"].dtype:
+            if shape_of(before) == shape_of(node) and before.meta["val"].dtype == node.meta["val"].dtype:
                 node.replace_all_uses_with(before)
                 break
 
@@ -104,9 +106,9 @@ def _drop_reshapes(graph: fx.GraphModule) -> None:
 def _chain(node: fx.Node) -> list[fx.Node]:
     """What a tensor was before its reshapes, the first one first."""
     found: list[fx.Node] = []
-    while node.op == "call_function" and _name(node) in _RESHAPES:
+    while node.op == "call_function" and operator_name(node) in _RESHAPES:
         before = node.args[0]
-        if _name(node) == "getitem":
+        if operator_name(node) == "getitem":
             before = before.args[0] if _pieces(before) == 1 else None  # type: ignore[union-attr]
         if before is None or not _is_tensor(before):
             break
@@ -117,24 +119,24 @@ def _chain(node: fx.Node) -> list[fx.Node]:
 
 def _pieces(node: Any) -> int:
     """Number of tensors that an `unbind` gives; 0 for other operators."""
-    return len(node.meta["val"]) if _name(node) == "unbind" else 0
+    return len(node.meta["val"]) if operator_name(node) == "unbind" else 0
 
 
 def _move_one_permute(graph: fx.GraphModule) -> bool:
     """Cancel one transpose, or move it ahead of the operator before it; False where none can be."""
     for node in graph.graph.nodes:
-        if _name(node) != "permute" or not node.users:
+        if operator_name(node) != "permute" or not node.users:
             continue
         source, order = node.args[0], list(node.args[1])
         if order == sorted(order):
             node.replace_all_uses_with(source)
             return True
-        if _name(source) == "permute":
+        if operator_name(source) == "permute":
             both = [source.args[1][axis] for axis in order]
             node.args = (source.args[0], both)
             return True
         users = list(source.users)
-        same = all(_name(user) == "permute" and list(user.args[1]) == order for user in users)
+        same = all(operator_name(user) == "permute" and list(user.args[1]) == order for user in users)
         if same and _commutes(graph, source):
             _hoist(graph, source, users, order)
             return True
@@ -145,11 +147,11 @@ def _commutes(graph: fx.GraphModule, node: fx.Node) -> bool:
     """Whether an operator works element by element, on inputs that can be transposed alike."""
     if node.op != "call_function" or not _is_tensor(node):
         return False
-    if _name(node) in _UNARY:
+    if operator_name(node) in _UNARY:
         return True
-    rank = len(_shape(node))
-    return _name(node) in _BINARY and all(
-        len(_shape(one)) == rank or _constant(graph, one) is not None for one in node.all_input_nodes
+    rank = len(shape_of(node))
+    return operator_name(node) in _BINARY and all(
+        len(shape_of(one)) == rank or constant_of(graph, one) is not None for one in node.all_input_nodes
     )
 
 
@@ -157,12 +159,12 @@ def _hoist(graph: fx.GraphModule, node: fx.Node, users: Sequence[fx.Node], order
     """Transpose the inputs of an element-wise operator instead of its output."""
     import torch
 
-    rank = len(_shape(node))
+    rank = len(shape_of(node))
     for one in node.all_input_nodes:
         with graph.graph.inserting_before(node):
             moved = one
-            if len(_shape(one)) < rank:  # broadcast from the last axis: give it all of them first
-                wide = (*(1,) * (rank - len(_shape(one))), *_shape(one))
+            if len(shape_of(one)) < rank:  # broadcast from the last axis: give it all of them first
+                wide = (*(1,) * (rank - len(shape_of(one))), *shape_of(one))
                 moved = graph.graph.call_function(torch.ops.aten.reshape.default, (one, list(wide)))
                 moved.meta["val"] = one.meta["val"].reshape(wide)
             permuted = graph.graph.call_function(torch.ops.aten.permute.default, (moved, order))
@@ -183,7 +185,7 @@ def _fold_padding(graph: fx.GraphModule) -> None:
             continue
         before: Any = node.args[0]
         args = [*node.args, *_CONVOLUTION[len(node.args) - 2 :]]
-        if _name(before) != "pad" or len(before.users) != 1 or args[4] != [0, 0]:
+        if operator_name(before) != "pad" or len(before.users) != 1 or args[4] != [0, 0]:
             continue
         given: list[Any] = list(before.args[1:])
         amounts, mode, value = [*given, *_PADDING[len(given) - 1 :]]
@@ -193,35 +195,7 @@ def _fold_padding(graph: fx.GraphModule) -> None:
             node.args = (before.args[0], *args[1:])
 
 
-def _name(node: Any) -> str:
-    """Name of the operator that a node calls, without its overload; empty for other nodes."""
-    if getattr(node, "op", "") != "call_function":
-        return ""
-    if node.target is operator.getitem:
-        return "getitem"
-    return str(getattr(node.target, "__name__", node.target)).partition(".")[0]
-
-
 def _is_tensor(node: Any) -> bool:
     import torch
 
     return isinstance(getattr(node, "meta", {}).get("val"), torch.Tensor)
-
-
-def _shape(node: Any) -> tuple[int, ...]:
-    return tuple(int(size) for size in node.meta["val"].shape)
-
-
-def _constant(graph: fx.GraphModule, node: fx.Node) -> torch.Tensor | None:
-    """The tensor that a node reads from the module, or None."""
-    import torch
-
-    if node.op != "get_attr":
-        return None
-    value: Any = graph
-    for part in str(node.target).split("."):
-        value = getattr(value, part)
-    if not isinstance(value, torch.Tensor):
-        return None
-    node.meta.setdefault("val", value)
-    return value.detach()

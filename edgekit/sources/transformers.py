@@ -13,9 +13,9 @@ import msgspec
 
 from edgekit import bundle
 from edgekit.errors import SourceError, choices
-from edgekit.manifest import Contract, Decoder, ImageRule, Origin, Output, Postprocess, Skeleton
+from edgekit.manifest import Contract, Decoder, ImageRule, Origin, Output, Postprocess
 from edgekit.sources import Request, TrainedModel
-from edgekit.tasks.skeletons import COCO
+from edgekit.tasks.skeletons import numbered
 
 if TYPE_CHECKING:
     from torch import nn
@@ -166,14 +166,8 @@ def _contract(folder: Path, family: Family, model: Any, request: Request) -> Con
         decoder=family.decoder,
         outputs=tuple(Output(name=role, role=role) for role, _ in family.outputs),
         postprocess=Postprocess(score_threshold=0.3 if pose else 0.5, nms=False),
-        skeleton=_skeleton(len(names)) if pose else None,
+        skeleton=numbered(len(names)) if pose else None,
     )
-
-
-def _skeleton(keypoints: int) -> Skeleton:
-    if keypoints == len(COCO.names):
-        return COCO
-    return Skeleton(names=tuple(f"keypoint_{number}" for number in range(keypoints)))
 
 
 def _image(folder: Path, family: Family, config: Any, request: Request) -> ImageRule:

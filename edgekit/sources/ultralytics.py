@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit.errors import SourceError
-from edgekit.manifest import Contract, Decoder, ImageRule, Origin, Output, Postprocess, Skeleton
+from edgekit.manifest import Contract, Decoder, ImageRule, Origin, Output, Postprocess
 from edgekit.sources import Request, TrainedModel, Uncut
 from edgekit.sources._ultralytics_heads import HEADS, Head, raw_heads, whole
 from edgekit.sources._ultralytics_pickle import pickled_globals, unpickle
-from edgekit.tasks.skeletons import COCO
+from edgekit.tasks.skeletons import numbered
 
 if TYPE_CHECKING:
     pass
@@ -187,15 +187,8 @@ def _contract(path: Path, model: Any, head: Head, end2end: bool, size: tuple[int
         decoder=Decoder(name="anchor_free", options={"strides": strides, "reg_max": int(last.reg_max), **head.options}),
         outputs=tuple(outputs),
         postprocess=Postprocess(score_threshold=0.25, iou_threshold=0.7, max_detections=300, nms=not end2end),
-        skeleton=_skeleton(last.kpt_shape[0]) if head.task == "pose" else None,
+        skeleton=numbered(last.kpt_shape[0]) if head.task == "pose" else None,
     )
-
-
-def _skeleton(keypoints: int) -> Skeleton:
-    """COCO's where the number is the same; the checkpoint does not say what its keypoints are called."""
-    if keypoints == len(COCO.names):
-        return COCO
-    return Skeleton(names=tuple(f"keypoint_{number}" for number in range(keypoints)))
 
 
 def _uncut(head: Head, end2end: bool, outputs: Any, classes: int) -> Uncut:

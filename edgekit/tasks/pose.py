@@ -13,12 +13,10 @@ from edgekit.results import Poses
 from edgekit.tasks.decoding import Candidates
 from edgekit.tasks.detect import Detect
 from edgekit.tasks.similarity import AREA_SHARE, box_areas, keypoint_similarity
+from edgekit.tasks.skeletons import sigmas_of
 
 ROLES: tuple[str, ...] = ("keypoints",)
 """Roles of outputs that this task has beside those of its decoder."""
-
-SIGMA = 0.05
-"""Spread of a keypoint whose annotators' is not known: about the mean of those of COCO's upper body."""
 
 
 class Pose(Detect):
@@ -35,7 +33,7 @@ class Pose(Detect):
             raise ContractError("a pose contract names its keypoints: skeleton: coco, or {names: [...], edges, sigmas}")
         super().__init__(contract)
         self._skeleton = contract.skeleton
-        self._sigmas = contract.skeleton.sigmas or (SIGMA,) * len(contract.skeleton.names)
+        self._sigmas = sigmas_of(contract.skeleton)
 
     def similarity(self, first: Candidates, second: Candidates) -> Floats:
         """Object keypoint similarity (n, m), with the area of each pose taken from its box."""

@@ -21,5 +21,21 @@ COCO = Skeleton(
 )  # fmt: skip
 """The 17 keypoints of a person in COCO, with the spread its annotators were measured to have."""
 
+SIGMA = 0.05
+"""Spread of a keypoint whose annotators' is not known: about the mean of those of COCO's upper body."""
+
+
+def numbered(keypoints: int) -> Skeleton:
+    """The skeleton of a network that says only how many keypoints it has: COCO's where the number is the same."""
+    if keypoints == len(COCO.names):
+        return COCO
+    return Skeleton(names=tuple(f"keypoint_{number}" for number in range(keypoints)))
+
+
+def sigmas_of(skeleton: Skeleton) -> tuple[float, ...]:
+    """The spread of every keypoint, `SIGMA` where the skeleton does not tell."""
+    return skeleton.sigmas or (SIGMA,) * len(skeleton.names)
+
+
 NAMED: dict[str, Skeleton] = {"coco": COCO}
 """Names that a contract file may give instead of a skeleton."""
