@@ -127,7 +127,7 @@ def score(truth: list[Frame], tracks: list[Frame]) -> tuple[float, float, float,
     """HOTA, IDF1, MOTA and id switches of tracks (ids, boxes) per frame, by TrackEval at its own thresholds."""
     from trackeval.metrics import CLEAR, HOTA, Identity
 
-    from edgekit.tracking._overlap import iou
+    from edgekit.tasks.similarity import box_iou
 
     def numbered(side: list[Frame]) -> tuple[list[np.ndarray], int]:
         known = np.unique(np.concatenate([ids for ids, _ in side]))
@@ -139,7 +139,9 @@ def score(truth: list[Frame], tracks: list[Frame]) -> tuple[float, float, float,
     data = {
         "gt_ids": true_ids,
         "tracker_ids": track_ids,
-        "similarity_scores": [iou(real[1], got[1]).astype(np.float64) for real, got in zip(truth, tracks, strict=True)],
+        "similarity_scores": [
+            box_iou(real[1], got[1]).astype(np.float64) for real, got in zip(truth, tracks, strict=True)
+        ],
         "num_timesteps": len(truth),
         "num_gt_ids": true_count,
         "num_tracker_ids": track_count,

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from edgekit.tasks.similarity import box_iou
 from edgekit.tracking import _kalman as kalman
 from edgekit.tracking._assignment import SOLVERS, assign, by_lap, by_scipy, default_solver, shortest_augmenting_paths
-from edgekit.tracking._overlap import iou
 from edgekit.tracking._trajectories import Trajectories
 
 centre = st.floats(-500, 2000)
@@ -149,7 +149,7 @@ small_box = st.tuples(corner, corner, corner, corner).map(
 
 @given(st.lists(small_box, min_size=1, max_size=5), st.lists(small_box, min_size=1, max_size=5))
 def test_overlap_is_that_of_counted_cells(first: list, second: list) -> None:
-    got = iou(np.array(first, np.float32), np.array(second, np.float32))
+    got = box_iou(np.array(first, np.float32), np.array(second, np.float32))
     for (i, one), (j, two) in itertools.product(enumerate(first), enumerate(second)):
         cells = [{(x, y) for x in range(b[0], b[2]) for y in range(b[1], b[3])} for b in (one, two)]
         union = len(cells[0] | cells[1])

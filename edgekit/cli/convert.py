@@ -30,7 +30,7 @@ from edgekit.cli._options import imports_option, json_option, read_options, spli
 @click.option("--plan", default="", help="Folder of a quantisation plan to take over, or to leave one in.")
 @click.option("--recipe", default="auto", show_default=True, help="Way of quantising; auto: the best of the target's.")
 @click.option("--max-drop", type=click.FloatRange(0, 1), default=None, help="What INT8 may lose: mAP, else agreement.")
-@click.option("--labels", default="", help="Annotations in COCO json for --max-drop, images beside them.")
+@click.option("--labels", default="", help="Labelled images for --max-drop: what edgekit evaluate takes as --data.")
 @click.option("--choose", type=click.IntRange(0), default=0, help="Calibrate on the N most informative images.")
 @click.option(
     "--finetune", default="", metavar="minutes=N", help="Fine-tune the INT8 weights for so long, without labels."

@@ -83,7 +83,7 @@ class ProveJob(Record, frozen=True, kw_only=True, tag="prove"):
 
 
 class MeasureJob(Record, frozen=True, kw_only=True, tag="measure"):
-    """Measure what a budget is kept by: mAP on the COCO file ``labels``, else agreement on the images held back.
+    """Measure what a budget is kept by: the main figure on ``labels``, else agreement on the images held back.
 
     ``bundle`` is empty for the float graph.
     """
@@ -99,9 +99,10 @@ Job = PrepareJob | CalibrateJob | BuildJob | ProveJob | MeasureJob
 
 
 class Measured(Record, frozen=True, kw_only=True):
-    """A score (mAP or agreement, 0..1) and the median latency of inference."""
+    """A score (0..1), what it is called (``mAP``, ``top-1``, ``agreement``...), and the median latency of inference."""
 
     score: float
+    by: str
     milliseconds: float
 
 

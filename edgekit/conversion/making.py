@@ -161,8 +161,8 @@ class Maker:
             Staging(staging.destination, folder).seal(self._manifest(wanted, graph))
             return Attempt(floats, folder, graph, measured(str(folder)))
 
-        by = "mAP" if conversion.labels else "agreement"
-        return keep(conversion.max_drop or 0.0, measured("").score, order, attempt, by)
+        source = measured("")
+        return keep(conversion.max_drop or 0.0, source.score, order, attempt, source.by)
 
     def _scratch(self, wanted: Wanted) -> Path:
         parent = self._folder / wanted.target

@@ -23,6 +23,9 @@ from edgekit.model import Model, load
 from edgekit.runtimes import proof_device
 from edgekit.sources.session import TorchSession
 
+AGREEMENT = "agreement"
+"""What a score without labels is called."""
+
 TIMED = 20
 """Images that a bundle is timed on."""
 
@@ -43,12 +46,12 @@ def work(job: MeasureJob, report: Report) -> Measured:
             None,
             lambda done, total: report(f"accuracy, {done} of {total} images", done / max(total, 1)),
         )
-        return Measured(score=main.main, milliseconds=_latency(model, prepared, folder))
+        return Measured(score=main.main, by=next(iter(main.figures)), milliseconds=_latency(model, prepared, folder))
     if not job.bundle:
-        return Measured(score=1.0, milliseconds=0.0)
+        return Measured(score=1.0, by=AGREEMENT, milliseconds=0.0)
     decoded = compare(model, prepared, folder / HELD, GATES["int8"], report).decoded
     score = 0.0 if decoded is None else min(decoded.matched, 1 - decoded.extra)
-    return Measured(score=score, milliseconds=_latency(model, prepared, folder))
+    return Measured(score=score, by=AGREEMENT, milliseconds=_latency(model, prepared, folder))
 
 
 def _opened(job: MeasureJob, prepared: Prepared, folder: Path) -> Model:

@@ -22,13 +22,20 @@ def box_areas(boxes: Floats) -> Floats:
 
 
 def box_iou(first: Floats, second: Floats) -> Floats:
-    """IoU of every box of one set with every box of another: (n, 4) and (m, 4) xyxy -> (n, m)."""
-    low = np.maximum(first[:, None, :2], second[None, :, :2])
-    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    overlap = np.clip(high - low, 0, None).prod(2)
-    union = box_areas(first)[:, None] + box_areas(second)[None, :] - overlap
-    result: Floats = np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
-    return result
+    """IoU of each box of one set with each of another: (n, 4) and (m, 4) xyxy -> float32 (n, m); 0 where empty."""
+    overlap = _shared(first[:, 0], first[:, 2], second[:, 0], second[:, 2])
+    overlap *= _shared(first[:, 1], first[:, 3], second[:, 1], second[:, 3])
+    union = np.add.outer(box_areas(first), box_areas(second))
+    union -= overlap
+    np.divide(overlap, union, out=overlap, where=union > 0)
+    return overlap
+
+
+def _shared(low: Floats, high: Floats, other_low: Floats, other_high: Floats) -> Floats:
+    """Length (n, m) that intervals have in common, at least 0; in place, because trackers do this for every frame."""
+    shared: Floats = np.minimum.outer(high, other_high)
+    shared -= np.maximum.outer(low, other_low)
+    return np.maximum(shared, np.float32(0), out=shared)
 
 
 def keypoint_similarity(first: Floats, second: Floats, areas: Floats, sigmas: Sequence[float]) -> Floats:

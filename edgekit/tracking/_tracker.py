@@ -12,12 +12,12 @@ from numpy.typing import ArrayLike, NDArray
 from edgekit import images
 from edgekit.errors import UsageError, choices
 from edgekit.images import Floats, Image
+from edgekit.tasks.similarity import box_iou
 from edgekit.tracking import _kalman
 from edgekit.tracking._assignment import Ids, assign, default_solver
 from edgekit.tracking._detections import Observed, observed
 from edgekit.tracking._kalman import Doubles
 from edgekit.tracking._options import Options, parsed
-from edgekit.tracking._overlap import iou
 from edgekit.tracking._table import TrackTable
 from edgekit.tracking._tracks import State, Tracks
 from edgekit.tracking._trajectories import Trajectories
@@ -92,7 +92,7 @@ class Tracker(ABC):
         expected_boxes = _kalman.corners(expected)
         matches = np.full(len(self._table), -1, np.int64)
         if len(matches) and len(found):
-            similarity = iou(expected_boxes, found.boxes)
+            similarity = box_iou(expected_boxes, found.boxes)
             if self.options.class_aware:
                 similarity[self._table.class_ids[:, None] != found.class_ids] = 0
             self._match(similarity, found, time, matches)

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.images import Floats
+from edgekit.tasks.similarity import box_iou
 from edgekit.tracking import _kalman, _options
 from edgekit.tracking._assignment import Ids
 from edgekit.tracking._detections import Observed
 from edgekit.tracking._kalman import Doubles
 from edgekit.tracking._options import Seconds, Share
-from edgekit.tracking._overlap import iou
 from edgekit.tracking._tracker import Tracker
 from edgekit.tracking._tracks import State
 
@@ -58,7 +58,7 @@ class OCSort(Tracker):
         strong[matches[matches >= 0]] = False
         rows, columns = np.flatnonzero(matches < 0), np.flatnonzero(strong)
         if len(rows) and len(columns):  # OCR: perhaps it stayed where it was last seen
-            again = iou(self._table.boxes, found.boxes)
+            again = box_iou(self._table.boxes, found.boxes)
             if self.options.class_aware:
                 again[self._table.class_ids[:, None] != found.class_ids] = 0
             self._stage(again, rows, columns, matches, again >= self.options.min_iou)
