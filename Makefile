@@ -8,6 +8,9 @@ JOBS   ?= 2
 # Where to take torch from; a machine without a GPU saves gigabytes with https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
 
+# Packages that only tests look into; each file says why it is not a dependency.
+ONLY_TESTS := $(wildcard tests/requirements-*.txt)
+
 # Isolated toolchains (edgekit toolchain install), here and not in the user's own folder.
 export EDGEKIT_TOOLCHAINS ?= $(CURDIR)/$(VENV)/toolchains
 TOOLCHAINS := rknn qnn imx500 imx500-converter tensorrt-rtx
@@ -57,12 +60,11 @@ bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/startup.py
 
 # torch first and alone: it decides which build (CPU or CUDA) everything else finds installed.
-$(VENV)/.installed: pyproject.toml constraints.txt tests/requirements-ultralytics.txt tests/requirements-tracking.txt
+$(VENV)/.installed: pyproject.toml constraints.txt $(ONLY_TESTS)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[convert,dev]"
-	$(BIN)/python -m pip install --quiet --no-deps --requirement tests/requirements-ultralytics.txt
-	$(BIN)/python -m pip install --quiet --no-deps --requirement tests/requirements-tracking.txt
+	$(BIN)/python -m pip install --quiet --no-deps $(addprefix --requirement ,$(ONLY_TESTS))
 	if command -v npm > /dev/null; then $(BIN)/edgekit toolchain install web; fi
 	touch $@
 

@@ -72,7 +72,7 @@ def transform(rule: ImageRule, width: int, height: int) -> Transform:
         resized = (target_width, target_height)
     else:
         ratios = (target_width / width, target_height / height)
-        ratio = min(ratios) if rule.resize == "letterbox" else max(ratios)
+        ratio = min(ratios) if rule.resize == "letterbox" else max(ratios) / rule.crop
         resized = (max(1, round(width * ratio)), max(1, round(height * ratio)))
         if rule.resize == "crop":  # rounding must not leave a border uncovered
             resized = (max(resized[0], target_width), max(resized[1], target_height))

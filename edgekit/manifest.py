@@ -31,7 +31,8 @@ class ImageRule(Record, frozen=True, kw_only=True):
     """How a photograph becomes the input tensor: ``(pixel * scale - mean) / std`` after resizing to ``size``.
 
     ``size`` is (height, width) in pixels. ``mean`` and ``std`` are per channel in the model's ``color`` order,
-    in units after ``scale``. ``pad`` is the grey level (0..255) around a letterboxed image.
+    in units after ``scale``. ``pad`` is the grey level (0..255) around a letterboxed image. ``crop`` is the share of
+    the scaled image's shorter side that a crop keeps: 0.875 where a classifier takes 224 of 256 pixels.
     """
 
     size: tuple[int, int]
@@ -41,6 +42,7 @@ class ImageRule(Record, frozen=True, kw_only=True):
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     pad: int = 114
+    crop: float = 1.0
 
     def __post_init__(self) -> None:
         if min(self.size) < 1:
@@ -51,6 +53,10 @@ class ImageRule(Record, frozen=True, kw_only=True):
             raise ValueError(f"std must be positive, not {list(self.std)}")
         if self.scale <= 0:
             raise ValueError(f"scale must be positive, not {self.scale}")
+        if not 0 < self.crop <= 1:
+            raise ValueError(f"crop must be above 0 and at most 1, not {self.crop}")
+        if self.crop < 1 and self.resize != "crop":
+            raise ValueError(f"crop must be 1 with resize: {self.resize}, not {self.crop}")
 
 
 class Decoder(Record, frozen=True, kw_only=True):
@@ -194,7 +200,8 @@ class Agreement(Record, frozen=True, kw_only=True):
     ``matched`` is the share of the source's detections (score > ``score_floor``) that have a partner of the same
     class at IoU >= ``iou``; ``matched_at`` the same at further IoUs. ``score_drift`` is the mean absolute score
     difference of matched pairs; ``class_flips`` counts partners found only under another class; ``extra`` is the
-    share of the bundle's detections that the source does not have.
+    share of the bundle's detections that the source does not have. ``measure`` is what stands for IoU in all of this:
+    IoU of boxes, mask IoU, OKS of poses; empty for classes of a whole image, which agree or do not.
     """
 
     score_floor: float
@@ -208,6 +215,12 @@ class Agreement(Record, frozen=True, kw_only=True):
     extra: float
     top_score: float
     top_score_source: float
+    measure: str = "IoU"
+
+    @property
+    def bound(self) -> str:
+        """How alike two objects have to be to be matched, in words."""
+        return f"at {self.measure} {self.iou:g}" if self.measure else "by class"
 
 
 class Gate(Record, frozen=True, kw_only=True):

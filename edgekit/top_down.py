@@ -95,7 +95,8 @@ class TopDown:
         points = np.zeros((len(found), len(self.skeleton.names), 3), np.float32)
         spent = 0.0
         for row, box in enumerate(found.boxes):
-            tensor, mapping = self._part(image, box)
+            part, mapping = self._part(image, box)
+            tensor = self.pose.preprocess.normalise(part)
             start = time.perf_counter()
             outputs = self.pose.outputs(tensor)
             spent += time.perf_counter() - start
@@ -128,8 +129,15 @@ class TopDown:
         )
         return poses[kept]
 
-    def _part(self, image: Image, box: Floats) -> tuple[Floats, Transform]:
-        """The tensor of what is around a box, in the shape of the pose model's input, and the way back."""
+    def crops(self, image: Image, found: Detections) -> list[Image]:
+        """What the pose model sees of every detection, uint8 (h, w, 3) BGR in the size of its input.
+
+        Calibrate a pose model for INT8 on such crops: whole photographs have other ranges.
+        """
+        return [self._part(image, box)[0] for box in found.boxes]
+
+    def _part(self, image: Image, box: Floats) -> tuple[Image, Transform]:
+        """What is around a box, in the shape of the pose model's input, and the way back."""
         import cv2
 
         centre = (box[:2].astype(np.float64) + box[2:]) / 2
@@ -148,10 +156,9 @@ class TopDown:
         )
         grey = (self.pose.contract.image.pad,) * 3
         part = cv2.warpAffine(image, matrix, (columns, rows), flags=cv2.INTER_LINEAR, borderValue=grey)
-        tensor = self.pose.preprocess.normalise(np.asarray(part, np.uint8))
         size = (image.shape[1], image.shape[0])
         resized = (round(size[0] * scale[0]), round(size[1] * scale[1]))
-        return tensor, Transform(scale[0], scale[1], offset[0], offset[1], *size, resized)
+        return np.asarray(part, np.uint8), Transform(scale[0], scale[1], offset[0], offset[1], *size, resized)
 
 
 def pipeline(detector: Model, pose: Model, **options: Any) -> TopDown:

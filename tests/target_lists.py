@@ -15,6 +15,9 @@ ISOLATED = tuple(
 )
 ORDINARY = tuple(name for name in converters.target_names() if name not in ISOLATED)
 WITH_TOOLCHAINS = "EDGEKIT_TEST_TOOLCHAINS" in os.environ
+EVERYTHING = os.environ.get("EDGEKIT_TEST_ACCURACY") == "all"
+"""Whether this is ``make accuracy``, which takes its time."""
+
 MADE = ISOLATED if WITH_TOOLCHAINS else ORDINARY
 """What the shared conversions of this run make."""
 

@@ -95,8 +95,16 @@ def test_every_example_is_valid(path: Path) -> None:
     assert read_contract(path).classes
 
 
-IMAGE_KEYS = "size, resize, color, scale, mean, std, pad"
+IMAGE_KEYS = "size, resize, color, scale, mean, std, pad, crop"
 MISTAKES = {
+    "no share": (
+        ("resize: crop", "resize: crop\n  crop: 1.5"),
+        "5: image.crop: must be above 0 and at most 1, not 1.5",
+    ),
+    "crop of a stretch": (
+        ("resize: crop", "resize: stretch\n  crop: 0.9"),
+        "5: image.crop: must be 1 with resize: stretch, not 0.9",
+    ),
     "wrong key": (("resize: crop", "colour: bgr"), "4: image.colour: unknown key; valid: " + IMAGE_KEYS),
     "wrong key at the top": (("task: detect", "tasks: detect"), "1: tasks: unknown key; valid: task, image, classes"),
     "key with a space": (("color: bgr", "col or: bgr"), "5: image.col or: unknown key; valid: " + IMAGE_KEYS),

@@ -130,6 +130,8 @@ class TestGeometry:
         assert mapping.to_input(np.array([[0, 0, 810, 1080]], np.float32)).tolist() == [[80, 0, 560, 640]]
         crop = transform(rule("crop", (224, 224)), 640, 480)
         assert (crop.resized, crop.offset_x, crop.offset_y) == ((299, 224), -38, 0)
+        classifier = transform(rule("crop", (224, 224), crop=0.875), 640, 480)  # 256, of which 224 are kept
+        assert (classifier.resized, classifier.offset_x, classifier.offset_y) == ((341, 256), -59, -16)
         stretch = transform(rule("stretch", (352, 320)), 640, 704)
         assert (stretch.scale_x, stretch.scale_y, stretch.offset_x, stretch.offset_y) == (0.5, 0.5, 0, 0)
 
@@ -247,6 +249,7 @@ RULES = [
     rule(),
     rule("stretch", (352, 352), color="bgr"),
     rule("crop", (224, 224), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
+    rule("crop", (224, 160), crop=0.875),
     rule("letterbox", (320, 416), color="bgr", scale=1.0, mean=(103.53, 116.28, 123.675), std=(57.375, 57.12, 58.395)),
     rule("letterbox", (97, 33), scale=1 / 127.5, mean=(1.0, 1.0, 1.0), pad=0),
     rule("stretch", (192, 192), scale=1.0),

@@ -52,9 +52,9 @@ def gaussians(places: Floats, sigma: float = 2.0) -> Floats:
 
 def keypoints(opened: Pose, outputs: list[Floats]) -> Floats:
     found = opened.comparable(outputs, opened.candidates(outputs, -1.0))
-    assert found.extra is not None
-    assert found.extra.shape[0] == 1
-    points: Floats = found.extra[0]
+    assert found.attached is not None
+    assert found.attached.shape[0] == 1
+    points: Floats = found.attached[0]
     return points
 
 
@@ -77,8 +77,8 @@ def test_movenet_is_what_its_own_graph_decodes(shared_data: Path) -> None:
             raw = [output.numpy() for output in read.heads(tensor)]
             given_ = [read.model.module(tensor).numpy()]
         one, other = ours.candidates(raw, -1.0), whole.candidates(given_, -1.0)
-        np.testing.assert_allclose(one.extra[..., :2], other.extra[..., :2], atol=0.05)  # type: ignore[index]
-        np.testing.assert_allclose(one.extra[..., 2], other.extra[..., 2], atol=1e-5)  # type: ignore[index]
+        np.testing.assert_allclose(one.attached[..., :2], other.attached[..., :2], atol=0.05)  # type: ignore[index]
+        np.testing.assert_allclose(one.attached[..., 2], other.attached[..., 2], atol=1e-5)  # type: ignore[index]
         np.testing.assert_allclose(one.scores, other.scores, atol=1e-5)
         assert ours.similarity(one, other)[0, 0] > 0.999
 

@@ -30,7 +30,7 @@ def segmentation(boxes: Any, weights: Any, **post: Any) -> tuple[Any, list[Float
         task="segment",
         image=ImageRule(size=SIZE),
         classes=("thing",),
-        decoder=Decoder(name="decoded", options={"layout": "detections", "box_format": "xyxy", "extra": KINDS}),
+        decoder=Decoder(name="decoded", options={"layout": "detections", "box_format": "xyxy", "attached": KINDS}),
         outputs=(Output(name="predictions", role="predictions"), Output(name="prototypes", role="prototypes")),
     )
     table = np.concatenate([rows, weights], 1)[None].astype(np.float32)
@@ -70,7 +70,7 @@ def test_masks_are_those_of_a_plain_computation(seed: int, size: tuple[int, int]
     assert isinstance(result, Instances)
     kept = task.kept(outputs, None, 1.0)
     for index in range(len(result)):
-        wanted = plainly(outputs[1], kept.extra[index], result.boxes[index], mapping)
+        wanted = plainly(outputs[1], kept.attached[index], result.boxes[index], mapping)
         # warpAffine places its samples on a grid of 1/32 of a cell: pixels at the very edge may fall either way.
         assert (result.masks.bitmap(index) != wanted).mean() < 0.01
 
@@ -89,9 +89,9 @@ def test_compared_masks_are_cut_to_their_boxes() -> None:
     outputs[1][:] = 1.0
     outputs[0][0, :, 6] = 1.0
     found = task.comparable(outputs, task.candidates(outputs, 0.1))
-    assert found.extra.shape == (2, 16, 24)
-    assert found.extra[0].sum() == 12 * 8
-    assert found.extra[0, :8, :12].all()
+    assert found.attached.shape == (2, 16, 24)
+    assert found.attached[0].sum() == 12 * 8
+    assert found.attached[0, :8, :12].all()
     alike = task.similarity(found, found)
     assert np.diag(alike).tolist() == [1, 1]
     assert 0 < alike[0, 1] < 0.1

@@ -76,9 +76,9 @@ def test_every_anchor_has_the_keypoints_or_coefficients_of_ultralytics(
         ours, theirs = ours[away.argmin(1)[same]], theirs[same]
     np.testing.assert_allclose(ours.scores, theirs.scores, atol=1e-5)
     np.testing.assert_allclose(ours.boxes, theirs.boxes, atol=2e-2)
-    extra = task.with_extra(raw, ours).extra
-    assert extra.shape[1:] == ((17, 3) if "pose" in name else (32,))
-    np.testing.assert_allclose(extra, whole.with_extra(given, theirs).extra, atol=2e-2, rtol=1e-4)
+    attached = task.with_attached(raw, ours).attached
+    assert attached.shape[1:] == ((17, 3) if "pose" in name else (32,))
+    np.testing.assert_allclose(attached, whole.with_attached(given, theirs).attached, atol=2e-2, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["yolov8n-seg", "yolo11n-seg"])
@@ -98,7 +98,7 @@ def test_masks_are_those_of_ultralytics(name: str, loaded: dict[str, TrainedMode
     assert isinstance(result, Instances)
     prototypes = torch.from_numpy(raw[-1][0])
     theirs = process_mask_native(
-        prototypes, torch.from_numpy(found.extra), torch.from_numpy(result.boxes.copy()), (150, 200)
+        prototypes, torch.from_numpy(found.attached), torch.from_numpy(result.boxes.copy()), (150, 200)
     ).numpy()
     ours = result.masks.bitmaps()
     assert ours.any()
@@ -152,8 +152,8 @@ def test_other_keypoints_have_numbers_for_names(tasks: Any, tmp_path: Path) -> N
     assert loaded.contract.skeleton is not None
     assert loaded.contract.skeleton.names == ("keypoint_0", "keypoint_1", "keypoint_2", "keypoint_3")
     task, whole, raw, given = decoded(loaded)
-    ours = task.with_extra(raw, task.candidates(raw, -1.0)).extra
-    np.testing.assert_allclose(ours, whole.with_extra(given, whole.candidates(given, -1.0)).extra, atol=2e-2)
+    ours = task.with_attached(raw, task.candidates(raw, -1.0)).attached
+    np.testing.assert_allclose(ours, whole.with_attached(given, whole.candidates(given, -1.0)).attached, atol=2e-2)
     assert (ours[..., 2] == 1).all()
 
 
@@ -195,7 +195,7 @@ def test_the_heads_are_found_in_an_export_too(name: str, loaded: dict[str, Train
     ours, theirs = task.candidates(raw, -1.0), whole.candidates(given, -1.0)
     np.testing.assert_allclose(ours.boxes, theirs.boxes, atol=2e-2)
     one, other = (
-        opened.with_extra(outputs, found).extra
+        opened.with_attached(outputs, found).attached
         for opened, outputs, found in ((task, raw, ours), (whole, given, theirs))
     )  # type: ignore[attr-defined]
     np.testing.assert_allclose(one, other, atol=2e-2, rtol=1e-4)

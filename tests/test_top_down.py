@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -117,10 +119,8 @@ def test_on_a_stack_and_with_track_ids() -> None:
     assert (poses.track_ids.tolist(), poses.time) == ([7], 1.5)
 
 
-def test_real_people_on_photographs(shared_data: Path) -> None:
-    """MoveNet on the annotated boxes of four COCO photographs, against the annotated keypoints."""
-    import json
-
+def source_of(shared_data: Path) -> TopDown:
+    """MoveNet in PyTorch, behind a detector that finds nothing: for boxes that are given."""
     torch = pytest.importorskip("torch", reason="MoveNet runs in torch (extra 'convert')")
     from edgekit.conversion.jobs import PrepareJob
     from edgekit.conversion.prepare import read_source
@@ -131,29 +131,55 @@ def test_real_people_on_photographs(shared_data: Path) -> None:
     read = read_source(
         PrepareJob(folder="", source=str(shared_data / "models/movenet_lightning.pt2"), contract=contract)
     )
-    both = TopDown(models([])[0], Model(read.contract, TorchSession(read.heads)))
+    return TopDown(models([])[0], Model(read.contract, TorchSession(read.heads)))
+
+
+def person(box: Sequence[float], image: np.ndarray) -> Detections:
+    """One person whose box x, y, width, height is annotated."""
+    x, y, width, height = box
+    return Detections(
+        boxes=[[x, y, x + width, y + height]],
+        scores=[1],
+        class_ids=[0],
+        classes=("person",),
+        size=(image.shape[1], image.shape[0]),
+    )
+
+
+def annotated_people(shared_data: Path, both: TopDown) -> Iterator[float]:
+    """OKS of every well annotated person of four COCO photographs, found in the annotated box."""
     truth = json.loads((shared_data / "pose" / "person_keypoints.json").read_text())
-    values = []
     for entry in truth["images"]:
         image = read_image(shared_data / "pose" / entry["file_name"])
         people = [one for one in truth["annotations"] if one["image_id"] == entry["id"] and one["num_keypoints"] > 8]
         for one in people:
-            x, y, width, height = one["bbox"]
-            found = Detections(
-                boxes=[[x, y, x + width, y + height]],
-                scores=[1],
-                class_ids=[0],
-                classes=("person",),
-                size=(image.shape[1], image.shape[0]),
-            )
-            pose = both.on_boxes(image, found)
+            pose = both.on_boxes(image, person(one["bbox"], image))
             points = np.array(one["keypoints"], np.float32).reshape(1, 17, 3)
             seen = points[0, :, 2] > 0
             areas = np.array([one["area"]], np.float32)
             sigmas = np.array(COCO.sigmas)[seen].tolist()
-            values.append(keypoint_similarity(points[:, seen], pose.keypoints[:, seen], areas, sigmas)[0, 0])
+            yield float(keypoint_similarity(points[:, seen], pose.keypoints[:, seen], areas, sigmas)[0, 0])
+
+
+def test_real_people_on_photographs(shared_data: Path) -> None:
+    """MoveNet on the annotated boxes of four COCO photographs, against the annotated keypoints."""
+    values = list(annotated_people(shared_data, source_of(shared_data)))
     assert len(values) >= 5
     assert np.mean(values) > 0.6
+
+
+def test_crops_are_what_the_pose_model_sees() -> None:
+    one = (20, 30, 60, 110)
+    both = edgekit.pipeline(*models([[*one, 0.9, 0]]))
+    image = painted(one)
+    (crop,) = both.crops(image, both.detector.predict(image))
+    assert crop.shape == (*both.pose.contract.image.size, 3)
+    assert crop.dtype == np.uint8
+    # The box of 40 x 80 pixels, a quarter larger and then as wide as the input's shape: 75 x 100, shown as 96 x 128.
+    rows, columns = np.nonzero(crop[..., 2] > 128)
+    assert (np.ptp(columns) + 1, np.ptp(rows) + 1) == (pytest.approx(40 * 1.28, abs=1), pytest.approx(80 * 1.28, abs=1))
+    assert (columns.mean(), rows.mean()) == (pytest.approx(47.5, abs=1), pytest.approx(63.5, abs=1))
+    assert both.crops(image, both.detector.predict(np.zeros_like(image), score=0.99)) == []
 
 
 def test_models_that_do_not_go_together() -> None:

@@ -46,7 +46,7 @@ def outcome_row(outcome: Outcome) -> list[str]:
     proof = evidence.word if evidence else "-"
     matched = drift = "-"
     if evidence and evidence.decoded:
-        matched = f"{evidence.decoded.matched:.1%} at IoU {evidence.gate.iou:g}"
+        matched = f"{evidence.decoded.matched:.1%} {evidence.decoded.bound}"
         drift = f"{evidence.decoded.score_drift:.4f}"
     if outcome.ok:
         result = "[green]proven[/green]"
@@ -71,6 +71,7 @@ def evidence_lines(evidence: Evidence) -> list[str]:
     shown = f"{evidence.images} images" + (", each also mirrored" if evidence.views > evidence.images else "")
     what = "detections" if evidence.compared == "detections" else "best anchors (too few detections to compare)"
     at = ", ".join(f"{share:.1%} at {iou}" for iou, share in decoded.matched_at.items())
+    at = at if decoded.measure else f"{decoded.matched:.1%}"
     lines = [
         f"{evidence.word} by {evidence.engine} on {shown}, against {evidence.reference}",
         f"{decoded.detections} {what}: matched {at}",
@@ -90,7 +91,7 @@ def evidence_lines(evidence: Evidence) -> list[str]:
     if evidence.budget is not None:
         lines.append(f"budget: {evidence.budget.sentence()}")
     gate = evidence.gate
-    bounds = f"matched >= {gate.matched:g} at IoU {gate.iou:g}, drift <= {gate.score_drift:g}, extra <= {gate.extra:g}"
+    bounds = f"matched >= {gate.matched:g} {decoded.bound}, drift <= {gate.score_drift:g}, extra <= {gate.extra:g}"
     verdict = "passed" if evidence.passed else "FAILED: " + "; ".join(evidence.failures)
     return [*lines, f"gate ({bounds}): {verdict}"]
 

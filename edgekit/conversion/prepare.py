@@ -155,7 +155,7 @@ def _cut(model: TrainedModel, stated: StatedContract) -> ReadSource:
         return ReadSource(model, stated.complete(whole), flat, note)
     else:
         channels = decoder.channels(decoder.read(stated.decoder.options), len(stated.classes))
-        if "keypoints" in decoder.extras and stated.skeleton is not None:
+        if "keypoints" in decoder.attachments and stated.skeleton is not None:
             channels |= {"keypoints": 3 * len(stated.skeleton.names)}
         done = cut_automatically(flat, channels, decoder.name, prototypes=stated.task == "segment")
     return ReadSource(model, stated.complete(done.outputs), done.graph, done.note, done.tensors)
@@ -224,7 +224,7 @@ def _run_source(model: TrainedModel, heads: nn.Module, contract: Contract, proof
     task, uncut = open_task(contract), uncut_task(model, contract)
     stacks = None
     found: list[Candidates] = []
-    cut_check = Tally(gate_iou=0.99, similarity=task.similarity)
+    cut_check = Tally(gate_iou=0.99, similarity=task.similarity, measure=task.measure)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for index, tensor in enumerate(proof):
@@ -249,7 +249,7 @@ def _run_source(model: TrainedModel, heads: nn.Module, contract: Contract, proof
     agreement = cut_check.agreement()
     if agreement.matched < 0.999 or agreement.score_drift > 1e-3:
         raise SourceError(
-            f"cutting the head changed the result (matched {agreement.matched:.3f} at IoU 0.99, score drift "
+            f"cutting the head changed the result (matched {agreement.matched:.3f} {agreement.bound}, score drift "
             f"{agreement.score_drift:.4f}): the decoder's numbers in the contract do not describe this network"
         )
     return "the source as it was given, in PyTorch"
@@ -276,14 +276,14 @@ def _fused(model: TrainedModel, contract: Contract) -> Uncut | None:
     if len(outputs) != len(roles):
         return None
     # Keypoints and mask coefficients stand behind the class scores of each box.
-    extra = 3 * len(contract.skeleton.names) if contract.skeleton and decoder.task == "detect" else 0
-    extra = outputs[1].shape[1] if contract.task == "segment" else extra
+    attached = 3 * len(contract.skeleton.names) if contract.skeleton and decoder.task == "detect" else 0
+    attached = outputs[1].shape[1] if contract.task == "segment" else attached
     batch, values, *rest = outputs[0].shape
-    spec = decoder.fused(contract.decoder.options, (batch, values - extra, *rest), len(contract.classes))
+    spec = decoder.fused(contract.decoder.options, (batch, values - attached, *rest), len(contract.classes))
     if spec is None:
         return None
-    if extra:
-        spec = msgspec.structs.replace(spec, options={**spec.options, "extra": extra})
+    if attached:
+        spec = msgspec.structs.replace(spec, options={**spec.options, "attached": attached})
     return Uncut(spec, tuple(Output(name=role, role=role) for role in roles))
 
 

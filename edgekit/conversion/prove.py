@@ -52,7 +52,7 @@ def compare(model: Model, prepared: Prepared, folder: Path, gate: Gate, report: 
         raise TypeError("only an opened bundle can be proven")
     _check_comparable(model.contract, prepared)
     ours, theirs = model.task, open_task(prepared.contract)
-    tally = Tally(gate_iou=gate.iou, similarity=theirs.similarity)
+    tally = Tally(gate_iou=gate.iou, similarity=theirs.similarity, measure=theirs.measure)
     names = [output.name for output in prepared.contract.outputs]
     order = [[output.name for output in model.contract.outputs].index(name) for name in names]
     raws = [np.load(folder / f"reference-{name}.npy", mmap_mode="r") for name in names]

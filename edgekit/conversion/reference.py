@@ -42,7 +42,7 @@ def add_anchors(
     )
 
 
-_COLUMNS = ("boxes", "scores", "class_ids", "anchors", "extra")
+_COLUMNS = ("boxes", "scores", "class_ids", "anchors", "attached")
 
 
 def save_detections(path: Path, found: Sequence[Candidates]) -> None:

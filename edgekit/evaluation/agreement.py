@@ -45,10 +45,14 @@ def boxes_alike(first: Candidates, second: Candidates) -> Floats:
 
 @dataclass
 class Tally:
-    """Sums over the images of a decoded comparison. ``similarity`` is the task's; IoU stands for it in all names."""
+    """Sums over the images of a decoded comparison.
+
+    ``similarity`` and its name ``measure`` are the task's; IoU stands for it in all other names.
+    """
 
     gate_iou: float
     similarity: Similarity = boxes_alike
+    measure: str = "IoU"
     detections: int = 0
     found: int = 0
     extra: int = 0
@@ -116,6 +120,7 @@ class Tally:
             extra=self.extra / max(self.found, 1),
             top_score=self.top,
             top_score_source=self.top_source,
+            measure=self.measure,
         )
 
     def _tops(self, source: Candidates, target: Candidates) -> None:
@@ -210,7 +215,7 @@ def judge(
     failures = []
     if decoded.matched < gate.matched:
         failures.append(
-            f"matched {decoded.matched:.3f} of {decoded.detections} at IoU {gate.iou:g}, at least {gate.matched:g}"
+            f"matched {decoded.matched:.3f} of {decoded.detections} {decoded.bound}, at least {gate.matched:g}"
         )
     if decoded.score_drift > gate.score_drift:
         failures.append(f"mean score drift {decoded.score_drift:.4f}, at most {gate.score_drift:g}")

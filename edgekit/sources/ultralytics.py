@@ -198,12 +198,12 @@ def _uncut(head: Head, end2end: bool, outputs: Any, classes: int) -> Uncut:
         return Uncut(decoder=decoder, outputs=(Output(name="logits", role="logits"),))
     predictions = outputs[0] if isinstance(outputs, tuple) else outputs
     options: dict[str, Any] = {"box_format": "xywh", "normalized": False}
-    extra = predictions.shape[1] - 4 - classes
+    attached = predictions.shape[1] - 4 - classes
     if end2end:
         options = {"box_format": "xyxy", "normalized": False, "layout": "detections"}
-        extra = predictions.shape[2] - 6
+        attached = predictions.shape[2] - 6
     roles = ("predictions", "prototypes") if head.task == "segment" else ("predictions",)
     return Uncut(
-        decoder=Decoder(name="decoded", options={**options, "extra": extra} if extra else options),
+        decoder=Decoder(name="decoded", options={**options, "attached": attached} if attached else options),
         outputs=tuple(Output(name=role, role=role) for role in roles),
     )

@@ -18,6 +18,7 @@ class Task(Protocol):
     """Postprocessing of one contract: results for users, candidates in input pixels for the proof of a conversion."""
 
     contract: Contract
+    measure: str
 
     def result(
         self, outputs: Sequence[Floats], mapping: Transform, *, score: float | None = None, iou: float | None = None

@@ -23,6 +23,8 @@ class Classify(Detect):
         ContractError: as `Detect`.
     """
 
+    measure = ""
+
     def suppressed(self, found: Candidates, *, iou: float | None = None, most: int | None = None) -> Candidates:
         """All of them: every box is the whole input, and NMS would take the classes for doubles."""
         return found

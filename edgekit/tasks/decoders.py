@@ -16,10 +16,10 @@ from edgekit.tasks.decoding import (
     Heads,
     Indices,
     at_anchors,
+    attached,
     cell_corners,
     check_finite,
     decoder,
-    extra,
     from_centres,
     gather,
     grid_of,
@@ -81,7 +81,7 @@ def anchor_free(heads: Heads, options: AnchorFree, frame: Frame, threshold: floa
     return gather(parts)
 
 
-@extra("anchor_free", "coefficients")
+@attached("anchor_free", "coefficients")
 def _anchor_free_coefficients(heads: Heads, options: AnchorFree, frame: Frame, anchors: Indices) -> Floats:
     """Mask coefficients (n, m) of a prototype head (YOLACT, Bolya et al. 2019)."""
     return at_anchors(heads["coefficients"], anchors)[0]
@@ -247,7 +247,7 @@ class Decoded(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ``layout``: ``channels`` is (1, 4 + classes, n), ``rows`` its transpose, ``detections`` is (1, n, 6) with rows
     x1, y1, x2, y2, score, class, and ``separate`` has roles ``boxes`` (1, n, 4) and ``classes`` (1, n, classes).
     ``objectness`` when a fifth value multiplies the class scores (YOLOv5). ``logits`` when scores need a sigmoid.
-    ``extra`` values follow the others in each row: decoded keypoints or mask coefficients.
+    ``attached`` values follow the others in each row: decoded keypoints or mask coefficients.
     """
 
     layout: Literal["channels", "rows", "detections", "separate"] = "channels"
@@ -255,7 +255,7 @@ class Decoded(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     normalized: bool = False
     objectness: bool = False
     logits: bool = False
-    extra: Annotated[int, msgspec.Meta(ge=0)] = 0
+    attached: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
 @decoder("decoded")
@@ -280,7 +280,7 @@ def _decoded_parts(heads: Heads, options: Decoded, classes: int) -> tuple[Floats
         table = np.concatenate([matrix(boxes), matrix(values)], 1)
     else:
         table = _rows(heads, options)
-        table = table[:, : table.shape[1] - options.extra]
+        table = table[:, : table.shape[1] - options.attached]
     if options.layout == "detections":
         return _detection_rows(table, classes)
     wanted = 4 + options.objectness + classes
@@ -303,16 +303,16 @@ def _rows(heads: Heads, options: Decoded) -> Floats:
     return matrix(predictions).T if options.layout == "channels" else matrix(predictions)
 
 
-def decoded_extra(heads: Heads, options: Decoded, anchors: Indices) -> Floats:
-    """The further values (n, extra) of the boxes at these places."""
+def decoded_attached(heads: Heads, options: Decoded, anchors: Indices) -> Floats:
+    """The further values (n, attached) of the boxes at these places."""
     table = _rows(heads, options)
-    return table[anchors, table.shape[1] - options.extra :].astype(np.float32)
+    return table[anchors, table.shape[1] - options.attached :].astype(np.float32)
 
 
-@extra("decoded", "coefficients")
+@attached("decoded", "coefficients")
 def _decoded_coefficients(heads: Heads, options: Decoded, frame: Frame, anchors: Indices) -> Floats:
     """Mask coefficients (n, m), which the graph leaves as they are."""
-    return decoded_extra(heads, options, anchors)
+    return decoded_attached(heads, options, anchors)
 
 
 def matrix(head: Floats) -> Floats:

@@ -43,15 +43,15 @@ class Candidates:
         class_ids: (n,) int64.
         anchors: (n,) int64, the place in the network's own order of predictions; the same anchor of two runs can be
             compared without matching.
-        extra: (n, ...) what the task has beside each box: keypoints (n, k, 3) x, y in input pixels and score 0..1, or
-            masks (n, rows, columns) bool at the prototypes' resolution. None for boxes alone.
+        attached: (n, ...) what the task has beside each box: keypoints (n, k, 3) x, y in input pixels and score 0..1,
+            or masks (n, rows, columns) bool at the prototypes' resolution. None for boxes alone.
     """
 
     boxes: Floats
     scores: Floats
     class_ids: Indices
     anchors: Indices
-    extra: NDArray[Any] | None = None
+    attached: NDArray[Any] | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -63,7 +63,7 @@ class Candidates:
             self.scores[chosen],
             self.class_ids[chosen],
             self.anchors[chosen],
-            None if self.extra is None else self.extra[chosen],
+            None if self.attached is None else self.attached[chosen],
         )
 
 
@@ -82,7 +82,7 @@ class NoOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 Decode = Callable[[Heads, Any, Frame, float], Candidates]
 
-Extra = Callable[[Heads, Any, Frame, Indices], Floats]
+Attach = Callable[[Heads, Any, Frame, Indices], Floats]
 """What one role of the heads says of the anchors at these places: ``(heads, options, frame, anchors)`` -> (n, ...)."""
 
 
@@ -94,7 +94,7 @@ class Registered:
     convolution is which. None where the outputs are not raw heads. ``fused(options, shape, classes)`` names the
     decoder of the one tensor that such networks usually return, or None for a shape that is not it; the cut is
     checked with it. ``task`` is the one whose results ``run`` gives whole, ``whole`` the roles
-    of the outputs of a graph that is not cut. ``extras`` decode what other tasks have beside the boxes, by role.
+    of the outputs of a graph that is not cut. ``attachments`` decode what other tasks have beside the boxes, by role.
     """
 
     name: str
@@ -104,7 +104,7 @@ class Registered:
     fused: Callable[[dict[str, Any], tuple[int, ...], int], Decoder | None] | None
     task: str = "detect"
     whole: tuple[str, ...] = ("predictions",)
-    extras: dict[str, Extra] = field(default_factory=dict)
+    attachments: dict[str, Attach] = field(default_factory=dict)
 
     def read(self, options: Mapping[str, Any]) -> Any:
         """Validated options.
@@ -145,11 +145,11 @@ def decoder(
     return register
 
 
-def extra(name: str, role: str) -> Callable[[Extra], Extra]:
+def attached(name: str, role: str) -> Callable[[Attach], Attach]:
     """Register what decodes a further role of a registered decoder's heads, for the anchors that are left after NMS."""
 
-    def register(run: Extra) -> Extra:
-        DECODERS[name].extras[role] = run
+    def register(run: Attach) -> Attach:
+        DECODERS[name].attachments[role] = run
         return run
 
     return register

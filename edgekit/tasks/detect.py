@@ -31,8 +31,11 @@ class Detect:
         ContractError: the decoder is unknown, its options are wrong, or it is one of another task.
     """
 
-    extra: str = ""
+    attached: str = ""
     """Role of the heads that say what this task has beside the boxes; empty for boxes alone."""
+
+    measure: str = "IoU"
+    """What `similarity` is called; empty where objects agree or do not."""
 
     def __init__(self, contract: Contract) -> None:
         self.contract = contract
@@ -41,9 +44,9 @@ class Detect:
         keypoints = len(contract.skeleton.names) if contract.skeleton else 0
         self._frame = Frame(*contract.image.size, len(contract.classes), keypoints)
         whole = self._decoder.task == contract.task
-        if not whole and (self._decoder.task != "detect" or self.extra not in self._decoder.extras):
+        if not whole and (self._decoder.task != "detect" or self.attached not in self._decoder.attachments):
             able = sorted(
-                name for name, one in DECODERS.items() if one.task == contract.task or self.extra in one.extras
+                name for name, one in DECODERS.items() if one.task == contract.task or self.attached in one.attachments
             )
             raise ContractError(
                 f"decoder {contract.decoder.name!r} is not one for the task {contract.task!r}; valid: {', '.join(able)}"
@@ -89,22 +92,24 @@ class Detect:
                 f"decoder {self._decoder.name!r} cannot read the outputs {shapes}: {problem}"
             ) from error
 
-    def with_extra(self, outputs: Sequence[Floats], found: Candidates) -> Candidates:
+    def with_attached(self, outputs: Sequence[Floats], found: Candidates) -> Candidates:
         """The candidates with what the task has beside their boxes; only those that are left are worth decoding.
 
         Raises:
             EngineError, ContractError: as `candidates`.
         """
-        if not self.extra or found.extra is not None:
+        if not self.attached or found.attached is not None:
             return found
         with self._reading(outputs):
-            extra = self._decoder.extras[self.extra](self.heads(outputs), self._options, self._frame, found.anchors)
-        check_finite(extra)
-        return dataclasses.replace(found, extra=extra)
+            attached = self._decoder.attachments[self.attached](
+                self.heads(outputs), self._options, self._frame, found.anchors
+            )
+        check_finite(attached)
+        return dataclasses.replace(found, attached=attached)
 
     def comparable(self, outputs: Sequence[Floats], found: Candidates) -> Candidates:
         """The candidates with all that `similarity` compares."""
-        return self.with_extra(outputs, found)
+        return self.with_attached(outputs, found)
 
     def similarity(self, first: Candidates, second: Candidates) -> Floats:
         """How alike each object of one run is to each of another, (n, m) 0..1: the IoU of their boxes."""
@@ -131,7 +136,7 @@ class Detect:
     def kept(self, outputs: Sequence[Floats], score: float | None, iou: float | None) -> Candidates:
         """The objects that the thresholds leave, best first, with what the task has beside their boxes."""
         threshold = self.contract.postprocess.score_threshold if score is None else score
-        return self.with_extra(outputs, self.suppressed(self.candidates(outputs, threshold), iou=iou))
+        return self.with_attached(outputs, self.suppressed(self.candidates(outputs, threshold), iou=iou))
 
     def columns(self, kept: Candidates, mapping: Transform) -> dict[str, Any]:
         """What every result of boxes is made of, in original pixels."""

@@ -26,7 +26,8 @@ class Pose(Detect):
         ContractError: as `Detect`, or the contract names no keypoints.
     """
 
-    extra = "keypoints"
+    attached = "keypoints"
+    measure = "OKS"
 
     def __init__(self, contract: Contract) -> None:
         if contract.skeleton is None:
@@ -37,18 +38,18 @@ class Pose(Detect):
 
     def similarity(self, first: Candidates, second: Candidates) -> Floats:
         """Object keypoint similarity (n, m), with the area of each pose taken from its box."""
-        if first.extra is None or second.extra is None:
+        if first.attached is None or second.attached is None:
             raise TypeError("poses are compared by keypoints, which these candidates lack: use comparable() first")
         if not (len(first) and len(second)):
             return np.zeros((len(first), len(second)), np.float32)
-        return keypoint_similarity(first.extra, second.extra, AREA_SHARE * box_areas(first.boxes), self._sigmas)
+        return keypoint_similarity(first.attached, second.attached, AREA_SHARE * box_areas(first.boxes), self._sigmas)
 
     def result(
         self, outputs: Sequence[Floats], mapping: Transform, *, score: float | None = None, iou: float | None = None
     ) -> Poses:
         """Poses in original pixels, best first; ``score`` and ``iou`` override the contract's thresholds."""
         kept = self.kept(outputs, score, iou)
-        points = np.zeros((0, len(self._sigmas), 3), np.float32) if kept.extra is None else kept.extra
+        points = np.zeros((0, len(self._sigmas), 3), np.float32) if kept.attached is None else kept.attached
         return Poses(
             **self.columns(kept, mapping), keypoints=mapping.points_to_original(points), skeleton=self._skeleton
         )

@@ -9,7 +9,7 @@ import numpy as np
 
 from edgekit.images import Floats
 from edgekit.manifest import Decoder
-from edgekit.tasks.decoders import AnchorFree, Decoded, decoded_extra, matrix
+from edgekit.tasks.decoders import AnchorFree, Decoded, decoded_attached, matrix
 from edgekit.tasks.decoding import (
     Candidates,
     Frame,
@@ -17,14 +17,14 @@ from edgekit.tasks.decoding import (
     Indices,
     NoOptions,
     at_anchors,
+    attached,
     check_finite,
     decoder,
-    extra,
     sigmoid,
 )
 
 
-@extra("anchor_free", "keypoints")
+@attached("anchor_free", "keypoints")
 def _anchor_free_keypoints(heads: Heads, options: AnchorFree, frame: Frame, anchors: Indices) -> Floats:
     """Keypoints of the anchors (n, k, 3); a head of two values a keypoint gives each the score 1."""
     values, levels = at_anchors(heads["keypoints"], anchors)
@@ -41,10 +41,10 @@ def _anchor_free_keypoints(heads: Heads, options: AnchorFree, frame: Frame, anch
     return points
 
 
-@extra("decoded", "keypoints")
+@attached("decoded", "keypoints")
 def _decoded_keypoints(heads: Heads, options: Decoded, frame: Frame, anchors: Indices) -> Floats:
     """Keypoints that the graph decoded itself, in the pixels (or the share) of the input that its boxes are in."""
-    points = _points(decoded_extra(heads, options, anchors), frame.keypoints)
+    points = _points(decoded_attached(heads, options, anchors), frame.keypoints)
     if options.normalized:
         points[..., :2] *= np.array([frame.width, frame.height], np.float32)
     return points

@@ -32,7 +32,8 @@ class Segment(Detect):
         ContractError: as `Detect`, or no output has the role ``prototypes``.
     """
 
-    extra = "coefficients"
+    attached = "coefficients"
+    measure = "mask IoU"
 
     def __init__(self, contract: Contract) -> None:
         super().__init__(contract)
@@ -42,7 +43,7 @@ class Segment(Detect):
 
     def comparable(self, outputs: Sequence[Floats], found: Candidates) -> Candidates:
         """The candidates with their masks (n, rows, columns) at the prototypes' resolution, cut to their boxes."""
-        whole = self.with_extra(outputs, found)
+        whole = self.with_attached(outputs, found)
         prototypes = self._prototypes(outputs, whole)
         rows, columns = prototypes.shape[1:]
         masks = np.zeros((len(whole), rows, columns), np.bool_)
@@ -54,9 +55,9 @@ class Segment(Detect):
 
     def similarity(self, first: Candidates, second: Candidates) -> Floats:
         """The IoU of their masks (n, m)."""
-        if first.extra is None or second.extra is None:
+        if first.attached is None or second.attached is None:
             raise TypeError("instances are compared by masks, which these candidates lack: use comparable() first")
-        return mask_iou(first.extra, second.extra)
+        return mask_iou(first.attached, second.attached)
 
     def result(
         self, outputs: Sequence[Floats], mapping: Transform, *, score: float | None = None, iou: float | None = None
@@ -112,9 +113,9 @@ class Segment(Detect):
 
 
 def _coefficients(found: Candidates) -> Floats:
-    if found.extra is None:
+    if found.attached is None:
         return np.zeros((len(found), 0), np.float32)
-    return np.asarray(found.extra, np.float32)
+    return np.asarray(found.attached, np.float32)
 
 
 def _cells(box: Floats, columns: int, rows: int) -> tuple[int, int, int, int]:
