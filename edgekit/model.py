@@ -135,6 +135,7 @@ class Model:
         fps: float | None = None,
         score: float | None = None,
         iou: float | None = None,
+        appearance: Model | None = None,
         **options: Any,
     ) -> Iterator[Detections]:
         """Results of one stream with track ids: what `stream` opens, through a tracker.
@@ -146,12 +147,14 @@ class Model:
             fps: frames per second of images that carry no time; 30 when left out.
             score: least score of a detection, instead of the tracker's own.
             iou: of NMS, instead of the contract's.
+            appearance: an embedding model that tells objects apart by their looks, for ``botsort``.
             options: of the tracker that is named, see docs/TRACKING.md.
 
         Raises:
             UsageError: no such tracker or option, or a model that finds no boxes.
         """
-        for _, result in self.track_with_images(source, tracker, every=every, fps=fps, score=score, iou=iou, **options):
+        given = {"every": every, "fps": fps, "score": score, "iou": iou, "appearance": appearance, **options}
+        for _, result in self.track_with_images(source, tracker, **given):
             yield result
 
     def track_with_images(
@@ -163,6 +166,7 @@ class Model:
         fps: float | None = None,
         score: float | None = None,
         iou: float | None = None,
+        appearance: Model | None = None,
         **options: Any,
     ) -> Iterator[tuple[Image, Detections]]:
         """Like `track`, with the BGR image beside each result, for drawing."""
@@ -175,7 +179,9 @@ class Model:
 
         def followed() -> Iterator[tuple[Image, Detections]]:
             with reader:
-                yield from follow(self, reader, opened, every=every, fps=rate, score=score, iou=iou)
+                yield from follow(
+                    self, reader, opened, every=every, fps=rate, score=score, iou=iou, appearance=appearance
+                )
 
         return followed()
 

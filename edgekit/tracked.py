@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgekit.errors import UsageError
-from edgekit.images import Image
-from edgekit.results import Detections
+from edgekit.images import Floats, Image
+from edgekit.results import Detections, Embedding
 from edgekit.tracking import Tracker, Tracks, open_tracker
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def follow(
     fps: float = FRAMES_PER_SECOND,
     score: float | None = None,
     iou: float | None = None,
+    appearance: Model | None = None,
 ) -> Iterator[tuple[Image, Detections]]:
     """Results of the confirmed tracks that are in sight, frame by frame, each with the image it belongs to.
 
@@ -57,14 +58,17 @@ def follow(
         score: least score of a detection; by default the tracker's own, which is below a detector's usual one because
             weak detections keep known tracks alive.
         iou: of NMS, instead of the contract's.
+        appearance: an embedding model, run on what is in each box, for trackers that compare looks.
 
     Raises:
-        UsageError: ``every`` below 1, ``fps`` not positive, or a model whose results have no boxes.
+        UsageError: ``every`` below 1, ``fps`` not positive, a model whose results have no boxes, or an appearance that
+            the tracker does not look at or that is no embedding.
     """
     if every < 1:
         raise UsageError(f"every must be at least 1, not {every}")
     if fps <= 0:
         raise UsageError(f"fps must be positive, not {fps:g}")
+    _check_appearance(tracker, appearance)
     least = tracker.least_score if score is None else score
     for number, frame in enumerate(frames):
         time = number / fps if frame.time is None else frame.time
@@ -75,9 +79,38 @@ def follow(
             found = model.predict(frame.image, score=least, iou=iou)
             if not isinstance(found, Detections):
                 raise UsageError(f"a {model.contract.task} model finds no boxes, so there is nothing to track")
-            tracks = tracker.update(found.boxes, found.scores, found.class_ids, time=time, image=frame.image).visible
+            tracks = tracker.update(
+                found.boxes,
+                found.scores,
+                found.class_ids,
+                time=time,
+                image=frame.image,
+                embeddings=None if appearance is None else looks(appearance, frame.image, found),
+            ).visible
             result = dataclasses.replace(found[tracks.detections], track_ids=tracks.track_ids)
         yield frame.image, dataclasses.replace(result, source=frame.name, time=time)
+
+
+def looks(appearance: Model, image: Image, found: Detections) -> Floats | None:
+    """The embedding (n, d) of what is in each box, None without boxes; zeros, like nothing, for an empty box."""
+    vectors: list[Floats | None] = []
+    for crop in found.crop(image):
+        result = appearance.predict(crop) if crop.size else None
+        vectors.append(result.vector if isinstance(result, Embedding) else None)
+    known = [vector for vector in vectors if vector is not None]
+    if not known:
+        return None
+    nothing = np.zeros_like(known[0])
+    return np.stack([nothing if vector is None else vector for vector in vectors])
+
+
+def _check_appearance(tracker: Tracker, appearance: Model | None) -> None:
+    if appearance is None:
+        return
+    if appearance.contract.task != "embed":
+        raise UsageError(f"appearance must be an embedding model, not one of the task {appearance.contract.task!r}")
+    if not tracker.uses_embeddings:
+        raise UsageError(f"{type(tracker).__name__} does not compare looks; track with botsort, or without appearance")
 
 
 def _expected(model: Model, tracks: Tracks, image: Image) -> Detections:

@@ -32,7 +32,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edgekit.shapes import CLASSES, FIRST_TRAINING_SEED, SceneOptions, scene
+from edgekit.shapes import CLASSES, FIRST_TRAINING_SEED, Scene, SceneOptions, scene
 from edgekit.shapes.dataset import coco_dataset
 from edgekit.shapes.detector import INPUT_SIZE, REG_MAX, STRIDES, ShapesDetector, cell_centres, decode
 
@@ -60,8 +60,8 @@ class Settings:
 # ---------------------------------------------------------------------------------------------------------- scenes
 
 
-def training_example(seed: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
-    """One letterboxed image uint8 (256, 256, 3) BGR; its labels float32 (MOST_OBJECTS, 5): class (-1: none), xyxy."""
+def letterboxed_scene(seed: int) -> tuple[npt.NDArray[np.uint8], Scene, npt.NDArray[np.float32]]:
+    """One letterboxed image uint8 (256, 256, 3) BGR, the scene on it, and where its corner is, float32 (2,) x, y."""
     cv2.setNumThreads(1)
     rng = np.random.default_rng([seed, 9])
     height = width = INPUT_SIZE
@@ -72,9 +72,15 @@ def training_example(seed: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.f
     top, left = (INPUT_SIZE - height) // 2, (INPUT_SIZE - width) // 2
     image = np.full((INPUT_SIZE, INPUT_SIZE, 3), GREY, dtype=np.uint8)
     image[top : top + height, left : left + width] = drawn.image
+    return image, drawn, np.array([left, top], dtype=np.float32)
+
+
+def training_example(seed: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+    """One letterboxed image uint8 (256, 256, 3) BGR; its labels float32 (MOST_OBJECTS, 5): class (-1: none), xyxy."""
+    image, drawn, corner = letterboxed_scene(seed)
     labels = np.full((MOST_OBJECTS, 5), -1, dtype=np.float32)
     for row, item in enumerate(drawn.objects[:MOST_OBJECTS]):
-        labels[row] = (item.class_id, *(item.box + np.array([left, top, left, top], dtype=np.float32)))
+        labels[row] = (item.class_id, *(item.box + np.tile(corner, 2)))
     return image, labels
 
 
@@ -177,15 +183,32 @@ def assign(
     return index, target, matched
 
 
-def detection_loss(outputs: tuple[Tensor, ...], labels: Tensor) -> Tensor:
-    """Class, box and distribution losses of raw outputs against labels (N, MOST_OBJECTS, 5)."""
-    outputs = tuple(output.float() for output in outputs)
+@dataclass(frozen=True)
+class Matches:
+    """Decoded boxes (N, anchors, 4) and where anchors are; what `assign` gave each; the sum of target scores."""
+
+    boxes: Tensor
+    centres: Tensor
+    strides: Tensor
+    index: Tensor
+    target: Tensor
+    matched: Tensor
+    total: Tensor
+
+
+def match(outputs: tuple[Tensor, ...], labels: Tensor) -> Matches:
+    """Decide which anchors of raw outputs learn which labels (N, MOST_OBJECTS, 5)."""
     boxes, scores = decode(outputs)
     shapes = [(outputs[2 * i].shape[2], outputs[2 * i].shape[3], stride) for i, stride in enumerate(STRIDES)]
     centres = torch.cat([cell_centres(*shape) for shape in shapes])
     strides = torch.cat([torch.full((height * width,), float(stride)) for height, width, stride in shapes])
     index, target, matched = assign(boxes.detach(), scores.detach(), centres, labels)
-    total = target.sum().clamp(min=1)
+    return Matches(boxes, centres, strides, index, target, matched, target.sum().clamp(min=1))
+
+
+def detection_loss(outputs: tuple[Tensor, ...], labels: Tensor, found: Matches) -> Tensor:
+    """Class, box and distribution losses of raw outputs against labels (N, MOST_OBJECTS, 5)."""
+    index, target, matched, total = found.index, found.target, found.matched, found.total
     logits = torch.cat([outputs[2 * i + 1].flatten(2).transpose(1, 2) for i in range(len(STRIDES))], 1)
     classes = labels[..., 0].long().clamp(min=0).gather(1, index.clamp(min=0))
     wanted = functional.one_hot(classes, logits.shape[-1]) * target[..., None]
@@ -194,10 +217,11 @@ def detection_loss(outputs: tuple[Tensor, ...], labels: Tensor) -> Tensor:
     if not positive.any():
         return class_loss
     weight = target[positive]
-    box_loss = ((1 - complete_iou(boxes[positive], matched[positive])) * weight).sum() / total
+    box_loss = ((1 - complete_iou(found.boxes[positive], matched[positive])) * weight).sum() / total
     sides = torch.cat([outputs[2 * i].flatten(2).transpose(1, 2) for i in range(len(STRIDES))], 1)
     sides = sides[positive].reshape(-1, 4, REG_MAX)
-    place, size = centres.expand(len(labels), -1, -1)[positive], strides.expand(len(labels), -1)[positive][:, None]
+    place = found.centres.expand(len(labels), -1, -1)[positive]
+    size = found.strides.expand(len(labels), -1)[positive][:, None]
     distance = torch.cat((place - matched[positive][:, :2], matched[positive][:, 2:] - place), 1) / size
     distance = distance.clamp(0, REG_MAX - 1.01)
     low = distance.floor().long()
@@ -311,7 +335,8 @@ def train(settings: Settings, out: Path, check_every: int) -> nn.Module:
         model.train()
         with torch.autocast("cpu", torch.bfloat16):
             outputs = model(pixels)
-        loss = detection_loss(outputs, truth)
+        outputs = tuple(output.float() for output in outputs)
+        loss = detection_loss(outputs, truth, match(outputs, truth))
         optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(model.parameters(), 10.0)

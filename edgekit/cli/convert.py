@@ -43,8 +43,9 @@ from edgekit.cli._options import imports_option, json_option, read_options, spli
 def command(targets: str, precisions: str, gate: tuple[str, ...], no_gate: bool, as_json: bool, **given: Any) -> None:
     """Convert SOURCE and prove every result against it.
 
-    SOURCE is a torch.export .pt2, a package.module:factory, an ultralytics .pt, a transformers folder, or an .onnx file.
-    Each target and precision becomes OUT/NAME-TARGET-PRECISION/, or nothing when its decoded results differ too much.
+    SOURCE is a torch.export .pt2, a package.module:factory, an ultralytics .pt, a folder of transformers or an .onnx
+    file. Each target and precision becomes OUT/NAME-TARGET-PRECISION/, or nothing when its decoded results differ too
+    much.
     """
     from edgekit.cli._reports import progress_bars
     from edgekit.conversion.convert import Conversion, convert

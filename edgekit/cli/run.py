@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 @click.option(
     "--every", type=click.IntRange(1), default=1, help="With --track: run every n-th frame, predict the rest."
 )
+@click.option("--appearance", metavar="BUNDLE", help="With --track botsort: embedding model to tell objects apart by.")
 @click.option("--save", type=click.Path(path_type=Path), help="Folder for the images with the results drawn in.")
 @click.option("--video", type=click.Path(path_type=Path), help="Video file with the results drawn in.")
 @click.option("--mot", type=click.Path(path_type=Path), help="With --track: file of all tracks, in MOT format.")
@@ -40,14 +41,16 @@ def command(bundle: str, inputs: tuple[str, ...], conf: float | None, iou: float
 
     import_modules(given["imports"])
     track = given["track"]
-    for name, empty in (("mot", None), ("every", 1)):
+    for name, empty in (("mot", None), ("every", 1), ("appearance", None)):
         if given[name] != empty and not track:
             raise UsageError(f"--{name} goes with --track NAME")
-    model = load(bundle, threads=given["threads"], device=given["device"], strict=given["strict"])
+    engine = {name: given[name] for name in ("threads", "device", "strict")}
+    model = load(bundle, **engine)
+    appearance = load(given["appearance"], **engine) if given["appearance"] else None
     with Drawn(given["save"], given["video"], given["mot"]) as drawn:
         for source in inputs:
             stream = (
-                model.track_with_images(source, track, every=given["every"], score=conf, iou=iou)
+                model.track_with_images(source, track, every=given["every"], score=conf, iou=iou, appearance=appearance)
                 if track
                 else model.stream_with_images(source, score=conf, iou=iou)
             )

@@ -1,6 +1,7 @@
 """What tasks return: arrays in the pixels of the original image, with names, drawing and export.
 
-`Detections` (boxes), `Poses` (with keypoints), `Instances` (with masks) and `Classification` (scores of an image).
+`Detections` (boxes), `Poses` (with keypoints), `Instances` (with masks), `Classification` (scores of an image) and
+`Embedding` (its vector).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from edgekit.results.columns import columns as columns
 from edgekit.results.detections import Detection as Detection
 from edgekit.results.detections import Detections as Detections
 from edgekit.results.detections import Ids as Ids
+from edgekit.results.embedding import Embedding as Embedding
 from edgekit.results.instances import Instances as Instances
 from edgekit.results.instances import MaskColumn as MaskColumn
 from edgekit.results.masks import Masks as Masks

@@ -78,7 +78,16 @@ class Backbone(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Map images (N, 3, H, W) to features at strides 8, 16, 32."""
-        p8: Tensor = self.stage8(self.stage4(self.stem(x)))
+        return self.coarse(self.fine(x))
+
+    def fine(self, x: Tensor) -> Tensor:
+        """Map images to features at stride 4."""
+        features: Tensor = self.stage4(self.stem(x))
+        return features
+
+    def coarse(self, p4: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Map features at stride 4 to those at strides 8, 16, 32."""
+        p8: Tensor = self.stage8(p4)
         p16: Tensor = self.stage16(p8)
         p32: Tensor = self.stage32(p16)
         return p8, p16, p32

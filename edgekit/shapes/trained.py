@@ -1,14 +1,16 @@
-"""The demo detector with its contract: the source ``edgekit.shapes.trained:detector``."""
+"""The trained networks of shapes with their contracts, as sources: ``edgekit.shapes.trained:detector`` and others."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from edgekit.manifest import Contract, Decoder, ImageRule, Output, Postprocess
-from edgekit.shapes.outlines import CLASSES
+from edgekit.manifest import Contract, Decoder, ImageRule, Output, Postprocess, Skeleton
+from edgekit.shapes.outlines import CLASSES, KEYPOINTS, SKELETON
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from edgekit.shapes.tasks import ShapesTasks
 
 SOURCE = f"{__name__}:detector"
 
@@ -19,19 +21,83 @@ def detector() -> nn.Module:
     Raises:
         SourceError: its weights are missing.
     """
-    from edgekit.shapes.detector import INPUT_SIZE, REG_MAX, STRIDES, demo_detector
+    from edgekit.shapes.detector import demo_detector
 
     model = demo_detector()
+    model.contract = _of_boxes("detect", ("boxes", "classes"))  # type: ignore[assignment]
+    return model
+
+
+def pose() -> nn.Module:
+    """The trained network of the shapes' keypoints, with a ``contract`` attribute.
+
+    Raises:
+        SourceError: its weights are missing.
+    """
+    return of_tasks("pose")
+
+
+def segment() -> nn.Module:
+    """The trained network of the shapes' masks, with a ``contract`` attribute.
+
+    Raises:
+        SourceError: its weights are missing.
+    """
+    return of_tasks("segment")
+
+
+def classify() -> nn.Module:
+    """The trained network of the classes that an image shows, any number of them, with a ``contract`` attribute.
+
+    Raises:
+        SourceError: its weights are missing.
+    """
+    return of_tasks("classify")
+
+
+def of_tasks(task: Literal["pose", "segment", "classify"], tasks: ShapesTasks | None = None) -> nn.Module:
+    """The network of one task, with its contract, of the trained network of all tasks or of the one given."""
+    from edgekit.shapes.tasks import ClassifyNetwork, PoseNetwork, SegmentNetwork, trained_tasks
+
+    tasks = tasks or trained_tasks()
+    model: nn.Module
+    if task == "pose":
+        model, contract = PoseNetwork(tasks), _of_boxes("pose", ("boxes", "classes", "keypoints"))
+    elif task == "segment":
+        model, contract = SegmentNetwork(tasks), _of_boxes("segment", ("boxes", "classes", "coefficients"))
+    else:
+        model, contract = ClassifyNetwork(tasks), _of_labels()
+    model.contract = contract  # type: ignore[assignment]
+    return model.eval()
+
+
+def _of_boxes(task: str, roles: tuple[str, ...]) -> Contract:
+    from edgekit.shapes.detector import INPUT_SIZE, REG_MAX, STRIDES
+
     outputs = [
-        Output(name=f"{role}_{level}", role=role, level=level)
-        for level in range(len(STRIDES))
-        for role in ("boxes", "classes")
+        Output(name=f"{role}_{level}", role=role, level=level) for level in range(len(STRIDES)) for role in roles
     ]
-    model.contract = Contract(  # type: ignore[assignment]
+    if task == "segment":
+        outputs.append(Output(name="prototypes", role="prototypes"))
+    return Contract(
+        task=task,
         image=ImageRule(size=(INPUT_SIZE, INPUT_SIZE)),
         classes=tuple(CLASSES),
+        skeleton=Skeleton(names=KEYPOINTS, edges=SKELETON) if task == "pose" else None,
         decoder=Decoder(name="anchor_free", options={"strides": list(STRIDES), "reg_max": REG_MAX}),
         outputs=tuple(outputs),
         postprocess=Postprocess(iou_threshold=0.6),
     )
-    return model
+
+
+def _of_labels() -> Contract:
+    from edgekit.shapes.detector import INPUT_SIZE
+
+    return Contract(
+        task="classify",
+        image=ImageRule(size=(INPUT_SIZE, INPUT_SIZE)),
+        classes=tuple(CLASSES),
+        decoder=Decoder(name="classes", options={"activation": "sigmoid"}),
+        outputs=(Output(name="labels", role="logits"),),
+        postprocess=Postprocess(score_threshold=0.5),
+    )

@@ -154,7 +154,7 @@ def _checked(path: Path, root: yaml.Node, data: dict[Any, Any], stated: Contract
     if stated.task not in task_names():
         raise ContractError(f"{path}:{_line(root, ['task'])}: task: {choices(stated.task, task_names())}")
     decoder = _decoder(path, root, stated.decoder)
-    classes = _class_names(path, root, stated.classes)
+    classes = _class_names(path, root, stated.classes) if stated.classes or stated.task != "embed" else ()
     skeleton = _skeleton(path, root, stated)
     _check_roles(path, root, stated, decoder, len(classes))
     return StatedContract(

@@ -11,7 +11,8 @@ import numpy as np
 
 import edgekit.tasks.class_decoders
 import edgekit.tasks.pose_decoders
-import edgekit.tasks.query_decoders  # noqa: F401 - registers the decoders edgekit knows, those of boxes with them
+import edgekit.tasks.query_decoders
+import edgekit.tasks.vector_decoders  # noqa: F401 - registers the decoders edgekit knows, those of boxes with them
 from edgekit.errors import ContractError
 from edgekit.images import Floats, Transform
 from edgekit.manifest import Contract

@@ -104,7 +104,7 @@ export function placement(rule, width, height) {
   let resized = [inputWidth, inputHeight];
   if (rule.resize !== "stretch") {
     const ratios = [inputWidth / width, inputHeight / height];
-    const ratio = rule.resize === "letterbox" ? Math.min(...ratios) : Math.max(...ratios);
+    const ratio = rule.resize === "letterbox" ? Math.min(...ratios) : Math.max(...ratios) / (rule.crop ?? 1);
     resized = [Math.max(1, rounded(width * ratio)), Math.max(1, rounded(height * ratio))];
     if (rule.resize === "crop") resized = [Math.max(resized[0], inputWidth), Math.max(resized[1], inputHeight)];
   }

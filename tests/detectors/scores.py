@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from edgekit.evaluation import labelled
 from edgekit.evaluation.coco import SCORE_THRESHOLD, Metrics, evaluate
 from edgekit.model import Model, load
 from edgekit.shapes import write_coco
@@ -62,17 +63,28 @@ def score_network(network: nn.Module, annotations: Path) -> Metrics:
 
 def score_source(spec: str, annotations: Path) -> Metrics:
     """mAP of the float source ``module:factory``, in PyTorch."""
-    from edgekit.conversion.jobs import PrepareJob
-    from edgekit.conversion.prepare import read_source
-    from edgekit.sources.session import TorchSession
-
-    read = read_source(PrepareJob(folder="", source=spec))
-    return score_model(Model(read.contract, TorchSession(read.heads)), annotations)
+    return score_model(opened_source(spec), annotations)
 
 
 def score_model(model: Model, annotations: Path) -> Metrics:
     """mAP of an opened model as ``edgekit evaluate`` measures it: every score counts, the model's own NMS."""
     return evaluate(lambda image: model.predict(image, score=SCORE_THRESHOLD), annotations)
+
+
+def main_figures(model: Model, annotations: Path) -> dict[str, float]:
+    """The main figure of every kind that an opened model of any task can be measured by, by name."""
+    report = labelled.evaluate(lambda image: model.predict(image, score=SCORE_THRESHOLD), annotations)
+    return {next(iter(metrics.figures)): metrics.main for metrics in report}
+
+
+def opened_source(spec: str) -> Model:
+    """The float source ``module:factory``, run by PyTorch."""
+    from edgekit.conversion.jobs import PrepareJob
+    from edgekit.conversion.prepare import read_source
+    from edgekit.sources.session import TorchSession
+
+    read = read_source(PrepareJob(folder="", source=spec))
+    return Model(read.contract, TorchSession(read.heads))
 
 
 def main() -> None:

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekit.shapes import FIRST_TRAINING_SEED
-from examples.train_shapes_detector import average_into, detection_loss, training_example, turn
+from examples.train_shapes_detector import average_into, detection_loss, match, training_example, turn
 
 from .contract import INPUT_SIZE, shapes_contract
 from .scores import held_out, score_network
@@ -134,7 +134,8 @@ def train(model: nn.Module, settings: Settings, out: Path, cache: Path, minutes:
     running = 0.0
     for step, (pixels, truth) in enumerate(batches(images, labels, settings), start=1):
         model.train()
-        loss = detection_loss(model(pixels), truth)
+        outputs = model(pixels)
+        loss = detection_loss(outputs, truth, match(outputs, truth))
         optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(model.parameters(), 10.0)
