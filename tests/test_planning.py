@@ -18,9 +18,11 @@ from edgekit.calibration import plan as files  # noqa: E402
 from edgekit.calibration.explicit import quantise  # noqa: E402
 from edgekit.calibration.layers import sites  # noqa: E402
 from edgekit.calibration.observation import watched  # noqa: E402
+from edgekit.calibration.originals import restore  # noqa: E402
 from edgekit.calibration.plan import (  # noqa: E402
     INTEGER,
     MIXED,
+    ROUNDED,
     Methods,
     Plan,
     check_place,
@@ -192,19 +194,61 @@ def test_what_costs_nothing_is_equalised_and_the_rest_only_for_integers(made: Ma
     assert sorted(spread.values())[1] < 8  # the input of the gate's own convolution alone is far apart as before
 
 
-@pytest.mark.parametrize("graph", [MIXED, INTEGER])
+def off_grid(weights: np.ndarray) -> float:
+    """How far weights are from the steps of their 8-bit grids, in steps."""
+    rows = weights.reshape(len(weights), -1).astype(np.float64)
+    steps = rows / np.abs(rows).max(1, keepdims=True) * 127
+    return float(np.abs(steps - np.rint(steps)).max())
+
+
+@pytest.mark.parametrize("graph", [ROUNDED, MIXED, INTEGER])
 def test_weights_lie_on_their_grid_and_the_function_stays(graph: str, made: Made, workshop: Workshop) -> None:
     path = made.folder / graph / "graph.onnx"
     model = onnx.load(path)
     for site in sites(model):
-        rows = site.weights.reshape(len(site.weights), -1).astype(np.float64)
-        steps = rows / np.abs(rows).max(1, keepdims=True) * 127
-        np.testing.assert_allclose(steps, np.rint(steps), atol=1e-4)
+        own = graph == MIXED and site.name in made.plan.mixed.floats
+        assert (off_grid(site.weights) < 1e-4) is not own, site.name
     assert 0 < noise(outputs(path, workshop), outputs(workshop.exchange.onnx, workshop)) < 0.06
-    part = made.plan.mixed if graph == MIXED else made.plan.integer
+    part = made.plan.integer if graph == INTEGER else made.plan.mixed
     assert part is not None
     assert [layer.name for layer in part.layers] == [site.name for site in sites(model)]
     assert (made.folder / graph / "graph.pt2").is_file()
+
+
+def test_layers_in_float_have_the_weights_they_came_with(off: Made, workshop: Workshop, tmp_path: Path) -> None:
+    """In both forms of the graph, and biases too; without equalisation they are the source's own."""
+    names = [layer.name for layer in off.plan.mixed.layers]
+    chosen = [names[1], names[5], "classes"]
+    assert restore(off.folder / ROUNDED, chosen, tmp_path) == len(chosen)
+    wanted, found = (
+        {site.name: site for site in sites(onnx.load(path))}
+        for path in (workshop.exchange.onnx, tmp_path / "graph.onnx")
+    )
+    for name in names:
+        assert np.array_equal(found[name].weights, wanted[name].weights) is (name in chosen), name
+    by_torch = torch.export.load(tmp_path / "graph.pt2").module()
+    for sample in list(workshop.samples())[:2]:
+        with torch.no_grad():
+            raw = [output.numpy() for output in by_torch(torch.from_numpy(np.ascontiguousarray(sample)))]
+        session = watched(onnx.load(tmp_path / "graph.onnx"), [], 1)
+        for one, other in zip(raw, session.run(list(OUTPUTS), {"images": sample}), strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-4, rtol=1e-4)
+
+
+def test_what_no_layer_is_called_is_left_alone(made: Made, tmp_path: Path) -> None:
+    assert restore(made.folder / ROUNDED, ["nothing"], tmp_path) == 0
+    assert (tmp_path / "graph.onnx").read_bytes() == (made.folder / ROUNDED / "graph.onnx").read_bytes()
+    (tmp_path / "bare").mkdir()
+    for name in ("graph.onnx", "graph.pt2"):
+        (tmp_path / "bare" / name).write_bytes((made.folder / ROUNDED / name).read_bytes())
+    assert restore(tmp_path / "bare", ["classes"], tmp_path) == 0, "nothing was kept beside it"
+
+
+def test_the_layer_in_front_of_keypoints_stays_in_float(workshop: Workshop) -> None:
+    plan = workshop.make("places", Wish(threads=1, integer=False, places=frozenset({"boxes"}))).plan
+    reasons = {layer.name: layer.stays for layer in plan.mixed.layers}
+    mix = next(layer.name for layer in reversed(plan.mixed.layers) if layer.name not in OUTPUTS)
+    assert (reasons["boxes"], reasons["classes"], reasons[mix]) == ("places", "head", "head")
 
 
 def test_what_was_done_is_worth_it(made: Made, off: Made, workshop: Workshop) -> None:

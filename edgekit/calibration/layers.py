@@ -7,7 +7,7 @@ tensors after the nodes of the program, so the names hold in both forms.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -107,6 +107,24 @@ def float_islands(model: ModelProto) -> list[str]:
         if node.op_type in _PASSING and len(given) == 1 and outputs.intersection(node.output):
             outputs.update(given)
     return list(dict.fromkeys([*weighted[:STEM], *(name for name in weighted if name in outputs)]))
+
+
+def in_front(model: ModelProto, layers: Collection[str]) -> list[str]:
+    """Names of the layers whose results reach one of these without passing another layer."""
+    makers = {name: node for node in model.graph.node for name in node.output}
+    left = [makers[name].input[0] for name in layers if name in makers and makers[name].op_type in WEIGHTED]
+    seen: set[str] = set()
+    found: list[str] = []
+    while left:
+        name = left.pop()
+        if name in seen or name not in makers:
+            continue
+        seen.add(name)
+        if makers[name].op_type in WEIGHTED:
+            found.append(name)
+        else:
+            left += makers[name].input
+    return found
 
 
 def node_names(model: ModelProto, tensors: Iterable[str]) -> list[str]:

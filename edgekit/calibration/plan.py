@@ -25,6 +25,9 @@ FILE = "plan.json"
 MIXED = "mixed"
 """The graph for targets that may compute some layers in float."""
 
+ROUNDED = "rounded"
+"""The same with the weights of all layers rounded, also of those that stay in float: for integers, without its own."""
+
 INTEGER = "integer"
 """The graph for targets that compute everything in integers: equalised wherever one scale would not do."""
 

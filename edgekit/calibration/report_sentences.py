@@ -23,7 +23,7 @@ NOISY = 0.1
 """A depthwise layer whose input channels differ more than `FAILS` times loses the small ones in INT8, and so does any
 layer where rounding the input makes more than the share `NOISY` of the output's variance."""
 
-REASONS = {"channels": "channels too unequal for one scale"}
+REASONS = {"channels": "channels too unequal for one scale", "places": "places of keypoints"}
 """The plan's words for why a layer stays in float, where they need more of them."""
 
 COSTLY = 0.005

@@ -9,6 +9,7 @@ import msgspec
 
 from edgekit import converters, registry
 from edgekit.calibration import plan as plans
+from edgekit.calibration.originals import restore
 from edgekit.calibration.plan import BUDGET, PlannedGraph
 from edgekit.calibration.samples import Samples
 from edgekit.conversion.jobs import BuildJob, Prepared
@@ -34,6 +35,13 @@ def work(job: BuildJob, report: Report) -> Graph:
     spec = converters.target(job.target)
     source, planned = _exchange(folder, spec, job.precision)
     scratch = folder / job.target / (source.name if planned else "float")
+    if planned is not None and job.floats:
+        planned = planned.with_floats(job.floats, BUDGET)
+        # Another network for every number of layers: converters keep float files of theirs in their scratch folder.
+        scratch = scratch.with_name(f"{source.name}-{len(job.floats)}")
+        if source.name == plans.MIXED:
+            source = scratch.with_name(f"restored-{len(job.floats)}")
+            restore(folder / PLAN / plans.ROUNDED, planned.floats, source)
     scratch.mkdir(parents=True, exist_ok=True)
     converter = registry.module("edgekit.converters", job.target)
     graph: Graph = converter.convert(
@@ -48,7 +56,7 @@ def work(job: BuildJob, report: Report) -> Graph:
             work=scratch,
             threads=job.threads,
             options=msgspec.convert(job.options, spec.options),
-            plan=None if planned is None else planned.with_floats(job.floats, BUDGET),
+            plan=planned,
             half=prepared.half if job.precision == "fp16" else (),
             recipe=job.recipe or spec.recipes[0],
         ),
@@ -67,4 +75,6 @@ def _exchange(folder: Path, spec: Target, precision: str) -> tuple[Path, Planned
     plan = plans.read_plan(folder / PLAN)
     if spec.integers and plan.integer is not None:
         return folder / PLAN / plans.INTEGER, plan.integer
+    if spec.integers:
+        return folder / PLAN / plans.ROUNDED, plan.mixed
     return folder / PLAN / plans.MIXED, plan.mixed

@@ -31,6 +31,9 @@ from edgekit.tasks import open_task
 SCORES = frozenset({"classes", "objectness", "scores"})
 """Roles of outputs that are logits."""
 
+PLACES = frozenset({"keypoints"})
+"""Roles of outputs that are places in the image, in strides."""
+
 if TYPE_CHECKING:
     from torch import fx
 
@@ -70,7 +73,8 @@ def _made(job: CalibrateJob, prepared: Prepared, folder: Path, report: Report) -
     names = tuple(output.name for output in prepared.contract.outputs)
     rule = prepared.contract.image
 
-    scores = frozenset(output.name for output in prepared.contract.outputs if output.role in SCORES)
+    def of_roles(roles: frozenset[str]) -> frozenset[str]:
+        return frozenset(output.name for output in prepared.contract.outputs if output.role in roles)
 
     def write(module: fx.GraphModule, place: Path) -> None:
         write_exchange(module, example, names, place)
@@ -87,7 +91,14 @@ def _made(job: CalibrateJob, prepared: Prepared, folder: Path, report: Report) -
             ),
         ),
         folder / PLAN,
-        Wish(methods=job.methods, integer=job.integer, threads=job.threads, finetune=job.finetune, scores=scores),
+        Wish(
+            methods=job.methods,
+            integer=job.integer,
+            threads=job.threads,
+            finetune=job.finetune,
+            scores=of_roles(SCORES),
+            places=of_roles(PLACES),
+        ),
         write,
         report,
     )
