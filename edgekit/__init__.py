@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from edgekit.model import load as load
     from edgekit.results import Classification as Classification
     from edgekit.results import Detections as Detections
+    from edgekit.results import Embedding as Embedding
     from edgekit.results import Instances as Instances
     from edgekit.results import Masks as Masks
     from edgekit.results import Poses as Poses
@@ -34,6 +35,7 @@ _WHERE = {
     "Manifest": "edgekit.manifest",
     "Classification": "edgekit.results",
     "Detections": "edgekit.results",
+    "Embedding": "edgekit.results",
     "Instances": "edgekit.results",
     "Masks": "edgekit.results",
     "Poses": "edgekit.results",
@@ -47,6 +49,7 @@ __all__ = [
     "Conversion",
     "Detections",
     "EdgekitError",
+    "Embedding",
     "Instances",
     "Manifest",
     "Masks",

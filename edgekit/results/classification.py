@@ -86,6 +86,8 @@ class Classification(Result):
     ) -> Image:
         """A new image with the names of the best ``k`` classes on plates in the top-left corner.
 
+        Where an image may be of several classes, those below the threshold are left out.
+
         Args:
             image, labels, scores: as `Result.draw`; without labels it is a copy of the image.
             thickness: not used, there are no lines.
@@ -95,6 +97,7 @@ class Classification(Result):
 
         self._check_image(image)
         best = self.top_ids(k) if labels else []
+        best = [i for i in best if self.scores[i] >= np.float32(self.threshold)] if self.multi_label else best
         texts = [f"{self.classes[i]} {self.scores[i]:.0%}" if scores else self.classes[i] for i in best]
         return drawing.draw_list(image, texts, best)
 
