@@ -88,8 +88,10 @@ class Watched:
         }
 
 
-def watch(command: Sequence[str], folder: Path, *, timeout: int = 1500, **environment: str) -> Watched:
-    """Run a command to its end under the hook; ``folder`` is for the hook and its log."""
+def watch(
+    command: Sequence[str], folder: Path, *, timeout: int = 1500, cwd: Path | None = None, **environment: str
+) -> Watched:
+    """Run a command to its end under the hook; ``folder`` is for the hook and its log, ``cwd`` where it is run."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "sitecustomize.py").write_text(HOOK, encoding="utf-8")
     log, counters = folder / "audit.log", folder / "counters"
@@ -100,6 +102,7 @@ def watch(command: Sequence[str], folder: Path, *, timeout: int = 1500, **enviro
     done = subprocess.run(
         [*isolated, "/bin/sh", "-c", script, "watched", *command] if isolated else list(command),
         env={**os.environ, "PYTHONPATH": path, "EDGEKIT_AUDIT_LOG": str(log), **environment},
+        cwd=cwd,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

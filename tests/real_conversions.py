@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,14 +32,21 @@ class Converted:
 
 
 def convert_once(shared: Path, name: str, arguments: Callable[[Path], list[str]]) -> Converted:
-    """Run ``edgekit convert`` into ``shared/name`` unless another worker has; ``arguments`` is told that folder."""
+    """Run ``edgekit convert`` into ``shared/name`` unless another worker has; ``arguments`` is told that folder.
+
+    The command is given the folder by a relative path, as users do: toolchains run in folders of their own.
+    """
     folder = shared / name
     record = shared / f"{name}.json"
     with FileLock(shared / f"{name}.lock"):
         if not record.exists():
-            command = [sys.executable, "-m", "edgekit", "convert", *arguments(folder), "-o", str(folder), "--json"]
-            done = watch(command, shared / f"{name}-watch", timeout=1500)
-            data = {"code": done.code, "report": json.loads(done.stdout or "null"), "messages": done.stderr}
+            command = [sys.executable, "-m", "edgekit", "convert", *arguments(folder), "-o", name, "--json"]
+            found = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+            done = watch(command, shared / f"{name}-watch", timeout=1500, cwd=shared, PYTHONPATH=found)
+            report = json.loads(done.stdout or "null")
+            for entry in (report or {}).get("bundles", []):
+                entry["path"] = str(shared / entry["path"])
+            data = {"code": done.code, "report": report, "messages": done.stderr}
             data["watched"] = done.record()
             record.write_text(json.dumps(data))
     return Converted(**json.loads(record.read_text()))

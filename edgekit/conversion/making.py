@@ -90,7 +90,7 @@ class Maker:
         path = self._conversion.out / f"{self._prepared.name}-{wanted.target}-{wanted.precision}"
         evidence: Evidence | None = None
         try:
-            with stage(path) as staging:
+            with stage(path.absolute()) as staging:
                 refuse(converters.target(wanted.target), self._prepared.operators)
                 best = self._best(wanted, staging, lambda text, share: report(text, 0.7 * share))
                 manifest = staging.seal(self._manifest(wanted, best.graph))

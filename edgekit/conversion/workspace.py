@@ -23,7 +23,8 @@ def open_workspace(out: Path) -> Iterator[Path]:
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         _sweep(out)
-        folder = out / f"{_PREFIX}{os.getpid()}-{os.urandom(3).hex()}"
+        # Absolute: toolchains run in folders of their own, where a relative path is another one.
+        folder = out.absolute() / f"{_PREFIX}{os.getpid()}-{os.urandom(3).hex()}"
         with locked(folder.with_suffix(".lock")):
             folder.mkdir()
             try:

@@ -33,7 +33,8 @@ def float_file(job: Job, report: Report, *, channels_last: bool = False) -> Path
     network = torch.export.load(job.program).module()
     example = torch.zeros(1, 3, *job.contract.image.size)
     if channels_last:
-        network = litert_torch.to_channel_last_io(network, args=[0], outputs=list(range(len(job.shapes))))
+        images = [place for place, shape in enumerate(job.shapes.values()) if len(shape) > 2]
+        network = litert_torch.to_channel_last_io(network, args=[0], outputs=images)
         network.training = False  # by hand, because an exported program within refuses eval()
         example = example.permute(0, 2, 3, 1).contiguous()
     report("converting with litert-torch", 0.2)

@@ -148,11 +148,12 @@ def _entry(job: Job) -> Graph:
         f"output_{number}": tuple(job.shapes[output.name]) for number, output in enumerate(job.contract.outputs)
     }
     for name, shape in wanted.items():
-        channels_last = (shape[0], *shape[2:], shape[1])
+        channels_last = (shape[0], *shape[2:], shape[1]) if len(shape) > 2 else shape
         detail = inputs.get(name) or outputs.get(name)
         found = tuple(int(size) for size in detail["shape"]) if detail else None
         if detail is None or found != channels_last or np.dtype(detail["dtype"]) != np.int8:
             kind = np.dtype(detail["dtype"]) if detail else "nothing"
             raise ConversionError(f"Ethos-U: {name} should be int8 {channels_last}, the file has {kind} {found}")
-        tensors.append(Tensor(name=name, shape=channels_last, dtype="int8", layout="nhwc"))
+        layout: Literal["nchw", "nhwc"] = "nhwc" if len(shape) > 2 else "nchw"
+        tensors.append(Tensor(name=name, shape=channels_last, dtype="int8", layout=layout))
     return Graph(files=(COMPILED, FILE), inputs=(tensors[0],), outputs=tuple(tensors[1:]))

@@ -117,6 +117,7 @@ class _Port:
         self._interpreter = interpreter
         self._index = int(detail["index"])
         self._scale, self._zero = np.float32(scale), np.float32(zero)
+        self._channels_last = tensor.layout == "nhwc"
 
     def write(self, array: Array) -> None:
         """Round an NCHW input to the file's grid."""
@@ -127,7 +128,7 @@ class _Port:
         """The output as NCHW float32."""
         steps: NDArray[np.int8] = self._interpreter.get_tensor(self._index)
         values: Array = (steps.astype(np.float32) - self._zero) * self._scale
-        return values.transpose(0, 3, 1, 2)
+        return np.moveaxis(values, -1, 1) if self._channels_last else values
 
 
 def _interpreter(path: Path, threads: int, *, reference: bool) -> Any:
