@@ -228,3 +228,30 @@ def test_values_at_anchors_over_all_levels() -> None:
     flat = np.concatenate([head.reshape(2, -1) for head in heads], 1)
     np.testing.assert_array_equal(values, flat[:, anchors].T)
     assert at_anchors(heads, anchors[:0])[0].shape == (0, 2)
+
+
+def test_an_image_without_anybody_has_no_poses() -> None:
+    """Heads of 8 x 8 cells in which no score passes: no row is left to decode keypoints of."""
+    outputs = (
+        Output(name="boxes", role="boxes"),
+        Output(name="classes", role="classes"),
+        Output(name="keypoints", role="keypoints"),
+    )
+    contract = Contract(
+        task="pose",
+        image=ImageRule(size=(64, 64)),
+        classes=("person",),
+        decoder=Decoder(name="anchor_free", options={"strides": [8]}),
+        outputs=outputs,
+        skeleton=COCO,
+    )
+    raw = [
+        np.zeros((1, 64, 8, 8), np.float32),
+        np.full((1, 1, 8, 8), -9, np.float32),
+        np.ones((1, 51, 8, 8), np.float32),
+    ]
+    found = open_task(contract).result(raw, transform(contract.image, 64, 64))
+    assert isinstance(found, Poses)
+    assert (len(found), found.keypoints.shape) == (0, (0, 17, 3))
+    raw[1][0, 0, 3, 4] = 9
+    assert len(open_task(contract).result(raw, transform(contract.image, 64, 64))) == 1  # type: ignore[arg-type]

@@ -108,6 +108,18 @@ def test_a_mask_that_moves_is_seen_by_the_comparison() -> None:
     assert task.similarity(one, two)[0, 0] < 0.05
 
 
+def test_masks_without_a_cell_are_compared_by_their_boxes() -> None:
+    """An untrained network may have none at all, in the source and in the bundle alike."""
+    task, outputs = segmentation([[0, 0, 48, 32], [40, 20, 96, 64]], [[0, 0, 0], [0, 0, 0]])
+    outputs[1][:] = -1.0
+    outputs[0][0, :, 6] = 1.0
+    empty = task.comparable(outputs, task.candidates(outputs, 0.1))
+    assert not empty.attached.any()
+    assert np.diag(task.similarity(empty, empty)).tolist() == [1, 1]
+    full = task.comparable([outputs[0], -outputs[1]], task.candidates(outputs, 0.1))
+    assert task.similarity(empty, full).max() == 0, "something and nothing are not alike, whatever their boxes"
+
+
 def test_prototypes_that_do_not_fit() -> None:
     task, outputs = segmentation([[0, 0, 48, 32]], [[1, 0, 0]])
     with pytest.raises(ContractError, match=r"prototypes \(1, 2, 16, 24\): \(1, 3, rows, columns\) is needed"):

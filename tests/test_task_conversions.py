@@ -5,7 +5,6 @@ The ordinary suite makes INT8 of all of them and some of the rest; ``make accura
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -18,10 +17,10 @@ pytest.importorskip("torch", reason="needs torch, the source of every conversion
 import mobilenet
 from real_conversions import Converted, convert_once
 from target_lists import EVERYTHING
-from test_top_down import annotated_people, person, source_of
+from test_top_down import annotated_people, people_in_boxes, source_of
 from test_ultralytics_conversion import checkpoints, save
 
-from edgekit.media import read_image
+from edgekit.media import frames
 from edgekit.model import load
 from edgekit.shapes import write_coco
 from edgekit.top_down import TopDown
@@ -86,15 +85,14 @@ def movenet_bundles(shared_folder: Path, shared_data: Path) -> Converted:
     def arguments(folder: Path) -> list[str]:
         people = folder.with_name("people")
         people.mkdir()
-        both = source_of(shared_data)
-        truth = json.loads((shared_data / "voc50" / "annotations.json").read_text())
-        names = {one["id"]: one["name"] for one in truth["categories"]}
-        files = {one["id"]: one["file_name"] for one in truth["images"]}
-        for one in truth["annotations"]:
-            if names[one["category_id"]] != "person" or one["bbox"][3] < 60:
-                continue
-            image = read_image(shared_data / "voc50" / "images" / Path(files[one["image_id"]]).name)
-            cv2.imwrite(str(people / f"{one['id']}.png"), both.crops(image, person(one["bbox"], image))[0])
+        finder = source_of(shared_data / "models" / "fastestdet_coco.pt2", "fastestdet")
+        both = TopDown(finder, source_of(shared_data / "models" / "movenet_lightning.pt2", "movenet"))
+        photographs = [*frames(shared_data / "voc50" / "images"), *frames(shared_data / "calibration")]
+        for number, frame in enumerate(photographs):
+            found = finder.predict(frame.image, score=0.45).filter(classes=["person"])  # type: ignore[attr-defined]
+            large = found[found.boxes[:, 3] - found.boxes[:, 1] > 90]
+            for row, crop in enumerate(both.crops(frame.image, large)):
+                cv2.imwrite(str(people / f"{number:03}-{row}.png"), crop)
         contract = str(ROOT / "examples" / "movenet.yaml")
         given = [str(shared_data / "models" / "movenet_lightning.pt2"), "--contract", contract, "--data", str(people)]
         return [*given, "--target", ",".join(FEW), "--precision", ",".join(PRECISIONS), "-j", "2"]
@@ -112,7 +110,7 @@ def test_movenet_places_keypoints_as_pytorch_does(
     target: str, precision: str, movenet_bundles: Converted, shared_data: Path
 ) -> None:
     """Mean OKS with annotated keypoints on four photographs: within .02 of PyTorch's."""
-    source = source_of(shared_data)
+    source = people_in_boxes(shared_data)
     bundle = load(movenet_bundles.bundle(target, precision)["path"], threads=1)
     wanted = np.mean(list(annotated_people(shared_data, source)))
     found = np.mean(list(annotated_people(shared_data, TopDown(source.detector, bundle))))

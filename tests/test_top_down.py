@@ -119,19 +119,22 @@ def test_on_a_stack_and_with_track_ids() -> None:
     assert (poses.track_ids.tolist(), poses.time) == ([7], 1.5)
 
 
-def source_of(shared_data: Path) -> TopDown:
-    """MoveNet in PyTorch, behind a detector that finds nothing: for boxes that are given."""
-    torch = pytest.importorskip("torch", reason="MoveNet runs in torch (extra 'convert')")
+def source_of(program: Path, named: str) -> Model:
+    """A torch.export program in PyTorch, by the contract file of that name in examples/."""
+    torch = pytest.importorskip("torch", reason="the program runs in torch (extra 'convert')")
     from edgekit.conversion.jobs import PrepareJob
     from edgekit.conversion.prepare import read_source
     from edgekit.sources.session import TorchSession
 
     torch.set_num_threads(1)
-    contract = str(Path(__file__).parents[1] / "examples" / "movenet.yaml")
-    read = read_source(
-        PrepareJob(folder="", source=str(shared_data / "models/movenet_lightning.pt2"), contract=contract)
-    )
-    return TopDown(models([])[0], Model(read.contract, TorchSession(read.heads)))
+    contract = str(Path(__file__).parents[1] / "examples" / f"{named}.yaml")
+    read = read_source(PrepareJob(folder="", source=str(program), contract=contract))
+    return Model(read.contract, TorchSession(read.heads))
+
+
+def people_in_boxes(shared_data: Path) -> TopDown:
+    """MoveNet in PyTorch, behind a detector that finds nothing: for boxes that are given."""
+    return TopDown(models([])[0], source_of(shared_data / "models" / "movenet_lightning.pt2", "movenet"))
 
 
 def person(box: Sequence[float], image: np.ndarray) -> Detections:
@@ -163,7 +166,7 @@ def annotated_people(shared_data: Path, both: TopDown) -> Iterator[float]:
 
 def test_real_people_on_photographs(shared_data: Path) -> None:
     """MoveNet on the annotated boxes of four COCO photographs, against the annotated keypoints."""
-    values = list(annotated_people(shared_data, source_of(shared_data)))
+    values = list(annotated_people(shared_data, people_in_boxes(shared_data)))
     assert len(values) >= 5
     assert np.mean(values) > 0.6
 

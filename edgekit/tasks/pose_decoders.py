@@ -60,7 +60,7 @@ def _points(values: Floats, keypoints: int) -> Floats:
     if keypoints == 0 or count not in (2 * keypoints, 3 * keypoints):
         raise ValueError(f"{count} keypoint values, but {2 * keypoints} or {3 * keypoints} are needed")
     points = np.ones((len(values), keypoints, 3), np.float32)
-    points[..., : count // keypoints] = values.reshape(len(values), keypoints, -1)
+    points[..., : count // keypoints] = values.reshape(len(values), keypoints, count // keypoints)
     return points
 
 

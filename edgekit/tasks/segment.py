@@ -17,7 +17,7 @@ from edgekit.manifest import Contract
 from edgekit.results import Instances, Masks
 from edgekit.tasks.decoding import Candidates, check_finite
 from edgekit.tasks.detect import Detect
-from edgekit.tasks.similarity import mask_iou
+from edgekit.tasks.similarity import box_iou, mask_iou
 
 ROLES: tuple[str, ...] = ("coefficients", "prototypes")
 """Roles of outputs that this task has beside those of its decoder."""
@@ -54,10 +54,11 @@ class Segment(Detect):
         return Candidates(whole.boxes, whole.scores, whole.class_ids, whole.anchors, masks)
 
     def similarity(self, first: Candidates, second: Candidates) -> Floats:
-        """The IoU of their masks (n, m)."""
+        """The IoU of their masks (n, m); of their boxes where neither mask has a cell, which says nothing."""
         if first.attached is None or second.attached is None:
             raise TypeError("instances are compared by masks, which these candidates lack: use comparable() first")
-        return mask_iou(first.attached, second.attached)
+        empty = np.logical_and.outer(~first.attached.any((1, 2)), ~second.attached.any((1, 2)))
+        return np.where(empty, box_iou(first.boxes, second.boxes), mask_iou(first.attached, second.attached))
 
     def result(
         self, outputs: Sequence[Floats], mapping: Transform, *, score: float | None = None, iou: float | None = None
