@@ -146,7 +146,7 @@ MISTAKES = {
     ),
     "unknown task": (
         ("task: detect", "task: poses"),
-        "1: task: 'poses' is not one of: classify, detect, pose, segment",
+        "1: task: 'poses' is not one of: classify, detect, embed, pose, segment",
     ),
     "unknown decoder": (
         ("name: anchor_free", "name: yolo"),

@@ -219,9 +219,10 @@ def check_finite(values: Floats) -> None:
     Raises:
         EngineError: found one.
     """
-    with np.errstate(invalid="ignore"):  # inf - inf: the error says it, a warning need not
-        total = float(values.sum(dtype=np.float64))
-    if not math.isfinite(total):
+    with np.errstate(invalid="ignore", over="ignore"):  # inf - inf: the error says it, a warning need not
+        # In float64 only where the float32 sum is not finite: that may be its own overflow.
+        finite = math.isfinite(values.sum()) or math.isfinite(values.sum(dtype=np.float64))
+    if not finite:
         raise EngineError("the graph gave NaN or infinite outputs; convert in another precision, or verify the bundle")
 
 

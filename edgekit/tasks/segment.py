@@ -7,6 +7,7 @@ Bolya et al. 2019). Only the objects that NMS leaves are multiplied out, each on
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,8 +49,8 @@ class Segment(Detect):
         rows, columns = prototypes.shape[1:]
         masks = np.zeros((len(whole), rows, columns), np.bool_)
         scale = np.array([columns / self._frame.width, rows / self._frame.height] * 2, np.float32)
-        for mask, box, weights in zip(masks, whole.boxes * scale, _coefficients(whole), strict=True):
-            left, top, right, bottom = _cells(box, columns, rows)
+        windows = _windows(whole.boxes * scale, columns, rows).tolist()
+        for mask, (left, top, right, bottom), weights in zip(masks, windows, _coefficients(whole), strict=True):
             mask[top:bottom, left:right] = _weighed(weights, prototypes[:, top:bottom, left:right]) > 0
         return Candidates(whole.boxes, whole.scores, whole.class_ids, whole.anchors, masks)
 
@@ -91,26 +92,26 @@ class Segment(Detect):
         to_cells = np.array([columns / self._frame.width, rows / self._frame.height])
         scale = np.array([mapping.scale_x, mapping.scale_y]) * to_cells  # cells to an original pixel
         offset = np.array([mapping.offset_x, mapping.offset_y]) * to_cells
+        low, high = np.floor(boxes[:, :2]).astype(np.int64), np.ceil(boxes[:, 2:]).astype(np.int64)
+        # One cell more on each side, which the interpolation at the border of the box looks at.
+        around = np.concatenate([low * scale + offset - 1, high * scale + offset + 1], 1)
+        windows = _windows(around, columns, rows)
+        # Centres of pixels and of cells are half a unit from their corners, where both scales start.
+        shifts = (low + 0.5) * scale + offset - 0.5 - windows[:, :2]
+        matrix = np.array([[scale[0], 0.0, 0.0], [0.0, scale[1], 0.0]])
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         crops: list[NDArray[np.bool_]] = []
-        corners = np.zeros((len(boxes), 2), np.int64)
-        for index, (box, weights) in enumerate(zip(boxes, _coefficients(kept), strict=True)):
-            low, high = np.floor(box[:2]).astype(int), np.ceil(box[2:]).astype(int)
-            corners[index] = low
-            width, height = np.maximum(high - low, 0).tolist()
-            # One cell more on each side, which the interpolation at the border of the box looks at.
-            around = np.concatenate([low * scale + offset - 1, high * scale + offset + 1]).astype(np.float32)
-            left, top, right, bottom = _cells(around, columns, rows)
-            if width == 0 or height == 0 or right <= left or bottom <= top:
-                crops.append(np.zeros((height, width), np.bool_))
+        for weights, (left, top, right, bottom), size, shift in zip(
+            _coefficients(kept), windows.tolist(), np.maximum(high - low, 0).tolist(), shifts, strict=True
+        ):
+            if min(size) == 0 or right <= left or bottom <= top:
+                crops.append(np.zeros((size[1], size[0]), np.bool_))
                 continue
             weighed = _weighed(weights, prototypes[:, top:bottom, left:right])
-            # Centres of pixels and of cells are half a unit from their corners, where both scales start.
-            shift = (low + 0.5) * scale + offset - 0.5 - (left, top)
-            matrix = np.array([[scale[0], 0.0, shift[0]], [0.0, scale[1], shift[1]]])
-            flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-            fine = cv2.warpAffine(weighed, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+            matrix[:, 2] = shift
+            fine = cv2.warpAffine(weighed, matrix, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
             crops.append(np.asarray(fine) > 0)
-        return Masks(crops, corners, (mapping.width, mapping.height))
+        return Masks(crops, low, (mapping.width, mapping.height))
 
 
 def _coefficients(found: Candidates) -> Floats:
@@ -119,10 +120,11 @@ def _coefficients(found: Candidates) -> Floats:
     return np.asarray(found.attached, np.float32)
 
 
-def _cells(box: Floats, columns: int, rows: int) -> tuple[int, int, int, int]:
-    """The cells that a box xyxy in cells touches: left, top, right, bottom, the last two exclusive."""
-    left, top = max(int(np.floor(box[0])), 0), max(int(np.floor(box[1])), 0)
-    return left, top, min(int(np.ceil(box[2])), columns), min(int(np.ceil(box[3])), rows)
+def _windows(boxes: NDArray[np.floating[Any]], columns: int, rows: int) -> NDArray[np.int64]:
+    """The cells that boxes (n, 4) xyxy in cells touch: (n, 4) left, top, right, bottom, the last two exclusive."""
+    first, last = np.floor(boxes[:, :2]), np.ceil(boxes[:, 2:])
+    limits = np.array([columns, rows])
+    return np.concatenate([np.maximum(first, 0), np.minimum(last, limits)], 1).astype(np.int64)
 
 
 def _weighed(weights: Floats, prototypes: Floats) -> Floats:
