@@ -114,6 +114,10 @@ class Preprocessor:
 
         check(image)
         mapping = transform(self.rule, image.shape[1], image.shape[0])
+        if self.rule.interpolation == "bicubic" and not self._is_strip(mapping):
+            from edgekit.resampling import bicubic
+
+            image = bicubic(image, mapping.resized)  # what follows finds it in its size already
         if self.rule.resize == "stretch":
             return _as_image(cv2.resize(image, mapping.resized, dst=self._canvas)), mapping
         if self.rule.resize == "crop":
@@ -132,10 +136,14 @@ class Preprocessor:
 
         left, top = -int(mapping.offset_x), -int(mapping.offset_y)
         height, width = self.rule.size
-        if mapping.resized[0] * mapping.resized[1] > STRIP * width * height:
+        if self._is_strip(mapping):
             return _sampled(image, mapping, width, height)
         resized = cv2.resize(image, mapping.resized)
         return _as_image(np.ascontiguousarray(resized[top : top + height, left : left + width]))
+
+    def _is_strip(self, mapping: Transform) -> bool:
+        (width, height), (rows, columns) = mapping.resized, self.rule.size
+        return width * height > STRIP * rows * columns  # never, unless cropped
 
     def normalise(self, resized: Image) -> Floats:
         """Tensor (1, 3, height, width) of an image that has the input size already."""

@@ -33,6 +33,7 @@ class ImageRule(Record, frozen=True, kw_only=True):
     ``size`` is (height, width) in pixels. ``mean`` and ``std`` are per channel in the model's ``color`` order,
     in units after ``scale``. ``pad`` is the grey level (0..255) around a letterboxed image. ``crop`` is the share of
     the scaled image's shorter side that a crop keeps: 0.875 where a classifier takes 224 of 256 pixels.
+    ``interpolation`` is OpenCV's ``linear``, or Pillow's ``bicubic`` (`edgekit.resampling`), which takes longer.
     """
 
     size: tuple[int, int]
@@ -43,6 +44,7 @@ class ImageRule(Record, frozen=True, kw_only=True):
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     pad: int = 114
     crop: float = 1.0
+    interpolation: Literal["linear", "bicubic"] = "linear"
 
     def __post_init__(self) -> None:
         if min(self.size) < 1:

@@ -95,7 +95,7 @@ def test_every_example_is_valid(path: Path) -> None:
     assert read_contract(path).classes
 
 
-IMAGE_KEYS = "size, resize, color, scale, mean, std, pad, crop"
+IMAGE_KEYS = "size, resize, color, scale, mean, std, pad, crop, interpolation"
 MISTAKES = {
     "no share": (
         ("resize: crop", "resize: crop\n  crop: 1.5"),

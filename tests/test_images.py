@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from edgekit.errors import InputError
 from edgekit.images import STRIP, Image, Preprocessor, check, tables, transform
 from edgekit.manifest import ImageRule
+from edgekit.resampling import bicubic
 
 MOST_WIDTH, MOST_HEIGHT = 5000, 3000
 RESIZES = ("letterbox", "stretch", "crop")
@@ -231,7 +232,10 @@ def oracle(image: Image, spec: ImageRule) -> np.ndarray:
     """The input tensor in plain float64 arithmetic, straight from the definition of the rule."""
     mapping = transform(spec, image.shape[1], image.shape[0])
     height, width = spec.size
-    resized = cv2.resize(image, mapping.resized, interpolation=cv2.INTER_LINEAR)
+    if spec.interpolation == "bicubic":
+        resized = bicubic(image, mapping.resized)  # tests/test_resampling.py holds it against Pillow's
+    else:
+        resized = np.asarray(cv2.resize(image, mapping.resized, interpolation=cv2.INTER_LINEAR), np.uint8)
     canvas = np.full((height, width, 3), spec.pad, np.uint8)
     left, top = int(mapping.offset_x), int(mapping.offset_y)
     if spec.resize == "crop":
@@ -253,11 +257,16 @@ RULES = [
     rule("letterbox", (320, 416), color="bgr", scale=1.0, mean=(103.53, 116.28, 123.675), std=(57.375, 57.12, 58.395)),
     rule("letterbox", (97, 33), scale=1 / 127.5, mean=(1.0, 1.0, 1.0), pad=0),
     rule("stretch", (192, 192), scale=1.0),
+    rule("stretch", (64, 48), interpolation="bicubic"),
+    rule("crop", (64, 48), crop=0.9, interpolation="bicubic"),
+    rule("letterbox", (64, 48), interpolation="bicubic"),
 ]
 
 
 class TestPreprocessor:
-    @pytest.mark.parametrize("spec", RULES, ids=lambda spec: f"{spec.resize}-{spec.color}-{spec.scale:.3g}")
+    @pytest.mark.parametrize(
+        "spec", RULES, ids=lambda spec: f"{spec.resize}-{spec.color}-{spec.scale:.3g}-{spec.interpolation}"
+    )
     @pytest.mark.parametrize("original", [(640, 480), (481, 639), (50, 300), (1, 1), (1200, 1600)])
     def test_equals_plain_arithmetic(self, spec: ImageRule, original: tuple[int, int]) -> None:
         image = np.random.default_rng(0).integers(0, 256, (original[1], original[0], 3), dtype=np.uint8)

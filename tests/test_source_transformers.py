@@ -90,9 +90,11 @@ def test_processors_without_a_fixed_size(folders: dict[str, Path], tmp_path: Pat
     assert model.contract is not None
     rule = model.contract.image
     assert (rule.size, rule.resize, rule.mean, rule.pad) == ((96, 96), "letterbox", (0.5, 0.5, 0.5), 128)
-    assert rule.std == (0.229, 0.224, 0.225)
+    assert (rule.std, rule.interpolation) == ((0.229, 0.224, 0.225), "linear")
     assert "border of a letterboxed image" in model.notes[0]
     assert load(Request(str(tmp_path), size=(64, 128))).contract.image.size == (64, 128)  # type: ignore[union-attr]
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"size": {"height": 96, "width": 64}, "resample": 3}))
+    assert load(Request(str(tmp_path))).contract.image.interpolation == "bicubic"  # type: ignore[union-attr]
 
 
 @pytest.mark.convert

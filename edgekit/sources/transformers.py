@@ -62,6 +62,8 @@ class Processor(msgspec.Struct):
     do_normalize: bool = True
     image_mean: tuple[float, float, float] | None = None
     image_std: tuple[float, float, float] | None = None
+    resample: int = 2
+    """Pillow's numbers: 2 is bilinear, 3 bicubic."""
 
 
 def matches(request: Request) -> bool:
@@ -190,6 +192,7 @@ def _image(folder: Path, family: Family, config: Any, request: Request) -> Image
     return ImageRule(
         size=(height, width),
         resize="stretch" if fixed else "letterbox",
+        interpolation="bicubic" if given.resample == 3 else "linear",
         scale=given.rescale_factor if given.do_rescale else 1.0,
         mean=mean,
         std=std,
