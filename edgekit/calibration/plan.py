@@ -2,7 +2,8 @@
 
 A plan is a folder: ``plan.json`` (`Plan`), and a folder for each of its graphs with ``graph.onnx`` and ``graph.pt2``:
 the same network in the exchange form with everything done to it that is exact in float (equalisation) or belongs to
-the weights (rounding, bias correction, fine-tuning). A target's quantiser finds weights that lie on its grid already.
+the weights (rounding, bias correction, fine-tuning). A target's quantiser finds weights that lie on its grid already,
+but for layers that stay in float: these keep their own in ``mixed``, and ``rounded`` is the same without exception.
 
 Tensors and layers are named as in ``graph.onnx``; a layer has the name of the tensor that it writes.
 """

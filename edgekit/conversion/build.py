@@ -41,7 +41,7 @@ def work(job: BuildJob, report: Report) -> Graph:
         scratch = scratch.with_name(f"{source.name}-{len(job.floats)}")
         if source.name == plans.MIXED:
             source = scratch.with_name(f"restored-{len(job.floats)}")
-            restore(folder / PLAN / plans.ROUNDED, planned.floats, source)
+            restore(_rounded(folder), planned.floats, source)
     scratch.mkdir(parents=True, exist_ok=True)
     converter = registry.module("edgekit.converters", job.target)
     graph: Graph = converter.convert(
@@ -75,6 +75,10 @@ def _exchange(folder: Path, spec: Target, precision: str) -> tuple[Path, Planned
     plan = plans.read_plan(folder / PLAN)
     if spec.integers and plan.integer is not None:
         return folder / PLAN / plans.INTEGER, plan.integer
-    if spec.integers:
-        return folder / PLAN / plans.ROUNDED, plan.mixed
-    return folder / PLAN / plans.MIXED, plan.mixed
+    return _rounded(folder) if spec.integers else folder / PLAN / plans.MIXED, plan.mixed
+
+
+def _rounded(folder: Path) -> Path:
+    """The plan's graph with all weights rounded; a plan from before there were two has no other."""
+    rounded = folder / PLAN / plans.ROUNDED
+    return rounded if rounded.is_dir() else folder / PLAN / plans.MIXED
