@@ -345,3 +345,13 @@ def test_a_plan_goes_into_a_place_of_its_own(tmp_path: Path) -> None:
             check_place(place)
     (tmp_path / files.FILE).write_text("an older plan")
     check_place(tmp_path)
+
+
+def test_a_plan_from_before_there_were_two_graphs_still_builds(tmp_path: Path) -> None:
+    from edgekit.conversion import build
+
+    plan = tmp_path / build.PLAN
+    (plan / MIXED).mkdir(parents=True)
+    assert build._rounded(tmp_path) == plan / MIXED
+    (plan / ROUNDED).mkdir()
+    assert build._rounded(tmp_path) == plan / ROUNDED
