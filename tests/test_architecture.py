@@ -18,8 +18,8 @@ DEVICE_FOLDERS = ("drawing", "language", "results", "runtimes", "tasks", "tracki
 # fmt: off
 DEVICE_FILES = (
     "__init__.py", "bundle.py", "errors.py", "huggingface.py", "images.py", "manifest.py", "media.py", "model.py",
-    "reader.py", "registry.py", "report_charts.py", "report_page.py", "smoothing.py", "stacks.py", "toolchains.py",
-    "top_down.py", "tracked.py", "video.py", "video_writer.py", "cli/_drawn.py", "cli/_options.py", "cli/build.py",
+    "reader.py", "registry.py", "report_charts.py", "report_page.py", "resampling.py", "smoothing.py", "stacks.py",
+    "toolchains.py", "top_down.py", "tracked.py", "video.py", "video_writer.py", "cli/_drawn.py", "cli/_options.py", "cli/build.py",
     "cli/info.py", "cli/run.py",
 )
 HEAVY = (
