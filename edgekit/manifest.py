@@ -117,23 +117,51 @@ class Skeleton(Record, frozen=True, kw_only=True):
             raise ValueError(f"sigmas must be {len(self.names)} positive numbers, not {list(self.sigmas)}")
 
 
+class Language(Record, frozen=True, kw_only=True):
+    """What a vision-language model is beyond its image rule; `edgekit.vision_language` opens it.
+
+    ``family`` names the language model: ``opt`` is decoder-only, ``t5`` an encoder with a decoder, ``retrieval`` has
+    none (BLIP-2's image-text matching). Token ids: ``image`` stands ``queries`` times for the image in front of every
+    prompt, ``start`` is what an encoder-decoder begins its answer with. ``layers``, ``heads`` and ``head_size`` are of
+    the decoder's cache, ``width`` of its embeddings; ``positions`` is the most tokens it can see, 0 for any number.
+    ``prompts`` are texts by use, in which ``{}`` stands for the question; ``generation`` are defaults of
+    `edgekit.language.GenerationOptions`.
+    """
+
+    family: Literal["opt", "t5", "retrieval"]
+    queries: int
+    image: int = 0
+    pad: int = 0
+    eos: tuple[int, ...] = ()
+    start: int = 0
+    layers: int = 0
+    heads: int = 0
+    head_size: int = 0
+    width: int = 0
+    positions: int = 0
+    prompts: dict[str, str] = {}
+    generation: dict[str, Any] = {}
+
+
 class Contract(Record, frozen=True, kw_only=True):
     """What goes into a graph and what comes out of it, complete enough to run it without the source.
 
-    ``skeleton`` names the keypoints of a pose task.
+    ``skeleton`` names the keypoints of a pose task. ``language`` is there for a vision-language model, which has
+    several graphs with named inputs and outputs, and neither classes nor a decoder.
     """
 
     task: str = "detect"
     image: ImageRule
-    classes: tuple[str, ...]
-    decoder: Decoder
-    outputs: tuple[Output, ...]
+    classes: tuple[str, ...] = ()
+    decoder: Decoder = Decoder(name="")
+    outputs: tuple[Output, ...] = ()
     postprocess: Postprocess = Postprocess()
     skeleton: Skeleton | None = None
+    language: Language | None = None
 
 
 class Tensor(Record, frozen=True, kw_only=True):
-    """An input or output of a converted file. ``shape`` is as the file has it.
+    """An input or output of a converted file. ``shape`` is as the file has it, -1 where any size goes.
 
     ``layout`` says how to read four-dimensional shapes; the runtime hands NCHW to the decoder either way.
     """

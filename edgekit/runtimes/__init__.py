@@ -5,17 +5,20 @@ from __future__ import annotations
 import importlib.util
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgekit import registry, toolchains
 from edgekit.errors import EngineError, UsageError, choices
-from edgekit.manifest import Graph, ProofWord
+from edgekit.manifest import Graph, Language, ProofWord
+
+if TYPE_CHECKING:
+    from edgekit.language.graph import LanguageGraph
 
 Array = NDArray[np.float32]
 
@@ -141,6 +144,20 @@ class Session(Protocol):
         ...
 
 
+class Network(Protocol):
+    """An opened graph with named tensors of any number, type and shape: one of the parts of a vision-language model."""
+
+    placement: Placement
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Run once: the graph's inputs by name to its outputs by name.
+
+        Raises:
+            EngineError: the engine failed.
+        """
+        ...
+
+
 def check_inputs(graph: Graph, inputs: Sequence[Array]) -> None:
     """Refuse inputs that are not what the graph takes, before an engine reads past their end.
 
@@ -201,6 +218,53 @@ def open_session(name: str, folder: Path, graph: Graph, options: SessionOptions)
             f"{spec.install or f'pip install --force-reinstall edgekit[{spec.extra}]'}"
         ) from error
     return session
+
+
+def open_network(name: str, folder: Path, graph: Graph, options: SessionOptions) -> Network:
+    """Open a graph with named inputs of free shapes.
+
+    Raises:
+        EngineError: the engine is not installed, refuses the file, or has no such graphs.
+    """
+    opened: Network = _capable(name, "open_network")(folder, graph, options)
+    return opened
+
+
+def open_language(
+    name: str,
+    folder: Path,
+    graphs: Mapping[str, Graph],
+    language: Language,
+    embeddings: NDArray[Any],
+    options: SessionOptions,
+) -> LanguageGraph:
+    """Open the language model of a bundle, with a cache that the engine keeps.
+
+    Args:
+        name: the engine.
+        folder: of the bundle.
+        graphs: those of the bundle by name: ``language``, or ``encoder`` and ``decoder``.
+        language: the contract.
+        embeddings: (vocabulary, width) float16 or float32, of the tokens; rows are gathered here, not by a graph.
+        options: how to open the files.
+
+    Raises:
+        EngineError: the engine is not installed, refuses a file, or has no such graphs.
+    """
+    opened: LanguageGraph = _capable(name, "open_language")(folder, graphs, language, embeddings, options)
+    return opened
+
+
+def _capable(name: str, function: str) -> Callable[..., Any]:
+    """A function that only some engines have."""
+    spec = engine(name)
+    if spec.missing:
+        raise EngineError(f"engine {name} {spec.missing}")
+    found = getattr(registry.module(__name__, name), function, None)
+    if found is None:
+        raise EngineError(f"engine {name} opens no vision-language models; convert to onnx or openvino")
+    capable: Callable[..., Any] = found
+    return capable
 
 
 def importable(package: str) -> bool:

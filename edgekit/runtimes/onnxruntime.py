@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
 
 from edgekit.errors import EngineError
-from edgekit.manifest import Graph
+from edgekit.manifest import Graph, Language
 from edgekit.runtimes import Array, Engine, Placement, SessionOptions, check_inputs
+
+if TYPE_CHECKING:
+    from edgekit.language.graph import LanguageGraph
 
 ENGINE = Engine(name="onnxruntime", packages=("onnxruntime",), extra="onnx", devices=("cpu", "cuda"))
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
-class OnnxRuntimeSession:
-    """One ONNX file opened by ONNX Runtime."""
+class OnnxRuntimeNetwork:
+    """One ONNX file opened by ONNX Runtime, with its inputs and outputs by name.
 
-    def __init__(self, path: Path, graph: Graph, options: SessionOptions) -> None:
+    Attributes:
+        session: ONNX Runtime's own.
+        graph: what the manifest says of the file.
+    """
+
+    def __init__(self, folder: Path, graph: Graph, options: SessionOptions) -> None:
         import onnxruntime
 
+        path = folder / graph.files[0]
         device = options.device or ENGINE.devices[0]
         settings = onnxruntime.SessionOptions()
         settings.log_severity_level = 3  # errors come as exceptions; warnings would go to a user's terminal
@@ -33,31 +44,61 @@ class OnnxRuntimeSession:
                 f"device {device!r} needs {wanted}, which this onnxruntime lacks; install onnxruntime-gpu"
             )
         try:
-            self._session = onnxruntime.InferenceSession(
+            self.session: Any = onnxruntime.InferenceSession(
                 str(path), settings, providers=list(dict.fromkeys([wanted, _PROVIDERS["cpu"]]))
             )
         except failures() as error:
             raise EngineError(f"{path}: ONNX Runtime cannot open it: {error}") from error
-        self._graph = graph
+        self.graph = graph
         self._outputs = [tensor.name for tensor in graph.outputs]
-        self.placement = Placement(device, _assigned(self._session))
+        self.placement = Placement(device, _assigned(self.session))
         foreign = {unit: count for unit, count in self.placement.operators.items() if unit != wanted}
-        if options.strict and (foreign or wanted not in self._session.get_providers()):
+        if options.strict and (foreign or wanted not in self.session.get_providers()):
             raise EngineError(f"strict: not everything runs on {device!r}: {self.placement.operators}")
 
-    def run(self, inputs: Sequence[Array]) -> list[Array]:
-        check_inputs(self._graph, inputs)
-        feed = {tensor.name: array for tensor, array in zip(self._graph.inputs, inputs, strict=True)}
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         try:
-            outputs: list[Array] = self._session.run(self._outputs, feed)
+            outputs = self.session.run(self._outputs, feeds)
         except failures() as error:
             raise EngineError(f"ONNX Runtime failed: {error}") from error
-        return outputs
+        return dict(zip(self._outputs, outputs, strict=True))
+
+
+class OnnxRuntimeSession:
+    """One ONNX file with its inputs and outputs in the graph's order."""
+
+    def __init__(self, network: OnnxRuntimeNetwork) -> None:
+        self._network = network
+        self.placement = network.placement
+
+    def run(self, inputs: Sequence[Array]) -> list[Array]:
+        graph = self._network.graph
+        check_inputs(graph, inputs)
+        feeds = {tensor.name: array for tensor, array in zip(graph.inputs, inputs, strict=True)}
+        return list(self._network.run(feeds).values())
 
 
 def open_session(folder: Path, graph: Graph, options: SessionOptions) -> OnnxRuntimeSession:
     """Open the first file of a graph."""
-    return OnnxRuntimeSession(folder / graph.files[0], graph, options)
+    return OnnxRuntimeSession(OnnxRuntimeNetwork(folder, graph, options))
+
+
+def open_network(folder: Path, graph: Graph, options: SessionOptions) -> OnnxRuntimeNetwork:
+    """Open the first file of a graph with named inputs."""
+    return OnnxRuntimeNetwork(folder, graph, options)
+
+
+def open_language(
+    folder: Path,
+    graphs: Mapping[str, Graph],
+    language: Language,
+    embeddings: NDArray[Any],
+    options: SessionOptions,
+) -> LanguageGraph:
+    """Open the graphs of a language model."""
+    from edgekit.runtimes import _onnxruntime_language
+
+    return _onnxruntime_language.open_language(folder, graphs, language, embeddings, options)
 
 
 def _assigned(session: Any) -> dict[str, int]:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgekit.errors import EngineError
-from edgekit.manifest import Graph
+from edgekit.manifest import Graph, Language
 from edgekit.runtimes import Array, Engine, Placement, SessionOptions, check_inputs
+
+if TYPE_CHECKING:
+    from edgekit.language.graph import LanguageGraph
 
 ENGINE = Engine(name="openvino", packages=("openvino",), extra="openvino", devices=("cpu", "gpu", "npu"))
 
@@ -28,46 +32,85 @@ def import_openvino() -> Any:
     return openvino
 
 
-class OpenVinoSession:
-    """One IR file compiled for a device."""
+class OpenVinoNetwork:
+    """One IR file compiled for a device, with its inputs and outputs by name.
 
-    def __init__(self, path: Path, graph: Graph, options: SessionOptions) -> None:
+    Attributes:
+        request: OpenVINO's own.
+        graph: what the manifest says of the file.
+    """
+
+    def __init__(
+        self, folder: Path, graph: Graph, options: SessionOptions, settings: Mapping[str, object] | None = None
+    ) -> None:
         openvino = import_openvino()
+        path = folder / graph.files[0]
         device = (options.device or ENGINE.devices[0]).upper()
         core = openvino.Core()
         if device not in {name.split(".")[0] for name in core.available_devices}:
             raise EngineError(
                 f"device {device.lower()!r} is not here; OpenVINO sees: {', '.join(core.available_devices)}"
             )
-        settings: dict[str, object] = {"PERFORMANCE_HINT": "LATENCY"}
+        wanted: dict[str, object] = {"PERFORMANCE_HINT": "LATENCY", **(settings or {})}
         if device == "CPU":
             # On a CPU with bf16 the plugin would compute in bf16 unasked, and boxes move by more than a pixel.
-            settings["INFERENCE_PRECISION_HINT"] = "f32"
+            wanted["INFERENCE_PRECISION_HINT"] = "f32"
         if options.threads:
-            settings["INFERENCE_NUM_THREADS"] = options.threads
+            wanted["INFERENCE_NUM_THREADS"] = options.threads
         try:
-            compiled = core.compile_model(core.read_model(path), device, settings)
-            self._ports = [compiled.output(tensor.name) for tensor in graph.outputs]
+            compiled = core.compile_model(core.read_model(path), device, wanted)
+            self._ports = {tensor.name: compiled.output(tensor.name) for tensor in graph.outputs}
         except RuntimeError as error:
             raise EngineError(f"{path}: OpenVINO cannot open it: {error}") from error
-        self._graph = graph
-        self._request = compiled.create_infer_request()
+        self.graph = graph
+        self.request: Any = compiled.create_infer_request()
         arithmetic = str(compiled.get_property("INFERENCE_PRECISION_HINT").to_string())
         self.placement = Placement(device.lower(), _executed(compiled, device), arithmetic)
 
-    def run(self, inputs: Sequence[Array]) -> list[Array]:
-        check_inputs(self._graph, inputs)
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         try:
             # Shared: the engine reads the caller's array and hands out its own memory, nothing is copied.
-            results = self._request.infer(list(inputs), share_inputs=True, share_outputs=True)
+            results = self.request.infer(dict(feeds), share_inputs=True, share_outputs=True)
         except RuntimeError as error:
             raise EngineError(f"OpenVINO failed: {error}") from error
-        return [np.asarray(results[port]) for port in self._ports]
+        return {name: np.asarray(results[port]) for name, port in self._ports.items()}
+
+
+class OpenVinoSession:
+    """One IR file with its inputs and outputs in the graph's order."""
+
+    def __init__(self, network: OpenVinoNetwork) -> None:
+        self._network = network
+        self.placement = network.placement
+
+    def run(self, inputs: Sequence[Array]) -> list[Array]:
+        graph = self._network.graph
+        check_inputs(graph, inputs)
+        feeds = {tensor.name: array for tensor, array in zip(graph.inputs, inputs, strict=True)}
+        return list(self._network.run(feeds).values())
 
 
 def open_session(folder: Path, graph: Graph, options: SessionOptions) -> OpenVinoSession:
     """Open the first file of a graph; the weights lie beside it."""
-    return OpenVinoSession(folder / graph.files[0], graph, options)
+    return OpenVinoSession(OpenVinoNetwork(folder, graph, options))
+
+
+def open_network(folder: Path, graph: Graph, options: SessionOptions) -> OpenVinoNetwork:
+    """Open the first file of a graph with named inputs."""
+    return OpenVinoNetwork(folder, graph, options)
+
+
+def open_language(
+    folder: Path,
+    graphs: Mapping[str, Graph],
+    language: Language,
+    embeddings: NDArray[Any],
+    options: SessionOptions,
+) -> LanguageGraph:
+    """Open the graphs of a language model."""
+    from edgekit.runtimes import _openvino_language
+
+    return _openvino_language.open_language(folder, graphs, language, embeddings, options)
 
 
 def _executed(compiled: Any, device: str) -> dict[str, int]:
