@@ -253,6 +253,31 @@ class Agreement(Record, frozen=True, kw_only=True):
         return f"at {self.measure} {self.iou:g}" if self.measure else "by class"
 
 
+class TextAgreement(Record, frozen=True, kw_only=True):
+    """Results of a vision-language bundle against the source's, from the pixels on.
+
+    Of a model that generates (``measure`` "tokens"): ``positions`` tokens that follow the source's own text,
+    ``matched`` is the share whose likeliest token is the source's, ``score_drift`` the mean absolute difference of the
+    log-probability of the source's token; ``identical`` is the share of ``answers`` that are the source's token for
+    token when each goes its own way. Of a model for retrieval ("decisions"): ``positions`` pairs of an image and a
+    text, ``matched`` is the share that both call a match or both do not, ``score_drift`` is of the probability;
+    ``identical`` is the share of ``answers``, one an image, that name the same text as the most similar.
+    """
+
+    measure: Literal["tokens", "decisions"]
+    positions: int
+    matched: float
+    score_drift: float
+    score_drift_max: float
+    answers: int
+    identical: float
+
+    @property
+    def bound(self) -> str:
+        """What is counted, in words."""
+        return f"of {self.measure}"
+
+
 class Gate(Record, frozen=True, kw_only=True):
     """Bounds a conversion has to keep. See ``docs/EVIDENCE.md``."""
 
@@ -304,7 +329,8 @@ class Evidence(Record, frozen=True, kw_only=True):
     ``images`` photographs were compared, in ``views`` (more when each is shown mirrored too). ``word`` is the strength
     of the proof; ``compared`` says what the decoded comparison was made on:
     ``detections`` after NMS, ``candidates`` (the source's best anchors) when the source finds too little, or
-    ``nothing`` where the file could only be compiled; then ``decoded`` is None and the evidence does not pass.
+    ``texts`` of a vision-language model, which are in ``texts`` in place of ``decoded``, or ``nothing`` where the file
+    could only be compiled; then both are None and the evidence does not pass.
     ``recipe`` says how it was quantised, and ``recipes`` how good each way that was tried was on calibration images
     that had been held back (`edgekit.evaluation.agreement.quality`). ``budget`` tells what was done to keep one.
     """
@@ -315,7 +341,7 @@ class Evidence(Record, frozen=True, kw_only=True):
     views: int
     images_sha256: str
     reference: str
-    compared: Literal["detections", "candidates", "nothing"]
+    compared: Literal["detections", "candidates", "texts", "nothing"]
     decoded: Agreement | None
     outputs: tuple[OutputDrift, ...]
     gate: Gate
@@ -325,6 +351,12 @@ class Evidence(Record, frozen=True, kw_only=True):
     recipe: str = ""
     recipes: dict[str, float] = {}
     budget: Budget | None = None
+    texts: TextAgreement | None = None
+
+    @property
+    def agreement(self) -> Agreement | TextAgreement | None:
+        """Of detections or of texts, whichever were compared."""
+        return self.decoded or self.texts
 
 
 class File(Record, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ from edgekit.cli._options import console
 if TYPE_CHECKING:
     from edgekit.conversion.making import Outcome
     from edgekit.conversion.selection import Skipped
-    from edgekit.manifest import Evidence
+    from edgekit.manifest import Evidence, TextAgreement
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> None:
@@ -45,9 +45,9 @@ def outcome_row(outcome: Outcome) -> list[str]:
     evidence = outcome.evidence
     proof = evidence.word if evidence else "-"
     matched = drift = "-"
-    if evidence and evidence.decoded:
-        matched = f"{evidence.decoded.matched:.1%} {evidence.decoded.bound}"
-        drift = f"{evidence.decoded.score_drift:.4f}"
+    if evidence and evidence.agreement:
+        matched = f"{evidence.agreement.matched:.1%} {evidence.agreement.bound}"
+        drift = f"{evidence.agreement.score_drift:.4f}"
     if outcome.ok:
         result = "[green]proven[/green]"
     else:
@@ -66,6 +66,8 @@ def outcomes_table(outcomes: Sequence[Outcome], skipped: Sequence[Skipped] = ())
 def evidence_lines(evidence: Evidence) -> list[str]:
     """Evidence as a few readable lines."""
     decoded = evidence.decoded
+    if evidence.texts is not None:
+        return _texts_lines(evidence, evidence.texts)
     if decoded is None:
         return [f"{evidence.word} for {evidence.engine}: not compared", f"FAILED: {'; '.join(evidence.failures)}"]
     shown = f"{evidence.images} images" + (", each also mirrored" if evidence.views > evidence.images else "")
@@ -79,10 +81,7 @@ def evidence_lines(evidence: Evidence) -> list[str]:
         f"class flips {decoded.class_flips}, extra {decoded.extra:.1%}, "
         f"top score {decoded.top_score:.3f} (source {decoded.top_score_source:.3f})",
     ]
-    lines += [
-        f"output {drift.name}: cosine {drift.cosine:.5f}, largest error {drift.max_error:.4g}"
-        for drift in evidence.outputs
-    ]
+    lines += _drift_lines(evidence)
     if evidence.placement:
         lines.append(f"operators: {', '.join(f'{count} on {unit}' for unit, count in evidence.placement.items())}")
     if evidence.recipe:
@@ -94,6 +93,30 @@ def evidence_lines(evidence: Evidence) -> list[str]:
     bounds = f"matched >= {gate.matched:g} {decoded.bound}, drift <= {gate.score_drift:g}, extra <= {gate.extra:g}"
     verdict = "passed" if evidence.passed else "FAILED: " + "; ".join(evidence.failures)
     return [*lines, f"gate ({bounds}): {verdict}"]
+
+
+def _drift_lines(evidence: Evidence) -> list[str]:
+    return [
+        f"output {drift.name}: cosine {drift.cosine:.5f}, largest error {drift.max_error:.4g}"
+        for drift in evidence.outputs
+    ]
+
+
+def _texts_lines(evidence: Evidence, texts: TextAgreement) -> list[str]:
+    """Evidence of a vision-language model."""
+    tokens, gate = texts.measure == "tokens", evidence.gate
+    what = "the likeliest token is the source's" if tokens else "both say match, or both do not"
+    whole = "answers token for token" if tokens else "images with the same most similar text"
+    drift = "log-probability" if tokens else "probability"
+    verdict = "passed" if evidence.passed else "FAILED: " + "; ".join(evidence.failures)
+    return [
+        f"{evidence.word} by {evidence.engine} on {evidence.images} images, against {evidence.reference}",
+        f"{texts.positions} {'positions' if tokens else 'pairs'}: {what} in {texts.matched:.1%}",
+        f"{drift} drift {texts.score_drift:.4f} (largest {texts.score_drift_max:.3f})",
+        f"{texts.identical:.1%} of {texts.answers} {whole}",
+        *_drift_lines(evidence),
+        f"gate (matched >= {gate.matched:g}, drift <= {gate.score_drift:g}): {verdict}",
+    ]
 
 
 def outcome_data(outcome: Outcome) -> dict[str, Any]:

@@ -15,7 +15,11 @@ from edgekit.cli._options import imports_option, json_option, read_options, spli
 @click.argument("source")
 @click.option("--target", "targets", required=True, help="Targets, comma-separated, or all (see: edgekit targets).")
 @click.option(
-    "--precision", "precisions", default="fp32", show_default=True, help="fp32, fp16, int8 ...; comma-separated."
+    "--precision",
+    "precisions",
+    default="fp32",
+    show_default=True,
+    help="fp32, fp16, int8 ...; comma-separated. BLIP-2: int4 too, or vision=int8,qformer=fp16,language=int4.",
 )
 @click.option("--data", default="", help="Images: folder, glob, list file, .npy/.npz stack, video or hf:// dataset.")
 @click.option("--proof-data", default="", help="Other images for the proof. [default: held back from --data]")
@@ -30,6 +34,7 @@ from edgekit.cli._options import imports_option, json_option, read_options, spli
 @click.option("--plan", default="", help="Folder of a quantisation plan to take over, or to leave one in.")
 @click.option("--recipe", default="auto", show_default=True, help="Way of quantising; auto: the best of the target's.")
 @click.option("--max-drop", type=click.FloatRange(0, 1), default=None, help="What INT8 may lose: mAP, else agreement.")
+@click.option("--prompts", default="", help="BLIP-2: file with a prompt on each line, for the proof.")
 @click.option("--labels", default="", help="Labelled images for --max-drop: what edgekit evaluate takes as --data.")
 @click.option("--choose", type=click.IntRange(0), default=0, help="Calibrate on the N most informative images.")
 @click.option(
@@ -43,20 +48,21 @@ from edgekit.cli._options import imports_option, json_option, read_options, spli
 def command(targets: str, precisions: str, gate: tuple[str, ...], no_gate: bool, as_json: bool, **given: Any) -> None:
     """Convert SOURCE and prove every result against it.
 
-    SOURCE is a torch.export .pt2, a package.module:factory, an ultralytics .pt, a folder of transformers or an .onnx
-    file. Each target and precision becomes OUT/NAME-TARGET-PRECISION/, or nothing when its decoded results differ too
-    much.
+    SOURCE is a torch.export .pt2, a package.module:factory, an ultralytics .pt, a folder of transformers (BLIP-2 too)
+    or an .onnx file. Each target and precision becomes OUT/NAME-TARGET-PRECISION/, or nothing when its decoded results
+    differ too much.
     """
     from edgekit.cli._reports import progress_bars
     from edgekit.conversion.convert import Conversion, convert
 
-    wanted = split_names(precisions)
+    wanted, bounds = split_names(precisions), _bounds(gate)
     conversion = Conversion(
         methods=take_methods(given),
         finetune=finetune_minutes(given.pop("finetune")),
         targets=split_names(targets),
         precisions=wanted,
-        gates=_gates(gate, wanted),
+        gates=_gates(bounds, wanted),
+        bounds=bounds,
         gated=not no_gate,
         options=read_options(given.pop("options")),
         **{**given, "imports": tuple(given["imports"])},
@@ -67,12 +73,9 @@ def command(targets: str, precisions: str, gate: tuple[str, ...], no_gate: bool,
     click.get_current_context().exit(0 if done.ok else 1)
 
 
-def _gates(pairs: tuple[str, ...], precisions: tuple[str, ...]) -> dict[str, Any]:
-    """The gates of all precisions, with single bounds replaced."""
-    import msgspec
-
+def _bounds(pairs: tuple[str, ...]) -> dict[str, float]:
+    """Single bounds of gates."""
     from edgekit.errors import UsageError, choices
-    from edgekit.evaluation.agreement import GATES
     from edgekit.manifest import Gate
 
     changes = {}
@@ -86,8 +89,17 @@ def _gates(pairs: tuple[str, ...], precisions: tuple[str, ...]) -> dict[str, Any
             raise UsageError(f"--gate {pair}: {value!r} is not a number") from None
         if not 0 <= changes[key] <= 1:  # NaN too, which every comparison would let pass
             raise UsageError(f"--gate {pair}: must be 0..1")
+    return changes
+
+
+def _gates(bounds: dict[str, float], precisions: tuple[str, ...]) -> dict[str, Any]:
+    """The gates of all precisions, with single bounds replaced."""
+    import msgspec
+
+    from edgekit.evaluation.agreement import GATES
+
     gates = {precision: GATES[precision] for precision in precisions if precision in GATES}
-    return {precision: msgspec.structs.replace(gate, **changes) for precision, gate in gates.items()}
+    return {precision: msgspec.structs.replace(gate, **bounds) for precision, gate in gates.items()}
 
 
 def _print(done: Any, as_json: bool) -> None:

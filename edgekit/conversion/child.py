@@ -38,24 +38,27 @@ def main() -> None:
     os._exit(code)  # some toolchains crash while Python tears them down, after the work is done
 
 
+_STAGES: dict[type[jobs.Job], str] = {
+    jobs.PrepareJob: "prepare",
+    jobs.CalibrateJob: "calibrate",
+    jobs.BuildJob: "build",
+    jobs.ProveJob: "prove",
+    jobs.MeasureJob: "measure",
+    jobs.PrepareTextsJob: "prepare_texts",
+    jobs.BuildPartJob: "build_part",
+    jobs.ProveTextsJob: "prove_texts",
+}
+"""The module whose ``work`` does a job: the toolchains of the others are not imported."""
+
+
 def _work(job: jobs.Job, events: IO[bytes]) -> int:
     def report(text: str, share: float) -> None:
         events.write(jobs.encode(jobs.Progress(text=text, share=share)))
 
     try:
-        for name in job.imports:
+        for name in getattr(job, "imports", ()):
             importlib.import_module(name)
-        if isinstance(job, jobs.PrepareJob):
-            from edgekit.conversion import prepare as stage
-        elif isinstance(job, jobs.CalibrateJob):
-            from edgekit.conversion import calibrate as stage  # type: ignore[no-redef]
-        elif isinstance(job, jobs.BuildJob):
-            from edgekit.conversion import build as stage  # type: ignore[no-redef]
-        elif isinstance(job, jobs.MeasureJob):
-            from edgekit.conversion import measure as stage  # type: ignore[no-redef]
-        else:
-            from edgekit.conversion import prove as stage  # type: ignore[no-redef]
-        result = stage.work(job, report)  # type: ignore[arg-type]
+        result = importlib.import_module(f"edgekit.conversion.{_STAGES[type(job)]}").work(job, report)
     except BaseException as error:
         # The one place that catches everything: this is the process's edge, and the parent raises it again.
         events.write(jobs.encode(_failed(error)))

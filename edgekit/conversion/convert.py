@@ -14,7 +14,7 @@ import msgspec
 from edgekit import converters
 from edgekit.bundle import writing
 from edgekit.calibration.plan import FILE, Methods, Plan, check_place
-from edgekit.conversion import jobs, workspace
+from edgekit.conversion import jobs, vision_language, workspace
 from edgekit.conversion.build import PLAN, PREPARED
 from edgekit.conversion.making import AUTO, Maker, Outcome, Wanted
 from edgekit.conversion.runner import Stop, run
@@ -28,8 +28,9 @@ class Conversion:
     """What to convert, to what, judged on what.
 
     ``source`` and ``weights``, ``contract``, ``data`` are as on the command line. ``gates`` overrides the bounds of a
-    precision; without ``gated`` a bundle outside its gate is written all the same and marked unproven. ``options`` are
-    options of the targets' own by target, as text.
+    precision, ``bounds`` single ones of all; without ``gated`` a bundle outside its gate is written all the same and
+    marked unproven. ``options`` are options of the targets' own by target, as text. ``prompts`` is a file of prompts
+    for vision-language models.
     """
 
     source: str
@@ -45,6 +46,7 @@ class Conversion:
     trust: bool = False
     gated: bool = True
     gates: dict[str, Gate] = field(default_factory=dict)
+    bounds: dict[str, float] = field(default_factory=dict)
     jobs: int = 1
     threads: int = 2
     imports: tuple[str, ...] = ()
@@ -56,6 +58,7 @@ class Conversion:
     labels: str = ""
     finetune: float = 0.0
     choose: int = 0
+    prompts: str = ""
 
 
 Watch = Callable[[str, str, float], None]
@@ -90,6 +93,10 @@ def convert(conversion: Conversion, watch: Watch = lambda what, text, share: Non
     Raises:
         UsageError, SourceError, ContractError, InputError: nothing can be begun with what was given.
     """
+    if vision_language.is_vision_language(conversion.source):
+        return Conversions(*vision_language.convert(conversion, watch))
+    if conversion.prompts:
+        raise UsageError(f"--prompts goes with vision-language models; {conversion.source} is none")
     selection = select(conversion.targets, conversion.precisions, conversion.options, conversion.data)
     if conversion.plan and selection.calibrated:
         check_place(Path(conversion.plan))

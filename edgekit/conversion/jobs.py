@@ -95,7 +95,48 @@ class MeasureJob(Record, frozen=True, kw_only=True, tag="measure"):
     imports: tuple[str, ...] = ()
 
 
-Job = PrepareJob | CalibrateJob | BuildJob | ProveJob | MeasureJob
+class PrepareTextsJob(Record, frozen=True, kw_only=True, tag="prepare texts"):
+    """Read a vision-language source, choose images and prompts, and run the source on them.
+
+    ``prompts`` is a file with a prompt on each line. ``calibrate`` asks for the ranges of vision's activations.
+    ``like`` is a bundle whose calibration images are kept out of the proof.
+    """
+
+    folder: str
+    source: str
+    name: str = ""
+    data: str = ""
+    proof_data: str = ""
+    prompts: str = ""
+    calibrate: bool = False
+    seed: int = 0
+    threads: int = 2
+    like: str = ""
+
+
+class BuildPartJob(Record, frozen=True, kw_only=True, tag="build part"):
+    """Write one graph of a vision-language source in the precision of its part, for one target."""
+
+    folder: str
+    source: str
+    graph: str
+    target: str
+    word: str
+    block: int
+    out: str
+    threads: int = 2
+
+
+class ProveTextsJob(Record, frozen=True, kw_only=True, tag="prove texts"):
+    """Open a vision-language bundle with its engine and compare it with the source."""
+
+    folder: str
+    bundle: str
+    gate: Gate
+    threads: int = 2
+
+
+Job = PrepareJob | CalibrateJob | BuildJob | ProveJob | MeasureJob | PrepareTextsJob | BuildPartJob | ProveTextsJob
 
 
 class Measured(Record, frozen=True, kw_only=True):

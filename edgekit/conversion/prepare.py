@@ -17,7 +17,7 @@ from edgekit.calibration.half import half_troubles
 from edgekit.calibration.plan import HalfTrouble
 from edgekit.calibration.samples import Samples
 from edgekit.calibration.split import Split, split, store
-from edgekit.conversion.jobs import Prepared, PrepareJob
+from edgekit.conversion.jobs import Prepared, PrepareJob, PrepareTextsJob
 from edgekit.conversion.reference import detections, save_detections
 from edgekit.converters import Report
 from edgekit.errors import ContractError, SourceError
@@ -59,7 +59,7 @@ def work(job: PrepareJob, report: Report) -> Prepared:
     exchange = write_exchange(heads, model.example, names, folder)
     _check_decodes(contract, exchange.shapes)
     report("decoding images", 0.6)
-    chosen = _images(job, contract, folder)
+    chosen = images(job, contract, folder)
     report("running the source", 0.7)
     reference = _run_source(model, heads, contract, chosen.proof, folder)
     if chosen.held is not None:
@@ -70,7 +70,7 @@ def work(job: PrepareJob, report: Report) -> Prepared:
         origin=msgspec.structs.replace(model.origin, notes=(*model.notes, read.note), cut=read.cut),
         shapes=exchange.shapes,
         operators=operators(exchange.onnx),
-        calibration=_calibration(job, chosen),
+        calibration=calibration_of(job.seed, chosen),
         proof_sha256=chosen.proof.sha256(),
         proof_views=len(chosen.proof),
         photographs=chosen.photographs,
@@ -167,7 +167,8 @@ def _check_decodes(contract: Contract, shapes: dict[str, tuple[int, ...]]) -> No
     open_task(contract).candidates(empty, 0.99)
 
 
-def _images(job: PrepareJob, contract: Contract, folder: Path) -> Split:
+def images(job: PrepareJob | PrepareTextsJob, contract: Contract, folder: Path) -> Split:
+    """The streams of a conversion: what the user gave, or generated scenes as proof."""
     if job.data or job.proof_data:
         return split(
             job.data or job.proof_data,
@@ -176,7 +177,7 @@ def _images(job: PrepareJob, contract: Contract, folder: Path) -> Split:
             seed=job.seed,
             calibrate=job.calibrate,
             proof_data=job.proof_data,
-            choose=job.choose,
+            choose=job.choose if isinstance(job, PrepareJob) else 0,
             refuse=_calibrated_on(job.like),
         )
     from edgekit.media import references
@@ -200,14 +201,15 @@ def _calibrated_on(bundle: str) -> frozenset[str]:
     return frozenset(calibration.images if calibration else ())
 
 
-def _calibration(job: PrepareJob, chosen: Split) -> Calibration | None:
+def calibration_of(seed: int, chosen: Split) -> Calibration | None:
+    """What a manifest says of the calibration images."""
     if chosen.calibration is None:
         return None
     samples = chosen.calibration
     return Calibration(
         count=len(samples),
         method=chosen.method,
-        seed=job.seed,
+        seed=seed,
         sha256=samples.sha256(),
         held=len(chosen.held) if chosen.held else 0,
         images=chosen.digests,

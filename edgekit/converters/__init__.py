@@ -18,6 +18,7 @@ from edgekit import registry
 from edgekit.calibration.plan import HalfTrouble, PlannedGraph
 from edgekit.calibration.samples import Samples
 from edgekit.errors import ConversionError, UsageError, choices
+from edgekit.graphs.blip2 import Blip2, Forms
 from edgekit.manifest import Contract, Graph, ProofWord, Record, Tensor
 from edgekit.runtimes import engine, host, importable
 from edgekit.sources.exchange import INPUT
@@ -156,6 +157,28 @@ class Job:
                 f"{self.precision} needs calibration images: give --data with a folder of photographs"
             )
         return self.samples
+
+
+@dataclass(frozen=True)
+class PartJob:
+    """One graph of a vision-language model, to be written in the precision of its part.
+
+    A target takes such models when its module has a function ``convert_part(job: PartJob, report: Report) -> Graph``.
+    ``layers`` is the number of layers in the decoder's cache.
+    """
+
+    source: Blip2
+    graph: str
+    forms: Forms
+    layers: int
+    out: Path
+    work: Path
+    threads: int = 2
+
+
+def takes_parts(name: str) -> bool:
+    """Whether a target takes vision-language models."""
+    return hasattr(registry.module(__name__, name), "convert_part")
 
 
 def target_names() -> tuple[str, ...]:

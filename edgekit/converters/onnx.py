@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from edgekit.converters import Job, Report, Target
+from edgekit.converters import Job, PartJob, Report, Target
 from edgekit.converters._onnx_precision import RECIPES, write
+from edgekit.graphs.cache import SharedCache
 from edgekit.manifest import Graph
 
 TARGET = Target(
@@ -20,3 +21,8 @@ TARGET = Target(
 def convert(job: Job, report: Report) -> Graph:
     """Write ``model.onnx`` in the job's precision."""
     return write(job, report)
+
+
+def convert_part(job: PartJob, report: Report) -> Graph:
+    """Write one graph of a vision-language model; a decoder appends to its cache in place."""
+    return job.source.write(job.graph, job.out, job.forms, SharedCache)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+import msgspec
+
 from edgekit.calibration.explicit import quantise
-from edgekit.converters import PLAN, Job, Report, Target
+from edgekit.converters import PLAN, Job, PartJob, Report, Target
 from edgekit.converters._nncf import NNCF, import_nncf, quantisation
 from edgekit.converters._onnx_precision import save
+from edgekit.converters._openvino_stateful import make_stateful
 from edgekit.errors import ConversionError
+from edgekit.graphs.cache import GrownCache, is_cache
 from edgekit.manifest import Graph
 from edgekit.runtimes.openvino import import_openvino
 
@@ -40,3 +46,25 @@ def convert(job: Job, report: Report) -> Graph:
         model = nncf.quantize(model, nncf.Dataset(job.calibration()), **quantisation(job))
     openvino.save_model(model, job.out / "model.xml", compress_to_fp16=job.precision == "fp16")
     return job.graph("model.xml", "model.bin")
+
+
+def convert_part(job: PartJob, report: Report) -> Graph:
+    """Write one graph of a vision-language model; a decoder's cache becomes a state."""
+    openvino = import_openvino()
+    cache = partial(GrownCache, mask=job.source.family == "opt")
+    written = job.source.write(job.graph, job.work, job.forms, cache)
+    report("reading the graph", 0.5)
+    try:
+        model = openvino.Core().read_model(job.work / written.files[0])
+    except RuntimeError as error:
+        raise ConversionError(f"OpenVINO cannot read the graph {job.graph}: {error}") from error
+    kept = [tensor for tensor in (*written.inputs, *written.outputs) if not is_cache(tensor.name)]
+    if len(kept) < len(written.inputs) + len(written.outputs):
+        make_stateful(model, job.layers)
+    openvino.save_model(model, job.out / f"{job.graph}.xml", compress_to_fp16=False)
+    return msgspec.structs.replace(
+        written,
+        files=(f"{job.graph}.xml", f"{job.graph}.bin"),
+        inputs=tuple(tensor for tensor in written.inputs if tensor in kept),
+        outputs=tuple(tensor for tensor in written.outputs if tensor in kept),
+    )

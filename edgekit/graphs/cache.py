@@ -56,6 +56,11 @@ def present(number: int, what: str) -> str:
     return f"present.{number}.{what}"
 
 
+def is_cache(name: str) -> bool:
+    """Whether an input or output holds a part of the cache."""
+    return name.startswith(("past.", "present."))
+
+
 class SharedCache:
     """Buffers that stay where they are: ONNX Runtime's GroupQueryAttention appends to them in place.
 

@@ -108,7 +108,7 @@ def _read(path: Path, kind: Any) -> Any:
 
 
 def _loaded(folder: Path, family: Family) -> Any:
-    transformers = _package(folder)
+    transformers = import_transformers(folder)
     if not (folder / WEIGHTS).is_file():
         raise SourceError(f"{folder / WEIGHTS}: no such file; save the model with save_pretrained()")
     try:
@@ -121,7 +121,7 @@ def _loaded(folder: Path, family: Family) -> Any:
     return model.float().eval().requires_grad_(False)
 
 
-def _package(folder: Path) -> Any:
+def import_transformers(folder: Path) -> Any:
     """The package, which also works beside a torchvision that was built for another torch."""
     try:
         import transformers

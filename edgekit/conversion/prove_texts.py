@@ -1,0 +1,164 @@
+"""Third stage of a vision-language model, in a child process: open the bundle and compare its texts with the source's.
+
+Each graph is given the source's own inputs, so that its drift is its own; the texts come from the pixels on.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.bundle import open_bundle
+from edgekit.calibration.samples import Samples
+from edgekit.conversion.build import PREPARED
+from edgekit.conversion.jobs import Prepared, ProveTextsJob
+from edgekit.conversion.source_texts import ANSWER, TEXTS, Asked
+from edgekit.converters import Report
+from edgekit.errors import EngineError
+from edgekit.evaluation.agreement import DriftTally
+from edgekit.evaluation.texts import COSINES, TextTally, judge
+from edgekit.graphs.precision import read_precisions
+from edgekit.images import Floats
+from edgekit.language import GenerationOptions, LanguageGraph, generate
+from edgekit.language.distributions import log_probabilities
+from edgekit.language.prompt import Prompt
+from edgekit.manifest import Evidence
+from edgekit.parts import Parts, open_parts
+from edgekit.prompts import PromptWriter, padded_texts
+from edgekit.runtimes import SessionOptions
+
+Array = NDArray[np.float32]
+
+
+def work(job: ProveTextsJob, report: Report) -> Evidence:
+    """Measure a bundle against the reference that was prepared.
+
+    Raises:
+        EngineError: the engine cannot open or run it, or it gives NaN or infinite values.
+    """
+    folder = Path(job.folder)
+    prepared = msgspec.json.decode((folder / PREPARED).read_bytes(), type=Prepared)
+    asked = msgspec.json.decode((folder / TEXTS).read_bytes(), type=Asked)
+    bundle = open_bundle(job.bundle)
+    opened = open_parts(bundle, SessionOptions(threads=job.threads))
+    proof = Samples(folder / "proof.npy", bundle.manifest.contract.image)
+    comparison = _Comparison(opened, folder, proof, asked, report)
+    (comparison.generation if asked.tokens else comparison.retrieval)()
+    texts, outputs = comparison.tally.agreement(), tuple(drift.drift() for drift in comparison.drifts.values())
+    roughest = read_precisions(bundle.manifest.options["precision"].split(","))[0].roughest
+    failures = judge(texts, outputs, job.gate, COSINES[roughest])
+    placements = [network.placement for network in opened.networks.values()]
+    return Evidence(
+        word=placements[0].word,
+        engine=bundle.manifest.engine,
+        images=prepared.photographs,
+        views=prepared.proof_views,
+        images_sha256=prepared.proof_sha256,
+        reference=prepared.reference,
+        compared="texts",
+        decoded=None,
+        outputs=outputs,
+        gate=job.gate,
+        passed=not failures,
+        failures=failures,
+        texts=texts,
+    )
+
+
+class _Comparison:
+    """One bundle beside what the source left in a folder."""
+
+    def __init__(self, opened: Parts, folder: Path, proof: Samples, asked: Asked, report: Report) -> None:
+        self._opened, self._folder, self._proof, self._asked, self._report = opened, folder, proof, asked, report
+        self._language = opened.language
+        self._prompts: PromptWriter | None = None
+        if opened.embeddings is not None:
+            self._prompts = PromptWriter(opened.language, opened.tokenizer, opened.embeddings)
+        self.tally = TextTally("tokens" if asked.tokens else "decisions")
+        self.drifts: dict[str, DriftTally] = {}
+
+    def generation(self) -> None:
+        """Compare logits along the source's texts, and texts that go their own way."""
+        tokens, answers = (np.load(self._folder / f"{name}.npy") for name in ("tokens", "answers"))
+        logits, inputs = self._kept("logits"), self._kept("language_inputs")
+        prompts = self._asked.prompts
+        for number, pixels in enumerate(self._proof):
+            self._report("comparing with the source", number / len(self._proof))
+            own = self._image(number, pixels, "language_inputs")
+            for place, prompt in enumerate(prompts):
+                row = number * len(prompts) + place
+                given = self._followed(np.asarray(inputs[number]), prompt, tokens[row])
+                self._drift("language logits", logits[row], given)
+                ours = self._followed(own, prompt, tokens[row])
+                self.tally.add_positions(np.asarray(logits[row]), ours, tokens[row])
+                self.tally.add_answers([np.array_equal(self._answer(own, prompt), answers[row][answers[row] >= 0])])
+
+    def retrieval(self) -> None:
+        """Compare matches and similarities of every image with every text."""
+        networks, texts = self._opened.networks, list(self._asked.prompts)
+        ids, mask = padded_texts(texts, self._opened.tokenizer, self._language)
+        words = {"input_ids": ids, "attention_mask": mask}
+        vectors = np.array(networks["text"].run(words)["text_vector"])
+        for vector, reference in zip(vectors, self._kept("text_vector"), strict=True):
+            self._drift("text text_vector", reference, vector)
+        images, logits, similarity = (self._kept(name) for name in ("image_embeds", "logits", "similarity"))
+        for number, pixels in enumerate(self._proof):
+            self._report("comparing with the source", number / len(self._proof))
+            own = self._image(number, pixels, "image_vectors")
+            seen = [np.asarray(images[number])[None], self._image_embeds]
+            given, ours = (
+                networks["match"].run({"image_embeds": image.repeat(len(texts), 0), **words})["logits"].copy()
+                for image in seen
+            )
+            self._drift("match logits", logits[number], given)
+            self.tally.add_decisions(_matching(np.asarray(logits[number])), _matching(ours))
+            best = (own @ vectors.T).max(0).argmax()
+            self.tally.add_answers([bool(best == similarity[number].argmax())])
+
+    def _image(self, number: int, pixels: Floats, projected: str) -> Floats:
+        """What the bundle makes of an image, from the pixels on; the drift of its graphs is counted on the way."""
+        networks = self._opened.networks
+        self._image_embeds = np.array(networks["vision"].run({"pixel_values": pixels})["image_embeds"])
+        source = self._kept("image_embeds")[number]
+        self._drift("vision image_embeds", source, self._image_embeds[0])
+        given = networks["qformer"].run({"image_embeds": np.asarray(source)[None]})
+        for name in ("query_output", projected):
+            self._drift(f"qformer {name}", self._kept(name)[number], given[name][0])
+        return np.array(networks["qformer"].run({"image_embeds": self._image_embeds})[projected][0])
+
+    def _followed(self, image: Floats, prompt: str, tokens: NDArray[np.int64]) -> Floats:
+        """Logits (positions, vocabulary) along a given text."""
+        graph, ready = self._ready(image, prompt, len(tokens))
+        found = [np.array(graph.start(ready.embeddings, ready.mask)[0])]
+        for token in tokens[:-1]:
+            found.append(np.array(graph.step(np.array([token]))[0]))
+        return np.stack(found)
+
+    def _answer(self, image: Floats, prompt: str) -> NDArray[np.int64]:
+        """What the bundle itself writes, greedily."""
+        graph, ready = self._ready(image, prompt, ANSWER)
+        options = GenerationOptions(max_new_tokens=ANSWER)
+        made = generate(graph, ready.embeddings, ready.mask, ready.ids, options, eos=self._language.eos, pad=ready.pad)
+        return made.sequences[0]
+
+    def _ready(self, image: Floats, prompt: str, tokens: int) -> tuple[LanguageGraph, Prompt]:
+        if self._opened.graph is None or self._prompts is None:
+            raise TypeError("a bundle for retrieval writes nothing")
+        return self._opened.graph, self._prompts([image], [prompt], tokens)
+
+    def _kept(self, name: str) -> Array:
+        found: Array = np.load(self._folder / f"reference-{name}.npy", mmap_mode="r")
+        return found
+
+    def _drift(self, name: str, source: Array, ours: Array) -> None:
+        if not np.isfinite(ours).all():
+            raise EngineError(f"output {name!r} holds NaN or infinite values; convert in another precision")
+        self.drifts.setdefault(name, DriftTally(name)).add(np.asarray(source), ours)
+
+
+def _matching(logits: Floats) -> Floats:
+    """Probability of a match, from logits (pairs, 2)."""
+    return np.exp(log_probabilities(logits))[:, 1]

@@ -1,0 +1,202 @@
+"""What a BLIP-2 says in PyTorch: the answers that its bundles are held against."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.calibration.samples import Samples
+from edgekit.errors import InputError, SourceError
+from edgekit.graphs.blip2 import Blip2
+from edgekit.language.graph import Ints
+from edgekit.manifest import Contract, Record
+
+TEXTS = "texts.json"
+POSITIONS = 512
+"""At least so many tokens are compared."""
+
+ANSWER = 20
+"""Tokens of an answer that goes its own way."""
+
+QUESTIONS = ("what is in the picture?", "how many objects are there?", "what color is it?")
+SUBJECTS = (
+    "a person", "two people", "a dog", "a cat", "a car", "a building", "a tree", "food on a table", "a street",
+    "a red circle", "a blue square", "a green triangle", "the sea", "a bird", "a room", "text on a sign", "an animal",
+    "a toy", "a machine", "the sky", "a flower", "nothing",
+)  # fmt: skip
+"""Prompts and texts where the user gives none; whether they fit the images does not matter to a comparison."""
+
+
+class Asked(Record, frozen=True, kw_only=True):
+    """What was asked of the source: ``prompts`` of each image, for ``tokens`` positions each; or texts to match."""
+
+    prompts: tuple[str, ...]
+    tokens: int = 0
+
+
+def read_texts(path: str, contract: Contract) -> tuple[str, ...]:
+    """Prompts from a file, one on each line, or ones of our own.
+
+    Raises:
+        InputError: the file cannot be read, or is empty.
+    """
+    if path:
+        try:
+            lines = Path(path).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: cannot be read as text: {error}") from error
+        found = tuple(line.strip() for line in lines if line.strip())
+        if not found:
+            raise InputError(f"{path}: no prompt in it; write one on each line")
+        return found
+    prompts = contract.language.prompts if contract.language else {}
+    if not prompts:
+        return SUBJECTS
+    return (prompts["caption"], *(prompts["ask"].replace("{}", question) for question in QUESTIONS))
+
+
+def answer(
+    source: Blip2, contract: Contract, proof: Samples, prompts: tuple[str, ...], folder: Path, threads: int
+) -> None:
+    """Let the source write about every image after every prompt, and keep how sure it was of each token.
+
+    Left in the folder, with one row for each image and prompt: ``image_embeds``, ``query_output`` and
+    ``language_inputs`` (one for each image), ``tokens`` (rows, positions) and ``logits`` of a text that may not end,
+    ``answers`` of one that may (-1 behind its end).
+    """
+    import torch
+
+    model, tokenizer = _loaded(source, "Blip2ForConditionalGeneration", threads)
+    if contract.language is None:
+        raise SourceError(f"{source.folder}: no language model")
+    language = contract.language
+    rows = len(proof) * len(prompts)
+    coded = [tokenizer(prompt).input_ids for prompt in prompts]
+    room = language.positions - language.queries - max(map(len, coded)) if language.positions else POSITIONS
+    if room < ANSWER:
+        raise InputError(f"the longest prompt leaves {room} tokens of {language.positions} for an answer: shorten it")
+    count = min(-(-POSITIONS // rows), room)
+    tokens, answers = np.zeros((rows, count), np.int64), np.full((rows, ANSWER), -1, np.int64)
+    stacks = _Stacks(folder, len(proof))
+    logits: NDArray[np.float32] | None = None
+    greedy = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
+    prefix = [language.image] * language.queries
+    for number, pixels in enumerate(proof):
+        pixel_values = torch.from_numpy(pixels)
+        with torch.no_grad():
+            image = model.vision_model(pixel_values).last_hidden_state
+            queries = model.qformer(query_embeds=model.query_tokens, encoder_hidden_states=image).last_hidden_state
+            projected = model.language_projection(queries)
+        stacks.keep(number, image_embeds=image, query_output=queries, language_inputs=projected)
+        for place, own_ids in enumerate(coded):
+            row = number * len(prompts) + place
+            ids = torch.tensor([prefix + own_ids])
+            given = {"pixel_values": pixel_values, "input_ids": ids, "attention_mask": torch.ones_like(ids)}
+            with torch.no_grad():
+                free = model.generate(**given, **greedy, max_new_tokens=ANSWER, min_new_tokens=0)
+                long = model.generate(
+                    **given, **greedy, max_new_tokens=count, min_new_tokens=count, output_logits=True,
+                    return_dict_in_generate=True,
+                )  # fmt: skip
+            begin = ids.shape[1] if language.family == "opt" else 1
+            own = free[0, begin:].numpy()
+            answers[row, : len(own)] = own
+            tokens[row] = long.sequences[0, begin:].numpy()
+            every = torch.stack(long.logits, 1)[0].float().numpy()
+            if logits is None:
+                logits = _memory(folder, "logits", (rows, *every.shape))
+            logits[row] = every
+    np.save(folder / "tokens.npy", tokens)
+    np.save(folder / "answers.npy", _cut(answers, language.eos))
+    (folder / TEXTS).write_bytes(msgspec.json.encode(Asked(prompts=prompts, tokens=count)))
+
+
+def _cut(answers: Ints, eos: tuple[int, ...]) -> Ints:
+    """Answers with -1 behind the first end token: transformers fills up with tokens of its choice."""
+    ended = np.isin(answers, eos).cumsum(1) - np.isin(answers, eos)
+    return np.where(ended > 0, -1, answers)
+
+
+def match_all(
+    source: Blip2, contract: Contract, proof: Samples, texts: tuple[str, ...], folder: Path, threads: int
+) -> None:
+    """Let the source compare every image with every text.
+
+    Left in the folder: ``image_embeds``, ``query_output`` and ``image_vectors`` of each image, ``text_vector`` of each
+    text, and for each pair ``logits`` (images, texts, 2) and ``similarity`` (images, texts).
+    """
+    import torch
+
+    model, tokenizer = _loaded(source, "Blip2ForImageTextRetrieval", threads)
+    coded = tokenizer(list(texts), padding=True, return_tensors="pt")
+    ids, mask = coded.input_ids, coded.attention_mask
+    queries = source.queries
+    if model.config.image_token_index is not None:  # then transformers expects placeholders in front, and skips them
+        ids = torch.nn.functional.pad(ids, (queries, 0), value=model.config.image_token_index)
+        mask = torch.nn.functional.pad(mask, (queries, 0), value=1)
+    stacks = _Stacks(folder, len(proof))
+    with torch.no_grad():
+        for number, pixels in enumerate(proof):
+            pixel_values = torch.from_numpy(pixels)
+            image = model.vision_model(pixel_values).last_hidden_state
+            seen = model.qformer(query_embeds=model.query_tokens, encoder_hidden_states=image).last_hidden_state
+            compared = model(pixel_values, ids, mask)
+            many = pixel_values.expand(len(texts), -1, -1, -1)
+            matched = model(many, ids, mask, use_image_text_matching_head=True).logits_per_image
+            stacks.keep(
+                number,
+                image_embeds=image,
+                query_output=seen,
+                image_vectors=compared.image_embeds,
+                logits=matched[None],
+                similarity=compared.logits_per_image.reshape(1, -1),
+            )
+    np.save(folder / "reference-text_vector.npy", compared.text_embeds.numpy())
+    (folder / TEXTS).write_bytes(msgspec.json.encode(Asked(prompts=texts)))
+
+
+class _Stacks:
+    """What the source gave for each image, in memory-mapped ``reference-NAME.npy``."""
+
+    def __init__(self, folder: Path, count: int) -> None:
+        self._folder, self._count = folder, count
+        self._arrays: dict[str, NDArray[np.float32]] = {}
+
+    def keep(self, number: int, **values: Any) -> None:
+        """Store the tensors (1, ...) of one image."""
+        for name, tensor in values.items():
+            array = tensor[0].float().numpy()
+            if not np.isfinite(array).all():
+                raise SourceError(f"the source gives NaN or infinite values itself, in {name!r}")
+            if name not in self._arrays:
+                self._arrays[name] = _memory(self._folder, name, (self._count, *array.shape))
+            self._arrays[name][number] = array
+
+
+def _memory(folder: Path, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    return np.lib.format.open_memmap(folder / f"reference-{name}.npy", mode="w+", dtype=np.float32, shape=shape)
+
+
+def _loaded(source: Blip2, kind: str, threads: int) -> tuple[Any, Any]:
+    """The model in float32 and its tokenizer, by transformers."""
+    import torch
+
+    from edgekit.sources.transformers import import_transformers
+
+    transformers = import_transformers(source.folder)
+    torch.set_num_threads(threads)
+    try:
+        model = getattr(transformers, kind).from_pretrained(
+            source.folder, local_files_only=True, use_safetensors=True, trust_remote_code=False, dtype=torch.float32
+        )
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            source.folder, local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:  # a damaged folder can make it raise anything
+        reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+        raise SourceError(f"{source.folder}: transformers cannot load it: {reason}") from error
+    return model.eval().requires_grad_(False), tokenizer
