@@ -15,9 +15,9 @@ KINDS = ("rt_detr_v2", "d_fine", "detr", "yolos", "vitpose")
 def package() -> Any:
     """transformers, which is optional."""
     pytest.importorskip("transformers", reason="needs the optional package transformers")
-    from edgekit.sources.transformers import _package
+    from edgekit.sources.transformers import import_transformers
 
-    return _package(Path("tests"))
+    return import_transformers(Path("tests"))
 
 
 def _rt_detr_v2(library: Any) -> Any:

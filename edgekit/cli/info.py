@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from edgekit.cli._options import json_option
+
+if TYPE_CHECKING:
+    from edgekit.manifest import Contract, Manifest
 
 
 @click.command(short_help="Show what a bundle says of itself, its evidence included.")
@@ -24,13 +29,11 @@ def command(bundle: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"path": str(opened.path), **msgspec.to_builtins(manifest)}, indent=2))
         return
-    contract, rule, origin = manifest.contract, manifest.contract.image, manifest.origin
-    names = ", ".join(contract.classes[:5]) + (", ..." if len(contract.classes) > 5 else "")
+    contract, origin = manifest.contract, manifest.origin
     lines = [
         f"{manifest.name}: {manifest.target} {manifest.precision}, {megabytes(opened.bytes)}, for {manifest.engine}",
-        f"task {contract.task}, {len(contract.classes)} classes: {names}",
-        f"input {rule.size[0]}x{rule.size[1]} {rule.color}, {rule.resize}; decoder {contract.decoder.name}",
-        f"outputs: {', '.join(f'{t.name} {tuple(t.shape)}' for g in manifest.graphs for t in g.outputs)}",
+        *_task(contract),
+        *_outputs(manifest),
         f"made from {origin.kind} {origin.name} (sha256 {origin.sha256[:12]}) by edgekit {manifest.edgekit}",
         *(f"source: {note}" for note in origin.notes),
         f"toolchain: {_toolchain(manifest.toolchain)}",
@@ -48,6 +51,30 @@ def command(bundle: str, as_json: bool) -> None:
     lines += evidence_lines(manifest.evidence) if manifest.evidence else ["no evidence"]
     lines.append("proven" if manifest.proven else "UNPROVEN")
     click.echo("\n".join(lines))
+
+
+def _task(contract: Contract) -> list[str]:
+    """What goes in, and what comes out of it."""
+    rule, language = contract.image, contract.language
+    image = f"input {rule.size[0]}x{rule.size[1]} {rule.color}, {rule.resize}"
+    if language is None:
+        names = ", ".join(contract.classes[:5]) + (", ..." if len(contract.classes) > 5 else "")
+        counted = f"task {contract.task}, {len(contract.classes)} classes: {names}"
+        return [counted, f"{image}; decoder {contract.decoder.name}"]
+    kind = "retrieval" if language.family == "retrieval" else f"language model {language.family}"
+    prompts = [f"prompt {name}: {text!r}" for name, text in language.prompts.items()]
+    return [f"task {contract.task}, BLIP-2 with {language.queries} queries, {kind}", image, *prompts]
+
+
+def _outputs(manifest: Manifest) -> list[str]:
+    """What each graph gives; what a decoder passes on to itself is left out."""
+    lines = []
+    for graph in manifest.graphs:
+        inner = ("past.", "present.", "cross.")
+        shown = [f"{tensor.name} {tensor.shape}" for tensor in graph.outputs if not tensor.name.startswith(inner)]
+        name = f"{graph.name} " if len(manifest.graphs) > 1 else ""
+        lines.append(f"{name}outputs: {', '.join(shown) or 'keys and values for the decoder'}")
+    return lines
 
 
 def _toolchain(versions: dict[str, str]) -> str:

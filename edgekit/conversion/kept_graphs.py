@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from edgekit.manifest import Graph
 
 FOLDER = ".edgekit-graphs"
 ENTRY = "graph.json"
+KEPT_SECONDS = 7 * 24 * 3600
 
 
 class KeptGraphs:
@@ -21,6 +23,7 @@ class KeptGraphs:
 
     def __init__(self, out: Path) -> None:
         self._root = out.absolute() / FOLDER
+        self._sweep()
         self._used: list[Path] = []
 
     def build(self, depends: object, write: Callable[[Path], Graph]) -> tuple[Path, Graph]:
@@ -39,6 +42,12 @@ class KeptGraphs:
                 shutil.rmtree(fresh, ignore_errors=True)
         self._used.append(folder)
         return folder / "files", msgspec.json.decode((folder / ENTRY).read_bytes(), type=Graph)
+
+    def _sweep(self) -> None:
+        """Remove what nobody came back for."""
+        for folder in self._root.iterdir() if self._root.is_dir() else ():
+            if time.time() - folder.stat().st_mtime > KEPT_SECONDS:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def forget(self) -> None:
         """Remove what was used: the bundles have it now."""

@@ -9,9 +9,10 @@ from pathlib import Path
 import msgspec
 
 from edgekit.bundle import open_bundle
-from edgekit.conversion import jobs
+from edgekit.conversion import jobs, vision_language
 from edgekit.conversion.build import PREPARED
 from edgekit.conversion.runner import run
+from edgekit.errors import UsageError
 from edgekit.evaluation.agreement import GATES
 from edgekit.manifest import Evidence
 
@@ -46,6 +47,10 @@ def verify(
         EngineError: the engine cannot run it.
     """
     manifest = open_bundle(bundle).manifest
+    if manifest.contract.language is not None:
+        if contract or weights:
+            raise UsageError("--contract and --weights are of no use for a vision-language model; leave them out")
+        return vision_language.verify(bundle, manifest, source, data, seed=seed, watch=watch)
     gate = manifest.evidence.gate if manifest.evidence else GATES[manifest.precision]
     with tempfile.TemporaryDirectory(prefix="edgekit-verify-") as name:
         folder = Path(name)

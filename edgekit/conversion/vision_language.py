@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -78,6 +79,25 @@ def convert(conversion: Conversion, watch: Watch) -> tuple[jobs.Prepared, tuple[
             for precision in precisions:
                 done.append(maker.make(target, precision, partial(watch, f"{target} {precision.name}")))
     return prepared, tuple(done), skipped
+
+
+def verify(bundle: str, manifest: Manifest, source: str, data: str, *, seed: int, watch: Watch) -> Evidence:
+    """Fresh evidence for a bundle, on images that it was not calibrated on; nothing is written.
+
+    Raises:
+        SourceError, UsageError, InputError: it cannot be begun.
+        EngineError: the engine cannot run it.
+    """
+    precision = read_precisions(manifest.options["precision"].split(","))[0]
+    gate = manifest.evidence.gate if manifest.evidence else gate_for(precision, {})
+    with tempfile.TemporaryDirectory(prefix="edgekit-verify-") as name:
+        job = jobs.PrepareTextsJob(
+            folder=name, source=str(Path(source).absolute()), data=data, seed=seed, like=str(Path(bundle).absolute())
+        )
+        prepared = run(job, jobs.Prepared, lambda text, share: watch("source", text, share))
+        (Path(name) / PREPARED).write_bytes(msgspec.json.encode(prepared))
+        prove = jobs.ProveTextsJob(folder=name, bundle=str(Path(bundle).absolute()), gate=gate)
+        return run(prove, Evidence, lambda text, share: watch("bundle", text, share))
 
 
 def gate_for(precision: Precision, changes: dict[str, float]) -> Gate:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 import msgspec
 
@@ -48,6 +49,20 @@ def convert(job: Job, report: Report) -> Graph:
     return job.graph("model.xml", "model.bin")
 
 
+def _check_size(path: Path, given: int) -> None:
+    """Refuse weights that became wider on the way: OpenVINO folds what it does not know into floats.
+
+    Raises:
+        ConversionError: the file is larger than what it was made from.
+    """
+    size = path.stat().st_size
+    if size > 1.1 * given:
+        raise ConversionError(
+            f"{path.name} has {size / 1e6:.1f} MB, the weights in their precision {given / 1e6:.1f} MB: this OpenVINO "
+            "does not keep them as small; try another version of it"
+        )
+
+
 def convert_part(job: PartJob, report: Report) -> Graph:
     """Write one graph of a vision-language model; a decoder's cache becomes a state."""
     openvino = import_openvino()
@@ -62,6 +77,7 @@ def convert_part(job: PartJob, report: Report) -> Graph:
     if len(kept) < len(written.inputs) + len(written.outputs):
         make_stateful(model, job.layers)
     openvino.save_model(model, job.out / f"{job.graph}.xml", compress_to_fp16=False)
+    _check_size(job.out / f"{job.graph}.bin", sum((job.work / name).stat().st_size for name in written.files))
     return msgspec.structs.replace(
         written,
         files=(f"{job.graph}.xml", f"{job.graph}.bin"),

@@ -126,8 +126,8 @@ class Blip2:
             writers["text"] = lambda: qformer.write_text(size)
             writers["match"] = qformer.write_match
             return writers
-        width = self.checkpoint.shape(self.embedding)[1]
-        writers["qformer"] = lambda: qformer.write_queries("language_projection", "language_inputs", width, unit=False)
+        projection = "language_projection"
+        writers["qformer"] = lambda: qformer.write_queries(projection, "language_inputs", self.width, unit=False)
         if isinstance(language, OptConfig):
             writers["language"] = lambda: write_opt(layers, language, cache, head)
         else:
@@ -139,6 +139,11 @@ class Blip2:
     def embedding(self) -> str:
         """Name of the tensor of token embeddings (vocabulary, width)."""
         return f"{T5}shared.weight" if self.family == "t5" else f"{OPT}embed_tokens.weight"
+
+    @property
+    def width(self) -> int:
+        """Of those embeddings."""
+        return self.checkpoint.shape(self.embedding)[1]
 
     def embeddings(self) -> Floats:
         """Embeddings of the language model's tokens, float32 (vocabulary, width)."""

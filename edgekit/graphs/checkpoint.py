@@ -34,6 +34,9 @@ def read_json(path: Path) -> dict[str, Any]:
 class Checkpoint:
     """The tensors of a folder by name. Each is read from its memory-mapped file when it is asked for, and not kept.
 
+    The file is closed again each time: pages of an open one that were read stay with the process, and would add up to
+    the whole checkpoint.
+
     Args:
         folder: with ``config.json`` and ``model.safetensors``, or its shards and their index.
 
@@ -44,8 +47,10 @@ class Checkpoint:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.config = read_json(folder / CONFIG)
-        self._files = {path.name: _opened(path) for path in self._paths()}
-        self._where = {name: file for file, opened in self._files.items() for name in opened.keys()}  # noqa: SIM118
+        self._where: dict[str, Path] = {}
+        for path in self._paths():
+            with _opened(path) as file:
+                self._where.update(dict.fromkeys(file.keys(), path))
 
     def _paths(self) -> list[Path]:
         if (self.folder / INDEX).is_file():
@@ -65,7 +70,8 @@ class Checkpoint:
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of a tensor, without reading it."""
-        return tuple(self._file(name).get_slice(name).get_shape())
+        with _opened(self._file(name)) as file:
+            return tuple(file.get_slice(name).get_shape())
 
     def __getitem__(self, name: str) -> Floats:
         """A tensor as float32.
@@ -73,12 +79,13 @@ class Checkpoint:
         Raises:
             SourceError: the checkpoint has no tensor of that name.
         """
-        return np.asarray(self._file(name).get_tensor(name)).astype(np.float32)
+        with _opened(self._file(name)) as file:
+            return np.asarray(file.get_tensor(name)).astype(np.float32)
 
-    def _file(self, name: str) -> Any:
+    def _file(self, name: str) -> Path:
         if name not in self._where:
             raise SourceError(f"{self.folder}: no tensor {name!r}; is this a whole BLIP-2?")
-        return self._files[self._where[name]]
+        return self._where[name]
 
     def sha256(self) -> str:
         """Hash of the configuration and of every file of weights."""

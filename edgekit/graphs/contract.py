@@ -129,7 +129,7 @@ def _language(source: Blip2) -> Language:
         layers=config.heads.layers,
         heads=config.heads.count,
         head_size=config.heads.size,
-        width=source.checkpoint.shape(source.embedding)[1],
+        width=source.width,
         positions=config.max_position_embeddings if isinstance(config, OptConfig) else 0,
         prompts=PROMPTS,
         generation=_generation(settings),

@@ -15,6 +15,9 @@ from edgekit.images import Floats
 INT8_COMPUTE = 4
 """ONNX Runtime's ``accuracy_level`` that lets it compute products with activations of 8 bits, found anew each time."""
 
+ROWS = 1024
+"""Outputs of a layer that are brought into blocks at a time."""
+
 
 @dataclass(frozen=True)
 class Normalised:
@@ -102,6 +105,18 @@ def blocks(weight: Floats, bits: int, size: int) -> tuple[NDArray[np.uint8], Flo
 
     Two integers of 4 bits share a byte, the first in its low half. Inputs are filled up with zeros to whole blocks.
     """
+    outputs, inputs = weight.shape
+    count = -(-inputs // size)
+    integers = np.empty((outputs, count, size * bits // 8), np.uint8)
+    scales = np.empty((outputs, count), np.float32)
+    # Some outputs at a time: what rounding needs in between is several times as large as the weight.
+    for first in range(0, outputs, ROWS):
+        some = slice(first, first + ROWS)
+        integers[some], scales[some] = _blocks(weight[some], bits, size)
+    return integers, scales
+
+
+def _blocks(weight: Floats, bits: int, size: int) -> tuple[NDArray[np.uint8], Floats]:
     outputs, inputs = weight.shape
     count = -(-inputs // size)
     padded = np.pad(weight, ((0, 0), (0, count * size - inputs))).reshape(outputs, count, size)

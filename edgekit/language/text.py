@@ -29,7 +29,7 @@ class Tokenizer:
         try:
             import tokenizers
         except ImportError as error:
-            raise EngineError("texts need the package tokenizers: pip install tokenizers") from error
+            raise EngineError("texts need the package tokenizers: pip install edgekit[language]") from error
         try:
             content = Path(path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:

@@ -1,0 +1,86 @@
+"""Graphs of tiny BLIP-2 models, written and opened as a conversion does it, without a command line around it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import tiny_blip2
+from tiny_transformers import package
+
+from edgekit import converters, registry
+from edgekit.converters import PartJob
+from edgekit.graphs.blip2 import Blip2, Forms
+from edgekit.graphs.contract import contract_of
+from edgekit.graphs.precision import PartPrecision, forms
+from edgekit.language import LanguageGraph
+from edgekit.manifest import Graph, Language
+from edgekit.runtimes import Network, SessionOptions, open_language, open_network
+
+ENGINES = {"onnx": "onnxruntime", "openvino": "openvino"}
+ONE_THREAD = SessionOptions(threads=1)
+
+
+@dataclass(frozen=True)
+class Written:
+    """Graphs of one source in one precision for one target, on disk."""
+
+    source: Blip2
+    target: str
+    folder: Path
+    graphs: dict[str, Graph]
+
+    @property
+    def language(self) -> Language:
+        language = contract_of(self.source).language
+        assert language is not None
+        return language
+
+    def network(self, name: str) -> Network:
+        return open_network(ENGINES[self.target], self.folder, self.graphs[name], ONE_THREAD)
+
+    def spoken(self) -> LanguageGraph:
+        """The language model with its cache."""
+        graphs = {name: graph for name, graph in self.graphs.items() if name in ("language", "encoder", "decoder")}
+        embeddings = self.source.embeddings()
+        return open_language(ENGINES[self.target], self.folder, graphs, self.language, embeddings, ONE_THREAD)
+
+
+def write_graphs(folder: Path, target: str, out: Path, precision: str = "fp32", given: Forms | None = None) -> Written:
+    """Write every graph of a folder for a target."""
+    source, graphs = Blip2(folder), {}
+    converter = registry.module(converters.__name__, target)
+    layers = 0 if source.retrieval else source.language.heads.layers
+    for path in (out, out / "work"):
+        path.mkdir(parents=True, exist_ok=True)
+    for name in source.graphs:
+        form = given or forms(name, PartPrecision(precision), None)
+        job = PartJob(source=source, graph=name, forms=form, layers=layers, out=out, work=out / "work")
+        graphs[name] = converter.convert_part(job, lambda text, share: None)
+    return Written(source, target, out, graphs)
+
+
+def torch_model(folder: Path) -> Any:
+    """The same model in transformers."""
+    library, kind = package(), Blip2(folder).architecture
+    return getattr(library, kind).from_pretrained(folder).eval().requires_grad_(False)
+
+
+def pixels(rows: int, seed: int = 0) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Noise in input size."""
+    size = tiny_blip2.SIZE
+    return np.random.default_rng(seed).standard_normal((rows, 3, size, size)).astype(np.float32)
+
+
+def edited(folder: Path, out: Path, name: str = "config.json", **changes: Any) -> Path:
+    """A copy of a folder (by links) with changes to one of its JSON files."""
+    out.mkdir(parents=True)
+    for path in folder.iterdir():
+        if path.name != name:
+            (out / path.name).symlink_to(path)
+    document = msgspec.json.decode((folder / name).read_bytes())
+    (out / name).write_bytes(msgspec.json.encode({**document, **changes}))
+    return out
