@@ -15,7 +15,7 @@ ONLY_TESTS := $(wildcard tests/requirements-*.txt)
 export EDGEKIT_TOOLCHAINS ?= $(CURDIR)/$(VENV)/toolchains
 TOOLCHAINS := rknn qnn imx500 imx500-converter tensorrt-rtx
 
-.PHONY: demo test test-toolchains test-arm64 accuracy ablation lint types check format tables bench clean
+.PHONY: demo test test-toolchains test-arm64 accuracy ablation blip2-table lint types check format tables bench clean
 
 demo: $(VENV)/.installed            ## convert the detector that comes with edgekit to every target, measure, draw
 	$(BIN)/edgekit demo -o out/demo -j $(JOBS)
@@ -48,11 +48,15 @@ format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-tables: $(VENV)/.installed          ## write the generated tables into README.md
+tables: $(VENV)/.installed          ## write the generated tables into README.md and docs
 	$(BIN)/python docs/tables.py
 
 ablation: $(VENV)/.installed        ## what each method of the quantisation plan is worth, into docs/figures/ablation.json
 	$(BIN)/python docs/ablation.py
+
+blip2-table: $(VENV)/.installed     ## what each precision of each part of a BLIP-2 costs, into docs/figures/blip2.json and docs/BLIP2.md
+	$(BIN)/python docs/blip2_table.py
+	$(BIN)/python docs/tables.py
 
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/overhead.py

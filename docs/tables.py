@@ -3,8 +3,8 @@
     python docs/tables.py            write
     python docs/tables.py --check    exit 1 when a page is not what would be written
 
-The figures come from docs/figures/demo.json, which ``edgekit demo --json`` gives, and from docs/figures/ablation.json,
-which docs/ablation.py writes.
+The figures come from docs/figures/demo.json, which ``edgekit demo --json`` gives, and from docs/figures/ablation.json
+and docs/figures/blip2.json, which docs/ablation.py and docs/blip2_table.py write.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from edgekit.runtimes import engine
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "docs" / "figures" / "demo.json"
 ABLATION = ROOT / "docs" / "figures" / "ablation.json"
+BLIP2 = ROOT / "docs" / "figures" / "blip2.json"
 
 
 PRECISIONS = ("fp32", "fp16", "int8", "w8a8")
@@ -113,8 +114,52 @@ def ablation() -> str:
     return "\n\n".join(parts)
 
 
+BLIP2_MEASURES = {
+    "opt": ("VQA accuracy", "CIDEr", "BLEU-4", "METEOR", "exact"),
+    "t5": ("VQA accuracy", "CIDEr", "BLEU-4", "METEOR", "exact"),
+    "retrieval": ("R@1", "TR@1", "IR@1", "ITM"),
+}
+"""Columns of the table of each model; the first two tell the difference to the source."""
+
+
+def blip2() -> str:
+    """Figures of each model with one part, then with all parts, in another precision; a table for each model."""
+    if not BLIP2.is_file():
+        return "Not measured yet: `make blip2-table`."
+    rows = json.loads(BLIP2.read_text(encoding="utf-8"))
+    parts = []
+    for model, names in BLIP2_MEASURES.items():
+        mine = [row for row in rows if row["model"] == model]
+        if not mine:
+            continue
+        source = next(row for row in mine if not row["target"])
+        names = tuple(name for name in names if name in source["figures"])
+        lines = [
+            f"| {model}, {source['images']} scenes | {' | '.join(names)} | MB |",
+            f"|---|{'---|' * len(names)}---|",
+        ]
+        for row in mine:
+            cells = [_changed(row, source, name, told=name in names[:2]) for name in names]
+            lines.append(f"| {_variant(row)} | {' | '.join(cells)} | {row['bytes'] / 1e6:.2f} |")
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def _variant(row: dict[str, Any]) -> str:
+    if not row["target"]:
+        return "source in PyTorch"
+    what = f"{'Q-Former' if row['part'] == 'qformer' else row['part']} {row['precision']}".strip()
+    return f"{row['target']}, {what}{'' if row.get('passed', True) else ' *'}"
+
+
+def _changed(row: dict[str, Any], source: dict[str, Any], name: str, told: bool) -> str:
+    value = row["figures"][name]
+    return f"{value:.3f} ({value - source['figures'][name]:+.3f})" if told and row["target"] else f"{value:.3f}"
+
+
 TABLES = {
     "README.md": {"targets": targets, "demo": demo},
+    "docs/BLIP2.md": {"blip2": blip2},
     "docs/CALIBRATION.md": {"ablation": ablation},
     "docs/TARGETS.md": {"recipes": recipes, "options": options, "toolchains": toolchains},
 }

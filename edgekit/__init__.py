@@ -14,20 +14,24 @@ if TYPE_CHECKING:
     from edgekit.conversion.convert import Conversion as Conversion
     from edgekit.conversion.convert import convert as convert
     from edgekit.errors import EdgekitError as EdgekitError
+    from edgekit.loading import load as load
     from edgekit.manifest import Contract as Contract
     from edgekit.manifest import Manifest as Manifest
     from edgekit.model import Model as Model
-    from edgekit.model import load as load
     from edgekit.results import Classification as Classification
     from edgekit.results import Detections as Detections
     from edgekit.results import Embedding as Embedding
     from edgekit.results import Instances as Instances
     from edgekit.results import Masks as Masks
+    from edgekit.results import Match as Match
     from edgekit.results import Poses as Poses
+    from edgekit.results import Text as Text
     from edgekit.top_down import pipeline as pipeline
+    from edgekit.vision_language import VisionLanguage as VisionLanguage
+    from edgekit.vision_language.index import ImageIndex as ImageIndex
 
 _WHERE = {
-    "load": "edgekit.model",
+    "load": "edgekit.loading",
     "Model": "edgekit.model",
     "convert": "edgekit.conversion.convert",
     "Conversion": "edgekit.conversion.convert",
@@ -37,8 +41,12 @@ _WHERE = {
     "Detections": "edgekit.results",
     "Embedding": "edgekit.results",
     "Instances": "edgekit.results",
+    "ImageIndex": "edgekit.vision_language.index",
     "Masks": "edgekit.results",
+    "Match": "edgekit.results",
     "Poses": "edgekit.results",
+    "Text": "edgekit.results",
+    "VisionLanguage": "edgekit.vision_language",
     "EdgekitError": "edgekit.errors",
     "pipeline": "edgekit.top_down",
 }
@@ -50,11 +58,15 @@ __all__ = [
     "Detections",
     "EdgekitError",
     "Embedding",
+    "ImageIndex",
     "Instances",
     "Manifest",
     "Masks",
+    "Match",
     "Model",
     "Poses",
+    "Text",
+    "VisionLanguage",
     "__version__",
     "convert",
     "load",

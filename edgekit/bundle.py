@@ -17,7 +17,7 @@ from typing import IO
 
 import msgspec
 
-from edgekit import manifest as manifests
+from edgekit import manifest_file as manifests
 from edgekit.errors import BundleError
 from edgekit.manifest import MANIFEST, File, Manifest
 

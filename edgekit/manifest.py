@@ -1,17 +1,14 @@
 """The contract of a bundle: what goes in, what the outputs mean, where it came from, and the proof.
 
-Everything here is an immutable, validated structure. ``manifest.json`` is `Manifest` as JSON, and the JSON Schema
-of that file is generated from these classes (`json_schema`).
+Everything here is an immutable, validated structure. ``manifest.json`` is `Manifest` as JSON
+(`edgekit.manifest_file`).
 """
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any, Literal
 
 import msgspec
-
-from edgekit.errors import BundleError
 
 SCHEMA = 1
 """Version of the manifest layout that this edgekit writes, and the newest that it reads."""
@@ -389,57 +386,3 @@ class Manifest(Record, frozen=True, kw_only=True):
     proven: bool = False
     files: tuple[File, ...] = ()
     digest: str = ""
-
-
-class _SchemaOnly(msgspec.Struct):
-    schema: int
-
-
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What msgspec raises: not JSON or not valid, text that is not UTF-8, brackets nested without end."""
-
-
-def digest(document: Manifest | dict[str, Any]) -> str:
-    """SHA-256 of a manifest with its own ``digest`` left empty.
-
-    Of a document as it was read, only what it says counts: fields that came later, and have defaults, do not.
-    """
-    bare = document | {"digest": ""} if isinstance(document, dict) else msgspec.structs.replace(document, digest="")
-    return hashlib.sha256(msgspec.json.encode(bare, order="sorted")).hexdigest()
-
-
-def encode(manifest: Manifest) -> bytes:
-    """A manifest as readable JSON, signed with its digest."""
-    signed = msgspec.structs.replace(manifest, digest=digest(manifest))
-    return msgspec.json.format(msgspec.json.encode(signed), indent=2) + b"\n"
-
-
-def decode(data: bytes, origin: str) -> Manifest:
-    """Read and check ``manifest.json``.
-
-    Raises:
-        BundleError: not JSON, written by a newer edgekit, not valid, or changed after it was written.
-    """
-    try:
-        version = msgspec.json.decode(data, type=_SchemaOnly).schema
-    except _UNREADABLE as error:
-        raise BundleError(f"{origin}: not a readable manifest ({error}); convert the model again") from error
-    if not 1 <= version <= SCHEMA:
-        raise BundleError(
-            f"{origin}: manifest schema {version}, this edgekit reads up to {SCHEMA}; pip install --upgrade edgekit"
-        )
-    try:
-        manifest = msgspec.json.decode(data, type=Manifest)
-    except _UNREADABLE as error:
-        raise BundleError(f"{origin}: the manifest is not valid ({error}); convert the model again") from error
-    if manifest.digest != digest(msgspec.json.decode(data, type=dict[str, Any])):
-        raise BundleError(
-            f"{origin}: the manifest was changed after it was written (digest {manifest.digest[:12] or 'empty'!s} does "
-            "not fit); restore the original or convert the model again"
-        )
-    return manifest
-
-
-def json_schema() -> dict[str, Any]:
-    """JSON Schema (draft 2020-12) of ``manifest.json``, generated from these classes."""
-    return msgspec.json.schema(Manifest)

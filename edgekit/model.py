@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from edgekit.bundle import Bundle, open_bundle
-from edgekit.errors import BundleError, InputError
+from edgekit.errors import BundleError, InputError, UsageError
 from edgekit.images import Floats, Image, Preprocessor, Transform
 from edgekit.manifest import Contract, Manifest
 from edgekit.results import Result, Timings
@@ -211,10 +211,16 @@ def load(
     Raises:
         BundleError: damaged, altered or too new.
         EngineError: the engine is missing or refuses the file.
-        UsageError: a device or thread count that the engine does not have.
+        UsageError: a device or thread count that the engine does not have, or a vision-language bundle, which
+            `edgekit.load` opens.
     """
     bundle = path if isinstance(path, Bundle) else open_bundle(path)
     manifest = bundle.manifest
+    if (language := manifest.contract.language) is not None:
+        commands = "match or edgekit search" if language.family == "retrieval" else "caption or edgekit ask"
+        raise UsageError(
+            f"{bundle.path} is a vision-language model: use edgekit {commands}, or edgekit.load(...) in Python"
+        )
     if len(manifest.graphs) != 1:
         raise BundleError(f"{bundle.path}: {len(manifest.graphs)} graphs; a {manifest.contract.task} model has one")
     (graph,) = manifest.graphs

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from edgekit import manifest as manifests
+from edgekit import manifest_file as manifests
 from edgekit.bundle import Bundle, stage
 from edgekit.manifest import (
     MANIFEST,

@@ -13,14 +13,15 @@ import pytest
 from conftest import ROOT
 
 PACKAGE = ROOT / "edgekit"
-HOST = ("sources", "converters", "calibration", "evaluation", "conversion", "shapes", "profiling")
-DEVICE_FOLDERS = ("drawing", "language", "results", "runtimes", "tasks", "tracking")
+HOST = ("sources", "graphs", "converters", "calibration", "evaluation", "conversion", "shapes", "profiling")
+DEVICE_FOLDERS = ("drawing", "language", "results", "runtimes", "tasks", "tracking", "vision_language")
 # fmt: off
 DEVICE_FILES = (
-    "__init__.py", "bundle.py", "errors.py", "huggingface.py", "images.py", "manifest.py", "media.py", "model.py",
-    "reader.py", "registry.py", "report_charts.py", "report_page.py", "resampling.py", "smoothing.py", "stacks.py",
-    "toolchains.py", "top_down.py", "tracked.py", "video.py", "video_writer.py", "cli/_drawn.py", "cli/_options.py", "cli/build.py",
-    "cli/info.py", "cli/run.py",
+    "__init__.py", "bundle.py", "errors.py", "huggingface.py", "images.py", "loading.py", "manifest.py",
+    "manifest_file.py", "media.py", "model.py", "reader.py", "registry.py", "report_charts.py", "report_page.py",
+    "resampling.py", "smoothing.py", "stacks.py", "toolchains.py", "top_down.py", "tracked.py", "video.py",
+    "video_writer.py", "cli/_drawn.py", "cli/_generation.py", "cli/_options.py", "cli/ask.py", "cli/build.py",
+    "cli/caption.py", "cli/embed.py", "cli/index.py", "cli/info.py", "cli/match.py", "cli/run.py", "cli/search.py",
 )
 HEAVY = (
     "_tools", "ai_edge_litert", "ai_edge_quantizer", "coremltools", "cv2", "datasets", "ethosu", "executorch",

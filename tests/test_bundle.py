@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sample_bundles import FILES, contents, forge, sample_manifest, write_bundle
 
-from edgekit import manifest as manifests
+from edgekit import manifest_file as manifests
 from edgekit.bundle import locked, open_bundle, sha256, stage
 from edgekit.errors import BundleError
 from edgekit.manifest import MANIFEST, SCHEMA, File

@@ -25,8 +25,11 @@ from edgekit.cli import main
 from edgekit.manifest import MANIFEST
 from edgekit.model import load
 
-COMMANDS = ("build", "calibrate", "convert", "demo", "evaluate", "info", "run", "targets", "toolchain", "verify")
 # fmt: off
+COMMANDS = (
+    "ask", "build", "calibrate", "caption", "convert", "demo", "embed", "evaluate", "index", "info", "match", "run",
+    "search", "targets", "toolchain", "verify",
+)
 THIRTEEN = [
     "coreml", "ethosu", "executorch", "imx500", "litert", "mnn", "ncnn", "onnx", "openvino", "qnn", "rknn", "tensorrt",
     "web",
@@ -85,6 +88,12 @@ def test_the_commands_are_those_that_were_agreed_on(cli: Cli) -> None:
 
 
 OPTIONS = {
+    "ask": "--also --beams --max-new-tokens --json --threads --device --strict",
+    "caption": "--prompt --style --stream --beams --sample --seed --stop --json",
+    "embed": "-o --json",
+    "index": "-o",
+    "match": "--also --json",
+    "search": "--top --json",
     "calibrate": "--data --proof-data -o --sensitivity --finetune --html --choose --ranges --no-islands --json",
     "convert": "--plan --recipe --max-drop --labels --finetune --choose "
     "--target --precision --data --contract --weights -o --out -j --jobs --json --gate --no-gate --trust",
@@ -124,6 +133,11 @@ def test_arguments_stand_where_they_were_agreed_to(cli: Cli) -> None:
     assert usage["convert"].endswith("SOURCE")
     assert usage["run"].endswith("BUNDLE INPUTS...")
     assert usage["evaluate"].endswith("BUNDLE...")
+    assert usage["ask"].endswith("BUNDLE QUESTION INPUTS...")
+    assert usage["match"].endswith("BUNDLE TEXT INPUTS...")
+    assert usage["search"].endswith("BUNDLE INDEX QUERY")
+    for name in ("caption", "index"):
+        assert usage[name].endswith("BUNDLE INPUTS...")
     for name in ("verify", "info"):
         assert usage[name].endswith("BUNDLE")
 

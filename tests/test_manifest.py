@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sample_bundles import EVIDENCE, sample_manifest
 
-from edgekit import manifest as manifests
+from edgekit import manifest as structures
 from edgekit.errors import BundleError
 from edgekit.manifest import (
     SCHEMA,
@@ -28,11 +28,8 @@ from edgekit.manifest import (
     Postprocess,
     Record,
     Tensor,
-    decode,
-    digest,
-    encode,
-    json_schema,
 )
+from edgekit.manifest_file import decode, digest, encode, json_schema
 
 texts = st.text(max_size=20)
 floats = st.floats(allow_nan=False, allow_infinity=False)
@@ -243,7 +240,7 @@ def test_the_json_schema_describes_every_structure() -> None:
     assert schema["$ref"] == "#/$defs/Manifest"
     records = {
         value.__name__: value
-        for value in vars(manifests).values()
+        for value in vars(structures).values()
         if isinstance(value, type) and issubclass(value, Record) and value is not Record
     }
     assert set(definitions) == set(records)

@@ -14,7 +14,17 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from edgekit.errors import InputError
-from edgekit.shapes import CLASSES, KEYPOINTS, captions, coco_dataset, moving_scene, scene, write_coco, write_scenes
+from edgekit.shapes import (
+    CLASSES,
+    KEYPOINTS,
+    captions,
+    coco_dataset,
+    moving_scene,
+    questions,
+    scene,
+    write_coco,
+    write_scenes,
+)
 from edgekit.shapes.dataset import run_lengths
 
 SEEDS = (3, 4, 5, 6)
@@ -38,6 +48,8 @@ def test_pycocotools_reads_boxes_masks_and_keypoints(folder: Path) -> None:
         pixels = cv2.imread(str(folder / record["file_name"]))
         assert np.array_equal(pixels, drawn.image)
         assert record["captions"] == captions(drawn)
+        asked = [(one["question"], one["answer"], one["kind"]) for one in record["questions"]]
+        assert asked == [(one.text, one.answer, one.kind) for one in questions(drawn)]
         annotations = coco.loadAnns(coco.getAnnIds(imgIds=image_id))
         assert len(annotations) == len(drawn.objects)
         for annotation, item in zip(annotations, drawn.objects, strict=True):

@@ -11,7 +11,7 @@ import click
 from edgekit.cli._options import engine_options, import_modules, imports_option, json_option
 
 if TYPE_CHECKING:
-    from edgekit.evaluation.comparison import Candidate, Comparison, Evaluation, Measured
+    from edgekit.evaluation.comparison import Candidate, Comparison, Evaluation, Measured, Watch
 
 
 @click.command(short_help="Measure the accuracy of bundles, and of their source, on labelled images.")
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     "--fps", type=click.FloatRange(0, min_open=True), default=25.0, show_default=True, help="Of --track images."
 )
 @click.option("--class", "classes", multiple=True, metavar="NAME", help="Class that the tracks are of. [default: all]")
+@click.option("--limit", type=click.IntRange(0), default=0, help="BLIP-2: only the first so many images; 0 is all.")
 @click.option("--html", type=click.Path(path_type=Path), help="Write a page: accuracy against latency and size.")
 @click.option("--contract", default="", help="Contract file, when BUNDLE is a source.")
 @click.option("--weights", default="", help="Weights, when BUNDLE is a module:factory source.")
@@ -37,23 +38,22 @@ if TYPE_CHECKING:
 def command(models: tuple[str, ...], data: str, html: Path | None, as_json: bool, **given: Any) -> None:
     """Run each BUNDLE (or source, in PyTorch) over labelled images and print how accurate it is.
 
-    What is measured follows from the task: mAP of boxes, and of masks or keypoints; top-1 and top-5 of classes. Several
-    give one table with the differences to the first source among them, or else to the first.
+    What is measured follows from the task: mAP of boxes, and of masks or keypoints; top-1 and top-5 of classes; of
+    BLIP-2 VQA accuracy, captions and recall, by the captions and questions in --data. Several give one table with the
+    differences to the first source among them, or else to the first.
     """
     import json
 
     from edgekit.cli._reports import progress_bars
-    from edgekit.evaluation.coco import SCORE_THRESHOLD
-    from edgekit.evaluation.comparison import compare
 
     import_modules(given["imports"])
     candidates = [_candidate(spec, name, given) for spec, name in zip(models, _names(models), strict=True)]
     with progress_bars() as watch:
-        comparison = compare(
+        comparison = _compared(
             candidates,
-            _evaluation(data, given),
+            data,
+            given,
             lambda name, done, total: watch(name, f"{done}/{total or '?'} images", done / max(total, done, 1)),
-            None if given["tracker"] else SCORE_THRESHOLD,
         )
     if html is not None:
         from edgekit.evaluation.page import write_page
@@ -62,9 +62,30 @@ def command(models: tuple[str, ...], data: str, html: Path | None, as_json: bool
     if as_json:
         click.echo(json.dumps(_document(models, comparison), indent=2))
     elif len(models) == 1:
-        _print_one(comparison.reference)
+        _print_one(comparison)
     else:
         _print_several(comparison)
+
+
+def _compared(candidates: Sequence[Candidate], data: str, given: dict[str, Any], watch: Watch) -> Comparison:
+    """Measure all models, each as its task is measured."""
+    from edgekit.errors import UsageError
+    from edgekit.evaluation.coco import SCORE_THRESHOLD
+    from edgekit.evaluation.comparison import compare
+
+    first = candidates[0].task
+    if first.startswith("vision-language"):
+        from edgekit.evaluation.described import read_described
+        from edgekit.evaluation.vision_language import compare_texts
+
+        for name, said in (("--track", given["tracker"]), ("--class", given["classes"])):
+            if said:
+                raise UsageError(f"{name} is of no use for a vision-language model; leave it out")
+        described = read_described(data, given["images"], given["limit"])
+        return compare_texts(candidates, described, first.split()[-1], watch)
+    if given["limit"]:
+        raise UsageError(f"--limit is for vision-language models; this is a {first} model, give a smaller --data")
+    return compare(candidates, _evaluation(data, given), watch, None if given["tracker"] else SCORE_THRESHOLD)
 
 
 def _evaluation(data: str, given: dict[str, Any]) -> Evaluation:
@@ -94,23 +115,39 @@ def _names(specs: Sequence[str]) -> list[str]:
 
 def _candidate(spec: str, name: str, given: dict[str, Any]) -> Candidate:
     """A bundle, or a source run by PyTorch; both are read and checked here, before anything is measured."""
-    from edgekit.evaluation.comparison import Candidate
+    from edgekit.conversion.vision_language import is_vision_language
     from edgekit.manifest import MANIFEST
-    from edgekit.model import Model, load
+    from edgekit.sources.transformers import CONFIG
 
     path = Path(spec)
-    if path.is_dir() or path.name == MANIFEST:
-        from edgekit.bundle import open_bundle
-        from edgekit.runtimes import proof_device
+    bundled = path.name == MANIFEST or (path / MANIFEST).exists()
+    if bundled or (path.is_dir() and not (path / CONFIG).is_file()):
+        return _bundle(path, name, given)
+    return _source_of_texts(path, name, given) if is_vision_language(spec) else _source(spec, name, given)
 
-        bundle = open_bundle(path)
-        manifest = bundle.manifest
-        device = given["device"] or proof_device(manifest.engine, manifest.graphs[0])
-        options = {"threads": given["threads"], "device": device, "strict": given["strict"]}
-        proof = manifest.evidence.word if manifest.evidence else ""
-        return Candidate(name, manifest.contract.task, bundle.bytes, lambda: load(bundle, **options), proof=proof)
+
+def _bundle(path: Path, name: str, given: dict[str, Any]) -> Candidate:
+    from edgekit.bundle import open_bundle
+    from edgekit.evaluation.comparison import Candidate
+    from edgekit.loading import load
+    from edgekit.runtimes import proof_device
+
+    bundle = open_bundle(path)
+    manifest = bundle.manifest
+    task, language = manifest.contract.task, manifest.contract.language
+    if language is not None:
+        task = _task_of_texts(language.family)
+    device = given["device"] or proof_device(manifest.engine, manifest.graphs[0])
+    options = {"threads": given["threads"], "device": device, "strict": given["strict"]}
+    proof = manifest.evidence.word if manifest.evidence else ""
+    return Candidate(name, task, bundle.bytes, lambda: load(bundle, **options), proof=proof)
+
+
+def _source(spec: str, name: str, given: dict[str, Any]) -> Candidate:
     from edgekit.conversion.jobs import PrepareJob
     from edgekit.conversion.prepare import read_source
+    from edgekit.evaluation.comparison import Candidate
+    from edgekit.model import Model
     from edgekit.sources.session import TorchSession
 
     job = PrepareJob(folder="", source=spec, contract=given["contract"], weights=given["weights"], trust=given["trust"])
@@ -118,6 +155,20 @@ def _candidate(spec: str, name: str, given: dict[str, Any]) -> Candidate:
     size = sum(value.numel() * value.element_size() for value in read.heads.parameters())
     task = read.contract.task
     return Candidate(name, task, size, lambda: Model(read.contract, TorchSession(read.heads)), source=True)
+
+
+def _source_of_texts(folder: Path, name: str, given: dict[str, Any]) -> Candidate:
+    from edgekit.evaluation.comparison import Candidate
+    from edgekit.graphs.blip2 import Blip2
+    from edgekit.sources.blip2_torch import open_source, parameter_bytes
+
+    task = _task_of_texts(Blip2(folder).family)
+    return Candidate(name, task, parameter_bytes(folder), lambda: open_source(folder, given["threads"]), source=True)
+
+
+def _task_of_texts(family: str) -> str:
+    """The task with the kind of model: what can generate is not compared with what can retrieve."""
+    return f"vision-language {'retrieval' if family == 'retrieval' else 'generation'}"
 
 
 def _data(spec: str, one: Measured) -> dict[str, Any]:
@@ -140,16 +191,20 @@ def _document(specs: Sequence[str], comparison: Comparison) -> dict[str, Any]:
     return {"reference": specs[place], "models": rows}
 
 
-def _print_one(one: Measured) -> None:
+def _print_one(comparison: Comparison) -> None:
     from edgekit.cli._reports import escape, megabytes, table
 
+    one = comparison.reference
     for metrics in one.report:
         told = "  ".join(f"{name} {value:.4f}" for name, value in metrics.figures.items())
         click.echo(f"{told}  on {metrics.images} images")
-    click.echo(f"{one.inference:.2f} ms inference, {one.total:.2f} ms in all, {megabytes(one.candidate.bytes)}")
-    per_class = one.report[0].per_class
-    main = next(iter(one.figures)).replace("mAP", "AP")
-    table(("class", main), [[escape(name), f"{value:.3f}"] for name, value in per_class.items()], right=(main,))
+    words, size = comparison.latencies, megabytes(one.candidate.bytes)
+    click.echo(f"{one.inference:.2f} ms {words.inference}, {one.total:.2f} ms {words.total}, {size}")
+    first, main = one.report[0], next(iter(one.figures)).replace("mAP", "AP")
+    what = "question" if first.kind == "answers" else "class"
+    if first.per_class:
+        rows = [[escape(name), f"{value:.3f}"] for name, value in first.per_class.items()]
+        table((what, main), rows, right=(main,))
 
 
 def _print_several(comparison: Comparison) -> None:
@@ -168,5 +223,5 @@ def _print_several(comparison: Comparison) -> None:
     table(columns, rows, right=columns[1:])
     click.echo(
         f"on {reference.report[0].images} images; difference to {reference.candidate.name}; "
-        "ms: median inference here, one image at a time"
+        f"ms: {comparison.latencies.note}"
     )

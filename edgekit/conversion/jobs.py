@@ -99,11 +99,13 @@ class PrepareTextsJob(Record, frozen=True, kw_only=True, tag="prepare texts"):
     """Read a vision-language source, choose images and prompts, and run the source on them.
 
     ``prompts`` is a file with a prompt on each line. ``calibrate`` asks for the ranges of vision's activations.
-    ``like`` is a bundle whose calibration images are kept out of the proof.
+    ``like`` is a bundle whose calibration images are kept out of the proof. ``hub`` is the model's address and commit
+    where it came from the Hugging Face hub.
     """
 
     folder: str
     source: str
+    hub: str = ""
     name: str = ""
     data: str = ""
     proof_data: str = ""

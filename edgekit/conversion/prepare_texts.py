@@ -43,12 +43,13 @@ def work(job: PrepareTextsJob, report: Report) -> Prepared:
         report("observing the vision tower", 0.2)
         write_ranges(folder, observe(source, chosen.calibration, folder / "observed"))
     report("running the source", 0.4)
+    notes = (f"fetched from {job.hub}",) if job.hub else ()
     run = match_all if source.retrieval else answer
     run(source, contract, chosen.proof, texts, folder, job.threads)
     return Prepared(
-        name=job.name or source.folder.resolve().name,
+        name=job.name or _name(job, source),
         contract=contract,
-        origin=Origin(kind="transformers", name=source.architecture, sha256=source.checkpoint.sha256()),
+        origin=Origin(kind="transformers", name=source.architecture, sha256=source.checkpoint.sha256(), notes=notes),
         shapes={},
         operators={},
         calibration=prepare.calibration_of(job.seed, chosen),
@@ -58,6 +59,11 @@ def work(job: PrepareTextsJob, report: Report) -> Prepared:
         reference="the source as it was given, in PyTorch",
         versions={name: metadata.version(name) for name in ("torch", "transformers", "tokenizers")},
     )
+
+
+def _name(job: PrepareTextsJob, source: Blip2) -> str:
+    """The folder's; a model of the hub has it in its address, its folder is named after the commit."""
+    return job.hub.partition("@")[0].rpartition("/")[2] or source.folder.resolve().name
 
 
 def _images(job: PrepareTextsJob, contract: Contract, folder: Path) -> Split:

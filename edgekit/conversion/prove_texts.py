@@ -26,9 +26,9 @@ from edgekit.language import GenerationOptions, LanguageGraph, generate
 from edgekit.language.distributions import log_probabilities
 from edgekit.language.prompt import Prompt
 from edgekit.manifest import Evidence
-from edgekit.parts import Parts, open_parts
-from edgekit.prompts import PromptWriter, padded_texts
 from edgekit.runtimes import SessionOptions
+from edgekit.vision_language.parts import Parts, open_parts
+from edgekit.vision_language.prompts import PromptWriter, padded_texts
 
 Array = NDArray[np.float32]
 

@@ -30,7 +30,8 @@ from edgekit.graphs.checkpoint import CONFIG, read_json
 from edgekit.graphs.contract import TOKENIZER
 from edgekit.graphs.precision import Precision, read_precisions
 from edgekit.manifest import Evidence, Gate, Graph, Manifest
-from edgekit.parts import EMBEDDINGS
+from edgekit.sources import _hub
+from edgekit.vision_language.parts import EMBEDDINGS
 
 if TYPE_CHECKING:
     from edgekit.conversion.convert import Conversion
@@ -40,8 +41,10 @@ Watch = Callable[[str, str, float], None]
 
 
 def is_vision_language(source: str) -> bool:
-    """Whether a source is a folder with a BLIP-2."""
-    return (Path(source) / CONFIG).is_file() and read_json(Path(source) / CONFIG).get("model_type") == MODEL_TYPE
+    """Whether a source is a folder with a BLIP-2, or a model of the Hugging Face hub: no other is taken from there."""
+    return _hub.is_hub(source) or (
+        (Path(source) / CONFIG).is_file() and read_json(Path(source) / CONFIG).get("model_type") == MODEL_TYPE
+    )
 
 
 def convert(conversion: Conversion, watch: Watch) -> tuple[jobs.Prepared, tuple[Outcome, ...], tuple[Skipped, ...]]:
@@ -59,10 +62,12 @@ def convert(conversion: Conversion, watch: Watch) -> tuple[jobs.Prepared, tuple[
             "vision in int8 needs calibration images like those the device will see: give --data FOLDER, or another "
             "precision for it (--precision vision=fp16,qformer=int8,language=int4)"
         )
+    located = _located(conversion.source)
     with workspace.open_workspace(conversion.out) as folder:
         job = jobs.PrepareTextsJob(
             folder=str(folder),
-            source=str(Path(conversion.source).absolute()),
+            source=str(located.folder),
+            hub=located.name,
             name=conversion.name,
             data=conversion.data,
             proof_data=conversion.proof_data,
@@ -73,7 +78,7 @@ def convert(conversion: Conversion, watch: Watch) -> tuple[jobs.Prepared, tuple[
         )
         prepared = run(job, jobs.Prepared, lambda text, share: watch("prepare", text, share))
         (folder / PREPARED).write_bytes(msgspec.json.encode(prepared))
-        maker = _Maker(conversion, prepared, folder)
+        maker = _Maker(conversion, prepared, located.folder, folder)
         done = []
         for target in targets:
             for precision in precisions:
@@ -92,7 +97,7 @@ def verify(bundle: str, manifest: Manifest, source: str, data: str, *, seed: int
     gate = manifest.evidence.gate if manifest.evidence else gate_for(precision, {})
     with tempfile.TemporaryDirectory(prefix="edgekit-verify-") as name:
         job = jobs.PrepareTextsJob(
-            folder=name, source=str(Path(source).absolute()), data=data, seed=seed, like=str(Path(bundle).absolute())
+            folder=name, source=str(_located(source).folder), data=data, seed=seed, like=str(Path(bundle).absolute())
         )
         prepared = run(job, jobs.Prepared, lambda text, share: watch("source", text, share))
         (Path(name) / PREPARED).write_bytes(msgspec.json.encode(prepared))
@@ -103,6 +108,11 @@ def verify(bundle: str, manifest: Manifest, source: str, data: str, *, seed: int
 def gate_for(precision: Precision, changes: dict[str, float]) -> Gate:
     """The bounds of a precision: those of its roughest part, with single ones replaced."""
     return msgspec.structs.replace(GATES[precision.roughest], **changes)
+
+
+def _located(source: str) -> _hub.Snapshot:
+    """Where a source is on this machine."""
+    return _hub.fetch(source) if _hub.is_hub(source) else _hub.Snapshot(Path(source).absolute(), "")
 
 
 def _targets(names: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[Skipped, ...]]:
@@ -141,9 +151,9 @@ def _refuse_options(conversion: Conversion) -> None:
 class _Maker:
     """Makes the bundles of one prepared folder."""
 
-    def __init__(self, conversion: Conversion, prepared: jobs.Prepared, folder: Path) -> None:
+    def __init__(self, conversion: Conversion, prepared: jobs.Prepared, source: Path, folder: Path) -> None:
         self._conversion, self._prepared, self._folder = conversion, prepared, folder
-        self._source = Blip2(Path(conversion.source).absolute())
+        self._source = Blip2(source)
         self._stop = Stop()
 
     def make(self, target: str, precision: Precision, report: Report) -> Outcome:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from edgekit.errors import UsageError
 from edgekit.evaluation.coco import SCORE_THRESHOLD
 from edgekit.evaluation.metrics import Report
 from edgekit.images import Image
-from edgekit.model import Model
 from edgekit.results import Result
 
 Evaluation = Callable[[Callable[[Image], Result], Callable[[int, int], None]], Report]
@@ -28,7 +28,8 @@ class Candidate:
         name: for tables.
         task: the contract's.
         bytes: size of the model's files, or of a source's parameters.
-        open: opens it; called when its turn has come, so that one model is in memory at a time.
+        open: opens it, a `edgekit.Model` or `edgekit.VisionLanguage`; called when its turn has come: one model is in
+            memory at a time.
         source: it is the source in PyTorch.
         proof: how a bundle runs here: `edgekit.manifest.ProofWord`, empty where it was not proven.
     """
@@ -36,7 +37,7 @@ class Candidate:
     name: str
     task: str
     bytes: int
-    open: Callable[[], Model]
+    open: Callable[[], Any]
     source: bool = False
     proof: str = ""
 
@@ -63,11 +64,22 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class Latencies:
+    """What the two latencies of `Measured` are of, for tables."""
+
+    inference: str = "inference"
+    total: str = "in all"
+    note: str = "median inference here, one image at a time"
+    columns: str = "Whole: from image to result."
+
+
+@dataclass(frozen=True)
 class Comparison:
     """Measured models, in the order given, and the one that the others are compared with."""
 
     measured: tuple[Measured, ...]
     reference: Measured
+    latencies: Latencies = field(default_factory=Latencies)
 
     def difference(self, one: Measured) -> float | None:
         """Main figure of a model less the reference's; None for the reference itself."""
@@ -93,14 +105,26 @@ def compare(
         InputError: as the evaluation.
         BundleError, EngineError: a model cannot be opened or run.
     """
+    return compare_by(candidates, lambda candidate: _measured(candidate, evaluation, watch, score))
+
+
+def compare_by(
+    candidates: Sequence[Candidate], measure: Callable[[Candidate], Measured], latencies: Latencies | None = None
+) -> Comparison:
+    """As `compare`, with another way to measure a model.
+
+    Raises:
+        UsageError: no model, or models of several tasks.
+    """
     if not candidates:
         raise UsageError("name at least one bundle or source to measure")
     tasks = {candidate.task: candidate.name for candidate in candidates}
     if len(tasks) > 1:
         told = ", ".join(f"{name}: {task}" for task, name in tasks.items())
         raise UsageError(f"models of one task can be compared, these are of several ({told}); evaluate them separately")
-    measured = tuple(_measured(candidate, evaluation, watch, score) for candidate in candidates)
-    return Comparison(measured, next((one for one in measured if one.candidate.source), measured[0]))
+    measured = tuple(measure(candidate) for candidate in candidates)
+    reference = next((one for one in measured if one.candidate.source), measured[0])
+    return Comparison(measured, reference, latencies or Latencies())
 
 
 def _measured(candidate: Candidate, evaluation: Evaluation, watch: Watch | None, score: float | None) -> Measured:
@@ -109,7 +133,7 @@ def _measured(candidate: Candidate, evaluation: Evaluation, watch: Watch | None,
     total: list[float] = []
 
     def run(image: Image) -> Result:
-        result = model.predict(image, score=score)
+        result: Result = model.predict(image, score=score)
         if result.timings is not None:
             inference.append(result.timings.inference)
             total.append(result.timings.total)

@@ -1,4 +1,4 @@
-"""What a measurement gives: one record for each kind of it, each with a main figure from 0 to 1."""
+"""What a measurement gives: one record for each kind of it, each with a main figure, from 0 to 1 (but CIDEr)."""
 
 from __future__ import annotations
 
@@ -126,7 +126,93 @@ class TrackMetrics(
         return {}
 
 
-AnyMetrics = Metrics | ClassMetrics | LabelMetrics | TrackMetrics
+class AnswerMetrics(msgspec.Struct, frozen=True):
+    """Accuracy of answers to questions, 0..1, as VQA v2 counts it; ``per_class`` by kind of question."""
+
+    accuracy: float
+    per_class: dict[str, float]
+    images: int
+    questions: int
+    kind: Literal["answers"] = "answers"
+
+    @property
+    def main(self) -> float:
+        """``accuracy``."""
+        return self.accuracy
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """The figures by their names, the main one first."""
+        return {"VQA accuracy": self.accuracy}
+
+
+class CaptionMetrics(msgspec.Struct, frozen=True):
+    """Captions against references. All are 0..1 but ``cider``, which is 0..10 (papers print it times 100).
+
+    CIDEr: Vedantam et al. 2015; it weighs words by the images of the same run, so few images make it meaningless.
+    ``exact`` is the share that equals a reference word by word. ``meteor`` is None, and ``tokenizer`` is ``simple``,
+    where Java is missing.
+    """
+
+    cider: float
+    bleu4: float
+    rouge_l: float
+    meteor: float | None
+    exact: float
+    tokenizer: str
+    images: int
+    kind: Literal["captions"] = "captions"
+
+    @property
+    def main(self) -> float:
+        """``cider``."""
+        return self.cider
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """The figures by their names, the main one first."""
+        meteor = {} if self.meteor is None else {"METEOR": self.meteor}
+        return {"CIDEr": self.cider, "BLEU-4": self.bleu4, "ROUGE-L": self.rouge_l, **meteor, "exact": self.exact}
+
+    @property
+    def per_class(self) -> dict[str, float]:
+        """Nothing."""
+        return {}
+
+
+class RetrievalMetrics(msgspec.Struct, frozen=True):
+    """Recall at k, 0..1, among ``images`` images and ``texts`` different texts, by k (``"1"``, ``"5"``, ``"10"``).
+
+    ``matching`` is the share of pairs, as many true as false ones, that image-text matching tells rightly.
+    """
+
+    image_to_text: dict[str, float]
+    text_to_image: dict[str, float]
+    matching: float
+    images: int
+    texts: int
+    kind: Literal["retrieval"] = "retrieval"
+
+    @property
+    def main(self) -> float:
+        """Recall at 1, the mean of both directions."""
+        return (self.image_to_text["1"] + self.text_to_image["1"]) / 2
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """The figures by their names, the main one first; TR: image to text, IR: text to image."""
+        to_text = {f"TR@{k}": value for k, value in self.image_to_text.items()}
+        to_image = {f"IR@{k}": value for k, value in self.text_to_image.items()}
+        return {"R@1": self.main, **to_text, **to_image, "ITM": self.matching}
+
+    @property
+    def per_class(self) -> dict[str, float]:
+        """Nothing."""
+        return {}
+
+
+AnyMetrics = Metrics | ClassMetrics | LabelMetrics | TrackMetrics | AnswerMetrics | CaptionMetrics | RetrievalMetrics
 
 Report = tuple[AnyMetrics, ...]
-"""All that one model was measured by. The first is what its task is for: masks, keypoints, boxes, classes, tracks."""
+"""All that one model was measured by. The first is what its task is for: masks, keypoints, boxes, classes, tracks,
+answers, captions, retrieval."""

@@ -47,8 +47,18 @@ def write_page(comparison: Comparison, data: str, path: Path) -> None:
         Section("models", "Models", _models(comparison)),
     ]
     if images.per_class:
-        sections.append(Section("classes", "Classes", _classes(comparison), hint=_main(comparison), folded=True))
+        title = _parts(comparison)
+        sections.append(Section("classes", title, _classes(comparison), hint=_main(comparison), folded=True))
     write_text(page("Evaluation", sections, lead=lead), path)
+
+
+def _part(comparison: Comparison) -> str:
+    """What the main figure is told by besides as a whole."""
+    return "Question" if comparison.reference.report[0].kind == "answers" else "Class"
+
+
+def _parts(comparison: Comparison) -> str:
+    return {"Question": "Questions", "Class": "Classes"}[_part(comparison)]
 
 
 def _main(comparison: Comparison) -> str:
@@ -103,7 +113,7 @@ def _models(comparison: Comparison) -> Html:
     ]
     rows = [_model_row(comparison, one, names) for one in comparison.measured]
     note = f"Difference: to {comparison.reference.candidate.name}. " if len(rows) > 1 else ""
-    note += "Whole: from image to result. MB: model files, or a source's parameters."
+    note += f"{comparison.latencies.columns} MB: model files, or a source's parameters."
     return table("Models", columns, rows, note)
 
 
@@ -126,7 +136,7 @@ def _model_row(comparison: Comparison, one: Measured, names: Sequence[str]) -> R
 
 def _classes(comparison: Comparison) -> Html:
     truth = comparison.reference.report[0].per_class
-    columns = [Column("Class", kind="name")]
+    columns = [Column(_part(comparison), kind="name")]
     columns += [Column(one.candidate.name, numeric=True, first="descending") for one in comparison.measured]
     rows = []
     for name, reference in truth.items():
@@ -135,4 +145,4 @@ def _classes(comparison: Comparison) -> Html:
         lost = any(value is not None and reference - value > LOSS for value in values)
         rows.append(Row([Cell(name, name, "name"), *cells], flagged=lost))
     note = f"Highlighted: a model loses more than {LOSS:g} against {comparison.reference.candidate.name}."
-    return table("Classes", columns, rows, note if len(comparison.measured) > 1 else "")
+    return table(_parts(comparison), columns, rows, note if len(comparison.measured) > 1 else "")

@@ -79,6 +79,7 @@ class SharedCache:
                 writer.input(past(number, what), (-1, heads.count, -1, heads.size))
 
     def attend(self, layers: Layers, number: int, query: str, key: str, value: str, bias: str = "") -> str:
+        """One operator, which appends to the buffers and attends."""
         heads = self._heads
         kept = [present(number, what) for what in ("key", "value")]
         inputs = [query, key, value, past(number, "key"), past(number, "value"), "seqlens", "total"]
@@ -97,10 +98,12 @@ class SharedCache:
         return attended
 
     def last(self, x: str) -> str:
+        """Rows have their last token in different places."""
         places = self._writer.node("Unsqueeze", "last", self._writer.constant([1], np.int64))
         return self._writer.node("GatherND", x, places, batch_dims=1)
 
     def total(self) -> str:
+        """As it is given."""
         from onnx import TensorProto
 
         return self._writer.node("Cast", "total", to=TensorProto.INT64)
@@ -123,6 +126,7 @@ class GrownCache:
         self._mask = mask
 
     def attend(self, layers: Layers, number: int, query: str, key: str, value: str, bias: str = "") -> str:
+        """Concatenation, scores, softmax."""
         node, heads = self._writer.node, self._heads
         query, key, value = (layers.split(one, heads.count, heads.size) for one in (query, key, value))
         grown = {}
@@ -146,9 +150,11 @@ class GrownCache:
         return node("Min", hidden, layers.hiding("attention_mask"))
 
     def last(self, x: str) -> str:
+        """Every row has its last token at the end."""
         return self._writer.node("Gather", x, self._writer.constant(-1, np.int64), axis=1)
 
     def total(self) -> str:
+        """As the mask, or the input, says."""
         node, constant = self._writer.node, self._writer.constant
         return node("Gather", node("Shape", "attention_mask"), constant(1, np.int64)) if self._mask else "total"
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.graphs.writer import MICROSOFT, GraphWriter
 from edgekit.images import Floats
+
+PlainForm = TypeVar("PlainForm")
 
 INT8_COMPUTE = 4
 """ONNX Runtime's ``accuracy_level`` that lets it compute products with activations of 8 bits, found anew each time."""
@@ -41,11 +43,9 @@ class Form(Protocol):
 
 
 class _Plain:
-    def behind(self, name: str, normalised: Normalised) -> tuple[Form, Normalised]:
+    def behind(self: PlainForm, name: str, normalised: Normalised) -> tuple[PlainForm, Normalised]:
+        """Nothing is moved."""
         return self, normalised
-
-    def product(self, writer: GraphWriter, x: str, name: str, weight: Floats) -> str:
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ class Float32(_Plain):
     """As it is."""
 
     def product(self, writer: GraphWriter, x: str, name: str, weight: Floats) -> str:
+        """A product with the transposed weight."""
         return writer.node("MatMul", x, writer.weight(name, weight.T))
 
 
@@ -61,6 +62,7 @@ class Float16(_Plain):
     """Half the bytes; engines that compute in float32 widen it when they load it."""
 
     def product(self, writer: GraphWriter, x: str, name: str, weight: Floats) -> str:
+        """A product with the widened weight."""
         return writer.node("MatMul", x, float16(writer, name, weight.T))
 
 
@@ -85,6 +87,7 @@ class Blocks(_Plain):
     size: int = 32
 
     def product(self, writer: GraphWriter, x: str, name: str, weight: Floats) -> str:
+        """A product with integers, which the engine widens block by block."""
         integers, scales = blocks(weight, self.bits, self.size)
         return writer.node(
             "MatMulNBits",
@@ -150,6 +153,7 @@ class Static:
     ranges: Mapping[str, Range]
 
     def behind(self, name: str, normalised: Normalised) -> tuple[Form, Normalised]:
+        """Scale large channels of the input down in the normalisation, and up in the weight."""
         seen, weight = self.ranges[name], normalised.weight
         activations, weights = np.maximum(np.abs(seen.low), np.abs(seen.high)), np.abs(weight).max(0)
         usable = (activations > 0) & (weights > 0)
@@ -159,6 +163,7 @@ class Static:
         return Static({**self.ranges, name: smoothed}), moved
 
     def product(self, writer: GraphWriter, x: str, name: str, weight: Floats) -> str:
+        """A product of integers, with the scales of both sides behind it."""
         seen = self.ranges[name]
         low, high = min(float(seen.low.min()), 0.0), max(float(seen.high.max()), 0.0)
         scale = np.float32((high - low) / 255 or 1.0)
@@ -180,6 +185,7 @@ class Observed(_Plain):
     """Float32, with the smallest and largest value of each input channel as further outputs: what `Static` needs."""
 
     def product(self, writer: GraphWriter, x: str, name: str, weight: Floats) -> str:
+        """The product of `Float32`, with two outputs more."""
         axes = writer.constant([0, 1], np.int64)
         for what, operator in (("low", "ReduceMin"), ("high", "ReduceMax")):
             writer.output(f"{name}.{what}", writer.node(operator, x, axes, keepdims=0), (weight.shape[1],))

@@ -1,7 +1,7 @@
 """What tasks return: arrays in the pixels of the original image, with names, drawing and export.
 
 `Detections` (boxes), `Poses` (with keypoints), `Instances` (with masks), `Classification` (scores of an image) and
-`Embedding` (its vector).
+`Embedding` (its vector); `Text` and `Match` of vision-language models.
 """
 
 from __future__ import annotations
@@ -21,3 +21,6 @@ from edgekit.results.masks import Masks as Masks
 from edgekit.results.poses import Poses as Poses
 from edgekit.results.result import Result as Result
 from edgekit.results.result import Timings as Timings
+from edgekit.results.text import Match as Match
+from edgekit.results.text import Text as Text
+from edgekit.results.text import TextTimings as TextTimings

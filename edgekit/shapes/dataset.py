@@ -1,10 +1,10 @@
-"""Writing scenes as a folder of PNG images with a COCO annotations.json (boxes, masks, keypoints, captions)."""
+"""Writing scenes as a folder of PNG images with a COCO annotations.json: objects, captions and questions."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypedDict
 
@@ -12,12 +12,15 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekit.errors import InputError
-from edgekit.shapes.language import captions
+from edgekit.shapes.language import Question, captions, questions
 from edgekit.shapes.outlines import CLASSES, KEYPOINTS, SKELETON
 from edgekit.shapes.types import Scene, SceneObject, SceneOptions
 from edgekit.shapes.world import scene
 
 ANNOTATIONS = "annotations.json"
+
+Asking = Callable[[Scene], Sequence[Question]]
+"""What is asked of a scene."""
 
 
 class RunLengths(TypedDict):
@@ -27,14 +30,23 @@ class RunLengths(TypedDict):
     counts: list[int]
 
 
+class CocoQuestion(TypedDict):
+    """A question about an image with its only right answer."""
+
+    question: str
+    answer: str
+    kind: str
+
+
 class CocoImage(TypedDict):
-    """One image of a COCO file, with captions of its scene."""
+    """One image of a COCO file, with captions of its scene and questions about it."""
 
     id: int
     file_name: str
     height: int
     width: int
     captions: list[str]
+    questions: list[CocoQuestion]
 
 
 class CocoAnnotation(TypedDict):
@@ -101,7 +113,23 @@ def _annotation(item: SceneObject, number: int, image_id: int, min_visibility: f
     }
 
 
-def coco_dataset(scenes: Iterable[tuple[str, Scene]], min_visibility: float = 0.3) -> CocoDataset:
+def _image(number: int, name: str, item: Scene, ask: Asking) -> CocoImage:
+    height, width = item.image.shape[:2]
+    asked: list[CocoQuestion] = [{"question": one.text, "answer": one.answer, "kind": one.kind} for one in ask(item)]
+    described: CocoImage = {
+        "id": number,
+        "file_name": name,
+        "height": height,
+        "width": width,
+        "captions": captions(item),
+        "questions": asked,
+    }
+    return described
+
+
+def coco_dataset(
+    scenes: Iterable[tuple[str, Scene]], min_visibility: float = 0.3, ask: Asking = questions
+) -> CocoDataset:
     """Gather (file name, scene) pairs as a COCO dataset; image and annotation ids count from 1.
 
     Objects of which less than `min_visibility` can be seen get iscrowd = 1: finding them or not is neither right nor
@@ -110,8 +138,7 @@ def coco_dataset(scenes: Iterable[tuple[str, Scene]], min_visibility: float = 0.
     images: list[CocoImage] = []
     annotations: list[CocoAnnotation] = []
     for image_id, (name, item) in enumerate(scenes, start=1):
-        height, width = item.image.shape[:2]
-        images.append({"id": image_id, "file_name": name, "height": height, "width": width, "captions": captions(item)})
+        images.append(_image(image_id, name, item, ask))
         for found in item.objects:
             annotations.append(_annotation(found, len(annotations) + 1, image_id, min_visibility))
     skeleton = [[first + 1, second + 1] for first, second in SKELETON]  # COCO counts keypoints from 1
@@ -122,7 +149,9 @@ def coco_dataset(scenes: Iterable[tuple[str, Scene]], min_visibility: float = 0.
     return {"images": images, "annotations": annotations, "categories": categories}
 
 
-def write_scenes(folder: Path, scenes: Iterable[tuple[str, Scene]], min_visibility: float = 0.3) -> Path:
+def write_scenes(
+    folder: Path, scenes: Iterable[tuple[str, Scene]], min_visibility: float = 0.3, ask: Asking = questions
+) -> Path:
     """Write (file name, scene) pairs, frames of a moving scene for instance, and return the path of annotations.json.
 
     The images go beside it; it is written last and atomically, so that a folder with one is complete.
@@ -138,7 +167,7 @@ def write_scenes(folder: Path, scenes: Iterable[tuple[str, Scene]], min_visibili
                 raise InputError(f"cannot write {folder / name}: check that the folder is writable and has room")
             yield name, item
 
-    dataset = coco_dataset(saved(), min_visibility)
+    dataset = coco_dataset(saved(), min_visibility, ask)
     partial = folder / f".{ANNOTATIONS}.{os.getpid()}"
     partial.write_text(json.dumps(dataset), encoding="utf-8")
     partial.replace(folder / ANNOTATIONS)

@@ -14,6 +14,7 @@ from edgekit.shapes.types import COLOURS, Placement, SceneOptions, Style
 ATTEMPTS = 10
 SMALLEST_DIAMETER = 20.0  # pixels; below, classes cannot be told apart
 UNPAINTED = Style((0.0, 0.0, 0.0), 0.0, 0.0, "none", 0.0, 0.0)
+JITTER = 0.06  # of a cell, either way, where shapes stand on a grid
 LEAST_CONTRAST = 75.0  # Euclidean distance in BGR between a shape and what it is painted on
 
 
@@ -66,15 +67,29 @@ def _candidate(
 ) -> tuple[Placement, npt.NDArray[np.uint8]]:
     """A shape somewhere, without a colour yet, and its footprint."""
     item = Placement(
-        class_id=int(rng.integers(len(CLASSES))),
+        class_id=CLASSES.index(options.classes[int(rng.integers(len(options.classes)))]),
         colour="",
-        centre=(float(rng.uniform(0, width)), float(rng.uniform(0, height))),
+        centre=_somewhere(rng, height, width, options),
         radius=sample_radius(rng, height, width, options),
-        rotation=float(rng.uniform(0, 360)),
+        rotation=float(rng.uniform(0, 360)) if options.most_rotation >= 180 else _small_turn(rng, options),
         style=UNPAINTED,
         track_id=track_id,
     )
     return item, footprint(item, height, width)
+
+
+def _somewhere(rng: np.random.Generator, height: int, width: int, options: SceneOptions) -> tuple[float, float]:
+    """A centre x, y in pixels."""
+    if not options.grid:
+        return float(rng.uniform(0, width)), float(rng.uniform(0, height))
+    row, column = divmod(int(rng.integers(options.grid**2)), options.grid)
+    x, y = rng.uniform(0.5 - JITTER, 0.5 + JITTER, 2)
+    return float((column + x) * width / options.grid), float((row + y) * height / options.grid)
+
+
+def _small_turn(rng: np.random.Generator, options: SceneOptions) -> float:
+    """Degrees in [0, 360), near 0."""
+    return float(rng.uniform(-options.most_rotation, options.most_rotation)) % 360
 
 
 def _mean_behind(canvas: npt.NDArray[np.float32], mask: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -83,9 +98,10 @@ def _mean_behind(canvas: npt.NDArray[np.float32], mask: npt.NDArray[np.uint8]) -
     return np.array(cv2.mean(canvas, mask)[:3], dtype=np.float32)
 
 
-def _coloured(rng: np.random.Generator, item: Placement, colour: str) -> Placement:
+def _coloured(rng: np.random.Generator, item: Placement, colour: str, plain: bool = False) -> Placement:
     """The same placement in a named colour, with a style of its own."""
-    return replace(item, colour=colour, style=sample_style(rng, colour))
+    style = sample_style(rng, colour)
+    return replace(item, colour=colour, style=replace(UNPAINTED, bgr=style.bgr) if plain else style)
 
 
 def sample_placements(
@@ -110,7 +126,8 @@ def sample_placements(
                 touching = frozenset(
                     other.colour for other, old, new in zip(placed, masks, left, strict=True) if (old != new).any()
                 )
-                placed.append(_coloured(rng, item, contrasting_colour(rng, _mean_behind(canvas, mask), touching)))
+                colour = contrasting_colour(rng, _mean_behind(canvas, mask), touching)
+                placed.append(_coloured(rng, item, colour, options.plain))
                 masks = [*left, mask]
                 break
     return tuple(placed)

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from edgekit.shapes.outlines import CLASSES
+
 # The colours that captions and questions name, as BGR.
 COLOURS: dict[str, tuple[int, int, int]] = {
     "red": (40, 35, 215),
@@ -28,7 +30,9 @@ class SceneOptions:
     """What scenes may contain. Sizes are diameters of the circumscribed circle, as fractions of the shorter side.
 
     `photographs` is a folder of images; when given, the background kind "photograph" draws crops of them.
-    Every object of a still scene shows at least `min_visibility` of its area.
+    Every object of a still scene shows at least `min_visibility` of its area. Objects are of `classes`, turned by at
+    most `most_rotation` degrees either way, and without texture, shading, rim and shadow where `plain`. With a `grid`
+    of n each stands near the middle of a cell of n x n, and no two in one.
     """
 
     min_objects: int = 1
@@ -40,6 +44,10 @@ class SceneOptions:
     photographs: Path | None = None
     distractors: int = 4
     sensor: bool = True
+    classes: tuple[str, ...] = CLASSES
+    most_rotation: float = 180.0
+    plain: bool = False
+    grid: int = 0
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,42 @@
+"""``edgekit caption``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from edgekit.cli._generation import generation_flags, generation_given, images_of, opened, show
+from edgekit.cli._options import engine_options, json_option
+
+
+@click.command(short_help="Describe images with a vision-language bundle.")
+@click.argument("bundle")
+@click.argument("inputs", nargs=-1, required=True)
+@click.option("--prompt", help="What the caption continues. [default: the bundle's]")
+@click.option("--style", help="One of the bundle's prompts instead, such as short or detailed.")
+@click.option("--stream", is_flag=True, help="Print the text while it is generated.")
+@generation_flags
+@engine_options
+@json_option
+def command(
+    bundle: str, inputs: tuple[str, ...], prompt: str | None, style: str | None, stream: bool, **given: Any
+) -> None:
+    """Describe INPUTS (images, folders, globs, videos) with BUNDLE.
+
+    With --json, one line per image: {"image", "prompt", "text", "score", "tokens", "others", "timings"}.
+    """
+    from edgekit.errors import UsageError
+
+    if stream and given["as_json"]:
+        raise UsageError("--stream prints plain text: leave out --json")
+    options = generation_given(given)
+    model = opened(bundle, given)
+    for frame in images_of(inputs):
+        if not stream:
+            show(model.caption([frame.image], prompt, style=style, **options), frame.name, given["as_json"])
+            continue
+        click.echo(f"{frame.name}: ", nl=False)
+        for piece in model.stream(frame.image, prompt, style=style, **options):
+            click.echo(piece, nl=False)
+        click.echo()

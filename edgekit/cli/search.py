@@ -1,0 +1,40 @@
+"""``edgekit search``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgekit.cli._generation import opened
+from edgekit.cli._options import engine_options, json_option
+
+
+@click.command(short_help="Find images of an index by a text or by an image.")
+@click.argument("bundle")
+@click.argument("index")
+@click.argument("query")
+@click.option("--image", is_flag=True, help="QUERY is the path of an image, not a text.")
+@click.option("--top", type=click.IntRange(1), default=10, show_default=True, help="The most images that are listed.")
+@click.option(
+    "--rerank", type=click.IntRange(0), default=0, help="Order so many of the best anew by matching image and text."
+)
+@engine_options
+@json_option
+def command(bundle: str, index: str, query: str, image: bool, top: int, rerank: int, **given: Any) -> None:
+    """Search INDEX, which edgekit index made with the same BUNDLE, for QUERY.
+
+    With --json, one line per image, the best first: {"image", "score", "probability"}.
+    """
+    import msgspec
+
+    from edgekit.vision_language.index import ImageIndex
+
+    found = ImageIndex.open(index, opened(bundle, given))
+    for hit in found.search(Path(query) if image else query, top, rerank=rerank):
+        if given["as_json"]:
+            click.echo(msgspec.json.encode(hit).decode())
+            continue
+        likely = f"  probability {hit.probability:.3f}" if hit.probability is not None else ""
+        click.echo(f"{hit.score:.3f}{likely}  {hit.source}")

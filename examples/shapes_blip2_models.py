@@ -1,0 +1,217 @@
+"""The small BLIP-2 models of shapes before training: configurations, and tokenizers like those of OPT, T5 and BERT."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from shapes_blip2_data import CELLS, PATCH
+from torch import nn
+
+from edgekit.shapes.talk import SIZE
+
+try:
+    import torchvision  # noqa: F401
+except ImportError:
+    pass
+except RuntimeError:  # It was built for another torch; transformers, which can do without, would run into it too.
+    import transformers.utils
+
+    for _module in (transformers.utils, transformers.utils.import_utils):
+        for _name in ("is_torchvision_available", "is_torchvision_v2_available"):
+            setattr(_module, _name, lambda: False)
+
+from transformers import (
+    Blip2Config,
+    Blip2ForConditionalGeneration,
+    Blip2ForImageTextRetrieval,
+    Blip2Processor,
+    Blip2QFormerConfig,
+    Blip2VisionConfig,
+    OPTConfig,
+    T5Config,
+)
+from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
+
+WIDTH, HEADS, FEED_FORWARD = 128, 4, 512
+QUERIES = CELLS * CELLS
+
+VOCABULARY = {"opt": 608, "t5": 160, "retrieval": 160}
+
+
+# ------------------------------------------------------------------------------------------------------ tokenizers
+
+
+def opt_tokenizer(texts: list[str]) -> Any:
+    """A byte-level BPE as OPT has it: </s> begins and ends a text."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=607,
+        special_tokens=["<s>", "<pad>", "</s>", "<unk>"],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    _template(tokenizer, "</s> $A", ["</s>"])
+    names = {"bos_token": "</s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "</s>"}
+    return _fast(tokenizer, "left", names)
+
+
+def t5_tokenizer(texts: list[str]) -> Any:
+    """A Unigram with word marks as T5 has it: whole words, else characters; </s> ends a text."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    split = pre_tokenizers.Metaspace()
+    words = sorted({piece for text in texts for word in text.split() for piece, _ in split.pre_tokenize_str(word)})
+    # Punctuation stays a piece of its own, or every word would be there twice, with and without it.
+    words = [*sorted({word.rstrip("?:,") for word in words} - {"▁"}), "?", ":", ","]
+    singles = sorted({letter for word in words for letter in word} - set(words))
+    vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *((word, -1.0) for word in words)]
+    vocabulary += [(letter, -10.0) for letter in singles]
+    tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=2, byte_fallback=False))
+    tokenizer.pre_tokenizer = split
+    tokenizer.decoder = decoders.Metaspace()
+    _template(tokenizer, "$A </s>", ["</s>"])
+    return _fast(tokenizer, "right", {"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"})
+
+
+def bert_tokenizer(texts: list[str]) -> Any:
+    """A WordPiece in lower case as BERT has it: [CLS] begins and [SEP] ends a text."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+    split = pre_tokenizers.BertPreTokenizer()
+    words = sorted({piece for text in texts for piece, _ in split.pre_tokenize_str(text.lower())})
+    letters = sorted({letter for word in words for letter in word})
+    pieces = [*words, *(one for one in letters if one not in words), *(f"##{one}" for one in letters)]
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    vocabulary = {piece: index for index, piece in enumerate([*special, *pieces])}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = split
+    tokenizer.decoder = decoders.WordPiece()
+    _template(tokenizer, "[CLS] $A [SEP]", ["[CLS]", "[SEP]"])
+    names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+    return _fast(tokenizer, "right", dict(zip(names, special, strict=True)))
+
+
+def _template(tokenizer: Any, template: str, names: list[str]) -> None:
+    from tokenizers.processors import TemplateProcessing
+
+    pairs = [(name, tokenizer.token_to_id(name)) for name in names]
+    tokenizer.post_processor = TemplateProcessing(single=template, special_tokens=pairs)
+
+
+def _fast(tokenizer: Any, side: str, names: dict[str, str]) -> Any:
+    """The tokenizer for transformers, with <image> as its last token."""
+    from transformers import PreTrainedTokenizerFast
+
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, padding_side=side, clean_up_tokenization_spaces=False, **names
+    )
+    fast.add_tokens(["<image>"], special_tokens=True)
+    return fast
+
+
+# ------------------------------------------------------------------------------------------------------ models
+
+
+def configuration(kind: str, image_token: int) -> Blip2Config:
+    """The configuration of a model: the same tower for all, and a Q-Former that reads text for retrieval only."""
+    vision = Blip2VisionConfig(
+        hidden_size=WIDTH,
+        intermediate_size=FEED_FORWARD,
+        num_hidden_layers=4,
+        num_attention_heads=HEADS,
+        image_size=SIZE[0],
+        patch_size=PATCH,
+        initializer_range=0.05,
+    )
+    qformer = Blip2QFormerConfig(
+        vocab_size=VOCABULARY[kind],
+        hidden_size=WIDTH,
+        num_hidden_layers=3,
+        num_attention_heads=HEADS,
+        intermediate_size=FEED_FORWARD,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        max_position_embeddings=128,
+        encoder_hidden_size=WIDTH,
+        initializer_range=0.05,
+        use_qformer_text_input=kind == "retrieval",
+    )
+    text: OPTConfig | T5Config = OPTConfig(
+        vocab_size=VOCABULARY["opt"],
+        hidden_size=WIDTH,
+        word_embed_proj_dim=WIDTH,
+        ffn_dim=FEED_FORWARD,
+        num_hidden_layers=3,
+        num_attention_heads=HEADS,
+        max_position_embeddings=256,
+        dropout=0.0,
+        init_std=0.05,
+        bos_token_id=2,
+        eos_token_id=2,
+        pad_token_id=1,
+    )
+    if kind == "t5":
+        text = T5Config(
+            vocab_size=VOCABULARY["t5"],
+            d_model=WIDTH,
+            d_kv=WIDTH // HEADS,
+            d_ff=384,
+            num_layers=3,
+            num_heads=HEADS,
+            dropout_rate=0.0,
+            feed_forward_proj="gated-gelu",
+            tie_word_embeddings=False,
+            decoder_start_token_id=0,
+        )
+    return Blip2Config(
+        vision_config=vision,
+        qformer_config=qformer,
+        text_config=text,
+        num_query_tokens=QUERIES,
+        image_text_hidden_size=WIDTH,
+        image_token_index=image_token,
+    )
+
+
+def untied(model: Any) -> None:
+    """Give T5 a head of its own, as Flan-T5 has; its class ties heads whatever the configuration says."""
+    language = model.language_model
+    language.config.tie_word_embeddings = False
+    language.lm_head.weight = nn.Parameter(torch.randn(language.config.vocab_size, WIDTH) * 0.05)
+
+
+def built(kind: str, texts: list[str]) -> tuple[Any, Blip2Processor]:
+    """An untrained model and its processor."""
+    maker = {"opt": opt_tokenizer, "t5": t5_tokenizer, "retrieval": bert_tokenizer}[kind]
+    tokenizer = maker(texts)
+    if len(tokenizer) > VOCABULARY[kind]:
+        raise SystemExit(f"the vocabulary of {kind} has {len(tokenizer)} entries; VOCABULARY allows {VOCABULARY[kind]}")
+    config = configuration(kind, tokenizer.convert_tokens_to_ids("<image>"))
+    model_class = Blip2ForImageTextRetrieval if kind == "retrieval" else Blip2ForConditionalGeneration
+    model = model_class(config)
+    nn.init.normal_(model.query_tokens, std=0.5)  # Zeros, as the class leaves them, would all stay the same query.
+    if kind == "t5":
+        untied(model)
+    images = BlipImageProcessorPil(size={"height": SIZE[0], "width": SIZE[1]})
+    return model, Blip2Processor(images, tokenizer, num_query_tokens=QUERIES)
+
+
+def written(model: Any, processor: Blip2Processor, folder: Path) -> None:
+    """Write a folder as transformers reads it, weights in float16."""
+    folder.mkdir(parents=True, exist_ok=True)
+    half = copy.deepcopy(model).half()
+    if hasattr(half, "language_model"):
+        half.generation_config = copy.deepcopy(half.language_model.generation_config)
+        half.generation_config.max_new_tokens = 24
+    half.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    processor.image_processor.save_pretrained(folder)  # also as published checkpoints have it, in a file of its own

@@ -1,0 +1,258 @@
+"""``edgekit convert`` on BLIP-2: proven bundles, refusals in words, and graphs that are not written twice."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs the extra 'convert'")
+pytest.importorskip("transformers", reason="needs transformers, which is compared with")
+for engine in ("onnxruntime", "openvino"):
+    pytest.importorskip(engine, reason="needs the engines of the extra 'convert'")
+
+import cv2  # noqa: E402
+import tiny_blip2  # noqa: E402
+from blip2_writing import edited  # noqa: E402
+
+from edgekit.bundle import open_bundle  # noqa: E402
+from edgekit.cli import main  # noqa: E402
+from edgekit.conversion.kept_graphs import FOLDER, KEPT_SECONDS, KeptGraphs  # noqa: E402
+from edgekit.conversion.source_texts import read_texts  # noqa: E402
+from edgekit.evaluation.texts import TextTally, judge  # noqa: E402
+from edgekit.manifest import Contract, Gate, Graph, ImageRule, Language, OutputDrift, Tensor  # noqa: E402
+from edgekit.shapes import scene  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tiny sources, a few photographs, and prompts."""
+    root = tmp_path_factory.mktemp("blip2")
+    for write in (tiny_blip2.opt, tiny_blip2.t5, tiny_blip2.retrieval):
+        write(root / write.__name__)
+    (root / "photos").mkdir()
+    for seed in range(6):
+        cv2.imwrite(str(root / "photos" / f"{seed}.png"), scene(seed).image)
+    (root / "prompts.txt").write_text("a photo of\n\nQuestion: how many? Answer:\n")
+    return root
+
+
+class Done(NamedTuple):
+    exit_code: int
+    stdout: str
+    stderr: str
+
+
+def command(*arguments: str) -> Done:
+    """The command line, in this process."""
+    out, err = StringIO(), StringIO()
+    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
+        main(list(arguments))
+    return Done(int(ended.value.code or 0), out.getvalue(), err.getvalue())
+
+
+def convert(root: Path, kind: str, *arguments: str) -> Done:
+    given = ["-o", str(root / "out"), "--prompts", str(root / "prompts.txt")]
+    return command("convert", str(root / kind), *given, *arguments)
+
+
+@pytest.mark.parametrize("kind", ["opt", "t5", "retrieval"])
+def test_bundles_are_proven(kind: str, root: Path) -> None:
+    done = convert(root, kind, "--target", "onnx,openvino", "--data", str(root / "photos"), "--json")
+    assert done.exit_code == 0, done.stderr
+    for entry in json.loads(done.stdout)["bundles"]:
+        evidence = entry["evidence"]
+        assert evidence["word"] == "executed"
+        assert evidence["compared"] == "texts"
+        assert evidence["texts"]["matched"] == 1
+        assert evidence["texts"]["identical"] == 1
+        assert evidence["texts"]["score_drift"] < 1e-4
+        expected = {"vision image_embeds", "qformer query_output"}
+        expected |= {"qformer image_vectors", "text text_vector", "match logits"} if kind == "retrieval" else {
+            "qformer language_inputs", "language logits"
+        }  # fmt: skip
+        assert {output["name"] for output in evidence["outputs"]} == expected
+        assert min(output["cosine"] for output in evidence["outputs"]) > 0.99999
+    assert not (root / "out" / FOLDER).exists()
+
+
+def test_precisions_by_part(root: Path) -> None:
+    done = convert(
+        root, "opt", "--target", "onnx", "--precision", "vision=int8,qformer=fp16,language=int4-g64", "--no-gate",
+        "--data", str(root / "photos"),
+    )  # fmt: skip
+    assert done.exit_code in (0, 1), done.stderr
+    bundle = open_bundle(root / "out" / "opt-onnx-int8-fp16-int4-g64")
+    assert bundle.manifest.options == {"precision": "vision=int8,qformer=fp16,language=int4-g64"}
+    assert bundle.manifest.calibration is not None
+    files = {file.path: file.bytes for file in bundle.manifest.files}
+    assert {"tokenizer.json", "embeddings.npy", "vision.onnx", "qformer.onnx", "language.onnx"} <= set(files)
+    assert np.load(bundle.file("embeddings.npy")).dtype == np.float16
+    shown = command("info", str(bundle.path))
+    assert "BLIP-2 with 4 queries, language model opt" in shown.stdout
+    assert "prompt ask: 'Question: {} Answer:'" in shown.stdout
+    assert "language outputs: logits (-1, " in shown.stdout
+    assert "past.0.key" not in shown.stdout
+
+
+def test_outside_its_gate_nothing_is_written_and_the_graphs_are_kept(root: Path) -> None:
+    given = ("--target", "onnx", "--precision", "language=int4", "--name", "gated")
+    refused = convert(root, "opt", *given, "--gate", "matched=1", "--gate", "score_drift=0")
+    assert refused.exit_code == 1
+    assert "outside its gate, not written: " in refused.stderr
+    path = root / "out" / "gated-onnx-fp16-fp16-int4"
+    assert not path.exists()
+    kept = {file: file.stat().st_ino for file in (root / "out" / FOLDER).rglob("*.onnx")}
+    assert {file.name for file in kept} == {"vision.onnx", "qformer.onnx", "language.onnx"}
+    written = convert(root, "opt", *given, "--no-gate")
+    assert written.exit_code in (0, 1), written.stderr
+    assert {(path / file.name).stat().st_ino for file in kept} == set(kept.values())  # the same files, linked
+    assert not (root / "out" / FOLDER).exists()
+
+
+def test_verify(root: Path) -> None:
+    convert(root, "t5", "--target", "onnx")
+    arguments = ["--against", str(root / "t5"), "--data", str(root / "photos"), "--json"]
+    done = command("verify", str(root / "out" / "t5-onnx-fp32"), *arguments)
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(done.stdout)["evidence"]["texts"]["identical"] == 1
+    other = tiny_blip2.t5(root / "other", seed=1)
+    arguments[1] = str(other)
+    refused = command("verify", str(root / "out" / "t5-onnx-fp32"), *arguments)
+    assert refused.exit_code == 1  # another model is found out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--target", "onnx", "--precision", "int8"), "vision in int8 needs calibration images like those the device"),
+        (("--target", "ncnn"), "target ncnn takes no vision-language models; these do: onnx, openvino"),
+        (("--target", "onnx", "--max-drop", "0.1"), "--max-drop is of no use for a vision-language model"),
+        (("--target", "onnx", "--contract", "x.yaml"), "--contract is of no use for a vision-language model"),
+        (("--target", "onnx", "--precision", "w8a8"), "--precision 'w8a8' is not one of"),
+    ],
+)
+def test_refusals(arguments: tuple[str, ...], message: str, root: Path) -> None:
+    done = convert(root, "opt", *arguments)
+    assert done.exit_code == 2
+    assert message in done.stderr
+
+
+def test_prompts_are_for_vision_language_models(root: Path) -> None:
+    given = ["convert", "edgekit.shapes.trained:detector", "--target", "onnx", "--prompts", str(root / "prompts.txt")]
+    done = command(*given)
+    assert done.exit_code == 2
+    assert "--prompts goes with vision-language models" in done.stderr
+
+
+def test_prompts_that_are_none(root: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "empty.txt"
+    empty.write_text("\n\n")
+    for path, message in ((empty, "no prompt in it"), (tmp_path / "absent.txt", "cannot be read as text")):
+        done = convert(root, "opt", "--target", "onnx", "--prompts", str(path))
+        assert done.exit_code == 2
+        assert message in done.stderr
+
+
+def test_prompts_that_are_too_long(root: Path, tmp_path: Path) -> None:
+    path = tmp_path / "long.txt"
+    path.write_text("what is in the picture? " * 20)
+    done = convert(root, "opt", "--target", "onnx", "--prompts", str(path))
+    assert done.exit_code == 2
+    assert "tokens of 80 for an answer: shorten it" in done.stderr
+
+
+def test_a_processor_for_other_images_is_refused(root: Path, tmp_path: Path) -> None:
+    other = edited(root / "opt", tmp_path / "opt", "preprocessor_config.json", size={"height": 48, "width": 48})
+    done = command("convert", str(other), "--target", "onnx", "-o", str(tmp_path / "out"))
+    assert done.exit_code == 2
+    assert "the vision tower takes 32 x 32" in done.stderr
+
+
+def test_prompts_of_our_own() -> None:
+    rule = ImageRule(size=(8, 8))
+    writing = Contract(
+        image=rule, language=Language(family="opt", queries=1, prompts={"caption": "x", "ask": "Q {} A"})
+    )
+    assert read_texts("", writing)[:2] == ("x", "Q what is in the picture? A")
+    matching = Contract(image=rule, language=Language(family="retrieval", queries=1))
+    assert len(set(read_texts("", matching))) == len(read_texts("", matching)) > 20
+
+
+def test_the_tally_counts_what_differs() -> None:
+    tally = TextTally("tokens")
+    source = np.log(np.array([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1]], np.float32))
+    ours = np.log(np.array([[0.6, 0.3, 0.1], [0.5, 0.4, 0.1]], np.float32))
+    tally.add_positions(source, ours, np.array([0, 1]))
+    tally.add_answers([True, False, False])
+    found = tally.agreement()
+    assert (found.positions, found.matched, found.answers) == (2, 0.5, 3)
+    assert found.identical == pytest.approx(1 / 3)
+    assert found.score_drift == pytest.approx((np.log(0.7 / 0.6) + np.log(0.8 / 0.4)) / 2, rel=1e-5)
+    assert found.score_drift_max == pytest.approx(np.log(2), rel=1e-5)
+    drift = OutputDrift(name="language logits", cosine=0.5, max_error=1, mean_error=1)
+    failures = judge(found, [drift], Gate(iou=0, matched=0.9, score_drift=0.1), 0.9)
+    assert [failure.split(",")[0] for failure in failures] == [
+        "matched 0.500 of 2 tokens",
+        "mean score drift 0.4236",
+        "output language logits: cosine 0.50000",
+    ]
+    assert judge(found, [], Gate(iou=0, matched=0.5, score_drift=0.5), 0.9) == ()
+
+
+def test_graphs_that_nobody_came_back_for_are_removed(tmp_path: Path) -> None:
+    import os
+
+    graph = Graph(files=("a",), inputs=(Tensor(name="x", shape=(1,)),), outputs=(Tensor(name="y", shape=(1,)),))
+
+    def write(out: Path) -> Graph:
+        out.mkdir()
+        (out / "a").write_text("a")
+        return graph
+
+    files, found = KeptGraphs(tmp_path).build({"key": 1}, write)
+    assert (found, (files / "a").read_text()) == (graph, "a")
+    KeptGraphs(tmp_path)
+    assert files.is_dir()
+    os.utime(files.parent, times=(0, files.parent.stat().st_mtime - 2 * KEPT_SECONDS))
+    KeptGraphs(tmp_path)
+    assert not files.exists()
+    with pytest.raises(OSError, match="full"):
+        KeptGraphs(tmp_path).build({"key": 2}, failing)
+    assert list((tmp_path / FOLDER).iterdir()) == []
+
+
+def failing(out: Path) -> Graph:
+    out.mkdir()
+    raise OSError("full")
+
+
+def test_a_model_of_the_hub_is_taken_from_its_cache(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cache as the hub's own package lays it out, and no network."""
+    commit, cache = "0123456789abcdef0123456789abcdef01234567", tmp_path / "hub"
+    model = cache / "models--somebody--tiny-opt"
+    (model / "refs").mkdir(parents=True)
+    (model / "refs" / "main").write_text(commit)
+    shutil.copytree(root / "opt", model / "snapshots" / commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    given = ["--target", "onnx", "-o", str(tmp_path / "out"), "--prompts", str(root / "prompts.txt")]
+    done = command("convert", "hf://somebody/tiny-opt", *given)
+    assert done.exit_code == 0, done.stderr
+    origin = open_bundle(tmp_path / "out" / "tiny-opt-onnx-fp32").manifest.origin
+    assert origin.notes == (f"fetched from hf://somebody/tiny-opt@{commit}",)
+    absent = command("convert", "hf://somebody/else", *given)
+    assert absent.exit_code == 2
+    assert "hf://somebody/else: cannot be fetched (" in absent.stderr
+    assert "give a folder that has it" in absent.stderr
+    wrong = command("convert", "hf://somebody", *given)
+    assert wrong.exit_code == 2
+    assert "not the address of a model; the form is hf://OWNER/NAME[@REVISION]" in wrong.stderr
