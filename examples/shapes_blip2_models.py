@@ -189,6 +189,22 @@ def untied(model: Any) -> None:
     language.lm_head.weight = nn.Parameter(torch.randn(language.config.vocab_size, WIDTH) * 0.05)
 
 
+def each_at_its_place(model: Any) -> None:
+    """Start every query at the place of one patch: the class's own zeros would all stay the same query.
+
+    Places are orthogonal; queries are the same vectors, and keys are made as queries are, so that each looks at its own
+    patch first. From noise, looking somewhere in particular is learnt very late.
+    """
+    places = nn.init.orthogonal_(torch.empty(QUERIES + 1, WIDTH)) * WIDTH**0.5
+    model.vision_model.embeddings.position_embedding.data.copy_(places[None])
+    model.query_tokens.data.copy_(places[None, 1:])
+    for layer in model.qformer.encoder.layer:
+        if layer.has_cross_attention:
+            attention = layer.crossattention.attention
+            nn.init.orthogonal_(attention.query.weight, gain=1.5)
+            attention.key.weight.data.copy_(attention.query.weight)
+
+
 def built(kind: str, texts: list[str]) -> tuple[Any, Blip2Processor]:
     """An untrained model and its processor."""
     maker = {"opt": opt_tokenizer, "t5": t5_tokenizer, "retrieval": bert_tokenizer}[kind]
@@ -198,7 +214,7 @@ def built(kind: str, texts: list[str]) -> tuple[Any, Blip2Processor]:
     config = configuration(kind, tokenizer.convert_tokens_to_ids("<image>"))
     model_class = Blip2ForImageTextRetrieval if kind == "retrieval" else Blip2ForConditionalGeneration
     model = model_class(config)
-    nn.init.normal_(model.query_tokens, std=0.5)  # Zeros, as the class leaves them, would all stay the same query.
+    each_at_its_place(model)
     if kind == "t5":
         untied(model)
     images = BlipImageProcessorPil(size={"height": SIZE[0], "width": SIZE[1]})

@@ -40,7 +40,7 @@ from edgekit.shapes.outlines import CLASSES
 from edgekit.shapes.talk import contradicted
 
 BATCH = {"tower": 32, "opt": 32, "t5": 32, "retrieval": 32}
-STEPS = {"tower": 4000, "opt": 2600, "t5": 2600, "retrieval": 2600}
+STEPS = {"tower": 2000, "opt": 2600, "t5": 2600, "retrieval": 2600}
 LEARNING_RATE = {"tower": 1.2e-3, "opt": 1.5e-3, "t5": 1.5e-3, "retrieval": 1e-3}
 ASKED = 3
 """Questions to an image in a batch, beside its caption."""

@@ -70,3 +70,50 @@ def test_one_engine_is_enough(extra: str, name: str, wheel: Path, tmp_path: Path
     assert missing.returncode != 0
     assert f"pip install edgekit[{engine(converters.target(other).engine).extra}]" in missing.stderr
     assert "Traceback" not in missing.stderr
+
+
+@pytest.fixture(scope="module")
+def blip2_bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small BLIP-2 models of the examples, converted for both engines."""
+    pytest.importorskip("transformers", reason="needs the extra 'convert'")
+    out = tmp_path_factory.mktemp("blip2")
+    for kind in ("opt", "retrieval"):
+        command = [sys.executable, "-m", "edgekit", "convert", str(ROOT / "examples" / "blip2" / kind)]
+        given = ["--target", "onnx,openvino", "--precision", "fp16", "-o", str(out)]
+        done = subprocess.run([*command, *given], capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stderr
+    return out
+
+
+@pytest.mark.parametrize("extra", ["onnx", "openvino"])
+def test_blip2_needs_neither_torch_nor_transformers(
+    extra: str, wheel: Path, tmp_path: Path, blip2_bundles: Path
+) -> None:
+    import cv2
+
+    venv.create(tmp_path / "env", with_pip=True)
+    python = tmp_path / "env" / "bin" / "python"
+    install = [str(python), "-m", "pip", "install", "--quiet", "--constraint", str(ROOT / "constraints.txt")]
+    wanted = f"edgekit[{extra},language] @ file://{wheel}"
+    done = subprocess.run([*install, wanted], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "photos").mkdir()
+    for number in range(3):
+        cv2.imwrite(str(tmp_path / "photos" / f"{number}.png"), scene(320_000 + number).image)
+
+    def edgekit(*arguments: str) -> str:
+        command = [str(python), "-m", "edgekit", *arguments]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path)
+        assert ended.returncode == 0, ended.stderr
+        return ended.stdout
+
+    writer, matcher = (str(blip2_bundles / f"{kind}-{extra}-fp16") for kind in ("opt", "retrieval"))
+    assert json.loads(edgekit("caption", writer, "photos/0.png", "--json"))["text"]
+    assert json.loads(edgekit("ask", writer, "How many circles are there?", "photos/0.png", "--json"))["text"]
+    assert 0 <= json.loads(edgekit("match", matcher, "a red circle", "photos/0.png", "--json"))["probability"] <= 1
+    edgekit("index", matcher, "photos", "-o", "index")
+    found = [json.loads(line) for line in edgekit("search", matcher, "index", "a red circle", "--json").splitlines()]
+    assert "photos/1.png" in json.dumps(found)
+    check = "import importlib.util as u; print([p for p in ('torch', 'transformers', 'onnx') if u.find_spec(p)])"
+    absent = subprocess.run([str(python), "-c", check], capture_output=True, text=True, check=True, cwd=tmp_path).stdout
+    assert absent.strip() == "[]"

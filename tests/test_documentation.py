@@ -30,23 +30,55 @@ def test_the_generated_tables_are_up_to_date() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def run_example(shell: str, python: str, folder: Path) -> tuple[str, str]:
+    """Run a block of shell and one of Python as they stand in README; what both printed."""
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    printed = []
+    for command in (["bash", "-euo", "pipefail", "-c", shell], [sys.executable, "-c", python]):
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stderr
+        printed.append(done.stdout)
+    return printed[0], printed[1]
+
+
+def example(text: str, language: str, word: str) -> str:
+    """The first block with a word in it."""
+    return next(block for block in blocks(text, language) if word in block)
+
+
 @pytest.mark.convert
 def test_the_quickstart_runs_as_it_stands(tmp_path: Path) -> None:
     photos = write_coco(tmp_path / "scenes", range(330_000, 330_040)).parent
     (tmp_path / "photos").mkdir()
     for number, path in enumerate(sorted(photos.glob("*.png"))):
         shutil.copy(path, tmp_path / "photos" / f"{number}.png")
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    shell = ["bash", "-euo", "pipefail", "-c", blocks(README, "bash")[0]]
-    done = subprocess.run(shell, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr
+    shell, python = run_example(blocks(README, "bash")[0], blocks(README, "python")[0], tmp_path)
     assert len(list((tmp_path / "drawn").iterdir())) == 40
-    assert "proven" in done.stdout
-    code, more = blocks(README, "python")
-    compile(more, "README.md", "exec")  # of other models; tests/test_tracked.py and test_top_down.py run the same calls
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert "detection" in done.stdout.splitlines()[0]
+    assert "proven" in shell
+    assert "detection" in python.splitlines()[0]
+
+
+@pytest.mark.convert
+def test_the_second_example_runs_as_it_stands(tmp_path: Path) -> None:
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    shell, python = run_example(
+        example(README, "bash", "blip2/opt"), example(README, "python", "blip2.caption"), tmp_path
+    )
+    assert "proven" in shell
+    caption, *answers = python.splitlines()
+    assert {"circle", "square", "triangle", "star", "cross", "heart", "arrow"} & set(
+        re.findall(r"[a-z]+?(?=s?\b)", caption)
+    )
+    assert [answer.partition(" Answer: ")[0] for answer in answers] == [
+        "Question: What color is the star?",
+        "Question: Is there a red circle?",
+    ]
+
+
+def test_every_example_of_python_is_python() -> None:
+    """The others are of models that are not here; tests/test_tracked.py and test_top_down.py run the same calls."""
+    for number, block in enumerate(blocks(README, "python")):
+        compile(block, f"README.md, block {number}", "exec")
 
 
 def test_links_lead_somewhere() -> None:
