@@ -14,6 +14,7 @@ from edgekit.errors import InputError, SourceError
 from edgekit.graphs.blip2 import Blip2
 from edgekit.language.graph import Ints
 from edgekit.manifest import Contract, Record
+from edgekit.sources.blip2_torch import load_model, load_tokenizer
 
 TEXTS = "texts.json"
 POSITIONS = 512
@@ -70,7 +71,8 @@ def answer(
     """
     import torch
 
-    model, tokenizer = _loaded(source, "Blip2ForConditionalGeneration", threads)
+    torch.set_num_threads(threads)
+    model, tokenizer = load_model(source), load_tokenizer(source)
     if contract.language is None:
         raise SourceError(f"{source.folder}: no language model")
     language = contract.language
@@ -131,7 +133,8 @@ def match_all(
     """
     import torch
 
-    model, tokenizer = _loaded(source, "Blip2ForImageTextRetrieval", threads)
+    torch.set_num_threads(threads)
+    model, tokenizer = load_model(source), load_tokenizer(source)
     coded = tokenizer(list(texts), padding=True, return_tensors="pt")
     ids, mask = coded.input_ids, coded.attention_mask
     queries = source.queries
@@ -179,24 +182,3 @@ class _Stacks:
 
 def _memory(folder: Path, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
     return np.lib.format.open_memmap(folder / f"reference-{name}.npy", mode="w+", dtype=np.float32, shape=shape)
-
-
-def _loaded(source: Blip2, kind: str, threads: int) -> tuple[Any, Any]:
-    """The model in float32 and its tokenizer, by transformers."""
-    import torch
-
-    from edgekit.sources.transformers import import_transformers
-
-    transformers = import_transformers(source.folder)
-    torch.set_num_threads(threads)
-    try:
-        model = getattr(transformers, kind).from_pretrained(
-            source.folder, local_files_only=True, use_safetensors=True, trust_remote_code=False, dtype=torch.float32
-        )
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            source.folder, local_files_only=True, trust_remote_code=False
-        )
-    except Exception as error:  # a damaged folder can make it raise anything
-        reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
-        raise SourceError(f"{source.folder}: transformers cannot load it: {reason}") from error
-    return model.eval().requires_grad_(False), tokenizer

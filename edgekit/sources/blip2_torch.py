@@ -41,7 +41,7 @@ def open_source(folder: Path, threads: int = 0) -> VisionLanguage:
     source = Blip2(folder)
     if threads:
         torch.set_num_threads(threads)
-    model = _loaded(source)
+    model = load_model(source)
     tokenizer = Tokenizer(folder / TOKENIZER)
     if source.retrieval:
         functions: dict[str, Function] = {"vision": _vision, "qformer": _vectors, "text": _text, "match": _match}
@@ -50,6 +50,46 @@ def open_source(folder: Path, threads: int = 0) -> VisionLanguage:
     graph: LanguageGraph = (EncoderDecoder if source.family == "t5" else DecoderOnly)(model.language_model)
     embeddings = model.get_input_embeddings().weight.numpy()
     return VisionLanguage(contract_of(source), networks, graph, embeddings, tokenizer)
+
+
+def load_model(source: Blip2) -> Any:
+    """The model in float32, by transformers, ready to run.
+
+    Raises:
+        SourceError: transformers is not installed, or cannot load it.
+    """
+    import torch
+
+    transformers = import_transformers(source.folder)
+    transformers.utils.logging.disable_progress_bar()
+    # A Blip2Model has the same weights under the same names.
+    kind = "Blip2ForImageTextRetrieval" if source.retrieval else "Blip2ForConditionalGeneration"
+    try:
+        model = getattr(transformers, kind).from_pretrained(
+            source.folder, local_files_only=True, use_safetensors=True, trust_remote_code=False, dtype=torch.float32
+        )
+    except Exception as error:  # a damaged folder can make it raise anything
+        raise SourceError(f"{source.folder}: transformers cannot load it: {_reason(error)}") from error
+    return model.eval().requires_grad_(False)
+
+
+def load_tokenizer(source: Blip2) -> Any:
+    """The tokenizer, by transformers.
+
+    Raises:
+        SourceError: it cannot load it.
+    """
+    transformers = import_transformers(source.folder)
+    try:
+        return transformers.AutoTokenizer.from_pretrained(source.folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # a damaged folder can make it raise anything
+        raise SourceError(f"{source.folder}: transformers cannot load the tokenizer: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error that may have none."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__
 
 
 def parameter_bytes(folder: Path) -> int:
@@ -157,21 +197,6 @@ class EncoderDecoder:
         chosen: Any = torch.from_numpy(np.array(rows))
         self._mask, self._encoded = self._mask[chosen], self._encoded[chosen]
         self._cache.reorder_cache(chosen)
-
-
-def _loaded(source: Blip2) -> Any:
-    import torch
-
-    transformers = import_transformers(source.folder)
-    transformers.utils.logging.disable_progress_bar()
-    try:
-        model = getattr(transformers, source.architecture).from_pretrained(
-            source.folder, local_files_only=True, use_safetensors=True, trust_remote_code=False, dtype=torch.float32
-        )
-    except Exception as error:  # a damaged folder can make it raise anything
-        reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
-        raise SourceError(f"{source.folder}: transformers cannot load it: {reason}") from error
-    return model.eval().requires_grad_(False)
 
 
 def _networks(model: Any, functions: Mapping[str, Function]) -> dict[str, TorchNetwork]:

@@ -14,7 +14,7 @@ import numpy as np
 from edgekit.errors import BundleError, UsageError
 from edgekit.images import Floats
 from edgekit.model import read
-from edgekit.vision_language import VisionLanguage
+from edgekit.vision_language.model import VisionLanguage
 
 SCHEMA = 1
 INDEX, VECTORS = "index.json", "vectors.npy"
