@@ -233,3 +233,19 @@ def test_shapes_import_neither_torch_nor_cv2() -> None:
     root = Path(__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_options_for_easier_scenes(seed: int) -> None:
+    options = SceneOptions(classes=("circle", "star"), most_rotation=10, plain=True, grid=3, max_size=0.2, min_objects=3)
+    found = scene(seed, (96, 96), options)
+    cells = set()
+    for item in found.objects:
+        assert item.name in ("circle", "star")
+        assert min(item.rotation, 360 - item.rotation) <= 10
+        x, y = (item.full_box[:2] + item.full_box[2:]) / 2 / 32
+        assert abs(x % 1 - 0.5) < 0.15
+        assert abs(y % 1 - 0.5) < 0.15
+        cells.add((int(x), int(y)))
+    assert len(cells) == len(found.objects)
+    assert not np.array_equal(found.image, scene(seed, (96, 96)).image)
