@@ -237,7 +237,9 @@ def test_shapes_import_neither_torch_nor_cv2() -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_options_for_easier_scenes(seed: int) -> None:
-    options = SceneOptions(classes=("circle", "star"), most_rotation=10, plain=True, grid=3, max_size=0.2, min_objects=3)
+    options = SceneOptions(
+        classes=("circle", "star"), most_rotation=10, plain=True, grid=3, max_size=0.2, min_objects=3
+    )
     found = scene(seed, (96, 96), options)
     cells = set()
     for item in found.objects:
