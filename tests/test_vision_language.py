@@ -373,7 +373,7 @@ RETRIEVES = "a retrieval bundle (BLIP-2 for image-text matching: embed, embed_te
             "shorten the prompt or lower max_new_tokens",
         ),
         ("opt", lambda m: m.caption(picture(0), "a", max_new_tokens=75), "max_new_tokens=75 are 81, the model"),
-        ("retrieval", lambda m: m.match(picture(0), "a " * 39), "41 tokens, the model takes 40; shorten it"),
+        ("retrieval", lambda m: m.match(picture(0), "a " * 59), "61 tokens, the model takes 60; shorten it"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_done_is_refused(name: str, call: Any, words: str, models: dict[str, VisionLanguage]) -> None:

@@ -89,7 +89,7 @@ def _config(library: Any, text: Any, image_token: int | None, words: int = 100) 
     )  # fmt: skip
     qformer = library.Blip2QFormerConfig(
         vocab_size=words, hidden_size=24, num_hidden_layers=4, num_attention_heads=4, intermediate_size=40,
-        encoder_hidden_size=32, max_position_embeddings=40, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+        encoder_hidden_size=32, max_position_embeddings=60, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
         use_qformer_text_input=image_token is None,
     )  # fmt: skip
     return library.Blip2Config(
