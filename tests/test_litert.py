@@ -485,7 +485,7 @@ def test_a_file_that_does_not_fit_its_manifest_is_refused(zoo: Converted, tensor
 
 def test_a_failing_engine_is_an_engine_error(zoo: Converted) -> None:
     session: Any = open_session("litert", zoo.jobs["fp32"].out, zoo.graphs["fp32"], SessionOptions())
-    raw = session._interpreter.tensor(0)()  # an array of the engine's own, which it does not run beside
+    raw = session.interpreter.tensor(0)()  # an array of the engine's own, which it does not run beside
     with pytest.raises(EngineError, match=r"model\.tflite: LiteRT failed: There is at least 1 reference"):
         session.run([np.zeros((1, 3, SIZE, SIZE), np.float32)])
     assert raw.shape

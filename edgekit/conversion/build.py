@@ -12,6 +12,7 @@ from edgekit.calibration import plan as plans
 from edgekit.calibration.originals import restore
 from edgekit.calibration.plan import BUDGET, PlannedGraph
 from edgekit.calibration.samples import Samples
+from edgekit.conversion.arithmetic import arithmetic
 from edgekit.conversion.jobs import BuildJob, Prepared
 from edgekit.converters import Job, Report, Target
 from edgekit.errors import ConversionError
@@ -65,7 +66,9 @@ def work(job: BuildJob, report: Report) -> Graph:
     for name in graph.files:
         if not (Path(job.out) / name).is_file():
             raise ConversionError(f"the {job.target} converter did not write {name!r}")
-    return graph
+    # Of the source's own graph, also where this target's was made from another one.
+    report_with_arithmetic = {**graph.report, **arithmetic(folder / "graph.onnx")}
+    return msgspec.structs.replace(graph, report=report_with_arithmetic)
 
 
 def _exchange(folder: Path, spec: Target, precision: str) -> tuple[Path, PlannedGraph | None]:

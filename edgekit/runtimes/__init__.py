@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import platform
 import sys
@@ -218,6 +219,25 @@ def open_session(name: str, folder: Path, graph: Graph, options: SessionOptions)
             f"{spec.install or f'pip install --force-reinstall edgekit[{spec.extra}]'}"
         ) from error
     return session
+
+
+def import_engine(name: str) -> None:
+    """Import what an engine is made of, ahead of the first session; nothing where there is no package to import.
+
+    An engine whose package must not be imported just so declares a function ``import_engine()``.
+
+    Raises:
+        UsageError: no such engine.
+    """
+    spec = engine(name)
+    own = getattr(registry.module(__name__, name), "import_engine", None)
+    if own is not None:
+        own()
+        return
+    for package in spec.packages:
+        if importable(package):
+            importlib.import_module(package)
+            return
 
 
 def open_network(name: str, folder: Path, graph: Graph, options: SessionOptions) -> Network:

@@ -57,10 +57,9 @@ def identifier(data: Data) -> tuple[int, int]:
 
 def _operator(op: Table, names: list[str]) -> Operator:
     kind = op.number(5, "i")
-    found = op.target(3)
     return Operator(
         kind=kind,
-        name=_text(op.data, found) if found else "",
+        name=op.text(3),
         inputs=tuple(names[index] for index in op.numbers(0)),
         outputs=tuple(names[index] for index in op.numbers(4)),
         stored=_stored(op) if kind in CONVOLUTIONS else "",
@@ -108,6 +107,11 @@ class Table:
         at = self.target(field)
         places = range(at + 4, at + 4 + 4 * _number(self.data, at, "I"), 4) if at else ()
         return [place + _number(self.data, place, "I") for place in places]
+
+    def text(self, field: int) -> str:
+        """A text, empty where the field is absent."""
+        found = self.target(field)
+        return _text(self.data, found) if found else ""
 
     def texts(self, field: int) -> list[str]:
         return [_text(self.data, at) for at in self.offsets(field)]

@@ -14,11 +14,14 @@ import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from edgekit.errors import EngineError
 from edgekit.manifest import Graph
 from edgekit.runtimes import Array, Engine, Placement, Session, SessionOptions, StandIn, check_inputs
+
+if TYPE_CHECKING:
+    from edgekit.profiling.record import Operators
 
 INTERPRETER = StandIn(device="interpreter", word="interpreted", packages=("coremltools", "torch", "executorch"))
 
@@ -71,13 +74,20 @@ def proof_device(graph: Graph) -> str:
     return ENGINE.devices[0] if delegate in (XNNPACK, KERNELS) else INTERPRETER.device
 
 
+def operator_times(folder: Path, graph: Graph, options: SessionOptions, feeds: Sequence[Array], runs: int) -> Operators:
+    """Time of each operator, by ExecuTorch's event tracer."""
+    from edgekit.runtimes import _executorch_operators
+
+    return _executorch_operators.measure(folder, graph, options, feeds, runs)
+
+
 class ExecutorchSession:
     """One ``.pte`` file, run by ExecuTorch."""
 
     def __init__(self, path: Path, graph: Graph, delegate: str, options: SessionOptions) -> None:
         self._graph, self._path = graph, path
         self.placement = _placement(graph, delegate, options)
-        with _captured() as log:
+        with captured() as log:
             self._method = _load(path, delegate, options.threads, log)
         _check_shapes(path, graph, self._method.metadata)
 
@@ -157,7 +167,7 @@ def _check_shapes(path: Path, graph: Graph, meta: Any) -> None:
 
 
 @contextlib.contextmanager
-def _captured() -> Iterator[IO[bytes]]:
+def captured() -> Iterator[IO[bytes]]:
     """Keep what the engine writes to stderr while loading off the terminal, for the message when it fails.
 
     Some of it comes through Python's ``sys.stderr``, some from below.

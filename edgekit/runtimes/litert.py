@@ -7,13 +7,16 @@ import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgekit.errors import EngineError
 from edgekit.manifest import Graph, Tensor
 from edgekit.runtimes import Array, Engine, Placement, SessionOptions, check_inputs
+
+if TYPE_CHECKING:
+    from edgekit.profiling.record import Operators
 
 ENGINE = Engine(
     name="litert", packages=("ai_edge_litert", "tflite_runtime"), extra="litert", devices=("cpu", "xnnpack")
@@ -24,21 +27,23 @@ XNNPACK = "xnnpack"
 
 
 class LitertSession:
-    """One opened ``.tflite`` file."""
+    """One opened ``.tflite`` file.
+
+    Attributes:
+        interpreter: LiteRT's own.
+    """
 
     def __init__(self, path: Path, graph: Graph, options: SessionOptions) -> None:
         self._graph = graph
         self._name = path.name
-        self._interpreter = _interpreter(path, options.threads)
-        self.placement = _placement(self._interpreter, options.device or ENGINE.devices[0])
+        self.interpreter: Any = _interpreter(path, options.threads)
+        self.placement = _placement(self.interpreter, options.device or ENGINE.devices[0])
         outside = {name: count for name, count in self.placement.operators.items() if name != XNNPACK}
         if options.strict and self.placement.device == XNNPACK and outside:
             raise EngineError(f"strict: not everything runs on {XNNPACK!r}: {self.placement.operators}")
-        runner = self._interpreter.get_signature_runner()
-        self._inputs = [_Port(path, self._interpreter, tensor, runner.get_input_details()) for tensor in graph.inputs]
-        self._outputs = [
-            _Port(path, self._interpreter, tensor, runner.get_output_details()) for tensor in graph.outputs
-        ]
+        runner = self.interpreter.get_signature_runner()
+        self._inputs = [_Port(path, self.interpreter, tensor, runner.get_input_details()) for tensor in graph.inputs]
+        self._outputs = [_Port(path, self.interpreter, tensor, runner.get_output_details()) for tensor in graph.outputs]
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
         # All is checked before: an exception while a view of the engine's memory exists would keep that view alive in
@@ -47,7 +52,7 @@ class LitertSession:
         for port, array in zip(self._inputs, inputs, strict=True):
             port.write(array)
         try:
-            self._interpreter.invoke()
+            self.interpreter.invoke()
         except (RuntimeError, ValueError) as error:
             raise EngineError(f"{self._name}: LiteRT failed: {error}") from error
         return [port.read() for port in self._outputs]
@@ -56,6 +61,13 @@ class LitertSession:
 def open_session(folder: Path, graph: Graph, options: SessionOptions) -> LitertSession:
     """Open the first file of a graph."""
     return LitertSession(folder / graph.files[0], graph, options)
+
+
+def operator_times(folder: Path, graph: Graph, options: SessionOptions, feeds: Sequence[Array], runs: int) -> Operators:
+    """Where operators run; LiteRT's Python module gives no times."""
+    from edgekit.runtimes import _litert_operators
+
+    return _litert_operators.measure(folder, graph, options, feeds, runs)
 
 
 @dataclass(frozen=True)

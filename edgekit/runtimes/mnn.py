@@ -9,7 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from edgekit.errors import EngineError
 from edgekit.manifest import Graph
 from edgekit.runtimes import Array, Engine, Placement, SessionOptions, check_inputs
 from edgekit.runtimes._mnn_file import CONST, INPUT, Operator, read_operators
+
+if TYPE_CHECKING:
+    from edgekit.profiling.record import Operators
 
 ENGINE = Engine(name="mnn", packages=("MNN",), extra="mnn")
 
@@ -27,7 +30,12 @@ _STDOUT = threading.Lock()
 
 
 class MnnSession:
-    """An opened ``.mnn`` file."""
+    """An opened ``.mnn`` file.
+
+    Attributes:
+        interpreter: MNN's own, which owns the session and all its tensors.
+        session: MNN's own.
+    """
 
     def __init__(self, path: Path, graph: Graph, options: SessionOptions) -> None:
         operators = _operators(path)
@@ -38,8 +46,9 @@ class MnnSession:
             # "high" is float32 wherever it runs; "low", the default of some builds, would be float16 on newer ARM.
             config = {"backend": "CPU", "precision": "high", "numThread": options.threads or _DEFAULT_THREADS}
             session = interpreter.createSession(config)
-        self._graph, self._path, self._session = graph, path, session
-        self._interpreter = interpreter  # owns the session and all its tensors
+        self._graph, self._path = graph, path
+        self.interpreter: Any = interpreter
+        self.session: Any = session
         self._host = MNN.Tensor, MNN.Halide_Type_Float, MNN.Tensor_DimensionType_Caffe
         made = {name for operator in operators for name in operator.outputs}
         for tensor in (*graph.inputs, *graph.outputs):  # MNN would give the first tensor for a name it does not know
@@ -57,10 +66,8 @@ class MnnSession:
         self.placement = _placement(operators)
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
-        check_inputs(self._graph, inputs)
-        for tensor, array in zip(self._inputs, inputs, strict=True):
-            tensor.copyFrom(self._tensor(np.ascontiguousarray(array)))
-        code = self._interpreter.runSession(self._session)
+        self.feed(inputs)
+        code = self.interpreter.runSession(self.session)
         if code:
             raise EngineError(f"{self._path.name}: MNN failed (code {code})")
         for output, result in zip(self._outputs, self._results, strict=True):
@@ -70,6 +77,12 @@ class MnnSession:
             np.array(result.getNumpyData(), np.float32).reshape(tensor.shape)
             for result, tensor in zip(self._results, self._graph.outputs, strict=True)
         ]
+
+    def feed(self, inputs: Sequence[Array]) -> None:
+        """Copy the inputs into the engine, without running it."""
+        check_inputs(self._graph, inputs)
+        for tensor, array in zip(self._inputs, inputs, strict=True):
+            tensor.copyFrom(self._tensor(np.ascontiguousarray(array)))
 
     def _tensor(self, array: Array) -> Any:
         kind, dtype, layout = self._host
@@ -83,6 +96,13 @@ def open_session(folder: Path, graph: Graph, options: SessionOptions) -> MnnSess
         EngineError: the file is not what MNN reads, or not what the manifest says.
     """
     return MnnSession(folder / graph.files[0], graph, options)
+
+
+def operator_times(folder: Path, graph: Graph, options: SessionOptions, feeds: Sequence[Array], runs: int) -> Operators:
+    """Time of each operator, by MNN's calls before and after it."""
+    from edgekit.runtimes import _mnn_operators
+
+    return _mnn_operators.measure(folder, graph, options, feeds, runs)
 
 
 def _operators(path: Path) -> list[Operator]:

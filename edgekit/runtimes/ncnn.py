@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgekit.errors import EngineError
 from edgekit.manifest import Graph
 from edgekit.runtimes import Array, Engine, Placement, SessionOptions
+
+if TYPE_CHECKING:
+    from edgekit.profiling.record import Operators
 
 ENGINE = Engine(name="ncnn", packages=("ncnn",), extra="ncnn")
 
@@ -37,11 +40,15 @@ class _Traits:
 
 
 class NcnnSession:
-    """An opened ncnn network. Not thread-safe."""
+    """An opened ncnn network. Not thread-safe.
+
+    Attributes:
+        net: ncnn's own.
+    """
 
     def __init__(self, net: Any, graph: Graph, placement: Placement) -> None:
         self.placement = placement
-        self._net = net
+        self.net = net
         self._graph = graph
         # A layer that works in place asks how many share its input's memory, and memory that is not ncnn's own cannot
         # tell: it crashes. Convolutions read their input and nothing else, and nearly all networks begin with one.
@@ -58,7 +65,7 @@ class NcnnSession:
         import ncnn
 
         arrays = self._checked(inputs)
-        extractor = self._net.create_extractor()
+        extractor = self.net.create_extractor()
         for tensor, array in zip(self._graph.inputs, arrays, strict=True):
             # The Mat only points into the array, which `arrays` keeps alive until the last output is there.
             mat = ncnn.Mat(array[0])
@@ -100,6 +107,19 @@ def open_session(folder: Path, graph: Graph, options: SessionOptions) -> NcnnSes
         raise EngineError(f"{weights}: ncnn {ncnn.__version__} cannot read the weights, truncated? convert again")
     _require(graph, net, param)
     return NcnnSession(net, graph, Placement("cpu", {"cpu": traits.layers}, arithmetic))
+
+
+def operator_times(folder: Path, graph: Graph, options: SessionOptions, feeds: Sequence[Array], runs: int) -> Operators:
+    """Time of each layer, computed one after the other."""
+    from edgekit.runtimes import _ncnn_operators
+
+    return _ncnn_operators.measure(folder, graph, options, feeds, runs)
+
+
+def int8_layers(param: Path) -> set[str]:
+    """Names of the layers of a ``.param`` that compute in INT8."""
+    lines = [line.split() for line in param.read_text(encoding="utf-8").splitlines()[2:] if line.strip()]
+    return {words[1] for words in lines if words[0] in _INT8_SWITCH and _is_int8(words)}
 
 
 def _files(folder: Path, graph: Graph) -> tuple[Path, Path]:

@@ -14,10 +14,12 @@ from edgekit.runtimes import Array, Engine, Placement, SessionOptions, check_inp
 
 if TYPE_CHECKING:
     from edgekit.language.graph import LanguageGraph
+    from edgekit.profiling.record import Operators
 
 ENGINE = Engine(name="onnxruntime", packages=("onnxruntime",), extra="onnx", devices=("cpu", "cuda"))
 
-_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+"""ONNX Runtime's name of what runs operators on each device."""
 
 
 class OnnxRuntimeNetwork:
@@ -28,7 +30,7 @@ class OnnxRuntimeNetwork:
         graph: what the manifest says of the file.
     """
 
-    def __init__(self, folder: Path, graph: Graph, options: SessionOptions) -> None:
+    def __init__(self, folder: Path, graph: Graph, options: SessionOptions, profile: Path | None = None) -> None:
         import onnxruntime
 
         path = folder / graph.files[0]
@@ -38,14 +40,16 @@ class OnnxRuntimeNetwork:
         settings.intra_op_num_threads = options.threads
         # Records which provider took which operator; without it a fall-back to the CPU is only a printed line.
         settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-        wanted = _PROVIDERS[device]
+        if profile is not None:  # where the engine writes what each operator took, when its profiling ends
+            settings.enable_profiling, settings.profile_file_prefix = True, str(profile)
+        wanted = PROVIDERS[device]
         if wanted not in onnxruntime.get_available_providers():
             raise EngineError(
                 f"device {device!r} needs {wanted}, which this onnxruntime lacks; install onnxruntime-gpu"
             )
         try:
             self.session: Any = onnxruntime.InferenceSession(
-                str(path), settings, providers=list(dict.fromkeys([wanted, _PROVIDERS["cpu"]]))
+                str(path), settings, providers=list(dict.fromkeys([wanted, PROVIDERS["cpu"]]))
             )
         except failures() as error:
             raise EngineError(f"{path}: ONNX Runtime cannot open it: {error}") from error
@@ -99,6 +103,13 @@ def open_language(
     from edgekit.runtimes import _onnxruntime_language
 
     return _onnxruntime_language.open_language(folder, graphs, language, embeddings, options)
+
+
+def operator_times(folder: Path, graph: Graph, options: SessionOptions, feeds: Sequence[Array], runs: int) -> Operators:
+    """Time of each operator, by ONNX Runtime's own profiler."""
+    from edgekit.runtimes import _onnxruntime_operators
+
+    return _onnxruntime_operators.measure(folder, graph, options, feeds, runs)
 
 
 def _assigned(session: Any) -> dict[str, int]:

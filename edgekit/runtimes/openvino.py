@@ -16,6 +16,7 @@ from edgekit.runtimes import Array, Engine, Placement, SessionOptions, check_inp
 
 if TYPE_CHECKING:
     from edgekit.language.graph import LanguageGraph
+    from edgekit.profiling.record import Operators
 
 ENGINE = Engine(name="openvino", packages=("openvino",), extra="openvino", devices=("cpu", "gpu", "npu"))
 
@@ -30,6 +31,11 @@ def import_openvino() -> Any:
     import openvino
 
     return openvino
+
+
+def import_engine() -> None:
+    """As `import_openvino`: a plain import would phone home."""
+    import_openvino()
 
 
 class OpenVinoNetwork:
@@ -111,6 +117,13 @@ def open_language(
     from edgekit.runtimes import _openvino_language
 
     return _openvino_language.open_language(folder, graphs, language, embeddings, options)
+
+
+def operator_times(folder: Path, graph: Graph, options: SessionOptions, feeds: Sequence[Array], runs: int) -> Operators:
+    """Time of each operator, by OpenVINO's own performance counters."""
+    from edgekit.runtimes import _openvino_operators
+
+    return _openvino_operators.measure(folder, graph, options, feeds, runs)
 
 
 def _executed(compiled: Any, device: str) -> dict[str, int]:
