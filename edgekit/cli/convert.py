@@ -9,6 +9,7 @@ import click
 
 from edgekit.cli._methods import finetune_minutes, methods_options, take_methods
 from edgekit.cli._options import imports_option, json_option, read_options, split_names
+from edgekit.cli._quantities import INPUT_SIZE
 
 
 @click.command(short_help="Convert a trained model to proven bundles.")
@@ -24,6 +25,7 @@ from edgekit.cli._options import imports_option, json_option, read_options, spli
 @click.option("--data", default="", help="Images: folder, glob, list file, .npy/.npz stack, video or hf:// dataset.")
 @click.option("--proof-data", default="", help="Other images for the proof. [default: held back from --data]")
 @click.option("--contract", default="", help="YAML file that states what the source cannot say itself.")
+@click.option("--size", type=INPUT_SIZE, help="Input size, 224 or 160x224 (height x width). [default: the source's]")
 @click.option("--weights", default="", help="State dict or safetensors for a module:factory source.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), default=Path("out"), show_default=True, help="Folder.")
 @click.option("-j", "--jobs", type=click.IntRange(1), default=1, show_default=True, help="Targets built at once.")

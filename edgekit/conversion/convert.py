@@ -30,7 +30,7 @@ class Conversion:
     ``source`` and ``weights``, ``contract``, ``data`` are as on the command line. ``gates`` overrides the bounds of a
     precision, ``bounds`` single ones of all; without ``gated`` a bundle outside its gate is written all the same and
     marked unproven. ``options`` are options of the targets' own by target, as text. ``prompts`` is a file of prompts
-    for vision-language models.
+    for vision-language models. ``size`` is (height, width) of the input, the source's own when left out.
     """
 
     source: str
@@ -59,6 +59,7 @@ class Conversion:
     finetune: float = 0.0
     choose: int = 0
     prompts: str = ""
+    size: tuple[int, int] | None = None
 
 
 Watch = Callable[[str, str, float], None]
@@ -94,6 +95,8 @@ def convert(conversion: Conversion, watch: Watch = lambda what, text, share: Non
         UsageError, SourceError, ContractError, InputError: nothing can be begun with what was given.
     """
     if vision_language.is_vision_language(conversion.source):
+        if conversion.size is not None:
+            raise UsageError(f"--size: the positions of {conversion.source} are learnt for one size; leave it out")
         return Conversions(*vision_language.convert(conversion, watch))
     if conversion.prompts:
         raise UsageError(f"--prompts goes with vision-language models; {conversion.source} is none")
@@ -141,6 +144,7 @@ def prepare_job(conversion: Conversion, selection: Selection, folder: Path) -> j
         source=conversion.source,
         weights=conversion.weights,
         contract=conversion.contract,
+        size=conversion.size,
         name=conversion.name,
         data=conversion.data,
         proof_data=conversion.proof_data,

@@ -15,7 +15,8 @@ class PrepareJob(Record, frozen=True, kw_only=True, tag="prepare"):
 
     ``calibrate`` asks for calibration images (``choose``: so many, the most informative ones), ``half`` for the
     operators that float16 cannot compute. ``like`` is a bundle whose contract is used instead of a contract file, and
-    whose calibration images are kept out of the proof.
+    whose calibration images are kept out of the proof. ``size`` is (height, width) of the input, where it shall be
+    another than the source's own.
     """
 
     folder: str
@@ -23,6 +24,7 @@ class PrepareJob(Record, frozen=True, kw_only=True, tag="prepare"):
     weights: str = ""
     contract: str = ""
     like: str = ""
+    size: tuple[int, int] | None = None
     name: str = ""
     data: str = ""
     proof_data: str = ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from dataclasses import dataclass
 from importlib import metadata
@@ -100,9 +101,13 @@ def read_source(job: PrepareJob) -> ReadSource:
     """
     stated = _stated(job)
     weights = Path(job.weights) if job.weights else None
-    size = stated.image.size if stated else None
+    if stated is not None and job.size is not None:
+        stated = dataclasses.replace(stated, image=msgspec.structs.replace(stated.image, size=job.size))
+    size = stated.image.size if stated else job.size
     cut = tuple(point.tensor for point in stated.cut) if stated else ()
     model = load(Request(job.source, weights=weights, size=size, cut=cut, trust=job.trust))
+    if job.size is not None:
+        model = _sized(model, job.size)
     own = "raw heads as the source defines them"
     if stated is None:
         if model.contract is None or model.heads is None:
@@ -117,6 +122,22 @@ def read_source(job: PrepareJob) -> ReadSource:
     if model.contract is not None and model.heads is not None and not stated.cut:
         return ReadSource(model, stated.complete(model.contract.outputs), model.heads, own)
     return _cut(model, stated)
+
+
+def _sized(model: TrainedModel, size: tuple[int, int]) -> TrainedModel:
+    """The model with its contract for another input size.
+
+    Raises:
+        ContractError: a source whose input size is fixed.
+    """
+    given = tuple(model.example.shape[2:])
+    if given != size:
+        wanted, own = (f"{height}x{width}" for height, width in (size, given))
+        raise ContractError(f"--size {wanted}: this source is made for {own} alone; export it anew at the other size")
+    if model.contract is None:
+        return model
+    image = msgspec.structs.replace(model.contract.image, size=size)
+    return dataclasses.replace(model, contract=msgspec.structs.replace(model.contract, image=image))
 
 
 def _stated(job: PrepareJob) -> StatedContract | None:
