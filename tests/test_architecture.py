@@ -13,8 +13,10 @@ import pytest
 from conftest import ROOT
 
 PACKAGE = ROOT / "edgekit"
-HOST = ("sources", "graphs", "converters", "calibration", "evaluation", "conversion", "shapes", "profiling")
-DEVICE_FOLDERS = ("drawing", "language", "results", "runtimes", "tasks", "tracking", "vision_language")
+HOST = (
+    "sources", "graphs", "converters", "calibration", "evaluation", "conversion", "shapes", "devices", "records",
+)  # fmt: skip
+DEVICE_FOLDERS = ("drawing", "language", "profiling", "results", "runtimes", "tasks", "tracking", "vision_language")
 # fmt: off
 DEVICE_FILES = (
     "__init__.py", "bundle.py", "errors.py", "huggingface.py", "images.py", "loading.py", "manifest.py",
@@ -26,7 +28,7 @@ DEVICE_FILES = (
 HEAVY = (
     "_tools", "ai_edge_litert", "ai_edge_quantizer", "coremltools", "cv2", "datasets", "ethosu", "executorch",
     "litert_torch", "MNN", "model_compression_toolkit", "ncnn", "nncf", "onnx", "onnxruntime", "onnxscript", "onnxslim",
-    "openvino", "picamera2", "PIL", "pnnx", "pycocotools", "rknn", "rknnlite", "safetensors", "supervision",
+    "openvino", "optuna", "picamera2", "PIL", "pnnx", "pycocotools", "rknn", "rknnlite", "safetensors", "supervision",
     "tensorflow", "tensorrt", "tflite_runtime", "torch", "torchao", "torchvision", "ultralytics",
 )
 # fmt: on
@@ -178,17 +180,21 @@ def test_library_code_neither_prints_nor_asserts(path: Path) -> None:
 
 
 INSTALLER = "conversion/installation.py"
+SETS_UP = "devices/environment.py"
+"""Installs too, on a device and not here: for ``edgekit device setup`` alone."""
 
 
 def test_only_the_toolchain_command_reaches_what_installs() -> None:
     code = {named(path): imported(path, tree(path), functions=True) for path in EVERY}
     assert [name for name in code if "edgekit.conversion.installation" in code[name]] == ["cli/toolchain.py"]
+    calling = [name for name in code if "edgekit.devices.environment.setup" in code[name]]
+    assert calling == ["cli/device.py"]
 
 
 @every_file
 def test_nothing_is_unpickled_without_trust_or_installed(path: Path) -> None:
     for node in ast.walk(tree(path)):
-        if named(path) != INSTALLER:
+        if named(path) not in (INSTALLER, SETS_UP):
             assert not (isinstance(node, ast.Constant) and node.value in ("pip", "ensurepip")), node.lineno
         if not isinstance(node, ast.Call):
             continue

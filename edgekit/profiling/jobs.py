@@ -1,0 +1,69 @@
+"""DEVICE: what a session asks of one of its processes, and what that answers."""
+
+from __future__ import annotations
+
+from edgekit.manifest import Record
+from edgekit.profiling.record import Load, Memory, Operators, Processor, Round, Second, Settings, Throughput
+
+
+class RoundJob(Record, frozen=True, kw_only=True, tag="round"):
+    """Open a bundle in a fresh process and measure calls; ``cold`` drops its files from the page cache first."""
+
+    bundle: str
+    engine: str
+    settings: Settings
+    device: str
+    cold: bool
+
+
+class ThroughputJob(Record, frozen=True, kw_only=True, tag="throughput"):
+    """Measure batches and streams."""
+
+    bundle: str
+    settings: Settings
+    device: str
+
+
+class SustainJob(Record, frozen=True, kw_only=True, tag="sustain"):
+    """Call without a pause for ``settings.sustain`` seconds."""
+
+    bundle: str
+    settings: Settings
+    device: str
+
+
+class OperatorsJob(Record, frozen=True, kw_only=True, tag="operators"):
+    """Profile the operators."""
+
+    bundle: str
+    settings: Settings
+    device: str
+
+
+Job = RoundJob | ThroughputJob | SustainJob | OperatorsJob
+
+
+class Rounded(Record, frozen=True, kw_only=True):
+    """What a round gave."""
+
+    round: Round
+    load: Load
+    memory: Memory
+    processor: Processor
+
+
+class Throughputs(Record, frozen=True, kw_only=True):
+    """What batches and streams gave."""
+
+    found: tuple[Throughput, ...]
+
+
+class Lasting(Record, frozen=True, kw_only=True):
+    """What sustained load gave: the seconds, and every call's time in ms."""
+
+    seconds: tuple[Second, ...]
+    times: tuple[float, ...]
+    throttled: str
+
+
+Answer = Rounded | Throughputs | Lasting | Operators

@@ -1,0 +1,232 @@
+"""DEVICE: a profiling session: bundles measured in turns, round after round, each time in a fresh process.
+
+Turns are what makes a comparison fair: whatever happens to the machine meanwhile happens to all of them, and rounds of
+the same number pair. The order within a round is drawn anew for each.
+"""
+
+from __future__ import annotations
+
+import datetime
+import random
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from edgekit.bundle import Bundle, open_bundle
+from edgekit.errors import EdgekitError, EngineError, UsageError
+from edgekit.profiling import conditions, jobs
+from edgekit.profiling.processes import ask
+from edgekit.profiling.protocol import Event, Finished, Profiled, Progress, SessionJob, Skipped
+from edgekit.profiling.record import Conditions, Operators, Settings, State, Subject
+from edgekit.profiling.roofline import reached
+from edgekit.profiling.summary import Measured, profile_of
+from edgekit.runtimes import engine, proof_device
+
+if TYPE_CHECKING:
+    from edgekit.manifest import Manifest
+
+Answer = TypeVar("Answer")
+
+OPENING = 600.0
+"""Seconds that a process may take beside what it measures: some engines compile for minutes."""
+
+
+@dataclass
+class _Entry:
+    """A bundle of the session, and what has been measured of it."""
+
+    bundle: Bundle
+    given: str
+    settings: Settings
+    device: str
+    before: State
+    rounds: list[jobs.Rounded] = field(default_factory=list)
+    throughputs: jobs.Throughputs | None = None
+    lasting: jobs.Lasting | None = None
+    operators: Operators | None = None
+    failure: str = ""
+
+
+def run_session(job: SessionJob, report: Callable[[Event], None]) -> None:
+    """Measure the bundles of a job, and report progress, what is skipped and why, and each `Profile` at the end.
+
+    Raises:
+        UsageError: settings that no bundle can be measured with, or no bundle at all.
+    """
+    if not job.bundles:
+        raise UsageError("there is no bundle to profile: give the folders that edgekit convert wrote")
+    if job.each and len(job.each) != len(job.bundles):
+        raise UsageError(
+            f"{len(job.each)} settings do not go with {len(job.bundles)} bundles: give one for each, or none"
+        )
+    entries = list(_opened(job, report))
+    steps = _Steps(report, sum(job.settings.rounds + _extras(entry.settings) for entry in entries) + 1)
+    _rounds(job, entries, steps)
+    for entry in entries:
+        _further(entry, steps)
+    peaks = _peaks(entries, steps)
+    session, now = uuid.uuid4().hex, datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    machine = conditions.machine(job.key)
+    for entry in entries:
+        if entry.failure:
+            report(Skipped(bundle=entry.given, reason=entry.failure))
+            continue
+        versions = conditions.packages(engine(entry.bundle.manifest.engine).packages)
+        measured = Measured(
+            session=session,
+            time=now,
+            subject=subject(entry.bundle, entry.given),
+            settings=entry.settings,
+            conditions=Conditions(machine=machine, packages=versions, before=entry.before, after=conditions.state()),
+            rounds=entry.rounds,
+            throughputs=entry.throughputs,
+            lasting=entry.lasting,
+            operators=entry.operators,
+            peaks=peaks.get(entry.settings.threads),
+            arithmetic=_arithmetic(entry.bundle.manifest),
+        )
+        report(Profiled(profile=profile_of(measured)))
+    report(Finished())
+
+
+def device_here(manifest: Manifest, wanted: str) -> str:
+    """The device that a bundle is measured on: the one that is wanted, or what its engine runs it on here.
+
+    Raises:
+        EngineError: nothing here executes it. A simulator or interpreter says nothing about time.
+    """
+    spec = engine(manifest.engine)
+    if wanted:
+        return wanted
+    found = proof_device(manifest.engine, manifest.graphs[0])
+    stand_in = spec.stand_in
+    if stand_in is not None and found == stand_in.device:
+        if stand_in.word != "executed":
+            raise EngineError(
+                f"engine {spec.name} {spec.missing or 'cannot run this file here'}; its {stand_in.device} here says "
+                "nothing about time: profile it on a device that has it (--device NAME)"
+            )
+        if stand_in.missing:
+            raise EngineError(f"engine {spec.name} needs: {stand_in.missing}")
+    elif spec.missing:
+        raise EngineError(f"engine {spec.name} {spec.missing}")
+    return found
+
+
+def subject(bundle: Bundle, path: str) -> Subject:
+    """What a record says of the bundle itself."""
+    manifest = bundle.manifest
+    evidence = manifest.evidence
+    return Subject(
+        name=Path(path).name or manifest.name,
+        path=path,
+        sha256=manifest.digest,
+        source=manifest.name,
+        target=manifest.target,
+        precision=manifest.precision,
+        engine=manifest.engine,
+        task=manifest.contract.task,
+        size=manifest.contract.image.size,
+        bytes=bundle.bytes,
+        proof=evidence.word if evidence else None,
+        agreement=evidence.agreement.matched if evidence and evidence.agreement else None,
+    )
+
+
+@dataclass
+class _Steps:
+    """Counts what is done, for the progress that is reported."""
+
+    report: Callable[[Event], None]
+    all: int
+    done: int = 0
+
+    def __call__(self, text: str) -> None:
+        self.report(Progress(text=text, share=min(self.done / self.all, 1.0)))
+        self.done += 1
+
+
+def _opened(job: SessionJob, report: Callable[[Event], None]) -> Iterator[_Entry]:
+    for given, settings in zip(job.bundles, job.each or (job.settings,) * len(job.bundles), strict=True):
+        try:
+            bundle = open_bundle(given)
+            device = device_here(bundle.manifest, settings.device)
+        except EdgekitError as error:
+            report(Skipped(bundle=given, reason=str(error)))
+            continue
+        yield _Entry(bundle, given, settings, device, conditions.state())
+
+
+def _extras(settings: Settings) -> int:
+    return sum((bool(settings.batch or settings.streams), settings.sustain > 0, settings.operators))
+
+
+def _rounds(job: SessionJob, entries: Sequence[_Entry], step: _Steps) -> None:
+    """Every bundle once a round, in another order each time; the first round opens with cold files."""
+    draw = random.Random(job.settings.seed)  # noqa: S311 - an order, not a secret
+    for number in range(job.settings.rounds):
+        order = [entry for entry in entries if not entry.failure]
+        draw.shuffle(order)
+        for entry in order:
+            step(f"{entry.bundle.path.name}: round {number + 1} of {job.settings.rounds}")
+            if number == 0:
+                entry.before = conditions.state()
+            work = jobs.RoundJob(
+                bundle=str(entry.bundle.path),
+                engine=entry.bundle.manifest.engine,
+                settings=entry.settings,
+                device=entry.device,
+                cold=number == 0,
+            )
+            if (answer := _asked(entry, work, jobs.Rounded, entry.settings.seconds * 40)) is not None:
+                entry.rounds.append(answer)
+
+
+def _further(entry: _Entry, step: _Steps) -> None:
+    """Several images at a time, sustained load, operators: what is measured once."""
+    settings, name = entry.settings, entry.bundle.path.name
+
+    def of(kind: Callable[..., Answer]) -> Answer:
+        return kind(bundle=str(entry.bundle.path), settings=settings, device=entry.device)
+
+    if (settings.batch or settings.streams) and not entry.failure:
+        step(f"{name}: several images at a time")
+        seconds = 40 * settings.seconds * (len(settings.batch) + len(settings.streams))
+        entry.throughputs = _asked(entry, of(jobs.ThroughputJob), jobs.Throughputs, seconds)
+    if settings.sustain and not entry.failure:
+        step(f"{name}: {settings.sustain:g} s without a pause")
+        entry.lasting = _asked(entry, of(jobs.SustainJob), jobs.Lasting, 2 * settings.sustain)
+    if settings.operators and not entry.failure:
+        step(f"{name}: operators")
+        try:
+            entry.operators = ask(of(jobs.OperatorsJob), Operators, OPENING)
+        except EdgekitError as error:  # what an engine's profiler cannot do is no reason to lose the rest
+            entry.operators = Operators(by=entry.bundle.manifest.engine, unavailable=str(error))
+
+
+def _asked(entry: _Entry, job: jobs.Job, answer: type[Answer], seconds: float) -> Answer | None:
+    """The answer, or None with the failure noted: the other bundles go on."""
+    try:
+        return ask(job, answer, OPENING + seconds)
+    except EdgekitError as error:
+        entry.failure = str(error)
+        return None
+
+
+def _peaks(entries: Sequence[_Entry], step: _Steps) -> dict[int, tuple[float, float]]:
+    """What the machine reaches with each number of threads, where a bundle's arithmetic is known."""
+    known = [entry for entry in entries if not entry.failure and _arithmetic(entry.bundle.manifest)]
+    if known:
+        step("what the machine reaches")
+    return {threads: reached(threads) for threads in sorted({entry.settings.threads for entry in known})}
+
+
+def _arithmetic(manifest: Manifest) -> dict[str, float]:
+    """Figures of the one graph that the converter counted, empty where it did not."""
+    if len(manifest.graphs) != 1:
+        return {}
+    report = manifest.graphs[0].report
+    names = ("operations", "weight_bytes", "activation_bytes")
+    return {name: float(report[name]) for name in names} if all(name in report for name in names) else {}
