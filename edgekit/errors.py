@@ -51,6 +51,10 @@ class ToolchainError(EdgekitError):
     """An isolated environment cannot be made, or does not work."""
 
 
+class DeviceError(EdgekitError):
+    """A device over SSH cannot be reached, is not set up, or was lost."""
+
+
 class ConversionError(EdgekitError):
     """A converter failed on a graph."""
 

@@ -1,0 +1,534 @@
+"""Devices over SSH: the list of them, connections to a real sshd, and what is brought there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from click.testing import CliRunner, Result
+from hypothesis import given
+from hypothesis import strategies as st
+from loopback import Loopback, free_port, known, serving
+from sample_bundles import FILES, write_bundle
+
+from edgekit.cli import edgekit
+from edgekit.devices import agent, environment
+from edgekit.devices import known as book
+from edgekit.devices.connection import Connection
+from edgekit.devices.delivery import Content, Tree, bundle_tree, code_tree, data_tree, deliver, wheels_tree
+from edgekit.errors import DeviceError, InputError, UsageError
+
+
+@pytest.fixture(autouse=True)
+def devices_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A list of devices for one test."""
+    monkeypatch.setenv("EDGEKIT_DEVICES", str(tmp_path / "lists" / "devices.json"))
+    return tmp_path / "lists" / "devices.json"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loopback]:
+    """A running sshd."""
+    with serving(tmp_path_factory.mktemp("sshd")) as running:
+        yield running
+
+
+@pytest.fixture
+def device(server: Loopback, tmp_path: Path) -> book.Device:
+    """This machine as a device, with a folder of its own for one test."""
+    return book.described(
+        "loop",
+        server.url,
+        identity=str(server.identity),
+        known_hosts=str(server.known_hosts),
+        python=sys.executable,
+        folder=str(tmp_path / "far"),
+    )
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(edgekit, ["device", *arguments])
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    for _ in range(600):
+        if condition():
+            return
+        time.sleep(0.05)
+    pytest.fail("it did not happen")
+
+
+def script(path: Path, text: str) -> str:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+# The list
+
+
+def test_devices_are_added_listed_and_removed(devices_file: Path, tmp_path: Path) -> None:
+    assert "no devices yet" in run("list").output
+    (tmp_path / "key").touch()
+    assert run("add", "pi5", "ssh://pi@10.0.0.7:2222", "--identity", str(tmp_path / "key")).exit_code == 0
+    assert run("add", "Jetson.2", "ssh://Orin-Alias").exit_code == 0
+    pi, jetson = json.loads(run("list", "--json").output)
+    assert (pi["name"], pi["host"], pi["user"], pi["port"]) == ("pi5", "10.0.0.7", "pi", 2222)
+    assert (jetson["host"], jetson["user"], jetson["port"], jetson["folder"]) == ("Orin-Alias", "", 0, "~/.edgekit")
+    assert "ssh://pi@10.0.0.7:2222" in run("list").output
+    assert [path.name for path in devices_file.parent.iterdir()] == ["devices.json"]
+    assert run("remove", "pi5").exit_code == 0
+    assert list(book.devices()) == ["Jetson.2"]
+
+
+def test_the_list_is_in_the_configuration_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("EDGEKIT_DEVICES")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    book.add(book.described("a", "ssh://b"))
+    assert book.path() == tmp_path / "edgekit" / "devices.json"
+    assert book.path().is_file()
+
+
+@pytest.mark.parametrize(
+    ("name", "url", "options", "message"),
+    [
+        ("a b", "ssh://h", {}, "'a b' cannot name a device"),
+        ("-x", "ssh://h", {}, "cannot name a device"),
+        ("a", "ssh://pi:secret@h", {}, "a password does not belong in a URL.*ssh-copy-id"),
+        ("a", "ssh://pi:se@cr:et@h", {}, "a password does not belong"),
+        ("a", "http://h", {}, r"is not ssh://\[user@\]host\[:port\]"),
+        ("a", "h", {}, "is not ssh://"),
+        ("a", "ssh://h/path", {}, "is not ssh://"),
+        ("a", "ssh://-oProxyCommand=x", {}, "is not a host"),
+        ("a", "ssh://", {}, "'' is not a host"),
+        ("a", "ssh://-l@h", {}, "'-l' is not a user"),
+        ("a", "ssh://@h", {}, "'' is not a user"),
+        ("a", "ssh://h:0", {}, "the port must be 1 to 65535, not '0'"),
+        ("a", "ssh://h:x", {}, "not 'x'"),
+        ("a", "ssh://h:70000", {}, "not '70000'"),
+        ("a", "ssh://h", {"identity": "/no/such"}, "--identity /no/such: no such file"),
+        ("a", "ssh://h", {"known_hosts": "/no/such"}, "--known-hosts /no/such: no such file"),
+        ("a", "ssh://h", {"python": "~/python"}, "an absolute path there"),
+        ("a", "ssh://h", {"python": "-c"}, "an absolute path there"),
+        ("a", "ssh://h", {"folder": "relative"}, "--folder relative: give an absolute path on the device"),
+    ],
+)
+def test_what_is_unusable_is_refused(name: str, url: str, options: dict[str, str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        book.described(name, url, **options)
+
+
+HOST_NAME = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9.-]{0,20}", fullmatch=True) | st.just("fe80::1%eth0")
+
+
+@given(host=HOST_NAME, user=st.from_regex(r"[a-z][a-z0-9_-]{0,8}|", fullmatch=True), port=st.integers(0, 65535))
+def test_a_url_survives_being_read(host: str, user: str, port: int) -> None:
+    first = book.Device(name="a", host=host, user=user, port=port)
+    assert book.described("a", first.url) == first
+
+
+def test_unknown_names_are_answered_with_the_known(devices_file: Path) -> None:
+    with pytest.raises(UsageError, match="there are none yet: edgekit device add pi ssh://"):
+        book.device("pi")
+    book.add(book.described("pi5", "ssh://h"))
+    with pytest.raises(UsageError, match="'pi' is not one of: pi5"):
+        book.device("pi")
+    with pytest.raises(UsageError, match="there is a device 'pi5' already"):
+        book.add(book.described("pi5", "ssh://other"))
+    devices_file.write_text("{")
+    with pytest.raises(DeviceError, match=r"not a list of devices.*move it away"):
+        book.devices()
+
+
+def test_a_list_that_cannot_be_written_says_so(devices_file: Path) -> None:
+    devices_file.parent.write_text("a file where a folder should be")
+    with pytest.raises(DeviceError, match="cannot be"):
+        book.add(book.described("a", "ssh://h"))
+
+
+# Connections
+
+
+def refusal(device: book.Device, **changes: Any) -> str:
+    with pytest.raises(DeviceError) as raised, Connection(msgspec.structs.replace(device, **changes)):
+        pass
+    return str(raised.value)
+
+
+def fingerprint(public: Path) -> str:
+    listed = subprocess.run(["ssh-keygen", "-lf", str(public)], capture_output=True, text=True, check=True)
+    return listed.stdout.split()[1]
+
+
+def test_a_device_says_what_it_is(device: book.Device, server: Loopback) -> None:
+    for identity in (server.identity, server.chatty):
+        with Connection(msgspec.structs.replace(device, identity=str(identity))) as connection:
+            assert connection.facts.python == ".".join(str(part) for part in sys.version_info[:3])
+            assert connection.facts.folder == device.folder
+            assert connection.facts.free > 0
+            assert not connection.facts.environment
+    assert not Path(device.folder).exists()  # looking changes nothing
+
+
+def test_paths_may_have_spaces_and_begin_at_home(device: book.Device, server: Loopback, tmp_path: Path) -> None:
+    spaced = tmp_path / "it's a path"
+    spaced.mkdir()
+    identity, known_hosts = shutil.copy(server.identity, spaced), shutil.copy(server.known_hosts, spaced)
+    python = script(spaced / "my python", f'HOME="$(dirname "$0")" exec {sys.executable} "$@"')
+    changes = {"identity": identity, "known_hosts": known_hosts, "python": python, "folder": "~/far away"}
+    with Connection(msgspec.structs.replace(device, **changes)) as connection:
+        assert connection.ask("missing", list[str], hashes=["a" * 64]) == ["a" * 64]
+    assert (spaced / "far away" / "blobs").is_dir()
+
+
+def test_an_unknown_host_key_is_refused_with_its_fingerprint(
+    device: book.Device, server: Loopback, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").touch()
+    message = refusal(device, known_hosts=str(tmp_path / "empty"))
+    assert f"its host key is not known yet: ssh-ed25519 {fingerprint(server.host_key)}" in message
+    assert f"ssh -p {server.port}" in message
+    assert (tmp_path / "empty").read_bytes() == b""
+
+
+def test_a_changed_host_key_is_refused(device: book.Device, server: Loopback, tmp_path: Path) -> None:
+    other = tmp_path / "known"
+    other.write_text(known(server.stranger.with_suffix(".pub"), server.port))
+    message = refusal(device, known_hosts=str(other))
+    assert "its host key is not the one that is known" in message
+    assert fingerprint(server.host_key) in message
+    assert f"line 1 of {other}" in message
+
+
+def test_a_wrong_key_is_refused(device: book.Device, server: Loopback, tmp_path: Path) -> None:
+    assert f"does not let the key {server.stranger} in" in refusal(device, identity=str(server.stranger))
+    exposed = tmp_path / "exposed"
+    shutil.copy(server.identity, exposed)
+    exposed.chmod(0o644)
+    message = refusal(device, identity=str(exposed))
+    assert f"the key {exposed} cannot be used" in message
+    assert "chmod 600" in message
+    exposed.write_text("not a key")
+    exposed.chmod(0o600)
+    assert f"the key {exposed} cannot be used" in refusal(device, identity=str(exposed))
+
+
+def test_what_does_not_answer_is_named(device: book.Device) -> None:
+    port = free_port()
+    assert f"ssh://127.0.0.1:{port} does not answer" in refusal(device, port=port)
+    assert "there is no host 'nowhere.invalid'" in refusal(device, host="nowhere.invalid")
+
+
+def test_a_missing_or_old_python_is_named(device: book.Device, tmp_path: Path) -> None:
+    assert "there is no python4 on the device" in refusal(device, python="python4")
+    lie = "import sys; sys.version_info = (3, 8, 10); exec(sys.argv.pop(1))"
+    old = script(tmp_path / "python3.8", f"shift; exec {sys.executable} -c '{lie}' \"$@\"")
+    assert f"its {old} is Python 3.8.10: install Python 3.10 or newer" in refusal(device, python=old)
+    broken = script(tmp_path / "broken", "echo no such library >&2; exit 5")
+    assert f"{broken} on the device ended with code 5 (no such library)" in refusal(device, python=broken)
+
+
+def test_what_is_not_edgekits_agent_is_found_out(device: book.Device, tmp_path: Path) -> None:
+    other = script(tmp_path / "other", "printf '\\nedgekit-agent 3.11.0\\nwhat?\\n'; exec cat > /dev/null")
+    assert "the device says what edgekit does not: 'what?'" in refusal(device, python=other)
+
+
+def test_an_endless_greeting_is_not_waited_for(device: book.Device, tmp_path: Path) -> None:
+    assert "prints without end" in refusal(device, python=script(tmp_path / "yes", "exec yes"))
+
+
+def test_no_ssh_here_is_said(device: book.Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert "there is no ssh on this machine" in refusal(device)
+
+
+# Delivery
+
+
+def far(device: book.Device, *parts: str) -> Path:
+    return Path(device.folder).joinpath(*parts)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+
+
+def test_a_bundle_is_brought_once(device: book.Device, tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "cells")
+    (bundle.path / "notes.txt").write_text("not of the bundle")
+    tree = bundle_tree(bundle)
+    told = list[tuple[int, int]]()
+    with Connection(device) as connection:
+        first = deliver(connection, [tree], lambda *sent: told.append(sent))
+        again = deliver(connection, [tree])
+    with Connection(device) as connection:
+        later = deliver(connection, [tree])
+        assert connection.sent == 0
+    size = sum(content.bytes for content in tree.files.values())
+    assert (first.files, first.bytes) == (3, size)
+    assert told[-1] == (size, size)
+    assert [(one.files, one.bytes, one.paths) for one in (again, later)] == [(0, 0, first.paths)] * 2
+    there = Path(first.paths[0], "cells")
+    assert names(there) == ["manifest.json", "model.bin", "parts"]
+    assert (there / "parts" / "weights.bin").read_bytes() == FILES["parts/weights.bin"]
+    assert names(far(device, "partial")) == []
+
+
+def test_only_what_differs_is_sent(device: book.Device, tmp_path: Path) -> None:
+    with Connection(device) as connection:
+        deliver(connection, [bundle_tree(write_bundle(tmp_path / "a" / "cells"))])
+        changed = write_bundle(tmp_path / "b" / "cells", {**FILES, "parts/weights.bin": b"others"})
+        sent = deliver(connection, [bundle_tree(changed)])
+    assert sent.files == 2  # those weights and the manifest
+    assert len(names(far(device, "bundles"))) == 2
+
+
+@pytest.mark.parametrize("which", ["blob", "copy"])
+def test_what_was_damaged_there_is_sent_again(device: book.Device, tmp_path: Path, which: str) -> None:
+    tree = bundle_tree(write_bundle(tmp_path / "cells"))
+    content = tree.files["cells/model.bin"]
+    with Connection(device) as connection:
+        (path,) = deliver(connection, [tree]).paths
+        blob, file = far(device, "blobs", content.sha256), Path(path, "cells", "model.bin")
+        assert blob.samefile(file)
+        if which == "copy":  # as on a file system without links
+            file.unlink()
+        (blob if which == "blob" else file).write_bytes(b"x" * content.bytes)
+        assert deliver(connection, [tree]).files == (1 if which == "blob" else 0)
+    for found in (blob, file):
+        assert hashlib.sha256(found.read_bytes()).hexdigest() == content.sha256
+
+
+def test_what_arrives_damaged_is_sent_again_and_then_refused(device: book.Device, tmp_path: Path) -> None:
+    file, right = tmp_path / "model", os.urandom(3000)
+    file.write_bytes(right[:2000])
+    sha256 = hashlib.sha256(right).hexdigest()
+    tree = Tree("data", "0" * 64, {"model": Content(file, sha256, len(right))})
+    with Connection(device) as connection:
+        with pytest.raises(DeviceError, match=f"{file} arrived with other content than it had, twice"):
+            deliver(connection, [tree])
+        assert names(far(device, "blobs")) == names(far(device, "partial")) == names(far(device, "data")) == []
+        file.write_bytes(bytes(len(right)))
+
+        def repair(sent: int, every: int) -> None:
+            file.write_bytes(right)
+
+        sent = deliver(connection, [tree], repair)
+    assert sent.bytes == 2 * len(right)
+    assert Path(sent.paths[0], "model").read_bytes() == right
+
+
+def test_an_interrupted_delivery_leaves_nothing(device: book.Device, tmp_path: Path) -> None:
+    tree = bundle_tree(
+        write_bundle(tmp_path / "cells", {"model.bin": os.urandom(20_000_000), "parts/weights.bin": b""})
+    )
+    with Connection(device) as connection:
+        pid = connection.pid
+
+        def cut(sent: int, every: int) -> None:
+            if sent > every / 2:
+                os.kill(pid, signal.SIGKILL)
+
+        with pytest.raises(DeviceError, match="the connection was lost"):
+            deliver(connection, [tree], cut)
+    wait_for(lambda: names(far(device, "partial")) == [])
+    assert names(far(device, "bundles")) == []
+    assert tree.files["cells/model.bin"].sha256 not in names(far(device, "blobs"))
+    with Connection(device) as connection:
+        assert (Path(deliver(connection, [tree]).paths[0]) / "cells" / "manifest.json").is_file()
+
+
+def test_what_a_killed_agent_left_is_swept(device: book.Device) -> None:
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    with Connection(device) as connection:
+        connection.ask("missing", list[str], hashes=[])
+        left, mine = far(device, "partial", f"{gone.pid}.ab"), far(device, "partial", f"{os.getpid()}.cd")
+        left.mkdir()
+        mine.touch()
+        connection.ask("missing", list[str], hashes=[])
+    assert (left.exists(), mine.exists()) == (False, True)
+
+
+def test_edgekit_itself_is_brought_as_it_stands(device: book.Device) -> None:
+    tree = code_tree()
+    assert {"edgekit/profiling/__main__.py", "edgekit/runtimes/_web_session.mjs"} <= set(tree.files)
+    assert not [name for name in tree.files if name.endswith((".safetensors", ".pyc"))]
+    with Connection(device) as connection:
+        first, again = deliver(connection, [tree]), deliver(connection, [tree])
+    code = Path(first.paths[0])
+    assert again.files == 0
+    assert list((code / "edgekit" / "__pycache__").glob("bundle.*.pyc"))
+    command = [sys.executable, "-P", "-c", "import edgekit.bundle; print(edgekit.__file__)"]
+    if sys.version_info < (3, 11):
+        command.remove("-P")
+    done = subprocess.run(command, env={"PYTHONPATH": str(code)}, capture_output=True, text=True, check=True, cwd="/")
+    assert done.stdout.strip() == str(code / "edgekit" / "__init__.py")
+
+
+def test_images_by_every_name(tmp_path: Path) -> None:
+    for name in ("b.png", "a.jpg", "c.txt"):
+        (tmp_path / name).write_bytes(name.encode())
+    folder, none = data_tree(str(tmp_path), 64)
+    assert (sorted(folder.files), none) == (["0000-a.jpg", "0001-b.png"], "")
+    assert list(data_tree(str(tmp_path), 1)[0].files) == ["0000-a.jpg"]
+    assert list(data_tree(f"{tmp_path}/*.png", 64)[0].files) == ["0000-b.png"]
+    single, name = data_tree(str(tmp_path / "b.png"), 64)
+    assert (list(single.files), name) == (["b.png"], "b.png")
+    with pytest.raises(InputError):
+        data_tree(str(tmp_path / "nothing"), 64)
+    with pytest.raises(UsageError, match="no wheels"):
+        wheels_tree(tmp_path)
+
+
+def test_no_room_is_said_before_anything_is_sent(device: book.Device, tmp_path: Path) -> None:
+    huge = Tree("data", "1", {"huge": Content(tmp_path / "huge", "a" * 64, 1 << 60)})
+    with Connection(device) as connection:
+        with pytest.raises(DeviceError, match=r"1152921504606\.8 MB have to go to .* MB are free: free some space"):
+            deliver(connection, [huge])
+        assert connection.sent == 0
+
+
+def test_a_full_disk_is_named(device: book.Device, tmp_path: Path) -> None:
+    if shutil.which("unshare") is None or subprocess.run(["unshare", "-rm", "true"], check=False).returncode:
+        pytest.skip("needs a small disk: unshare -rm is not allowed here")
+    far(device).mkdir()
+    mount = f'mount -t tmpfs -o size=200k tmpfs {device.folder} && exec {sys.executable} "$@"'
+    small = script(tmp_path / "small", f"exec unshare -rm sh -c '{mount}' sh \"$@\"")
+    (tmp_path / "model").write_bytes(os.urandom(400_000))
+    sha256 = hashlib.sha256((tmp_path / "model").read_bytes()).hexdigest()
+    with Connection(msgspec.structs.replace(device, python=small)) as connection:
+        assert connection.facts.free < 250_000
+        connection.facts = msgspec.structs.replace(connection.facts, free=1 << 60)  # it was free when it was asked
+        with pytest.raises(DeviceError, match="its disk is full"):
+            deliver(connection, [Tree("data", "1", {"model": Content(tmp_path / "model", sha256, 400_000)})])
+
+
+def test_a_folder_of_the_users_own_is_left_alone(device: book.Device) -> None:
+    far(device, "code").mkdir(parents=True)
+    far(device, "code", "mine.c").touch()
+    for request in ({"do": "missing", "hashes": []}, {"do": "purge", "places": []}):
+        with Connection(device) as connection, pytest.raises(DeviceError, match=r"is not edgekit's; add .* --folder"):
+            connection.ask(answer=Any, **request)
+    assert far(device, "code", "mine.c").exists()
+
+
+def test_a_folder_that_may_not_be_written_is_named(device: book.Device) -> None:
+    closed = msgspec.structs.replace(device, folder="/proc/edgekit")
+    with Connection(closed) as connection, pytest.raises(DeviceError, match="/proc/edgekit"):
+        connection.ask("missing", list[str], hashes=[])
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {"do": "assemble", "place": "data", "name": "1", "files": {"../out": "a" * 64}},
+        {"do": "assemble", "place": "data", "name": "1", "files": {"/out": "a" * 64}},
+        {"do": "assemble", "place": "data", "name": "1", "files": {"absent": "b" * 64}},
+        {"do": "assemble", "place": "venv", "name": "1", "files": {}},
+        {"do": "assemble", "place": "data", "name": "../..", "files": {}},
+        {"do": "missing", "hashes": ["../../etc/passwd"]},
+        {"do": "become", "arguments": ["/no/such/python"], "environment": {}},
+    ],
+)
+def test_the_agent_keeps_to_its_folder(device: book.Device, request_: dict[str, Any]) -> None:
+    with (
+        Connection(device) as connection,
+        pytest.raises(DeviceError, match=r"leaves its|not sent|no such place|SHA|not there"),
+    ):
+        connection.ask(answer=Any, **request_)
+    wait_for(lambda: not far(device, "data").is_dir() or names(far(device, "data")) == [])
+
+
+def test_what_runs_there_ends_with_the_connection(device: book.Device, tmp_path: Path) -> None:
+    lines = list[str]()
+    code = "import os, time; print(os.getpid()); print('half', end='', flush=True); time.sleep({})"
+    with Connection(device) as connection:
+        command = [sys.executable, "-c", code.format(0)]
+        assert connection.ask("run", int, heard=lines.append, arguments=command, environment={}) == 0
+        assert lines[1] == "half"
+
+        def cut(line: str) -> None:
+            lines.append(line)
+            os.kill(connection.pid, signal.SIGKILL)
+
+        command = [sys.executable, "-c", code.format(1000)]
+        with pytest.raises(DeviceError, match="the connection was lost"):
+            connection.ask("run", int, heard=cut, arguments=command, environment={})
+    pid = lines[2]
+    wait_for(lambda: not Path("/proc", pid).exists())
+
+
+def test_the_agent_needs_only_the_standard_library() -> None:
+    source = Path(agent.__file__).read_text()
+    imports = {
+        line.split()[1].partition(".")[0]
+        for line in source.splitlines()
+        if line.lstrip().startswith(("import ", "from "))
+    }
+    assert imports <= {*sys.stdlib_module_names}
+
+
+# The environment there, as far as it goes without one
+
+
+def test_requirements_come_from_the_packages_own_extras() -> None:
+    found = environment.requirements(["onnxruntime"])
+    assert {text.partition(">")[0] for text in found} == {
+        "click", "msgspec", "numpy", "opencv-python-headless", "rich", "onnxruntime",
+    }  # fmt: skip
+    assert any(text.startswith("coremltools") and "darwin" in text for text in environment.requirements(["coreml"]))
+    with pytest.raises(UsageError, match=r"'tflite' is not one of: .*litert"):
+        environment.requirements(["tflite"])
+    with pytest.raises(UsageError, match=r"tensorrt is not installed by pip .*--system-site-packages"):
+        environment.requirements(["tensorrt"])
+    assert set(environment.requirements(["tensorrt"], system_packages=True)) < set(found)
+
+
+def test_extras_that_an_old_installation_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.metadata.requires", lambda name: ["numpy>=1", "onnxruntime>=1; extra == 'onnx'"])
+    assert environment.requirements(["onnxruntime"]) == ("numpy>=1", "onnxruntime>=1")
+    with pytest.raises(UsageError, match="says nothing of its extra language: install edgekit again"):
+        environment.requirements(["onnxruntime", "language"])
+
+
+def test_a_python_without_venv_is_named(device: book.Device, tmp_path: Path) -> None:
+    words = "The virtual environment was not created because ensurepip is not available."
+    bare = script(tmp_path / "bare", f"echo '{words}'; exit 1")
+    lie = f'import sys; sys.executable = "{bare}"; exec(sys.argv.pop(1))'
+    python = script(tmp_path / "python3", f"shift; exec {sys.executable} -c '{lie}' \"$@\"")
+    book.add(msgspec.structs.replace(device, python=python))
+    done = run("setup", "loop", "--engine", "onnxruntime")
+    assert "its Python cannot make an environment" in str(done.exception)
+    assert "sudo apt install python3-venv" in str(done.exception)
+
+
+def test_check_of_a_device_that_is_not_set_up(device: book.Device) -> None:
+    book.add(device)
+    checked = run("check", "loop")
+    assert checked.exit_code == 1
+    assert "engines that run there: none; edgekit device setup loop" in checked.output
+
+
+@pytest.mark.clean
+def test_wheels_that_do_not_fit_leave_no_environment(device: book.Device, tmp_path: Path) -> None:
+    book.add(device)
+    (tmp_path / "wheels").mkdir()
+    (tmp_path / "wheels" / "numpy-2.0.0-cp27-cp27m-win32.whl").write_bytes(b"not a wheel")
+    done = run("setup", "loop", "--engine", "onnxruntime", "--wheels", str(tmp_path / "wheels"))
+    assert isinstance(done.exception, DeviceError)
+    assert "pip could not install (ERROR: No matching distribution" in str(done.exception)
+    assert not far(device, "venv").exists()
+    assert run("remove", "loop", "--purge").exit_code == 0
+    assert not far(device).exists()
