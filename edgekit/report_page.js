@@ -1,4 +1,4 @@
-// Sorting and filtering of tables: an addition, the page says everything without it.
+// Sorting and filtering: an addition, the page says everything without it.
 "use strict";
 
 function valueOf(row, column, numeric) {
@@ -62,6 +62,54 @@ for (const table of document.querySelectorAll("table.sortable")) {
   addSorting(table);
   if (table.dataset.filter) addFilter(table);
 }
+
+// Chips: within a facet any of those that are chosen, all facets together; none chosen is all.
+function addFacets(bar) {
+  const boxes = [...bar.querySelectorAll("input")];
+  const facets = [...new Set(boxes.map((box) => box.name))];
+  const marks = [...document.querySelectorAll("[data-mark]")];
+  const [said, all] = [bar.querySelector("output"), bar.querySelector("button")];
+  const distinct = (some) => new Set(some.map((mark) => mark.dataset.mark)).size;
+  const apply = () => {
+    const chosen = facets
+      .map((facet) => [facet, boxes.filter((box) => box.name === facet && box.checked).map((box) => box.value)])
+      .filter(([, values]) => values.length);
+    const shown = (mark) => chosen.every(([facet, values]) => values.includes(mark.dataset[facet]));
+    for (const mark of marks) mark.toggleAttribute("data-out", !shown(mark));
+    for (const group of document.querySelectorAll("[data-group]")) {
+      group.toggleAttribute("data-out", !group.querySelector("[data-mark]:not([data-out])"));
+    }
+    for (const line of document.querySelectorAll("polyline.front")) drawFront(line);
+    said.textContent = `${distinct(marks.filter(shown))} of ${distinct(marks)} ${said.dataset.what} shown`;
+    all.hidden = !chosen.length;
+  };
+  bar.addEventListener("change", apply);
+  all.addEventListener("click", () => {
+    for (const box of boxes) box.checked = false;
+    apply();
+  });
+  bar.hidden = false;
+  apply(); // a browser remembers over a reload what was chosen
+}
+
+// The steps through the shown points that none is both left of and above.
+function drawFront(line) {
+  const points = [...line.parentElement.querySelectorAll("[data-mark]:not([data-out]) circle:not(.area)")]
+    .map((dot) => [Number(dot.getAttribute("cx")), Number(dot.getAttribute("cy"))])
+    .sort(([x, y], [otherX, otherY]) => x - otherX || y - otherY);
+  line.parentElement.classList.toggle("few", points.length <= Number(line.dataset.crowd)); // room for every name
+  const corners = [];
+  let best = Infinity;
+  for (const [x, y] of points) {
+    if (y >= best) continue;
+    corners.push([x, corners.length ? best : y], [x, y]);
+    best = y;
+  }
+  if (corners.length) corners.push([Number(line.dataset.right), best]);
+  line.setAttribute("points", corners.join(" "));
+}
+
+for (const bar of document.querySelectorAll(".filters")) addFacets(bar);
 
 let closed = [];
 addEventListener("beforeprint", () => {

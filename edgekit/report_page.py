@@ -12,7 +12,7 @@ import hashlib
 import html
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,14 +44,15 @@ def join(*parts: object, by: str = "") -> Html:
     return Html(escape(by).join(escape(part) for part in parts))
 
 
-def tag(name: str, *children: object, **attributes: object) -> Html:
+def tag(name: str, /, *children: object, **attributes: object) -> Html:
     """An element. In names of attributes a leading ``_`` goes and others become ``-``; None and False leave one out."""
     given = (
         f' {key.lstrip("_").replace("_", "-")}="{escape("" if value is True else value)}"'
         for key, value in attributes.items()
         if value is not None and value is not False
     )
-    return Html(f"<{name}{''.join(given)}>{join(*children)}</{name}>")
+    end = "" if name == "input" else f"{join(*children)}</{name}>"
+    return Html(f"<{name}{''.join(given)}>{end}")
 
 
 def bullets(sentences: Iterable[object]) -> Html:
@@ -80,6 +81,34 @@ def legend(keys: Iterable[tuple[str, str]]) -> Html:
     """What the colours of a chart mean: class of the key (``chosen``, ``seen``, ``flag``), and words."""
     swatches = (tag("span", tag("span", _class=f"key {kind}"), words) for kind, words in keys)
     return tag("p", *swatches, _class="keys soft small")
+
+
+def filters(facets: Mapping[str, Mapping[str, int]], what: str) -> Html:
+    """Chips that hide all over the page what is marked with another value: rows of tables and parts of charts.
+
+    It shows itself only where the page's script runs. An element is subject to it that has ``data-mark`` (which tells
+    what it stands for) and ``data-FACET`` for every facet; ``data-group`` goes when everything marked in it has gone.
+
+    Args:
+        facets: name of a facet (one lower-case word) -> its values with their counts; of one value it is left out.
+        what: what is counted, in the plural.
+    """
+    groups = [
+        tag(
+            "fieldset",
+            tag("legend", facet),
+            *(
+                tag("label", tag("input", type="checkbox", name=facet, value=value), value, tag("span", count))
+                for value, count in values.items()
+            ),
+        )
+        for facet, values in facets.items()
+        if len(values) > 1
+    ]
+    if not groups:
+        return Html("")
+    said = tag("p", tag("output", data_what=what), tag("button", "Show all", type="button"), _class="soft small")
+    return tag("div", *groups, said, _class="filters", role="group", aria_label=f"Filter {what}", hidden=True)
 
 
 @dataclass(frozen=True)
@@ -116,10 +145,14 @@ class Column:
 
 @dataclass(frozen=True)
 class Row:
-    """Cells of one line of a table; ``flagged`` lines are highlighted. The first cell names the line."""
+    """Cells of one line of a table; ``flagged`` lines are highlighted. The first cell names the line.
+
+    ``marks`` are attributes of the line (as `tag` takes them), for the `filters` of the page.
+    """
 
     cells: Sequence[Cell]
     flagged: bool = field(default=False, kw_only=True)
+    marks: Mapping[str, str] = field(default_factory=dict, kw_only=True)
 
 
 def table(label: str, columns: Sequence[Column], rows: Sequence[Row], note: object = "") -> Html:
@@ -133,7 +166,12 @@ def table(label: str, columns: Sequence[Column], rows: Sequence[Row], note: obje
     """
     head = tag("tr", *(_head(column) for column in columns))
     body = (
-        tag("tr", *(_cell(cell, name=not number) for number, cell in enumerate(row.cells)), _class=_flag(row.flagged))
+        tag(
+            "tr",
+            *(_cell(cell, name=not number) for number, cell in enumerate(row.cells)),
+            _class=_flag(row.flagged),
+            **row.marks,
+        )
         for row in rows
     )
     inner = tag(
@@ -164,7 +202,7 @@ def _flag(flagged: bool) -> str | None:
     return "flagged" if flagged else None
 
 
-def page(title: str, sections: Sequence[Section], *, lead: object = "", foot: object = "") -> str:
+def page(title: str, sections: Sequence[Section], *, lead: object = "", foot: object = "", tools: object = "") -> str:
     """A whole HTML page: light or dark as the reader's system is, for screens, phones and paper.
 
     Args:
@@ -172,6 +210,7 @@ def page(title: str, sections: Sequence[Section], *, lead: object = "", foot: ob
         sections: in order; the page links to each.
         lead: a line under the heading.
         foot: a line at the end.
+        tools: what stays in sight above the sections: `filters`.
     """
     style, script = STYLE.read_text(encoding="utf-8"), SCRIPT.read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -188,6 +227,7 @@ def page(title: str, sections: Sequence[Section], *, lead: object = "", foot: ob
             f"<style>{style}</style></head><body>",
             tag("header", tag("h1", title), tag("p", lead, _class="lead"), tag("nav", *links, aria_label="Sections")),
             "<main>",
+            escape(tools),
             *(_section(section) for section in sections),
             "</main>",
             tag("footer", foot),

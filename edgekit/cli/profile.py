@@ -1,0 +1,253 @@
+"""``edgekit profile``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgekit.cli._options import json_option
+from edgekit.cli._profiles import bundle_folders, document, show, store_option, told, write
+from edgekit.cli._quantities import SECONDS, SHARE, Counts
+
+if TYPE_CHECKING:
+    from edgekit.profiling.record import Profile, Settings
+    from edgekit.records.comparison import Comparison
+    from edgekit.records.making import Made
+    from edgekit.records.store import Store
+
+
+class _Measuring(click.Group):
+    """``edgekit profile BUNDLE...`` measures; ``compare`` and ``history`` are commands of their own."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        named = args and args[0] in self.commands
+        return super().parse_args(ctx, args if named or args[:1] in (["-h"], ["--help"]) else ["measure", *args])
+
+
+@click.group(
+    cls=_Measuring,
+    short_help="Measure latency, memory and operators of bundles, here or on a device.",
+    no_args_is_help=True,
+)
+def command() -> None:
+    """Measure what a user feels: edgekit profile BUNDLE... is edgekit profile measure BUNDLE...
+
+    See edgekit profile measure --help for its options.
+    """
+
+
+@command.command()
+@click.argument("bundles", nargs=-1, required=True, metavar="BUNDLE...")
+@click.option("--device", default="", metavar="NAME", help="A device of edgekit device list. [default: this machine]")
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Fresh processes of each bundle.")
+@click.option("--seconds", type=SECONDS, default="1s", show_default=True, help="Of calls in each round, at least.")
+@click.option(
+    "--threads", type=Counts(0), default="0", help="CPU threads, or several to try: 1,2,4. [default: the engine's]"
+)
+@click.option("--unit", default="", help="cpu, cuda, gpu, npu: what the engine has. [default: its first]")
+@click.option("--strict", is_flag=True, help="Fail when an operator leaves that unit.")
+@click.option("--data", default="", help="Images to show: folder, files or video. [default: a generated photograph]")
+@click.option("--track", "tracker", default="", metavar="NAME", help="A tracker behind the model: bytetrack, ...")
+@click.option("--batch", type=Counts(), default="", help="Also several images in a call: 4,8.")
+@click.option("--streams", type=Counts(), default="", help="Also several streams at a time, a session each: 2,4.")
+@click.option("--sustain", type=SECONDS, default="0s", help="Also this long without a pause: 60s.")
+@click.option("--operators/--no-operators", default=True, help="Where the time goes. [default: yes]")
+@click.option("--tokens", type=click.IntRange(2), default=32, show_default=True, help="BLIP-2: tokens to generate.")
+@click.option("--prompt", default="", help="BLIP-2: what it is asked. [default: its usual one]")
+@click.option("--labels", default="", help="Labelled images (as evaluate --data): measures the accuracy too.")
+@click.option("--images", default="", help="Folder of the labelled images, when they are not beside the labels.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the order in a round, and the photograph.")
+@click.option("--delay", type=float, default=0.0, hidden=True, help="Slow every inference by so many per cent.")
+@click.option("--csv", type=click.Path(path_type=Path), help="Write the table as CSV.")
+@click.option("--html", type=click.Path(path_type=Path), help="Write a page with distributions, stages and operators.")
+@click.option("--keep/--no-keep", default=True, help="Add the records to the store. [default: yes]")
+@store_option
+@json_option
+def measure(bundles: tuple[str, ...], as_json: bool, csv: Path | None, html: Path | None, **given: Any) -> None:
+    """Measure each BUNDLE (a folder, or a pattern such as out/*) in turns, each round in a fresh process.
+
+    Exit code 1 when none could be measured.
+    """
+    from edgekit.records.store import Store, default_store
+
+    store = Store(given["store"] or default_store())
+    made = _made(bundle_folders(bundles), _settings(given), given, store)
+    if given["keep"]:
+        store.add(made.profiles)
+    write(made.profiles, csv, html)
+    if as_json:
+        click.echo(document(made.profiles, made))
+    else:
+        show(made)
+        if given["keep"] and made.profiles:
+            click.echo(f"kept in {store.path}")
+    click.get_current_context().exit(0 if made.profiles else 1)
+
+
+@command.command()
+@click.argument("candidate")
+@click.argument("baseline")
+@click.option("--fail-if-slower", type=SHARE, metavar="SHARE", help="Exit code 1 when slower by more than 10%, say.")
+@click.option("--device", default="", metavar="NAME", help="Bundles: a device to compare them on. [default: here]")
+@click.option(
+    "--rounds", type=click.IntRange(2), default=8, show_default=True, help="Bundles: rounds of each, in turns."
+)
+@click.option("--seconds", type=SECONDS, default="0.5s", show_default=True, help="Bundles: of calls in each round.")
+@click.option("--threads", type=click.IntRange(0), default=0, help="Bundles: CPU threads, 0 for the engine's choice.")
+@click.option("--data", default="", help="Bundles: images to show. [default: a generated photograph]")
+@store_option
+@json_option
+def compare(candidate: str, baseline: str, fail_if_slower: float | None, as_json: bool, **given: Any) -> None:
+    """Say whether CANDIDATE is slower or faster than BASELINE, only where a 99 % interval holds.
+
+    Each is a bundle, which is measured now (two bundles in turns), or a record: its id, a file of edgekit profile
+    --json, or the name of a bundle in the store, whose last record is taken.
+    """
+    from edgekit.records.comparison import compare as compared
+    from edgekit.records.store import Store, default_store
+
+    store = Store(given["store"] or default_store())
+    history = store.read()
+    ours, theirs = _pair(candidate, baseline, given, store, history)
+    found = compared(ours, theirs, history)
+    failed = fail_if_slower is not None and found.slower_than(fail_if_slower)
+    if as_json:
+        click.echo(_verdict(found, failed))
+    else:
+        click.echo("\n".join([found.sentence, *(f"not alike: {remark}" for remark in found.remarks)]))
+        if fail_if_slower is not None and not failed and found.interval.high > 1 + fail_if_slower:
+            click.echo(f"a slow-down of {100 * fail_if_slower:g} % cannot be ruled out: profile with more --rounds")
+    click.get_current_context().exit(1 if failed else 0)
+
+
+@command.command()
+@click.option("--csv", type=click.Path(path_type=Path), help="Write the table as CSV.")
+@click.option("--html", type=click.Path(path_type=Path), help="Write the page of these records.")
+@click.option("--device", default="", help="Only of this machine.")
+@click.option("--name", default="", help="Only of bundles of this name.")
+@click.option("--last", is_flag=True, help="Only the last record of each bundle, machine and setting.")
+@store_option
+@json_option
+def history(csv: Path | None, html: Path | None, as_json: bool, **given: Any) -> None:
+    """Show the records of the store."""
+    from edgekit.records.choosing import latest
+    from edgekit.records.store import Store, default_store
+
+    found = [
+        one
+        for one in Store(given["store"] or default_store()).read()
+        if given["device"] in ("", one.conditions.machine.key) and given["name"] in ("", one.subject.name)
+    ]
+    found = latest(found) if given["last"] else found
+    write(found, csv, html)
+    if as_json:
+        click.echo(document(found))
+        return
+    from edgekit.cli._reports import escape, table
+
+    rows = [
+        [
+            one.id[:8],
+            one.time[:16],
+            escape(one.subject.name),
+            escape(one.conditions.machine.key),
+            f"{one.total.p50:.2f}",
+        ]
+        for one in found
+    ]
+    table(("id", "time", "bundle", "machine", "p50 ms"), rows, right=("p50 ms",))
+
+
+def _settings(given: dict[str, Any]) -> Settings:
+    import msgspec
+
+    from edgekit.errors import UsageError
+    from edgekit.profiling.record import Settings
+
+    names = {name: given[name] for name in Settings.__struct_fields__ if name in given and name != "threads"}
+    try:
+        return msgspec.convert({**names, "threads": (given["threads"] or (0,))[0], "device": given["unit"]}, Settings)
+    except msgspec.ValidationError as error:
+        raise UsageError(str(error)) from error
+
+
+def _made(bundles: tuple[Path, ...], settings: Settings, given: dict[str, Any], store: Store) -> Made:
+    import msgspec
+
+    from edgekit.records.making import Request, make
+
+    threads = given["threads"] or (0,)
+    every = tuple(path for path in bundles for _ in threads)
+    each = tuple(msgspec.structs.replace(settings, threads=count) for _ in bundles for count in threads)
+    request = Request(
+        bundles=every,
+        settings=settings,
+        each=each if len(threads) > 1 else (),
+        device=given["device"],
+        labels=given.get("labels", ""),
+        images=given.get("images", ""),
+    )
+    with told() as report:
+        return make(request, report, store.read() if request.labels else ())
+
+
+def _pair(candidate: str, baseline: str, given: dict[str, Any], store: Store, history: list[Profile]) -> list[Profile]:
+    """The two records, measured now where bundles are given."""
+    from edgekit.errors import EngineError
+    from edgekit.manifest import MANIFEST
+    from edgekit.profiling.record import Settings
+
+    named = [candidate, baseline]
+    bundles = [Path(text) for text in named if (Path(text) / MANIFEST).is_file()]
+    found: list[Profile] = []
+    if bundles:
+        settings = Settings(
+            rounds=given["rounds"],
+            seconds=given["seconds"],
+            threads=given["threads"],
+            data=given["data"],
+            operators=False,
+        )
+        made = _made(tuple(bundles), settings, {"threads": (given["threads"],), "device": given["device"]}, store)
+        if made.skipped:
+            raise EngineError(f"{made.skipped[0].bundle}: {made.skipped[0].reason}")
+        found = list(made.profiles)
+        store.add(found)
+    taken = iter(found)
+    return [next(taken) if (Path(text) / MANIFEST).is_file() else _record(text, history) for text in named]
+
+
+def _record(text: str, history: Sequence[Profile]) -> Profile:
+    from edgekit.errors import UsageError
+    from edgekit.records.store import read_records
+
+    if Path(text).is_file():
+        return read_records(Path(text))[-1]
+    matching = [one for one in history if one.id.startswith(text) or one.subject.name == text]
+    if not matching:
+        raise UsageError(
+            f"{text}: neither a bundle, nor a file of records, nor the id or name of one in the store "
+            f"({len(history)} records); see edgekit profile history"
+        )
+    return matching[-1]
+
+
+def _verdict(found: Comparison, failed: bool) -> str:
+    import dataclasses
+    import json
+
+    return json.dumps(
+        {
+            "candidate": found.candidate.id,
+            "baseline": found.baseline.id,
+            "verdict": found.verdict,
+            **dataclasses.asdict(found.interval),
+            "paired": found.paired,
+            "remarks": found.remarks,
+            "failed": failed,
+        },
+        indent=2,
+    )

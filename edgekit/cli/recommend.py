@@ -1,0 +1,154 @@
+"""``edgekit recommend``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgekit.cli._options import json_option, split_names
+from edgekit.cli._profiles import bundle_folders, store_option, told
+from edgekit.cli._quantities import BYTES, INPUT_SIZE, MILLISECONDS, SECONDS, SHARE, Counts
+
+if TYPE_CHECKING:
+    from edgekit.records.choosing import Choice, Preference, Recommendation
+
+
+@click.command(short_help="Choose target, precision, threads and input size for a device.")
+@click.argument("bundles", nargs=-1, metavar="[BUNDLE]...")
+@click.option("--device", default="", metavar="NAME", help="A device of edgekit device list. [default: this machine]")
+@click.option("--max-latency", "latency", type=MILLISECONDS, help="Of 19 of 20 calls (p95), end to end: 50ms.")
+@click.option("--min-map", "--min-accuracy", "accuracy", type=SHARE, help="Least accuracy on --labels: 0.88 or 88%.")
+@click.option("--min-agreement", "agreement", type=SHARE, help="Least share of the source's results: 99%.")
+@click.option("--max-size", "size", type=BYTES, help="Of the bundle: 4MB.")
+@click.option("--max-memory", "memory", type=BYTES, help="Peak of the process: 200MB.")
+@click.option(
+    "--prefer",
+    type=click.Choice(["latency", "accuracy", "size", "memory"]),
+    help="Of what keeps the bounds. [default: latency where accuracy is bound, else accuracy]",
+)
+@click.option(
+    "--threads", type=Counts(0), default="0", help="CPU threads to try: 1,2,4. [default: the engine's choice]"
+)
+@click.option("--labels", default="", help="Labelled images (as evaluate --data), for --min-map.")
+@click.option("--images", default="", help="Folder of the labelled images, when they are not beside the labels.")
+@click.option("--budget", type=SECONDS, default="0s", help="Search within this time, by Optuna: 10min. [default: none]")
+@click.option("--source", default="", help="Search: a source to convert.")
+@click.option("--target", "targets", default="onnx", show_default=True, help="Search: targets of --source.")
+@click.option("--precision", "precisions", default="fp32", show_default=True, help="Search: precisions of --source.")
+@click.option(
+    "--size", "sizes", multiple=True, type=INPUT_SIZE, help="Search: an input size of --source; several times."
+)
+@click.option("--data", default="", help="Search: images for conversions, as convert --data.")
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), default=Path("out"), show_default=True, help="Search: folder."
+)
+@store_option
+@json_option
+def command(bundles: tuple[str, ...], as_json: bool, **given: Any) -> None:
+    """Say which BUNDLE to ship, and why.
+
+    Chosen from the records of the store; a BUNDLE without a record on the device is measured first. With --budget more
+    is tried than given: numbers of threads, and conversions of --source. Exit code 1 when nothing keeps the bounds.
+    """
+    from edgekit.records.choosing import Bounds
+    from edgekit.records.recommending import Question, recommend
+    from edgekit.records.store import Store, default_store
+
+    bounds = Bounds(**{name: given[name] for name in ("latency", "accuracy", "agreement", "size", "memory")})
+    prefer: Preference = given["prefer"] or (
+        "accuracy" if bounds.accuracy is None and bounds.agreement is None else "latency"
+    )
+    question = Question(
+        bounds=bounds,
+        prefer=prefer,
+        bundles=bundle_folders(bundles),
+        device=given["device"],
+        threads=given["threads"] or (0,),
+        labels=given["labels"],
+        images=given["images"],
+        budget=given["budget"],
+        conversions=_conversions(given) if given["source"] else None,
+    )
+    with told() as report:
+        found = recommend(question, Store(given["store"] or default_store()), report)
+    click.echo(_document(found)) if as_json else _print(found)
+    click.get_current_context().exit(0 if found.best else 1)
+
+
+def _conversions(given: dict[str, Any]) -> Any:
+    from edgekit.records.recommending import Conversions
+
+    return Conversions(
+        source=given["source"],
+        targets=split_names(given["targets"]),
+        precisions=split_names(given["precisions"]),
+        sizes=given["sizes"] or (None,),
+        data=given["data"],
+        out=given["out"],
+    )
+
+
+def _print(found: Recommendation) -> None:
+    from edgekit.cli._reports import escape, table
+
+    if found.best is not None:
+        click.echo(f"{_named(found.fitting[0])}\n{found.best.subject.path}")
+        runner_up = found.fitting[1:2]
+        if runner_up:
+            click.echo(_against(found, runner_up[0]))
+    else:
+        click.echo("nothing keeps these bounds; the nearest is first")
+    rows = [
+        [escape(_named(one)), *_figures(one), "; ".join(one.violations) or "fits"]
+        for one in (*found.fitting, *found.others)
+    ]
+    columns = ("bundle", "p50 ms", "p95 ms", "MB", "peak MB", "worth", "bounds")
+    table(columns, rows, right=columns[1:-1])
+
+
+def _named(choice: Choice) -> str:
+    one = choice.profile
+    size = "x".join(str(side) for side in one.subject.size)
+    return f"{one.subject.target} {one.subject.precision}, {size}, {one.settings.threads or 'all'} threads"
+
+
+def _figures(choice: Choice) -> list[str]:
+    one = choice.profile
+    worth = f"{one.accuracy.metric} {one.accuracy.value:.4f}" if one.accuracy else ""
+    if not worth and one.subject.agreement is not None:
+        worth = f"finds {100 * one.subject.agreement:.1f} %"
+    peaks = (one.subject.bytes, one.memory.peak)
+    return [f"{one.total.p50:.2f}", f"{one.total.p95:.2f}", *(f"{value / 1e6:.1f}" for value in peaks), worth]
+
+
+def _against(found: Recommendation, other: Choice) -> str:
+    """How sure it is that the best is faster than the next one."""
+    from edgekit.errors import InputError
+    from edgekit.records.comparison import compare
+
+    if found.best is None:
+        return ""
+    try:
+        return compare(found.best, other.profile).sentence
+    except InputError:  # a record of a single round
+        return ""
+
+
+def _document(found: Recommendation) -> str:
+    import json
+
+    import msgspec
+
+    def told_of(choice: Choice) -> dict[str, Any]:
+        return {"profile": msgspec.to_builtins(choice.profile), "violations": choice.violations}
+
+    return json.dumps(
+        {
+            "best": found.best.id if found.best else None,
+            "prefer": found.prefer,
+            "choices": [told_of(choice) for choice in (*found.fitting, *found.others)],
+        },
+        indent=2,
+    )
