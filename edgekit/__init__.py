@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from edgekit.manifest import Contract as Contract
     from edgekit.manifest import Manifest as Manifest
     from edgekit.model import Model as Model
+    from edgekit.profiling.record import Profile as Profile
+    from edgekit.records.making import profile as profile
     from edgekit.results import Classification as Classification
     from edgekit.results import Detections as Detections
     from edgekit.results import Embedding as Embedding
@@ -45,6 +47,8 @@ _WHERE = {
     "Masks": "edgekit.results",
     "Match": "edgekit.results",
     "Poses": "edgekit.results",
+    "Profile": "edgekit.profiling.record",
+    "profile": "edgekit.records.making",
     "Text": "edgekit.results",
     "VisionLanguage": "edgekit.vision_language",
     "EdgekitError": "edgekit.errors",
@@ -65,12 +69,14 @@ __all__ = [
     "Match",
     "Model",
     "Poses",
+    "Profile",
     "Text",
     "VisionLanguage",
     "__version__",
     "convert",
     "load",
     "pipeline",
+    "profile",
 ]
 
 

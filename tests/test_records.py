@@ -25,7 +25,7 @@ def faster(given: Profile, share: float, session: str = "s1", seed: int = 0) -> 
     noise = np.random.default_rng(seed).normal(1, 0.005, len(given.rounds))
 
     def scaled(values: tuple[float, ...], own: float) -> tuple[float, ...]:
-        return tuple(value * share * own for value in values)
+        return tuple(float(value * share * own) for value in values)
 
     rounds = tuple(
         msgspec.structs.replace(one, total=scaled(one.total, own)) for one, own in zip(given.rounds, noise, strict=True)

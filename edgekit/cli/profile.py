@@ -26,6 +26,16 @@ class _Measuring(click.Group):
         named = args and args[0] in self.commands
         return super().parse_args(ctx, args if named or args[:1] in (["-h"], ["--help"]) else ["measure", *args])
 
+    def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Measuring is what the command does by itself."""
+        formatter.write_usage(ctx.command_path, "BUNDLE... [OPTIONS]")
+        formatter.write_usage(ctx.command_path, "compare CANDIDATE BASELINE [OPTIONS]")
+        formatter.write_usage(ctx.command_path, "history [OPTIONS]")
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The options of measuring."""
+        self.commands["measure"].format_options(ctx, formatter)
+
 
 @click.group(
     cls=_Measuring,
@@ -33,9 +43,10 @@ class _Measuring(click.Group):
     no_args_is_help=True,
 )
 def command() -> None:
-    """Measure what a user feels: edgekit profile BUNDLE... is edgekit profile measure BUNDLE...
+    """Measure each BUNDLE (a folder, or a pattern such as out/*) in turns, each round in a fresh process.
 
-    See edgekit profile measure --help for its options.
+    The records are kept; compare says whether one bundle is slower than another, history shows them. Exit code 1 when
+    nothing could be measured. docs/PROFILING.md says what the figures mean.
     """
 
 
@@ -67,10 +78,7 @@ def command() -> None:
 @store_option
 @json_option
 def measure(bundles: tuple[str, ...], as_json: bool, csv: Path | None, html: Path | None, **given: Any) -> None:
-    """Measure each BUNDLE (a folder, or a pattern such as out/*) in turns, each round in a fresh process.
-
-    Exit code 1 when none could be measured.
-    """
+    """Measure bundles: what edgekit profile BUNDLE... does."""
     from edgekit.records.store import Store, default_store
 
     store = Store(given["store"] or default_store())

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from edgekit.bundle import Bundle, open_bundle
-from edgekit.errors import UsageError
+from edgekit.errors import EngineError, UsageError
 from edgekit.profiling.protocol import Event, Profiled, Progress, SessionJob, Skipped
 from edgekit.profiling.record import Accuracy, Profile, Settings
 
@@ -84,6 +86,40 @@ def make(request: Request, report: Report, known: Sequence[Profile] = ()) -> Mad
     return Made(tuple(with_accuracy), tuple(skipped))
 
 
+def profile(
+    *bundles: str | os.PathLike[str],
+    device: str = "",
+    labels: str = "",
+    report: Report = lambda event: None,
+    **settings: Any,
+) -> tuple[Profile, ...]:
+    """Profile bundles in turns, as ``edgekit profile`` does; nothing is kept.
+
+    Args:
+        bundles: folders that ``edgekit convert`` wrote.
+        device: name of a device of ``edgekit device list``, empty for this machine.
+        labels: labelled images, to measure the accuracy too.
+        report: given progress, and what is skipped and why.
+        settings: of `edgekit.profiling.record.Settings`: ``rounds``, ``threads``, ``tracker`` and so on. What is called
+            ``device`` there, the engine's unit, is ``unit`` here.
+
+    Raises:
+        UsageError: no bundle, or settings that are not valid.
+        EngineError: none of the bundles could be measured.
+        DeviceError: the device cannot be reached, is not set up, or was lost in the middle.
+    """
+    try:
+        unit = settings.pop("unit", "")
+        chosen = msgspec.convert({**settings, "device": unit}, Settings)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"profile: {error}") from error
+    request = Request(bundles=tuple(Path(one) for one in bundles), settings=chosen, device=device, labels=labels)
+    made = make(request, report)
+    if not made.profiles:
+        raise EngineError("; ".join(one.reason for one in made.skipped))
+    return made.profiles
+
+
 def accuracy(path: Path, labels: str, images: str = "") -> Accuracy:
     """The main figure of a bundle on labelled images, measured here: by the same engine, or what stands in for it.
 
@@ -117,5 +153,6 @@ def _there(request: Request, report: Report) -> None:
     from edgekit.devices.known import device
     from edgekit.devices.remote import profile_on
 
+    where = device(request.device)
     bundles = [open_bundle(path) for path in request.bundles]
-    profile_on(device(request.device), bundles, request.settings, report, each=request.each)
+    profile_on(where, bundles, request.settings, report, each=request.each)
