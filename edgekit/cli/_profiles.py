@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from edgekit.records.making import Made
 
 
+FEW = 3
+"""Bundles that are named where a note is of several."""
+
+
 def store_option(function: Any) -> Any:
     """``--store``: the file of records."""
     return click.option(
@@ -91,8 +95,12 @@ def show(made: Made) -> None:
     if made.profiles:
         shown = terminal(made.profiles, console().width)
         table(shown.columns, [[escape(cell) for cell in row] for row in shown.rows], right=shown.right)
+    notes: dict[str, list[str]] = {}
     for profile in made.profiles:
         for note in profile.notes:
-            click.echo(f"{profile.subject.name}: {note}")
+            notes.setdefault(note, []).append(profile.subject.name)
+    for note, names in notes.items():
+        whose = ", ".join(names) if len(names) <= FEW else f"{len(names)} of {len(made.profiles)}"
+        click.echo(f"{whose}: {note}")
     for skipped in made.skipped:
         click.echo(f"{Path(skipped.bundle).name}: not measured: {skipped.reason}")

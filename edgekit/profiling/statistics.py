@@ -21,6 +21,9 @@ FAR_OUT = 3.0
 BATCH = 5
 """Samples whose median stands for them when a steady state is looked for (MSER-5)."""
 
+MOVING = 0.05
+"""Relative change between the last two quarters of a round from which it had not settled."""
+
 
 def distribution(samples: Sequence[float] | Samples) -> Distribution:
     """Sum up times; percentiles are interpolated linearly.
@@ -47,24 +50,33 @@ def distribution(samples: Sequence[float] | Samples) -> Distribution:
 
 
 def warm_up(samples: Sequence[float] | Samples) -> tuple[int, bool]:
-    """How many samples at the beginning are warm-up, and whether a steady state was found at all.
+    """How many samples at the beginning are warm-up, and whether the rest is a steady state.
 
-    The Marginal Standard Error Rule with batches of five (MSER-5; White 1997, Spratt 1998): what is cut off is what
-    makes the standard error of the rest smallest. The medians of batches are taken, on a logarithmic scale, so that
-    single outliers do not look like a change. A cut beyond the middle means that nothing had settled; then half is cut.
+    The Marginal Standard Error Rule with batches of five (MSER-5; White 1997, Spratt 1998): what is cut off, at most a
+    half, is what makes the standard error of the rest smallest. The medians of batches are taken, on a logarithmic
+    scale, so that single outliers do not look like a change. It has not settled where the last quarter still differs
+    from the one before by more than `MOVING` and four standard errors.
     """
     times = np.log(np.maximum(np.asarray(samples, np.float64), 1e-9))
     batches = len(times) // BATCH
     if batches < 4:
         return min(1, max(len(times) - 1, 0)), True  # too few to tell: the first call alone is known to be slow
     medians = np.median(times[: batches * BATCH].reshape(batches, BATCH), axis=1)
-    rest = np.arange(batches, 2, -1)
-    tails = medians[::-1].cumsum()[::-1], (medians**2)[::-1].cumsum()[::-1]
-    sums, squares = tails[0][: len(rest)], tails[1][: len(rest)]
-    errors = np.maximum(squares - sums**2 / rest, 0.0) / rest**2
-    cut = int(np.argmin(errors))
     middle = batches // 2
-    return (cut * BATCH, True) if cut <= middle else (middle * BATCH, False)
+    # A cut near the end would win by chance: few samples can agree very well.
+    rest = np.arange(batches, batches - middle - 1, -1)
+    sums, squares = (part[::-1].cumsum()[::-1][: len(rest)] for part in (medians, medians**2))
+    errors = np.maximum(squares - sums**2 / rest, 0.0) / rest**2
+    quarters = medians[middle : (middle + batches) // 2], medians[(middle + batches) // 2 :]
+    return int(np.argmin(errors)) * BATCH, not _differ(*quarters)
+
+
+def _differ(before: Samples, after: Samples) -> bool:
+    if min(len(before), len(after)) < 2:
+        return False
+    change = abs(float(before.mean() - after.mean()))
+    error = math.hypot(*(float(one.std(ddof=1)) / math.sqrt(len(one)) for one in (before, after)))
+    return change > max(MOVING, 4 * error)
 
 
 def spread(medians: Sequence[float]) -> float:

@@ -165,16 +165,9 @@ def _noted(profile: Profile) -> Profile:
 
     notes = []
     if profile.spread > NOISY:
-        notes.append(
-            f"the machine was noisy: from round to round the median varied by {100 * profile.spread:.0f} %; "
-            "close other programs, or profile with more --rounds"
-        )
-    restless = sum(not one.settled for one in profile.rounds)
-    if restless:
-        notes.append(f"{restless} of {len(profile.rounds)} rounds had not settled when they ended; give more --seconds")
-    if profile.total.outliers:
-        worst = profile.total.max / profile.total.p50
-        notes.append(f"{profile.total.outliers} of {profile.total.count} calls were outliers, the worst {worst:.1f} x")
+        notes.append(f"medians of rounds varied by over {100 * NOISY:.0f} %: a busy machine, or too few --rounds")
+    if not all(one.settled for one in profile.rounds):
+        notes.append("some rounds were still changing when they ended: give more --seconds")
     before, after = profile.conditions.before, profile.conditions.after
     if before.celsius is not None and after.celsius is not None and after.celsius - before.celsius > HOT:
         notes.append(f"the machine warmed up from {before.celsius:.0f} to {after.celsius:.0f} °C meanwhile")
