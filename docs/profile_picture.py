@@ -21,6 +21,8 @@ from edgekit.images import Image
 
 FIGURE = Path(__file__).with_name("figures") / "profile.jpg"
 SECTIONS = ("latency", "stages", "accuracy")
+SHARE = 0.75
+"""Of a page's size that the picture has."""
 WIDTH, HEIGHT = 1000, 5200
 
 
@@ -43,7 +45,7 @@ def only(page: str, keep: tuple[str, ...]) -> str:
     """The page with nothing but some of its sections."""
     hidden = [key for key in re.findall(r'<(?:section|details) id="([\w-]+)"', page) if key not in keep]
     rules = ",".join(f"#{key}" for key in hidden)
-    style = f"<style>{rules},header,footer,.tools{{display:none!important}}</style></head>"
+    style = f"<style>{rules},header,footer,.filters{{display:none!important}}</style></head>"
     return page.replace("</head>", style, 1)
 
 
@@ -64,4 +66,5 @@ if __name__ == "__main__":
         cv2.copyMakeBorder(one, 0, height - len(one), 0, 0, cv2.BORDER_CONSTANT, value=one[-1, 0].tolist())
         for one in (left, right)
     ]
-    cv2.imwrite(str(FIGURE), np.hstack(parts), [cv2.IMWRITE_JPEG_QUALITY, 88])
+    small = cv2.resize(np.hstack(parts), None, fx=SHARE, fy=SHARE, interpolation=cv2.INTER_AREA)
+    cv2.imwrite(str(FIGURE), small, [cv2.IMWRITE_JPEG_QUALITY, 88])
