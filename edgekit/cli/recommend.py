@@ -111,7 +111,8 @@ def _print(found: Recommendation) -> None:
 def _named(choice: Choice) -> str:
     one = choice.profile
     size = "x".join(str(side) for side in one.subject.size)
-    return f"{one.subject.target} {one.subject.precision}, {size}, {one.settings.threads or 'all'} threads"
+    threads = "1 thread" if one.settings.threads == 1 else f"{one.settings.threads or 'all'} threads"
+    return f"{one.subject.target} {one.subject.precision}, {size}, {threads}"
 
 
 def _figures(choice: Choice) -> list[str]:
@@ -131,7 +132,7 @@ def _against(found: Recommendation, other: Choice) -> str:
     if found.best is None:
         return ""
     try:
-        return compare(found.best, other.profile).sentence
+        return compare(found.best, other.profile).between(_named(found.fitting[0]), _named(other))
     except InputError:  # a record of a single round
         return ""
 

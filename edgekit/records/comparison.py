@@ -60,16 +60,23 @@ class Comparison:
 
     @property
     def sentence(self) -> str:
-        """The verdict with its figures."""
+        """The verdict with its figures, by the names of the bundles."""
+        return self.between(self.candidate.subject.name, self.baseline.subject.name)
+
+    def between(self, candidate: str, baseline: str) -> str:
+        """The verdict with its figures, by other names."""
+        words = {
+            "faster": "is faster than",
+            "slower": "is slower than",
+            "no difference": "is not shown to differ from",
+        }
         change = f"{100 * (self.interval.ratio - 1):+.1f} %"
         bounds = f"{100 * (self.interval.low - 1):+.1f} to {100 * (self.interval.high - 1):+.1f} %"
         how = "in turns" if self.paired else "in different sessions"
-        told = {"faster": "is faster", "slower": "is slower", "no difference": "is not shown to differ"}[self.verdict]
         return (
-            f"{self.candidate.subject.name} {told} from {self.baseline.subject.name}"
-            if self.verdict == "no difference"
-            else f"{self.candidate.subject.name} {told} than {self.baseline.subject.name}"
-        ) + f": {change} ({100 * CONFIDENCE:.0f} % interval {bounds}; {len(self.candidate.rounds)} rounds {how})"
+            f"{candidate} {words[self.verdict]} {baseline}: {change} "
+            f"({100 * CONFIDENCE:.0f} % interval {bounds}; {len(self.candidate.rounds)} rounds {how})"
+        )
 
 
 def compare(candidate: Profile, baseline: Profile, history: Sequence[Profile] = ()) -> Comparison:
