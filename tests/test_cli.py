@@ -27,8 +27,25 @@ from edgekit.model import load
 
 # fmt: off
 COMMANDS = (
-    "ask", "build", "calibrate", "caption", "convert", "demo", "embed", "evaluate", "index", "info", "match", "run",
-    "search", "targets", "toolchain", "verify",
+    "ask",
+    "build",
+    "calibrate",
+    "caption",
+    "convert",
+    "demo",
+    "device",
+    "embed",
+    "evaluate",
+    "index",
+    "info",
+    "match",
+    "profile",
+    "recommend",
+    "run",
+    "search",
+    "targets",
+    "toolchain",
+    "verify",
 )
 THIRTEEN = [
     "coreml", "ethosu", "executorch", "imx500", "litert", "mnn", "ncnn", "onnx", "openvino", "qnn", "rknn", "tensorrt",

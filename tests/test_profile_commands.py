@@ -215,6 +215,18 @@ def test_a_search_finds_within_its_budget(cli: Cli, bundles: Path, tmp_path: Pat
     assert document["best"] in {one.id for one in store(tmp_path).read()}
 
 
+@pytest.mark.convert
+def test_a_search_converts_what_it_tries(cli: Cli, tmp_path: Path) -> None:
+    pytest.importorskip("optuna", reason="needs the extra 'recommend'")
+    write_some(tmp_path / "scenes")
+    source = ("--source", "edgekit.shapes.trained:detector", "--size", 160, "--data", tmp_path / "scenes")
+    code, out, err = cli("recommend", *source, "--threads", 1, "--budget", "1s", "-o", tmp_path / "out", "--json")
+    assert code == 0, err
+    (choice,) = json.loads(out)["choices"]
+    assert choice["profile"]["subject"]["size"] == [160, 160]
+    assert choice["profile"]["subject"]["path"].startswith(str(tmp_path / "out" / "160x160"))
+
+
 # Input sizes
 
 
