@@ -27,25 +27,8 @@ from edgekit.model import load
 
 # fmt: off
 COMMANDS = (
-    "ask",
-    "build",
-    "calibrate",
-    "caption",
-    "convert",
-    "demo",
-    "device",
-    "embed",
-    "evaluate",
-    "index",
-    "info",
-    "match",
-    "profile",
-    "recommend",
-    "run",
-    "search",
-    "targets",
-    "toolchain",
-    "verify",
+    "ask", "build", "calibrate", "caption", "convert", "demo", "device", "embed", "evaluate", "index", "info", "match",
+    "profile", "recommend", "run", "search", "targets", "toolchain", "verify",
 )
 THIRTEEN = [
     "coreml", "ethosu", "executorch", "imx500", "litert", "mnn", "ncnn", "onnx", "openvino", "qnn", "rknn", "tensorrt",
@@ -122,8 +105,27 @@ OPTIONS = {
     "demo": "--target --precision --scenes -o --json",
     "build": "--device --strict --json",
     "toolchain": "",
+    "device": "",
+    "profile": "",
+    "recommend": "--device --max-latency --min-map --min-agreement --max-size --max-memory --prefer --threads --labels"
+    " --budget --source --target --precision --size --data -o --store --json",
 }
-TOOLCHAIN = {"list": "--json", "install": "", "remove": "", "check": "--json"}
+GROUPS = {
+    "toolchain": {"list": "--json", "install": "", "remove": "", "check": "--json"},
+    "device": {
+        "add": "--identity --known-hosts --python --folder",
+        "list": "--json",
+        "check": "--json",
+        "setup": "--engine --wheels",
+        "remove": "--purge",
+    },
+}
+PROFILE = {
+    "measure": "--device --rounds --seconds --threads --unit --strict --data --track --batch --streams --sustain"
+    " --tokens --prompt --labels --csv --html --store --json",
+    "compare": "--fail-if-slower --device --rounds --store --json",
+    "history": "--csv --html --device --name --last --store --json",
+}
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -138,11 +140,20 @@ def test_every_command_explains_itself_and_its_options(cli: Cli, name: str) -> N
         assert option in shown.out
 
 
-def test_every_toolchain_command_explains_itself(cli: Cli) -> None:
-    shown = cli("toolchain", "--help").out
-    for name, options in TOOLCHAIN.items():
+@pytest.mark.parametrize("group_name", GROUPS)
+def test_every_command_of_a_group_explains_itself(cli: Cli, group_name: str) -> None:
+    shown = cli(group_name, "--help").out
+    for name, options in GROUPS[group_name].items():
         assert re.search(rf"^  {name} +\w", shown, re.MULTILINE)
-        assert all(option in cli("toolchain", name, "--help").out for option in options.split())
+        assert all(option in cli(group_name, name, "--help").out for option in options.split())
+
+
+def test_profile_explains_measuring_and_names_its_other_commands(cli: Cli) -> None:
+    shown = cli("profile", "--help").out
+    assert all(option in shown for option in PROFILE["measure"].split())
+    for name in ("compare", "history"):
+        assert f"edgekit profile {name} [OPTIONS]" in shown
+        assert all(option in cli("profile", name, "--help").out for option in PROFILE[name].split())
 
 
 def test_arguments_stand_where_they_were_agreed_to(cli: Cli) -> None:

@@ -28,8 +28,8 @@ class _Measuring(click.Group):
 
     def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Measuring is what the command does by itself."""
-        formatter.write_usage(ctx.command_path, "BUNDLE... [OPTIONS]")
-        formatter.write_usage(ctx.command_path, "compare CANDIDATE BASELINE [OPTIONS]")
+        formatter.write_usage(ctx.command_path, "[OPTIONS] BUNDLE...")
+        formatter.write_usage(ctx.command_path, "compare [OPTIONS] CANDIDATE BASELINE")
         formatter.write_usage(ctx.command_path, "history [OPTIONS]")
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
