@@ -33,8 +33,8 @@ def convert(folder: Path, out: Path, target: str, word: str) -> dict[str, float]
     """Write the graph in this process: seconds, peak bytes before and behind it, bytes of the files."""
     from edgekit import converters, registry
     from edgekit.converters import PartJob
-    from edgekit.graphs.blip2 import Blip2
-    from edgekit.graphs.precision import PartPrecision, forms
+    from edgekit.graph.blip2.blip2 import Blip2
+    from edgekit.graph.blip2.precision import PartPrecision, forms
 
     source = Blip2(folder)
     converter = registry.module(converters.__name__, target)

@@ -88,8 +88,8 @@ class Edgekit:
     """What a bundle runs with: the graphs of one target in one preset of precisions."""
 
     def __init__(self, checkpoint: Path, work: Path, threads: int, target: str, preset: str) -> None:
-        from edgekit.manifest import Language
-        from edgekit.runtimes import SessionOptions, open_language, open_network
+        from edgekit.runtimes.bundle.manifest import Language
+        from edgekit.runtimes.engines import SessionOptions, open_language, open_network
 
         folder = work / f"{target}-{preset}"
         graphs = {name: converted(checkpoint, work, target, preset, name) for name in ("vision", "qformer", "language")}
@@ -176,7 +176,7 @@ def onnxruntime_by_hand(path: Path, threads: int) -> Call:
 
 
 def openvino_by_hand(path: Path, threads: int) -> Call:
-    from edgekit.runtimes.openvino import import_openvino
+    from edgekit.runtimes.engines.openvino import import_openvino
 
     settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
     model = import_openvino().Core().compile_model(path, "CPU", settings)
@@ -185,14 +185,14 @@ def openvino_by_hand(path: Path, threads: int) -> Call:
 
 def heads(checkpoint: Path) -> Any:
     """The shape of the language model's attention."""
-    from edgekit.graphs.blip2 import Blip2
+    from edgekit.graph.blip2.blip2 import Blip2
 
     return Blip2(checkpoint).language.heads
 
 
 def embeddings(checkpoint: Path, work: Path) -> Path:
     """The token embeddings as a bundle has them, made once."""
-    from edgekit.graphs.blip2 import Blip2
+    from edgekit.graph.blip2.blip2 import Blip2
 
     path = work / "embeddings.npy"
     if not path.is_file():
@@ -209,10 +209,10 @@ def converted(checkpoint: Path, work: Path, target: str, preset: str, name: str)
     """One graph as `edgekit convert` writes it, made once; target "plain" is float32 with the cache as tensors."""
     from edgekit import converters, registry
     from edgekit.converters import PartJob
-    from edgekit.graphs.blip2 import Blip2
-    from edgekit.graphs.cache import GrownCache
-    from edgekit.graphs.precision import forms, read_precisions
-    from edgekit.manifest import Graph
+    from edgekit.graph.blip2.blip2 import Blip2
+    from edgekit.graph.blip2.cache import GrownCache
+    from edgekit.graph.blip2.precision import forms, read_precisions
+    from edgekit.runtimes.bundle.manifest import Graph
 
     folder = work / ("plain" if target == "plain" else f"{target}-{preset}")
     described = folder / f"{name}.json"
@@ -237,7 +237,7 @@ def calibrated(source: Any, work: Path) -> Any:
     """Ranges of vision's activations on noise, which is as good as photographs to weights that are noise."""
     from edgekit.calibration.samples import Samples
     from edgekit.conversion.prepare_texts import observe
-    from edgekit.manifest import ImageRule
+    from edgekit.runtimes.bundle.manifest import ImageRule
 
     path = work / "noise.npy"
     np.save(path, np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), np.uint8))

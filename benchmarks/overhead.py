@@ -14,10 +14,10 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from edgekit.images import Preprocessor, transform
-from edgekit.manifest import Contract, Decoder, ImageRule, Output
+from edgekit.runtimes.bundle.manifest import Contract, Decoder, ImageRule, Output
+from edgekit.runtimes.inputs.images import Preprocessor, transform
+from edgekit.runtimes.tasks.detect import Detect
 from edgekit.shapes import scene
-from edgekit.tasks.detect import Detect
 
 SIZE, CLASSES, BINS, STRIDES = 640, 80, 16, (8, 16, 32)
 WIDTH, HEIGHT = 810, 1080

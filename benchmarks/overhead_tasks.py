@@ -13,11 +13,11 @@ import cv2
 import numpy as np
 from overhead import BINS, HEIGHT, SIZE, STRIDES, WIDTH, timed
 
-from edgekit.images import transform
-from edgekit.manifest import Contract, Decoder, ImageRule, Output
-from edgekit.results import Instances, Poses
-from edgekit.tasks import Task, open_task
-from edgekit.tasks.skeletons import COCO
+from edgekit.runtimes.bundle.manifest import Contract, Decoder, ImageRule, Output
+from edgekit.runtimes.inputs.images import transform
+from edgekit.runtimes.results import Instances, Poses
+from edgekit.runtimes.tasks import Task, open_task
+from edgekit.runtimes.tasks.skeletons import COCO
 
 ROUNDS = 100
 PROTOTYPES, CELL = 32, 4

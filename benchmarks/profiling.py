@@ -17,9 +17,9 @@ import numpy as np
 
 from edgekit.profiling.protocol import Event, Profiled, SessionJob
 from edgekit.profiling.record import Profile, Settings
+from edgekit.profiling.records.comparison import compare
 from edgekit.profiling.session import run_session
 from edgekit.profiling.summary import settled
-from edgekit.records.comparison import compare
 
 SLOWER = 20.0
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.tracking import mot, open_tracker
+from edgekit.runtimes.tracking import mot, open_tracker
 
 RIVALS = {
     "sort": "SORTTracker",
@@ -127,7 +127,7 @@ def score(truth: list[Frame], tracks: list[Frame]) -> tuple[float, float, float,
     """HOTA, IDF1, MOTA and id switches of tracks (ids, boxes) per frame, by TrackEval at its own thresholds."""
     from trackeval.metrics import CLEAR, HOTA, Identity
 
-    from edgekit.tasks.similarity import box_iou
+    from edgekit.runtimes.tasks.similarity import box_iou
 
     def numbered(side: list[Frame]) -> tuple[list[np.ndarray], int]:
         known = np.unique(np.concatenate([ids for ids, _ in side]))

@@ -23,8 +23,8 @@ from edgekit.calibration.plan import FILE, Methods
 from edgekit.conversion.convert import Conversion, convert
 from edgekit.converters import PLAN
 from edgekit.evaluation.coco import SCORE_THRESHOLD, evaluate
-from edgekit.model import load
-from edgekit.runtimes import proof_device
+from edgekit.runtimes.engines import proof_device
+from edgekit.runtimes.model import load
 from edgekit.shapes import write_coco
 
 ROOT = Path(__file__).parents[1]
@@ -103,7 +103,7 @@ def run(model: str, variant: str, targets: list[str], scenes: dict[str, Path], t
 def score(bundle: str, annotations: Path, threads: int) -> float:
     """mAP of a bundle."""
     manifest = json.loads((Path(bundle) / "manifest.json").read_text(encoding="utf-8"))
-    from edgekit.bundle import open_bundle
+    from edgekit.runtimes.bundle.folder import open_bundle
 
     device = proof_device(manifest["engine"], open_bundle(bundle).manifest.graphs[0])
     opened = load(bundle, device=device, threads=threads)
@@ -147,7 +147,7 @@ def _possible(name: str) -> bool:
 def _source(spec: str, annotations: Path) -> float:
     from edgekit.conversion.jobs import PrepareJob
     from edgekit.conversion.prepare import read_source
-    from edgekit.model import Model
+    from edgekit.runtimes.model import Model
     from edgekit.sources.session import TorchSession
 
     read = read_source(PrepareJob(folder="", source=spec))

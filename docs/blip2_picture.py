@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 import edgekit
-from edgekit.images import Image
+from edgekit.arrays import Image
 from edgekit.shapes.talk import FIRST_EVALUATION_SEED, balanced, talked
 
 FIGURE = Path(__file__).with_name("figures") / "blip2.jpg"

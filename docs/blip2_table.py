@@ -22,10 +22,10 @@ import msgspec
 from edgekit.conversion.convert import Conversion, convert
 from edgekit.evaluation.described import DescribedImage, read_described
 from edgekit.evaluation.vision_language import evaluate
-from edgekit.loading import load
+from edgekit.runtimes.load import load
 from edgekit.shapes.talk import FIRST_EVALUATION_SEED
 from edgekit.shapes.talk_dataset import write_talk
-from edgekit.sources.blip2_torch import open_source, parameter_bytes
+from edgekit.sources.blip2.reference import open_source, parameter_bytes
 
 ROOT = Path(__file__).parents[1]
 FIGURES = ROOT / "docs" / "figures" / "blip2.json"

@@ -10,16 +10,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from edgekit.drawing import draw_trails
-from edgekit.images import Image
-from edgekit.media import Frame
-from edgekit.model import Model
+from edgekit.arrays import Image
+from edgekit.runtimes.drawing import draw_trails
+from edgekit.runtimes.inputs.media import Frame
+from edgekit.runtimes.model import Model
+from edgekit.runtimes.track import follow
+from edgekit.runtimes.tracking import open_tracker
 from edgekit.shapes import SceneOptions, scene
 from edgekit.shapes.motion import moving_scene
 from edgekit.shapes.trained import classify, detector, pose, segment
 from edgekit.sources.session import TorchSession
-from edgekit.tracked import follow
-from edgekit.tracking import open_tracker
 
 FIGURE = Path(__file__).with_name("figures") / "tasks.jpg"
 SEED, FILM, FRAMES, FPS = 500_021, 10, 40, 15.0

@@ -17,7 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from edgekit.images import Image
+from edgekit.arrays import Image
 
 FIGURE = Path(__file__).with_name("figures") / "profile.jpg"
 SECTIONS = ("latency", "stages", "accuracy")

@@ -18,7 +18,7 @@ from typing import Any
 
 from edgekit import converters
 from edgekit.conversion import installation
-from edgekit.runtimes import engine
+from edgekit.runtimes.engines import engine
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "docs" / "figures" / "demo.json"

@@ -14,70 +14,48 @@ if TYPE_CHECKING:
     from edgekit.conversion.convert import Conversion as Conversion
     from edgekit.conversion.convert import convert as convert
     from edgekit.errors import EdgekitError as EdgekitError
-    from edgekit.loading import load as load
-    from edgekit.manifest import Contract as Contract
-    from edgekit.manifest import Manifest as Manifest
-    from edgekit.model import Model as Model
     from edgekit.profiling.record import Profile as Profile
-    from edgekit.records.making import profile as profile
-    from edgekit.results import Classification as Classification
-    from edgekit.results import Detections as Detections
-    from edgekit.results import Embedding as Embedding
-    from edgekit.results import Instances as Instances
-    from edgekit.results import Masks as Masks
-    from edgekit.results import Match as Match
-    from edgekit.results import Poses as Poses
-    from edgekit.results import Text as Text
-    from edgekit.top_down import pipeline as pipeline
-    from edgekit.vision_language import VisionLanguage as VisionLanguage
-    from edgekit.vision_language.index import ImageIndex as ImageIndex
+    from edgekit.profiling.records.making import profile as profile
+    from edgekit.runtimes.bundle.manifest import Contract as Contract
+    from edgekit.runtimes.bundle.manifest import Manifest as Manifest
+    from edgekit.runtimes.language.index import ImageIndex as ImageIndex
+    from edgekit.runtimes.language.vision_language import VisionLanguage as VisionLanguage
+    from edgekit.runtimes.load import load as load
+    from edgekit.runtimes.model import Model as Model
+    from edgekit.runtimes.results import Classification as Classification
+    from edgekit.runtimes.results import Detections as Detections
+    from edgekit.runtimes.results import Embedding as Embedding
+    from edgekit.runtimes.results import Instances as Instances
+    from edgekit.runtimes.results import Masks as Masks
+    from edgekit.runtimes.results import Match as Match
+    from edgekit.runtimes.results import Poses as Poses
+    from edgekit.runtimes.results import Text as Text
+    from edgekit.runtimes.top_down import pipeline as pipeline
 
 _WHERE = {
-    "load": "edgekit.loading",
-    "Model": "edgekit.model",
+    "load": "edgekit.runtimes.load",
+    "Model": "edgekit.runtimes.model",
     "convert": "edgekit.conversion.convert",
     "Conversion": "edgekit.conversion.convert",
-    "Contract": "edgekit.manifest",
-    "Manifest": "edgekit.manifest",
-    "Classification": "edgekit.results",
-    "Detections": "edgekit.results",
-    "Embedding": "edgekit.results",
-    "Instances": "edgekit.results",
-    "ImageIndex": "edgekit.vision_language.index",
-    "Masks": "edgekit.results",
-    "Match": "edgekit.results",
-    "Poses": "edgekit.results",
+    "Contract": "edgekit.runtimes.bundle.manifest",
+    "Manifest": "edgekit.runtimes.bundle.manifest",
+    "Classification": "edgekit.runtimes.results",
+    "Detections": "edgekit.runtimes.results",
+    "Embedding": "edgekit.runtimes.results",
+    "Instances": "edgekit.runtimes.results",
+    "ImageIndex": "edgekit.runtimes.language.index",
+    "Masks": "edgekit.runtimes.results",
+    "Match": "edgekit.runtimes.results",
+    "Poses": "edgekit.runtimes.results",
     "Profile": "edgekit.profiling.record",
-    "profile": "edgekit.records.making",
-    "Text": "edgekit.results",
-    "VisionLanguage": "edgekit.vision_language",
+    "profile": "edgekit.profiling.records.making",
+    "Text": "edgekit.runtimes.results",
+    "VisionLanguage": "edgekit.runtimes.language.vision_language",
     "EdgekitError": "edgekit.errors",
-    "pipeline": "edgekit.top_down",
+    "pipeline": "edgekit.runtimes.top_down",
 }
 
-__all__ = [
-    "Classification",
-    "Contract",
-    "Conversion",
-    "Detections",
-    "EdgekitError",
-    "Embedding",
-    "ImageIndex",
-    "Instances",
-    "Manifest",
-    "Masks",
-    "Match",
-    "Model",
-    "Poses",
-    "Profile",
-    "Text",
-    "VisionLanguage",
-    "__version__",
-    "convert",
-    "load",
-    "pipeline",
-    "profile",
-]
+__all__ = sorted(["__version__", *_WHERE])
 
 
 def __getattr__(name: str) -> Any:

@@ -41,14 +41,14 @@ from train_shapes_detector import (
 
 from edgekit.evaluation.coco import SCORE_THRESHOLD
 from edgekit.evaluation.labelled import evaluate
-from edgekit.model import Model
+from edgekit.runtimes.model import Model
+from edgekit.runtimes.tasks.similarity import AREA_SHARE
+from edgekit.runtimes.tasks.skeletons import SIGMA
 from edgekit.shapes import CLASSES, FIRST_TRAINING_SEED, KEYPOINTS, write_coco
 from edgekit.shapes.detector import INPUT_SIZE, demo_detector
 from edgekit.shapes.tasks import PROTOTYPE_STRIDE, PROTOTYPES, ShapesTasks, TaskOutputs
 from edgekit.shapes.trained import of_tasks
 from edgekit.sources.session import TorchSession
-from edgekit.tasks.similarity import AREA_SHARE
-from edgekit.tasks.skeletons import SIGMA
 
 MASK_CELL = 2
 """Pixels to a cell of the stored maps of instances; prototypes have `PROTOTYPE_STRIDE`."""

@@ -13,12 +13,12 @@ from tiny_transformers import package
 
 from edgekit import converters, registry
 from edgekit.converters import PartJob
-from edgekit.graphs.blip2 import Blip2, Forms
-from edgekit.graphs.contract import contract_of
-from edgekit.graphs.precision import PartPrecision, forms
-from edgekit.language import LanguageGraph
-from edgekit.manifest import Graph, Language
-from edgekit.runtimes import Network, SessionOptions, open_language, open_network
+from edgekit.graph.blip2.blip2 import Blip2, Forms
+from edgekit.graph.blip2.contract import contract_of
+from edgekit.graph.blip2.precision import PartPrecision, forms
+from edgekit.runtimes.bundle.manifest import Graph, Language
+from edgekit.runtimes.engines import Network, SessionOptions, open_language, open_network
+from edgekit.runtimes.language import LanguageGraph
 
 ENGINES = {"onnx": "onnxruntime", "openvino": "openvino"}
 ONE_THREAD = SessionOptions(threads=1)

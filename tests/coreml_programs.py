@@ -11,7 +11,7 @@ import numpy as np
 from coremltools.converters.mil import Builder as mb  # noqa: N813
 from coremltools.converters.mil.mil import types
 
-from edgekit.runtimes._coreml.interpreter import Interpreter
+from edgekit.emulators.coreml.interpreter import Interpreter
 
 _DTYPES = {"float32": types.fp32, "int32": types.int32}
 

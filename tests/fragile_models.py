@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tiny_models import CELL, CONTRACT, SIZE, WIDTH, detector
 
-from edgekit.images import Image
+from edgekit.arrays import Image
 
 if TYPE_CHECKING:
     from torch import nn

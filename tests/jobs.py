@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgekit.arrays import Image
 from edgekit.calibration.plan import FILE, MIXED, PlannedGraph, read_plan
 from edgekit.calibration.planning import Streams, Wish, make_plan
 from edgekit.calibration.samples import Samples
 from edgekit.converters import Job
-from edgekit.images import Image
-from edgekit.manifest import Contract, Decoder, ImageRule, Output
-from edgekit.sources.exchange import Exchange, write_exchange
+from edgekit.graph.exchange import Exchange, write_exchange
+from edgekit.runtimes.bundle.manifest import Contract, Decoder, ImageRule, Output
 
 if TYPE_CHECKING:
     import torch

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from edgekit.tracking import Tracker, Tracks
+from edgekit.runtimes.tracking import Tracker, Tracks
 
 WIDTH, HEIGHT, DURATION = 60.0, 120.0, 8.0
 

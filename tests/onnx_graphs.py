@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-from edgekit.sources import Request, TrainedModel, onnx_file
+from edgekit.sources import Request, TrainedModel
+from edgekit.sources import onnx as onnx_file
 
 torch = pytest.importorskip("torch", reason="needs the extra 'convert'")
 onnx = pytest.importorskip("onnx", reason="needs the extra 'convert'")

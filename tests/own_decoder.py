@@ -8,8 +8,8 @@ import msgspec
 import numpy as np
 import tiny_models
 
-from edgekit.manifest import Decoder
-from edgekit.tasks.decoding import Candidates, Frame, Heads, decoder
+from edgekit.runtimes.bundle.manifest import Decoder
+from edgekit.runtimes.tasks.decoders import Candidates, Frame, Heads, decoder
 
 if TYPE_CHECKING:
     from torch import nn

@@ -8,9 +8,9 @@ from typing import Any
 
 import msgspec
 
-from edgekit import manifest_file as manifests
-from edgekit.bundle import Bundle, stage
-from edgekit.manifest import (
+from edgekit.runtimes.bundle import manifest_file as manifests
+from edgekit.runtimes.bundle.folder import Bundle, stage
+from edgekit.runtimes.bundle.manifest import (
     MANIFEST,
     Agreement,
     Calibration,

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from edgekit.arrays import Floats, Image
 from edgekit.calibration.advice import FEWEST, Witness
 from edgekit.calibration.plan import Advice
 from edgekit.errors import UsageError
-from edgekit.images import Floats, Image, Preprocessor
-from edgekit.media import references
+from edgekit.runtimes.inputs.images import Preprocessor
+from edgekit.runtimes.inputs.media import references
 from edgekit.shapes import scene
 
 FIRST = 300_000

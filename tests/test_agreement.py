@@ -22,8 +22,8 @@ from edgekit.evaluation.agreement import (
     judge,
     match,
 )
-from edgekit.manifest import Agreement, Gate, OutputDrift
-from edgekit.tasks.decoding import Candidates
+from edgekit.runtimes.bundle.manifest import Agreement, Gate, OutputDrift
+from edgekit.runtimes.tasks.decoders import Candidates
 
 quick = settings(max_examples=60, deadline=None)
 

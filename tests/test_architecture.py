@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
 
 PACKAGE = ROOT / "edgekit"
-HOST = (
-    "sources", "graphs", "converters", "calibration", "evaluation", "conversion", "shapes", "devices", "records",
-)  # fmt: skip
-DEVICE_FOLDERS = ("drawing", "language", "profiling", "results", "runtimes", "tasks", "tracking", "vision_language")
+EVERY = sorted(PACKAGE.rglob("*.py"))
+DEVICE = sorted((PACKAGE / "runtimes").rglob("*.py"))
+BELOW = ("edgekit.runtimes", "edgekit.errors", "edgekit.arrays", "edgekit.registry")
+"""All that device code may import of edgekit."""
 # fmt: off
-DEVICE_FILES = (
-    "__init__.py", "bundle.py", "errors.py", "huggingface.py", "images.py", "loading.py", "manifest.py",
-    "manifest_file.py", "media.py", "model.py", "reader.py", "registry.py", "report_charts.py", "report_page.py",
-    "resampling.py", "smoothing.py", "stacks.py", "toolchains.py", "top_down.py", "tracked.py", "video.py",
-    "video_writer.py", "cli/_drawn.py", "cli/_generation.py", "cli/_options.py", "cli/ask.py", "cli/build.py",
-    "cli/caption.py", "cli/embed.py", "cli/index.py", "cli/info.py", "cli/match.py", "cli/run.py", "cli/search.py",
-)
 HEAVY = (
     "_tools", "ai_edge_litert", "ai_edge_quantizer", "coremltools", "cv2", "datasets", "ethosu", "executorch",
     "litert_torch", "MNN", "model_compression_toolkit", "ncnn", "nncf", "onnx", "onnxruntime", "onnxscript", "onnxslim",
@@ -32,27 +26,32 @@ HEAVY = (
     "tensorflow", "tensorrt", "tflite_runtime", "torch", "torchao", "torchvision", "ultralytics",
 )
 # fmt: on
-EVERY = sorted(PACKAGE.rglob("*.py"))
-DEVICE = sorted(
-    {PACKAGE / name for name in DEVICE_FILES}
-    | {path for folder in DEVICE_FOLDERS for path in (PACKAGE / folder).rglob("*.py")}
+HOST = tuple(
+    path.parent.name
+    for path in PACKAGE.glob("*/__init__.py")
+    if path.parent.name not in ("cli", "profiling", "runtimes", "worker")
 )
+"""Folders that no device has to load."""
 
 
 def named(path: Path) -> str:
     return path.relative_to(PACKAGE).as_posix()
 
 
-every_file = pytest.mark.parametrize("path", EVERY, ids=named)
-# Modules that are found by their names have to be cheap to import. A module with an underscore is imported where it is
-# used, and so are the networks of the shapes world, whose classes are torch classes.
-REGISTERED = [path for path in EVERY if not path.stem.startswith("_") or path.stem.startswith("__")]
-registered_file = pytest.mark.parametrize(
-    "path", sorted({*REGISTERED, *DEVICE} - {PACKAGE / "shapes/detector.py", PACKAGE / "shapes/tasks.py"}), ids=named
-)
-device_file = pytest.mark.parametrize("path", DEVICE, ids=named)
+def is_helper(path: Path) -> bool:
+    """Whether a file is imported where it is used: it has an underscore, or lies in one target's, source's or engine's
+    own folder."""
+    own = path.parent.parent.name in ("converters", "sources", "engines", "emulators") and path.stem != "__init__"
+    return own or (path.stem.startswith("_") and not path.stem.startswith("__"))
 
 
+# Modules that are found by their names have to be cheap to import. So are the networks of the shapes world not, whose
+# classes are torch classes.
+REGISTERED = [path for path in EVERY if not is_helper(path)]
+TORCH_CLASSES = {PACKAGE / "shapes/detector.py", PACKAGE / "shapes/tasks.py"}
+
+
+@functools.cache
 def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), str(path))
 
@@ -61,23 +60,23 @@ def is_type_checking(node: ast.AST) -> bool:
     return isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
 
 
-def executed(node: ast.AST, *, functions: bool) -> Iterator[ast.AST]:
-    """Every node that runs: what is only for type checkers is left out, functions where that is asked for."""
+def executed(node: ast.AST, *, functions: bool, types: bool = False) -> Iterator[ast.AST]:
+    """Every node that runs: functions and what is only for type checkers are left out where that is asked for."""
     for child in ast.iter_child_nodes(node):
-        if is_type_checking(child):
+        if is_type_checking(child) and not types:
             yield from (part for other in child.orelse for part in (other, *executed(other, functions=functions)))
             continue
         if not functions and isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
             continue
         yield child
-        yield from executed(child, functions=functions)
+        yield from executed(child, functions=functions, types=types)
 
 
-def imported(path: Path, code: ast.Module, *, functions: bool) -> set[str]:
+def imported(path: Path, code: ast.Module, *, functions: bool, types: bool = False) -> set[str]:
     """Absolute names of the modules (and names in them) that a file imports."""
     package = ("edgekit", *path.relative_to(PACKAGE).parent.parts) if path.is_relative_to(PACKAGE) else ()
     found = set[str]()
-    for node in executed(code, functions=functions):
+    for node in executed(code, functions=functions, types=types):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -89,26 +88,26 @@ def imported(path: Path, code: ast.Module, *, functions: bool) -> set[str]:
     return found
 
 
-def reaches_host(names: set[str]) -> set[str]:
-    return {name for name in names for host in HOST if f"{name}.".startswith(f"edgekit.{host}.")}
+def reaches_out(names: set[str]) -> set[str]:
+    """Names of edgekit's own modules that device code must not import."""
+    return {
+        name
+        for name in names
+        if f"{name}.".startswith("edgekit.") and name != "edgekit" and not name.startswith(tuple(BELOW))
+    }
 
 
-@device_file
-def test_device_code_never_imports_host_code(path: Path) -> None:
-    assert not reaches_host(imported(path, tree(path), functions=True))
+def test_device_code_imports_device_code_alone() -> None:
+    found = {named(path): reaches_out(imported(path, tree(path), functions=True, types=True)) for path in DEVICE}
+    assert not {name: outside for name, outside in found.items() if outside}
 
 
-# But for the package's own __init__, which names the whole API for type checkers; nothing of that runs.
-@pytest.mark.parametrize("path", [path for path in DEVICE if path != PACKAGE / "__init__.py"], ids=named)
-def test_device_code_needs_no_host_types_either(path: Path) -> None:
-    froms = {node.module or "" for node in ast.walk(tree(path)) if isinstance(node, ast.ImportFrom)}
-    assert not reaches_host(froms)
-
-
-@registered_file
-def test_nothing_heavy_is_imported_with_a_module(path: Path) -> None:
-    roots = {name.partition(".")[0] for name in imported(path, tree(path), functions=False)}
-    assert not roots & set(HEAVY)
+def test_nothing_heavy_is_imported_with_a_module() -> None:
+    found = {}
+    for path in sorted({*REGISTERED, *DEVICE} - TORCH_CLASSES):
+        roots = {name.partition(".")[0] for name in imported(path, tree(path), functions=False)}
+        found[named(path)] = roots & set(HEAVY)
+    assert not {name: heavy for name, heavy in found.items() if heavy}
 
 
 @pytest.mark.parametrize(
@@ -123,26 +122,74 @@ def test_nothing_heavy_is_imported_with_a_module(path: Path) -> None:
             {"edgekit.conversion.convert"},
         ),
         ("importlib.import_module('edgekit.calibration')", {"edgekit.calibration"}),
-        ("from edgekit.manifest import Contract", set()),
-        ("import edgekit.sources_of_light", set()),
+        ("from edgekit.runtimes.bundle.manifest import Contract", set()),
+        ("from edgekit.errors import EngineError", set()),
+        ("import sources", set()),
     ],
 )
 def test_the_check_itself_sees_every_way_to_import(source: str, expected: set[str]) -> None:
     code = ast.parse(source)
-    assert reaches_host(imported(PACKAGE / "tasks" / "x.py", code, functions=True)) == expected
+    assert reaches_out(imported(PACKAGE / "runtimes" / "x.py", code, functions=True)) == expected
 
 
-def test_the_lists_of_this_test_are_complete() -> None:
-    assert all(path.is_file() for path in DEVICE)
-    known = {*HOST, *DEVICE_FOLDERS, "cli"}
-    assert {path.parent.name for path in PACKAGE.glob("*/__init__.py")} <= known
-    top = {name for name in DEVICE_FILES if "/" not in name}
-    assert {path.name for path in PACKAGE.glob("*.py")} == {*top, "__main__.py"}
+def circles() -> list[list[str]]:
+    """Files of the package that import each other in a loop, whether at the top or in a function."""
+    files = {("edgekit." + named(path)[:-3].replace("/", ".")).removesuffix(".__init__"): path for path in EVERY}
+    graph = {
+        name: {other for other in imported(path, tree(path), functions=True) if other in files and other != name}
+        # A module's own package is loaded with it; that alone is no arrow.
+        - {name.rpartition(".")[0]}
+        for name, path in files.items()
+    }
+    loops = []
+    for group in strongly_connected(graph):
+        if len(group) > 1:
+            loops.append(sorted(group))
+    return loops
 
 
-@every_file
-def test_files_fit_a_reader(path: Path) -> None:
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+def strongly_connected(graph: dict[str, set[str]]) -> list[set[str]]:
+    """Groups of nodes that reach each other (by two searches, after Kosaraju)."""
+    order: list[str] = []
+    seen = set[str]()
+
+    def walk(node: str, edges: dict[str, set[str]], into: list[str]) -> None:
+        stack = [(node, iter(edges[node]))]
+        seen.add(node)
+        while stack:
+            at, rest = stack[-1]
+            following = next((other for other in rest if other not in seen), None)
+            if following is None:
+                into.append(at)
+                stack.pop()
+            else:
+                seen.add(following)
+                stack.append((following, iter(edges[following])))
+
+    for node in graph:
+        if node not in seen:
+            walk(node, graph, order)
+    back: dict[str, set[str]] = {node: set() for node in graph}
+    for node, others in graph.items():
+        for other in others:
+            back[other].add(node)
+    seen.clear()
+    groups = []
+    for node in reversed(order):
+        if node not in seen:
+            group: list[str] = []
+            walk(node, back, group)
+            groups.append(set(group))
+    return groups
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    assert not circles()
+
+
+def test_a_circle_would_be_seen() -> None:
+    graph = {"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}
+    assert {"a", "b", "c"} in strongly_connected(graph)
 
 
 def public(node: ast.AST) -> Iterator[ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef]:
@@ -156,57 +203,84 @@ def public(node: ast.AST) -> Iterator[ast.FunctionDef | ast.ClassDef | ast.Async
             yield from public(child)
 
 
-@pytest.mark.parametrize("path", REGISTERED, ids=named)
-def test_everything_public_says_what_it_is(path: Path) -> None:
+def undocumented(path: Path) -> set[str]:
+    """Public names of a file without a docstring, and ``module`` where the file itself has none."""
     code = tree(path)
-    assert ast.get_docstring(code), "the module"
     # What overrides a method is documented where the method is declared: a session's run by its Protocol.
     overriding = {
         item.name
         for node in ast.walk(code)
-        if isinstance(node, ast.ClassDef) and (path.parent.name == "runtimes" or node.bases)
+        if isinstance(node, ast.ClassDef) and ("engines" in path.parts or "emulators" in path.parts or node.bases)
         for item in node.body
         if isinstance(item, ast.FunctionDef) and item.name in ("run", "list_commands", "get_command", "forward")
     }
-    assert not {node.name for node in public(code) if not ast.get_docstring(node)} - overriding
+    silent = {node.name for node in public(code) if not ast.get_docstring(node)} - overriding
+    return silent if ast.get_docstring(code) else {"module", *silent}
 
 
-@every_file
-def test_library_code_neither_prints_nor_asserts(path: Path) -> None:
-    for node in ast.walk(tree(path)):
-        assert not isinstance(node, ast.Assert), node.lineno
-        if isinstance(node, ast.Call):
-            assert ast.unparse(node.func) not in ("print", "breakpoint"), node.lineno
+def test_everything_public_says_what_it_is() -> None:
+    assert not {named(path): silent for path in REGISTERED if (silent := undocumented(path))}
+
+
+def offenders(wrong: Callable[[Path, ast.AST], bool]) -> list[str]:
+    """Where in the package a rule is broken, as ``file:line``."""
+    return [
+        f"{named(path)}:{getattr(node, 'lineno', 0)}"
+        for path in EVERY
+        for node in ast.walk(tree(path))
+        if wrong(path, node)
+    ]
+
+
+def called(node: ast.AST) -> str:
+    return ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+
+
+def test_library_code_neither_prints_nor_asserts() -> None:
+    assert not offenders(lambda _, node: isinstance(node, ast.Assert) or called(node) in ("print", "breakpoint"))
 
 
 INSTALLER = "conversion/installation.py"
-SETS_UP = "devices/environment.py"
+SETS_UP = "profiling/devices/environment.py"
 """Installs too, on a device and not here: for ``edgekit device setup`` alone."""
 
 
 def test_only_the_toolchain_command_reaches_what_installs() -> None:
     code = {named(path): imported(path, tree(path), functions=True) for path in EVERY}
     assert [name for name in code if "edgekit.conversion.installation" in code[name]] == ["cli/toolchain.py"]
-    calling = [name for name in code if "edgekit.devices.environment.setup" in code[name]]
+    calling = [name for name in code if "edgekit.profiling.devices.environment.setup" in code[name]]
     assert calling == ["cli/device.py"]
 
 
-@every_file
-def test_nothing_is_unpickled_without_trust_or_installed(path: Path) -> None:
-    for node in ast.walk(tree(path)):
-        if named(path) not in (INSTALLER, SETS_UP):
-            assert not (isinstance(node, ast.Constant) and node.value in ("pip", "ensurepip")), node.lineno
-        if not isinstance(node, ast.Call):
-            continue
-        function, given = ast.unparse(node.func), {word.arg: ast.unparse(word.value) for word in node.keywords}
-        assert function not in ("eval", "exec", "os.system"), node.lineno
-        assert function not in ("pickle.load", "pickle.loads"), node.lineno
-        if (
-            function == "torch.load" and named(path) != "sources/_ultralytics_pickle.py"
-        ):  # it has an unpickler of its own
-            assert given.get("weights_only") in ("True", "not trust"), node.lineno
-        if function == "np.load":
-            assert given.get("allow_pickle", "False") == "False", node.lineno
+def test_nothing_is_installed_but_by_the_installers() -> None:
+    def installs(path: Path, node: ast.AST) -> bool:
+        names = isinstance(node, ast.Constant) and node.value in ("pip", "ensurepip")
+        return names and named(path) not in (INSTALLER, SETS_UP)
+
+    assert not offenders(installs)
+
+
+def unsafe(path: Path, node: ast.AST) -> bool:
+    """Whether a call executes or unpickles what the user did not vouch for."""
+    function = called(node)
+    given = {word.arg: ast.unparse(word.value) for word in node.keywords} if isinstance(node, ast.Call) else {}
+    if function == "torch.load" and named(path) != "sources/ultralytics/pickle.py":  # it has an unpickler of its own
+        return given.get("weights_only") not in ("True", "not trust")
+    if function == "np.load":
+        return given.get("allow_pickle", "False") != "False"
+    return function in ("eval", "exec", "os.system", "pickle.load", "pickle.loads")
+
+
+def test_nothing_is_unpickled_or_executed_without_trust() -> None:
+    assert not offenders(unsafe)
+
+
+@pytest.mark.parametrize(
+    "call",
+    ["eval('1')", "pickle.loads(b'')", "torch.load(path)", "np.load(path, allow_pickle=True)", "os.system('ls')"],
+)
+def test_that_rule_sees_what_it_forbids(call: str) -> None:
+    assert unsafe(PACKAGE / "x.py", ast.parse(call, mode="eval").body)
 
 
 def loaded_after(statement: str) -> set[str]:

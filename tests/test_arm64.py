@@ -91,8 +91,8 @@ def test_the_board_finds_what_the_host_finds(target: str, precision: str, bundle
 
 PREPROCESS = """
 import sys, cv2, numpy
-from edgekit.images import Preprocessor
-from edgekit.manifest import ImageRule
+from edgekit.runtimes.inputs.images import Preprocessor
+from edgekit.runtimes.bundle.manifest import ImageRule
 tensor, _ = Preprocessor(ImageRule(size=(256, 256)))(cv2.imread(sys.argv[1]))
 numpy.save(sys.argv[2], tensor)
 """

@@ -14,10 +14,10 @@ pytest.importorskip("pycocoevalcap", reason="needs the extra 'captions'")
 from edgekit.conversion.convert import Conversion, convert
 from edgekit.evaluation.described import DescribedImage, read_described
 from edgekit.evaluation.vision_language import evaluate
-from edgekit.loading import load
+from edgekit.runtimes.load import load
 from edgekit.shapes.talk import FIRST_EVALUATION_SEED
 from edgekit.shapes.talk_dataset import write_talk
-from edgekit.sources.blip2_torch import open_source
+from edgekit.sources.blip2.reference import open_source
 
 MODELS = Path(__file__).parents[1] / "examples" / "blip2"
 SCENES = 100

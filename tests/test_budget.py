@@ -13,17 +13,17 @@ import pytest
 for package in ("torch", "onnx", "onnxruntime"):
     pytest.importorskip(package, reason="needs the extra 'convert'")
 
-from fragile_models import write_stack  # noqa: E402
-from stages import stay  # noqa: E402
-from tiny_conversions import edgekit  # noqa: E402
+from fragile_models import write_stack
+from stages import stay
+from tiny_conversions import edgekit
 
-from edgekit.bundle import open_bundle  # noqa: E402
-from edgekit.conversion import convert  # noqa: E402
-from edgekit.conversion.budget import Attempt, keep  # noqa: E402
-from edgekit.conversion.convert import Conversion  # noqa: E402
-from edgekit.conversion.jobs import Measured  # noqa: E402
-from edgekit.errors import ConversionError, GateError, UsageError  # noqa: E402
-from edgekit.manifest import Budget, Gate, Graph, Tensor  # noqa: E402
+from edgekit.conversion import convert
+from edgekit.conversion.budget import Attempt, keep
+from edgekit.conversion.convert import Conversion
+from edgekit.conversion.jobs import Measured
+from edgekit.errors import ConversionError, GateError, UsageError
+from edgekit.runtimes.bundle.folder import open_bundle
+from edgekit.runtimes.bundle.manifest import Budget, Gate, Graph, Tensor
 
 LAYERS = [f"layer{number}" for number in range(10)]
 TENSOR = Tensor(name="tensor", shape=(1, 1))

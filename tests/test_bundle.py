@@ -19,11 +19,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sample_bundles import FILES, contents, forge, sample_manifest, write_bundle
 
-from edgekit import manifest_file as manifests
-from edgekit.bundle import locked, open_bundle, sha256, stage
 from edgekit.errors import BundleError
-from edgekit.manifest import MANIFEST, SCHEMA, File
-from edgekit.model import load
+from edgekit.runtimes.bundle import manifest_file as manifests
+from edgekit.runtimes.bundle.folder import locked, open_bundle, sha256, stage
+from edgekit.runtimes.bundle.manifest import MANIFEST, SCHEMA, File
+from edgekit.runtimes.model import load
 
 HERE = Path(__file__).parent
 
@@ -333,7 +333,8 @@ def test_a_read_only_disk_is_named(small_disk: Path) -> None:
 
 def script(body: str, path: Path) -> list[str]:
     """A Python process that works on the bundle ``path``."""
-    head = "import os, resource, signal, sys, time; from pathlib import Path; from edgekit.bundle import stage\n"
+    head = "import os, resource, signal, sys, time; from pathlib import Path\n"
+    head += "from edgekit.runtimes.bundle.folder import stage\n"
     return [sys.executable, "-c", f"{head}from sample_bundles import *\npath = Path(sys.argv[1])\n{body}", str(path)]
 
 

@@ -14,14 +14,14 @@ import pytest
 for package in ("torch", "onnx", "onnxruntime"):
     pytest.importorskip(package, reason="needs the extra 'convert'")
 
-from stages import stay  # noqa: E402
-from tiny_conversions import edgekit as child  # noqa: E402
-from tiny_conversions import write_pictures  # noqa: E402
+from stages import stay
+from tiny_conversions import edgekit as child
+from tiny_conversions import write_pictures
 
-from edgekit.bundle import open_bundle  # noqa: E402
-from edgekit.calibration.plan import FILE, MIXED, Plan, read_plan  # noqa: E402
-from edgekit.cli import main  # noqa: E402
-from edgekit.errors import ConversionError  # noqa: E402
+from edgekit.calibration.plan import FILE, MIXED, Plan, read_plan
+from edgekit.cli import main
+from edgekit.errors import ConversionError
+from edgekit.runtimes.bundle.folder import open_bundle
 
 SOURCE = "tiny_models:detector"
 

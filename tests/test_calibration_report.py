@@ -33,10 +33,10 @@ from edgekit.calibration.plan import (
     Range,
     Tuning,
 )
-from edgekit.calibration.report import write_report, write_sensitivity_plot
-from edgekit.calibration.report_sentences import clipped
 from edgekit.errors import UsageError
-from edgekit.report_page import number
+from edgekit.report.calibration.report import write_report, write_sensitivity_plot
+from edgekit.report.calibration.report_sentences import clipped
+from edgekit.report.page import number
 
 GAINS = {
     "onnx": {"float": 0.8843, "vendor default": 0.8431, "plan": 0.8831},

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from edgekit.arrays import Image
 from edgekit.calibration.choosing import evenly_spaced, most_informative
 from edgekit.errors import InputError, UsageError
-from edgekit.images import Image
-from edgekit.manifest import ImageRule
-from edgekit.media import Reference, references
+from edgekit.runtimes.bundle.manifest import ImageRule
+from edgekit.runtimes.inputs.media import Reference, references
 from edgekit.shapes import moving_scene, scene
 
 RULE = ImageRule(size=(96, 96), resize="letterbox")

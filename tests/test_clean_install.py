@@ -13,7 +13,7 @@ from real_conversions import Converted
 from target_lists import ORDINARY
 
 from edgekit import converters
-from edgekit.runtimes import engine, engine_names
+from edgekit.runtimes.engines import engine, engine_names
 from edgekit.shapes import scene
 
 ROOT = Path(__file__).parents[1]

@@ -22,8 +22,8 @@ from tiny_onnx import write_tiny_bundle
 from edgekit import __version__, registry
 from edgekit.cli import edgekit as group
 from edgekit.cli import main
-from edgekit.manifest import MANIFEST
-from edgekit.model import load
+from edgekit.runtimes.bundle.manifest import MANIFEST
+from edgekit.runtimes.model import load
 
 # fmt: off
 COMMANDS = (
@@ -347,7 +347,7 @@ def test_run_takes_images_globs_and_lists_one_after_another(cli: Cli, tiny: Path
 
 
 def test_run_follows_and_films(cli: Cli, tiny: Path, tmp_path: Path) -> None:
-    from edgekit.video import Video
+    from edgekit.runtimes.inputs.video import Video
 
     np.save(tmp_path / "frames.npy", np.stack([picture(0)] * 6))
     files = ("--video", tmp_path / "drawn.avi", "--mot", tmp_path / "tracks.txt")
@@ -629,9 +629,9 @@ def test_no_traceback_without_debug_and_one_with_it(tmp_path: Path) -> None:
 
 def test_a_mistake_of_ours_is_one_line_too(tmp_path: Path) -> None:
     program = (
-        "import edgekit.bundle\n"
+        "import edgekit.runtimes.bundle.folder\n"
         "def broken(path): raise KeyError('surprise')\n"
-        "edgekit.bundle.open_bundle = broken\n"
+        "edgekit.runtimes.bundle.folder.open_bundle = broken\n"
         "from edgekit.cli import main; main()"
     )
     said = child("info", tmp_path, program=program)

@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from edgekit.arrays import Image
 from edgekit.errors import InputError, UsageError
 from edgekit.evaluation.coco import (
     Annotations,
@@ -24,8 +25,7 @@ from edgekit.evaluation.coco import (
     measure,
     read_annotations,
 )
-from edgekit.images import Image
-from edgekit.results import Detections
+from edgekit.runtimes.results import Detections
 
 pytest.importorskip("pycocotools", reason="needs pycocotools (pip install edgekit[convert])")
 

@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgekit.errors import ContractError
+from edgekit.graph.heads import CutPoint
 from edgekit.sources.class_names import NAMED
 from edgekit.sources.contract_file import StatedContract, read_contract
-from edgekit.sources.heads import CutPoint
 
 yaml = pytest.importorskip("yaml", reason="needs the extra 'convert'")
 

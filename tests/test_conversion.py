@@ -17,14 +17,14 @@ from sample_bundles import contents
 from tiny_conversions import PHOTOS, PRECISIONS, SOURCE, TARGETS, TWICE, Converted, edgekit, write_pictures
 from tiny_models import CLASSES, CONTRACT, SIZE, picture
 
-from edgekit.bundle import open_bundle
+from edgekit.arrays import Image
 from edgekit.conversion import jobs, prepare
 from edgekit.conversion.convert import Conversion, convert
 from edgekit.errors import SourceError, UsageError
 from edgekit.evaluation.agreement import GATES
-from edgekit.images import Image
-from edgekit.manifest import Manifest
-from edgekit.model import load
+from edgekit.runtimes.bundle.folder import open_bundle
+from edgekit.runtimes.bundle.manifest import Manifest
+from edgekit.runtimes.model import load
 
 pytestmark = pytest.mark.convert
 

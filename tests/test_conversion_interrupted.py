@@ -15,9 +15,9 @@ import pytest
 from sample_bundles import contents
 from tiny_conversions import SOURCE, Converted, edgekit, start
 
-from edgekit.bundle import open_bundle, stage
 from edgekit.conversion.workspace import open_workspace
 from edgekit.errors import BundleError
+from edgekit.runtimes.bundle.folder import open_bundle, stage
 
 pytestmark = [
     pytest.mark.convert,

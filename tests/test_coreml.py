@@ -12,21 +12,23 @@ import msgspec
 import numpy as np
 import pytest
 
-from edgekit import bundle, converters
+from edgekit import converters
 from edgekit.converters import Job
 from edgekit.errors import BundleError, ConversionError, EngineError, UsageError
 from edgekit.evaluation.agreement import DriftTally
-from edgekit.manifest import Graph, Manifest, Origin, Tensor
-from edgekit.runtimes import SessionOptions, engine, open_session
+from edgekit.runtimes.bundle import folder as bundle
+from edgekit.runtimes.bundle.manifest import Graph, Manifest, Origin, Tensor
+from edgekit.runtimes.engines import SessionOptions, engine, open_session
 
 torch = pytest.importorskip("torch", reason="needs torch, the source of every conversion")
 coremltools = pytest.importorskip("coremltools", reason="needs the coreml toolchain: pip install edgekit[convert]")
 
-from jobs import make_job  # noqa: E402
+from jobs import make_job
 
-from edgekit.converters import _coreml_ranges, coreml  # noqa: E402
-from edgekit.converters.coreml import CoremlOptions  # noqa: E402
-from edgekit.runtimes._coreml.package import read_program  # noqa: E402
+from edgekit.converters import coreml
+from edgekit.converters.coreml import CoremlOptions
+from edgekit.converters.coreml import ranges as coreml_ranges
+from edgekit.emulators.coreml.package import read_program
 
 nn = torch.nn
 
@@ -299,7 +301,7 @@ def test_int8_activations_stop_where_the_plan_says(net: Converted) -> None:
     source, plan = planned_package(net), net.jobs["w8a8"].planned()
     program = read_program(source)
     convolutions = [operation.name for operation in program.operations if operation.kind == "conv"]
-    islands = _coreml_ranges.float_operations(source, plan, OUTPUTS)
+    islands = coreml_ranges.float_operations(source, plan, OUTPUTS)
     assert set(islands) == {*convolutions[:3], *convolutions[-3:]}
     made = {port.name: one for one in read_program(net.jobs["w8a8"].out / coreml.PACKAGE).operations
             for port in one.outputs}  # fmt: skip
@@ -309,17 +311,17 @@ def test_int8_activations_stop_where_the_plan_says(net: Converted) -> None:
     # Whatever the reason of the plan, and none where it has none.
     middle = plan.layers[4]
     layers = tuple(msgspec.structs.replace(layer, stays="budget" if layer is middle else "") for layer in plan.layers)
-    (only,) = _coreml_ranges.float_operations(source, msgspec.structs.replace(plan, layers=layers), OUTPUTS)
+    (only,) = coreml_ranges.float_operations(source, msgspec.structs.replace(plan, layers=layers), OUTPUTS)
     assert only == f"{middle.name}_cast_fp16"
 
 
 def test_the_package_has_the_plans_ranges(net: Converted) -> None:
     plan = net.jobs["w8a8"].planned()
     program = read_program(planned_package(net))
-    names = _coreml_ranges.planned_names(program, OUTPUTS)
+    names = coreml_ranges.planned_names(program, OUTPUTS)
     assert {names[name] for name in program.outputs} == set(OUTPUTS)
     assert names[program.inputs[0].name] == "images"
-    ranges = _coreml_ranges.activation_ranges(planned_package(net), plan, OUTPUTS, [], 1, lambda count: None)
+    ranges = coreml_ranges.activation_ranges(planned_package(net), plan, OUTPUTS, [], 1, lambda count: None)
     assert {name for name in ranges if names[name] not in plan.tensors} == {"thresholded_relu_0_cast_fp16"}
     assert len(ranges) > 10
     for name, ends in ranges.items():

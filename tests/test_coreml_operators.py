@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch", reason="needs torch: pip install edgekit[convert]")
 ct = pytest.importorskip("coremltools", reason="needs the coreml toolchain: pip install edgekit[convert]")
 
-from coreml_programs import close, compute, positive, random, save  # noqa: E402
-from coremltools.converters.mil import Builder as mb  # noqa: E402, N813
+from coreml_programs import close, compute, positive, random, save
+from coremltools.converters.mil import Builder as mb  # noqa: N813
 
 F = torch.nn.functional
 QUICK = (Phase.explicit, Phase.reuse, Phase.generate)

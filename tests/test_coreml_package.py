@@ -19,11 +19,11 @@ from edgekit.errors import EngineError
 torch = pytest.importorskip("torch", reason="needs torch: pip install edgekit[convert]")
 ct = pytest.importorskip("coremltools", reason="needs the coreml toolchain: pip install edgekit[convert]")
 
-from coreml_programs import close, compute, positive, random, save  # noqa: E402
-from coremltools.converters.mil import Builder as mb  # noqa: E402, N813
+from coreml_programs import close, compute, positive, random, save
+from coremltools.converters.mil import Builder as mb  # noqa: N813
 
-from edgekit.runtimes._coreml.interpreter import Interpreter  # noqa: E402
-from edgekit.runtimes._coreml.package import read_program, unpack  # noqa: E402
+from edgekit.emulators.coreml.interpreter import Interpreter
+from edgekit.emulators.coreml.package import read_program, unpack
 
 WEIGHTS = "Data/com.apple.CoreML/weights/weight.bin"
 MODEL = "Data/com.apple.CoreML/model.mlmodel"

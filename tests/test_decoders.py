@@ -12,13 +12,24 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from edgekit.arrays import Floats
 from edgekit.errors import ContractError, EngineError
-from edgekit.images import Floats, Preprocessor, transform
-from edgekit.manifest import Contract, Decoder, ImageRule, Output, Postprocess
-from edgekit.tasks import open_task
-from edgekit.tasks.decoding import DECODERS, Candidates, Frame, Heads, NoOptions, decoder, logit, sigmoid, softmax
-from edgekit.tasks.detect import Detect
-from edgekit.tasks.nms import non_maximum_suppression
+from edgekit.runtimes.bundle.manifest import Contract, Decoder, ImageRule, Output, Postprocess
+from edgekit.runtimes.inputs.images import Preprocessor, transform
+from edgekit.runtimes.tasks import open_task
+from edgekit.runtimes.tasks.decoders import (
+    DECODERS,
+    Candidates,
+    Frame,
+    Heads,
+    NoOptions,
+    decoder,
+    logit,
+    sigmoid,
+    softmax,
+)
+from edgekit.runtimes.tasks.detect import Detect
+from edgekit.runtimes.tasks.nms import non_maximum_suppression
 
 torch = pytest.importorskip("torch", reason="the oracles are written in torch (extra 'convert')")
 
@@ -468,7 +479,7 @@ def test_strides_that_do_not_fit_the_grids(name: str, strides: list[int]) -> Non
 
 def test_grids_that_do_not_divide_the_input() -> None:
     """SSD300 has 38, 19, 10, 5, 3 and 1 cells a side at strides 8, 16, 32, 64, 100 and 300."""
-    from edgekit.tasks.decoding import grid_of
+    from edgekit.runtimes.tasks.decoders import grid_of
 
     for cells_a_side, stride in ((38, 8), (19, 16), (10, 32), (5, 64), (3, 100), (1, 300)):
         head_of = np.zeros((1, 1, cells_a_side, cells_a_side), np.float32)

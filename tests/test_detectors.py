@@ -15,15 +15,15 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs torch, the source of every conversion")
 pytest.importorskip("pycocotools", reason="needs pycocotools, which measures mAP")
 
-from detectors import hard, leaky, relu, scores  # noqa: E402
-from detectors.contract import INPUT_SIZE, with_weights  # noqa: E402
+from detectors import hard, leaky, relu, scores
+from detectors.contract import INPUT_SIZE, with_weights
 
-from edgekit.errors import SourceError  # noqa: E402
-from edgekit.evaluation.coco import Metrics  # noqa: E402
-from edgekit.images import Preprocessor  # noqa: E402
-from edgekit.manifest import Contract  # noqa: E402
-from edgekit.shapes import FIRST_TRAINING_SEED, scene, trained  # noqa: E402
-from edgekit.sources import Request, load  # noqa: E402
+from edgekit.errors import SourceError
+from edgekit.evaluation.coco import Metrics
+from edgekit.runtimes.bundle.manifest import Contract
+from edgekit.runtimes.inputs.images import Preprocessor
+from edgekit.shapes import FIRST_TRAINING_SEED, scene, trained
+from edgekit.sources import Request, load
 
 nn = torch.nn
 ROOT = Path(__file__).parents[1]
@@ -121,7 +121,7 @@ def test_the_factories_are_sources_from_the_root_of_the_repository() -> None:
 
 @pytest.mark.parametrize("spec", ["relu:detector", "leaky:detector", "hard:silu_detector"])
 def test_it_exports_with_the_outputs_of_its_contract(spec: str) -> None:
-    from edgekit.sources.exchange import flatten
+    from edgekit.graph.exchange import flatten
 
     model = load(Request(f"detectors.{spec}"))
     assert model.contract is not None

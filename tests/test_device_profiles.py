@@ -23,16 +23,16 @@ from loopback import Loopback, parent, processes_of, serving
 from sample_bundles import write_bundle
 from tiny_onnx import write_tiny_bundle
 
-from edgekit.bundle import Bundle, open_bundle
 from edgekit.cli import edgekit
-from edgekit.devices import known as book
-from edgekit.devices.connection import Connection
-from edgekit.devices.delivery import bundle_tree, deliver
-from edgekit.devices.remote import profile_on
 from edgekit.errors import DeviceError, UsageError
+from edgekit.profiling.devices import known as book
+from edgekit.profiling.devices.connection import Connection
+from edgekit.profiling.devices.delivery import bundle_tree, deliver
+from edgekit.profiling.devices.remote import profile_on
 from edgekit.profiling.protocol import Event, Finished, Profiled, Progress, SessionJob, Skipped
 from edgekit.profiling.record import Profile, Settings
 from edgekit.profiling.session import run_session
+from edgekit.runtimes.bundle.folder import Bundle, open_bundle
 
 ROOT = Path(__file__).parents[1]
 QUICK = Settings(rounds=2, seconds=0.1)

@@ -23,11 +23,11 @@ from loopback import Loopback, free_port, known, serving
 from sample_bundles import FILES, write_bundle
 
 from edgekit.cli import edgekit
-from edgekit.devices import agent, environment
-from edgekit.devices import known as book
-from edgekit.devices.connection import Connection
-from edgekit.devices.delivery import Content, Tree, bundle_tree, code_tree, data_tree, deliver, wheels_tree
 from edgekit.errors import DeviceError, InputError, UsageError
+from edgekit.profiling.devices import agent, environment
+from edgekit.profiling.devices import known as book
+from edgekit.profiling.devices.connection import Connection
+from edgekit.profiling.devices.delivery import Content, Tree, bundle_tree, code_tree, data_tree, deliver, wheels_tree
 
 
 @pytest.fixture(autouse=True)
@@ -363,14 +363,14 @@ def test_what_a_killed_agent_left_is_swept(device: book.Device) -> None:
 
 def test_edgekit_itself_is_brought_as_it_stands(device: book.Device) -> None:
     tree = code_tree()
-    assert {"edgekit/profiling/__main__.py", "edgekit/runtimes/_web_session.mjs"} <= set(tree.files)
+    assert {"edgekit/profiling/__main__.py", "edgekit/runtimes/engines/web/session.mjs"} <= set(tree.files)
     assert not [name for name in tree.files if name.endswith((".safetensors", ".pyc"))]
     with Connection(device) as connection:
         first, again = deliver(connection, [tree]), deliver(connection, [tree])
     code = Path(first.paths[0])
     assert again.files == 0
     assert list((code / "edgekit" / "__pycache__").glob("bundle.*.pyc"))
-    command = [sys.executable, "-P", "-c", "import edgekit.bundle; print(edgekit.__file__)"]
+    command = [sys.executable, "-P", "-c", "import edgekit.runtimes.bundle.folder; print(edgekit.__file__)"]
     if sys.version_info < (3, 11):
         command.remove("-P")
     done = subprocess.run(command, env={"PYTHONPATH": str(code)}, capture_output=True, text=True, check=True, cwd="/")

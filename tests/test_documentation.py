@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from real_conversions import Converted
 
+from edgekit.runtimes.tasks.decoders import DECODERS
+from edgekit.runtimes.tasks.decoders import boxes as decoders
 from edgekit.shapes import write_coco
 from edgekit.sources.contract_file import read_contract
-from edgekit.tasks import decoders
-from edgekit.tasks.decoding import DECODERS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -97,7 +97,7 @@ def test_the_contract_page_shows_a_valid_contract(tmp_path: Path) -> None:
 def test_the_contract_page_lists_every_decoder_and_option() -> None:
     page = (ROOT / "docs" / "CONTRACT.md").read_text(encoding="utf-8")
     assert decoders
-    import edgekit.tasks.detect  # noqa: F401 - registers what edgekit knows
+    import edgekit.runtimes.tasks.detect  # noqa: F401 - registers what edgekit knows
 
     own = [name for name, one in DECODERS.items() if one.run.__module__.startswith("edgekit.")]
     assert len(own) >= 10

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from edgekit import drawing
 from edgekit.errors import InputError, UsageError
-from edgekit.media import frames
-from edgekit.video_writer import CODECS, VideoWriter
+from edgekit.runtimes import drawing
+from edgekit.runtimes.drawing.video_writer import CODECS, VideoWriter
+from edgekit.runtimes.inputs.media import frames
 
 
 class TestTrails:
@@ -136,7 +136,7 @@ class TestVideoWriter:
         code = """
 import sys, numpy as np
 from pathlib import Path
-from edgekit.video_writer import VideoWriter
+from edgekit.runtimes.drawing.video_writer import VideoWriter
 def megabytes(): return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
 image = np.random.default_rng(0).integers(0, 255, (240, 320, 3), np.uint8)
 with VideoWriter(sys.argv[1], (320, 240), 30) as video:

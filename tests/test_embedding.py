@@ -12,16 +12,17 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 import edgekit
+from edgekit.arrays import Floats
 from edgekit.errors import ContractError, EngineError, InputError, UsageError
-from edgekit.images import Floats, transform
-from edgekit.manifest import Contract, Decoder, ImageRule, Output
-from edgekit.media import Frame
-from edgekit.model import Model
-from edgekit.results import Embedding
-from edgekit.runtimes import Placement
-from edgekit.tasks import open_task
-from edgekit.tracked import follow
-from edgekit.tracking import open_tracker
+from edgekit.runtimes.bundle.manifest import Contract, Decoder, ImageRule, Output
+from edgekit.runtimes.engines import Placement
+from edgekit.runtimes.inputs.images import transform
+from edgekit.runtimes.inputs.media import Frame
+from edgekit.runtimes.model import Model
+from edgekit.runtimes.results import Embedding
+from edgekit.runtimes.tasks import open_task
+from edgekit.runtimes.track import follow
+from edgekit.runtimes.tracking import open_tracker
 
 CONTRACT = Contract(
     task="embed",
@@ -111,7 +112,7 @@ def test_the_contract_names_its_decoder(tmp_path: Path) -> None:
     stated = read_contract(path)
     assert (stated.task, stated.classes) == ("embed", ())
     with pytest.raises(ContractError, match="decoder 'anchor_free' is not one for the task 'embed'; valid: vector"):
-        edgekit.tasks.open_task(
+        edgekit.runtimes.tasks.open_task(
             Contract(
                 task="embed",
                 image=ImageRule(size=(16, 16)),

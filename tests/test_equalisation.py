@@ -10,7 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs torch, the source of every conversion")
 
-from edgekit.calibration.equalisation import equalise  # noqa: E402
+from edgekit.calibration.equalisation import equalise
 
 nn = torch.nn
 SIZE = 16

@@ -16,20 +16,22 @@ onnx = pytest.importorskip("onnx", reason="needs onnx, which only the convert ex
 pytest.importorskip("litert_torch", reason="needs the litert toolchain: pip install edgekit[convert]")
 pytest.importorskip("ethosu", reason="needs Vela: pip install edgekit[convert]")
 
-from jobs import make_job  # noqa: E402
-from real_conversions import Converted  # noqa: E402
+from jobs import make_job
+from real_conversions import Converted
 
-from edgekit import converters, runtimes  # noqa: E402
-from edgekit.bundle import open_bundle  # noqa: E402
-from edgekit.calibration.plan import INTEGER, MIXED, Methods  # noqa: E402
-from edgekit.calibration.planning import Streams, Wish, make_plan  # noqa: E402
-from edgekit.converters import Job, _ethosu_vela, ethosu, read_options  # noqa: E402
-from edgekit.converters.ethosu import EthosuOptions  # noqa: E402
-from edgekit.errors import ConversionError, EngineError, UsageError  # noqa: E402
-from edgekit.manifest import Graph, Tensor  # noqa: E402
-from edgekit.runtimes import SessionOptions, open_session  # noqa: E402
-from edgekit.runtimes import ethosu as engine  # noqa: E402
-from edgekit.sources.exchange import write_exchange  # noqa: E402
+from edgekit import converters
+from edgekit.calibration.plan import INTEGER, MIXED, Methods
+from edgekit.calibration.planning import Streams, Wish, make_plan
+from edgekit.converters import Job, ethosu, read_options
+from edgekit.converters.ethosu import EthosuOptions
+from edgekit.converters.ethosu import vela as ethosu_vela
+from edgekit.errors import ConversionError, EngineError, UsageError
+from edgekit.graph.exchange import write_exchange
+from edgekit.runtimes import engines as runtimes
+from edgekit.runtimes.bundle.folder import open_bundle
+from edgekit.runtimes.bundle.manifest import Graph, Tensor
+from edgekit.runtimes.engines import SessionOptions, open_session
+from edgekit.runtimes.engines import ethosu as engine
 
 nn = torch.nn
 SIZE = 32
@@ -224,7 +226,7 @@ def test_what_stays_on_the_cpu_is_named(made: Made, tmp_path: Path) -> None:
     source.write_bytes((made.job.work / "float.tflite").read_bytes())
     out = tmp_path / "out"
     out.mkdir()
-    facts = _ethosu_vela.compile_with_vela(source, out, tmp_path, accelerator="ethos-u55-128", optimise="Size")
+    facts = ethosu_vela.compile_with_vela(source, out, tmp_path, accelerator="ethos-u55-128", optimise="Size")
     assert facts["accelerator"] == "Ethos_U55_128"
     assert facts["npu_operators"] == 0
     assert int(facts["cpu_operators"]) > 5

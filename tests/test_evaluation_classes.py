@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgekit.arrays import Image
 from edgekit.errors import InputError, UsageError
 from edgekit.evaluation import classes
 from edgekit.evaluation.class_labels import ClassLabels, LabelledImage, class_ids, read_class_labels
 from edgekit.evaluation.labelled import evaluate
 from edgekit.evaluation.metrics import ClassMetrics, LabelMetrics
-from edgekit.images import Image
-from edgekit.results import Classification, Detections, Result
+from edgekit.runtimes.results import Classification, Detections, Result
 from edgekit.shapes import write_coco
 from edgekit.shapes.outlines import CLASSES as SHAPES
 

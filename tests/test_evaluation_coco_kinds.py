@@ -11,16 +11,16 @@ import msgspec
 import numpy as np
 import pytest
 
+from edgekit.arrays import Image
 from edgekit.errors import InputError, UsageError
 from edgekit.evaluation.annotations import Annotations, read_annotations
 from edgekit.evaluation.coco import evaluate, evaluate_kinds, measure, measure_kinds
 from edgekit.evaluation.metrics import Metrics
-from edgekit.images import Image
-from edgekit.manifest import Skeleton
-from edgekit.results import Classification, Detections, Instances, Masks, Poses, Result
+from edgekit.runtimes.bundle.manifest import Skeleton
+from edgekit.runtimes.results import Classification, Detections, Instances, Masks, Poses, Result
+from edgekit.runtimes.tasks.skeletons import COCO as PERSON
 from edgekit.shapes import CLASSES, write_coco
 from edgekit.shapes.outlines import KEYPOINTS
-from edgekit.tasks.skeletons import COCO as PERSON
 
 pytest.importorskip("pycocotools", reason="needs pycocotools (pip install edgekit[convert])")
 

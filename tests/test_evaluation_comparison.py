@@ -22,16 +22,16 @@ from tiny_conversions import write_pictures
 from tiny_models import SIZE, picture
 from tiny_onnx import write_tiny_bundle
 
-from edgekit.bundle import open_bundle, stage
 from edgekit.cli import main
 from edgekit.errors import UsageError
 from edgekit.evaluation.comparison import Candidate, Comparison, Measured, compare
 from edgekit.evaluation.labelled import evaluate
 from edgekit.evaluation.metrics import ClassMetrics, Metrics
-from edgekit.evaluation.page import write_page
-from edgekit.evaluation.scatter import HEIGHT, WIDTH, Point, scatter_plot
-from edgekit.manifest import Contract, Decoder, Graph, ImageRule, Output, Tensor
-from edgekit.model import load
+from edgekit.report.evaluation.page import write_page
+from edgekit.report.evaluation.scatter import HEIGHT, WIDTH, Point, scatter_plot
+from edgekit.runtimes.bundle.folder import open_bundle, stage
+from edgekit.runtimes.bundle.manifest import Contract, Decoder, Graph, ImageRule, Output, Tensor
+from edgekit.runtimes.model import load
 
 Cli = Callable[..., tuple[int, str, str]]
 COLOURS = ("blue", "green", "red")

@@ -24,7 +24,7 @@ from edgekit.evaluation import answers, captions, recall
 from edgekit.evaluation.described import AskedQuestion, DescribedImage, read_described
 from edgekit.evaluation.metrics import AnswerMetrics, CaptionMetrics, RetrievalMetrics
 from edgekit.evaluation.vision_language import evaluate
-from edgekit.results import Match, Text
+from edgekit.runtimes.results import Match, Text
 from edgekit.shapes.talk import FIRST_EVALUATION_SEED, balanced, talked
 from edgekit.shapes.talk_dataset import write_talk
 
@@ -450,7 +450,7 @@ def converted(tmp_path_factory: pytest.TempPathFactory, scenes: Path) -> dict[st
 
 def answered_by(source: Path, scenes: Path, folder: Path) -> Path:
     """The scenes, where the answers and captions of every second image are what a source says."""
-    from edgekit.sources.blip2_torch import open_source
+    from edgekit.sources.blip2.reference import open_source
 
     document = json.loads((scenes / "annotations.json").read_text())
     model = open_source(source, 1)
@@ -495,7 +495,7 @@ def test_source_and_float_bundle_have_equal_figures(
 def test_bundles_say_what_the_source_says(converted: Any, scenes: Path) -> None:
     """Equal figures of models that are always wrong would prove little: here are their texts and vectors."""
     import edgekit
-    from edgekit.sources.blip2_torch import open_source
+    from edgekit.sources.blip2.reference import open_source
 
     pictures = [cv2.imread(str(one.path)) for one in read_described(scenes, limit=4)]
     for kind in KINDS:
@@ -555,7 +555,7 @@ def test_limit_is_for_texts(cli: Cli, tmp_path: Path) -> None:
 
 def test_a_damaged_source_is_refused(tmp_path: Path) -> None:
     pytest.importorskip("transformers", reason="needs the extra 'convert'")
-    from edgekit.sources.blip2_torch import open_source, parameter_bytes
+    from edgekit.sources.blip2.reference import open_source, parameter_bytes
 
     folder = tiny_blip2.opt(tmp_path / "opt")
     assert 0 < parameter_bytes(folder) <= (folder / "model.safetensors").stat().st_size
@@ -573,7 +573,7 @@ PAGE = (ROOT / "docs" / "BLIP2.md").read_text(encoding="utf-8")
 
 def test_the_page_has_the_gates_and_presets_that_are_used() -> None:
     from edgekit.evaluation.texts import COSINES, GATES
-    from edgekit.graphs.precision import PRESETS
+    from edgekit.graph.blip2.precision import PRESETS
 
     for precision, gate in GATES.items():
         assert f"| {precision} | >= {gate.matched * 100:g} % | <= {gate.score_drift:g} |" in PAGE

@@ -10,12 +10,12 @@ import cv2
 import numpy as np
 import pytest
 
+from edgekit.arrays import Image
 from edgekit.errors import InputError, UsageError
 from edgekit.evaluation.tracks import evaluate_tracks, measure_tracks
-from edgekit.images import Image
-from edgekit.results import Classification, Detections, Result
-from edgekit.tracking import open_tracker
-from edgekit.tracking.mot import MotFrame, read
+from edgekit.runtimes.results import Classification, Detections, Result
+from edgekit.runtimes.tracking import open_tracker
+from edgekit.runtimes.tracking.mot import MotFrame, read
 
 BOX = (10.0, 20.0, 50.0, 100.0)
 

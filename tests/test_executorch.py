@@ -16,24 +16,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgekit import converters
-from edgekit.bundle import open_bundle
 from edgekit.converters import Job
 from edgekit.errors import ConversionError, EngineError, UsageError
-from edgekit.manifest import Graph, Tensor
-from edgekit.runtimes import SessionOptions, engine, open_session
+from edgekit.runtimes.bundle.folder import open_bundle
+from edgekit.runtimes.bundle.manifest import Graph, Tensor
+from edgekit.runtimes.engines import SessionOptions, engine, open_session
 
 torch = pytest.importorskip("torch", reason="needs torch, the source of every conversion")
 pytest.importorskip("executorch", reason="needs executorch: pip install edgekit[convert]")
 pytest.importorskip("torchao", reason="needs torchao: pip install edgekit[convert]")
 
-from jobs import make_job  # noqa: E402
-from tiny_conversions import SOURCE, edgekit, write_pictures  # noqa: E402
+from jobs import make_job
+from tiny_conversions import SOURCE, edgekit, write_pictures
 
-from edgekit.converters import _executorch_int8 as int8  # noqa: E402
-from edgekit.converters import executorch as converter  # noqa: E402
-from edgekit.converters.executorch import ExecutorchOptions  # noqa: E402
-from edgekit.runtimes import executorch as runtime  # noqa: E402
-from edgekit.runtimes._executorch_coreml import write_files  # noqa: E402
+from edgekit.converters import executorch as converter
+from edgekit.converters.executorch import (
+    ExecutorchOptions,
+    int8,
+)
+from edgekit.emulators.executorch_coreml import write_files
+from edgekit.runtimes.engines import executorch as runtime
 
 nn = torch.nn
 SIZE = 32

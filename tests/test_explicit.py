@@ -13,15 +13,15 @@ import pytest
 pytest.importorskip("torch", reason="needs torch, the source of every conversion")
 onnx = pytest.importorskip("onnx", reason="needs onnx: pip install edgekit[convert]")
 
-from onnx.numpy_helper import to_array  # noqa: E402
-from onnx.reference import ReferenceEvaluator  # noqa: E402
-from onnx_graphs import ints, node, write  # noqa: E402
+from onnx.numpy_helper import to_array
+from onnx.reference import ReferenceEvaluator
+from onnx_graphs import ints, node, write
 
-from edgekit.calibration.explicit import quantise  # noqa: E402
-from edgekit.calibration.observation import observe, watched  # noqa: E402
-from edgekit.calibration.plan import PlannedGraph  # noqa: E402
-from edgekit.calibration.planning import Wish, planned  # noqa: E402
-from edgekit.errors import ConversionError  # noqa: E402
+from edgekit.calibration.explicit import quantise
+from edgekit.calibration.observation import observe, watched
+from edgekit.calibration.plan import PlannedGraph
+from edgekit.calibration.planning import Wish, planned
+from edgekit.errors import ConversionError
 
 SHAPE = (1, 3, 12, 12)
 INT8 = ("left", "right", "product", "turned", "gemm")

@@ -12,13 +12,13 @@ from real_conversions import Converted
 from target_lists import pairs
 from test_targets import opened
 
-from edgekit.bundle import open_bundle
+from edgekit.arrays import Image
 from edgekit.conversion.jobs import PrepareJob
 from edgekit.conversion.prepare import read_source
 from edgekit.evaluation.coco import evaluate
-from edgekit.images import Image
-from edgekit.model import Model
-from edgekit.results import Detections
+from edgekit.runtimes.bundle.folder import open_bundle
+from edgekit.runtimes.model import Model
+from edgekit.runtimes.results import Detections
 from edgekit.sources.session import TorchSession
 
 ROOT = Path(__file__).parents[1]

@@ -10,12 +10,12 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs torch, the source of every conversion")
 
-from edgekit.calibration import finetuning  # noqa: E402
-from edgekit.calibration.grid import on_grid  # noqa: E402
-from edgekit.calibration.program_layers import constant, program_layers, watch  # noqa: E402
-from edgekit.calibration.samples import Samples  # noqa: E402
-from edgekit.errors import ConversionError, UsageError  # noqa: E402
-from edgekit.manifest import ImageRule  # noqa: E402
+from edgekit.calibration import finetuning
+from edgekit.calibration.grid import on_grid
+from edgekit.calibration.program_layers import constant, program_layers, watch
+from edgekit.calibration.samples import Samples
+from edgekit.errors import ConversionError, UsageError
+from edgekit.runtimes.bundle.manifest import ImageRule
 
 nn = torch.nn
 SIZE = 16

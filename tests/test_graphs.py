@@ -17,22 +17,22 @@ pytest.importorskip("transformers", reason="needs transformers, which is compare
 for engine in ("onnxruntime", "openvino"):
     pytest.importorskip(engine, reason="needs the engines of the extra 'convert'")
 
-import tiny_blip2  # noqa: E402
-from blip2_writing import edited, pixels, torch_model, write_graphs  # noqa: E402
-from safetensors.torch import load_file, save_file  # noqa: E402
+import tiny_blip2
+from blip2_writing import edited, pixels, torch_model, write_graphs
+from safetensors.torch import load_file, save_file
 
-from edgekit.conversion.prepare_texts import observe  # noqa: E402
-from edgekit.errors import ConversionError, SourceError, UsageError  # noqa: E402
-from edgekit.graphs.blip2 import Blip2, Forms  # noqa: E402
-from edgekit.graphs.cache import SharedCache  # noqa: E402
-from edgekit.graphs.checkpoint import Checkpoint  # noqa: E402
-from edgekit.graphs.contract import contract_of  # noqa: E402
-from edgekit.graphs.forms import Blocks, Float32, Range, Static, blocks  # noqa: E402
-from edgekit.graphs.precision import PartPrecision, forms, read_precisions  # noqa: E402
-from edgekit.graphs.t5 import T5Config, buckets  # noqa: E402
-from edgekit.graphs.writer import GraphWriter  # noqa: E402
-from edgekit.runtimes import SessionOptions, open_network  # noqa: E402
-from edgekit.runtimes.openvino import import_openvino  # noqa: E402
+from edgekit.conversion.prepare_texts import observe
+from edgekit.errors import ConversionError, SourceError, UsageError
+from edgekit.graph.blip2.blip2 import Blip2, Forms
+from edgekit.graph.blip2.cache import SharedCache
+from edgekit.graph.blip2.checkpoint import Checkpoint
+from edgekit.graph.blip2.contract import contract_of
+from edgekit.graph.blip2.forms import Blocks, Float32, Range, Static, blocks
+from edgekit.graph.blip2.precision import PartPrecision, forms, read_precisions
+from edgekit.graph.blip2.t5 import T5Config, buckets
+from edgekit.graph.blip2.writer import GraphWriter
+from edgekit.runtimes.engines import SessionOptions, open_network
+from edgekit.runtimes.engines.openvino import import_openvino
 
 TARGETS = ("onnx", "openvino")
 KINDS: dict[str, Callable[[Path], Path]] = {
@@ -142,7 +142,7 @@ def test_static_int8_is_close_and_smoothing_helps_with_large_channels(tmp_path: 
     ranges = {"w": Range(normal.min((0, 1)), normal.max((0, 1)))}
     errors = []
     for number, smoothed in enumerate((False, True)):
-        from edgekit.graphs.forms import Normalised
+        from edgekit.graph.blip2.forms import Normalised
 
         form: Any = Static(ranges)
         values = Normalised(gain, shift, weight)

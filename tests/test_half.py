@@ -12,15 +12,15 @@ import pytest
 onnx = pytest.importorskip("onnx", reason="needs onnx: pip install edgekit[convert]")
 pytest.importorskip("torch", reason="needs torch, the source of every conversion")
 
-from onnx.reference import ReferenceEvaluator  # noqa: E402
-from onnx_graphs import node, weights, write  # noqa: E402
+from onnx.reference import ReferenceEvaluator
+from onnx_graphs import node, weights, write
 
-from edgekit.calibration.half import LARGEST, MOST_IMAGES, SMALLEST, around, half_troubles  # noqa: E402
-from edgekit.calibration.observation import watched  # noqa: E402
-from edgekit.calibration.plan import HalfTrouble  # noqa: E402
-from edgekit.calibration.samples import Samples  # noqa: E402
-from edgekit.converters._onnx_precision import half  # noqa: E402
-from edgekit.manifest import ImageRule  # noqa: E402
+from edgekit.calibration.half import LARGEST, MOST_IMAGES, SMALLEST, around, half_troubles
+from edgekit.calibration.observation import watched
+from edgekit.calibration.plan import HalfTrouble
+from edgekit.calibration.samples import Samples
+from edgekit.converters._onnx_precision import half
+from edgekit.runtimes.bundle.manifest import ImageRule
 
 SIZE = 8
 SHAPE = (1, 3, SIZE, SIZE)

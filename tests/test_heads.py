@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 
 from edgekit.errors import ContractError, SourceError
-from edgekit.manifest import Contract, Decoder, ImageRule, Output, Postprocess
-from edgekit.sources.heads import Cut, CutPoint, cut_at, cut_automatically
-from edgekit.tasks.decoding import find
-from edgekit.tasks.detect import Detect
+from edgekit.graph.heads import Cut, CutPoint, cut_at, cut_automatically
+from edgekit.runtimes.bundle.manifest import Contract, Decoder, ImageRule, Output, Postprocess
+from edgekit.runtimes.tasks.decoders import find
+from edgekit.runtimes.tasks.detect import Detect
 
 torch = pytest.importorskip("torch", reason="needs the extra 'convert'")
 pytest.importorskip("onnx", reason="needs the extra 'convert'")
 pytest.importorskip("onnxslim", reason="needs the extra 'convert'")
 
-from edgekit.sources.exchange import flatten, write_exchange  # noqa: E402
-from edgekit.sources.fold import fold_batch_norm  # noqa: E402
+from edgekit.graph.exchange import flatten, write_exchange
+from edgekit.graph.fold import fold_batch_norm
 
 nn, functional = torch.nn, torch.nn.functional
 SIZE = 64
@@ -329,9 +329,9 @@ def test_the_real_fastestdet_cut_gives_the_same_detections(shared_data: Path) ->
     from edgekit.conversion.jobs import PrepareJob
     from edgekit.conversion.prepare import read_source, uncut_task
     from edgekit.conversion.reference import detections
-    from edgekit.images import Preprocessor
-    from edgekit.media import references
-    from edgekit.sources.exchange import output_shapes
+    from edgekit.graph.exchange import output_shapes
+    from edgekit.runtimes.inputs.images import Preprocessor
+    from edgekit.runtimes.inputs.media import references
 
     torch.set_num_threads(1)
     contract = Path(__file__).parents[1] / "examples" / "fastestdet.yaml"

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from audit import watch
 
-from edgekit import huggingface
+from edgekit.arrays import Image
 from edgekit.errors import InputError
-from edgekit.huggingface import Address, parse
-from edgekit.images import Image
-from edgekit.media import count, frames, references, select
+from edgekit.runtimes.inputs import huggingface
+from edgekit.runtimes.inputs.huggingface import Address, parse
+from edgekit.runtimes.inputs.media import count, frames, references, select
 
 
 def numbered(number: int) -> Image:
@@ -341,7 +341,8 @@ class TestRefusals:
 @pytest.mark.usefixtures("datasets")
 def test_a_dataset_on_disk_is_read_without_network_and_execution(folder: Path, tmp_path: Path) -> None:
     code = (
-        f"from edgekit.media import frames\nprint(sum(1 for frame in frames('hf://{folder}?count=25')), flush=True)\n"
+        "from edgekit.runtimes.inputs.media import frames\n"
+        f"print(sum(1 for frame in frames('hf://{folder}?count=25')), flush=True)\n"
     )
     script = tmp_path / "reading.py"
     script.write_text(code)
@@ -354,7 +355,7 @@ def test_a_dataset_on_disk_is_read_without_network_and_execution(folder: Path, t
 @pytest.mark.usefixtures("datasets")
 def test_calibration_takes_its_images_from_a_dataset(folder: Path, tmp_path: Path) -> None:
     from edgekit.calibration.split import split
-    from edgekit.manifest import ImageRule
+    from edgekit.runtimes.bundle.manifest import ImageRule
 
     done = split(f"hf://{folder}?count=60", ImageRule(size=(24, 32)), tmp_path, seed=0, calibrate=True)
     assert done.calibration is not None

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from edgekit.arrays import Image
 from edgekit.errors import InputError
-from edgekit.images import STRIP, Image, Preprocessor, check, tables, transform
-from edgekit.manifest import ImageRule
-from edgekit.resampling import bicubic
+from edgekit.runtimes.bundle.manifest import ImageRule
+from edgekit.runtimes.inputs.images import STRIP, Preprocessor, check, tables, transform
+from edgekit.runtimes.inputs.resampling import bicubic
 
 MOST_WIDTH, MOST_HEIGHT = 5000, 3000
 RESIZES = ("letterbox", "stretch", "crop")

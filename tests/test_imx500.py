@@ -16,20 +16,21 @@ torch = pytest.importorskip("torch", reason="needs torch, the source of every co
 onnx = pytest.importorskip("onnx", reason="needs onnx")
 ort = pytest.importorskip("onnxruntime", reason="needs the extra 'onnx'")
 
-from jobs import make_job  # noqa: E402
-from real_conversions import Converted  # noqa: E402
-from target_lists import WITH_TOOLCHAINS, toolchain  # noqa: E402
+from jobs import make_job
+from real_conversions import Converted
+from target_lists import WITH_TOOLCHAINS, toolchain
 
-from edgekit import converters  # noqa: E402
-from edgekit.bundle import open_bundle  # noqa: E402
-from edgekit.converters import _imx500_pack, imx500, read_options  # noqa: E402
-from edgekit.converters._imx500_network import rebuild, take_pixels  # noqa: E402
-from edgekit.errors import ConversionError, EngineError, UsageError  # noqa: E402
-from edgekit.manifest import Graph, ImageRule, Tensor  # noqa: E402
-from edgekit.model import load  # noqa: E402
-from edgekit.runtimes import SessionOptions, open_session  # noqa: E402
-from edgekit.runtimes import imx500 as engine  # noqa: E402
-from edgekit.shapes import scene  # noqa: E402
+from edgekit import converters
+from edgekit.converters import imx500, read_options
+from edgekit.converters.imx500 import pack as imx500_pack
+from edgekit.converters.imx500.network import rebuild, take_pixels
+from edgekit.errors import ConversionError, EngineError, UsageError
+from edgekit.runtimes.bundle.folder import open_bundle
+from edgekit.runtimes.bundle.manifest import Graph, ImageRule, Tensor
+from edgekit.runtimes.engines import SessionOptions, open_session
+from edgekit.runtimes.engines import imx500 as engine
+from edgekit.runtimes.model import load
+from edgekit.shapes import scene
 
 nn = torch.nn
 SIZE = 32
@@ -207,7 +208,7 @@ REPORT = """{"Memory Report": {"Name": "network", "Runtime Memory Physical Size"
 
 
 def test_the_memory_report_is_read() -> None:
-    assert _imx500_pack.memory_report(REPORT % (2109536, "true")) == {
+    assert imx500_pack.memory_report(REPORT % (2109536, "true")) == {
         "fits": "yes",
         "memory_bytes": 2109536,
         "memory_available_bytes": 8388480,
@@ -233,7 +234,7 @@ def test_a_converter_that_fails_is_reported(script: str, message: str, tmp_path:
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o755)
     with pytest.raises(ConversionError, match=message):
-        _imx500_pack.pack(program, tmp_path / "network.onnx", tmp_path, persistent=True)
+        imx500_pack.pack(program, tmp_path / "network.onnx", tmp_path, persistent=True)
 
 
 def test_options_are_read() -> None:

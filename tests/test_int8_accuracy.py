@@ -19,11 +19,11 @@ from target_lists import EVERYTHING as ALL
 from target_lists import here
 
 from edgekit import converters
-from edgekit.bundle import open_bundle
 from edgekit.calibration.plan import Methods
 from edgekit.conversion.convert import Conversion, Conversions, convert
-from edgekit.model import load
-from edgekit.runtimes import proof_device
+from edgekit.runtimes.bundle.folder import open_bundle
+from edgekit.runtimes.engines import proof_device
+from edgekit.runtimes.model import load
 from edgekit.shapes import write_coco
 
 pytestmark = pytest.mark.convert

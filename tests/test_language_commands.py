@@ -21,9 +21,9 @@ from sample_bundles import write_bundle
 from test_vision_language import picture
 
 from edgekit import cli
-from edgekit.results import Match, Text
-from edgekit.vision_language import VisionLanguage
-from edgekit.vision_language.index import Hit, ImageIndex
+from edgekit.runtimes.language.index import Hit, ImageIndex
+from edgekit.runtimes.language.vision_language import VisionLanguage
+from edgekit.runtimes.results import Match, Text
 
 
 @pytest.fixture(scope="session")
@@ -239,11 +239,11 @@ def test_a_detector_is_run_otherwise(command: str, run: Any, photographs: Path, 
 
 @pytest.mark.parametrize("command", ["caption", "ask", "embed", "match", "index", "search"])
 def test_help_is_there_and_cheap(command: str, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "edgekit.vision_language", raising=False)
+    monkeypatch.delitem(sys.modules, "edgekit.runtimes.language.vision_language", raising=False)
     code, out, _ = run(command, "--help")
     assert code == 0
     assert "--json" in out
-    assert "edgekit.vision_language" not in sys.modules
+    assert "edgekit.runtimes.language.vision_language" not in sys.modules
 
 
 def test_hits_are_named_as_in_all_results() -> None:

@@ -7,18 +7,19 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
+from edgekit.arrays import Floats, Ints
+
 torch = pytest.importorskip("torch", reason="needs the extra 'convert'")
 pytest.importorskip("transformers", reason="needs transformers, whose generate is compared with")
 for engine in ("onnxruntime", "openvino"):
     pytest.importorskip(engine, reason="needs the engines of the extra 'convert'")
 
-import tiny_blip2  # noqa: E402
-from blip2_writing import ENGINES, ONE_THREAD, Written, pixels, torch_model, write_graphs  # noqa: E402
+import tiny_blip2
+from blip2_writing import ENGINES, ONE_THREAD, Written, pixels, torch_model, write_graphs
 
-from edgekit.errors import EngineError  # noqa: E402
-from edgekit.images import Floats  # noqa: E402
-from edgekit.language import Generated, GenerationOptions, Ints, LanguageGraph, generate  # noqa: E402
-from edgekit.runtimes import SessionOptions, open_language  # noqa: E402
+from edgekit.errors import EngineError
+from edgekit.runtimes.engines import SessionOptions, open_language
+from edgekit.runtimes.language import Generated, GenerationOptions, LanguageGraph, generate
 
 CONFIGURATIONS = 30
 """Random ones, for each model on each engine: 120 in all."""

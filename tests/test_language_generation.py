@@ -10,20 +10,21 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgekit.arrays import Floats, Ints
+
 torch = pytest.importorskip("torch", reason="needs torch, which runs the models compared with")
 pytest.importorskip("transformers", reason="needs transformers, whose generate is compared with")
 
-from tiny_transformers import package  # noqa: E402
+from tiny_transformers import package
 
 package()  # It makes transformers work beside a torchvision that was built for another torch.
 
-from transformers import OPTConfig, OPTForCausalLM, T5Config, T5ForConditionalGeneration  # noqa: E402
-from transformers.cache_utils import DynamicCache, EncoderDecoderCache  # noqa: E402
-from transformers.generation import StoppingCriteria, StoppingCriteriaList  # noqa: E402
+from transformers import OPTConfig, OPTForCausalLM, T5Config, T5ForConditionalGeneration
+from transformers.cache_utils import DynamicCache, EncoderDecoderCache
+from transformers.generation import StoppingCriteria, StoppingCriteriaList
 
-from edgekit.errors import EngineError, UsageError  # noqa: E402
-from edgekit.images import Floats  # noqa: E402
-from edgekit.language import Generated, GenerationOptions, Ints, LanguageGraph, generate, stream  # noqa: E402
+from edgekit.errors import EngineError, UsageError
+from edgekit.runtimes.language import Generated, GenerationOptions, LanguageGraph, generate, stream
 
 VOCABULARY, WIDTH, IMAGE_TOKENS = 37, 24, 3
 KINDS = ("opt", "t5")
@@ -390,8 +391,8 @@ SAMPLING = GenerationOptions(
 
 @every_kind
 def test_sampling_draws_from_the_distributions_of_transformers(kind: str) -> None:
-    from edgekit.language.processors import Penalties, filter_for_sampling
-    from edgekit.language.prompt import prompt_of
+    from edgekit.runtimes.language.processors import Penalties, filter_for_sampling
+    from edgekit.runtimes.language.prompt import prompt_of
 
     for seed in range(6):
         given = case(kind, seed, options=SAMPLING)

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from edgekit.errors import UsageError
-from edgekit.language import GenerationOptions, generation_options
+from edgekit.runtimes.language import GenerationOptions, generation_options
 
 
 def test_the_defaults_are_greedy() -> None:

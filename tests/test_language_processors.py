@@ -9,15 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgekit.arrays import Floats, Ints
+
 torch = pytest.importorskip("torch", reason="needs torch, which runs the processors compared with")
 pytest.importorskip("transformers", reason="needs transformers, whose processors are compared with")
 
-from transformers.generation import logits_process as theirs  # noqa: E402
+from transformers.generation import logits_process as theirs
 
-from edgekit.images import Floats  # noqa: E402
-from edgekit.language import GenerationOptions, Ints  # noqa: E402
-from edgekit.language.distributions import highest, log_probabilities, log_probability, probabilities  # noqa: E402
-from edgekit.language.processors import (  # noqa: E402
+from edgekit.runtimes.language import GenerationOptions
+from edgekit.runtimes.language.distributions import highest, log_probabilities, log_probability, probabilities
+from edgekit.runtimes.language.processors import (
     Penalties,
     ban_repeated_ngrams,
     ban_tokens,
@@ -27,7 +28,7 @@ from edgekit.language.processors import (  # noqa: E402
     keep_top_p,
     penalise_repetition,
 )
-from edgekit.language.sampling import Sampler  # noqa: E402
+from edgekit.runtimes.language.sampling import Sampler
 
 seeds = st.integers(0, 2**32 - 1)
 often = settings(max_examples=150, deadline=None)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgekit.errors import BundleError, EngineError
-from edgekit.language.text import Tokenizer, before, cut, ending, left_padded
+from edgekit.runtimes.language.text import Tokenizer, before, cut, ending, left_padded
 
 tokenizers = pytest.importorskip("tokenizers", reason="texts need the package tokenizers")
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 torch = pytest.importorskip("torch", reason="graphs are torch graphs (extra 'convert')")
-from torch import nn  # noqa: E402
+from torch import nn
 
-from edgekit.sources.exchange import flatten  # noqa: E402
+from edgekit.graph.exchange import flatten
 
 
 def counted(graph: Any) -> collections.Counter[str]:

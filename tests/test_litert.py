@@ -20,23 +20,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hypothesis_numpy
 
-from edgekit.converters import Job, _litert_ranges
+from edgekit.converters import Job
+from edgekit.converters.litert import ranges as litert_ranges
 from edgekit.errors import ConversionError, EngineError
-from edgekit.manifest import Graph, Tensor
-from edgekit.runtimes import SessionOptions, open_session
+from edgekit.runtimes.bundle.manifest import Graph, Tensor
+from edgekit.runtimes.engines import SessionOptions, open_session
 
 torch = pytest.importorskip("torch", reason="needs torch, the source of every conversion")
 onnx = pytest.importorskip("onnx", reason="needs onnx, which only the convert extra brings")
 pytest.importorskip("litert_torch", reason="needs the litert toolchain: pip install edgekit[convert]")
 pytest.importorskip("ai_edge_quantizer", reason="needs the litert toolchain: pip install edgekit[convert]")
 
-from jobs import make_job  # noqa: E402
+from jobs import make_job
 
-from edgekit.calibration.correspondence import correspondence, fingerprint, weights_mark  # noqa: E402
-from edgekit.calibration.observation import watched  # noqa: E402
-from edgekit.converters import litert  # noqa: E402
-from edgekit.converters._litert_network import Network  # noqa: E402
-from edgekit.converters._litert_ranges import Calibration, float_operators, ranges_of, recognise  # noqa: E402
+from edgekit.calibration.correspondence import correspondence, fingerprint, weights_mark
+from edgekit.calibration.observation import watched
+from edgekit.converters import litert
+from edgekit.converters.litert.network import Network
+from edgekit.converters.litert.ranges import Calibration, float_operators, ranges_of, recognise
 
 nn = torch.nn
 
@@ -269,7 +270,7 @@ def test_every_tensor_is_recognised_by_what_it_holds(zoo: Converted) -> None:
     session = watched(onnx.load(given.job.onnx), list(given.job.planned().tensors), 1)
     outputs = [output.name for output in session.get_outputs()]
     wanted = dict(zip(outputs, session.run(outputs, {"images": sample}), strict=True)) | {"images": sample}
-    (values,) = _litert_ranges._run(given.path, given.network.activations, [sample], 1)
+    (values,) = litert_ranges._run(given.path, given.network.activations, [sample], 1)
     for index, name in names.items():
         found = np.sort(values(index), axis=None)
         moved = given.network.source(index) != index and found.size != wanted[name].size  # padded
@@ -550,8 +551,8 @@ def test_running_needs_numpy_and_the_engine_only(zoo: Converted) -> None:
 import json, sys
 from pathlib import Path
 import msgspec, numpy
-from edgekit.manifest import Graph
-from edgekit.runtimes import SessionOptions, open_session
+from edgekit.runtimes.bundle.manifest import Graph
+from edgekit.runtimes.engines import SessionOptions, open_session
 graph = msgspec.json.decode(sys.argv[2], type=Graph)
 session = open_session("litert", Path(sys.argv[1]), graph, SessionOptions())
 session.run([numpy.zeros(graph.inputs[0].shape, numpy.float32)])

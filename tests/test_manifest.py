@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sample_bundles import EVIDENCE, sample_manifest
 
-from edgekit import manifest as structures
 from edgekit.errors import BundleError
-from edgekit.manifest import (
+from edgekit.runtimes.bundle import manifest as structures
+from edgekit.runtimes.bundle.manifest import (
     SCHEMA,
     Calibration,
     Contract,
@@ -29,7 +29,7 @@ from edgekit.manifest import (
     Record,
     Tensor,
 )
-from edgekit.manifest_file import decode, digest, encode, json_schema
+from edgekit.runtimes.bundle.manifest_file import decode, digest, encode, json_schema
 
 texts = st.text(max_size=20)
 floats = st.floats(allow_nan=False, allow_infinity=False)

@@ -22,10 +22,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from edgekit.arrays import Image
 from edgekit.errors import InputError, UsageError
-from edgekit.images import Image
-from edgekit.media import IMAGE_SUFFIXES, count, frames, read_image, references, select
-from edgekit.video import FrameReader, Video
+from edgekit.runtimes.inputs.media import IMAGE_SUFFIXES, count, frames, read_image, references, select
+from edgekit.runtimes.inputs.video import FrameReader, Video
 
 pil = pytest.importorskip("PIL.Image", reason="needs Pillow as the independent oracle")
 

@@ -22,17 +22,18 @@ from hypothesis import strategies as st
 
 from edgekit.converters import Job
 from edgekit.errors import ConversionError, EngineError
-from edgekit.manifest import Graph, ImageRule
-from edgekit.runtimes import SessionOptions, _mnn_file, open_session
-from edgekit.runtimes._mnn_file import CONVOLUTIONS, read_operators
+from edgekit.runtimes.bundle.manifest import Graph, ImageRule
+from edgekit.runtimes.engines import SessionOptions, open_session
+from edgekit.runtimes.engines.mnn import flatbuffer as mnn_file
+from edgekit.runtimes.engines.mnn.flatbuffer import CONVOLUTIONS, read_operators
 
 torch = pytest.importorskip("torch", reason="needs torch, the source of every conversion")
 pytest.importorskip("_tools", reason="needs MNN: pip install edgekit[convert]")
 
-from jobs import make_job  # noqa: E402
+from jobs import make_job
 
-from edgekit.converters import mnn as converter  # noqa: E402
-from edgekit.runtimes import mnn as runtime  # noqa: E402
+from edgekit.converters import mnn as converter
+from edgekit.runtimes.engines import mnn as runtime
 
 nn = torch.nn
 SIZE = 64
@@ -324,7 +325,7 @@ def test_images_that_cannot_be_written_are_told(jobs: Any, tmp_path: Path, monke
         converter.convert(dataclasses.replace(jobs["int8"], out=tmp_path), quiet)
 
 
-@pytest.mark.parametrize("module", [converter, runtime, _mnn_file])
+@pytest.mark.parametrize("module", [converter, runtime, mnn_file])
 def test_the_tools_that_install_packages_are_named_nowhere(module: Any) -> None:
     code = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
     texts = {node.value for node in ast.walk(code) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
@@ -340,7 +341,8 @@ def test_the_tools_that_install_packages_are_named_nowhere(module: Any) -> None:
 def test_nothing_is_printed_where_results_go(jobs: Any, graphs: Any) -> None:
     code = (
         "import pathlib, sys, msgspec, numpy as np\n"
-        "from edgekit.manifest import Graph\nfrom edgekit.runtimes import SessionOptions, open_session\n"
+        "from edgekit.runtimes.bundle.manifest import Graph\n"
+        "from edgekit.runtimes.engines import SessionOptions, open_session\n"
         "graph = msgspec.json.decode(sys.argv[2], type=Graph)\n"
         "session = open_session('mnn', pathlib.Path(sys.argv[1]), graph, SessionOptions())\n"
         f"session.run([np.zeros((1, 3, {SIZE}, {SIZE}), np.float32)])\nprint('result')"
@@ -408,8 +410,8 @@ def test_operators_and_tensors_are_those_of_mnns_own_dump(jobs: Any, graphs: Any
         assert list(operator.inputs) == [names[index] for index in wanted.get("inputIndexes", [])]
         assert list(operator.outputs) == [names[index] for index in wanted["outputIndexes"]]
         assert (operator.kind in CONVOLUTIONS) == wanted["type"].startswith("Convolution")
-        assert (operator.kind == _mnn_file.CONVERT) == (wanted["type"] == "ConvertTensor")
-        assert (operator.kind == _mnn_file.INPUT) == (wanted["type"] == "Input")
+        assert (operator.kind == mnn_file.CONVERT) == (wanted["type"] == "ConvertTensor")
+        assert (operator.kind == mnn_file.INPUT) == (wanted["type"] == "Input")
         assert (operator.stored == "int8") == ("symmetricQuan" in wanted.get("main", {}))
 
 

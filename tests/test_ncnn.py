@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from edgekit.converters._ncnn_model import (
+from edgekit.converters.ncnn.model import (
     TAG_FLOAT16,
     TAG_FLOAT32,
     TAG_INT8,
@@ -25,19 +25,19 @@ from edgekit.converters._ncnn_model import (
     read_model,
 )
 from edgekit.errors import ConversionError, EngineError
-from edgekit.manifest import Graph, Tensor
-from edgekit.runtimes import SessionOptions, open_session
+from edgekit.runtimes.bundle.manifest import Graph, Tensor
+from edgekit.runtimes.engines import SessionOptions, open_session
 
 torch = pytest.importorskip("torch", reason="needs torch, which only the convert extra brings")
 onnx = pytest.importorskip("onnx", reason="needs onnx, which only the convert extra brings")
 pytest.importorskip("ncnn", reason="needs ncnn")
 pytest.importorskip("pnnx", reason="needs pnnx")
 
-from jobs import make_job  # noqa: E402
+from jobs import make_job
 
-from edgekit.calibration.layers import sites  # noqa: E402
-from edgekit.converters import _ncnn_int8 as int8  # noqa: E402
-from edgekit.converters import ncnn as converter  # noqa: E402
+from edgekit.calibration.layers import sites
+from edgekit.converters import ncnn as converter
+from edgekit.converters.ncnn import int8
 
 nn = torch.nn
 SIZE = 40
@@ -600,8 +600,8 @@ def test_the_engine_needs_numpy_and_ncnn_only(jobs: Any, graphs: Any) -> None:
 import sys, numpy as np
 from pathlib import Path
 import msgspec
-from edgekit.manifest import Graph
-from edgekit.runtimes import SessionOptions, open_session
+from edgekit.runtimes.bundle.manifest import Graph
+from edgekit.runtimes.engines import SessionOptions, open_session
 graph = msgspec.json.decode(sys.argv[2], type=Graph)
 session = open_session("ncnn", Path(sys.argv[1]), graph, SessionOptions(threads=1))
 session.run([np.zeros(graph.inputs[0].shape, np.float32)])

@@ -13,12 +13,12 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs torch, the source of every conversion")
 onnx = pytest.importorskip("onnx", reason="needs onnx: pip install edgekit[convert]")
 
-from onnx_graphs import ints, node, weights, write  # noqa: E402
+from onnx_graphs import ints, node, weights, write
 
-from edgekit.calibration import observation  # noqa: E402
-from edgekit.calibration.layers import sites  # noqa: E402
-from edgekit.calibration.observation import LayerSeen, extremes, observe, watched  # noqa: E402
-from edgekit.errors import ConversionError  # noqa: E402
+from edgekit.calibration import observation
+from edgekit.calibration.layers import sites
+from edgekit.calibration.observation import LayerSeen, extremes, observe, watched
+from edgekit.errors import ConversionError
 
 functional = torch.nn.functional
 SHAPE = (1, 3, 12, 10)

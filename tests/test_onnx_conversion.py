@@ -10,7 +10,7 @@ import pytest
 import torch
 from real_conversions import convert_once
 
-from edgekit.bundle import open_bundle
+from edgekit.runtimes.bundle.folder import open_bundle
 
 ROOT = Path(__file__).parents[1]
 CONTRACT = (ROOT / "examples" / "fastestdet.yaml").read_text(encoding="utf-8")

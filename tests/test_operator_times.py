@@ -12,12 +12,13 @@ import pytest
 from jobs import make_job
 from sample_bundles import sample_manifest, write_bundle
 
-from edgekit import converters, registry, runtimes
-from edgekit.bundle import Bundle, open_bundle, stage
+from edgekit import converters, registry
 from edgekit.errors import EngineError, UsageError
 from edgekit.profiling.operators import operators, pieces
 from edgekit.profiling.record import Operators, OperatorTime
-from edgekit.runtimes import SessionOptions
+from edgekit.runtimes import engines as runtimes
+from edgekit.runtimes.bundle.folder import Bundle, open_bundle, stage
+from edgekit.runtimes.engines import SessionOptions
 
 torch = pytest.importorskip("torch", reason="needs torch, which only the convert extra brings")
 pytest.importorskip("onnx", reason="needs onnx, which only the convert extra brings")
@@ -199,8 +200,8 @@ def test_events_of_executorch_are_those_that_its_own_inspector_reads(made: Any, 
     pytest.importorskip("executorch.devtools", reason="needs executorch's developer tools")
     from executorch.devtools import Inspector
 
-    from edgekit.runtimes._etdump_file import read_blocks
-    from edgekit.runtimes._executorch_operators import _dump
+    from edgekit.profiling.engines._etdump import read_blocks
+    from edgekit.profiling.engines.executorch import _dump
 
     bundle = made("executorch")
     data = _dump(bundle.path / bundle.manifest.graphs[0].files[0], feeds(bundle), 2)
@@ -218,7 +219,7 @@ def test_events_of_executorch_are_those_that_its_own_inspector_reads(made: Any, 
 
 
 def test_what_is_no_dump_is_refused() -> None:
-    from edgekit.runtimes._etdump_file import read_blocks
+    from edgekit.profiling.engines._etdump import read_blocks
 
     with pytest.raises(ValueError, match="not an ETDump"):
         read_blocks(b"no dump at all, but long enough")
@@ -226,7 +227,7 @@ def test_what_is_no_dump_is_refused() -> None:
 
 @pytest.mark.convert
 def test_ncnn_names_the_blob_that_it_cannot_compute(made: Any) -> None:
-    from edgekit.runtimes._ncnn_operators import _extracted
+    from edgekit.profiling.engines.ncnn import _extracted
 
     bundle = made("ncnn")
     session: Any = runtimes.open_session("ncnn", bundle.path, bundle.manifest.graphs[0], ONE_THREAD)
@@ -238,7 +239,7 @@ def test_an_engine_without_a_profiler_still_tells_the_placement(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = convert("onnx", Lopsided(), tmp_path)
-    monkeypatch.delattr("edgekit.runtimes.onnxruntime.operator_times")
+    monkeypatch.delattr("edgekit.runtimes.engines.onnxruntime.operator_times")
     found = profiled(bundle)
     assert found.times == ()
     assert found.unavailable == "edgekit reads no times of operators from engine onnxruntime"
@@ -247,7 +248,7 @@ def test_an_engine_without_a_profiler_still_tells_the_placement(
 
 
 def test_times_of_launching_kernels_are_not_times_of_operators() -> None:
-    from edgekit.runtimes._onnxruntime_operators import summed_up
+    from edgekit.profiling.engines.onnxruntime import summed_up
 
     cuda, cpu = "CUDAExecutionProvider", "CPUExecutionProvider"
     times = tuple(

@@ -12,9 +12,9 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs torch, the source of every conversion")
 onnx = pytest.importorskip("onnx", reason="needs onnx: pip install edgekit[convert]")
 
-from onnx_graphs import image, ints, node, weights, write  # noqa: E402
+from onnx_graphs import image, ints, node, weights, write
 
-from edgekit.calibration.layers import (  # noqa: E402
+from edgekit.calibration.layers import (
     STEM,
     activations,
     float_islands,
@@ -22,8 +22,8 @@ from edgekit.calibration.layers import (  # noqa: E402
     responses,
     sites,
 )
-from edgekit.calibration.observation import watched  # noqa: E402
-from edgekit.sources.exchange import write_exchange  # noqa: E402
+from edgekit.calibration.observation import watched
+from edgekit.graph.exchange import write_exchange
 
 nn = torch.nn
 SHAPE = (1, 4, 6, 5)

@@ -14,12 +14,12 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs torch, the source of every conversion")
 onnx = pytest.importorskip("onnx", reason="needs onnx: pip install edgekit[convert]")
 
-from edgekit.calibration import plan as files  # noqa: E402
-from edgekit.calibration.explicit import quantise  # noqa: E402
-from edgekit.calibration.layers import sites  # noqa: E402
-from edgekit.calibration.observation import watched  # noqa: E402
-from edgekit.calibration.originals import restore  # noqa: E402
-from edgekit.calibration.plan import (  # noqa: E402
+from edgekit.calibration import plan as files
+from edgekit.calibration.explicit import quantise
+from edgekit.calibration.layers import sites
+from edgekit.calibration.observation import watched
+from edgekit.calibration.originals import restore
+from edgekit.calibration.plan import (
     INTEGER,
     MIXED,
     ROUNDED,
@@ -29,11 +29,11 @@ from edgekit.calibration.plan import (  # noqa: E402
     read_plan,
     write_plan,
 )
-from edgekit.calibration.planning import Streams, Wish, make_plan  # noqa: E402
-from edgekit.calibration.samples import Samples  # noqa: E402
-from edgekit.errors import EdgekitError, InputError, UsageError  # noqa: E402
-from edgekit.manifest import ImageRule  # noqa: E402
-from edgekit.sources.exchange import Exchange, write_exchange  # noqa: E402
+from edgekit.calibration.planning import Streams, Wish, make_plan
+from edgekit.calibration.samples import Samples
+from edgekit.errors import EdgekitError, InputError, UsageError
+from edgekit.graph.exchange import Exchange, write_exchange
+from edgekit.runtimes.bundle.manifest import ImageRule
 
 nn = torch.nn
 SIZE = 24

@@ -12,15 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgekit.arrays import Floats
 from edgekit.errors import ContractError, EngineError
-from edgekit.images import Floats, Preprocessor, transform
-from edgekit.manifest import Contract, Decoder, ImageRule, Output, Skeleton
-from edgekit.media import read_image
-from edgekit.results import Poses
-from edgekit.tasks import open_task
-from edgekit.tasks.decoding import at_anchors
-from edgekit.tasks.pose import Pose
-from edgekit.tasks.skeletons import COCO
+from edgekit.runtimes.bundle.manifest import Contract, Decoder, ImageRule, Output, Skeleton
+from edgekit.runtimes.inputs.images import Preprocessor, transform
+from edgekit.runtimes.inputs.media import read_image
+from edgekit.runtimes.results import Poses
+from edgekit.runtimes.tasks import open_task
+from edgekit.runtimes.tasks.decoders import at_anchors
+from edgekit.runtimes.tasks.pose import Pose
+from edgekit.runtimes.tasks.skeletons import COCO
 
 quick = settings(max_examples=30, deadline=None)
 SIZE = (256, 192)

@@ -16,7 +16,7 @@ from tiny_onnx import write_tiny_bundle
 
 from edgekit.cli import main
 from edgekit.profiling.record import Profile
-from edgekit.records.store import Store, read_records
+from edgekit.profiling.records.store import Store, read_records
 
 pytest.importorskip("onnxruntime", reason="needs the extra 'onnx'")
 pytest.importorskip("onnx", reason="needs onnx to write a model")
@@ -232,7 +232,7 @@ def test_a_search_converts_what_it_tries(cli: Cli, tmp_path: Path) -> None:
 
 @pytest.mark.convert
 def test_a_source_is_converted_at_another_size(cli: Cli, tmp_path: Path) -> None:
-    from edgekit.bundle import open_bundle
+    from edgekit.runtimes.bundle.folder import open_bundle
 
     given = (
         "edgekit.shapes.trained:detector",

@@ -25,16 +25,16 @@ from hypothesis import strategies as st
 from web_page import FLAGS, chromium
 
 from edgekit.errors import UsageError
-from edgekit.evaluation.scatter import Point, pareto_front, scatter_plot
 from edgekit.profiling.record import STAGES, Profile, encode
-from edgekit.records._lanes import FAR, Axis, shared_end
-from edgekit.records._matrix import load
-from edgekit.records._operators import TOP, kinds
-from edgekit.records._stages import whole
-from edgekit.records.naming import named
-from edgekit.records.page import write_page
-from edgekit.records.table import COLUMNS, rows, terminal, write_csv
-from edgekit.report_page import STYLE, number, percent
+from edgekit.profiling.records.naming import named
+from edgekit.profiling.records.table import COLUMNS, rows, terminal, write_csv
+from edgekit.report.evaluation.scatter import Point, pareto_front, scatter_plot
+from edgekit.report.page import STYLE, number, percent
+from edgekit.report.profile.lanes import FAR, Axis, shared_end
+from edgekit.report.profile.matrix import load
+from edgekit.report.profile.operators import TOP, kinds
+from edgekit.report.profile.page import write_page
+from edgekit.report.profile.stages import whole
 
 SECTIONS = ("profiles", "latency", "stages", "operators", "method")
 VOID = {"meta", "link", "input"}

@@ -15,9 +15,9 @@ import pytest
 from sample_profiles import profile
 
 from edgekit.profiling.record import Profile, Round
+from edgekit.profiling.records.comparison import compare
 from edgekit.profiling.statistics import distribution, warm_up
 from edgekit.profiling.summary import settled
-from edgekit.records.comparison import compare
 
 SESSIONS = 20
 

@@ -10,22 +10,24 @@ import msgspec
 import numpy as np
 import pytest
 
-from edgekit import converters, toolchains
+from edgekit import converters
 from edgekit.calibration.plan import PlannedGraph
 from edgekit.conversion.selection import refuse
 from edgekit.converters import read_options
 from edgekit.errors import ConversionError, EngineError, UsageError
-from edgekit.manifest import Graph, Tensor
-from edgekit.runtimes import SessionOptions, open_session
+from edgekit.runtimes.bundle.manifest import Graph, Tensor
+from edgekit.runtimes.engines import SessionOptions, open_session
+from edgekit.worker import toolchains
 
 torch = pytest.importorskip("torch", reason="needs torch, which only the convert extra brings")
 onnx = pytest.importorskip("onnx", reason="needs onnx, which only the convert extra brings")
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs onnxruntime")
 
-from jobs import make_job  # noqa: E402
+from jobs import make_job
 
-from edgekit.converters import _qnn_int8, qnn  # noqa: E402
-from edgekit.runtimes import qnn as engine  # noqa: E402
+from edgekit.converters import qnn
+from edgekit.converters.qnn import int8 as qnn_int8
+from edgekit.runtimes.engines import qnn as engine
 
 nn = torch.nn
 SIZE = 32
@@ -92,7 +94,7 @@ def jobs(detector: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, A
 
 
 def written(job: Any, plan: PlannedGraph, path: Path) -> Path:
-    _qnn_int8.quantise(job.onnx, path, plan, next(iter(job.calibration())))
+    qnn_int8.quantise(job.onnx, path, plan, next(iter(job.calibration())))
     return path
 
 
@@ -131,7 +133,7 @@ def test_every_operator_stands_between_integers_of_one_width(quantised: Path, jo
             kinds[node.name].add(stored[makers[name].input[2]].data_type)
     narrow, wide = onnx.TensorProto.UINT8, onnx.TensorProto.UINT16
     assert all(found in ({narrow}, {wide}) for found in kinds.values())  # never both in one operator
-    chosen = _qnn_int8.wide_nodes(onnx.load(jobs["int8"].onnx), jobs["int8"].planned())
+    chosen = qnn_int8.wide_nodes(onnx.load(jobs["int8"].onnx), jobs["int8"].planned())
     assert {name for name, found in kinds.items() if found == {wide}} == chosen & set(kinds)  # without the ReLU
     assert sum(found == {narrow} for found in kinds.values()) > 3
     assert all(makers[output.name].op_type == "DequantizeLinear" for output in model.graph.output)
@@ -140,7 +142,7 @@ def test_every_operator_stands_between_integers_of_one_width(quantised: Path, jo
 def test_float_layers_and_what_makes_their_inputs_have_16_bits(jobs: Any) -> None:
     model, plan = onnx.load(jobs["int8"].onnx), jobs["int8"].planned()
     makers = {output: node for node in model.graph.node for output in node.output}
-    wide = _qnn_int8.wide_nodes(model, plan)
+    wide = qnn_int8.wide_nodes(model, plan)
     assert {makers[name].name for name in plan.floats} <= wide
     head = makers["boxes"]
     assert makers[head.input[0]].op_type == "Relu"

@@ -14,11 +14,11 @@ import cv2
 import numpy as np
 import pytest
 
-from edgekit import media
 from edgekit.errors import InputError, UsageError
-from edgekit.media import Frame
-from edgekit.reader import Reader, overlapped
-from edgekit.video_writer import VideoWriter
+from edgekit.runtimes.drawing.video_writer import VideoWriter
+from edgekit.runtimes.inputs import media
+from edgekit.runtimes.inputs.media import Frame
+from edgekit.runtimes.inputs.reader import Reader, overlapped
 
 
 def film(path: Path, frames: int, size: tuple[int, int] = (64, 48), fps: float = 25) -> Path:
@@ -101,7 +101,7 @@ def test_leaving_early_stops_the_thread(tmp_path: Path) -> None:
 
 
 class Camera:
-    """Stands in for `edgekit.media.frames` of a stream: each connection gives so many frames, or fails."""
+    """Stands in for `inputs.media.frames` of a stream: each connection gives so many frames, or fails."""
 
     def __init__(self, *connections: int | str) -> None:
         self.connections = iter(connections)

@@ -13,11 +13,11 @@ from sample_profiles import profile, with_accuracy
 
 from edgekit.errors import InputError, UsageError
 from edgekit.profiling.record import SCHEMA, Profile, encode
-from edgekit.records import searching
-from edgekit.records.choosing import Bounds, choose, latest
-from edgekit.records.comparison import SESSION_NOISE, compare, session_noise
-from edgekit.records.searching import Point, Space, cost, points, search
-from edgekit.records.store import Store, default_store, read_records
+from edgekit.profiling.records import searching
+from edgekit.profiling.records.choosing import Bounds, choose, latest
+from edgekit.profiling.records.comparison import SESSION_NOISE, compare, session_noise
+from edgekit.profiling.records.searching import Point, Space, cost, points, search
+from edgekit.profiling.records.store import Store, default_store, read_records
 
 
 def faster(given: Profile, share: float, session: str = "s1", seed: int = 0) -> Profile:

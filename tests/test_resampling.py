@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from edgekit.images import Image
-from edgekit.resampling import ONE, bicubic, weights
+from edgekit.arrays import Image
+from edgekit.runtimes.inputs.resampling import ONE, bicubic, weights
 
 Picture = pytest.importorskip("PIL.Image", reason="Pillow is the oracle")
 

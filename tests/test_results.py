@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgekit import drawing
 from edgekit.errors import InputError, UsageError
-from edgekit.results import Detection, Detections, Timings, column
+from edgekit.runtimes import drawing
+from edgekit.runtimes.results import Detection, Detections, Timings, column
 
 CLASSES = ("circle", "square", "star")
 

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import edgekit
-from edgekit import drawing
 from edgekit.errors import InputError, UsageError
-from edgekit.results import Classification, Result, Timings
+from edgekit.runtimes import drawing
+from edgekit.runtimes.results import Classification, Result, Timings
 
 TEXT = st.text(st.characters(codec="utf-8"))
 CLASSES = ("cat", "dog", "bird", "fish")

@@ -12,9 +12,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from edgekit import drawing
 from edgekit.errors import InputError, UsageError
-from edgekit.results import Detections, Instances, Masks
+from edgekit.runtimes import drawing
+from edgekit.runtimes.results import Detections, Instances, Masks
 
 bitmaps = st.tuples(st.integers(0, 4), st.integers(1, 14), st.integers(1, 14)).flatmap(
     lambda shape: arrays.arrays(np.bool_, shape)

@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from edgekit import drawing
-from edgekit.drawing import skeletons
 from edgekit.errors import InputError, UsageError
-from edgekit.manifest import Skeleton
-from edgekit.results import Detection, Detections, Poses
+from edgekit.runtimes import drawing
+from edgekit.runtimes.bundle.manifest import Skeleton
+from edgekit.runtimes.drawing import skeletons
+from edgekit.runtimes.results import Detection, Detections, Poses
 
 ARM = Skeleton(names=("left_shoulder", "left_elbow", "left_wrist"), edges=((0, 1), (1, 2)), sigmas=(0.1, 0.2, 0.3))
 WHOLE = st.floats(-1e5, 1e5, width=32)
@@ -322,7 +322,7 @@ class TestCoco:
 
     def true_rows(self, truth: Any, kind: str) -> list[dict[str, Any]]:
         """The people of an annotations file (those with keypoints, where these are scored) as rows of results."""
-        from edgekit.tasks.skeletons import COCO
+        from edgekit.runtimes.tasks.skeletons import COCO
 
         rows = []
         for image in truth.loadImgs(truth.getImgIds()):
@@ -350,6 +350,6 @@ class TestCoco:
 
 
 def test_no_poses_export_as_none() -> None:
-    from edgekit.tasks.skeletons import COCO
+    from edgekit.runtimes.tasks.skeletons import COCO
 
     assert Poses.empty(("person",), (10, 10), skeleton=COCO).to_coco(1) == []

@@ -13,19 +13,19 @@ torch = pytest.importorskip("torch", reason="needs torch, which runs the model")
 pytest.importorskip("transformers", reason="needs transformers, whose BLIP-2 is compared with")
 pytest.importorskip("tokenizers", reason="needs tokenizers")
 
-import tiny_blip2  # noqa: E402
-import torch_blip2  # noqa: E402
-from hypothesis import given  # noqa: E402
-from hypothesis import strategies as st  # noqa: E402
-from PIL import Image as Pictures  # noqa: E402
-from test_vision_language import picture, pixels  # noqa: E402
-from tiny_transformers import package  # noqa: E402
+import tiny_blip2
+import torch_blip2
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image as Pictures
+from test_vision_language import picture, pixels
+from tiny_transformers import package
 
-import edgekit  # noqa: E402
-from edgekit.errors import BundleError, InputError, UsageError  # noqa: E402
-from edgekit.vision_language import VisionLanguage  # noqa: E402
-from edgekit.vision_language import index as retrieval  # noqa: E402
-from edgekit.vision_language.index import Hit, ImageIndex  # noqa: E402
+import edgekit
+from edgekit.errors import BundleError, InputError, UsageError
+from edgekit.runtimes.language import index as retrieval
+from edgekit.runtimes.language.index import Hit, ImageIndex
+from edgekit.runtimes.language.vision_language import VisionLanguage
 
 COUNT = 11
 TEXTS = ("a red circle", "two blue squares below the star")

@@ -25,17 +25,18 @@ from edgekit.conversion.build import PLAN, PREPARED
 from edgekit.conversion.jobs import BuildJob, Prepared
 from edgekit.conversion.runner import run
 from edgekit.conversion.selection import refuse
-from edgekit.converters import _rknn_int8, read_options, rknn
+from edgekit.converters import read_options, rknn
+from edgekit.converters.rknn import int8 as rknn_int8
+from edgekit.emulators import rknn_toolkit as toolkit
 from edgekit.errors import ConversionError, EngineError, UsageError
-from edgekit.manifest import Graph, ImageRule, Origin, Tensor
-from edgekit.runtimes import SessionOptions, open_session
-from edgekit.runtimes import _rknn_toolkit as toolkit
-from edgekit.runtimes import rknn as engine
+from edgekit.runtimes.bundle.manifest import Graph, ImageRule, Origin, Tensor
+from edgekit.runtimes.engines import SessionOptions, open_session
+from edgekit.runtimes.engines import rknn as engine
 
 torch = pytest.importorskip("torch", reason="needs torch, which only the convert extra brings")
 onnx = pytest.importorskip("onnx", reason="needs onnx, which only the convert extra brings")
 
-from jobs import make_job  # noqa: E402
+from jobs import make_job
 
 nn = torch.nn
 SIZE = 32
@@ -150,7 +151,7 @@ def test_strict_refuses_what_the_compiler_left_to_the_cpu() -> None:
 
 
 def test_the_dataset_holds_what_the_graph_takes(job: Any, tmp_path: Path) -> None:
-    listing = _rknn_int8.write_dataset(job.calibration(), tmp_path)
+    listing = rknn_int8.write_dataset(job.calibration(), tmp_path)
     paths = listing.read_text().splitlines()
     assert len(paths) == 12
     for path, tensor in zip(paths, job.calibration(), strict=True):
@@ -158,17 +159,17 @@ def test_the_dataset_holds_what_the_graph_takes(job: Any, tmp_path: Path) -> Non
 
 
 def test_the_dataset_is_not_without_end(tmp_path: Path) -> None:
-    np.save(tmp_path / "many.npy", np.zeros((_rknn_int8.MOST + 30, 4, 4, 3), np.uint8))
-    listing = _rknn_int8.write_dataset(Samples(tmp_path / "many.npy", ImageRule(size=(4, 4))), tmp_path)
+    np.save(tmp_path / "many.npy", np.zeros((rknn_int8.MOST + 30, 4, 4, 3), np.uint8))
+    listing = rknn_int8.write_dataset(Samples(tmp_path / "many.npy", ImageRule(size=(4, 4))), tmp_path)
     paths = listing.read_text().splitlines()
-    assert len(set(paths)) == _rknn_int8.MOST
-    assert {Path(paths[0]).stem, Path(paths[-1]).stem} == {"0", str(_rknn_int8.MOST + 29)}
+    assert len(set(paths)) == rknn_int8.MOST
+    assert {Path(paths[0]).stem, Path(paths[-1]).stem} == {"0", str(rknn_int8.MOST + 29)}
 
 
 def test_no_images(tmp_path: Path) -> None:
     np.save(tmp_path / "none.npy", np.zeros((0, 4, 4, 3), np.uint8))
     with pytest.raises(ConversionError, match="the given set has none: give --data"):
-        _rknn_int8.write_dataset(Samples(tmp_path / "none.npy", ImageRule(size=(4, 4))), tmp_path)
+        rknn_int8.write_dataset(Samples(tmp_path / "none.npy", ImageRule(size=(4, 4))), tmp_path)
 
 
 def test_the_plans_float_layers_stay_in_float(job: Any, tmp_path: Path) -> None:
@@ -177,8 +178,8 @@ def test_the_plans_float_layers_stay_in_float(job: Any, tmp_path: Path) -> None:
     tensors = [name for node in model.graph.node if node.op_type != "Sigmoid" for name in node.output]
     ranges = tmp_path / "cfg"
     known = "".join(f"    {name}:\n        qtype: asym\n" for name in tensors)
-    ranges.write_text(f"{_rknn_int8.UNTOUCHED}quantize_parameters:\n{known}")
-    kept = _rknn_int8.keep_float(ranges, model, job.planned().floats)
+    ranges.write_text(f"{rknn_int8.UNTOUCHED}quantize_parameters:\n{known}")
+    kept = rknn_int8.keep_float(ranges, model, job.planned().floats)
     convolutions = [node.output[0] for node in model.graph.node if node.op_type == "Conv"]
     assert {*convolutions[:3], *OUTPUTS} <= set(kept)
     assert not set(convolutions[3:-2]) & set(kept)
@@ -186,7 +187,7 @@ def test_the_plans_float_layers_stay_in_float(job: Any, tmp_path: Path) -> None:
     chosen = ranges.read_text().partition("quantize_parameters:")[0]
     assert chosen == "custom_quantize_layers:\n" + "".join(f"    {name}: float16\n" for name in kept)
     with pytest.raises(ConversionError, match="has another form; install the pinned toolchain"):
-        _rknn_int8.keep_float(ranges, model, job.planned().floats)
+        rknn_int8.keep_float(ranges, model, job.planned().floats)
 
 
 def entry(name: str, ends: tuple[float, float], own: tuple[float, float], kind: str = "int8") -> str:
@@ -213,8 +214,8 @@ def test_tensors_that_share_a_range_go_on_sharing_one(tmp_path: Path) -> None:
     path = tmp_path / "cfg"
     path.write_text("quantize_parameters:\n" + "".join(before))
     tensors = {"images": planned(0, 0.9), "conv": planned(-6, 3), "relu": planned(0, 3), "pool": planned(0, 3.5)}
-    assert _rknn_int8.set_ranges(path, tensors | {"other": planned(-1, 1e-5)}) == 4
-    found = {name: re.findall(r"- +(\S+)", told) for name, told in _rknn_int8._ENTRY.findall(path.read_text())}
+    assert rknn_int8.set_ranges(path, tensors | {"other": planned(-1, 1e-5)}) == 4
+    found = {name: re.findall(r"- +(\S+)", told) for name, told in rknn_int8._ENTRY.findall(path.read_text())}
     assert [name for name in found if found[name][:2] == ["0.0", "3.5"]] == ["conv", "relu", "pool"]
     assert found["other"] == [
         "-1.0",
@@ -268,7 +269,7 @@ def test_small_changes_or_another_size_make_another_program() -> None:
 
 PRINTED = """
 import os, sys
-from edgekit.runtimes import _rknn_toolkit as toolkit
+from edgekit.runtimes.engines import _rknn_toolkit as toolkit
 def work(**arguments):
     os.write(1, b"I building\\r\\x1b[1;31mE\\x1b[0m \\x1b[1;31mbuild: no such thing: Zebra\\x1b[0m\\n")
     os.write(2, b"E rknn-toolkit2 version: 2.5.0\\nW more\\n")
@@ -387,7 +388,7 @@ def test_the_recipes_differ_in_their_ranges_alone(job: Any, built: Any, tmp_path
 
     def told(folder: Path) -> dict[str, Any]:
         text = (folder / toolkit.INT8_PARTS[2]).read_text()
-        return {name: re.findall(r"- +(\S+)", lines) for name, lines in _rknn_int8._ENTRY.findall(text)}
+        return {name: re.findall(r"- +(\S+)", lines) for name, lines in rknn_int8._ENTRY.findall(text)}
 
     ours, others, tensors = told(out), told(theirs), job.planned().tensors
     assert list(ours) == list(others)

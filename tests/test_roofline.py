@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from tiny_conversions import PRECISIONS, TARGETS
 
-from edgekit.bundle import open_bundle
 from edgekit.errors import EngineError, UsageError
 from edgekit.profiling.roofline import available_cores, reached, roofline
+from edgekit.runtimes.bundle.folder import open_bundle
 
 
 def test_arithmetic_bounds_what_computes_much_with_little() -> None:
@@ -56,7 +56,7 @@ def counted(module: Any, example: Any, folder: Path) -> tuple[dict[str, int], in
     from torch.utils.flop_counter import FlopCounterMode
 
     from edgekit.conversion.arithmetic import arithmetic
-    from edgekit.sources.exchange import write_exchange
+    from edgekit.graph.exchange import write_exchange
 
     module = module.eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():

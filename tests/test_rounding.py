@@ -13,11 +13,11 @@ from hypothesis.extra import numpy as arrays
 
 torch = pytest.importorskip("torch", reason="needs torch, the source of every conversion")
 
-from edgekit.calibration.grid import on_grid, step_of  # noqa: E402
-from edgekit.calibration.program_layers import constant, program_layers, watch  # noqa: E402
-from edgekit.calibration.rounding import round_weights  # noqa: E402
-from edgekit.calibration.rounding_search import columns, rows  # noqa: E402
-from edgekit.errors import UsageError  # noqa: E402
+from edgekit.calibration.grid import on_grid, step_of
+from edgekit.calibration.program_layers import constant, program_layers, watch
+from edgekit.calibration.rounding import round_weights
+from edgekit.calibration.rounding_search import columns, rows
+from edgekit.errors import UsageError
 
 nn = torch.nn
 SIZE = 12
@@ -246,7 +246,7 @@ def test_graph_and_outputs_stay_what_they_were(correct_bias: bool) -> None:
 
 def test_new_biases_reach_the_onnx_file(tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime", reason="needs ONNX Runtime")
-    from edgekit.sources.exchange import write_exchange
+    from edgekit.graph.exchange import write_exchange
 
     module, _ = rounded(Shared, correct_bias=True)
     write_exchange(module, torch.zeros(1, 3, SIZE, SIZE), ("out",), tmp_path)

@@ -18,13 +18,13 @@ from tiny_conversions import environment
 from tiny_models import CLASSES, SIZE, picture
 from tiny_onnx import GRAPH, write_model, write_openvino, write_tiny_bundle
 
-from edgekit import runtimes
-from edgekit.bundle import open_bundle
 from edgekit.errors import EngineError, UsageError
-from edgekit.images import Preprocessor
-from edgekit.manifest import Graph, ImageRule, Tensor
-from edgekit.model import load
-from edgekit.runtimes import Session, SessionOptions, check_inputs, engine, engine_names, open_session
+from edgekit.runtimes import engines as runtimes
+from edgekit.runtimes.bundle.folder import open_bundle
+from edgekit.runtimes.bundle.manifest import Graph, ImageRule, Tensor
+from edgekit.runtimes.engines import Session, SessionOptions, check_inputs, engine, engine_names, open_session
+from edgekit.runtimes.inputs.images import Preprocessor
+from edgekit.runtimes.model import load
 
 pytest.importorskip("onnx", reason="needs onnx to write models")
 ENGINES = ("onnxruntime", "openvino")
@@ -340,7 +340,7 @@ def test_openvino_and_nncf_do_not_phone_home(bundles: dict[str, Path]) -> None:
     pytest.importorskip("nncf", reason="needs the extra 'convert'")
     code = f"""{LISTEN}
 from edgekit.converters._nncf import import_nncf
-from edgekit.runtimes.openvino import import_openvino
+from edgekit.runtimes.engines.openvino import import_openvino
 openvino, nncf = import_openvino(), import_nncf()
 model = openvino.Core().read_model({str(bundles["openvino"] / "model.xml")!r})
 import json, threading, time

@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgekit.arrays import Floats
 from edgekit.errors import ContractError, EngineError
-from edgekit.images import Floats, transform
-from edgekit.manifest import Contract, Decoder, ImageRule, Output
-from edgekit.results import Classification, Instances
-from edgekit.tasks import open_task
-from edgekit.tasks.decoding import Candidates
+from edgekit.runtimes.bundle.manifest import Contract, Decoder, ImageRule, Output
+from edgekit.runtimes.inputs.images import transform
+from edgekit.runtimes.results import Classification, Instances
+from edgekit.runtimes.tasks import open_task
+from edgekit.runtimes.tasks.decoders import Candidates
 
 quick = settings(max_examples=25, deadline=None)
 SIZE, CELLS, KINDS = (64, 96), 4, 3

@@ -18,7 +18,7 @@ from edgekit.conversion.selection import refuse, select
 from edgekit.converters import NoOptions
 from edgekit.converters import read_options as typed_options
 from edgekit.errors import ConversionError, UsageError
-from edgekit.manifest import Record
+from edgekit.runtimes.bundle.manifest import Record
 
 
 def chosen(
@@ -148,7 +148,7 @@ def test_what_ncnn_refuses_it_cannot_do(operator: str, tmp_path: Path) -> None:
     from torch import nn
 
     from edgekit.converters import ncnn
-    from edgekit.sources.exchange import operators
+    from edgekit.graph.exchange import operators
 
     class Module(nn.Module):
         def __init__(self) -> None:

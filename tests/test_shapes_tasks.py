@@ -16,7 +16,7 @@ pytest.importorskip("torch", reason="the networks are torch modules (extra 'conv
 import torch
 from detectors.scores import held_out, main_figures, opened_source
 
-from edgekit.model import Model
+from edgekit.runtimes.model import Model
 from edgekit.shapes import tasks
 from edgekit.sources.session import TorchSession
 

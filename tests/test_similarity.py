@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgekit.tasks.similarity import box_areas, keypoint_similarity, keypoint_suppression, mask_iou
-from edgekit.tasks.skeletons import COCO
+from edgekit.runtimes.tasks.similarity import box_areas, keypoint_similarity, keypoint_suppression, mask_iou
+from edgekit.runtimes.tasks.skeletons import COCO
 
 pytest.importorskip("pycocotools", reason="the oracle is pycocotools (extra 'convert')")
 quick = settings(max_examples=30, deadline=None)

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgekit.bundle import sha256
 from edgekit.errors import SourceError
+from edgekit.runtimes.bundle.folder import sha256
 from edgekit.sources import Request, exported
 from edgekit.sources import load as load_any
 
@@ -94,13 +94,13 @@ def test_a_dynamic_batch_becomes_one(tmp_path: Path) -> None:
     model = load(path)
     assert tuple(model.example.shape) == (1, 3, 16, 24)
     torch.testing.assert_close(model.module(model.example), network(model.example))
-    from edgekit.sources.exchange import flatten
+    from edgekit.graph.exchange import flatten
 
     torch.testing.assert_close(flatten(model.module, model.example)(model.example), network(model.example))
 
 
 def test_the_shared_programs_are_plain(shared_data: Path) -> None:
-    from edgekit.sources._pt2_safety import refuse_code
+    from edgekit.sources.exported.safety import refuse_code
 
     programs = sorted((shared_data / "models").glob("*.pt2"))
     assert programs

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgekit.bundle import sha256
 from edgekit.errors import SourceError, UsageError
+from edgekit.runtimes.bundle.folder import sha256
 from edgekit.sources import Request, factory
 from edgekit.sources import load as load_any
 
@@ -20,7 +20,7 @@ safetensors = pytest.importorskip("safetensors.torch", reason="needs the extra '
 
 MODULE = """
 import torch
-from edgekit.manifest import Contract, Decoder, ImageRule, Output
+from edgekit.runtimes.bundle.manifest import Contract, Decoder, ImageRule, Output
 from edgekit.errors import UsageError
 
 CONTRACT = Contract(
@@ -136,7 +136,7 @@ def test_the_demo_detector() -> None:
     with torch.no_grad():
         outputs = model.heads(model.example)
     assert len(outputs) == len(model.contract.outputs) == 6
-    from edgekit.tasks.detect import Detect
+    from edgekit.runtimes.tasks.detect import Detect
 
     Detect(model.contract).candidates([output.numpy() for output in outputs], 0.5)
 
@@ -160,7 +160,10 @@ def test_the_demo_detector() -> None:
             "factory_module:fails",
             "factory_module:fails: calling it without arguments failed: KeyError: 'no such thing'",
         ),
-        ("factory_module:wrong_contract", "its .contract must be an edgekit.manifest.Contract, not dict"),
+        (
+            "factory_module:wrong_contract",
+            "its .contract must be an edgekit.Contract, not dict",
+        ),
     ],
 )
 def test_what_cannot_be_built(spec: str, words: str) -> None:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from onnx_graphs import SHAPE, check, examples, image, ints, load, node, onnx, oracle, torch, weights, write
 
 from edgekit.errors import ContractError, SourceError
-from edgekit.sources import Request, onnx_file
+from edgekit.sources import Request
+from edgekit.sources import onnx as onnx_file
 
 
 @pytest.fixture(scope="module", name="folder")
@@ -59,7 +60,7 @@ def test_networks_of_both_exporters(opset: int, dynamo: bool, folder: Path) -> N
 
 def test_there_and_back_through_the_exchange(folder: Path) -> None:
     """Source -> exchange -> ONNX source -> exchange again: torch.export follows the rebuilt network."""
-    from edgekit.sources.exchange import write_exchange
+    from edgekit.graph.exchange import write_exchange
 
     x = image((1, 3, 64, 96))
     network = Block().eval()
@@ -99,7 +100,7 @@ def test_ultralytics_networks(name: str, folder: Path, monkeypatch: pytest.Monke
 
 
 def test_the_detector_of_the_shared_data(shared_data: Path, folder: Path) -> None:
-    from edgekit.sources.exchange import write_exchange
+    from edgekit.graph.exchange import write_exchange
 
     program = torch.export.load(shared_data / "models" / "fastestdet_coco.pt2")
     names = tuple(f"output_{index}" for index in range(len(program.graph_signature.user_outputs)))

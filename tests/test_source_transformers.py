@@ -11,13 +11,13 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs the extra 'convert'")
 
-from tiny_transformers import KINDS, SIZE, package, write  # noqa: E402
+from tiny_transformers import KINDS, SIZE, package, write
 
-from edgekit.errors import ContractError, SourceError  # noqa: E402
-from edgekit.manifest import Contract, Decoder, ImageRule, Output, Postprocess  # noqa: E402
-from edgekit.sources import Request, TrainedModel, load  # noqa: E402
-from edgekit.tasks import open_task  # noqa: E402
-from edgekit.tasks.skeletons import COCO  # noqa: E402
+from edgekit.errors import ContractError, SourceError
+from edgekit.runtimes.bundle.manifest import Contract, Decoder, ImageRule, Output, Postprocess
+from edgekit.runtimes.tasks import open_task
+from edgekit.runtimes.tasks.skeletons import COCO
+from edgekit.sources import Request, TrainedModel, load
 
 
 @pytest.fixture(scope="module")

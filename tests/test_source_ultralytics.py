@@ -139,7 +139,7 @@ def decode(raw: tuple[Any, ...], bins: int) -> tuple[Any, Any]:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_heads_can_be_exported_and_traced(name: str, loaded: dict[str, TrainedModel]) -> None:
-    from edgekit.sources.exchange import flatten
+    from edgekit.graph.exchange import flatten
 
     model = loaded[name]
     assert model.heads is not None

@@ -10,12 +10,12 @@ import pytest
 from test_source_ultralytics import SIZE, image, save, seeded, tasks
 
 from edgekit.errors import SourceError
-from edgekit.images import ImageRule, transform
-from edgekit.results import Classification, Instances, Poses
+from edgekit.runtimes.inputs.images import ImageRule, transform
+from edgekit.runtimes.results import Classification, Instances, Poses
+from edgekit.runtimes.tasks import open_task
+from edgekit.runtimes.tasks.skeletons import COCO
 from edgekit.sources import Request, TrainedModel
 from edgekit.sources import ultralytics as source
-from edgekit.tasks import open_task
-from edgekit.tasks.skeletons import COCO
 
 torch = pytest.importorskip("torch", reason="needs the extra 'convert'")
 

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from tiny_conversions import write_pictures
 from tiny_models import SIZE, picture
 
+from edgekit.arrays import Image
 from edgekit.calibration.samples import Samples
 from edgekit.calibration.split import MOST_CALIBRATION, MOST_PROOF, digest, split
 from edgekit.errors import InputError, UsageError
-from edgekit.images import Image
-from edgekit.manifest import ImageRule
+from edgekit.runtimes.bundle.manifest import ImageRule
 
 RULE = ImageRule(size=(8, 8), resize="stretch")
 WHOLE = ImageRule(size=(SIZE, SIZE), resize="stretch")

@@ -15,13 +15,13 @@ from target_lists import best, pairs, targets
 
 import edgekit
 from edgekit import converters
-from edgekit.bundle import open_bundle
+from edgekit.arrays import Image
 from edgekit.errors import EngineError
 from edgekit.evaluation.coco import SCORE_THRESHOLD, evaluate
-from edgekit.images import Image
-from edgekit.model import Model
-from edgekit.results import Detections
-from edgekit.runtimes import engine
+from edgekit.runtimes.bundle.folder import open_bundle
+from edgekit.runtimes.engines import engine
+from edgekit.runtimes.model import Model
+from edgekit.runtimes.results import Detections
 from edgekit.shapes import scene, write_coco
 from edgekit.shapes.trained import detector
 from edgekit.sources.session import TorchSession

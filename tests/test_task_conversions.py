@@ -20,10 +20,10 @@ from target_lists import EVERYTHING
 from test_top_down import annotated_people, people_in_boxes, source_of
 from test_ultralytics_conversion import checkpoints, save
 
-from edgekit.media import frames
-from edgekit.model import load
+from edgekit.runtimes.inputs.media import frames
+from edgekit.runtimes.model import load
+from edgekit.runtimes.top_down import TopDown
 from edgekit.shapes import write_coco
-from edgekit.top_down import TopDown
 
 pytestmark = pytest.mark.convert
 

@@ -11,20 +11,20 @@ import msgspec
 import numpy as np
 import pytest
 
-from edgekit import toolchains
 from edgekit.converters import Job, NoOptions, read_options, target
 from edgekit.errors import ConversionError, EngineError, UsageError
-from edgekit.manifest import Graph
-from edgekit.runtimes import SessionOptions, open_session
+from edgekit.runtimes.bundle.manifest import Graph
+from edgekit.runtimes.engines import SessionOptions, open_session
+from edgekit.worker import toolchains
 
 torch = pytest.importorskip("torch", reason="needs torch, the source of every conversion")
 onnx = pytest.importorskip("onnx", reason="needs onnx: pip install edgekit[convert]")
 
-from jobs import make_job  # noqa: E402
-from onnx import numpy_helper  # noqa: E402
+from jobs import make_job
+from onnx import numpy_helper
 
-from edgekit.converters import tensorrt  # noqa: E402
-from edgekit.converters.tensorrt import RTX, TensorrtOptions  # noqa: E402
+from edgekit.converters import tensorrt
+from edgekit.converters.tensorrt import RTX, TensorrtOptions
 
 nn = torch.nn
 
@@ -296,7 +296,7 @@ def test_tensorrt_rtx_refuses_what_is_no_model(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "model.onnx").write_bytes(b"not an ONNX file")
     given = (str(tmp_path / "model.onnx"), '{"precision": "fp32"}', "86")
     with pytest.raises(ConversionError, match=r"cannot parse it: .*Failed to parse"):
-        toolchains.call(RTX.name, "edgekit.converters._tensorrt_rtx", *given)
+        toolchains.call(RTX.name, "edgekit.converters.tensorrt.rtx", *given)
 
 
 @pytest.mark.toolchain

@@ -24,13 +24,15 @@ from click.testing import CliRunner
 from sample_bundles import sample_manifest
 from tiny_onnx import GRAPH, write_model
 
-from edgekit.bundle import locked, open_bundle, stage
 from edgekit.cli.build import command as build_command
 from edgekit.errors import EngineError, UsageError
-from edgekit.manifest import Graph, Tensor
-from edgekit.runtimes import SessionOptions, _tensorrt_cache, _tensorrt_cuda, open_session
-from edgekit.runtimes import tensorrt as engine
-from edgekit.runtimes._tensorrt_build import SETTINGS, BuildSettings
+from edgekit.runtimes.bundle.folder import locked, open_bundle, stage
+from edgekit.runtimes.bundle.manifest import Graph, Tensor
+from edgekit.runtimes.engines import SessionOptions, open_session
+from edgekit.runtimes.engines import tensorrt as engine
+from edgekit.runtimes.engines.tensorrt import cache as tensorrt_cache
+from edgekit.runtimes.engines.tensorrt import cuda as tensorrt_cuda
+from edgekit.runtimes.engines.tensorrt.build import SETTINGS, BuildSettings
 
 pytest.importorskip("onnx", reason="needs onnx to write models")
 pytest.importorskip("onnxruntime", reason="the module that stands for TensorRT computes with it")
@@ -61,7 +63,7 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The driver of an Orin."""
     monkeypatch.syspath_prepend(str(FAKE))
     found = importlib.import_module("fake_driver").Driver()
-    monkeypatch.setattr(_tensorrt_cuda, "load", lambda: found)
+    monkeypatch.setattr(tensorrt_cuda, "load", lambda: found)
     return found
 
 
@@ -277,7 +279,7 @@ def test_two_processes_build_once(trt: Any, driver: Any, folder: Path, cache: Pa
 
 def test_a_writer_that_is_killed_leaves_no_entry(cache: Path, folder: Path, tmp_path: Path) -> None:
     code = (
-        "import os, pathlib; from edgekit.runtimes import _tensorrt_cache as c\n"
+        "import os, pathlib; from edgekit.runtimes.engines import tensorrt_cache as c\n"
         "key = c.Key(gpu='g', capability='8.7', tensorrt='10', file='f', settings='s', device='gpu', strict=False)\n"
         "c.os.fsync = lambda descriptor: os.kill(os.getpid(), 9)\n"
         "c.write(key, b'plan' * 1000, {})"
@@ -384,7 +386,7 @@ def test_a_file_that_is_not_what_the_manifest_says(trt: Any, driver: Any, folder
 
 
 def test_without_a_driver_and_without_tensorrt(trt: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_tensorrt_cuda, "_LIBRARY", "libno-such-driver.so")
+    monkeypatch.setattr(tensorrt_cuda, "_LIBRARY", "libno-such-driver.so")
     with pytest.raises(EngineError, match=r"needs NVIDIA's driver, and libno-such-driver.so cannot be loaded"):
         opened(folder)
 
@@ -401,7 +403,7 @@ def test_a_cache_that_cannot_be_written(
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(_tensorrt_cache.os, "fsync", full)
+    monkeypatch.setattr(tensorrt_cache.os, "fsync", full)
     with pytest.raises(EngineError, match=r"cannot be written \(No space left on device\); free space"):
         opened(folder)
     assert not [path for path in (tmp_path / "full" / "tensorrt").iterdir() if path.suffix != ".lock"]
@@ -410,10 +412,10 @@ def test_a_cache_that_cannot_be_written(
 def test_the_cache_follows_the_users_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("EDGEKIT_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert _tensorrt_cache.folder() == tmp_path / "xdg" / "edgekit" / "tensorrt"
+    assert tensorrt_cache.folder() == tmp_path / "xdg" / "edgekit" / "tensorrt"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert _tensorrt_cache.folder() == tmp_path / "home" / ".cache" / "edgekit" / "tensorrt"
+    assert tensorrt_cache.folder() == tmp_path / "home" / ".cache" / "edgekit" / "tensorrt"
 
 
 def test_build_makes_the_engine_ahead_of_time(trt: Any, driver: Any, folder: Path, cache: Path) -> None:

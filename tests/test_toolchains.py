@@ -15,16 +15,17 @@ import pytest
 from click.testing import CliRunner
 from real_conversions import Converted
 
-from edgekit import converters, registry, toolchains
-from edgekit.bundle import locked, open_bundle
+from edgekit import converters, registry
 from edgekit.cli import edgekit as edgekit_command
 from edgekit.conversion import installation, jobs
 from edgekit.conversion.runner import run
+from edgekit.emulators.served import ServedSession
 from edgekit.errors import ConversionError, EngineError, ToolchainError, UsageError
-from edgekit.manifest import Graph
-from edgekit.runtimes import SessionOptions, StandIn
-from edgekit.runtimes._served import ServedSession
-from edgekit.toolchains import Toolchain
+from edgekit.runtimes.bundle.folder import locked, open_bundle
+from edgekit.runtimes.bundle.manifest import Graph
+from edgekit.runtimes.engines import SessionOptions, StandIn
+from edgekit.worker import toolchains
+from edgekit.worker.toolchains import Toolchain
 
 TINY = Toolchain(
     name="tiny",
@@ -232,7 +233,7 @@ def test_the_command_line(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_session_in_another_environment(borrowed: str, demo_bundles: Converted) -> None:
     bundle = open_bundle(demo_bundles.bundle("onnx", "int8")["path"])
     (graph,) = bundle.manifest.graphs
-    here = registry.module("edgekit.runtimes", "onnxruntime").open_session(
+    here = registry.module("edgekit.runtimes.engines", "onnxruntime").open_session(
         bundle.path, graph, SessionOptions(threads=1)
     )
     there = ServedSession(borrowed, "onnxruntime", bundle.path, graph, SessionOptions(threads=1, device="cpu"))

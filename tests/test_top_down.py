@@ -13,17 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import edgekit
+from edgekit.arrays import Floats
 from edgekit.errors import UsageError
-from edgekit.images import Floats
-from edgekit.manifest import Contract, Decoder, ImageRule, Output, Skeleton
-from edgekit.media import read_image
-from edgekit.model import Model
-from edgekit.results import Detections, Poses
-from edgekit.runtimes import Placement
-from edgekit.smoothing import OneEuro
-from edgekit.tasks.similarity import keypoint_similarity
-from edgekit.tasks.skeletons import COCO
-from edgekit.top_down import TopDown
+from edgekit.runtimes.bundle.manifest import Contract, Decoder, ImageRule, Output, Skeleton
+from edgekit.runtimes.engines import Placement
+from edgekit.runtimes.inputs.media import read_image
+from edgekit.runtimes.model import Model
+from edgekit.runtimes.results import Detections, Poses
+from edgekit.runtimes.smoothing import OneEuro
+from edgekit.runtimes.tasks.similarity import keypoint_similarity
+from edgekit.runtimes.tasks.skeletons import COCO
+from edgekit.runtimes.top_down import TopDown
 
 CORNERS = Skeleton(names=("left top", "right bottom"), sigmas=(0.05, 0.05))
 

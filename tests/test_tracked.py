@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgekit.arrays import Floats
 from edgekit.errors import UsageError
-from edgekit.images import Floats
-from edgekit.media import Frame
-from edgekit.model import Model
-from edgekit.results import Detections
+from edgekit.runtimes.inputs.media import Frame
+from edgekit.runtimes.model import Model
+from edgekit.runtimes.results import Detections
+from edgekit.runtimes.tasks.similarity import box_iou
+from edgekit.runtimes.track import follow, tracker_of
+from edgekit.runtimes.tracking import open_tracker
 from edgekit.shapes.motion import moving_scene
-from edgekit.tasks.similarity import box_iou
-from edgekit.tracked import follow, tracker_of
-from edgekit.tracking import open_tracker
 
 torch = pytest.importorskip("torch", reason="the demo detector runs in torch (extra 'convert')")
 SEED, FRAMES, FPS = 10, 45, 15.0

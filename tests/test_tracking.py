@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from moving_boxes import DURATION, Street, follow
 
-import edgekit.tracking
+import edgekit.runtimes.tracking
 from edgekit.errors import UsageError
+from edgekit.runtimes.tracking import ByteTrack, OCSort, Sort, State, Tracker, open_tracker, tracker_names
 from edgekit.shapes import moving_scene
-from edgekit.tracking import ByteTrack, OCSort, Sort, State, Tracker, open_tracker, tracker_names
 
 EVERY = ("botsort", "bytetrack", "ocsort", "sort")
 every_tracker = pytest.mark.parametrize("name", EVERY)

@@ -13,7 +13,7 @@ from conftest import ROOT
 from moving_boxes import Street
 
 from edgekit.errors import InputError, UsageError
-from edgekit.tracking import ByteTrack, mot
+from edgekit.runtimes.tracking import ByteTrack, mot
 
 
 def test_tracks_are_written_and_read_back(tmp_path: Path) -> None:

@@ -10,23 +10,25 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgekit.arrays import Image
+
 torch = pytest.importorskip("torch", reason="needs torch, which runs the models compared with")
 pytest.importorskip("transformers", reason="needs transformers, whose BLIP-2 is compared with")
 pytest.importorskip("tokenizers", reason="needs tokenizers")
 
-import tiny_blip2  # noqa: E402
-import torch_blip2  # noqa: E402
-from PIL import Image as Pictures  # noqa: E402
-from tiny_transformers import package  # noqa: E402
+import tiny_blip2
+import torch_blip2
+from PIL import Image as Pictures
+from tiny_transformers import package
 
-import edgekit  # noqa: E402
-from edgekit import model as detectors  # noqa: E402
-from edgekit.errors import BundleError, EngineError, InputError, UsageError  # noqa: E402
-from edgekit.images import Image, Preprocessor  # noqa: E402
-from edgekit.language.text import Tokenizer  # noqa: E402
-from edgekit.results import Match, Text, TextTimings  # noqa: E402
-from edgekit.vision_language import VisionLanguage  # noqa: E402
-from edgekit.vision_language.features import KEPT  # noqa: E402
+import edgekit
+from edgekit.errors import BundleError, EngineError, InputError, UsageError
+from edgekit.runtimes import model as detectors
+from edgekit.runtimes.inputs.images import Preprocessor
+from edgekit.runtimes.language.features import KEPT
+from edgekit.runtimes.language.text import Tokenizer
+from edgekit.runtimes.language.vision_language import VisionLanguage
+from edgekit.runtimes.results import Match, Text, TextTimings
 
 GENERATING = ("opt", "t5", "tied")
 every_generator = pytest.mark.parametrize("name", GENERATING)
@@ -522,7 +524,7 @@ def test_half_precision_embeddings_are_read(folders: Any, tmp_path: Path, monkey
 def test_damaged_bundles_are_refused(damage: Any, words: str, folders: Any, tmp_path: Path, monkeypatch: Any) -> None:
     import msgspec
 
-    from edgekit import manifest_file as manifests
+    from edgekit.runtimes.bundle import manifest_file as manifests
 
     torch_blip2.engine(monkeypatch, folders["opt"])
     bundle = torch_blip2.write_bundle(folders["opt"], tmp_path / "bundle")
@@ -563,11 +565,11 @@ def _pickled(path: Path, array: Any) -> None:
 def test_other_bundles_open_as_before(monkeypatch: Any) -> None:
     from sample_bundles import sample_manifest
 
-    from edgekit.bundle import Bundle
-    from edgekit.vision_language import open_vision_language
+    from edgekit.runtimes.bundle.folder import Bundle
+    from edgekit.runtimes.language.vision_language import open_vision_language
 
     bundle = Bundle(Path("x"), sample_manifest())
-    monkeypatch.setattr("edgekit.loading.model.load", lambda given, **options: (given, options))
+    monkeypatch.setattr("edgekit.runtimes.load.model.load", lambda given, **options: (given, options))
     found, options = edgekit.load(bundle, threads=2, device="cpu", strict=True, warm_up=0)
     assert found is bundle
     assert options == {"threads": 2, "device": "cpu", "strict": True, "warm_up": 0}

@@ -17,17 +17,17 @@ pytest.importorskip("transformers", reason="needs transformers, which is compare
 for engine in ("onnxruntime", "openvino"):
     pytest.importorskip(engine, reason="needs the engines of the extra 'convert'")
 
-import cv2  # noqa: E402
-import tiny_blip2  # noqa: E402
-from blip2_writing import edited  # noqa: E402
+import cv2
+import tiny_blip2
+from blip2_writing import edited
 
-from edgekit.bundle import open_bundle  # noqa: E402
-from edgekit.cli import main  # noqa: E402
-from edgekit.conversion.kept_graphs import FOLDER, KEPT_SECONDS, KeptGraphs  # noqa: E402
-from edgekit.conversion.source_texts import read_texts  # noqa: E402
-from edgekit.evaluation.texts import TextTally, judge  # noqa: E402
-from edgekit.manifest import Contract, Gate, Graph, ImageRule, Language, OutputDrift, Tensor  # noqa: E402
-from edgekit.shapes import scene  # noqa: E402
+from edgekit.cli import main
+from edgekit.conversion.kept_graphs import FOLDER, KEPT_SECONDS, KeptGraphs
+from edgekit.conversion.source_texts import read_texts
+from edgekit.evaluation.texts import TextTally, judge
+from edgekit.runtimes.bundle.folder import open_bundle
+from edgekit.runtimes.bundle.manifest import Contract, Gate, Graph, ImageRule, Language, OutputDrift, Tensor
+from edgekit.shapes import scene
 
 
 @pytest.fixture(scope="module")

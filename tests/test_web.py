@@ -20,15 +20,15 @@ from real_conversions import Converted
 from tiny_onnx import GRAPH, write_model, write_tiny_bundle
 from web_page import chromium, visit
 
-from edgekit import toolchains
 from edgekit.converters import target
 from edgekit.converters.web import TARGET
 from edgekit.errors import EngineError
-from edgekit.manifest import Tensor
-from edgekit.model import load
-from edgekit.runtimes import SessionOptions, engine, open_session
-from edgekit.runtimes import web as web_engine
+from edgekit.runtimes.bundle.manifest import Tensor
+from edgekit.runtimes.engines import SessionOptions, engine, open_session
+from edgekit.runtimes.engines import web as web_engine
+from edgekit.runtimes.model import load
 from edgekit.shapes import scene
+from edgekit.worker import toolchains
 
 pytest.importorskip("onnx", reason="needs onnx to write models")
 
@@ -130,7 +130,7 @@ def test_errors_of_the_engine_are_told(folder: Path, tmp_path: Path) -> None:
 def test_node_ends_with_its_session_and_with_its_parent(folder: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; from tiny_onnx import GRAPH\n"
-        "from edgekit.runtimes import SessionOptions, open_session\n"
+        "from edgekit.runtimes.engines import SessionOptions, open_session\n"
         f"session = open_session('web', Path({str(folder)!r}), GRAPH, SessionOptions(device='node', threads=2))\n"
         "print(session._process.pid, flush=True)\n"
         "if sys.argv[1] == 'deleted': del session\n"

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgekit.images import Image
-from edgekit.manifest import Contract, Decoder, ImageRule, Output, Postprocess
+from edgekit.arrays import Image
+from edgekit.runtimes.bundle.manifest import Contract, Decoder, ImageRule, Output, Postprocess
 
 if TYPE_CHECKING:
     from torch import nn

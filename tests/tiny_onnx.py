@@ -8,8 +8,8 @@ import numpy as np
 from sample_bundles import sample_manifest
 from tiny_models import CELL, CLASSES, SIZE
 
-from edgekit.bundle import stage
-from edgekit.manifest import Contract, Decoder, Graph, ImageRule, Output, Postprocess, Tensor
+from edgekit.runtimes.bundle.folder import stage
+from edgekit.runtimes.bundle.manifest import Contract, Decoder, Graph, ImageRule, Output, Postprocess, Tensor
 
 GRID = SIZE // CELL
 GRAPH = Graph(
@@ -98,7 +98,7 @@ def write_tiny_bundle(path: Path, dark: str = "", engine: str = "onnxruntime") -
 
 def write_openvino(model: Path) -> Graph:
     """The ONNX file as OpenVINO IR beside it."""
-    from edgekit.runtimes.openvino import import_openvino
+    from edgekit.runtimes.engines.openvino import import_openvino
 
     openvino = import_openvino()
     openvino.save_model(openvino.Core().read_model(model), model.with_suffix(".xml"), compress_to_fp16=False)

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from test_language_generation import OPTGraph, T5Graph
 from tiny_transformers import package
 
-from edgekit.bundle import Bundle, stage
-from edgekit.language.text import Tokenizer
-from edgekit.manifest import Contract, Graph, ImageRule, Language, Manifest, Origin, Tensor
-from edgekit.runtimes import Placement
-from edgekit.vision_language import VisionLanguage
+from edgekit.runtimes.bundle.folder import Bundle, stage
+from edgekit.runtimes.bundle.manifest import Contract, Graph, ImageRule, Language, Manifest, Origin, Tensor
+from edgekit.runtimes.engines import Placement
+from edgekit.runtimes.language.text import Tokenizer
+from edgekit.runtimes.language.vision_language import VisionLanguage
 
 PROMPTS = {"caption": "a photo of", "short": "a short caption", "detailed": "describe in detail",
            "ask": "Question: {} Answer:"}  # fmt: skip
@@ -172,7 +172,7 @@ def engine(monkeypatch: Any, folder: Path) -> Any:
     model = source(folder)
     every = networks(model)
     monkeypatch.setattr(
-        "edgekit.vision_language.parts.open_network", lambda name, path, graph, options: every[graph.name]
+        "edgekit.runtimes.language.parts.open_network", lambda name, path, graph, options: every[graph.name]
     )
-    monkeypatch.setattr("edgekit.vision_language.parts.open_language", lambda *given: language_graph(model))
+    monkeypatch.setattr("edgekit.runtimes.language.parts.open_language", lambda *given: language_graph(model))
     return model

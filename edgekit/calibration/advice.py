@@ -11,12 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.arrays import Doubles
 from edgekit.calibration.plan import Advice, Outlier
 from edgekit.calibration.ranges import FINITE
 from edgekit.calibration.split import FEW
 from edgekit.errors import UsageError
-
-Doubles = NDArray[np.float64]
 
 STEADY = 0.02
 """Ranges that are this near to final count as final."""

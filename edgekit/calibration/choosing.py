@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.arrays import Floats, Image
 from edgekit.errors import UsageError
-from edgekit.images import Floats, Image, Preprocessor
-from edgekit.manifest import ImageRule
-from edgekit.media import Reference
+from edgekit.runtimes.bundle.manifest import ImageRule
+from edgekit.runtimes.inputs.images import Preprocessor
+from edgekit.runtimes.inputs.media import Reference
 
 THUMBNAIL = 8
 
@@ -32,7 +33,7 @@ def most_informative(references: Sequence[Reference], count: int, rule: ImageRul
     do it with more certainty, but fills the choice with freaks and damaged images.
 
     Args:
-        references: images to choose from (`edgekit.media.references`).
+        references: images to choose from (`edgekit.runtimes.inputs.media.references`).
         count: how many; fewer come back where there are not so many different ones.
         rule: the model's, for images are judged as it sees them.
         seed: the same images, count and seed give the same choice.

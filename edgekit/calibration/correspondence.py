@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from edgekit.calibration.layers import Doubles, activations
+from edgekit.arrays import Doubles, Floats
+from edgekit.calibration.layers import activations
 from edgekit.calibration.observation import watched
 from edgekit.calibration.plan import PlannedGraph
 from edgekit.calibration.ranges import FINITE
-from edgekit.images import Floats
-from edgekit.sources.exchange import INPUT
+from edgekit.graph.exchange import INPUT
 
 if TYPE_CHECKING:
     from torch import fx

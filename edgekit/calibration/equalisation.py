@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgekit.arrays import Floats
 from edgekit.calibration.plan import Equalised
-from edgekit.images import Floats
 
 if TYPE_CHECKING:
     import torch

@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgekit.arrays import Floats
 from edgekit.calibration.plan import Tuning
 from edgekit.calibration.program_layers import program_layers
 from edgekit.calibration.samples import Samples
 from edgekit.calibration.student import grid_between, student, trained_biases, trained_weights
 from edgekit.errors import ConversionError, UsageError
-from edgekit.images import Floats, Preprocessor
+from edgekit.runtimes.inputs.images import Preprocessor
 
 if TYPE_CHECKING:
     import torch

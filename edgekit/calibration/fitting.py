@@ -16,7 +16,8 @@ from typing import Literal
 
 import numpy as np
 
-from edgekit.calibration.layers import Doubles, Response
+from edgekit.arrays import Doubles
+from edgekit.calibration.layers import Response
 from edgekit.calibration.plan import Range, RangeMethod
 from edgekit.calibration.ranges import BINS, LEVELS, SHARES, STEPS, Statistics
 

@@ -12,14 +12,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from edgekit.images import Floats
+from edgekit.arrays import Doubles, Floats
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
-Doubles = NDArray[np.float64]
 
 Response = Callable[[Doubles], Doubles]
 """An activation function, elementwise."""

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgekit.calibration.layers import Doubles, Site, activations, sites
+from edgekit.arrays import Doubles, Floats
+from edgekit.calibration.layers import Site, activations, sites
 from edgekit.calibration.ranges import Statistics
 from edgekit.errors import ConversionError
-from edgekit.images import Floats
 
 if TYPE_CHECKING:
     from onnx import ModelProto

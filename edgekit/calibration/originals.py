@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from edgekit.arrays import Floats
 from edgekit.calibration.program_layers import constant, program_layers, storage
-from edgekit.images import Floats
 
 if TYPE_CHECKING:
     import onnx

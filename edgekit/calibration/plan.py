@@ -17,7 +17,7 @@ from typing import Literal
 import msgspec
 
 from edgekit.errors import InputError, UsageError
-from edgekit.manifest import Record
+from edgekit.runtimes.bundle.manifest import Record
 
 SCHEMA = 1
 

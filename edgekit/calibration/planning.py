@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 import edgekit
+from edgekit.arrays import Floats
 from edgekit.calibration import plan as files
 from edgekit.calibration.advice import Witness
 from edgekit.calibration.correspondence import planned_names
@@ -28,7 +29,6 @@ from edgekit.calibration.plan import Advice, Equalised, Layer, Methods, Plan, Pl
 from edgekit.calibration.rounding import round_weights
 from edgekit.calibration.samples import Samples
 from edgekit.errors import ConversionError
-from edgekit.images import Floats
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgekit.images import Floats
+from edgekit.arrays import Floats
 
 if TYPE_CHECKING:
     import torch

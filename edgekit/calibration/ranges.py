@@ -10,9 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.images import Floats
-
-Doubles = NDArray[np.float64]
+from edgekit.arrays import Floats
 
 LEVELS = 127
 """A symmetric grid goes from -127 to 127."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from edgekit.arrays import Floats
 from edgekit.calibration.grid import on_grid
 from edgekit.calibration.program_layers import (
     ProgramLayer,
@@ -27,7 +28,6 @@ from edgekit.calibration.program_layers import (
 )
 from edgekit.calibration.rounding_search import search
 from edgekit.errors import UsageError, choices
-from edgekit.images import Floats
 
 if TYPE_CHECKING:
     import torch

@@ -13,10 +13,10 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from edgekit.arrays import Floats
 from edgekit.calibration.grid import LEVELS, from_steps, on_grid, step_of
 from edgekit.calibration.program_layers import CONVOLUTIONS, ProgramLayer, constant, storage, watch
 from edgekit.errors import UsageError
-from edgekit.images import Floats
 
 if TYPE_CHECKING:
     import torch

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from edgekit.images import Floats, Image, Preprocessor
-from edgekit.manifest import ImageRule
+from edgekit.arrays import Floats, Image
+from edgekit.runtimes.bundle.manifest import ImageRule
+from edgekit.runtimes.inputs.images import Preprocessor
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import msgspec
 
+from edgekit.arrays import Floats
 from edgekit.calibration.explicit import quantise
 from edgekit.calibration.plan import PlannedGraph
 from edgekit.errors import ConversionError
-from edgekit.images import Floats
 
 MOST_IMAGES = 16
 """Images that damage is measured on; the time is proportional to layers times images."""

@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.arrays import Image
 from edgekit.calibration.choosing import evenly_spaced, most_informative
 from edgekit.calibration.samples import Samples
 from edgekit.errors import UsageError
-from edgekit.images import Image, Preprocessor
-from edgekit.manifest import ImageRule
-from edgekit.media import Reference, References, references
+from edgekit.runtimes.bundle.manifest import ImageRule
+from edgekit.runtimes.inputs.images import Preprocessor
+from edgekit.runtimes.inputs.media import Reference, References, references
 
 FEW = 32
 """Fewer calibration images than this are worth a warning."""

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from edgekit.arrays import Floats
 from edgekit.calibration.grid import LEVELS, from_steps, step_of
 from edgekit.calibration.program_layers import ProgramLayer, constant, storage, watch
-from edgekit.images import Floats
 
 if TYPE_CHECKING:
     import torch

@@ -7,12 +7,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from edgekit.errors import InputError
-from edgekit.tracked import FRAMES_PER_SECOND
+from edgekit.runtimes.track import FRAMES_PER_SECOND
 
 if TYPE_CHECKING:
-    from edgekit.images import Image
-    from edgekit.results import Result
-    from edgekit.video_writer import VideoWriter
+    from edgekit.arrays import Image
+    from edgekit.runtimes.drawing.video_writer import VideoWriter
+    from edgekit.runtimes.results import Result
 
 
 class Drawn:
@@ -77,7 +77,7 @@ class Drawn:
         self._write(drawn, time, FRAMES_PER_SECOND)
 
     def _write(self, drawn: Image, time: float | None, fps: float) -> None:
-        from edgekit.video_writer import VideoWriter
+        from edgekit.runtimes.drawing.video_writer import VideoWriter
 
         if self._writer is None and self._video is not None:
             self._writer = VideoWriter(self._video, (drawn.shape[1], drawn.shape[0]), fps)
@@ -87,8 +87,8 @@ class Drawn:
 
 def mot_lines(frame: int, result: Result) -> list[str]:
     """A result's tracks as lines of MOT text; frames count from 1."""
-    from edgekit.results import Detections
-    from edgekit.tracking import mot
+    from edgekit.runtimes.results import Detections
+    from edgekit.runtimes.tracking import mot
 
     if not isinstance(result, Detections) or result.track_ids is None:
         return []

@@ -10,9 +10,9 @@ import click
 from edgekit.errors import UsageError
 
 if TYPE_CHECKING:
-    from edgekit.media import Frame
-    from edgekit.results import Text
-    from edgekit.vision_language import VisionLanguage
+    from edgekit.runtimes.inputs.media import Frame
+    from edgekit.runtimes.language.vision_language import VisionLanguage
+    from edgekit.runtimes.results import Text
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -43,7 +43,7 @@ def generation_flags(command: Command) -> Command:
 
 
 def generation_given(given: dict[str, Any]) -> dict[str, Any]:
-    """Those of the flags that were given, as keywords of `edgekit.language.GenerationOptions`."""
+    """Those of the flags that were given, as keywords of `edgekit.runtimes.language.GenerationOptions`."""
     found = {name: given[name] for name in (*_FLAGS, "sample") if given[name] is not None}
     return {**found, "stop": tuple(given["stop"])} if given["stop"] else found
 
@@ -54,8 +54,8 @@ def opened(bundle: str, given: dict[str, Any]) -> VisionLanguage:
     Raises:
         UsageError: another kind of bundle.
     """
-    from edgekit.bundle import open_bundle
-    from edgekit.vision_language import open_vision_language
+    from edgekit.runtimes.bundle.folder import open_bundle
+    from edgekit.runtimes.language.vision_language import open_vision_language
 
     found = open_bundle(bundle)
     if found.manifest.contract.language is None:
@@ -67,7 +67,7 @@ def opened(bundle: str, given: dict[str, Any]) -> VisionLanguage:
 
 def images_of(inputs: Sequence[str]) -> Iterator[Frame]:
     """Every image of the inputs, one at a time; an input that is not there is told before any work is done."""
-    from edgekit.media import frames
+    from edgekit.runtimes.inputs.media import frames
 
     yield from (frame for source in [frames(one) for one in inputs] for frame in source)
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from edgekit.profiling.protocol import Event
     from edgekit.profiling.record import Profile
-    from edgekit.records.making import Made
+    from edgekit.profiling.records.making import Made
 
 
 FEW = 3
@@ -33,7 +33,7 @@ def bundle_folders(given: Sequence[str]) -> tuple[Path, ...]:
     import glob
 
     from edgekit.errors import UsageError
-    from edgekit.manifest import MANIFEST
+    from edgekit.runtimes.bundle.manifest import MANIFEST
 
     found: list[Path] = []
     for text in given:
@@ -68,12 +68,12 @@ def told() -> Iterator[Callable[[Event], None]]:
 def write(profiles: Sequence[Profile], csv: Path | None, html: Path | None) -> None:
     """Write what was asked for, where there is anything to write."""
     if csv is not None and profiles:
-        from edgekit.records.table import write_csv
+        from edgekit.profiling.records.table import write_csv
 
         with csv.open("w", newline="", encoding="utf-8") as stream:
             write_csv(profiles, stream)
     if html is not None and profiles:
-        from edgekit.records.page import write_page
+        from edgekit.report.profile.page import write_page
 
         write_page(profiles, html)
 
@@ -90,7 +90,7 @@ def show(made: Made) -> None:
     """Print the table, the notes, and what was skipped."""
     from edgekit.cli._options import console
     from edgekit.cli._reports import escape, table
-    from edgekit.records.table import terminal
+    from edgekit.profiling.records.table import terminal
 
     if made.profiles:
         shown = terminal(made.profiles, console().width)

@@ -13,7 +13,7 @@ from edgekit.cli._options import console
 if TYPE_CHECKING:
     from edgekit.conversion.making import Outcome
     from edgekit.conversion.selection import Skipped
-    from edgekit.manifest import Evidence, TextAgreement
+    from edgekit.runtimes.bundle.manifest import Evidence, TextAgreement
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> None:

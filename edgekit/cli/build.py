@@ -21,9 +21,9 @@ def command(bundle: str, device: str, strict: bool, as_json: bool) -> None:
     import json
     import time
 
-    from edgekit.bundle import open_bundle
-    from edgekit.runtimes import SessionOptions
-    from edgekit.runtimes.tensorrt import prepare_bundle
+    from edgekit.runtimes.bundle.folder import open_bundle
+    from edgekit.runtimes.engines import SessionOptions
+    from edgekit.runtimes.engines.tensorrt import prepare_bundle
 
     start = time.monotonic()
     prepared = prepare_bundle(open_bundle(bundle), SessionOptions(device=device, strict=strict))

@@ -78,7 +78,7 @@ def command(targets: str, precisions: str, gate: tuple[str, ...], no_gate: bool,
 def _bounds(pairs: tuple[str, ...]) -> dict[str, float]:
     """Single bounds of gates."""
     from edgekit.errors import UsageError, choices
-    from edgekit.manifest import Gate
+    from edgekit.runtimes.bundle.manifest import Gate
 
     changes = {}
     for pair in pairs:

@@ -27,7 +27,7 @@ def command() -> None:
 @click.option("--folder", default="~/.edgekit", show_default=True, help="Where edgekit's files go on the device.")
 def add(name: str, url: str, identity: str, known_hosts: str, python: str, folder: str) -> None:
     """Add a device to the list; nothing is done on it."""
-    from edgekit.devices import known
+    from edgekit.profiling.devices import known
 
     known.add(known.described(name, url, identity=identity, known_hosts=known_hosts, python=python, folder=folder))
     click.echo(f"{name}: added; next: edgekit device check {name}")
@@ -40,7 +40,7 @@ def list_(as_json: bool) -> None:
     import msgspec
 
     from edgekit.cli._reports import table
-    from edgekit.devices import known
+    from edgekit.profiling.devices import known
 
     devices = list(known.devices().values())
     if as_json:
@@ -62,9 +62,9 @@ def check(name: str, as_json: bool) -> None:
     """
     import msgspec
 
-    from edgekit.devices import known
-    from edgekit.devices.connection import Connection
-    from edgekit.devices.environment import inspect
+    from edgekit.profiling.devices import known
+    from edgekit.profiling.devices.connection import Connection
+    from edgekit.profiling.devices.environment import inspect
 
     with Connection(known.device(name)) as connection:
         facts = connection.facts
@@ -95,10 +95,10 @@ def setup(name: str, engines: tuple[str, ...], wheels: Path | None, system_site_
 
     ENGINE is an engine's name (onnxruntime, litert, ...); language adds what texts of BLIP-2 need.
     """
-    from edgekit.devices import known
-    from edgekit.devices.connection import Connection
-    from edgekit.devices.environment import requirements
-    from edgekit.devices.environment import setup as set_up
+    from edgekit.profiling.devices import known
+    from edgekit.profiling.devices.connection import Connection
+    from edgekit.profiling.devices.environment import requirements
+    from edgekit.profiling.devices.environment import setup as set_up
 
     device = known.device(name)
     requirements(engines, system_packages=system_site_packages)  # a wrong name is refused before anything is done
@@ -117,8 +117,8 @@ def setup(name: str, engines: tuple[str, ...], wheels: Path | None, system_site_
 def remove(name: str, purge: bool) -> None:
     """Take a device off the list."""
     from edgekit.cli._reports import megabytes
-    from edgekit.devices import known
-    from edgekit.devices.connection import Connection
+    from edgekit.profiling.devices import known
+    from edgekit.profiling.devices.connection import Connection
 
     device = known.device(name)
     if purge:

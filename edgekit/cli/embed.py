@@ -11,7 +11,7 @@ from edgekit.cli._generation import images_of, opened
 from edgekit.cli._options import engine_options, json_option
 
 if TYPE_CHECKING:
-    from edgekit.images import Floats
+    from edgekit.arrays import Floats
 
 
 @click.command(short_help="Vectors of images and texts from a vision-language bundle.")
@@ -55,7 +55,7 @@ def command(
 def _write(path: Path, names: list[str], vectors: list[Floats]) -> None:
     import numpy as np
 
-    from edgekit.bundle import writing
+    from edgekit.runtimes.bundle.folder import writing
 
     arrays: dict[str, Any] = {str(place): one for place, one in enumerate(vectors)}
     with writing(path), path.open("wb") as stream:  # given a name, numpy may write to another

@@ -56,7 +56,7 @@ def command(models: tuple[str, ...], data: str, html: Path | None, as_json: bool
             lambda name, done, total: watch(name, f"{done}/{total or '?'} images", done / max(total, done, 1)),
         )
     if html is not None:
-        from edgekit.evaluation.page import write_page
+        from edgekit.report.evaluation.page import write_page
 
         write_page(comparison, data, html)
     if as_json:
@@ -97,7 +97,7 @@ def _evaluation(data: str, given: dict[str, Any]) -> Evaluation:
         return lambda model, progress: evaluate(model, data, images, progress)
     from edgekit.errors import UsageError
     from edgekit.evaluation.tracks import evaluate_tracks
-    from edgekit.tracking import open_tracker
+    from edgekit.runtimes.tracking import open_tracker
 
     if images is None:
         raise UsageError("--track needs the video, or the folder of its frames: give it with --images")
@@ -116,7 +116,7 @@ def _names(specs: Sequence[str]) -> list[str]:
 def _candidate(spec: str, name: str, given: dict[str, Any]) -> Candidate:
     """A bundle, or a source run by PyTorch; both are read and checked here, before anything is measured."""
     from edgekit.conversion.vision_language import is_vision_language
-    from edgekit.manifest import MANIFEST
+    from edgekit.runtimes.bundle.manifest import MANIFEST
     from edgekit.sources.transformers import CONFIG
 
     path = Path(spec)
@@ -127,10 +127,10 @@ def _candidate(spec: str, name: str, given: dict[str, Any]) -> Candidate:
 
 
 def _bundle(path: Path, name: str, given: dict[str, Any]) -> Candidate:
-    from edgekit.bundle import open_bundle
     from edgekit.evaluation.comparison import Candidate
-    from edgekit.loading import load
-    from edgekit.runtimes import proof_device
+    from edgekit.runtimes.bundle.folder import open_bundle
+    from edgekit.runtimes.engines import proof_device
+    from edgekit.runtimes.load import load
 
     bundle = open_bundle(path)
     manifest = bundle.manifest
@@ -147,7 +147,7 @@ def _source(spec: str, name: str, given: dict[str, Any]) -> Candidate:
     from edgekit.conversion.jobs import PrepareJob
     from edgekit.conversion.prepare import read_source
     from edgekit.evaluation.comparison import Candidate
-    from edgekit.model import Model
+    from edgekit.runtimes.model import Model
     from edgekit.sources.session import TorchSession
 
     job = PrepareJob(folder="", source=spec, contract=given["contract"], weights=given["weights"], trust=given["trust"])
@@ -159,8 +159,8 @@ def _source(spec: str, name: str, given: dict[str, Any]) -> Candidate:
 
 def _source_of_texts(folder: Path, name: str, given: dict[str, Any]) -> Candidate:
     from edgekit.evaluation.comparison import Candidate
-    from edgekit.graphs.blip2 import Blip2
-    from edgekit.sources.blip2_torch import open_source, parameter_bytes
+    from edgekit.graph.blip2.blip2 import Blip2
+    from edgekit.sources.blip2.reference import open_source, parameter_bytes
 
     task = _task_of_texts(Blip2(folder).family)
     return Candidate(name, task, parameter_bytes(folder), lambda: open_source(folder, given["threads"]), source=True)

@@ -25,7 +25,7 @@ def command(bundle: str, inputs: tuple[str, ...], output: Path, batch: int, **gi
     """
     import json
 
-    from edgekit.vision_language.index import ImageIndex
+    from edgekit.runtimes.language.index import ImageIndex
 
     def progress(done: int) -> None:
         click.echo(f"\r{done} images", err=True, nl=False)

@@ -9,7 +9,7 @@ import click
 from edgekit.cli._options import json_option
 
 if TYPE_CHECKING:
-    from edgekit.manifest import Contract, Manifest
+    from edgekit.runtimes.bundle.manifest import Contract, Manifest
 
 
 @click.command(short_help="Show what a bundle says of itself, its evidence included.")
@@ -21,8 +21,8 @@ def command(bundle: str, as_json: bool) -> None:
 
     import msgspec
 
-    from edgekit.bundle import open_bundle
     from edgekit.cli._reports import evidence_lines, megabytes
+    from edgekit.runtimes.bundle.folder import open_bundle
 
     opened = open_bundle(bundle)
     manifest = opened.manifest

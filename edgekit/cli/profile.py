@@ -14,9 +14,9 @@ from edgekit.cli._quantities import SECONDS, SHARE, Counts
 
 if TYPE_CHECKING:
     from edgekit.profiling.record import Profile, Settings
-    from edgekit.records.comparison import Comparison
-    from edgekit.records.making import Made
-    from edgekit.records.store import Store
+    from edgekit.profiling.records.comparison import Comparison
+    from edgekit.profiling.records.making import Made
+    from edgekit.profiling.records.store import Store
 
 
 class _Measuring(click.Group):
@@ -79,7 +79,7 @@ def command() -> None:
 @json_option
 def measure(bundles: tuple[str, ...], as_json: bool, csv: Path | None, html: Path | None, **given: Any) -> None:
     """Measure bundles: what edgekit profile BUNDLE... does."""
-    from edgekit.records.store import Store, default_store
+    from edgekit.profiling.records.store import Store, default_store
 
     store = Store(given["store"] or default_store())
     made = _made(bundle_folders(bundles), _settings(given), given, store)
@@ -114,8 +114,8 @@ def compare(candidate: str, baseline: str, fail_if_slower: float | None, as_json
     Each is a bundle, which is measured now (two bundles in turns), or a record: its id, a file of edgekit profile
     --json, or the name of a bundle in the store, whose last record is taken.
     """
-    from edgekit.records.comparison import compare as compared
-    from edgekit.records.store import Store, default_store
+    from edgekit.profiling.records.comparison import compare as compared
+    from edgekit.profiling.records.store import Store, default_store
 
     store = Store(given["store"] or default_store())
     history = store.read()
@@ -141,8 +141,8 @@ def compare(candidate: str, baseline: str, fail_if_slower: float | None, as_json
 @json_option
 def history(csv: Path | None, html: Path | None, as_json: bool, **given: Any) -> None:
     """Show the records of the store."""
-    from edgekit.records.choosing import latest
-    from edgekit.records.store import Store, default_store
+    from edgekit.profiling.records.choosing import latest
+    from edgekit.profiling.records.store import Store, default_store
 
     found = [
         one
@@ -185,7 +185,7 @@ def _settings(given: dict[str, Any]) -> Settings:
 def _made(bundles: tuple[Path, ...], settings: Settings, given: dict[str, Any], store: Store) -> Made:
     import msgspec
 
-    from edgekit.records.making import Request, make
+    from edgekit.profiling.records.making import Request, make
 
     threads = given["threads"] or (0,)
     every = tuple(path for path in bundles for _ in threads)
@@ -205,8 +205,8 @@ def _made(bundles: tuple[Path, ...], settings: Settings, given: dict[str, Any], 
 def _pair(candidate: str, baseline: str, given: dict[str, Any], store: Store, history: list[Profile]) -> list[Profile]:
     """The two records, measured now where bundles are given."""
     from edgekit.errors import EngineError
-    from edgekit.manifest import MANIFEST
     from edgekit.profiling.record import Settings
+    from edgekit.runtimes.bundle.manifest import MANIFEST
 
     named = [candidate, baseline]
     bundles = [Path(text) for text in named if (Path(text) / MANIFEST).is_file()]
@@ -230,7 +230,7 @@ def _pair(candidate: str, baseline: str, given: dict[str, Any], store: Store, hi
 
 def _record(text: str, history: Sequence[Profile]) -> Profile:
     from edgekit.errors import UsageError
-    from edgekit.records.store import read_records
+    from edgekit.profiling.records.store import read_records
 
     if Path(text).is_file():
         return read_records(Path(text))[-1]

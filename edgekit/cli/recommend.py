@@ -12,7 +12,7 @@ from edgekit.cli._profiles import bundle_folders, store_option, told
 from edgekit.cli._quantities import BYTES, INPUT_SIZE, MILLISECONDS, SECONDS, SHARE, Counts
 
 if TYPE_CHECKING:
-    from edgekit.records.choosing import Choice, Preference, Recommendation
+    from edgekit.profiling.records.choosing import Choice, Preference, Recommendation
 
 
 @click.command(short_help="Choose target, precision, threads and input size for a device.")
@@ -52,9 +52,9 @@ def command(bundles: tuple[str, ...], as_json: bool, **given: Any) -> None:
     Chosen from the records of the store; a BUNDLE without a record on the device is measured first. With --budget more
     is tried than given: numbers of threads, and conversions of --source. Exit code 1 when nothing keeps the bounds.
     """
-    from edgekit.records.choosing import Bounds
-    from edgekit.records.recommending import Question, recommend
-    from edgekit.records.store import Store, default_store
+    from edgekit.profiling.records.choosing import Bounds
+    from edgekit.profiling.records.recommending import Question, recommend
+    from edgekit.profiling.records.store import Store, default_store
 
     bounds = Bounds(**{name: given[name] for name in ("latency", "accuracy", "agreement", "size", "memory")})
     prefer: Preference = given["prefer"] or (
@@ -78,7 +78,7 @@ def command(bundles: tuple[str, ...], as_json: bool, **given: Any) -> None:
 
 
 def _conversions(given: dict[str, Any]) -> Any:
-    from edgekit.records.recommending import Conversions
+    from edgekit.profiling.records.recommending import Conversions
 
     return Conversions(
         source=given["source"],
@@ -127,7 +127,7 @@ def _figures(choice: Choice) -> list[str]:
 def _against(found: Recommendation, other: Choice) -> str:
     """How sure it is that the best is faster than the next one."""
     from edgekit.errors import InputError
-    from edgekit.records.comparison import compare
+    from edgekit.profiling.records.comparison import compare
 
     if found.best is None:
         return ""

@@ -10,7 +10,7 @@ import click
 from edgekit.cli._options import engine_options, import_modules, imports_option, json_option
 
 if TYPE_CHECKING:
-    from edgekit.results import Result
+    from edgekit.runtimes.results import Result
 
 
 @click.command(short_help="Run a bundle on images, folders, videos or a camera.")
@@ -37,7 +37,7 @@ def command(bundle: str, inputs: tuple[str, ...], conf: float | None, iou: float
     """
     from edgekit.cli._drawn import Drawn
     from edgekit.errors import UsageError
-    from edgekit.model import load
+    from edgekit.runtimes.model import load
 
     import_modules(given["imports"])
     track = given["track"]

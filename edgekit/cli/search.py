@@ -29,7 +29,7 @@ def command(bundle: str, index: str, query: str, image: bool, top: int, rerank: 
     """
     import msgspec
 
-    from edgekit.vision_language.index import ImageIndex
+    from edgekit.runtimes.language.index import ImageIndex
 
     found = ImageIndex.open(index, opened(bundle, given))
     for hit in found.search(Path(query) if image else query, top, rerank=rerank):

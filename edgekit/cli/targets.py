@@ -34,7 +34,7 @@ def command(names: tuple[str, ...], as_json: bool) -> None:
 
 
 def _data(spec: Target) -> dict[str, Any]:
-    from edgekit.runtimes import engine
+    from edgekit.runtimes.engines import engine
 
     return {
         "target": spec.name,

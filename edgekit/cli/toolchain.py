@@ -21,9 +21,9 @@ def list_(as_json: bool) -> None:
     """Show every toolchain, its size and whether it is installed."""
     import json
 
-    from edgekit import toolchains
     from edgekit.cli._reports import table
     from edgekit.conversion import installation
+    from edgekit.worker import toolchains
 
     known = [(one, installation.users(one.name)) for one in installation.declared().values()]
     if as_json:
@@ -49,8 +49,8 @@ def list_(as_json: bool) -> None:
 @click.argument("names", nargs=-1, required=True)
 def install(names: tuple[str, ...]) -> None:
     """Install toolchains, or complete what was interrupted."""
-    from edgekit import toolchains
     from edgekit.conversion import installation
+    from edgekit.worker import toolchains
 
     for toolchain in [installation.find(name) for name in names]:
         where = toolchains.root() / toolchain.name

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edgekit.conversion.jobs import Measured
 from edgekit.errors import ConversionError
-from edgekit.manifest import Budget, Graph
+from edgekit.runtimes.bundle.manifest import Budget, Graph
 
 
 @dataclass(frozen=True)

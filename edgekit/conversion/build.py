@@ -16,7 +16,7 @@ from edgekit.conversion.arithmetic import arithmetic
 from edgekit.conversion.jobs import BuildJob, Prepared
 from edgekit.converters import Job, Report, Target
 from edgekit.errors import ConversionError
-from edgekit.manifest import Graph
+from edgekit.runtimes.bundle.manifest import Graph
 
 PREPARED = "prepared.json"
 PLAN = "plan"

@@ -9,9 +9,9 @@ from edgekit.conversion.jobs import BuildPartJob
 from edgekit.conversion.ranges_file import read_ranges
 from edgekit.converters import PartJob, Report
 from edgekit.errors import ConversionError
-from edgekit.graphs.blip2 import Blip2
-from edgekit.graphs.precision import PartPrecision, forms
-from edgekit.manifest import Graph
+from edgekit.graph.blip2.blip2 import Blip2
+from edgekit.graph.blip2.precision import PartPrecision, forms
+from edgekit.runtimes.bundle.manifest import Graph
 
 
 def work(job: BuildPartJob, report: Report) -> Graph:

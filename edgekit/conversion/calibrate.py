@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from edgekit.arrays import Floats
 from edgekit.calibration.plan import MIXED, Plan, read_plan, write_plan
 from edgekit.calibration.planning import Streams, Wish, make_plan
 from edgekit.calibration.samples import Samples
@@ -23,10 +24,9 @@ from edgekit.conversion.reference import add_anchors, are_enough, detections
 from edgekit.converters import Report
 from edgekit.errors import UsageError
 from edgekit.evaluation.agreement import Tally, quality
-from edgekit.images import Floats
-from edgekit.manifest import Contract
-from edgekit.sources.exchange import write_exchange
-from edgekit.tasks import open_task
+from edgekit.graph.exchange import write_exchange
+from edgekit.runtimes.bundle.manifest import Contract
+from edgekit.runtimes.tasks import open_task
 
 SCORES = frozenset({"classes", "objectness", "scores"})
 """Roles of outputs that are logits."""

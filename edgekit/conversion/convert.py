@@ -12,7 +12,6 @@ from pathlib import Path
 import msgspec
 
 from edgekit import converters
-from edgekit.bundle import writing
 from edgekit.calibration.plan import FILE, Methods, Plan, check_place
 from edgekit.conversion import jobs, vision_language, workspace
 from edgekit.conversion.build import PLAN, PREPARED
@@ -20,7 +19,8 @@ from edgekit.conversion.making import AUTO, Maker, Outcome, Wanted
 from edgekit.conversion.runner import Stop, run
 from edgekit.conversion.selection import Selection, Skipped, select
 from edgekit.errors import UsageError
-from edgekit.manifest import Gate
+from edgekit.runtimes.bundle.folder import writing
+from edgekit.runtimes.bundle.manifest import Gate
 
 
 @dataclass(frozen=True)

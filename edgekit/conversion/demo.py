@@ -9,15 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
-from edgekit.bundle import Bundle
+from edgekit.arrays import Image
 from edgekit.conversion.convert import Conversion, Conversions, Watch, convert
 from edgekit.conversion.making import Outcome
 from edgekit.errors import EngineError, InputError
 from edgekit.evaluation.coco import SCORE_THRESHOLD, evaluate, read_annotations
-from edgekit.images import Image
-from edgekit.model import Model, load
-from edgekit.results import Result
-from edgekit.runtimes import proof_device
+from edgekit.runtimes.bundle.folder import Bundle
+from edgekit.runtimes.engines import proof_device
+from edgekit.runtimes.model import Model, load
+from edgekit.runtimes.results import Result
 from edgekit.shapes import write_coco
 from edgekit.shapes.trained import SOURCE, detector
 
@@ -96,7 +96,7 @@ def demonstrate(
 
 def _source() -> Model:
     """The source in PyTorch, behind the same runtime as its bundles."""
-    from edgekit.manifest import Contract
+    from edgekit.runtimes.bundle.manifest import Contract
     from edgekit.sources.session import TorchSession
 
     module = detector()

@@ -16,11 +16,12 @@ import sysconfig
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from edgekit import converters, toolchains
-from edgekit.bundle import locked
+from edgekit import converters
 from edgekit.errors import ToolchainError, UsageError, choices
 from edgekit.registry import module
-from edgekit.toolchains import RECORD, Toolchain
+from edgekit.runtimes.bundle.folder import locked
+from edgekit.worker import toolchains
+from edgekit.worker.toolchains import RECORD, Toolchain
 
 Told = Callable[[str], None]
 """Told one line of what is being done."""

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from edgekit.calibration.plan import HalfTrouble, Methods
-from edgekit.manifest import Calibration, Contract, Gate, Origin, Record
+from edgekit.runtimes.bundle.manifest import Calibration, Contract, Gate, Origin, Record
 
 
 class PrepareJob(Record, frozen=True, kw_only=True, tag="prepare"):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from edgekit.manifest import Graph
+from edgekit.runtimes.bundle.manifest import Graph
 
 FOLDER = ".edgekit-graphs"
 ENTRY = "graph.json"

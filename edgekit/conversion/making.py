@@ -13,7 +13,6 @@ import msgspec
 
 import edgekit
 from edgekit import converters
-from edgekit.bundle import Bundle, Staging, stage
 from edgekit.calibration.plan import read_plan
 from edgekit.calibration.sensitivity import worst_first
 from edgekit.conversion import jobs
@@ -23,7 +22,8 @@ from edgekit.conversion.runner import Stop, run
 from edgekit.conversion.selection import refuse
 from edgekit.errors import ConversionError, EdgekitError, EngineError, GateError
 from edgekit.evaluation.agreement import GATES, quality
-from edgekit.manifest import Budget, Evidence, Graph, Manifest, Record
+from edgekit.runtimes.bundle.folder import Bundle, Staging, stage
+from edgekit.runtimes.bundle.manifest import Budget, Evidence, Graph, Manifest, Record
 
 if TYPE_CHECKING:
     from edgekit.conversion.convert import Conversion

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import msgspec
 
-from edgekit.bundle import open_bundle
 from edgekit.calibration.samples import Samples
 from edgekit.conversion.build import PREPARED
 from edgekit.conversion.jobs import Measured, MeasureJob, Prepared
@@ -19,8 +18,9 @@ from edgekit.converters import Report
 from edgekit.evaluation.agreement import GATES
 from edgekit.evaluation.coco import SCORE_THRESHOLD
 from edgekit.evaluation.labelled import evaluate
-from edgekit.model import Model, load
-from edgekit.runtimes import proof_device
+from edgekit.runtimes.bundle.folder import open_bundle
+from edgekit.runtimes.engines import proof_device
+from edgekit.runtimes.model import Model, load
 from edgekit.sources.session import TorchSession
 
 AGREEMENT = "agreement"

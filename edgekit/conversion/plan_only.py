@@ -9,12 +9,12 @@ from pathlib import Path
 
 import msgspec
 
-from edgekit.bundle import writing
 from edgekit.calibration.plan import Plan, check_place
 from edgekit.conversion import jobs
 from edgekit.conversion.build import PLAN, PREPARED
 from edgekit.conversion.convert import Conversion
 from edgekit.conversion.runner import run
+from edgekit.runtimes.bundle.folder import writing
 
 Watch = Callable[[str, str, float], None]
 

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.bundle import open_bundle
+from edgekit.arrays import Floats
 from edgekit.calibration.half import half_troubles
 from edgekit.calibration.plan import HalfTrouble
 from edgekit.calibration.samples import Samples
@@ -23,14 +23,14 @@ from edgekit.conversion.reference import detections, save_detections
 from edgekit.converters import Report
 from edgekit.errors import ContractError, SourceError
 from edgekit.evaluation.agreement import Tally
-from edgekit.images import Floats
-from edgekit.manifest import Calibration, Contract, Output
+from edgekit.graph.exchange import flatten, operators, write_exchange
+from edgekit.graph.heads import CutPoint, cut_at, cut_automatically, outputs_at
+from edgekit.runtimes.bundle.folder import open_bundle
+from edgekit.runtimes.bundle.manifest import Calibration, Contract, Output
+from edgekit.runtimes.tasks import Task, open_task
+from edgekit.runtimes.tasks.decoders import Candidates, find
 from edgekit.sources import Request, TrainedModel, Uncut, load
 from edgekit.sources.contract_file import StatedContract, read_contract
-from edgekit.sources.exchange import flatten, operators, write_exchange
-from edgekit.sources.heads import CutPoint, cut_at, cut_automatically, outputs_at
-from edgekit.tasks import Task, open_task
-from edgekit.tasks.decoding import Candidates, find
 
 if TYPE_CHECKING:
     from torch import nn
@@ -201,7 +201,7 @@ def images(job: PrepareJob | PrepareTextsJob, contract: Contract, folder: Path) 
             choose=job.choose if isinstance(job, PrepareJob) else 0,
             refuse=_calibrated_on(job.like),
         )
-    from edgekit.media import references
+    from edgekit.runtimes.inputs.media import references
     from edgekit.shapes import scene
 
     # No data: generated scenes still show whether the arithmetic survived, on anchors if not on detections.

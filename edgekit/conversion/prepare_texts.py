@@ -16,11 +16,11 @@ from edgekit.conversion.ranges_file import write_ranges
 from edgekit.conversion.source_texts import answer, match_all, read_texts
 from edgekit.converters import Report
 from edgekit.errors import UsageError
-from edgekit.graphs.blip2 import Blip2, Forms
-from edgekit.graphs.cache import SharedCache
-from edgekit.graphs.contract import contract_of
-from edgekit.graphs.forms import Float32, Observed, Range
-from edgekit.manifest import Contract, Origin
+from edgekit.graph.blip2.blip2 import Blip2, Forms
+from edgekit.graph.blip2.cache import SharedCache
+from edgekit.graph.blip2.contract import contract_of
+from edgekit.graph.blip2.forms import Float32, Observed, Range
+from edgekit.runtimes.bundle.manifest import Contract, Origin
 
 MOST_IMAGES = 24
 """Proof images; each is asked with every prompt."""

@@ -7,7 +7,6 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from edgekit.bundle import open_bundle
 from edgekit.calibration.samples import Samples
 from edgekit.conversion.build import PREPARED
 from edgekit.conversion.jobs import Prepared, ProveJob
@@ -16,10 +15,11 @@ from edgekit.conversion.reference import add_anchors, are_enough, detections, re
 from edgekit.converters import Report
 from edgekit.errors import ContractError, EngineError
 from edgekit.evaluation.agreement import COSINES, DriftTally, Tally, judge
-from edgekit.manifest import Contract, Evidence, Gate
-from edgekit.model import Model, load
-from edgekit.runtimes import proof_device
-from edgekit.tasks import open_task
+from edgekit.runtimes.bundle.folder import open_bundle
+from edgekit.runtimes.bundle.manifest import Contract, Evidence, Gate
+from edgekit.runtimes.engines import proof_device
+from edgekit.runtimes.model import Model, load
+from edgekit.runtimes.tasks import open_task
 
 
 def work(job: ProveJob, report: Report) -> Evidence:

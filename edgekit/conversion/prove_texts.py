@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.bundle import open_bundle
+from edgekit.arrays import Floats
 from edgekit.calibration.samples import Samples
 from edgekit.conversion.build import PREPARED
 from edgekit.conversion.jobs import Prepared, ProveTextsJob
@@ -20,17 +20,15 @@ from edgekit.converters import Report
 from edgekit.errors import EngineError
 from edgekit.evaluation.agreement import DriftTally
 from edgekit.evaluation.texts import COSINES, TextTally, judge
-from edgekit.graphs.precision import read_precisions
-from edgekit.images import Floats
-from edgekit.language import GenerationOptions, LanguageGraph, generate
-from edgekit.language.distributions import log_probabilities
-from edgekit.language.prompt import Prompt
-from edgekit.manifest import Evidence
-from edgekit.runtimes import SessionOptions
-from edgekit.vision_language.parts import Parts, open_parts
-from edgekit.vision_language.prompts import PromptWriter, padded_texts
-
-Array = NDArray[np.float32]
+from edgekit.graph.blip2.precision import read_precisions
+from edgekit.runtimes.bundle.folder import open_bundle
+from edgekit.runtimes.bundle.manifest import Evidence
+from edgekit.runtimes.engines import SessionOptions
+from edgekit.runtimes.language import GenerationOptions, LanguageGraph, generate
+from edgekit.runtimes.language.distributions import log_probabilities
+from edgekit.runtimes.language.parts import Parts, open_parts
+from edgekit.runtimes.language.prompt import Prompt
+from edgekit.runtimes.language.prompts import PromptWriter, padded_texts
 
 
 def work(job: ProveTextsJob, report: Report) -> Evidence:
@@ -149,11 +147,11 @@ class _Comparison:
             raise TypeError("a bundle for retrieval writes nothing")
         return self._opened.graph, self._prompts([image], [prompt], tokens)
 
-    def _kept(self, name: str) -> Array:
-        found: Array = np.load(self._folder / f"reference-{name}.npy", mmap_mode="r")
+    def _kept(self, name: str) -> Floats:
+        found: Floats = np.load(self._folder / f"reference-{name}.npy", mmap_mode="r")
         return found
 
-    def _drift(self, name: str, source: Array, ours: Array) -> None:
+    def _drift(self, name: str, source: Floats, ours: Floats) -> None:
         if not np.isfinite(ours).all():
             raise EngineError(f"output {name!r} holds NaN or infinite values; convert in another precision")
         self.drifts.setdefault(name, DriftTally(name)).add(np.asarray(source), ours)

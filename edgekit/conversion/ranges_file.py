@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgekit.graphs.forms import Range
+from edgekit.graph.blip2.forms import Range
 
 RANGES = "ranges.npz"
 

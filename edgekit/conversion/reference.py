@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from edgekit.arrays import Floats
 from edgekit.evaluation.agreement import SCORE_FLOOR, SLACK, Tally, paired
-from edgekit.images import Floats
-from edgekit.tasks import Task
-from edgekit.tasks.decoding import Candidates
+from edgekit.runtimes.tasks import Task
+from edgekit.runtimes.tasks.decoders import Candidates
 
 ENOUGH = 10
 """With fewer source detections than this the anchors are compared instead."""

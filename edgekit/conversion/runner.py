@@ -15,8 +15,9 @@ from typing import IO, TypeVar
 
 import msgspec
 
-from edgekit import errors, toolchains
+from edgekit import errors
 from edgekit.conversion import jobs
+from edgekit.worker import toolchains
 
 Result = TypeVar("Result")
 Report = Callable[[str, float], None]

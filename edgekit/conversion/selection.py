@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from edgekit import converters
 from edgekit.converters import Target
 from edgekit.errors import ConversionError, UsageError, choices
-from edgekit.manifest import Record
+from edgekit.runtimes.bundle.manifest import Record
 
 ALL = ("all",)
 

@@ -9,12 +9,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.arrays import Ints
 from edgekit.calibration.samples import Samples
 from edgekit.errors import InputError, SourceError
-from edgekit.graphs.blip2 import Blip2
-from edgekit.language.graph import Ints
-from edgekit.manifest import Contract, Record
-from edgekit.sources.blip2_torch import load_model, load_tokenizer
+from edgekit.graph.blip2.blip2 import Blip2
+from edgekit.runtimes.bundle.manifest import Contract, Record
+from edgekit.sources.blip2.reference import load_model, load_tokenizer
 
 TEXTS = "texts.json"
 POSITIONS = 512

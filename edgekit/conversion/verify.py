@@ -8,13 +8,13 @@ from pathlib import Path
 
 import msgspec
 
-from edgekit.bundle import open_bundle
 from edgekit.conversion import jobs, vision_language
 from edgekit.conversion.build import PREPARED
 from edgekit.conversion.runner import run
 from edgekit.errors import UsageError
 from edgekit.evaluation.agreement import GATES
-from edgekit.manifest import Evidence
+from edgekit.runtimes.bundle.folder import open_bundle
+from edgekit.runtimes.bundle.manifest import Evidence
 
 
 def verify(

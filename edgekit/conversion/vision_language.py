@@ -15,7 +15,6 @@ import numpy as np
 
 import edgekit
 from edgekit import converters
-from edgekit.bundle import Staging, sha256, stage
 from edgekit.conversion import jobs, workspace
 from edgekit.conversion.build import PREPARED
 from edgekit.conversion.kept_graphs import KeptGraphs
@@ -25,13 +24,14 @@ from edgekit.conversion.runner import Stop, run
 from edgekit.conversion.selection import Skipped
 from edgekit.errors import EdgekitError, GateError, UsageError
 from edgekit.evaluation.texts import GATES
-from edgekit.graphs.blip2 import MODEL_TYPE, Blip2
-from edgekit.graphs.checkpoint import CONFIG, read_json
-from edgekit.graphs.contract import TOKENIZER
-from edgekit.graphs.precision import Precision, read_precisions
-from edgekit.manifest import Evidence, Gate, Graph, Manifest
+from edgekit.graph.blip2.blip2 import MODEL_TYPE, Blip2
+from edgekit.graph.blip2.checkpoint import CONFIG, read_json
+from edgekit.graph.blip2.contract import TOKENIZER
+from edgekit.graph.blip2.precision import Precision, read_precisions
+from edgekit.runtimes.bundle.folder import Staging, sha256, stage
+from edgekit.runtimes.bundle.manifest import Evidence, Gate, Graph, Manifest
+from edgekit.runtimes.language.parts import EMBEDDINGS
 from edgekit.sources import _hub
-from edgekit.vision_language.parts import EMBEDDINGS
 
 if TYPE_CHECKING:
     from edgekit.conversion.convert import Conversion

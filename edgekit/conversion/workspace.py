@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from edgekit.bundle import locked, writing
+from edgekit.runtimes.bundle.folder import locked, writing
 
 _PREFIX = ".edgekit-work-"
 

@@ -18,11 +18,11 @@ from edgekit import registry
 from edgekit.calibration.plan import HalfTrouble, PlannedGraph
 from edgekit.calibration.samples import Samples
 from edgekit.errors import ConversionError, UsageError, choices
-from edgekit.graphs.blip2 import Blip2, Forms
-from edgekit.manifest import Contract, Graph, ProofWord, Record, Tensor
-from edgekit.runtimes import engine, host, importable
-from edgekit.sources.exchange import INPUT
-from edgekit.toolchains import Toolchain
+from edgekit.graph.blip2.blip2 import Blip2, Forms
+from edgekit.graph.exchange import INPUT
+from edgekit.runtimes.bundle.manifest import Contract, Graph, ProofWord, Record, Tensor
+from edgekit.runtimes.engines import engine, host, importable
+from edgekit.worker.toolchains import Toolchain
 
 Options = TypeVar("Options", bound=Record)
 
@@ -45,8 +45,8 @@ class Target:
     ``requires`` are importable packages of the main environment, ``distributions`` their pip names (recorded with
     their versions in the manifest); ``toolchains`` are what cannot live there, and ``builder`` names the one whose
     interpreter runs ``convert`` (empty: this one). ``hosts`` are where converting is possible, as beginnings of
-    `edgekit.runtimes.host`. ``calibrated`` are the precisions that need images. ``options`` is the structure of the
-    target's own options. ``refuses`` are ONNX operators that the target cannot take, with the reason.
+    `edgekit.runtimes.engines.host`. ``calibrated`` are the precisions that need images. ``options`` is the structure of
+    the target's own options. ``refuses`` are ONNX operators that the target cannot take, with the reason.
     """
 
     name: str

@@ -14,8 +14,8 @@ from edgekit.calibration.plan import HalfTrouble
 from edgekit.converters import PLAN, Job, Report
 from edgekit.converters._nncf import NNCF, import_nncf, quantisation
 from edgekit.errors import ConversionError
-from edgekit.manifest import Graph
-from edgekit.sources.exchange import INPUT
+from edgekit.graph.exchange import INPUT
+from edgekit.runtimes.bundle.manifest import Graph
 
 if TYPE_CHECKING:
     from onnx import ModelProto

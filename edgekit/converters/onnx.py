@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from edgekit.converters import Job, PartJob, Report, Target
 from edgekit.converters._onnx_precision import RECIPES, write
-from edgekit.graphs.cache import SharedCache
-from edgekit.manifest import Graph
+from edgekit.graph.blip2.cache import SharedCache
+from edgekit.runtimes.bundle.manifest import Graph
 
 TARGET = Target(
     name="onnx",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from edgekit.converters import Job, Report, Target
 from edgekit.converters._onnx_precision import RECIPES, write
-from edgekit.manifest import Graph
-from edgekit.toolchains import Toolchain
+from edgekit.runtimes.bundle.manifest import Graph
+from edgekit.worker.toolchains import Toolchain
 
 TARGET = Target(
     name="web",

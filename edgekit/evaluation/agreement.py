@@ -9,10 +9,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.images import Floats
-from edgekit.manifest import Agreement, Gate, OutputDrift
-from edgekit.tasks.decoding import Candidates
-from edgekit.tasks.similarity import box_iou
+from edgekit.arrays import Floats
+from edgekit.runtimes.bundle.manifest import Agreement, Gate, OutputDrift
+from edgekit.runtimes.tasks.decoders import Candidates
+from edgekit.runtimes.tasks.similarity import box_iou
 
 SCORE_FLOOR = 0.3
 """The source's detections above this score have to be found again."""
@@ -35,7 +35,7 @@ COSINES = {"fp32": 0.9999, "fp16": 0.999, "int8": 0.97, "w8a8": 0.97}
 
 
 Similarity = Callable[[Candidates, Candidates], Floats]
-"""How alike each object of one run is to each of another, (n, m) 0..1 (`edgekit.tasks.Task.similarity`)."""
+"""How alike each object of one run is to each of another, (n, m) 0..1 (`edgekit.runtimes.tasks.Task.similarity`)."""
 
 
 def boxes_alike(first: Candidates, second: Candidates) -> Floats:

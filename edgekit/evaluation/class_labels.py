@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from edgekit.errors import InputError
 from edgekit.evaluation.annotations import Annotations, key, some
-from edgekit.media import IMAGE_SUFFIXES
+from edgekit.runtimes.inputs.media import IMAGE_SUFFIXES
 
 SUFFIXES = frozenset((".csv", ".tsv", ".txt"))
 """Endings of files with ``path,class`` in each line."""

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.arrays import Image
 from edgekit.errors import InputError, UsageError
 from edgekit.evaluation.class_labels import ClassLabels, class_ids
 from edgekit.evaluation.metrics import ClassMetrics, LabelMetrics
-from edgekit.images import Image
-from edgekit.media import read_image
-from edgekit.results import Classification, Result
+from edgekit.runtimes.inputs.media import read_image
+from edgekit.runtimes.results import Classification, Result
 
 BEST = 5
 """Among how many classes the true one has to be for top-5; all of them where a model has fewer."""

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from edgekit.arrays import Image
 from edgekit.errors import InputError, UsageError
 from edgekit.evaluation.annotations import Annotations as Annotations
 from edgekit.evaluation.annotations import CocoBox as CocoBox
@@ -28,11 +29,10 @@ from edgekit.evaluation.annotations import read_annotations as read_annotations
 from edgekit.evaluation.coco_truth import Row, Size, spans, true_boxes, true_keypoints, true_masks
 from edgekit.evaluation.metrics import Kind
 from edgekit.evaluation.metrics import Metrics as Metrics
-from edgekit.images import Image
-from edgekit.manifest import Skeleton
-from edgekit.media import read_image
-from edgekit.results import Detections, Instances, Poses, Result
-from edgekit.tasks.skeletons import sigmas_of
+from edgekit.runtimes.bundle.manifest import Skeleton
+from edgekit.runtimes.inputs.media import read_image
+from edgekit.runtimes.results import Detections, Instances, Poses, Result
+from edgekit.runtimes.tasks.skeletons import sigmas_of
 
 SCORE_THRESHOLD = 0.001
 """What a model has to be run with: precision is integrated over all scores, so a higher threshold lowers mAP."""

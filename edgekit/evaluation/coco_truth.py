@@ -10,9 +10,9 @@ import numpy as np
 
 from edgekit.errors import InputError
 from edgekit.evaluation.annotations import Annotations, CocoBox, CocoCategory, CocoImage, key, some
-from edgekit.manifest import Skeleton
-from edgekit.results import Masks
-from edgekit.tasks.similarity import AREA_SHARE
+from edgekit.runtimes.bundle.manifest import Skeleton
+from edgekit.runtimes.results import Masks
+from edgekit.runtimes.tasks.similarity import AREA_SHARE
 
 Size = tuple[int, int]
 Row = dict[str, Any]

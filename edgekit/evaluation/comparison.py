@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from edgekit.arrays import Image
 from edgekit.errors import UsageError
 from edgekit.evaluation.coco import SCORE_THRESHOLD
 from edgekit.evaluation.metrics import Report
-from edgekit.images import Image
-from edgekit.results import Result
+from edgekit.runtimes.results import Result
 
 Evaluation = Callable[[Callable[[Image], Result], Callable[[int, int], None]], Report]
 """Measures a model, and tells how many images are done and of how many: `edgekit.evaluation.labelled.evaluate`, say."""
@@ -31,7 +31,7 @@ class Candidate:
         open: opens it, a `edgekit.Model` or `edgekit.VisionLanguage`; called when its turn has come: one model is in
             memory at a time.
         source: it is the source in PyTorch.
-        proof: how a bundle runs here: `edgekit.manifest.ProofWord`, empty where it was not proven.
+        proof: how a bundle runs here: `edgekit.runtimes.bundle.manifest.ProofWord`, empty where it was not proven.
     """
 
     name: str

@@ -7,13 +7,13 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from edgekit.arrays import Image
 from edgekit.errors import InputError
 from edgekit.evaluation import classes, coco
 from edgekit.evaluation.annotations import Annotations, read_annotations
 from edgekit.evaluation.class_labels import SUFFIXES, labels_of, read_class_labels
 from edgekit.evaluation.metrics import Report
-from edgekit.images import Image
-from edgekit.results import Classification, Result
+from edgekit.runtimes.results import Classification, Result
 
 ANNOTATIONS = "annotations.json"
 """A folder with a file of this name is a COCO dataset."""

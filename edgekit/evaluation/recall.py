@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.arrays import Floats
 from edgekit.errors import InputError
 from edgekit.evaluation.metrics import RetrievalMetrics
-from edgekit.images import Floats
 
 AT = (1, 5, 10)
 

@@ -8,10 +8,9 @@ from typing import Literal
 
 import numpy as np
 
-from edgekit.images import Floats
-from edgekit.language.distributions import log_probabilities
-from edgekit.language.graph import Ints
-from edgekit.manifest import Gate, OutputDrift, TextAgreement
+from edgekit.arrays import Floats, Ints
+from edgekit.runtimes.bundle.manifest import Gate, OutputDrift, TextAgreement
+from edgekit.runtimes.language.distributions import log_probabilities
 
 GATES = {
     "fp32": Gate(iou=0, matched=0.995, score_drift=0.002),

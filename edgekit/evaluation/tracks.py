@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.arrays import Image
 from edgekit.errors import InputError, UsageError
 from edgekit.evaluation.metrics import TrackMetrics
-from edgekit.images import Image
-from edgekit.media import count, frames
-from edgekit.results import Detections, Result
-from edgekit.tasks.similarity import box_iou
-from edgekit.tracking import Tracker
-from edgekit.tracking.mot import MotFrame, read
+from edgekit.runtimes.inputs.media import count, frames
+from edgekit.runtimes.results import Detections, Result
+from edgekit.runtimes.tasks.similarity import box_iou
+from edgekit.runtimes.tracking import Tracker
+from edgekit.runtimes.tracking.mot import MotFrame, read
 
 Tracked = str | os.PathLike[str] | Sequence[MotFrame]
 """A file in the MOT format, or the frames of one."""
@@ -40,7 +40,7 @@ def evaluate_tracks(
         model: image uint8 (h, w, 3) BGR -> the objects in it.
         tracker: a new one.
         truth: of all frames, numbered from 1.
-        video: anything `edgekit.media.frames` opens; images are frames in their order.
+        video: anything `edgekit.runtimes.inputs.media.frames` opens; images are frames in their order.
         fps: frames a second where the video does not tell the times, as folders of images do not.
         classes: names of the classes that the truth has; all where there are none.
         progress: told how many frames are done, and of how many (0: not known).

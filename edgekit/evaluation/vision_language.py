@@ -11,16 +11,16 @@ from typing import TypeVar
 
 import numpy as np
 
+from edgekit.arrays import Floats, Image
 from edgekit.errors import InputError
 from edgekit.evaluation import answers, captions, recall
 from edgekit.evaluation.coco import Progress
 from edgekit.evaluation.comparison import Candidate, Comparison, Latencies, Measured, Watch, compare_by
 from edgekit.evaluation.described import AskedQuestion, DescribedImage
 from edgekit.evaluation.metrics import AnswerMetrics, Report
-from edgekit.images import Floats, Image
-from edgekit.media import read_image
-from edgekit.results import Match, Text
-from edgekit.vision_language import VisionLanguage
+from edgekit.runtimes.inputs.media import read_image
+from edgekit.runtimes.language.vision_language import VisionLanguage
+from edgekit.runtimes.results import Match, Text
 
 Item = TypeVar("Item")
 
@@ -79,7 +79,7 @@ def evaluate(model: VisionLanguage, data: Sequence[DescribedImage], progress: Pr
     Texts are generated with the bundle's own defaults. Captions continue its usual prompt, and answers its way to ask.
 
     Args:
-        model: opened bundle, or the source (`edgekit.sources.blip2_torch`).
+        model: opened bundle, or the source (`edgekit.sources.blip2.reference`).
         data: at least one image.
         progress: see `Progress`.
 

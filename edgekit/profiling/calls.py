@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from edgekit.arrays import Floats, Image
 from edgekit.errors import UsageError
-from edgekit.images import Image
-from edgekit.model import Model
 from edgekit.profiling.record import Settings, StageName
-from edgekit.results import Detections, Text
-from edgekit.runtimes import Array, Placement, Session
+from edgekit.runtimes.engines import Placement, Session
+from edgekit.runtimes.model import Model
+from edgekit.runtimes.results import Detections, Text
 
 Stages = dict[StageName, float]
 Call = Callable[[Image], Stages]
@@ -38,7 +38,7 @@ class SlowedSession:
         self._session, self._share = session, percent / 100
         self.placement: Placement = session.placement
 
-    def run(self, inputs: Sequence[Array]) -> list[Array]:
+    def run(self, inputs: Sequence[Floats]) -> list[Floats]:
         """As the session, and then some."""
         begun = time.perf_counter()
         outputs = self._session.run(inputs)
@@ -74,7 +74,7 @@ def _single(model: Model) -> Call:
 
 
 def _tracked(model: Model, name: str) -> Call:
-    from edgekit.tracking import open_tracker
+    from edgekit.runtimes.tracking import open_tracker
 
     tracker, frames = open_tracker(name), itertools.count()
 
@@ -126,7 +126,7 @@ def images(settings: Settings) -> list[Image]:
     if not settings.data:
         return [photograph(settings.seed)]
     from edgekit.errors import InputError
-    from edgekit.media import frames
+    from edgekit.runtimes.inputs.media import frames
 
     found = [frame.image for frame in itertools.islice(frames(settings.data), MOST_IMAGES)]
     if not found:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from edgekit.manifest import Record
 from edgekit.profiling.record import Load, Memory, Operators, Processor, Round, Second, Settings, Throughput
+from edgekit.runtimes.bundle.manifest import Record
 
 
 class RoundJob(Record, frozen=True, kw_only=True, tag="round"):

@@ -13,14 +13,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from edgekit.images import Image
+from edgekit.arrays import Image
 from edgekit.profiling import memory
 from edgekit.profiling.calls import Call, Stages, call_of, endless, images
 from edgekit.profiling.conditions import state
 from edgekit.profiling.jobs import Lasting, OperatorsJob, Rounded, RoundJob, SustainJob, ThroughputJob, Throughputs
 from edgekit.profiling.record import Load, Memory, Processor, Round, Second, Settings, StageName, Throughput
 from edgekit.profiling.statistics import warm_up
-from edgekit.runtimes import SessionOptions, import_engine
+from edgekit.runtimes.engines import SessionOptions, import_engine
 
 LEAST_CALLS = 25
 """Calls of a round at least, so that there is something to find a steady state in: five batches of five."""
@@ -139,9 +139,9 @@ def measure_sustained(job: SustainJob) -> Lasting:
 
 def measure_operators(job: OperatorsJob) -> Any:
     """The engine's own profiler on one real input."""
-    from edgekit.bundle import open_bundle
-    from edgekit.images import Preprocessor
     from edgekit.profiling.operators import operators
+    from edgekit.runtimes.bundle.folder import open_bundle
+    from edgekit.runtimes.inputs.images import Preprocessor
 
     bundle = open_bundle(job.bundle)
     feeds = [Preprocessor(bundle.manifest.contract.image)(images(job.settings)[0])[0]]
@@ -173,14 +173,14 @@ def _timed(call: Callable[[Image], Stages], image: Image) -> tuple[float, Stages
 def _import_engine(name: str) -> int:
     """Import what opening will need, the engine last and as its session does; the resident set just before it."""
     importlib.import_module("cv2")
-    importlib.import_module("edgekit.loading")
+    importlib.import_module("edgekit.runtimes.load")
     before = memory.resident()
     import_engine(name)
     return before
 
 
 def _open(folder: str, settings: Settings, device: str) -> Any:
-    from edgekit.loading import load
+    from edgekit.runtimes.load import load
 
     return load(folder, threads=settings.threads, device=device, strict=settings.strict, warm_up=0)
 

@@ -14,17 +14,19 @@ from collections.abc import Sequence
 
 import msgspec
 
-from edgekit import registry, runtimes
-from edgekit.bundle import Bundle
+from edgekit import registry
+from edgekit.arrays import Floats
 from edgekit.errors import UsageError
 from edgekit.profiling.record import Operators, OperatorTime
-from edgekit.runtimes import Array, Placement, SessionOptions
+from edgekit.runtimes import engines as runtimes
+from edgekit.runtimes.bundle.folder import Bundle
+from edgekit.runtimes.engines import Placement, SessionOptions
 
 WARM_UP = 3
 """Inferences before those that count: the first ones fill caches and allocate memory."""
 
 
-def operators(bundle: Bundle, options: SessionOptions, feeds: Sequence[Array], runs: int = 20) -> Operators:
+def operators(bundle: Bundle, options: SessionOptions, feeds: Sequence[Floats], runs: int = 20) -> Operators:
     """Time of every operator of a bundle's graph.
 
     ``units`` counts the operators of the engine's graph, after its own fusion, by the compute unit that ran them.

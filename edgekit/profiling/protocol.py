@@ -11,8 +11,8 @@ import traceback
 
 from edgekit import errors
 from edgekit.errors import EngineError
-from edgekit.manifest import Record
 from edgekit.profiling.record import Profile, Settings
+from edgekit.runtimes.bundle.manifest import Record
 
 HEARTBEAT = 2.0
 """Seconds between two signs of life over a network."""

@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-from edgekit.manifest import ProofWord, Record
+from edgekit.runtimes.bundle.manifest import ProofWord, Record
 
 SCHEMA = 1
 """Version of the layout of a record that this edgekit writes, and the newest that it reads."""

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from edgekit.bundle import Bundle, open_bundle
 from edgekit.errors import EdgekitError, EngineError, UsageError
 from edgekit.profiling import conditions, jobs
 from edgekit.profiling.processes import ask
@@ -22,10 +21,11 @@ from edgekit.profiling.protocol import Event, Finished, Profiled, Progress, Sess
 from edgekit.profiling.record import Conditions, Operators, Settings, State, Subject
 from edgekit.profiling.roofline import reached
 from edgekit.profiling.summary import Measured, profile_of
-from edgekit.runtimes import engine, proof_device
+from edgekit.runtimes.bundle.folder import Bundle, open_bundle
+from edgekit.runtimes.engines import engine, proof_device
 
 if TYPE_CHECKING:
-    from edgekit.manifest import Manifest
+    from edgekit.runtimes.bundle.manifest import Manifest
 
 Answer = TypeVar("Answer")
 

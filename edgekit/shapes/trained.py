@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from edgekit.manifest import Contract, Decoder, ImageRule, Output, Postprocess, Skeleton
+from edgekit.runtimes.bundle.manifest import Contract, Decoder, ImageRule, Output, Postprocess, Skeleton
 from edgekit.shapes.outlines import CLASSES, KEYPOINTS, SKELETON
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from edgekit import registry
 from edgekit.errors import SourceError
-from edgekit.manifest import Contract, Decoder, Origin, Output
+from edgekit.runtimes.bundle.manifest import Contract, Decoder, Origin, Output
 
 if TYPE_CHECKING:
     import torch
@@ -54,7 +54,7 @@ class TrainedModel:
         origin: kind, file name and hash for the manifest.
         contract: derived from the source where it can be; None when only a contract file can tell.
         heads: the same network returning raw heads in the order of ``contract.outputs``, where the source knows its
-            own head; None leaves the cut to `edgekit.sources.heads`.
+            own head; None leaves the cut to `edgekit.graph.heads`.
         uncut: how to decode what ``module`` returns, where that is known.
     """
 

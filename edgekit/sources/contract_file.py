@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import inspect as types
 
-import edgekit.tasks.detect  # noqa: F401 - registers the decoders edgekit knows
+import edgekit.runtimes.tasks.detect  # noqa: F401 - registers the decoders edgekit knows
 from edgekit.errors import ContractError, choices
-from edgekit.manifest import Contract, Decoder, ImageRule, Output, Postprocess, Record, Skeleton
+from edgekit.graph.heads import CutPoint
+from edgekit.runtimes.bundle.manifest import Contract, Decoder, ImageRule, Output, Postprocess, Record, Skeleton
+from edgekit.runtimes.tasks import roles as task_roles
+from edgekit.runtimes.tasks import task_names
+from edgekit.runtimes.tasks.decoders import DECODERS, find
+from edgekit.runtimes.tasks.skeletons import NAMED as SKELETONS
 from edgekit.sources.class_names import NAMED
-from edgekit.sources.heads import CutPoint
-from edgekit.tasks import roles as task_roles
-from edgekit.tasks import task_names
-from edgekit.tasks.decoding import DECODERS, find
-from edgekit.tasks.skeletons import NAMED as SKELETONS
 
 if TYPE_CHECKING:
     import yaml

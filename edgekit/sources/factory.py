@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekit import bundle
 from edgekit.errors import EdgekitError, SourceError, UsageError
-from edgekit.manifest import Contract, Origin
+from edgekit.runtimes.bundle import folder as bundle
+from edgekit.runtimes.bundle.manifest import Contract, Origin
 from edgekit.sources import Request, TrainedModel
 
 if TYPE_CHECKING:
@@ -48,9 +48,7 @@ def load(request: Request) -> TrainedModel:
         origin_hash = bundle.sha256(request.weights)
     contract = getattr(module, "contract", None)
     if contract is not None and not isinstance(contract, Contract):
-        raise SourceError(
-            f"{request.spec}: its .contract must be an edgekit.manifest.Contract, not {type(contract).__name__}"
-        )
+        raise SourceError(f"{request.spec}: its .contract must be an edgekit.Contract, not {type(contract).__name__}")
     size = request.size or (contract.image.size if contract else None)
     if size is None:
         raise UsageError(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from edgekit.images import Floats
-from edgekit.runtimes import Placement
+from edgekit.arrays import Floats
+from edgekit.runtimes.engines import Placement
 
 if TYPE_CHECKING:
     from torch import nn

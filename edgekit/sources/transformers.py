@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from edgekit import bundle
 from edgekit.errors import SourceError, choices
-from edgekit.manifest import Contract, Decoder, ImageRule, Origin, Output, Postprocess
+from edgekit.runtimes.bundle import folder as bundle
+from edgekit.runtimes.bundle.manifest import Contract, Decoder, ImageRule, Origin, Output, Postprocess
+from edgekit.runtimes.tasks.skeletons import numbered
 from edgekit.sources import Request, TrainedModel
-from edgekit.tasks.skeletons import numbered
 
 if TYPE_CHECKING:
     from torch import nn

@@ -4,7 +4,7 @@
 //   const { detections } = await detector.detect(image);       // an <img>, <canvas>, <video> or ImageBitmap
 //
 // Each detection is { box: [x1, y1, x2, y2] in the image's pixels, score, classId, name }, best first.
-// Boxes are decoded as edgekit/tasks/decoders.py does it; this page knows the decoder "anchor_free" (YOLOv8, 11, 26).
+// Boxes are decoded as edgekit/runtimes/tasks/decoders/boxes.py does it; this page knows the decoder "anchor_free" (YOLOv8, 11, 26).
 
 export class Detector {
   // bundle: address of the bundle's folder. ort: address of the folder dist/ of the npm package onnxruntime-web.
@@ -98,7 +98,7 @@ export class Detector {
   }
 }
 
-// Where the whole image lies on the input, in its pixels: edgekit/images.py.
+// Where the whole image lies on the input, in its pixels: edgekit/runtimes/inputs/images.py.
 export function placement(rule, width, height) {
   const [inputHeight, inputWidth] = rule.size;
   let resized = [inputWidth, inputHeight];

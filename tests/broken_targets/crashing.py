@@ -6,7 +6,7 @@ import os
 from dataclasses import replace
 
 from edgekit.converters import Job, Report, onnx
-from edgekit.manifest import Graph
+from edgekit.runtimes.bundle.manifest import Graph
 
 TARGET = replace(onnx.TARGET, name="crashing")
 

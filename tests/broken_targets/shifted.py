@@ -8,7 +8,7 @@ import numpy as np
 
 from broken_targets._weights import change
 from edgekit.converters import Job, Report, onnx
-from edgekit.manifest import Graph
+from edgekit.runtimes.bundle.manifest import Graph
 
 TARGET = replace(onnx.TARGET, name="shifted")
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from broken_targets._weights import change
 from edgekit.converters import Job, Report, onnx
-from edgekit.manifest import Graph
+from edgekit.runtimes.bundle.manifest import Graph
 
 TARGET = replace(onnx.TARGET, name="swapped")
 

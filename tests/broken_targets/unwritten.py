@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from edgekit.converters import Job, Report, onnx
 from edgekit.converters._onnx_precision import FILE
-from edgekit.manifest import Graph
+from edgekit.runtimes.bundle.manifest import Graph
 
 TARGET = replace(onnx.TARGET, name="unwritten")
 

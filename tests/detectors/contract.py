@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekit.errors import SourceError
-from edgekit.manifest import Contract, Decoder, ImageRule, Output, Postprocess
+from edgekit.runtimes.bundle.manifest import Contract, Decoder, ImageRule, Output, Postprocess
 from edgekit.shapes import CLASSES
 
 if TYPE_CHECKING:

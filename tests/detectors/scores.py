@@ -17,7 +17,7 @@ import msgspec
 
 from edgekit.evaluation import labelled
 from edgekit.evaluation.coco import SCORE_THRESHOLD, Metrics, evaluate
-from edgekit.model import Model, load
+from edgekit.runtimes.model import Model, load
 from edgekit.shapes import write_coco
 from edgekit.shapes.dataset import ANNOTATIONS
 
@@ -52,7 +52,7 @@ def score_bundle(bundle: str | os.PathLike[str], annotations: Path, threads: int
 
 def score_network(network: nn.Module, annotations: Path) -> Metrics:
     """mAP of a network that has a ``contract`` and returns raw heads, in PyTorch."""
-    from edgekit.manifest import Contract
+    from edgekit.runtimes.bundle.manifest import Contract
     from edgekit.sources.session import TorchSession
 
     contract = network.contract

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgekit import converters, registry, runtimes
+from edgekit import converters, registry
+from edgekit.runtimes import engines as runtimes
 
 for package in (converters, runtimes):
     package.__path__.append(str(Path(__file__).parent / package.__name__.rpartition(".")[2]))

@@ -6,7 +6,7 @@ import warnings
 from typing import Any
 
 from edgekit.converters import Job, Report, Target
-from edgekit.manifest import Graph
+from edgekit.runtimes.bundle.manifest import Graph
 
 TARGET = Target(
     name="torchscript",

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from edgekit.arrays import Floats
 from edgekit.errors import EngineError
-from edgekit.manifest import Graph
-from edgekit.runtimes import Array, Engine, Placement, SessionOptions, check_inputs
+from edgekit.runtimes.bundle.manifest import Graph
+from edgekit.runtimes.engines import Engine, Placement, SessionOptions, check_inputs
 
 ENGINE = Engine(name="torchscript", packages=("torch",), extra="convert")
 
@@ -27,7 +28,7 @@ class TorchScriptSession:
         self._graph = graph
         self.placement = Placement("cpu")
 
-    def run(self, inputs: Sequence[Array]) -> list[Array]:
+    def run(self, inputs: Sequence[Floats]) -> list[Floats]:
         import torch
 
         check_inputs(self._graph, inputs)

@@ -1,0 +1,174 @@
+"""MNN from the exchange ONNX file by the converter and quantiser in its wheel.
+
+Only the compiled module ``_tools`` is used. Importing ``MNN.tools`` installs packages and contacts a server.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgekit.calibration.plan import PlannedGraph
+from edgekit.calibration.samples import Samples
+from edgekit.converters import PLAN, Job, Report, Target
+from edgekit.converters.mnn.ranges import set_ranges
+from edgekit.errors import ConversionError
+from edgekit.runtimes.bundle.manifest import Graph
+from edgekit.runtimes.engines.mnn.flatbuffer import CONVOLUTIONS, identifier, read_operators
+
+KL = "kl"
+"""The recipe that takes the quantiser's own ranges, symmetric ones, and leaves layers in float."""
+
+TARGET = Target(
+    name="mnn",
+    summary="phones and small ARM boards with MNN",
+    engine="mnn",
+    precisions=("fp32", "fp16", "int8"),
+    requires=("onnx", "MNN", "_tools"),
+    distributions=("MNN", "torch", "onnxscript", "onnxslim"),
+    recipes=(PLAN, KL),
+    integers=True,
+    refuses=dict.fromkeys(("Bernoulli", "Hardmax", "IsInf", "IsNaN", "Mish"), "MNN has no such operator"),
+)
+
+FILE = "model.mnn"
+
+_RUN = "import sys, _tools; getattr(_tools, sys.argv[1])(sys.argv[1:])"
+
+_LOG_LINES = 4
+
+_FEW = 4
+"""Images that the quantiser is shown when its ranges are written over afterwards."""
+
+
+def convert(job: Job, report: Report) -> Graph:
+    """Write ``model.mnn`` in the job's precision.
+
+    Raises:
+        ConversionError: MNN's tools refuse the network or crash, or int8 has no images.
+    """
+    out = job.out / FILE
+    if job.precision == "int8":
+        samples, planned = job.calibration(), job.planned()  # refuse before the slow part
+        source = job.work / "float.mnn"
+        _convert(job, source, report)
+        _quantise(source, samples, out, job, report)
+        if job.recipe == PLAN:
+            import onnx
+
+            set_ranges(out, source, onnx.load(job.onnx, load_external_data=False), planned.tensors)
+        return job.graph(FILE)
+    _convert(job, out, report, *(["--fp16"] if job.precision == "fp16" else []))
+    return job.graph(FILE)
+
+
+def _convert(job: Job, out: Path, report: Report, *more: str) -> None:
+    report("converting with MNN", 0.1)
+    # Its own name for the file's maker is a company's code, which otherwise reads "MNNTest".
+    given = ["-f", "ONNX", "--modelFile", str(job.onnx), "--MNNModel", str(out), "--bizCode", "edgekit", *more]
+    _tool("mnnconvert", given, out)
+    _name_by_content(out)
+
+
+def _name_by_content(path: Path) -> None:
+    """Replace the random identifier in a file by a hash of the rest: the same network gives the same bytes."""
+    data = bytearray(path.read_bytes())
+    start, length = identifier(bytes(data))
+    data[start : start + length] = bytes(length)
+    data[start : start + length] = hashlib.sha256(data).hexdigest()[:length].encode().ljust(length, b"0")
+    path.write_bytes(data)
+
+
+def _quantise(source: Path, samples: Samples, out: Path, job: Job, report: Report) -> None:
+    """Static INT8 by MNN's quantiser.
+
+    Its method EMA gives every tensor an affine range, in which the plan's are written afterwards, and leaves nothing in
+    float; KL gives symmetric ranges.
+
+    Raises:
+        ConversionError: it fails, or there are no images.
+    """
+    if not len(samples):
+        raise ConversionError("int8 needs calibration images and there are none: give --data with photographs")
+    with tempfile.TemporaryDirectory(prefix="int8.", dir=job.work) as scratch:
+        folder = Path(scratch)
+        report("writing calibration images", 0.2)
+        count = len(samples) if job.recipe == KL else min(_FEW, len(samples))
+        _write_images(samples, folder / "images", count)
+        report("quantising with MNN", 0.3)
+        config = folder / "quantiser.json"
+        config.write_text(json.dumps(_configuration(samples, folder / "images", source, job)), encoding="utf-8")
+        _tool("mnnquant", [str(source), str(folder / FILE), str(config)], folder / FILE)  # which writes more beside it
+        shutil.move(folder / FILE, out)
+
+
+def _write_images(samples: Samples, folder: Path, count: int) -> None:
+    """The first calibration images in input size, losslessly, as files that the quantiser reads and normalises."""
+    import cv2
+
+    folder.mkdir()
+    for number, image in enumerate(samples.images[:count]):
+        if not cv2.imwrite(str(folder / f"{number:06}.png"), image):
+            raise ConversionError(f"{folder}: calibration images cannot be written; is the disk full?")
+
+
+def _configuration(samples: Samples, folder: Path, source: Path, job: Job) -> dict[str, object]:
+    """The quantiser's configuration; it normalises as ``(pixel - mean) * normal``."""
+    rule = samples.rule
+    height, width = rule.size
+    return {
+        "format": rule.color.upper(),
+        "mean": [mean / rule.scale for mean in rule.mean],
+        "normal": [rule.scale / std for std in rule.std],
+        "width": width,
+        "height": height,
+        "path": f"{folder}{os.sep}",
+        "used_sample_num": len(list(folder.iterdir())),
+        "input_type": "image",
+        "feature_quantize_method": "KL" if job.recipe == KL else "EMA",
+        "batch_size": 1,  # with EMA it would be another by default, and shapes are fixed
+        "weight_quantize_method": "MAX_ABS",
+        # In integers, Winograd's transforms of 3x3 convolutions cost ten times the error of everything else.
+        "winogradOpt": False,
+        "skip_quant_op_names": _kept(source, job.planned()),
+        "debug": False,
+    }
+
+
+def _kept(source: Path, plan: PlannedGraph) -> list[str]:
+    """Names of the convolutions that KL leaves in float, which are those of the plan's layers; EMA leaves none."""
+    return [one.name for one in read_operators(source) if one.kind in CONVOLUTIONS and one.name in plan.floats]
+
+
+def _tool(name: str, arguments: Sequence[str], made: Path) -> None:
+    """Run one of MNN's tools in a process of its own: they abort on what they do not know, and always return True.
+
+    Raises:
+        ConversionError: it failed or did not write ``made``; with what it said.
+    """
+    made.unlink(missing_ok=True)
+    done = subprocess.run(
+        [sys.executable, "-c", _RUN, name, *arguments],
+        cwd=made.parent,  # its log and what it dumps stay there
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+    )
+    if done.returncode or not made.is_file():
+        log = done.stdout.decode(errors="replace")
+        raise ConversionError(f"{name} failed (exit code {done.returncode}): {_tail(log)}")
+
+
+def _tail(log: str) -> str:
+    """What matters of a tool's log: the operators that it does not have, else its last lines."""
+    lines = [line.strip() for line in log.replace("\r", "\n").splitlines() if line.strip()]
+    named = [line for line in lines if "ot Support" in line or "not support" in line or "NOT_SUPPORTED" in line]
+    return " | ".join((named or lines or ["no output"])[-_LOG_LINES:])

@@ -1,0 +1,86 @@
+"""OpenVINO IR for Intel and ARM CPUs, Intel GPUs and NPUs."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from edgekit.calibration.explicit import quantise
+from edgekit.converters import PLAN, Job, PartJob, Report, Target
+from edgekit.converters._nncf import NNCF, import_nncf, quantisation
+from edgekit.converters._onnx_precision import save
+from edgekit.converters.openvino.stateful import make_stateful
+from edgekit.errors import ConversionError
+from edgekit.graph.blip2.cache import GrownCache, is_cache
+from edgekit.runtimes.bundle.manifest import Graph
+from edgekit.runtimes.engines.openvino import import_openvino
+
+TARGET = Target(
+    name="openvino",
+    summary="Intel and ARM CPUs, Intel GPUs and NPUs",
+    engine="openvino",
+    precisions=("fp32", "fp16", "int8"),
+    requires=("openvino", "nncf", "onnx"),
+    distributions=("openvino", "nncf", "torch"),
+    recipes=(PLAN, NNCF),
+)
+
+
+def convert(job: Job, report: Report) -> Graph:
+    """Write ``model.xml`` and ``model.bin`` in the job's precision."""
+    import onnx
+
+    openvino = import_openvino()
+    source = job.onnx
+    if job.precision == "int8" and job.recipe == PLAN:
+        source = job.work / "planned.onnx"
+        save(quantise(onnx.load(job.onnx), job.planned(), symmetric=False), source, job.precision)
+    try:
+        model = openvino.Core().read_model(source)
+    except RuntimeError as error:
+        raise ConversionError(f"OpenVINO cannot read the graph: {error}") from error
+    if job.precision == "int8" and job.recipe == NNCF:
+        nncf = import_nncf()
+        report("quantising", 0.1)
+        model = nncf.quantize(model, nncf.Dataset(job.calibration()), **quantisation(job))
+    openvino.save_model(model, job.out / "model.xml", compress_to_fp16=job.precision == "fp16")
+    return job.graph("model.xml", "model.bin")
+
+
+def _check_size(path: Path, given: int) -> None:
+    """Refuse weights that became wider on the way: OpenVINO folds what it does not know into floats.
+
+    Raises:
+        ConversionError: the file is larger than what it was made from.
+    """
+    size = path.stat().st_size
+    if size > 1.1 * given:
+        raise ConversionError(
+            f"{path.name} has {size / 1e6:.1f} MB, the weights in their precision {given / 1e6:.1f} MB: this OpenVINO "
+            "does not keep them as small; try another version of it"
+        )
+
+
+def convert_part(job: PartJob, report: Report) -> Graph:
+    """Write one graph of a vision-language model; a decoder's cache becomes a state."""
+    openvino = import_openvino()
+    cache = partial(GrownCache, mask=job.source.family == "opt")
+    written = job.source.write(job.graph, job.work, job.forms, cache)
+    report("reading the graph", 0.5)
+    try:
+        model = openvino.Core().read_model(job.work / written.files[0])
+    except RuntimeError as error:
+        raise ConversionError(f"OpenVINO cannot read the graph {job.graph}: {error}") from error
+    kept = [tensor for tensor in (*written.inputs, *written.outputs) if not is_cache(tensor.name)]
+    if len(kept) < len(written.inputs) + len(written.outputs):
+        make_stateful(model, job.layers)
+    openvino.save_model(model, job.out / f"{job.graph}.xml", compress_to_fp16=False)
+    _check_size(job.out / f"{job.graph}.bin", sum((job.work / name).stat().st_size for name in written.files))
+    return msgspec.structs.replace(
+        written,
+        files=(f"{job.graph}.xml", f"{job.graph}.bin"),
+        inputs=tuple(tensor for tensor in written.inputs if tensor in kept),
+        outputs=tuple(tensor for tensor in written.outputs if tensor in kept),
+    )

@@ -1,0 +1,112 @@
+"""TensorRT on NVIDIA's Jetsons and GPUs: an ONNX file that the device builds its engine from when it first loads it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from edgekit.converters import Job, Report, Target
+from edgekit.converters._onnx_precision import FILE, half, in_float32, save
+from edgekit.runtimes.bundle.manifest import Graph, Record
+from edgekit.runtimes.engines.tensorrt.build import SETTINGS, BuildSettings
+from edgekit.worker import toolchains
+from edgekit.worker.toolchains import Toolchain
+
+
+class TensorrtOptions(Record, frozen=True, kw_only=True):
+    """Options of the target.
+
+    ``weights`` of int8 files: stored as int8, or as float32 before a Q/DQ pair, which TensorRT 8 needs (JetPack 5, 6.0)
+    and which makes the file four times as large. ``workspace_megabytes`` and ``optimisation_level`` are for the build
+    on the device. ``sm`` is the GPU generation that TensorRT-RTX builds for where that toolchain is installed.
+    """
+
+    weights: Literal["int8", "float32"] = "int8"
+    workspace_megabytes: Annotated[int, msgspec.Meta(ge=0)] = 0
+    optimisation_level: Literal[0, 1, 2, 3, 4, 5] = 3
+    sm: Literal[75, 80, 86, 89, 120] = 86
+
+
+RTX = Toolchain(
+    name="tensorrt-rtx",
+    summary="TensorRT-RTX, which parses and builds the tensorrt target's files without a GPU",
+    megabytes=340,
+    requirements=("numpy==2.4.6", "msgspec==0.22.0"),
+    without_dependencies=("tensorrt-rtx-cu13-libs==1.7.1.116", "tensorrt-rtx-cu13-bindings==1.7.1.116"),
+    imports=("tensorrt_rtx_libs", "tensorrt_rtx_bindings"),
+    licence="NVIDIA's own licence for its libraries",
+)
+
+OPTIONAL_TOOLCHAINS = (RTX,)
+"""Used where it is installed, never needed: a parse and a build say that TensorRT takes the file, they run nothing."""
+
+# fmt: off
+_NO_IMPORTER = (
+    "AffineGrid", "Bernoulli", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "CenterCropPad",
+    "Col2Im", "Compress", "ConvInteger", "CumProd", "DFT", "DeformConv", "Det", "DynamicQuantizeLinear",
+    "MatMulInteger", "MaxRoiPool", "MaxUnpool", "Multinomial", "QLinearConv", "QLinearMatMul", "Unique",
+)
+# fmt: on
+"""What TensorRT-RTX 1.7's parser, asked for every operator of ONNX, does not import and a network could have."""
+
+TARGET = Target(
+    name="tensorrt",
+    summary="NVIDIA Jetson and GPUs, with TensorRT",
+    engine="tensorrt",
+    precisions=("fp32", "fp16", "int8"),
+    requires=("onnx", "onnxruntime", "onnx_ir"),
+    distributions=("onnx", "onnxruntime", "onnxslim", "onnxscript", "torch"),
+    options=TensorrtOptions,
+    refuses=dict.fromkeys(_NO_IMPORTER, "TensorRT's ONNX parser does not import it"),
+)
+
+
+def convert(job: Job, report: Report) -> Graph:
+    """Write ``model.onnx`` in the job's precision and ``build.json`` for the device.
+
+    Raises:
+        ConversionError: nothing in the graph bears INT8, or TensorRT-RTX, where it is installed, refuses the file.
+    """
+    import onnx
+
+    from edgekit.calibration.explicit import quantise
+
+    options = job.chosen(TensorrtOptions)
+    path = job.out / FILE
+    if job.precision == "fp32":
+        shutil.copyfile(job.onnx, path)
+    elif job.precision == "fp16":
+        save(half(onnx.load(job.onnx), job.half), path, job.precision)
+    else:
+        floats = options.weights == "float32"
+        quantised = quantise(onnx.load(job.onnx), job.planned(), symmetric=True, float_weights=floats)
+        save(quantised, path, job.precision)
+    settings = BuildSettings(
+        precision=job.precision,  # type: ignore[arg-type]
+        workspace_megabytes=options.workspace_megabytes,
+        optimisation_level=options.optimisation_level,
+    )
+    (job.out / SETTINGS).write_bytes(msgspec.json.format(msgspec.json.encode(settings), indent=2) + b"\n")
+    return msgspec.structs.replace(
+        job.graph(FILE, SETTINGS), report={**in_float32(job), **_tried(path, settings, options.sm, report)}
+    )
+
+
+def _tried(path: Path, settings: BuildSettings, sm: int, report: Report) -> dict[str, str | int | float]:
+    """What TensorRT-RTX said of the file; empty where it is not installed.
+
+    Raises:
+        ConversionError: it cannot parse or build it.
+    """
+    if RTX.state != "installed":
+        return {}
+    report("building with TensorRT-RTX", 0.9)
+    given = (str(path), msgspec.json.encode(settings).decode(), str(sm))
+    said: dict[str, Any] = msgspec.json.decode(toolchains.call(RTX.name, "edgekit.converters.tensorrt.rtx", *given))
+    return {
+        "tensorrt_rtx": f"parsed and built for sm_{sm}, not run",
+        **{f"tensorrt_rtx_{name}": value for name, value in said.items()},
+    }

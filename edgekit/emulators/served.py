@@ -1,0 +1,145 @@
+"""A session in another process, for an engine or simulator that lives in an isolated environment.
+
+The parent starts `edgekit.emulators.server` with the environment's interpreter and speaks to it over its pipes: one
+JSON line each way to open, then for every run the inputs' float32 bytes one way, and a JSON line with the outputs'
+shapes followed by their bytes the other.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+import msgspec
+import numpy as np
+
+from edgekit.arrays import Floats
+from edgekit.errors import EngineError
+from edgekit.runtimes.bundle.manifest import Graph, ProofWord, Record
+from edgekit.runtimes.engines import Placement, SessionOptions, check_inputs
+from edgekit.worker import toolchains
+
+
+class Opening(Record, frozen=True, kw_only=True):
+    """What to open."""
+
+    engine: str
+    folder: str
+    graph: Graph
+    threads: int
+    device: str
+    strict: bool
+
+
+class Opened(Record, frozen=True, kw_only=True):
+    """The placement of the opened session, or why it could not be opened."""
+
+    device: str = ""
+    operators: dict[str, int] = msgspec.field(default_factory=dict)
+    arithmetic: str = ""
+    word: ProofWord = "emulated"
+    error: str = ""
+
+
+class Ran(Record, frozen=True, kw_only=True):
+    """The shapes of the outputs that follow, or why there are none."""
+
+    shapes: tuple[tuple[int, ...], ...] = ()
+    error: str = ""
+
+
+class ServedSession:
+    """A session of ``engine`` in the environment of ``toolchain``.
+
+    ``command`` starts another program than that environment's interpreter, which speaks the same way.
+
+    Raises:
+        EngineError: the environment is not there, or the engine refuses the file.
+    """
+
+    def __init__(
+        self,
+        toolchain: str,
+        engine: str,
+        folder: Path,
+        graph: Graph,
+        options: SessionOptions,
+        command: Sequence[str] = (),
+    ) -> None:
+        if not toolchains.installed(toolchain):
+            raise EngineError(f"the {options.device} is not installed: edgekit toolchain install {toolchain}")
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
+        self._process = subprocess.Popen(
+            command or toolchains.command(toolchains.python(toolchain), "edgekit.emulators.server"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            env=toolchains.environment(),
+        )
+        self._end = weakref.finalize(self, _end, self._process, self._log)
+        self._graph = graph
+        self._name = f"{engine} in toolchain {toolchain}"
+        opening = Opening(
+            engine=engine,
+            folder=str(folder),
+            graph=graph,
+            threads=options.threads,
+            device=options.device,
+            strict=options.strict,
+        )
+        self._send(msgspec.json.encode(opening) + b"\n")
+        opened = msgspec.json.decode(self._line(), type=Opened)
+        if opened.error:
+            raise EngineError(opened.error)
+        self.placement = Placement(opened.device, opened.operators, opened.arithmetic, opened.word)
+
+    def run(self, inputs: Sequence[Floats]) -> list[Floats]:
+        check_inputs(self._graph, inputs)
+        self._send(*(np.ascontiguousarray(array).tobytes() for array in inputs))
+        ran = msgspec.json.decode(self._line(), type=Ran)
+        if ran.error:
+            raise EngineError(ran.error)
+        return [self._array(shape) for shape in ran.shapes]
+
+    def _send(self, *parts: bytes) -> None:
+        if self._process.stdin is None:
+            raise EngineError(f"{self._name} has no pipe")
+        try:
+            for part in parts:
+                self._process.stdin.write(part)
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise self._ended() from None
+
+    def _line(self) -> bytes:
+        line = self._process.stdout.readline() if self._process.stdout else b""
+        if not line:
+            raise self._ended()
+        return line
+
+    def _array(self, shape: tuple[int, ...]) -> Floats:
+        size = 4 * int(np.prod(shape))
+        data = self._process.stdout.read(size) if self._process.stdout else b""
+        if len(data) != size:
+            raise self._ended()
+        return np.frombuffer(data, np.float32).reshape(shape)
+
+    def _ended(self) -> EngineError:
+        """Why the process is gone, with its last words."""
+        code = self._process.wait()
+        self._log.seek(0)
+        words = self._log.read()[-4000:].decode("utf-8", "replace").strip().splitlines()[-1:] or ["no output"]
+        return EngineError(f"{self._name} ended with exit code {code}; its last words: {words[0]}")
+
+
+def _end(process: subprocess.Popen[bytes], log: IO[bytes]) -> None:
+    process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            pipe.close()
+    log.close()

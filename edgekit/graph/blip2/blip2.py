@@ -1,0 +1,155 @@
+"""The graphs of a BLIP-2, and how to write each from its checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from edgekit.arrays import Floats
+from edgekit.errors import SourceError, choices
+from edgekit.graph.blip2.cache import CacheKind
+from edgekit.graph.blip2.checkpoint import Checkpoint
+from edgekit.graph.blip2.forms import Form
+from edgekit.graph.blip2.layers import Layers
+from edgekit.graph.blip2.opt import PREFIX as OPT
+from edgekit.graph.blip2.opt import OptConfig, write_opt
+from edgekit.graph.blip2.qformer import QFormer, QFormerConfig
+from edgekit.graph.blip2.t5 import PREFIX as T5
+from edgekit.graph.blip2.t5 import T5Config, write_decoder, write_encoder
+from edgekit.graph.blip2.vision import VisionConfig, write_vision
+from edgekit.graph.blip2.writer import GraphWriter
+from edgekit.runtimes.bundle.manifest import Graph
+
+MODEL_TYPE = "blip-2"
+
+ARCHITECTURES = {
+    "Blip2ForConditionalGeneration": "generation",
+    "Blip2Model": "generation",
+    "Blip2ForImageTextRetrieval": "retrieval",
+}
+"""Classes of transformers, and what their checkpoints are for."""
+
+PARTS: Mapping[str, str] = {
+    "vision": "vision",
+    "qformer": "qformer",
+    "text": "qformer",
+    "match": "qformer",
+    "language": "language",
+    "encoder": "language",
+    "decoder": "language",
+}
+"""The part of the model that each graph belongs to; a precision is chosen for a part."""
+
+Config = TypeVar("Config", bound=msgspec.Struct)
+
+
+@dataclass(frozen=True)
+class Forms:
+    """How the weights of a graph are written: of its linear layers, and of the head over the vocabulary."""
+
+    layers: Form
+    head: Form
+
+
+class Blip2:
+    """A BLIP-2 in a folder as Hugging Face saves it.
+
+    Raises:
+        SourceError: another model, a language model that is not known, or a damaged folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.checkpoint = Checkpoint(folder)
+        self.config = self.checkpoint.config
+        architectures = self.config.get("architectures") or ["Blip2ForConditionalGeneration"]
+        if architectures[0] not in ARCHITECTURES:
+            raise SourceError(f"{folder}: architecture {choices(architectures[0], ARCHITECTURES)}")
+        self.retrieval = ARCHITECTURES[architectures[0]] == "retrieval"
+        self.architecture = str(architectures[0])
+        kind = self.config.get("text_config", {}).get("model_type", "opt")
+        if not self.retrieval and kind not in ("opt", "t5"):
+            raise SourceError(f"{folder}: language model {choices(kind, ('opt', 't5'))}")
+        self.family = "retrieval" if self.retrieval else str(kind)
+
+    @cached_property
+    def vision(self) -> VisionConfig:
+        """Configuration of the vision tower."""
+        return self._config("vision_config", VisionConfig)
+
+    @cached_property
+    def qformer(self) -> QFormerConfig:
+        """Configuration of the Q-Former."""
+        return self._config("qformer_config", QFormerConfig)
+
+    @cached_property
+    def language(self) -> OptConfig | T5Config:
+        """Configuration of the language model."""
+        kind: type[OptConfig | T5Config] = T5Config if self.family == "t5" else OptConfig
+        return self._config("text_config", kind)
+
+    @property
+    def queries(self) -> int:
+        """How many embeddings the Q-Former makes of an image."""
+        return int(self.config.get("num_query_tokens", 32))
+
+    def _config(self, name: str, kind: type[Config]) -> Config:
+        try:
+            return msgspec.convert(self.config.get(name) or {}, kind)
+        except msgspec.ValidationError as error:
+            raise SourceError(f"{self.folder}: {name} of config.json: {error}") from error
+
+    @property
+    def graphs(self) -> tuple[str, ...]:
+        """Names of its graphs, in the order in which an image passes them."""
+        last = {"retrieval": ("text", "match"), "opt": ("language",), "t5": ("encoder", "decoder")}
+        return ("vision", "qformer", *last[self.family])
+
+    def write(self, name: str, folder: Path, forms: Forms, cache: CacheKind) -> Graph:
+        """Write one graph into a folder; a tensor at a time is in memory."""
+        with GraphWriter(folder, name) as writer:
+            self._writers(Layers(writer, self.checkpoint, forms.layers), forms.head, cache)[name]()
+            return writer.save()
+
+    def _writers(self, layers: Layers, head: Form, cache: CacheKind) -> dict[str, Callable[[], None]]:
+        language, vision = self.language, self.vision
+        qformer = QFormer(layers, self.qformer, self.queries, (vision.tokens, vision.hidden_size))
+        writers: dict[str, Callable[[], None]] = {"vision": lambda: write_vision(layers, vision)}
+        if self.retrieval:
+            size = int(self.config.get("image_text_hidden_size", 256))
+            writers["qformer"] = lambda: qformer.write_queries("vision_projection", "image_vectors", size, unit=True)
+            writers["text"] = lambda: qformer.write_text(size)
+            writers["match"] = qformer.write_match
+            return writers
+        projection = "language_projection"
+        writers["qformer"] = lambda: qformer.write_queries(projection, "language_inputs", self.width, unit=False)
+        if isinstance(language, OptConfig):
+            writers["language"] = lambda: write_opt(layers, language, cache, head)
+        else:
+            writers["encoder"] = lambda: write_encoder(layers, language)
+            writers["decoder"] = lambda: write_decoder(layers, language, cache, head)
+        return writers
+
+    @property
+    def embedding(self) -> str:
+        """Name of the tensor of token embeddings (vocabulary, width)."""
+        return f"{T5}shared.weight" if self.family == "t5" else f"{OPT}embed_tokens.weight"
+
+    @property
+    def width(self) -> int:
+        """Of those embeddings."""
+        return self.checkpoint.shape(self.embedding)[1]
+
+    def embeddings(self) -> Floats:
+        """Embeddings of the language model's tokens, float32 (vocabulary, width)."""
+        return self.checkpoint[self.embedding]
+
+    def value(self, name: str) -> Any:
+        """Something the configuration of the language model, or else the whole one, says; None where neither does."""
+        inner = (self.config.get("text_config") or {}).get(name)
+        return self.config.get(name) if inner is None else inner

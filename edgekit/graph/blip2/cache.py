@@ -1,0 +1,167 @@
+"""How a decoder keeps the keys and values of the tokens it has read: two ways, for two kinds of engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from edgekit.graph.blip2.layers import MASKED, Layers
+from edgekit.graph.blip2.writer import MICROSOFT, GraphWriter
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Shape of a decoder's attention: ``layers`` of ``count`` heads of ``size``; scores are multiplied by ``scale``."""
+
+    layers: int
+    count: int
+    size: int
+    scale: float
+
+    @property
+    def width(self) -> int:
+        """Of all heads together."""
+        return self.count * self.size
+
+
+class Cache(Protocol):
+    """Adds attention over earlier tokens to a graph. One is made for each graph, before its first layer."""
+
+    def attend(self, layers: Layers, number: int, query: str, key: str, value: str, bias: str = "") -> str:
+        """Attention of layer ``number``: (rows, tokens, width) each, ``bias`` (1, heads, tokens, all tokens)."""
+        ...
+
+    def last(self, x: str) -> str:
+        """(rows, tokens, width) to (rows, width): that of each row's last token."""
+        ...
+
+    def total(self) -> str:
+        """An int64 scalar: how many tokens there are, with those that are being read."""
+        ...
+
+
+CacheKind = Callable[[GraphWriter, Heads], Cache]
+
+
+def past(number: int, what: str) -> str:
+    """Name of an input that holds what the cache has."""
+    return f"past.{number}.{what}"
+
+
+def present(number: int, what: str) -> str:
+    """Name of an output that holds what the cache is to have."""
+    return f"present.{number}.{what}"
+
+
+def is_cache(name: str) -> bool:
+    """Whether an input or output holds a part of the cache."""
+    return name.startswith(("past.", "present."))
+
+
+class SharedCache:
+    """Buffers that stay where they are: ONNX Runtime's GroupQueryAttention appends to them in place.
+
+    The buffers are inputs and outputs at once, longer than what they hold. Rows are padded on the right: ``seqlens``
+    int32 (rows,) are their tokens less one, ``total`` int32 () is the most that one of them has, ``last`` int64 (rows,)
+    the place of each row's last token among those that are being read.
+    """
+
+    def __init__(self, writer: GraphWriter, heads: Heads) -> None:
+        self._writer, self._heads = writer, heads
+        writer.input("seqlens", (-1,), "int32")
+        writer.input("total", (), "int32")
+        writer.input("last", (-1,), "int64")
+        for number in range(heads.layers):
+            for what in ("key", "value"):
+                writer.input(past(number, what), (-1, heads.count, -1, heads.size))
+
+    def attend(self, layers: Layers, number: int, query: str, key: str, value: str, bias: str = "") -> str:
+        """One operator, which appends to the buffers and attends."""
+        heads = self._heads
+        kept = [present(number, what) for what in ("key", "value")]
+        inputs = [query, key, value, past(number, "key"), past(number, "value"), "seqlens", "total"]
+        attended = self._writer.node(
+            "GroupQueryAttention",
+            *inputs,
+            *(["", "", "", bias] if bias else []),
+            outputs=[f"attended_{number}", *kept],
+            domain=MICROSOFT,
+            num_heads=heads.count,
+            kv_num_heads=heads.count,
+            scale=heads.scale,
+        )
+        for name in kept:
+            self._writer.output(name, name, (-1, heads.count, -1, heads.size))
+        return attended
+
+    def last(self, x: str) -> str:
+        """Rows have their last token in different places."""
+        places = self._writer.node("Unsqueeze", "last", self._writer.constant([1], np.int64))
+        return self._writer.node("GatherND", x, places, batch_dims=1)
+
+    def total(self) -> str:
+        """As it is given."""
+        from onnx import TensorProto
+
+        return self._writer.node("Cast", "total", to=TensorProto.INT64)
+
+
+class GrownCache:
+    """A cache that becomes longer by concatenation, with its rows chosen anew before: OpenVINO makes it a state.
+
+    Rows are padded on the left. ``beam_idx`` int32 (rows,) says which former row each continues; with ``mask`` the
+    graph also takes ``attention_mask`` int64 (rows, all tokens), and sees no later token.
+    """
+
+    def __init__(self, writer: GraphWriter, heads: Heads, *, mask: bool) -> None:
+        self._writer, self._heads, self._hidden = writer, heads, ""
+        writer.input("beam_idx", (-1,), "int32")
+        for number in range(heads.layers):
+            for what in ("key", "value"):
+                writer.input(past(number, what), (-1, heads.count, -1, heads.size))
+        writer.input("attention_mask" if mask else "total", (-1, -1) if mask else (), "int64")
+        self._mask = mask
+
+    def attend(self, layers: Layers, number: int, query: str, key: str, value: str, bias: str = "") -> str:
+        """Concatenation, scores, softmax."""
+        node, heads = self._writer.node, self._heads
+        query, key, value = (layers.split(one, heads.count, heads.size) for one in (query, key, value))
+        grown = {}
+        for what, new in (("key", key), ("value", value)):
+            chosen = node("Gather", past(number, what), "beam_idx", axis=0)
+            grown[what] = node("Concat", chosen, new, axis=2)
+            self._writer.output(present(number, what), grown[what], (-1, heads.count, -1, heads.size))
+        if self._mask and not self._hidden:
+            self._hidden = self._later_and_padding(layers, query)
+        biases = [one for one in (bias, self._hidden) if one]
+        both = node("Add", *biases) if len(biases) == 2 else "".join(biases)
+        return layers.join(layers.attention(query, grown["key"], grown["value"], heads.scale, both), heads.width)
+
+    def _later_and_padding(self, layers: Layers, query: str) -> str:
+        """A bias (rows, 1, tokens, all tokens) that hides padding and what comes later."""
+        node, constant = self._writer.node, self._writer.constant
+        size = node("Gather", node("Shape", query), constant(2, np.int64))
+        places, keys = positions(self._writer, size, self.total())
+        later = node("Greater", node("Unsqueeze", keys, constant([0], np.int64)), places)
+        hidden = node("Where", later, constant(MASKED, np.float32), constant(0, np.float32))
+        return node("Min", hidden, layers.hiding("attention_mask"))
+
+    def last(self, x: str) -> str:
+        """Every row has its last token at the end."""
+        return self._writer.node("Gather", x, self._writer.constant(-1, np.int64), axis=1)
+
+    def total(self) -> str:
+        """As the mask, or the input, says."""
+        node, constant = self._writer.node, self._writer.constant
+        return node("Gather", node("Shape", "attention_mask"), constant(1, np.int64)) if self._mask else "total"
+
+
+def positions(writer: GraphWriter, size: str, total: str) -> tuple[str, str]:
+    """Positions (tokens, 1) of the last ``size`` of ``total`` tokens, and (total,) of all of them."""
+    node, constant = writer.node, writer.constant
+    keys = node("Range", constant(0, np.int64), total, constant(1, np.int64))
+    reading = node("Range", node("Sub", total, size), total, constant(1, np.int64))
+    return node("Unsqueeze", reading, constant([1], np.int64)), keys

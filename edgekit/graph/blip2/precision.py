@@ -1,0 +1,121 @@
+"""The precision of each part of a BLIP-2, as a user says it, and the forms of weights that it stands for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from edgekit.errors import ConversionError, UsageError, choices
+from edgekit.graph.blip2.blip2 import PARTS, Forms
+from edgekit.graph.blip2.forms import Blocks, Float16, Float32, Form, Range, Static
+
+PART_NAMES = tuple(dict.fromkeys(PARTS.values()))
+PRESETS: dict[str, tuple[str, ...]] = {
+    "fp32": ("fp32", "fp32", "fp32"),
+    "fp16": ("fp16", "fp16", "fp16"),
+    "int8": ("int8", "int8", "int8"),
+    "int4": ("int8", "int8", "int4"),
+}
+"""For vision, Q-Former and language: vision loses accuracy and speed with 4 bits, the others do not need more."""
+
+BLOCK = 32
+_WORD = re.compile(r"(fp32|fp16|int8|int4)(?:-g(32|64|128))?")
+_VALID = ("fp32", "fp16", "int8", "int4", "int4-g64", "int4-g128")
+
+
+@dataclass(frozen=True)
+class PartPrecision:
+    """``word`` is fp32, fp16, int8 or int4; ``block`` inputs of an output share a scale where there are blocks."""
+
+    word: str
+    block: int = BLOCK
+
+    def __str__(self) -> str:
+        return self.word if self.block == BLOCK else f"{self.word}-g{self.block}"
+
+
+@dataclass(frozen=True)
+class Precision:
+    """The precision of a whole model, by part."""
+
+    vision: PartPrecision
+    qformer: PartPrecision
+    language: PartPrecision
+
+    @property
+    def name(self) -> str:
+        """The preset of these precisions, or all of them: what a bundle is called after."""
+        words = tuple(str(part) for part in self.parts)
+        return next((preset for preset, given in PRESETS.items() if given == words), "-".join(words))
+
+    @property
+    def parts(self) -> tuple[PartPrecision, ...]:
+        """In the order of `PART_NAMES`."""
+        return self.vision, self.qformer, self.language
+
+    @property
+    def roughest(self) -> str:
+        """The word of the part with the fewest bits, by which a conversion is judged."""
+        order = list(PRESETS)
+        return max((part.word for part in self.parts), key=order.index)
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether images have to be seen first: the ranges of vision's activations are known beforehand."""
+        return self.vision.word == "int8"
+
+    def of(self, graph: str) -> PartPrecision:
+        """That of one graph."""
+        part: PartPrecision = getattr(self, PARTS[graph])
+        return part
+
+
+def read_precisions(given: Sequence[str]) -> tuple[Precision, ...]:
+    """Presets, or one precision by part: ``("fp32", "int4")``, ``("vision=int8", "language=int4-g128")``.
+
+    A part that is not named stays fp16.
+
+    Raises:
+        UsageError: another word, part or mixture.
+    """
+    if not any("=" in one for one in given):
+        return tuple(_precision(PRESETS.get(one, (one,) * 3)) for one in given)
+    chosen = dict.fromkeys(PART_NAMES, "fp16")
+    for one in given:
+        part, equals, word = one.partition("=")
+        if not equals:
+            raise UsageError(f"--precision {','.join(given)}: give presets, or PART=PRECISION for parts, not both")
+        if part not in chosen:
+            raise UsageError(f"--precision {one}: {choices(part, PART_NAMES)}")
+        chosen[part] = word
+    return (_precision(tuple(chosen.values())),)
+
+
+def _precision(words: Sequence[str]) -> Precision:
+    parts = []
+    for word in words:
+        found = _WORD.fullmatch(word)
+        if found is None or (found[2] and found[1].startswith("fp")):
+            raise UsageError(f"--precision {choices(word, _VALID)}")
+        parts.append(PartPrecision(found[1], int(found[2] or BLOCK)))
+    return Precision(*parts)
+
+
+def forms(graph: str, precision: PartPrecision, ranges: Mapping[str, Range] | None) -> Forms:
+    """How the weights of a graph are written in a precision.
+
+    Raises:
+        ConversionError: INT8 of vision without ranges of its activations.
+    """
+    form: Form
+    if precision.word == "int8" and PARTS[graph] == "vision":
+        if ranges is None:
+            raise ConversionError("vision in int8 needs calibration images: give --data with a folder of photographs")
+        return Forms(Static(ranges), Static(ranges))
+    if precision.word.startswith("int"):
+        form = Blocks(int(precision.word[3:]), precision.block)
+        # The head decides between tokens whose logits are close: four bits there cost more than anywhere else.
+        return Forms(form, Blocks(8, precision.block))
+    form = Float16() if precision.word == "fp16" else Float32()
+    return Forms(form, form)

@@ -1,0 +1,206 @@
+"""HOST: profiles made on a device: bundles are brought there, `edgekit.profiling` runs there, records come back."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import IO
+
+import msgspec
+
+from edgekit.errors import DeviceError
+from edgekit.profiling.calls import MOST_IMAGES
+from edgekit.profiling.devices.connection import Connection
+from edgekit.profiling.devices.delivery import Delivered, Tree, bundle_tree, code_tree, data_tree, deliver
+from edgekit.profiling.devices.environment import code_environment
+from edgekit.profiling.devices.known import Device
+from edgekit.profiling.protocol import (
+    HEARTBEAT,
+    PATIENCE,
+    Alive,
+    Event,
+    Failed,
+    Finished,
+    Profiled,
+    Progress,
+    SessionJob,
+    Skipped,
+)
+from edgekit.profiling.record import Profile, Settings
+from edgekit.runtimes.bundle.folder import Bundle
+
+MODULE = "edgekit.profiling"
+_PIP = re.compile(r"pip install edgekit\[[^]]*\]")  # what an engine that is missing advises where it is missing
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    bundles: tuple[Bundle, ...]
+    settings: Settings
+    each: tuple[Settings, ...]
+    patience: float
+
+
+def profile_on(
+    device: Device,
+    bundles: Sequence[Bundle],
+    settings: Settings,
+    report: Callable[[Event], None],
+    *,
+    each: Sequence[Settings] = (),
+    heartbeat: float = HEARTBEAT,
+    patience: float = PATIENCE,
+) -> tuple[Profile, ...]:
+    """Profile bundles on a device, in turns, as `edgekit.profiling.session.run_session` does here.
+
+    Args:
+        device: where.
+        bundles: of this machine; only what the device lacks is sent.
+        settings: how; their ``data`` are images of this machine, which are sent as well.
+        report: is given all events but an error, in whose place one is raised. Paths in them are those of this machine.
+        each: the settings of every bundle where they differ, as in `SessionJob`.
+        heartbeat: seconds between two signs of life to the device.
+        patience: seconds without one after which it ends what runs there.
+
+    Returns:
+        The records, as they were reported; each is whole.
+
+    Raises:
+        DeviceError: the device cannot be reached, is not set up, or was lost in the middle.
+        EdgekitError: what was raised there.
+    """
+    with Connection(device) as connection:
+        if not connection.facts.environment:
+            engines = " ".join(f"--engine {name}" for name in sorted({bundle.manifest.engine for bundle in bundles}))
+            raise DeviceError(f"{device.name}: is not set up yet: edgekit device setup {device.name} {engines}")
+        wanted = _Wanted(tuple(bundles), settings, tuple(each), patience)
+        code, job, names = _prepared(connection, wanted, report)
+        stdin, stdout = connection.become([connection.facts.interpreter, "-m", MODULE], code_environment(code))
+        with _heart(stdin, job, heartbeat):
+            return tuple(_profiles(connection, stdout, names, report))
+
+
+class _Names:
+    """What a session on a device says, in the words of this machine.
+
+    ``bundles`` are those here by their paths there, ``data`` the images likewise.
+    """
+
+    def __init__(self, device: str, bundles: dict[str, list[Bundle]], data: dict[str, str]) -> None:
+        self._device = device
+        self._bundles = bundles
+        self._data = data
+
+    def local(self, event: Event) -> Event:
+        """The same event in the words of this machine."""
+        if isinstance(event, Profiled):
+            return Profiled(profile=self._profile(event.profile))
+        if isinstance(event, Skipped):
+            bundle = self._bundles[event.bundle][0]
+            reason = event.reason.replace(event.bundle, str(bundle.path))
+            install = f"edgekit device setup {self._device} --engine {bundle.manifest.engine}"
+            return Skipped(bundle=str(bundle.path), reason=_PIP.sub(install, reason))
+        return event
+
+    def _profile(self, profile: Profile) -> Profile:
+        given = self._bundles[profile.subject.path]  # the same content may have been given by several paths
+        bundle = given.pop(0) if len(given) > 1 else given[0]
+        subject = msgspec.structs.replace(profile.subject, path=str(bundle.path))
+        data = self._data.get(profile.settings.data, profile.settings.data)
+        settings = msgspec.structs.replace(profile.settings, data=data)
+        return msgspec.structs.replace(profile, subject=subject, settings=settings)
+
+
+def _prepared(
+    connection: Connection, wanted: _Wanted, report: Callable[[Event], None]
+) -> tuple[str, SessionJob, _Names]:
+    """Bring everything there: the code's folder, the job in the device's words, and the way back from these."""
+    bundles, sources = wanted.bundles, sorted({one.data for one in (wanted.settings, *wanted.each) if one.data})
+    images = [data_tree(source, MOST_IMAGES) for source in sources]
+    trees = [code_tree(), *(bundle_tree(bundle) for bundle in bundles), *(tree for tree, _ in images)]
+    code, *paths = _delivered(connection, trees, report).paths
+    folders = [
+        f"{path}/{single}" if single else path for path, (_, single) in zip(paths[len(bundles) :], images, strict=True)
+    ]
+    data = dict(zip(sources, folders, strict=True))
+    far = [f"{path}/{bundle.path.resolve().name}" for path, bundle in zip(paths, bundles, strict=False)]
+    local: dict[str, list[Bundle]] = {}
+    for path, bundle in zip(far, bundles, strict=True):
+        local.setdefault(path, []).append(bundle)
+
+    def there(settings: Settings) -> Settings:
+        return msgspec.structs.replace(settings, data=data.get(settings.data, ""))
+
+    job = SessionJob(
+        bundles=tuple(far),
+        settings=there(wanted.settings),
+        each=tuple(there(one) for one in wanted.each),
+        key=connection.device.name,
+        patience=wanted.patience,
+    )
+    return code, job, _Names(connection.device.name, local, {folder: source for source, folder in data.items()})
+
+
+def _delivered(connection: Connection, trees: Sequence[Tree], report: Callable[[Event], None]) -> Delivered:
+    said = ""
+
+    def told(sent: int, every: int) -> None:
+        nonlocal said
+        text = f"sending to {connection.device.name}: {sent / 1e6:.1f} of {every / 1e6:.1f} MB"
+        if text != said and every >= 1e5:
+            said = text
+            report(Progress(text=text, share=0.0))
+
+    return deliver(connection, trees, told)
+
+
+@contextlib.contextmanager
+def _heart(stdin: IO[bytes], job: SessionJob, heartbeat: float) -> Iterator[None]:
+    """Give the job, and a sign of life every few seconds until the block ends, from a thread."""
+    ended, alive = threading.Event(), msgspec.json.encode(Alive()) + b"\n"
+
+    def beat() -> None:
+        # Where the connection is gone, whoever reads from it finds out, and says so.
+        with contextlib.suppress(OSError, ValueError):
+            stdin.write(msgspec.json.encode(job) + b"\n")
+            stdin.flush()
+            while not ended.wait(heartbeat):
+                stdin.write(alive)
+                stdin.flush()
+
+    beating = threading.Thread(target=beat, daemon=True)
+    beating.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        beating.join(timeout=1)
+
+
+def _profiles(
+    connection: Connection, stdout: IO[bytes], names: _Names, report: Callable[[Event], None]
+) -> Iterator[Profile]:
+    """Pass on what the session says until it has finished."""
+    decoder = msgspec.json.Decoder(Event)
+    for line in stdout:
+        if not line.endswith(b"\n"):
+            break  # cut off in the middle of a word
+        try:
+            event: Event = decoder.decode(line)
+        except msgspec.DecodeError as error:
+            words = line.decode(errors="replace").strip()[:200]
+            raise DeviceError(
+                f"{connection.device.name}: the session there says what edgekit does not: {words!r}"
+            ) from error
+        if isinstance(event, Failed):
+            raise event.error()
+        event = names.local(event)
+        report(event)
+        if isinstance(event, Profiled):
+            yield event.profile
+        if isinstance(event, Finished):
+            return
+    raise connection.lost()

@@ -1,0 +1,388 @@
+"""The contract of a bundle: what goes in, what the outputs mean, where it came from, and the proof.
+
+Everything here is an immutable, validated structure. ``manifest.json`` is `Manifest` as JSON
+(`edgekit.runtimes.bundle.manifest_file`).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+SCHEMA = 1
+"""Version of the manifest layout that this edgekit writes, and the newest that it reads."""
+
+MANIFEST = "manifest.json"
+
+ProofWord = Literal["executed", "emulated", "interpreted", "reference", "compiled"]
+"""How strong a proof is: the device's engine ran the file; a vendor's simulator did; the file was read and computed by
+an interpreter; the same arithmetic ran on another engine; a compiler accepted it and nothing ran."""
+
+
+class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of all manifest structures: immutable, no unknown keys."""
+
+
+class ImageRule(Record, frozen=True, kw_only=True):
+    """How a photograph becomes the input tensor: ``(pixel * scale - mean) / std`` after resizing to ``size``.
+
+    ``size`` is (height, width) in pixels. ``mean`` and ``std`` are per channel in the model's ``color`` order,
+    in units after ``scale``. ``pad`` is the grey level (0..255) around a letterboxed image. ``crop`` is the share of
+    the scaled image's shorter side that a crop keeps: 0.875 where a classifier takes 224 of 256 pixels.
+    ``interpolation`` is OpenCV's ``linear``, or Pillow's ``bicubic`` (see `inputs.resampling`), which takes longer.
+    """
+
+    size: tuple[int, int]
+    resize: Literal["letterbox", "stretch", "crop"] = "letterbox"
+    color: Literal["rgb", "bgr"] = "rgb"
+    scale: float = 1 / 255
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    pad: int = 114
+    crop: float = 1.0
+    interpolation: Literal["linear", "bicubic"] = "linear"
+
+    def __post_init__(self) -> None:
+        if min(self.size) < 1:
+            raise ValueError(f"size must be two positive numbers (height, width), not {list(self.size)}")
+        if not 0 <= self.pad <= 255:
+            raise ValueError(f"pad must be 0..255, not {self.pad}")
+        if min(self.std) <= 0:
+            raise ValueError(f"std must be positive, not {list(self.std)}")
+        if self.scale <= 0:
+            raise ValueError(f"scale must be positive, not {self.scale}")
+        if not 0 < self.crop <= 1:
+            raise ValueError(f"crop must be above 0 and at most 1, not {self.crop}")
+        if self.crop < 1 and self.resize != "crop":
+            raise ValueError(f"crop must be 1 with resize: {self.resize}, not {self.crop}")
+
+
+class Decoder(Record, frozen=True, kw_only=True):
+    """Which registered decoder turns raw heads into candidates, with its numbers."""
+
+    name: str
+    options: dict[str, Any] = {}
+
+
+class Output(Record, frozen=True, kw_only=True):
+    """One output of the graph: ``role`` is the decoder's word for it, ``level`` counts strides from the finest."""
+
+    name: str
+    role: str
+    level: int = 0
+
+
+class Postprocess(Record, frozen=True, kw_only=True):
+    """Defaults of what happens after decoding; a call may override the thresholds.
+
+    ``nms`` is off for one-to-one heads, which give each object once (YOLO26, YOLOv10).
+    """
+
+    score_threshold: float = 0.25
+    iou_threshold: float = 0.45
+    max_detections: int = 300
+    class_agnostic: bool = False
+    nms: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("score_threshold", "iou_threshold"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"{name} must be 0..1, not {getattr(self, name)}")
+        if self.max_detections < 1:
+            raise ValueError(f"max_detections must be at least 1, not {self.max_detections}")
+
+
+class Skeleton(Record, frozen=True, kw_only=True):
+    """The keypoints of a pose: their names, the pairs that are joined by a line, and how exactly each can be placed.
+
+    ``sigmas`` are the per-keypoint standard deviations of annotators, relative to the object's scale, that object
+    keypoint similarity divides by (https://cocodataset.org/#keypoints-eval).
+    """
+
+    names: tuple[str, ...]
+    edges: tuple[tuple[int, int], ...] = ()
+    sigmas: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.names:
+            raise ValueError("names must name at least one keypoint")
+        for edge in self.edges:
+            if not (min(edge) >= 0 and max(edge) < len(self.names) and edge[0] != edge[1]):
+                raise ValueError(f"edges must be pairs of keypoints 0..{len(self.names) - 1}, not {list(edge)}")
+        if self.sigmas and (len(self.sigmas) != len(self.names) or min(self.sigmas) <= 0):
+            raise ValueError(f"sigmas must be {len(self.names)} positive numbers, not {list(self.sigmas)}")
+
+
+class Language(Record, frozen=True, kw_only=True):
+    """What a vision-language model is beyond its image rule; `edgekit.runtimes.language.vision_language` opens it.
+
+    ``family`` names the language model: ``opt`` is decoder-only, ``t5`` an encoder with a decoder, ``retrieval`` has
+    none (BLIP-2's image-text matching). Token ids: ``image`` stands ``queries`` times for the image in front of every
+    prompt, ``start`` is what an encoder-decoder begins its answer with. ``layers``, ``heads`` and ``head_size`` are of
+    the decoder's cache, ``width`` of its embeddings; ``positions`` is the most tokens it can see, 0 for any number.
+    ``prompts`` are texts by use, in which ``{}`` stands for the question; ``generation`` are defaults of
+    `edgekit.runtimes.language.GenerationOptions`.
+    """
+
+    family: Literal["opt", "t5", "retrieval"]
+    queries: int
+    image: int = 0
+    pad: int = 0
+    eos: tuple[int, ...] = ()
+    start: int = 0
+    layers: int = 0
+    heads: int = 0
+    head_size: int = 0
+    width: int = 0
+    positions: int = 0
+    prompts: dict[str, str] = {}
+    generation: dict[str, Any] = {}
+
+
+class Contract(Record, frozen=True, kw_only=True):
+    """What goes into a graph and what comes out of it, complete enough to run it without the source.
+
+    ``skeleton`` names the keypoints of a pose task. ``language`` is there for a vision-language model, which has
+    several graphs with named inputs and outputs, and neither classes nor a decoder.
+    """
+
+    task: str = "detect"
+    image: ImageRule
+    classes: tuple[str, ...] = ()
+    decoder: Decoder = Decoder(name="")
+    outputs: tuple[Output, ...] = ()
+    postprocess: Postprocess = Postprocess()
+    skeleton: Skeleton | None = None
+    language: Language | None = None
+
+
+class Tensor(Record, frozen=True, kw_only=True):
+    """An input or output of a converted file. ``shape`` is as the file has it, -1 where any size goes.
+
+    ``layout`` says how to read four-dimensional shapes; the runtime hands NCHW to the decoder either way.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+    layout: Literal["nchw", "nhwc"] = "nchw"
+
+
+class Graph(Record, frozen=True, kw_only=True):
+    """One network of a bundle: its files (the first is the one an engine opens), inputs and outputs.
+
+    The order of ``outputs`` is the order of the contract's outputs. ``report`` is what the toolchain said of the file:
+    operators per unit, memory, cycles.
+    """
+
+    name: str = "model"
+    files: tuple[str, ...]
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    report: dict[str, str | int | float] = {}
+
+    def __post_init__(self) -> None:
+        if not (self.files and self.inputs and self.outputs):
+            raise ValueError(f"graph {self.name!r} must have files, inputs and outputs")
+
+
+class Origin(Record, frozen=True, kw_only=True):
+    """Where the trained model came from, what was noted while reading it, and the tensors it was cut at, if any."""
+
+    kind: str
+    name: str
+    sha256: str
+    notes: tuple[str, ...] = ()
+    cut: tuple[str, ...] = ()
+
+
+class Calibration(Record, frozen=True, kw_only=True):
+    """The data INT8 was calibrated on: how many images, how chosen, and the hash of their pixels.
+
+    ``held`` others were held back to compare ways of quantising on. ``images`` has the first 16 hex digits of the hash
+    of each image of both kinds, so that a later check can leave these out.
+    """
+
+    count: int
+    method: str
+    seed: int
+    sha256: str
+    held: int = 0
+    images: tuple[str, ...] = ()
+
+
+class OutputDrift(Record, frozen=True, kw_only=True):
+    """How far one raw output is from the source's, over all proof images."""
+
+    name: str
+    cosine: float
+    max_error: float
+    mean_error: float
+
+
+class Agreement(Record, frozen=True, kw_only=True):
+    """Decoded results of the bundle against the source's, same class, over the proof images.
+
+    ``matched`` is the share of the source's detections (score > ``score_floor``) that have a partner of the same
+    class at IoU >= ``iou``; ``matched_at`` the same at further IoUs. ``score_drift`` is the mean absolute score
+    difference of matched pairs; ``class_flips`` counts partners found only under another class; ``extra`` is the
+    share of the bundle's detections that the source does not have. ``measure`` is what stands for IoU in all of this:
+    IoU of boxes, mask IoU, OKS of poses; empty for classes of a whole image, which agree or do not.
+    """
+
+    score_floor: float
+    iou: float
+    detections: int
+    matched: float
+    matched_at: dict[str, float]
+    score_drift: float
+    score_drift_max: float
+    class_flips: int
+    extra: float
+    top_score: float
+    top_score_source: float
+    measure: str = "IoU"
+
+    @property
+    def bound(self) -> str:
+        """How alike two objects have to be to be matched, in words."""
+        return f"at {self.measure} {self.iou:g}" if self.measure else "by class"
+
+
+class TextAgreement(Record, frozen=True, kw_only=True):
+    """Results of a vision-language bundle against the source's, from the pixels on.
+
+    Of a model that generates (``measure`` "tokens"): ``positions`` tokens that follow the source's own text,
+    ``matched`` is the share whose likeliest token is the source's, ``score_drift`` the mean absolute difference of the
+    log-probability of the source's token; ``identical`` is the share of ``answers`` that are the source's token for
+    token when each goes its own way. Of a model for retrieval ("decisions"): ``positions`` pairs of an image and a
+    text, ``matched`` is the share that both call a match or both do not, ``score_drift`` is of the probability;
+    ``identical`` is the share of ``answers``, one an image, that name the same text as the most similar.
+    """
+
+    measure: Literal["tokens", "decisions"]
+    positions: int
+    matched: float
+    score_drift: float
+    score_drift_max: float
+    answers: int
+    identical: float
+
+    @property
+    def bound(self) -> str:
+        """What is counted, in words."""
+        return f"of {self.measure}"
+
+
+class Gate(Record, frozen=True, kw_only=True):
+    """Bounds a conversion has to keep. See ``docs/EVIDENCE.md``."""
+
+    iou: float
+    matched: float
+    score_drift: float
+    extra: float = 1.0
+
+
+class Budget(Record, frozen=True, kw_only=True):
+    """What a conversion was allowed to lose, and what was done to keep it.
+
+    Losses are differences to the float source, ``by`` mAP on labelled images or by decoded agreement: the share of the
+    source's detections found again, or of detections that the source has too, whichever is lower. ``before`` and the
+    ``_before`` figures are of the build without any layer of ``floats`` back in float; latencies are medians on the
+    host that converted.
+    """
+
+    max_drop: float
+    by: str
+    before: float
+    drop: float
+    kept: bool
+    floats: tuple[str, ...]
+    bytes_before: int
+    bytes: int
+    milliseconds_before: float
+    milliseconds: float
+
+    def sentence(self) -> str:
+        """What became of it, in words."""
+        cost = (
+            f"{self.bytes_before / 1e6:.2f} -> {self.bytes / 1e6:.2f} MB, "
+            f"{self.milliseconds_before:.1f} -> {self.milliseconds:.1f} ms"
+        )
+        done = f"{len(self.floats)} layer(s) back in float" if self.floats else "no layer had to go back to float"
+        if self.kept:
+            return f"{self.by} drop {self.drop:.4f}, within {self.max_drop:g}: {done} ({cost})"
+        left = done if self.floats else "layers back in float do not help, or are not possible"
+        return (
+            f"{self.by} drop {self.drop:.4f} cannot be brought within {self.max_drop:g}: {left} ({cost}); "
+            "try --finetune minutes=10, more calibration images, or fp16"
+        )
+
+
+class Evidence(Record, frozen=True, kw_only=True):
+    """The measured proof that a bundle gives the source's answers.
+
+    ``images`` photographs were compared, in ``views`` (more when each is shown mirrored too). ``word`` is the strength
+    of the proof; ``compared`` says what the decoded comparison was made on:
+    ``detections`` after NMS, ``candidates`` (the source's best anchors) when the source finds too little, or
+    ``texts`` of a vision-language model, which are in ``texts`` in place of ``decoded``, or ``nothing`` where the file
+    could only be compiled; then both are None and the evidence does not pass.
+    ``recipe`` says how it was quantised, and ``recipes`` how good each way that was tried was on calibration images
+    that had been held back (`edgekit.evaluation.agreement.quality`). ``budget`` tells what was done to keep one.
+    """
+
+    word: ProofWord
+    engine: str
+    images: int
+    views: int
+    images_sha256: str
+    reference: str
+    compared: Literal["detections", "candidates", "texts", "nothing"]
+    decoded: Agreement | None
+    outputs: tuple[OutputDrift, ...]
+    gate: Gate
+    passed: bool
+    failures: tuple[str, ...] = ()
+    placement: dict[str, int] = {}
+    recipe: str = ""
+    recipes: dict[str, float] = {}
+    budget: Budget | None = None
+    texts: TextAgreement | None = None
+
+    @property
+    def agreement(self) -> Agreement | TextAgreement | None:
+        """Of detections or of texts, whichever were compared."""
+        return self.decoded or self.texts
+
+
+class File(Record, frozen=True, kw_only=True):
+    """A file of a bundle: relative path with forward slashes, size in bytes, SHA-256."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+class Manifest(Record, frozen=True, kw_only=True):
+    """Everything a bundle says about itself. ``digest`` guards this file, ``files`` guards all the others.
+
+    ``options`` are the target's own options as they were used.
+    """
+
+    schema: int = SCHEMA
+    edgekit: str
+    name: str
+    target: str
+    precision: str
+    engine: str
+    graphs: tuple[Graph, ...]
+    contract: Contract
+    origin: Origin
+    toolchain: dict[str, str]
+    options: dict[str, Any] = {}
+    calibration: Calibration | None = None
+    evidence: Evidence | None = None
+    proven: bool = False
+    files: tuple[File, ...] = ()
+    digest: str = ""

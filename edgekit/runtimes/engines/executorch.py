@@ -1,0 +1,186 @@
+"""ExecuTorch: PyTorch's engine for phones and small boards, here through its Python module (which needs torch).
+
+Files for XNNPACK and the portable kernels run wherever this module does. A file for Apple's Core ML or for Vulkan runs
+on a device that has it; here, with ``device="interpreter"``, the Core ML program inside is computed by edgekit's
+interpreter. Nothing here computes a Vulkan program: its session opens only to say that it was compiled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from edgekit.arrays import Floats
+from edgekit.errors import EngineError
+from edgekit.runtimes.bundle.manifest import Graph
+from edgekit.runtimes.engines import Engine, Placement, Session, SessionOptions, StandIn, check_inputs
+
+if TYPE_CHECKING:
+    from edgekit.profiling.record import Operators
+
+INTERPRETER = StandIn(device="interpreter", word="interpreted", packages=("coremltools", "torch", "executorch"))
+
+ENGINE = Engine(
+    name="executorch",
+    packages=("executorch",),
+    extra="executorch",
+    devices=("cpu", "xnnpack"),
+    stand_in=INTERPRETER,
+)
+"""``cpu`` is any kernel; ``xnnpack`` names the fast ones, and with ``strict`` refuses files that need others."""
+
+DELEGATE, DELEGATED, PORTABLE = "delegate", "delegated_operators", "portable_operators"
+"""Keys of a graph's report: the delegate's name, and how many operators run in it and on the portable kernels."""
+
+XNNPACK, COREML, VULKAN, KERNELS = "xnnpack", "coreml", "vulkan", "portable"
+
+BACKENDS = {XNNPACK: "XnnpackBackend", COREML: "CoreMLBackend", VULKAN: "VulkanBackend"}
+"""Delegates as ExecuTorch calls them."""
+
+_STDERR = threading.Lock()
+
+
+def open_session(folder: Path, graph: Graph, options: SessionOptions) -> Session:
+    """Open a ``.pte`` file.
+
+    ``threads`` sets the size of the thread pool that all sessions of the process share.
+
+    Raises:
+        EngineError: the file is broken, needs a delegate that this host has not, or ``strict`` does not hold.
+    """
+    path = folder / graph.files[0]
+    if not path.is_file():
+        raise EngineError(f"{path}: missing; convert again")
+    delegate = str(graph.report.get(DELEGATE, XNNPACK))
+    if options.device == INTERPRETER.device:
+        if delegate == COREML:
+            from edgekit.emulators.executorch_coreml import InterpretedSession
+
+            return InterpretedSession(path, graph, options)
+        if delegate == VULKAN:
+            return CompiledSession(path, graph)
+        raise EngineError(f"device {options.device!r} is for Core ML files; this one is for {delegate}: device='cpu'")
+    return ExecutorchSession(path, graph, delegate, options)
+
+
+def proof_device(graph: Graph) -> str:
+    """The ``device=`` that a file is checked with on this host: the interpreter where its delegate cannot run."""
+    delegate = str(graph.report.get(DELEGATE, XNNPACK))
+    return ENGINE.devices[0] if delegate in (XNNPACK, KERNELS) else INTERPRETER.device
+
+
+def operator_times(
+    folder: Path, graph: Graph, options: SessionOptions, feeds: Sequence[Floats], runs: int
+) -> Operators:
+    """Time of each operator, by ExecuTorch's event tracer."""
+    from edgekit.profiling.engines import executorch as executorch_operators
+
+    return executorch_operators.measure(folder, graph, options, feeds, runs)
+
+
+class ExecutorchSession:
+    """One ``.pte`` file, run by ExecuTorch."""
+
+    def __init__(self, path: Path, graph: Graph, delegate: str, options: SessionOptions) -> None:
+        self._graph, self._path = graph, path
+        self.placement = _placement(graph, delegate, options)
+        with captured() as log:
+            self._method = _load(path, delegate, options.threads, log)
+        _check_shapes(path, graph, self._method.metadata)
+
+    def run(self, inputs: Sequence[Floats]) -> list[Floats]:
+        import torch
+
+        check_inputs(self._graph, inputs)
+        # torch warns of read-only memory, which it would not write to.
+        tensors = [torch.from_numpy(array if array.flags.writeable else array.copy()) for array in inputs]
+        try:
+            outputs = self._method.execute(tensors)
+        except RuntimeError as error:
+            raise EngineError(f"{self._path.name}: ExecuTorch failed: {error}") from error
+        return [output.numpy() for output in outputs]
+
+
+class CompiledSession:
+    """A file that nothing here can run: it was lowered for its delegate, and that is all that is known of it."""
+
+    def __init__(self, path: Path, graph: Graph) -> None:
+        delegate = str(graph.report[DELEGATE])
+        self._error = f"{path.name} was compiled for {delegate}, which this host cannot run: take it to a device"
+        self.placement = Placement(delegate, _operators(graph, delegate), "float32", "compiled")
+
+    def run(self, inputs: Sequence[Floats]) -> list[Floats]:
+        raise EngineError(self._error)
+
+
+def _placement(graph: Graph, delegate: str, options: SessionOptions) -> Placement:
+    operators = _operators(graph, delegate)
+    device = options.device or ENGINE.devices[0]
+    if options.strict and device == XNNPACK and set(operators) - {XNNPACK}:
+        raise EngineError(f"strict: not everything runs on {XNNPACK!r}: {operators}")
+    return Placement(device, operators, str(graph.report.get("arithmetic", "float32")))
+
+
+def _operators(graph: Graph, delegate: str) -> dict[str, int]:
+    """Operators per unit as the converter counted them: the runtime itself only knows whole delegates."""
+    counts = {delegate: int(graph.report.get(DELEGATED, 0)), KERNELS: int(graph.report.get(PORTABLE, 0))}
+    return {unit: count for unit, count in counts.items() if count}
+
+
+def _load(path: Path, delegate: str, threads: int, log: IO[bytes]) -> Any:
+    """The program's one method.
+
+    Raises:
+        EngineError: the delegate is not part of this ExecuTorch, or the file cannot be loaded.
+    """
+    from executorch.extension.pybindings import portable_lib
+    from executorch.runtime import Runtime
+
+    runtime = Runtime.get()
+    backend = BACKENDS.get(delegate, "")
+    if backend and not runtime.backend_registry.is_available(backend):
+        check = f"; device={INTERPRETER.device!r} shows here what the file computes" if delegate == COREML else ""
+        raise EngineError(f"{path}: needs the delegate {delegate}, which this host cannot run{check}")
+    if threads:
+        portable_lib._unsafe_reset_threadpool(threads)
+    try:
+        return runtime.load_program(path).load_method("forward")
+    except RuntimeError as error:
+        sys.stderr.flush()
+        log.seek(0)
+        said = log.read().decode(errors="replace").strip().splitlines()[-1:]
+        raise EngineError(f"{path}: ExecuTorch cannot load it: {error} {''.join(said)}".rstrip()) from error
+
+
+def _check_shapes(path: Path, graph: Graph, meta: Any) -> None:
+    for what, count, info, tensors in (
+        ("inputs", meta.num_inputs(), meta.input_tensor_meta, graph.inputs),
+        ("outputs", meta.num_outputs(), meta.output_tensor_meta, graph.outputs),
+    ):
+        found = [tuple(info(index).sizes()) for index in range(count)]
+        wanted = [tensor.shape for tensor in tensors]
+        if found != wanted:
+            raise EngineError(f"{path}: has {what} {found}, the manifest says {wanted}; convert again")
+
+
+@contextlib.contextmanager
+def captured() -> Iterator[IO[bytes]]:
+    """Keep what the engine writes to stderr while loading off the terminal, for the message when it fails.
+
+    Some of it comes through Python's ``sys.stderr``, some from below.
+    """
+    with _STDERR, tempfile.TemporaryFile() as log:
+        kept = os.dup(2)
+        os.dup2(log.fileno(), 2)
+        try:
+            with os.fdopen(os.dup(log.fileno()), "w", errors="replace") as text, contextlib.redirect_stderr(text):
+                yield log
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)

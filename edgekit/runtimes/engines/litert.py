@@ -1,0 +1,169 @@
+"""LiteRT (TFLite) on the CPU: ai-edge-litert, or tflite-runtime where only its predecessor exists."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgekit.arrays import Floats
+from edgekit.errors import EngineError
+from edgekit.runtimes.bundle.manifest import Graph, Tensor
+from edgekit.runtimes.engines import Engine, Placement, SessionOptions, check_inputs
+
+if TYPE_CHECKING:
+    from edgekit.profiling.record import Operators
+
+ENGINE = Engine(
+    name="litert", packages=("ai_edge_litert", "tflite_runtime"), extra="litert", devices=("cpu", "xnnpack")
+)
+"""``cpu`` is any kernel of LiteRT; ``xnnpack`` names its fast ones; ``strict`` then refuses files that need others."""
+
+XNNPACK = "xnnpack"
+
+
+class LitertSession:
+    """One opened ``.tflite`` file.
+
+    Attributes:
+        interpreter: LiteRT's own.
+    """
+
+    def __init__(self, path: Path, graph: Graph, options: SessionOptions) -> None:
+        self._graph = graph
+        self._name = path.name
+        self.interpreter: Any = _interpreter(path, options.threads)
+        self.placement = _placement(self.interpreter, options.device or ENGINE.devices[0])
+        outside = {name: count for name, count in self.placement.operators.items() if name != XNNPACK}
+        if options.strict and self.placement.device == XNNPACK and outside:
+            raise EngineError(f"strict: not everything runs on {XNNPACK!r}: {self.placement.operators}")
+        runner = self.interpreter.get_signature_runner()
+        self._inputs = [_Port(path, self.interpreter, tensor, runner.get_input_details()) for tensor in graph.inputs]
+        self._outputs = [_Port(path, self.interpreter, tensor, runner.get_output_details()) for tensor in graph.outputs]
+
+    def run(self, inputs: Sequence[Floats]) -> list[Floats]:
+        # All is checked before: an exception while a view of the engine's memory exists would keep that view alive in
+        # its traceback, and the engine would refuse to run from then on.
+        check_inputs(self._graph, inputs)
+        for port, array in zip(self._inputs, inputs, strict=True):
+            port.write(array)
+        try:
+            self.interpreter.invoke()
+        except (RuntimeError, ValueError) as error:
+            raise EngineError(f"{self._name}: LiteRT failed: {error}") from error
+        return [port.read() for port in self._outputs]
+
+
+def open_session(folder: Path, graph: Graph, options: SessionOptions) -> LitertSession:
+    """Open the first file of a graph."""
+    return LitertSession(folder / graph.files[0], graph, options)
+
+
+def operator_times(
+    folder: Path, graph: Graph, options: SessionOptions, feeds: Sequence[Floats], runs: int
+) -> Operators:
+    """Where operators run; LiteRT's Python module gives no times."""
+    from edgekit.profiling.engines import litert as litert_operators
+
+    return litert_operators.measure(folder, graph, options, feeds, runs)
+
+
+@dataclass(frozen=True)
+class _Memory:
+    """Engine memory to make an array of, holding on to the interpreter that owns it.
+
+    The arrays of ``Interpreter.tensor`` make the next ``invoke`` raise as long as anyone holds one; arrays made from
+    this keep the memory alive without that.
+    """
+
+    __array_interface__: dict[str, Any]
+    interpreter: Any
+
+
+class _Port:
+    """An input or output tensor of the file, seen as NCHW."""
+
+    def __init__(self, path: Path, interpreter: Any, tensor: Tensor, details: dict[str, Any]) -> None:
+        if tensor.name not in details:
+            found = ", ".join(details)
+            raise EngineError(f"{path.name} has no tensor {tensor.name!r}, only {found}; convert the model again")
+        detail = details[tensor.name]
+        shape, dtype = tuple(int(size) for size in detail["shape"]), np.dtype(detail["dtype"])
+        if shape != tensor.shape or dtype != np.float32:
+            raise EngineError(
+                f"{path.name}: {tensor.name} is {dtype} {shape}, but its manifest says float32 {tensor.shape}; "
+                "convert the model again"
+            )
+        self._interpreter = interpreter
+        self._view: Callable[[], Floats] = interpreter.tensor(detail["index"])
+        self._swap = tensor.layout == "nhwc" and len(shape) == 4
+
+    def write(self, array: Floats) -> None:
+        """Copy an input into the engine: the one copy there is."""
+        if not self._swap:
+            np.copyto(self._view(), array)
+            return
+        target = self._view()
+        for channel in range(array.shape[1]):  # 3x faster than one transposed copy, which numpy does not block
+            target[..., channel] = array[:, channel]
+
+    def read(self) -> Floats:
+        """The output where it lies."""
+        # Asked for after every run, because the engine may move a tensor.
+        memory = _Memory(self._view().__array_interface__, self._interpreter)
+        array: Floats = np.asarray(memory)
+        return array.transpose(0, 3, 1, 2) if self._swap else array
+
+
+def _interpreter(path: Path, threads: int) -> Any:
+    package = next(name for name in ENGINE.packages if importlib.util.find_spec(name) is not None)
+    try:
+        module = importlib.import_module(f"{package}.interpreter")
+    except ImportError as error:
+        raise EngineError(
+            f"{package} is installed but cannot be imported ({error}): pip install --force-reinstall ai-edge-litert"
+        ) from error
+    try:
+        interpreter = module.Interpreter(model_path=str(path), num_threads=threads or None)
+        interpreter.allocate_tensors()
+    except SystemError as error:  # what tflite-runtime, which was built for numpy 1, does under numpy 2
+        raise EngineError(
+            f"{package} does not work with numpy {np.__version__}: pip install 'numpy<2', or better ai-edge-litert"
+        ) from error
+    except (RuntimeError, ValueError) as error:
+        raise EngineError(f"{path}: LiteRT cannot open it: {str(error).strip()}") from error
+    return interpreter
+
+
+def _placement(interpreter: Any, device: str) -> Placement:
+    """How many operators XNNPACK took, and which ones it left to LiteRT's own kernels.
+
+    The engine lists all operators and, after them, the delegates that replaced some. What still runs by itself is
+    found by walking back from the outputs: a delegate stands for everything between its outputs and its inputs.
+    """
+    if not hasattr(interpreter, "_get_ops_details"):  # not public, but the only place that tells
+        return Placement(device)
+    nodes = interpreter._get_ops_details()
+    maker = {int(tensor): node for node in nodes for tensor in node["outputs"]}  # delegates come last and win
+    outside: dict[str, int] = {}
+    seen: set[int] = set()
+    waiting = [int(detail["index"]) for detail in interpreter.get_output_details()]
+    while waiting:
+        node = maker.get(waiting.pop())
+        if node is None or node["index"] in seen:
+            continue
+        seen.add(node["index"])
+        waiting.extend(int(tensor) for tensor in node["inputs"])
+        if node["op_name"] != "DELEGATE":
+            name = f"builtin {node['op_name']}"
+            outside[name] = outside.get(name, 0) + 1
+    plain = [node for node in nodes if node["op_name"] != "DELEGATE"]
+    taken = len(plain) - sum(outside.values())
+    integers = {detail["index"] for detail in interpreter.get_tensor_details() if detail["dtype"] is np.int8}
+    integer = any(int(node["inputs"][0]) in integers for node in plain if "CONV" in node["op_name"])
+    return Placement(device, {XNNPACK: taken, **dict(sorted(outside.items()))}, "int8" if integer else "float32")

@@ -1,0 +1,181 @@
+"""TensorRT: the engine is built from the bundle's ONNX file on first load and kept in the user's cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from edgekit.arrays import Floats
+from edgekit.errors import EngineError, UsageError, choices
+from edgekit.runtimes.bundle.folder import Bundle, sha256
+from edgekit.runtimes.bundle.manifest import Graph, Tensor
+from edgekit.runtimes.engines import Engine, Placement, Session, SessionOptions, StandIn, check_inputs
+from edgekit.runtimes.engines.tensorrt import cache
+from edgekit.runtimes.engines.tensorrt.build import BuildSettings, build, read_settings
+from edgekit.runtimes.engines.tensorrt.cuda import Buffer, Gpu, Stream
+
+ENGINE = Engine(
+    name="tensorrt",
+    packages=("tensorrt",),
+    devices=("gpu", "dla0", "dla1"),
+    install="it comes with JetPack; elsewhere pip install tensorrt",
+    stand_in=StandIn(device="reference", word="reference", packages=("onnxruntime",)),
+)
+
+_ARITHMETIC = {
+    "fp32": "float32",
+    "fp16": "float16",
+    "int8": "int8 where the file has Q/DQ, float32 elsewhere",
+}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An engine's plan for this device, and whether it had to be built."""
+
+    plan: bytes
+    operators: dict[str, int]
+    path: Path
+    built: bool
+
+
+class TensorrtSession:
+    """One engine with its memory. Not thread-safe."""
+
+    def __init__(self, gpu: Gpu, runtime: Any, engine: Any, graph: Graph, placement: Placement) -> None:
+        self.placement = placement
+        self._gpu = gpu
+        self._graph = graph
+        self._runtime = runtime  # has to outlive the engine
+        self._engine = engine
+        self._context = engine.create_execution_context()
+        if self._context is None:
+            raise EngineError("TensorRT has not enough memory to run this engine; close what else uses the GPU")
+        self._stream = Stream(gpu)
+        self._inputs = [self._buffer(tensor) for tensor in graph.inputs]
+        self._outputs = [self._buffer(tensor) for tensor in graph.outputs]
+
+    def run(self, inputs: Sequence[Floats]) -> list[Floats]:
+        check_inputs(self._graph, inputs)
+        self._gpu.enter()  # this may be another thread than the one that opened the session
+        for buffer, array in zip(self._inputs, inputs, strict=True):
+            np.copyto(buffer.host, array)
+            buffer.upload(self._stream)
+        if not self._context.execute_async_v3(self._stream.handle.value or 0):
+            raise EngineError("TensorRT failed to run the engine; see its messages above")
+        for buffer in self._outputs:
+            buffer.download(self._stream)
+        self._stream.wait()
+        return [buffer.host for buffer in self._outputs]
+
+    def _buffer(self, tensor: Tensor) -> Buffer:
+        """Memory for one input or output, bound to the engine."""
+        import tensorrt as trt
+
+        names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
+        if tensor.name not in names:
+            raise EngineError(f"the engine has no tensor {tensor.name!r}, only {', '.join(names)}; convert again")
+        shape, kind = tuple(self._engine.get_tensor_shape(tensor.name)), self._engine.get_tensor_dtype(tensor.name)
+        if shape != tensor.shape or kind != trt.DataType.FLOAT:
+            raise EngineError(
+                f"{tensor.name} is {kind} {shape} in the engine, but its manifest says float32 {tensor.shape}; "
+                "convert again"
+            )
+        buffer = Buffer(self._gpu, tensor.shape)
+        self._context.set_tensor_address(tensor.name, buffer.address)
+        return buffer
+
+
+def open_session(folder: Path, graph: Graph, options: SessionOptions) -> Session:
+    """Open a graph on the GPU or a DLA, or with the stand-in where that is asked for by name.
+
+    Raises:
+        EngineError: no driver, or TensorRT cannot build, load or run the file.
+    """
+    settings = read_settings(folder, graph)
+    stand_in = ENGINE.stand_in
+    if stand_in is not None and options.device == stand_in.device:
+        from edgekit.emulators.tensorrt_reference import ReferenceSession
+
+        return ReferenceSession(folder / graph.files[0], graph, options, _ARITHMETIC[settings.precision])
+    gpu, device, model = Gpu(), options.device or ENGINE.devices[0], folder / graph.files[0]
+    prepared = prepare(gpu, model, settings, device, strict=options.strict)
+    runtime = _runtime(device)
+    engine = runtime.deserialize_cuda_engine(prepared.plan)
+    if engine is None and not prepared.built:  # something has changed that the key does not know of, the driver perhaps
+        prepared = prepare(gpu, model, settings, device, strict=options.strict, anew=True)
+        engine = runtime.deserialize_cuda_engine(prepared.plan)
+    if engine is None:
+        raise EngineError(f"{model}: TensorRT cannot load the engine that it built; see its messages above")
+    placement = Placement(device, prepared.operators, _ARITHMETIC[settings.precision])
+    return TensorrtSession(gpu, runtime, engine, graph, placement)
+
+
+def _runtime(device: str) -> Any:
+    import tensorrt as trt
+
+    runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
+    if device != "gpu":
+        runtime.DLA_core = int(device.removeprefix("dla"))
+    return runtime
+
+
+def prepare_bundle(bundle: Bundle, options: SessionOptions) -> list[Prepared]:
+    """The engines of all graphs of a bundle for this device, built where the cache has none.
+
+    Raises:
+        UsageError: the bundle is for another engine, or the device is not one of this engine's.
+        EngineError: TensorRT is not installed here, or cannot build a graph.
+    """
+    manifest, device = bundle.manifest, options.device or ENGINE.devices[0]
+    if manifest.engine != ENGINE.name:
+        raise UsageError(
+            f"{bundle.path} is for engine {manifest.engine}, which opens its file as it is; only {ENGINE.name} builds"
+        )
+    if device not in ENGINE.devices:
+        raise UsageError(f"device {choices(device, ENGINE.devices)} (engine {ENGINE.name})")
+    if ENGINE.missing:
+        raise EngineError(f"engine {ENGINE.name} {ENGINE.missing}")
+    gpu, found = Gpu(), []
+    for graph in manifest.graphs:
+        settings = read_settings(bundle.path, graph)
+        found.append(prepare(gpu, bundle.file(graph.files[0]), settings, device, strict=options.strict))
+    return found
+
+
+def prepare(
+    gpu: Gpu, model: Path, settings: BuildSettings, device: str, *, strict: bool = False, anew: bool = False
+) -> Prepared:
+    """The engine of an ONNX file for this device: from the cache (unless ``anew``), or built and kept there.
+
+    Raises:
+        EngineError: TensorRT cannot build it, or the cache cannot be written.
+    """
+    import tensorrt as trt
+
+    key = cache.Key(
+        gpu=gpu.name,
+        capability=gpu.capability,
+        tensorrt=trt.__version__,
+        file=sha256(model),
+        settings=msgspec.json.encode(settings, order="sorted").decode(),
+        device=device,
+        strict=strict,
+    )
+    path = cache.folder() / f"{key.name}.engine"
+    found = None if anew else cache.read(key)
+    if found is None:
+        with cache.building(key):
+            found = None if anew else cache.read(key)  # another process may have built it in the meantime
+            if found is None:
+                built = build(model, settings, device, cache.read_timing(key), strict=strict)
+                cache.write_timing(key, built.timing)
+                cache.write(key, built.plan, built.operators)
+                return Prepared(built.plan, built.operators, path, built=True)
+    plan, header = found
+    return Prepared(plan, header.operators, path, built=False)

@@ -1,0 +1,398 @@
+"""All that images come from: files, folders, lists, stacks, videos, cameras, datasets, arrays. They come out alike.
+
+Images are uint8 (height, width, 3) BGR wherever they come from; arrays and stacks that are given are taken as BGR.
+"""
+
+from __future__ import annotations
+
+import bisect
+import glob
+import logging
+import os
+import random
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import accumulate, chain, takewhile
+from itertools import count as numbers
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.arrays import Image
+from edgekit.errors import InputError, UsageError, choices
+from edgekit.runtimes.inputs import stacks
+from edgekit.runtimes.inputs.huggingface import Examples
+from edgekit.runtimes.inputs.video import SUFFIXES as VIDEO_SUFFIXES
+from edgekit.runtimes.inputs.video import FrameReader, Read, Video, quiet
+
+# fmt: off
+IMAGE_SUFFIXES = frozenset((
+    ".avif", ".bmp", ".dib", ".gif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm",
+    ".tif", ".tiff", ".webp",
+))
+# fmt: on
+"""File name endings that are taken for an image in folders and patterns."""
+
+KINDS = (
+    "an image file, a folder of images, a glob pattern, a .txt list of image files, a .npy or .npz stack, a video, "
+    "a camera ('camera:0' or 0), an rtsp:// or http:// address, a Hugging Face dataset (hf://OWNER/NAME), "
+    "a numpy array, a PIL image, or a list of these"
+)
+
+Source: TypeAlias = "str | os.PathLike[str] | int | NDArray[Any] | Sequence[Any] | Any"
+OnError: TypeAlias = Literal["raise", "skip"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One image on its way in.
+
+    Attributes:
+        image: uint8 (height, width, 3), BGR unless asked for otherwise.
+        name: path of the image, or ``video.mp4#12`` (frame or position counted from 0) of what holds many.
+        index: position in the whole stream, from 0; a skipped image leaves a gap.
+        time: seconds since the start of the video or camera; None for stills.
+    """
+
+    image: Image = field(repr=False)
+    name: str
+    index: int
+    time: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """An image that has not been read yet. ``open()`` reads it, and raises InputError where it cannot be read."""
+
+    name: str
+    open: Callable[[], Image] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class _Stills:
+    """Images that can be read in any order."""
+
+    length: int
+    name: Callable[[int], str]
+    open: Callable[[int], Image]
+
+    def read(self) -> Read:
+        for index in range(self.length):
+            name = self.name(index)
+            try:
+                yield name, None, self.open(index)
+            except InputError as error:
+                yield name, None, error
+
+
+@dataclass(frozen=True)
+class _Fetched:
+    """Images of a dataset, which come one after the other; those that are there can be opened in any order."""
+
+    examples: Examples
+
+    @property
+    def length(self) -> int:
+        return len(self.examples)
+
+    def name(self, index: int) -> str:
+        return f"{self.examples.name}#{index}"
+
+    def open(self, index: int) -> Image:
+        return _decoded(self.examples[index], self.name(index))
+
+    def read(self) -> Read:
+        try:
+            for index in takewhile(self.examples.reaches, numbers()):
+                try:
+                    yield self.name(index), None, self.open(index)
+                except InputError as error:
+                    yield self.name(index), None, error
+        except InputError as error:  # the stream broke off
+            yield self.examples.name, None, error
+
+
+_Part: TypeAlias = "_Stills | Video | _Fetched"
+
+
+def frames(source: Source, color: Literal["bgr", "rgb"] = "bgr", on_error: OnError = "raise") -> Iterator[Frame]:
+    """The images of a source one after the other; only one is in memory at a time.
+
+    A source is an image file, a folder (its images by name, without subfolders), a glob pattern (``**`` goes into
+    subfolders), a ``.txt`` list (one path a line, relative to the list's folder; ``#`` starts a comment line), a
+    ``.npy`` or ``.npz`` stack or a numpy array (uint8 (n, height, width, 3) or (height, width, 3), BGR), a video
+    file, a camera (``camera:0`` or ``0``), an address that OpenCV can open, a seeded choice of a Hugging Face dataset
+    (``hf://OWNER/NAME?split=train&count=500``: see `inputs.huggingface`), a PIL image, or a list of these.
+    A source that is not there or is empty is refused at once, before the first frame is asked for.
+
+    Args:
+        source: see above.
+        color: channel order of the images that come out.
+        on_error: ``raise`` at an image that cannot be read, or ``skip`` it with a warning in the log.
+
+    Raises:
+        InputError: no such source, nothing in it, or (while iterating) a damaged image, which is named.
+    """
+    if color not in ("bgr", "rgb"):
+        raise UsageError(f"color {choices(color, ('bgr', 'rgb'))}")
+    if on_error not in ("raise", "skip"):
+        raise UsageError(f"on_error {choices(on_error, ('raise', 'skip'))}")
+    return _frames(_parts(source), color, on_error)
+
+
+def _frames(parts: list[_Part], color: str, on_error: str) -> Iterator[Frame]:
+    index = 0
+    for part in parts:
+        with closing(part.read()) as read:  # type: ignore[type-var]
+            for name, seconds, outcome in read:
+                if not isinstance(outcome, InputError):
+                    image = outcome if color == "bgr" else np.ascontiguousarray(outcome[..., ::-1])
+                    yield Frame(image, name, index, seconds)
+                elif on_error == "raise":
+                    raise outcome
+                else:
+                    log.warning("skipped: %s", outcome)
+                index += 1
+
+
+def is_live(source: Source) -> bool:
+    """Whether the source is a camera or a stream, which does not wait for who reads it."""
+    return any(isinstance(part, Video) and part.live for part in _parts(source))
+
+
+def count(source: Source) -> int | None:
+    """How many images `frames` will give; None where only the end will tell (cameras, streams, some videos)."""
+    total = 0
+    for part in _parts(source):
+        if (length := part.length) is None:
+            return None
+        total += length
+    return total
+
+
+class References(Sequence[Reference]):
+    """Lazy references to every image of a source; see `references`. ``moving``: they are all frames of videos."""
+
+    def __init__(self, parts: list[_Part]) -> None:
+        self.moving = all(isinstance(part, Video) for part in parts)
+        self._parts = [_numbered(part) if isinstance(part, Video) else part for part in parts]
+        self._ends = list(accumulate(part.length for part in self._parts))
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    @overload
+    def __getitem__(self, index: int) -> Reference: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Reference]: ...
+
+    def __getitem__(self, index: int | slice) -> Reference | list[Reference]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"image {index} of {len(self)}")
+        index %= len(self)
+        which = bisect.bisect_right(self._ends, index)
+        part = self._parts[which]
+        local = index - (self._ends[which] - part.length)
+        return Reference(part.name(local), partial(part.open, local))
+
+
+def _numbered(video: Video) -> _Stills:
+    return _Stills(video.reliable_length(), lambda number: f"{video.name}#{number}", FrameReader(video))
+
+
+def references(source: Source) -> References:
+    """Every image of a source (as `frames` takes it) without reading any, to be opened in any order.
+
+    References into one video share its decoder: opened in ascending order, the video is decoded once.
+
+    Raises:
+        InputError: no such source, nothing in it, or a camera or stream, which cannot be chosen from.
+    """
+    return References(_parts(source))
+
+
+def select(source: Source, count: int, seed: int) -> list[Reference]:
+    """``count`` images of a source, chosen at random without repetition, in the order of the source.
+
+    The same source, count and seed give the same choice on every machine. All are taken where there are no more.
+
+    Raises:
+        InputError: as `references`. UsageError: a count below 1.
+    """
+    if count < 1:
+        raise UsageError(f"count must be at least 1, not {count}")
+    every = references(source)
+    chosen = random.Random(seed).sample(range(len(every)), min(count, len(every)))  # noqa: S311 - not for secrets
+    return [every[index] for index in sorted(chosen)]
+
+
+def read_image(path: str | os.PathLike[str]) -> Image:
+    """An image file as uint8 (height, width, 3) BGR, upright.
+
+    Grey and palette images become colour, 16 bits become 8 (the upper ones), transparency is dropped, and the EXIF
+    orientation is applied (as far as the installed OpenCV reads it for the format).
+
+    Raises:
+        InputError: missing, a directory, empty, unreadable, damaged, or not an image.
+    """
+    try:
+        # Read here and not by cv2.imread, which cannot open non-ASCII paths everywhere and does not say what failed.
+        data = Path(path).read_bytes()
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except IsADirectoryError as error:
+        raise InputError(f"{path}: is a directory, not an image") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({error})") from error
+    return _decoded(data, str(path))
+
+
+def _decoded(data: bytes, name: str) -> Image:
+    """An encoded image as `read_image` gives it; ``name`` is for errors."""
+    import cv2
+
+    if not data:
+        raise InputError(f"{name}: is empty (0 bytes), not an image")
+    # OpenCV 4 fills what a truncated JPEG lacks with grey, and calls it a success.
+    if data.startswith(b"\xff\xd8") and not _jpeg_is_whole(data):
+        raise InputError(f"{name}: the JPEG is cut short; copy or download it again")
+    try:
+        with quiet():
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error as error:
+        raise InputError(f"{name}: cannot be decoded ({error.err})") from error
+    if image is None:
+        raise InputError(f"{name}: damaged, or not an image that OpenCV can decode; a source may be {KINDS}")
+    return image  # type: ignore[return-value]
+
+
+def _jpeg_is_whole(data: bytes) -> bool:
+    """Whether an end-of-image marker follows the start of the scan (ITU-T T.81, annex B).
+
+    The marker of an embedded thumbnail comes before the scan, and inside a scan 0xFF is always stuffed.
+    """
+    position = 2
+    while position + 4 <= len(data):
+        if data[position] != 0xFF:
+            return True  # not as the standard has it: the decoder shall judge
+        marker = data[position + 1]
+        if marker == 0xDA:
+            return data.find(b"\xff\xd9", position) >= 0
+        position += 1 if marker == 0xFF else 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    return False
+
+
+def _parts(source: Source, name: str = "array") -> list[_Part]:
+    """What a source consists of. ``name`` is for arrays, which have none."""
+    if isinstance(source, np.ndarray):
+        return [_held(source, name)]
+    if isinstance(source, int) and not isinstance(source, bool) and source >= 0:
+        return [Video(source, live=True)]
+    if isinstance(source, str | os.PathLike) and (text := os.fspath(source)):
+        return _named(text)
+    if isinstance(source, list | tuple) and source:
+        return list(chain.from_iterable(_parts(item, f"{name}[{place}]") for place, item in enumerate(source)))
+    pil = sys.modules.get("PIL.Image")  # who has a PIL image has imported PIL
+    if pil is not None and isinstance(source, pil.Image):
+        return [_Stills(1, lambda _: getattr(source, "filename", "") or name, lambda _: _from_pil(source))]
+    raise InputError(f"{source!r} ({type(source).__name__}) is not a source of images; it may be {KINDS}")
+
+
+def _named(text: str) -> list[_Part]:
+    if re.match(r"(?i)(rtsps?|rtmps?|https?|udp|tcp|rtp)://", text):
+        return [Video(text, live=True)]
+    if camera := re.fullmatch(r"camera:(\d+)", text):
+        return [Video(int(camera[1]), live=True)]
+    if re.match(r"(?i)hf://", text):
+        return [_Fetched(Examples(text))]
+    path = Path(text)
+    if path.is_dir():
+        found = sorted(entry for entry in path.iterdir() if _is_visible(entry, IMAGE_SUFFIXES))
+        if not found:
+            raise InputError(f"{path}: no image in this folder (subfolders are not searched: try '{path}/**/*.jpg')")
+        return _files(found)
+    if path.is_file():
+        if path.suffix.lower() == ".txt":
+            return _files(_listed(path))
+        if path.suffix.lower() in stacks.SUFFIXES:
+            return [_stored(stack) for stack in stacks.open_stacks(path)]
+        return _files([path])
+    if glob.has_magic(text):
+        hits = sorted(Path(hit) for hit in glob.glob(text, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
+        found = [hit for hit in hits if _is_visible(hit, IMAGE_SUFFIXES | VIDEO_SUFFIXES)]
+        if not found:
+            raise InputError(f"{text!r}: no image or video matches this pattern")
+        return _files(found)
+    raise InputError(f"{text!r}: no such file or folder; a source of images may be {KINDS}")
+
+
+def _is_visible(path: Path, suffixes: frozenset[str]) -> bool:
+    # macOS leaves files like ._photo.jpg beside photo.jpg, which are not images.
+    return path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
+
+
+def _files(paths: Sequence[Path]) -> list[_Part]:
+    """Images and videos in order, neighbouring images together."""
+    parts: list[_Part] = []
+    run: list[Path] = []
+    for path in [*paths, None]:
+        if path is not None and path.suffix.lower() not in VIDEO_SUFFIXES:
+            run.append(path)
+            continue
+        if run:
+            parts.append(_Stills(len(run), partial(_path_name, run), partial(_read_path, run)))
+            run = []
+        if path is not None:
+            parts.append(Video(str(path)))
+    return parts
+
+
+def _path_name(paths: Sequence[Path], index: int) -> str:
+    return str(paths[index])
+
+
+def _read_path(paths: Sequence[Path], index: int) -> Image:
+    return read_image(paths[index])
+
+
+def _listed(path: Path) -> list[Path]:
+    try:
+        lines = path.read_text("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a text file with one image path a line ({error})") from error
+    named = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    if not named:
+        raise InputError(f"{path}: this list names no image; write one path a line")
+    return [path.parent / name for name in named]
+
+
+def _held(array: NDArray[Any], name: str) -> _Stills:
+    """Images in an array that the caller holds: handed on without a copy."""
+    images = stacks.as_images(array, name)
+    many = array.ndim == 4
+    return _Stills(len(images), lambda i: f"{name}#{i}" if many else name, lambda i: images[i])
+
+
+def _stored(stack: stacks.Stack) -> _Stills:
+    return _Stills(stack.length, lambda i: f"{stack.name}#{i}", stack.read)
+
+
+def _from_pil(picture: Any) -> Image:
+    from PIL import ImageOps
+
+    upright = ImageOps.exif_transpose(picture)
+    if upright.mode.startswith("I;16"):  # convert() would clip 16 bits to white
+        grey = (np.asarray(upright).astype(np.uint16) >> 8).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=2)
+    return np.ascontiguousarray(np.asarray(upright.convert("RGB"), np.uint8)[..., ::-1])

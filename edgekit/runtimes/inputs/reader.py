@@ -1,0 +1,176 @@
+"""Frames of a source decoded in a thread of their own, so that the next ones are ready while the model works."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any, Literal
+
+from edgekit.errors import EdgekitError, InputError, UsageError, choices
+from edgekit.runtimes.inputs import media
+from edgekit.runtimes.inputs.media import Frame
+
+Keep = Literal["every", "newest"]
+
+WAKE = 0.2
+"""Seconds after which a waiting thread looks around: on Windows a plain wait cannot be interrupted by Ctrl-C."""
+
+
+class Reader:
+    """A source, decoded ahead into a queue that holds a few frames: iterate over it, inside ``with``.
+
+    Args:
+        source: what `edgekit.runtimes.inputs.media.frames` opens.
+        keep: ``every`` frame, so that the thread waits while the queue is full; or the ``newest``, so that a frame that
+            nobody took in time is dropped. By default every frame of files, and the newest of cameras and streams.
+        size: frames that the queue holds.
+        reconnect: seconds that a camera or stream may be away before that is an error; 0 ends at once.
+
+    Attributes:
+        dropped: frames that were decoded and not taken in time.
+        reconnects: how often a camera or stream was opened again.
+
+    Raises:
+        InputError: no such source (at once), or a damaged frame (while iterating).
+        UsageError: a wrong ``keep``, ``size`` or ``reconnect``.
+    """
+
+    def __init__(
+        self, source: media.Source, *, keep: Keep | None = None, size: int = 4, reconnect: float = 0.0
+    ) -> None:
+        if keep not in (None, "every", "newest"):
+            raise UsageError(f"keep {choices(str(keep), ('every', 'newest'))}")
+        if size < 1:
+            raise UsageError(f"size must be at least 1, not {size}")
+        if reconnect < 0:
+            raise UsageError(f"reconnect must be 0 or more seconds, not {reconnect:g}")
+        self.live = media.is_live(source)
+        self.keep: Keep = keep or ("newest" if self.live else "every")
+        self.dropped = 0
+        self.reconnects = 0
+        self._source, self._size, self._reconnect = source, size, reconnect
+        self._frames: Iterator[Frame] = media.frames(source)
+        self._queue: deque[Frame] = deque()
+        self._changed = threading.Condition()
+        self._error: BaseException | None = None
+        self._ended = False
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="edgekit-reader", daemon=True)
+
+    def __enter__(self) -> Reader:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[Frame]:
+        while (frame := self._take()) is not None:
+            yield frame
+
+    def close(self) -> None:
+        """Stop decoding and release the source. A read that hangs in a dead stream is left to end by itself."""
+        with self._changed:
+            self._closing = True
+            self._queue.clear()
+            self._changed.notify_all()
+        if self._thread.is_alive():
+            self._thread.join(timeout=5)
+
+    def _take(self) -> Frame | None:
+        """The next frame; None at the end."""
+        with self._changed:
+            while not (self._queue or self._ended or self._closing):
+                self._changed.wait(WAKE)
+            if self._queue:
+                frame = self._queue.popleft()
+                self._changed.notify_all()
+                return frame
+            if self._error is not None and not self._closing:
+                raise self._error
+            return None
+
+    def _put(self, frame: Frame) -> bool:
+        """Queue a frame; False when nobody wants any more."""
+        with self._changed:
+            while self.keep == "every" and len(self._queue) >= self._size and not self._closing:
+                self._changed.wait(WAKE)
+            if len(self._queue) >= self._size and not self._closing:
+                self._queue.popleft()
+                self.dropped += 1
+            self._queue.append(frame)
+            self._changed.notify_all()
+            return not self._closing
+
+    def _run(self) -> None:
+        try:
+            self._decode()
+        except Exception as error:  # noqa: BLE001 - raised again where the frames are taken
+            self._error = error
+        finally:
+            with self._changed:
+                self._ended = True
+                self._changed.notify_all()
+
+    def _decode(self) -> None:
+        begun = time.monotonic()
+        index = 0
+        frames: Iterator[Frame] | None = self._frames
+        away_since = begun
+        while not self._closing:
+            lost: EdgekitError | None = None
+            try:
+                for frame in frames if frames is not None else media.frames(self._source):
+                    away_since = time.monotonic()
+                    # One clock over all connections: a stream that is opened again counts from 0 again.
+                    seconds = away_since - begun if self.live else frame.time
+                    if not self._put(Frame(frame.image, frame.name, index if self.live else frame.index, seconds)):
+                        return
+                    index += 1
+            except InputError as error:
+                lost = error
+            if not self.live or time.monotonic() - away_since >= self._reconnect:
+                if lost is not None:
+                    raise lost
+                return
+            frames = None
+            self.reconnects += 1
+            self._pause()
+
+    def _pause(self) -> None:
+        """Wait before the next attempt, unless it is closed meanwhile."""
+        with self._changed:
+            if not self._closing:
+                self._changed.wait(min(1.0, max(WAKE, self._reconnect / 10)))
+
+
+def overlapped(reader: Reader, first: Any, second: Any) -> Iterator[Any]:
+    """``second(first(frame))`` of every frame, in order, with ``second`` of one frame beside ``first`` of the next.
+
+    Args:
+        reader: of the frames.
+        first: runs in this thread.
+        second: runs in another one; what ``first`` returned must not be changed by its next call.
+    """
+    from concurrent.futures import Future, ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1, "edgekit-post") as pool:
+        pending: Future[Any] | None = None
+        failure: EdgekitError | None = None
+        try:
+            for frame in reader:
+                following = pool.submit(second, first(frame))
+                if pending is not None:
+                    yield pending.result()
+                pending = following
+        except EdgekitError as error:  # what came before it is given first
+            failure = error
+        if pending is not None:
+            yield pending.result()
+        if failure is not None:
+            raise failure

@@ -1,0 +1,95 @@
+"""The opened parts of a vision-language bundle: networks, language model, tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.errors import BundleError, UsageError
+from edgekit.runtimes.bundle.folder import Bundle
+from edgekit.runtimes.bundle.manifest import Contract, Language
+from edgekit.runtimes.engines import Network, SessionOptions, open_language, open_network
+from edgekit.runtimes.language.graph import LanguageGraph
+from edgekit.runtimes.language.text import Tokenizer
+
+NETWORKS = {"generation": ("vision", "qformer"), "retrieval": ("vision", "qformer", "text", "match")}
+LANGUAGE_GRAPHS = {"opt": ("language",), "t5": ("encoder", "decoder"), "retrieval": ()}
+TOKENIZER, EMBEDDINGS = "tokenizer.json", "embeddings.npy"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a bundle holds, opened. ``graph`` and ``embeddings`` (vocabulary, width) are None for retrieval."""
+
+    language: Language
+    networks: Mapping[str, Network]
+    tokenizer: Tokenizer
+    graph: LanguageGraph | None = None
+    embeddings: NDArray[Any] | None = None
+
+
+def kind_of(language: Language) -> str:
+    """``generation`` or ``retrieval``."""
+    return "retrieval" if language.family == "retrieval" else "generation"
+
+
+def open_parts(bundle: Bundle, options: SessionOptions) -> Parts:
+    """Open every graph of a bundle with its engine.
+
+    Raises:
+        BundleError: parts are missing or damaged.
+        EngineError: the engine is missing, or refuses a file.
+        UsageError: not a vision-language bundle, or a device or thread count that the engine does not have.
+    """
+    manifest = bundle.manifest
+    language = language_of(manifest.contract)
+    graphs = {graph.name: graph for graph in manifest.graphs}
+    kind, spoken = kind_of(language), LANGUAGE_GRAPHS[language.family]
+    for name in (*NETWORKS[kind], *spoken):
+        if name not in graphs:
+            raise BundleError(f"{bundle.path}: no graph {name!r}, only {', '.join(graphs)}; convert the model again")
+    tokenizer = Tokenizer(_guarded(bundle, TOKENIZER))
+    networks = {name: open_network(manifest.engine, bundle.path, graphs[name], options) for name in NETWORKS[kind]}
+    if not spoken:
+        return Parts(language, networks, tokenizer)
+    embeddings = _embeddings(bundle, language)
+    parts = {name: graphs[name] for name in spoken}
+    graph = open_language(manifest.engine, bundle.path, parts, language, embeddings, options)
+    return Parts(language, networks, tokenizer, graph, embeddings)
+
+
+def language_of(contract: Contract) -> Language:
+    """The language part of a contract.
+
+    Raises:
+        UsageError: it has none.
+    """
+    if contract.language is None:
+        raise UsageError(f"a {contract.task} bundle is no vision-language model; open it with edgekit.load")
+    return contract.language
+
+
+def _guarded(bundle: Bundle, name: str) -> Path:
+    if all(file.path != name for file in bundle.manifest.files):
+        raise BundleError(f"{bundle.path}: no {name!r} that the manifest guards; convert the model again")
+    return bundle.file(name)
+
+
+def _embeddings(bundle: Bundle, language: Language) -> NDArray[Any]:
+    """Memory-mapped: of 50 000 rows a prompt needs ten."""
+    path = _guarded(bundle, EMBEDDINGS)
+    try:
+        found: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise BundleError(f"{path}: cannot be read as an array: {error}; convert the model again") from error
+    if found.ndim != 2 or found.dtype not in (np.float16, np.float32) or found.shape[1] != language.width:
+        raise BundleError(
+            f"{path}: {found.dtype} {found.shape} is not (vocabulary, {language.width}) of float16 or float32; "
+            "convert the model again"
+        )
+    return found

@@ -1,0 +1,120 @@
+"""Texts to token ids and back, by a ``tokenizer.json``, and texts that end a generation."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgekit.arrays import Bools, Ints
+from edgekit.errors import BundleError, EngineError
+from edgekit.runtimes.language.generated import Stopped
+
+
+class Tokenizer:
+    """A tokenizer file of Hugging Face's format.
+
+    Args:
+        path: ``tokenizer.json``.
+
+    Raises:
+        EngineError: the package tokenizers is not installed.
+        BundleError: no such file, or not one that tokenizers reads.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        try:
+            import tokenizers
+        except ImportError as error:
+            raise EngineError("texts need the package tokenizers: pip install edgekit[language]") from error
+        try:
+            content = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise BundleError(f"{os.fspath(path)}: cannot be read as a tokenizer: {error}") from error
+        try:
+            self._tokenizer: Any = tokenizers.Tokenizer.from_str(content)
+        except Exception as error:  # tokenizers raises nothing narrower
+            raise BundleError(f"{os.fspath(path)}: not a tokenizer that tokenizers reads: {error}") from error
+
+    def __len__(self) -> int:
+        """How many tokens there are, added ones included."""
+        return int(self._tokenizer.get_vocab_size())
+
+    def encode(self, text: str, *, special: bool = True) -> list[int]:
+        """The ids of a text; with ``special`` those that the tokenizer puts before and behind are there too."""
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=special).ids
+        return ids
+
+    def decode(self, ids: Sequence[int] | Ints) -> str:
+        """The text of ids, without special tokens."""
+        text: str = self._tokenizer.decode([int(one) for one in ids], skip_special_tokens=True)
+        return text
+
+    def stream(self, ids: Iterable[int]) -> Iterator[str]:
+        """The text of ids in pieces, each as soon as no later token can change it. What is never whole is left out:
+        the first bytes of a character, when nothing follows."""
+        from tokenizers.decoders import DecodeStream
+
+        pieces = DecodeStream(skip_special_tokens=True)
+        for one in ids:
+            piece = pieces.step(self._tokenizer, int(one))
+            if piece:
+                yield piece
+
+
+def left_padded(rows: Sequence[Sequence[int]], pad: int) -> tuple[Ints, Ints]:
+    """Ids and mask, int64 (rows, longest) both, with the padding on the left."""
+    longest = max(map(len, rows), default=0)
+    ids = np.full((len(rows), longest), pad, np.int64)
+    mask = np.zeros_like(ids)
+    for row, one in enumerate(rows):
+        ids[row, longest - len(one) :] = one
+        mask[row, longest - len(one) :] = 1
+    return ids, mask
+
+
+def ending(tokenizer: Tokenizer, stop: Sequence[str]) -> Stopped | None:
+    """What ends a sequence when one of these texts stands in it; None without any."""
+    if not stop:
+        return None
+
+    def stopped(tokens: Ints) -> Bools:
+        texts = (tokenizer.decode(row) for row in tokens)
+        return np.array([any(one in text for one in stop) for text in texts], np.bool_)
+
+    return stopped
+
+
+def cut(text: str, stop: Sequence[str]) -> str:
+    """What stands before the first of these texts; all of it where there is none."""
+    places = [place for place in (text.find(one) for one in stop) if place >= 0]
+    return text[: min(places)] if places else text
+
+
+def before(pieces: Iterable[str], stop: Sequence[str]) -> Iterator[str]:
+    """`cut` of a text that comes in pieces. What may be the beginning of such a text is held back until it is known."""
+    held = ""
+    for piece in pieces:
+        held += piece
+        whole = cut(held, stop)
+        if whole != held:
+            if whole:
+                yield whole
+            return
+        sure = len(held) - _begun(held, stop)
+        if sure:
+            yield held[:sure]
+            held = held[sure:]
+    if held:
+        yield held
+
+
+def _begun(text: str, stop: Sequence[str]) -> int:
+    """The most characters at the end of a text that one of the stop texts begins with."""
+    return max(
+        (size for one in stop for size in range(1, min(len(one), len(text)) + 1) if text.endswith(one[:size])),
+        default=0,
+    )

@@ -1,0 +1,254 @@
+"""A bundle, opened and ready: image in, result out."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from edgekit.arrays import Floats, Image
+from edgekit.errors import BundleError, InputError, UsageError
+from edgekit.runtimes.bundle.folder import Bundle, open_bundle
+from edgekit.runtimes.bundle.manifest import Contract, Manifest
+from edgekit.runtimes.engines import Placement, Session, SessionOptions, open_session
+from edgekit.runtimes.inputs.images import Preprocessor, Transform
+from edgekit.runtimes.results import Result, Timings
+from edgekit.runtimes.tasks import Task, open_task
+
+if TYPE_CHECKING:
+    from edgekit.runtimes.inputs.media import Frame
+    from edgekit.runtimes.results import Detections
+    from edgekit.runtimes.tracking import Tracker
+
+
+class _Inferred(NamedTuple):
+    """An image between inference and postprocessing; times in ms."""
+
+    mapping: Transform
+    outputs: Sequence[Floats]
+    pre: float
+    inference: float
+
+
+class Model:
+    """A contract bound to a session. Call it with an image; not thread-safe, open one per thread.
+
+    Attributes:
+        contract: what goes in and what comes out.
+        manifest: all the bundle says of itself, its evidence included; None for a source that runs in PyTorch.
+        task: the postprocessing.
+        session: the engine's side.
+    """
+
+    def __init__(self, contract: Contract, session: Session, manifest: Manifest | None = None) -> None:
+        self.contract = contract
+        self.manifest = manifest
+        self.session = session
+        self.task: Task = open_task(contract)
+        self.preprocess = Preprocessor(contract.image)
+
+    @property
+    def placement(self) -> Placement:
+        """What ran where: operators per compute unit, and the arithmetic."""
+        return self.session.placement
+
+    def __call__(self, source: Any, *, score: float | None = None, iou: float | None = None) -> Result | list[Result]:
+        """The result of one image, or a list of results for several.
+
+        Args:
+            source: a path, a uint8 array (h, w, 3) BGR as OpenCV gives it, or a PIL image; a list of these or an array
+                (n, h, w, 3) is a batch. Folders, videos and cameras go through `stream`.
+            score: least score, instead of the contract's.
+            iou: IoU above which NMS drops a box, instead of the contract's.
+
+        Raises:
+            InputError: not an image.
+            EngineError: the engine failed, or gave NaN or infinite outputs.
+        """
+        if isinstance(source, list | tuple) or (isinstance(source, np.ndarray) and source.ndim == 4):
+            return [self.predict(image, score=score, iou=iou) for image in source]
+        return self.predict(source, score=score, iou=iou)
+
+    def predict(self, source: Any, *, score: float | None = None, iou: float | None = None) -> Result:
+        """The result of one image; the arguments are those of a call."""
+        image, name = read(source)
+        return self._finished(self._inferred(image), score, iou, name)
+
+    def stream(self, source: Any, *, score: float | None = None, iou: float | None = None) -> Iterator[Result]:
+        """Results one by one for anything `inputs.media.frames` opens: folders, globs, videos, cameras, stacks."""
+        for _, result in self.stream_with_images(source, score=score, iou=iou):
+            yield result
+
+    def stream_with_images(
+        self, source: Any, *, score: float | None = None, iou: float | None = None
+    ) -> Iterator[tuple[Image, Result]]:
+        """Like `stream`, with the BGR image beside each result, for drawing.
+
+        Frames are decoded in a thread of their own (`inputs.reader.Reader`). Of a camera or stream the newest frame is
+        taken, and its result given before the next; of files the postprocessing of one runs beside the inference of the
+        next.
+        """
+        from edgekit.runtimes.inputs.reader import Reader, overlapped
+
+        with Reader(source) as reader:
+            if reader.live:
+                for frame in reader:
+                    result = self.predict(frame.image, score=score, iou=iou)
+                    yield frame.image, dataclasses.replace(result, source=frame.name, time=frame.time)
+                return
+
+            def first(frame: Frame) -> tuple[Frame, _Inferred]:
+                one = self._inferred(frame.image)
+                # The next inference may write over an engine's outputs.
+                return frame, one._replace(outputs=[np.array(output) for output in one.outputs])
+
+            def second(given: tuple[Frame, _Inferred]) -> tuple[Image, Result]:
+                frame, one = given
+                return frame.image, self._finished(one, score, iou, frame.name, frame.time)
+
+            yield from overlapped(reader, first, second)
+
+    def _inferred(self, image: Image) -> _Inferred:
+        start = time.perf_counter()
+        tensor, mapping = self.preprocess(image)
+        ready = time.perf_counter()
+        outputs = self.session.run([tensor])
+        return _Inferred(mapping, outputs, 1e3 * (ready - start), 1e3 * (time.perf_counter() - ready))
+
+    def _finished(
+        self, one: _Inferred, score: float | None, iou: float | None, name: str, seconds: float | None = None
+    ) -> Result:
+        start = time.perf_counter()
+        result = self.task.result(one.outputs, one.mapping, score=score, iou=iou)
+        timings = Timings(one.pre, one.inference, 1e3 * (time.perf_counter() - start))
+        return dataclasses.replace(result, source=name, time=seconds, timings=timings)
+
+    def track(
+        self,
+        source: Any,
+        tracker: str | Tracker = "bytetrack",
+        *,
+        every: int = 1,
+        fps: float | None = None,
+        score: float | None = None,
+        iou: float | None = None,
+        appearance: Model | None = None,
+        **options: Any,
+    ) -> Iterator[Detections]:
+        """Results of one stream with track ids: what `stream` opens, through a tracker.
+
+        Args:
+            source: a video, a camera, or images in order.
+            tracker: a name (`edgekit.runtimes.tracking.tracker_names`), or one that is open, for this stream alone.
+            every: run the model on every n-th frame; the tracker predicts between.
+            fps: frames per second of images that carry no time; 30 when left out.
+            score: least score of a detection, instead of the tracker's own.
+            iou: of NMS, instead of the contract's.
+            appearance: an embedding model that tells objects apart by their looks, for ``botsort``.
+            options: of the tracker that is named, see docs/TRACKING.md.
+
+        Raises:
+            UsageError: no such tracker or option, or a model that finds no boxes.
+        """
+        given = {"every": every, "fps": fps, "score": score, "iou": iou, "appearance": appearance, **options}
+        for _, result in self.track_with_images(source, tracker, **given):
+            yield result
+
+    def track_with_images(
+        self,
+        source: Any,
+        tracker: str | Tracker = "bytetrack",
+        *,
+        every: int = 1,
+        fps: float | None = None,
+        score: float | None = None,
+        iou: float | None = None,
+        appearance: Model | None = None,
+        **options: Any,
+    ) -> Iterator[tuple[Image, Detections]]:
+        """Like `track`, with the BGR image beside each result, for drawing."""
+        from edgekit.runtimes.inputs.reader import Reader
+        from edgekit.runtimes.track import FRAMES_PER_SECOND, follow, tracker_of
+
+        opened = tracker_of(tracker, options)
+        rate = FRAMES_PER_SECOND if fps is None else fps
+        reader = Reader(source)  # here and not in the generator, so that a mistake is told at once
+
+        def followed() -> Iterator[tuple[Image, Detections]]:
+            with reader:
+                yield from follow(
+                    self, reader, opened, every=every, fps=rate, score=score, iou=iou, appearance=appearance
+                )
+
+        return followed()
+
+    def outputs(self, tensor: Floats) -> Sequence[Floats]:
+        """Raw outputs, NCHW in the contract's order, for a preprocessed tensor (1, 3, height, width)."""
+        return self.session.run([tensor])
+
+    def warm_up(self, runs: int = 1) -> None:
+        """Run on an empty image, so that the first real one does not pay for the engine's lazy set-up."""
+        tensor = np.zeros((1, 3, *self.contract.image.size), np.float32)
+        for _ in range(runs):
+            self.session.run([tensor])
+
+
+def load(
+    path: str | os.PathLike[str] | Bundle, *, threads: int = 0, device: str = "", strict: bool = False, warm_up: int = 1
+) -> Model:
+    """Open a bundle.
+
+    Args:
+        path: the folder that ``edgekit convert`` wrote.
+        threads: CPU threads for the engine, 0 for its own choice.
+        device: one of the engine's devices, empty for its first.
+        strict: make it an error when an operator leaves that device.
+        warm_up: runs on an empty image before returning.
+
+    Raises:
+        BundleError: damaged, altered or too new.
+        EngineError: the engine is missing or refuses the file.
+        UsageError: a device or thread count that the engine does not have, or a vision-language bundle, which
+            `edgekit.load` opens.
+    """
+    bundle = path if isinstance(path, Bundle) else open_bundle(path)
+    manifest = bundle.manifest
+    if (language := manifest.contract.language) is not None:
+        commands = "match or edgekit search" if language.family == "retrieval" else "caption or edgekit ask"
+        raise UsageError(
+            f"{bundle.path} is a vision-language model: use edgekit {commands}, or edgekit.load(...) in Python"
+        )
+    if len(manifest.graphs) != 1:
+        raise BundleError(f"{bundle.path}: {len(manifest.graphs)} graphs; a {manifest.contract.task} model has one")
+    (graph,) = manifest.graphs
+    session = open_session(manifest.engine, bundle.path, graph, SessionOptions(threads, device, strict))
+    model = Model(manifest.contract, session, manifest)
+    model.warm_up(warm_up)
+    return model
+
+
+def read(source: Any) -> tuple[Image, str]:
+    """The one image that an array, a path or a PIL image holds, and its name.
+
+    Raises:
+        InputError: not an image, or several.
+    """
+    if isinstance(source, np.ndarray):
+        return source, ""
+    from edgekit.runtimes.inputs.media import frames, read_image
+
+    if isinstance(source, str | os.PathLike) and os.path.isfile(source):  # noqa: PTH113 - str or PathLike alike
+        return read_image(source), os.fspath(source)
+    found = list(_at_most_two(frames(source)))
+    if len(found) != 1:
+        raise InputError(f"{source!r} holds several images; use model.stream(...) for folders, videos and cameras")
+    return found[0].image, found[0].name
+
+
+def _at_most_two(items: Iterator[Any]) -> Iterator[Any]:
+    for _, item in zip(range(2), items, strict=False):
+        yield item

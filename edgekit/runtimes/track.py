@@ -1,0 +1,126 @@
+"""Tracking on top of a model: the frames of one stream in, results with track ids out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgekit.arrays import Floats, Image
+from edgekit.errors import UsageError
+from edgekit.runtimes.results import Detections, Embedding
+from edgekit.runtimes.tracking import Tracker, Tracks, open_tracker
+
+if TYPE_CHECKING:
+    from edgekit.runtimes.inputs.media import Frame
+    from edgekit.runtimes.model import Model
+
+FRAMES_PER_SECOND = 30.0
+"""Of frames that carry no time: images of a folder, and videos whose file does not say."""
+
+
+def tracker_of(tracker: str | Tracker, options: dict[str, Any]) -> Tracker:
+    """The tracker that is meant, new where it is named.
+
+    Raises:
+        UsageError: no tracker of that name, or a wrong option.
+    """
+    if isinstance(tracker, str):
+        return open_tracker(tracker, **options)
+    if options:
+        raise UsageError(f"{', '.join(options)}: options go with the name of a tracker, this one is open already")
+    return tracker
+
+
+def follow(
+    model: Model,
+    frames: Iterable[Frame],
+    tracker: Tracker,
+    *,
+    every: int = 1,
+    fps: float = FRAMES_PER_SECOND,
+    score: float | None = None,
+    iou: float | None = None,
+    appearance: Model | None = None,
+) -> Iterator[tuple[Image, Detections]]:
+    """Results of the confirmed tracks that are in sight, frame by frame, each with the image it belongs to.
+
+    Only every n-th frame is run; between them the tracker predicts, and the results are plain boxes.
+
+    Args:
+        model: with a task whose results have boxes.
+        frames: of one stream, in order.
+        tracker: not used for another stream.
+        every: run the model on every n-th frame.
+        fps: frames per second, where the frames carry no time.
+        score: least score of a detection; by default the tracker's own, which is below a detector's usual one because
+            weak detections keep known tracks alive.
+        iou: of NMS, instead of the contract's.
+        appearance: an embedding model, run on what is in each box, for trackers that compare looks.
+
+    Raises:
+        UsageError: ``every`` below 1, ``fps`` not positive, a model whose results have no boxes, or an appearance that
+            the tracker does not look at or that is no embedding.
+    """
+    if every < 1:
+        raise UsageError(f"every must be at least 1, not {every}")
+    if fps <= 0:
+        raise UsageError(f"fps must be positive, not {fps:g}")
+    _check_appearance(tracker, appearance)
+    least = tracker.least_score if score is None else score
+    for number, frame in enumerate(frames):
+        time = number / fps if frame.time is None else frame.time
+        if number % every:
+            tracks = tracker.predict(time, image=frame.image).visible
+            result = _expected(model, tracks, frame.image)
+        else:
+            found = model.predict(frame.image, score=least, iou=iou)
+            if not isinstance(found, Detections):
+                raise UsageError(f"a {model.contract.task} model finds no boxes, so there is nothing to track")
+            tracks = tracker.update(
+                found.boxes,
+                found.scores,
+                found.class_ids,
+                time=time,
+                image=frame.image,
+                embeddings=None if appearance is None else looks(appearance, frame.image, found),
+            ).visible
+            result = dataclasses.replace(found[tracks.detections], track_ids=tracks.track_ids)
+        yield frame.image, dataclasses.replace(result, source=frame.name, time=time)
+
+
+def looks(appearance: Model, image: Image, found: Detections) -> Floats | None:
+    """The embedding (n, d) of what is in each box, None without boxes; zeros, like nothing, for an empty box."""
+    vectors: list[Floats | None] = []
+    for crop in found.crop(image):
+        result = appearance.predict(crop) if crop.size else None
+        vectors.append(result.vector if isinstance(result, Embedding) else None)
+    known = [vector for vector in vectors if vector is not None]
+    if not known:
+        return None
+    nothing = np.zeros_like(known[0])
+    return np.stack([nothing if vector is None else vector for vector in vectors])
+
+
+def _check_appearance(tracker: Tracker, appearance: Model | None) -> None:
+    if appearance is None:
+        return
+    if appearance.contract.task != "embed":
+        raise UsageError(f"appearance must be an embedding model, not one of the task {appearance.contract.task!r}")
+    if not tracker.uses_embeddings:
+        raise UsageError(f"{type(tracker).__name__} does not compare looks; track with botsort, or without appearance")
+
+
+def _expected(model: Model, tracks: Tracks, image: Image) -> Detections:
+    """Where tracks are expected to be, as detections inside the image."""
+    height, width = image.shape[:2]
+    return Detections(
+        boxes=np.clip(tracks.boxes, 0, np.array([width, height, width, height], np.float32)),
+        scores=tracks.scores,
+        class_ids=tracks.class_ids,
+        track_ids=tracks.track_ids,
+        classes=model.contract.classes,
+        size=(width, height),
+    )

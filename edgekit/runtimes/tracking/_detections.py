@@ -1,0 +1,92 @@
+"""The detections of one frame, checked and in an order that does not depend on the one they were given in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from edgekit.arrays import Floats, Ints
+from edgekit.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Detections of one frame, best score first.
+
+    ``rows`` (n,) says where each was in the arrays given; ``embeddings`` are unit vectors (n, d) or None.
+    """
+
+    boxes: Floats
+    scores: Floats
+    class_ids: Ints
+    rows: Ints
+    embeddings: Floats | None
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+
+def observed(boxes: ArrayLike, scores: ArrayLike, class_ids: ArrayLike, embeddings: ArrayLike | None) -> Observed:
+    """Check the arrays of one frame and bring them into order.
+
+    Raises:
+        UsageError: shapes that do not fit, NaN or infinity, a score outside 0..1, or a box whose corners are swapped.
+    """
+    box = _numbers("boxes", boxes, np.float32, (4,))
+    score = _numbers("scores", scores, np.float32, ())
+    kind = _classes(class_ids)
+    for name, column in (("scores", score), ("class_ids", kind)):
+        if len(column) != len(box):
+            raise UsageError(f"{name} must have one entry for each of the {len(box)} boxes, not {len(column)}")
+    if len(score) and not 0 <= score.min() <= score.max() <= 1:
+        raise UsageError(f"scores must be in 0..1, not {score.min():g}..{score.max():g}; apply the sigmoid first")
+    swapped = (box[:, 2:] < box[:, :2]).any(1)
+    if swapped.any():
+        raise UsageError(f"boxes must be x1, y1, x2, y2 with x1 <= x2 and y1 <= y2, not {box[swapped][0].tolist()}")
+    looks = None if embeddings is None else _unit(_numbers("embeddings", embeddings, np.float32, (-1,)))
+    if looks is not None and len(looks) != len(box):
+        raise UsageError(f"embeddings must have one row for each of the {len(box)} boxes, not {len(looks)}")
+    order = _order(box, score, kind)
+    return Observed(box[order], score[order], kind[order], order, None if looks is None else looks[order])
+
+
+def _numbers(name: str, given: ArrayLike, dtype: type[np.float32], shape: tuple[int, ...]) -> Floats:
+    try:
+        found = np.asarray(given, dtype)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{name} must be an array of numbers: {error}") from error
+    if found.size == 0 and found.ndim == 1 and shape:
+        found = found.reshape(0, max(shape[0], 0))  # an empty list has no second dimension
+    if found.ndim != 1 + len(shape) or (shape and shape[0] > 0 and found.shape[1] != shape[0]):
+        wanted = ", ".join(["n", *("d" if size < 0 else str(size) for size in shape)])
+        raise UsageError(f"{name} must have the shape ({wanted}{'' if shape else ','}), not {found.shape}")
+    if not np.isfinite(found).all():
+        row = int(np.argwhere(~np.isfinite(found))[0, 0])
+        raise UsageError(f"{name} must be finite; row {row} is {found[row].tolist()}")
+    return found
+
+
+def _classes(given: ArrayLike) -> Ints:
+    found = np.asarray(given)
+    if found.ndim != 1 or not (found.size == 0 or np.issubdtype(found.dtype, np.integer)):
+        raise UsageError(f"class_ids must be integers of the shape (n,), not {found.dtype} {found.shape}")
+    return found.astype(np.int64, copy=False)
+
+
+def _unit(vectors: Floats) -> Floats:
+    """Scaled to length 1; a vector of zeros stays, and is like nothing."""
+    length = np.asarray(np.sqrt((vectors * vectors).sum(1, keepdims=True)), np.float32)
+    scaled: Floats = np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0)
+    return scaled
+
+
+def _order(boxes: Floats, scores: Floats, class_ids: Ints) -> Ints:
+    """Best score first; equal ones by place and class, so that the order they were given in decides nothing."""
+    order = np.argsort(-scores, kind="stable")
+    ranked = scores[order]
+    if (ranked[1:] == ranked[:-1]).any():
+        order = np.lexsort((class_ids, *boxes.T, -scores))
+    ids: NDArray[np.int64] = order.astype(np.int64, copy=False)
+    return ids

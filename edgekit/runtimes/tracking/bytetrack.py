@@ -1,0 +1,76 @@
+"""ByteTrack (Zhang et al., arXiv 2110.06864): every detection counts, the weak ones for tracks that are in sight."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.arrays import Floats, Ints
+from edgekit.errors import UsageError
+from edgekit.runtimes.tracking import _options
+from edgekit.runtimes.tracking._detections import Observed
+from edgekit.runtimes.tracking._options import Share
+from edgekit.runtimes.tracking._tracker import Tracker
+from edgekit.runtimes.tracking._tracks import State
+
+
+class ByteTrackOptions(_options.Options, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Options of ByteTrack, beside those of every tracker. Defaults are the paper's and its code's.
+
+    Args:
+        high_score: detections from here on are matched first, with all tracks; 0.6 in the paper.
+        low_score: detections between this and ``high_score`` are matched with what then is left; 0.1.
+        new_score: detections from here on may begin a track; ``high_score`` + 0.1 in the paper.
+        min_similarity: of the first matching, IoU times score; 0.2 (a cost of at most 0.8).
+        min_iou: of the second matching, with weak detections; 0.5.
+        tentative_similarity: IoU times score of the matching of tentative tracks; 0.3 (a cost of at most 0.7).
+    """
+
+    high_score: Share = 0.6
+    low_score: Share = 0.1
+    new_score: Share = 0.7
+    min_similarity: Share = 0.2
+    min_iou: Share = 0.5
+    tentative_similarity: Share = 0.3
+
+    def __post_init__(self) -> None:
+        """Refuse thresholds in the wrong order."""
+        if not self.low_score <= self.high_score <= self.new_score:
+            raise UsageError(
+                "low_score <= high_score <= new_score must hold, not "
+                f"{self.low_score:g}, {self.high_score:g}, {self.new_score:g}"
+            )
+
+
+class ByteTrack(Tracker):
+    """ByteTrack."""
+
+    Options: ClassVar[type[_options.Options]] = ByteTrackOptions
+    options: ByteTrackOptions
+
+    def _begins(self, found: Observed) -> NDArray[np.bool_]:
+        return found.scores >= self.options.new_score
+
+    def _match(self, similarity: Floats, found: Observed, time: float, matches: Ints) -> None:
+        options, states = self.options, self._table.states
+        high = found.scores >= options.high_score
+        fused = self._closeness(similarity, found)
+        known = np.flatnonzero(states != State.TENTATIVE)
+        self._stage(fused, known, np.flatnonzero(high), matches, fused >= options.min_similarity)
+        weak = np.flatnonzero(~high & (found.scores > options.low_score))
+        if len(weak):
+            in_sight = np.flatnonzero((states == State.TRACKED) & (matches < 0))
+            self._stage(similarity, in_sight, weak, matches, similarity >= options.min_iou)
+        tentative = np.flatnonzero(states == State.TENTATIVE)
+        if len(tentative):
+            high[matches[matches >= 0]] = False
+            self._stage(fused, tentative, np.flatnonzero(high), matches, fused >= options.tentative_similarity)
+
+    def _closeness(self, similarity: Floats, found: Observed) -> Floats:
+        """Similarity (n, m) of the first and third matching: IoU times score."""
+        return similarity * found.scores
+
+
+TRACKER = ByteTrack

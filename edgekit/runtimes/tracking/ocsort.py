@@ -1,0 +1,125 @@
+"""OC-SORT (Cao et al., arXiv 2203.14360): trusts what was observed over what a filter made of it while it was blind."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.arrays import Doubles, Floats, Ints
+from edgekit.runtimes.tasks.similarity import box_iou
+from edgekit.runtimes.tracking import _kalman, _options
+from edgekit.runtimes.tracking._detections import Observed
+from edgekit.runtimes.tracking._options import Seconds, Share
+from edgekit.runtimes.tracking._tracker import Tracker
+from edgekit.runtimes.tracking._tracks import State
+
+
+class OCSortOptions(_options.Options, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Options of OC-SORT, beside those of every tracker. Defaults are the paper's and its code's.
+
+    Args:
+        min_score: detections below it are ignored; 0.6.
+        min_iou: of a detection with where its track is expected, or was last seen; 0.3.
+        direction_weight: what a detection straight ahead gains over one straight behind, times its score; 0.2.
+        direction_seconds: over how long a direction is measured; 3 frames at 30 frames/s.
+        confirm_seconds: the third frame in a row confirms (``min_hits`` of 3), at the papers' 30 frames/s.
+    """
+
+    min_score: Share = 0.6
+    min_iou: Share = 0.3
+    direction_weight: Share = 0.2
+    direction_seconds: Seconds = 0.1
+    confirm_seconds: Seconds = 2 / 30
+
+
+class OCSort(Tracker):
+    """OC-SORT: observation-centric momentum (OCM), recovery (OCR) and re-update (ORU)."""
+
+    Options: ClassVar[type[_options.Options]] = OCSortOptions
+    options: OCSortOptions
+
+    def reset(self) -> None:
+        """Forget everything, for a new stream; ids count from 1 again."""
+        super().reset()
+        self._updates = np.zeros(0)
+
+    def _begins(self, found: Observed) -> NDArray[np.bool_]:
+        return found.scores >= self.options.min_score
+
+    def _match(self, similarity: Floats, found: Observed, time: float, matches: Ints) -> None:
+        strong = found.scores >= self.options.min_score
+        gains = self._with_momentum(similarity, found, time)
+        every = np.arange(len(matches))
+        self._stage(gains, every, np.flatnonzero(strong), matches, similarity >= self.options.min_iou)
+        strong[matches[matches >= 0]] = False
+        rows, columns = np.flatnonzero(matches < 0), np.flatnonzero(strong)
+        if len(rows) and len(columns):  # OCR: perhaps it stayed where it was last seen
+            again = box_iou(self._table.boxes, found.boxes)
+            if self.options.class_aware:
+                again[self._table.class_ids[:, None] != found.class_ids] = 0
+            self._stage(again, rows, columns, matches, again >= self.options.min_iou)
+
+    def _with_momentum(self, similarity: Floats, found: Observed, time: float) -> Floats:
+        """OCM: the similarity (n, m) with, where there is any, how well a detection lies in its track's direction.
+
+        The direction of a track is from where it was ``direction_seconds`` before it was last seen to there, and the
+        direction to a detection is from where it was that long before now. Only pairs that overlap are worked out:
+        an arc cosine for every pair takes longer than all the rest.
+        """
+        table, ago = self._table, self.options.direction_seconds
+        rows, columns = np.divmod(np.flatnonzero(similarity), similarity.shape[1])
+        if not (len(rows) and self.options.direction_weight):
+            return similarity
+        earlier, moving = self._trajectories.at_or_before(table.slots, table.seen - ago + 1e-6)
+        anchor, _ = self._trajectories.at_or_before(table.slots, np.full(len(table), time - ago + 1e-6))
+        heading = _unit(_middles(table.boxes) - _middles(earlier))
+        middles, anchors = _middles(found.boxes), _middles(anchor)
+        wanted = _unit(middles[columns] - anchors[rows])
+        angle = np.arccos(np.clip((heading[rows] * wanted).sum(1), -1, 1))
+        bonus = (0.5 - angle / np.pi) * self.options.direction_weight * found.scores[columns] * moving[rows]
+        gains = similarity.copy()
+        gains[rows, columns] = np.maximum(gains[rows, columns] + bonus, 1e-6)
+        return gains
+
+    def _corrected(self, rows: Ints, expected: Doubles, found: Observed, at: Ints, time: float) -> Doubles:
+        lost = self._table.states[rows] == State.LOST
+        if lost.any():
+            expected[:, lost] = self._reupdated(rows[lost], found.boxes[at[lost]], time)
+        return super()._corrected(rows, expected, found, at, time)
+
+    def _reupdated(self, rows: Ints, boxes: Floats, time: float) -> Doubles:
+        """ORU: expected states (6, k, 4) as if the lost tracks had been seen on a straight way to where they are now.
+
+        A virtual observation for each update that missed them; the error that the filter piled up meanwhile is gone.
+        """
+        table = self._table
+        since, start, goal = table.seen[rows], _kalman.centred(table.boxes[rows]), _kalman.centred(boxes)
+        state, at = table.motion[:, rows], since.copy()
+        for moment in self._updates[self._updates > since.min()]:
+            due = moment > since
+            if due.any():
+                share = ((moment - since) / (time - since))[due, None]
+                way = start[due] + share * (goal[due] - start[due])
+                state[:, due] = _kalman.correct(_kalman.predict(state[:, due], moment - at[due]), way)
+                at[due] = moment
+        return _kalman.predict(state, time - at)
+
+    def _advance(self, time: float) -> bool:
+        if self._time is not None:
+            recent = self._updates[self._updates > self._time - self.options.lost_seconds - 1]
+            self._updates = np.append(recent, self._time)
+        return super()._advance(time)
+
+
+def _middles(boxes: Floats) -> Floats:
+    return (boxes[:, :2] + boxes[:, 2:]) * np.float32(0.5)
+
+
+def _unit(vectors: Floats) -> Floats:
+    scaled: Floats = vectors / (np.sqrt((vectors * vectors).sum(1, keepdims=True)) + np.float32(1e-6))
+    return scaled
+
+
+TRACKER = OCSort

@@ -1,0 +1,115 @@
+"""HOST: an ONNX file (opset 11 to 22, float32, one image input) as a trained model for every target.
+
+The graph is rebuilt as a torch module, because everything else in edgekit starts from one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgekit.arrays import Floats
+from edgekit.errors import SourceError
+from edgekit.runtimes.bundle.manifest import Origin
+from edgekit.sources import Request, TrainedModel
+
+if TYPE_CHECKING:
+    import onnx
+    import torch
+    from torch import nn
+
+KIND = "an ONNX file (.onnx)"
+
+
+def matches(request: Request) -> bool:
+    """Whether the spelling is that of an ONNX file."""
+    return request.spec.lower().endswith(".onnx")
+
+
+def load(request: Request) -> TrainedModel:
+    """Read an ONNX file as it is, with its own outputs; a contract file has to say what they mean.
+
+    ``module.tensor_names`` maps ONNX tensor names to fx node names. ``example`` is (1, C, H, W) float32; a dynamic
+    batch is fixed to 1, a dynamic height and width to ``request.size``. With ``request.cut`` the network ends at these
+    tensors. What was rebuilt has to agree with ONNX Runtime on the file itself.
+
+    Raises:
+        SourceError: damaged, quantized, with another input than one image, or with operators that cannot be rebuilt.
+    """
+    import torch
+
+    from edgekit.runtimes.bundle.folder import sha256
+    from edgekit.sources.onnx.rebuild import image_shape, read_onnx, rebuild
+
+    path = Path(request.spec)
+    model = read_onnx(path)
+    name, shape = image_shape(model, path, request.size)
+    module = rebuild(model, path, request.cut, request.size)
+    example = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    _check_rebuilt(path, module, name, example, request.cut)
+    return TrainedModel(
+        name=path.stem,
+        module=module,
+        example=example,
+        origin=Origin(kind="onnx", name=path.name, sha256=sha256(path), cut=request.cut),
+        heads=module if request.cut else None,
+        notes=(f"{len(model.graph.node)} ONNX operators rebuilt in torch",),
+    )
+
+
+def _check_rebuilt(path: Path, module: nn.Module, name: str, example: torch.Tensor, cut: Sequence[str]) -> None:
+    """Compare the rebuilt network with ONNX Runtime on the same file: the source is the file, not our reading of it.
+
+    Raises:
+        SourceError: they differ, or ONNX Runtime cannot run the file.
+    """
+    import numpy as np
+    import onnx
+    import torch
+
+    from edgekit.runtimes.engines.onnxruntime import failures
+
+    model = onnx.load(path)
+    known = {output.name for output in model.graph.output}
+    model.graph.output.extend(onnx.ValueInfoProto(name=tensor) for tensor in cut if tensor not in known)
+    try:
+        expected = _run(model, name, example.numpy(), list(cut) or [output.name for output in model.graph.output])
+    except failures() as error:
+        raise SourceError(f"{path}: ONNX Runtime cannot run it, so nothing can be compared with it: {error}") from error
+    with torch.no_grad():
+        outputs = module(example)
+    given = [outputs] if isinstance(outputs, torch.Tensor) else list(outputs)
+    for reference, tensor in zip(expected, given, strict=True):
+        wanted, found = reference.astype(np.float64), tensor.numpy().astype(np.float64)
+        scale = float(np.abs(wanted).max(initial=0)) + 1e-6
+        distance = float(np.abs(wanted - found).max(initial=0))
+        if not distance <= 1e-3 * scale:
+            raise SourceError(
+                f"{path}: rebuilt in torch it is {distance:.3g} off ONNX Runtime; please report this file"
+            )
+
+
+def _run(model: onnx.ModelProto, name: str, image: Floats, outputs: list[str]) -> list[Floats]:
+    import onnxruntime
+
+    settings = onnxruntime.SessionOptions()
+    settings.log_severity_level = 3
+    session = onnxruntime.InferenceSession(model.SerializeToString(), settings)
+    results: list[Floats] = session.run(outputs, {name: image})
+    return results
+
+
+def cut_at(path: Path, tensor_names: Sequence[str], size: tuple[int, int] | None = None) -> nn.Module:
+    """The part of an ONNX file that computes the named tensors, returning them in this order.
+
+    Nothing behind the cut is read, so it may hold operators that cannot be converted. One name gives a module that
+    returns one tensor, several give a tuple.
+
+    Raises:
+        SourceError: as `load`.
+        ContractError: a name that the graph does not have; the nearest are listed.
+    """
+    from edgekit.sources.onnx.rebuild import read_onnx, rebuild
+
+    return rebuild(read_onnx(path), path, tensor_names, size)

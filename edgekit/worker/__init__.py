@@ -1,0 +1,1 @@
+"""A function in another process, interpreter or host."""

@@ -1,0 +1,138 @@
+"""Environments for toolchains that cannot live with the others: where they are, and how to run something in one.
+
+Nothing here installs anything; only ``edgekit toolchain install`` does (`edgekit.conversion.installation`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from edgekit.errors import ConversionError
+
+RECORD = "installed.json"
+"""Written last by an installation: a folder without it is half an installation, which another one completes."""
+
+
+@dataclass(frozen=True)
+class Toolchain:
+    """What one isolated environment holds, with every version pinned.
+
+    ``requirements`` go to pip with their dependencies, ``without_dependencies`` after them as they are, ``npm`` to
+    npm. ``megabytes`` is what it takes on disk. ``programs`` have to be on PATH. ``imports`` are tried by
+    ``edgekit toolchain check``. ``pythons`` are the interpreters that its wheels exist for, empty for any.
+    ``licence`` is told before anything is installed.
+    """
+
+    name: str
+    summary: str
+    megabytes: int
+    requirements: tuple[str, ...] = ()
+    without_dependencies: tuple[str, ...] = ()
+    npm: tuple[str, ...] = ()
+    programs: tuple[str, ...] = ()
+    imports: tuple[str, ...] = ()
+    pythons: tuple[str, ...] = ()
+    licence: str = ""
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with every pin."""
+        pins = {key: value for key, value in asdict(self).items() if key in _PINS}
+        return hashlib.sha256(json.dumps(pins, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def state(self) -> str:
+        """``installed``, ``outdated`` (the pins have changed since), ``unfinished`` or ``missing``."""
+        folder = root() / self.name
+        if not (folder / RECORD).is_file():
+            return "unfinished" if folder.is_dir() else "missing"
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        return "installed" if record["fingerprint"] == self.fingerprint else "outdated"
+
+
+_PINS = ("requirements", "without_dependencies", "npm")
+
+
+def root() -> Path:
+    """The folder of all environments: ``$EDGEKIT_TOOLCHAINS``, else edgekit's folder in the user's data."""
+    given = os.environ.get("EDGEKIT_TOOLCHAINS")
+    if given:
+        return Path(given).absolute()
+    data = os.environ.get("XDG_DATA_HOME")
+    return (Path(data) if data else Path.home() / ".local" / "share") / "edgekit" / "toolchains"
+
+
+def installed(name: str) -> bool:
+    """Whether an environment is there and whole."""
+    return (root() / name / RECORD).is_file()
+
+
+def python(name: str) -> Path:
+    """The interpreter of an environment, there or not."""
+    folder = root() / name / "env"
+    return folder / "Scripts" / "python.exe" if sys.platform == "win32" else folder / "bin" / "python"
+
+
+def program(name: str, command: str) -> Path:
+    """A console script of an environment, there or not."""
+    return python(name).with_name(command)
+
+
+def node_modules(name: str) -> Path:
+    """The npm packages of an environment, there or not."""
+    return root() / name / "node_modules"
+
+
+_BOOTSTRAP = """
+import importlib.util, runpy, sys
+folder, name = sys.argv[1:3]
+spec = importlib.util.spec_from_file_location(
+    "edgekit", folder + "/__init__.py", submodule_search_locations=[folder])
+sys.modules["edgekit"] = module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+del sys.argv[1:3]
+runpy.run_module(name, run_name="__main__", alter_sys=True)
+"""
+# By its path and not through PYTHONPATH: an edgekit in site-packages would bring all of its neighbours with it.
+
+
+def command(interpreter: Path, module: str, *arguments: str) -> list[str]:
+    """The command that runs a module of this edgekit in another interpreter, which has no edgekit of its own."""
+    return [str(interpreter), "-c", _BOOTSTRAP, str(Path(__file__).parents[1]), module, *arguments]
+
+
+def environment() -> dict[str, str]:
+    """The environment variables for such a command: nothing that lets packages from outside in."""
+    hidden = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
+    kept = {key: value for key, value in os.environ.items() if key not in hidden}
+    return {**kept, "PYTHONNOUSERSITE": "1", "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "ignore"}
+
+
+def call(name: str, module: str, *arguments: str) -> str:
+    """Run a module of edgekit in an environment and return what it printed.
+
+    Raises:
+        ConversionError: it failed; its last words are in the message.
+    """
+    interpreter = python(name)
+    if not installed(name):
+        raise ConversionError(f"toolchain missing: edgekit toolchain install {name}")
+    done = subprocess.run(
+        command(interpreter, module, *arguments),
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if done.returncode:
+        words = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["no output"]
+        raise ConversionError(f"{module} failed in toolchain {name} (exit code {done.returncode}): {words[0]}")
+    return done.stdout
