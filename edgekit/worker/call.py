@@ -12,7 +12,7 @@ import msgspec
 
 from edgekit.errors import EdgekitError
 from edgekit.worker import process
-from edgekit.worker.messages import Alive, Call, Done, Event, Failed, Progress, encode
+from edgekit.worker.messages import Alive, Call, Done, Event, Progress, encode
 from edgekit.worker.process import Stop
 
 Result = TypeVar("Result")

@@ -48,7 +48,7 @@ def streams() -> tuple[IO[bytes], IO[bytes]]:
 def _work(line: bytes, stdin: IO[bytes], events: IO[bytes]) -> int:
     import msgspec
 
-    from edgekit.worker import memory, messages
+    from edgekit.worker import messages
 
     def tell(message: msgspec.Struct) -> None:
         try:
@@ -68,14 +68,17 @@ def _work(line: bytes, stdin: IO[bytes], events: IO[bytes]) -> int:
             importlib.import_module(name)
         job = msgspec.json.decode(call.job, type=_named(call.kind))
         function, start = _named(call.function), time.perf_counter()
-        result = msgspec.json.encode(function(job, report))
+        result = msgspec.Raw(msgspec.json.encode(function(job, report)))
     except BaseException as error:
         # The one place that catches everything: this is the process's edge, and the caller raises it again.
         tell(messages.failed(error))
         if not isinstance(error, Exception):
             raise
         return 1
-    tell(messages.Done(result=msgspec.Raw(result), seconds=time.perf_counter() - start, peak_bytes=memory.peak()))
+    seconds = time.perf_counter() - start
+    from edgekit.worker import memory
+
+    tell(messages.Done(result=result, seconds=seconds, peak_bytes=memory.peak()))
     return 0
 
 
