@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import os
@@ -386,7 +387,7 @@ def test_two_deliveries_at_once_do_not_mix(device: book.Device, tmp_path: Path) 
     with Connection(device) as connection:
         deliver(connection, [tree], second)
     assert refused
-    assert "something is being measured there already, or sent there; wait until that is done" in refused[0]
+    assert "something is being measured or sent there already; wait until that is done" in refused[0]
     assert hashlib.sha256(Path(far(device, "data", tree.digest, "model")).read_bytes()).hexdigest() == (
         tree.files["model"].sha256
     )
@@ -396,6 +397,7 @@ def test_edgekit_itself_is_brought_as_it_stands(device: book.Device) -> None:
     tree = code_tree()
     assert {"edgekit/profiling/session.py", "edgekit/runtimes/engines/web/session.mjs"} <= set(tree.files)
     assert not [name for name in tree.files if name.endswith((".safetensors", ".pyc"))]
+    assert not [name for name in tree.files if name.startswith(("edgekit/conversion", "edgekit/profiling/devices"))]
     with Connection(device) as connection:
         first, again = deliver(connection, [tree]), deliver(connection, [tree])
     code = Path(first.paths[0])
@@ -406,6 +408,19 @@ def test_edgekit_itself_is_brought_as_it_stands(device: book.Device) -> None:
         command.remove("-P")
     done = subprocess.run(command, env={"PYTHONPATH": str(code)}, capture_output=True, text=True, check=True, cwd="/")
     assert done.stdout.strip() == str(code / "edgekit" / "__init__.py")
+
+
+def test_what_a_device_gets_needs_nothing_else_of_edgekit() -> None:
+    files = code_tree().files
+    there = {Path(name).parts[1].removesuffix(".py") for name in files} | {"__version__"}
+    wanted = set[str]()
+    for name in set(files) - {"edgekit/__init__.py"}:  # whose names are only resolved when they are used
+        for node in ast.walk(ast.parse(files[name].path.read_bytes()) if name.endswith(".py") else ast.Module([], [])):
+            if isinstance(node, ast.ImportFrom) and node.module == "edgekit":
+                wanted |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("edgekit."):
+                wanted.add(str(node.module).split(".")[1])
+    assert {"runtimes", "worker"} < wanted <= there
 
 
 def test_images_by_every_name(tmp_path: Path) -> None:

@@ -23,11 +23,16 @@ Report = Callable[[str, float], None]
 class Channel(Protocol):
     """A process that a call goes to: messages call it ``name`` and ``who``; its own failures are of type ``error``."""
 
-    name: str
-    who: str
-    error: type[EdgekitError]
-    stdin: IO[bytes]
-    stdout: IO[bytes]
+    @property
+    def name(self) -> str: ...
+    @property
+    def who(self) -> str: ...
+    @property
+    def error(self) -> type[EdgekitError]: ...
+    @property
+    def stdin(self) -> IO[bytes]: ...
+    @property
+    def stdout(self) -> IO[bytes]: ...
 
     def ended(self) -> EdgekitError:
         """Why its events ended before it was done."""

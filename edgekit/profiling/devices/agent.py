@@ -74,7 +74,7 @@ class Folder:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             os.close(lock)
-            raise RefusedError("busy", "something is being measured there already, or sent there") from error
+            raise RefusedError("busy", "something is being measured or sent there already") from error
         return lock
 
 

@@ -15,7 +15,6 @@ from edgekit.runtimes.bundle.manifest import MANIFEST
 from edgekit.runtimes.inputs import media
 
 _CHUNK = 1 << 20
-_WEIGHTS = ".safetensors"
 
 Told = Callable[[int, int], None]
 """Is told how many bytes were sent, and how many there are to send."""
@@ -65,13 +64,19 @@ def bundle_tree(bundle: Bundle) -> Tree:
     return Tree("bundles", {f"{name}/{path}": content for path, content in listed.items()})
 
 
+_DEVICE_CODE = ("__init__.py", "arrays.py", "errors.py", "registry.py", "emulators", "profiling", "runtimes", "worker")
+_HOST_CODE = ("profiling/devices", "profiling/records")
+
+
 def code_tree() -> Tree:
-    """This edgekit as it stands here, without the trained weights of its demonstrations."""
+    """What a device needs of this edgekit, as it stands here."""
     root = Path(__file__).parents[2]
-    found = (path for path in sorted(root.rglob("*")) if path.is_file() and "__pycache__" not in path.parts)
-    return _tree(
-        "code", {f"edgekit/{path.relative_to(root).as_posix()}": path for path in found if path.suffix != _WEIGHTS}
-    )
+    found = {}
+    for path in sorted(path for top in _DEVICE_CODE for path in (root / top, *(root / top).rglob("*"))):
+        name = path.relative_to(root).as_posix()
+        if path.is_file() and "__pycache__" not in path.parts and not name.startswith(_HOST_CODE):
+            found[f"edgekit/{name}"] = path
+    return _tree("code", found)
 
 
 def wheels_tree(folder: Path) -> Tree:
