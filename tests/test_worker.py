@@ -263,7 +263,7 @@ def test_what_a_conversion_preloads_starts_no_thread() -> None:
         "    [importlib.import_module(name) for name in names]\n"
         "    print(len(os.listdir('/proc/self/task')))"
     )
-    command = [sys.executable, "-W", "ignore", "-c", program, *runner._PRELOAD, *runner._PRELOAD_TEXTS]
+    command = [sys.executable, "-W", "ignore", "-c", program, *runner._PRELOAD]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     before, after = done.stdout.split()
     assert before == after

@@ -24,13 +24,17 @@ _STAGES: dict[type[jobs.Job], str] = {
 }
 """The module whose ``work`` does a job: the toolchains of the others are not imported."""
 
-_STAGE_MODULES = tuple(f"edgekit.conversion.{stage}" for stage in ("prepare", "calibrate", "build", "prove"))
-_PRELOAD = ("torch", "torch._dynamo", "cv2", "onnx", "onnxscript", *_STAGE_MODULES)
-_PRELOAD_TEXTS = ("torch", "transformers", "cv2", "onnx", "edgekit.conversion.prove_texts")
+_PRELOAD = (
+    "torch",
+    "torch._dynamo",
+    "cv2",
+    "onnx",
+    "onnxscript",
+    *(f"edgekit.conversion.{one}" for one in _STAGES.values()),
+)
 """What the first stage needs anyway, imported once for all. Nothing that starts a thread when it is imported: openvino,
 onnxruntime and nncf do."""
 
-_TEXTS = (jobs.PrepareTextsJob, jobs.BuildPartJob, jobs.ProveTextsJob)
 _QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "HF_HUB_OFFLINE": "1", "KMP_BLOCKTIME": "0"}
 
 
@@ -56,7 +60,7 @@ def run(job: jobs.Job, result: type[Result], report: Report, toolchain: str = ""
         name=stage.replace("_", " "),
         error=ConversionError,
         toolchain=toolchain,
-        preload=_PRELOAD_TEXTS if isinstance(job, _TEXTS) else _PRELOAD,
+        preload=_PRELOAD,
         variables=_QUIET,
         imports=getattr(job, "imports", ()),
         stop=stop,
