@@ -21,18 +21,32 @@ Report = Callable[[str, float], None]
 
 
 class Channel(Protocol):
-    """A process that a call goes to: messages call it ``name`` and ``who``; its own failures are of type ``error``."""
+    """A process that waits for a call."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What messages call the work."""
+        ...
+
     @property
-    def who(self) -> str: ...
+    def who(self) -> str:
+        """What they call the process: ``the child process``."""
+        ...
+
     @property
-    def error(self) -> type[EdgekitError]: ...
+    def error(self) -> type[EdgekitError]:
+        """The type of an error that is none of edgekit's own."""
+        ...
+
     @property
-    def stdin(self) -> IO[bytes]: ...
+    def stdin(self) -> IO[bytes]:
+        """What it reads."""
+        ...
+
     @property
-    def stdout(self) -> IO[bytes]: ...
+    def stdout(self) -> IO[bytes]:
+        """Its events."""
+        ...
 
     def ended(self) -> EdgekitError:
         """Why its events ended before it was done."""

@@ -24,11 +24,22 @@ class Running(Protocol):
     """What a plain and a forked child have in common."""
 
     @property
-    def stdin(self) -> IO[bytes] | None: ...
+    def stdin(self) -> IO[bytes] | None:
+        """What it reads."""
+        ...
+
     @property
-    def stdout(self) -> IO[bytes] | None: ...
-    def wait(self) -> int: ...
-    def kill(self) -> None: ...
+    def stdout(self) -> IO[bytes] | None:
+        """What it writes."""
+        ...
+
+    def wait(self) -> int:
+        """Its exit code when it has ended, the negative number of a signal that ended it."""
+        ...
+
+    def kill(self) -> None:
+        """End it, from any thread."""
+        ...
 
 
 Begin = Callable[[IO[bytes]], Running]
