@@ -89,7 +89,7 @@ def test_the_plan_is_a_folder_with_everything_in_it(calibrated: Calibrated) -> N
     plan = calibrated.plan
     assert calibrated.said == json.loads((calibrated.folder / FILE).read_text())
     assert plan.images == 14  # a third of 24 is the proof's, a fifth of the others is held back
-    assert plan.half == ()
+    assert plan.fp16_issues == ()
     assert plan.advice is not None
 
 
@@ -97,7 +97,7 @@ def test_the_plan_is_a_folder_with_everything_in_it(calibrated: Calibrated) -> N
 def test_sensitivity_is_measured_and_drawn(calibrated: Calibrated) -> None:
     layers = calibrated.plan.mixed.layers
     assert len(layers) == 8
-    assert all(layer.damage is not None and 0 <= layer.damage <= 1 for layer in layers)
+    assert all(layer.sensitivity is not None and 0 <= layer.sensitivity <= 1 for layer in layers)
     drawn = (calibrated.folder / "sensitivity.svg").read_text()
     assert xml.etree.ElementTree.fromstring(drawn).tag.endswith("svg")
     assert all(layer.name in drawn for layer in layers)

@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hypothesis_numpy
 
 from edgekit.calibration.fitting import PERCENTILE, fit, squared_error
 from edgekit.calibration.plan import Range, RangeMethod
-from edgekit.calibration.ranges import BINS, MOMENTUM, SHARES, Statistics
+from edgekit.calibration.ranges import BINS, MOMENTUM, SHARES, TensorStatistics
 
 METHODS = get_args(RangeMethod)
 tensors = hypothesis_numpy.arrays(np.float32, st.integers(1, 80), elements=st.floats(-1e4, 1e4, width=32))
@@ -22,9 +22,9 @@ several = st.lists(tensors, min_size=1, max_size=4)
 examples = settings(max_examples=40, deadline=None)
 
 
-def seen(*arrays: Any) -> Statistics:
+def seen(*arrays: Any) -> TensorStatistics:
     """Statistics of samples."""
-    statistics = Statistics()
+    statistics = TensorStatistics()
     for array in arrays:
         statistics.add(np.asarray(array, np.float32))
     return statistics
@@ -236,7 +236,7 @@ def test_before_silu_large_negative_values_are_given_up(method: Any) -> None:
 
 
 def test_nothing_seen_and_nothing_but_zeros() -> None:
-    nothing = fit(Statistics())
+    nothing = fit(TensorStatistics())
     assert (nothing.low, nothing.high, nothing.limit, nothing.method) == (0, 0, 0, "nothing")
     infinite = fit(seen(np.full(3, -np.inf)))
     assert infinite.method == "nothing"
@@ -257,5 +257,5 @@ def test_the_squared_error_is_that_of_the_raw_values(limit: float) -> None:
 
 
 def test_no_grid_has_no_squared_error() -> None:
-    assert squared_error(Statistics(), 1.0) == 0
+    assert squared_error(TensorStatistics(), 1.0) == 0
     assert squared_error(seen([1.0, 2.0]), 0.0) == 0

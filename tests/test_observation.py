@@ -17,7 +17,7 @@ from onnx_graphs import ints, node, weights, write
 
 from edgekit.calibration import observation
 from edgekit.calibration.layers import sites
-from edgekit.calibration.observation import LayerSeen, extremes, observe, watched
+from edgekit.calibration.observation import LayerStatistics, extremes, observe, watched
 from edgekit.errors import ConversionError
 
 functional = torch.nn.functional
@@ -94,7 +94,7 @@ def test_what_is_seen_is_what_torch_computes(net: Path) -> None:
         peaks = np.max([np.abs(one).max(1) for one in rows], 0)
         np.testing.assert_allclose(layer.peaks, peaks, rtol=1e-4)
         np.testing.assert_allclose(layer.means, np.mean([one.mean(1) for one in rows], 0), rtol=1e-3, atol=1e-4)
-        assert layer.spread == pytest.approx(peaks.max() / peaks.min(), rel=1e-3)
+        assert layer.channel_ratio == pytest.approx(peaks.max() / peaks.min(), rel=1e-3)
 
 
 def test_products_are_the_multiplications_of_one_run(net: Path) -> None:
@@ -125,16 +125,18 @@ def test_the_noise_is_that_of_a_simulation(kind: str, tmp_path: Path) -> None:
     ]
     axes = (0, 1, 2, 3) if kind == "MatMul" else (0, 1, 3, 4)
     caused, variance = np.var(np.subtract(loud, clean), axes), np.var(clean, axes)
-    assert layer.noise(step**2 / 12) == pytest.approx(np.mean(caused / np.maximum(variance, caused)), rel=0.06)
-    assert layer.noise(0.0) == 0
-    assert layer.noise(1e6) == pytest.approx(1, rel=1e-3)  # never more than all of it
+    assert layer.noise_to_signal(step**2 / 12) == pytest.approx(
+        np.mean(caused / np.maximum(variance, caused)), rel=0.06
+    )
+    assert layer.noise_to_signal(0.0) == 0
+    assert layer.noise_to_signal(1e6) == pytest.approx(1, rel=1e-3)  # never more than all of it
 
 
 def test_spread_leaves_out_channels_that_nothing_woke(net: Path) -> None:
-    layer = LayerSeen(next(iter(sites(onnx.load(net)))))
-    assert layer.spread == 1
+    layer = LayerStatistics(next(iter(sites(onnx.load(net)))))
+    assert layer.channel_ratio == 1
     layer.peaks[:] = [50.0, 2.0, 0.004]
-    assert layer.spread == 25
+    assert layer.channel_ratio == 25
 
 
 def test_a_batch_inside_the_network_keeps_its_channels_apart(tmp_path: Path) -> None:
@@ -231,7 +233,7 @@ class Heard:
 def test_a_witness_hears_the_same_in_both_passes(net: Path) -> None:
     first, second = Heard(), Heard()
     observe(net, samples(3), 1, quiet, first)  # type: ignore[arg-type]
-    observation.testify(net, samples(3), 1, second)  # type: ignore[arg-type]
+    observation.collect_statistics(net, samples(3), 1, second)  # type: ignore[arg-type]
     assert first.told == second.told
     assert [image for image, _, _ in first.told] == [0, 1, 2]
     values = by_torch(samples(3)[2])

@@ -29,7 +29,7 @@ from edgekit.calibration.plan import (
     read_plan,
     write_plan,
 )
-from edgekit.calibration.planning import Streams, Wish, make_plan
+from edgekit.calibration.planning import PlanRequest, Streams, make_plan
 from edgekit.calibration.samples import Samples
 from edgekit.errors import EdgekitError, InputError, UsageError
 from edgekit.graph.exchange import Exchange, write_exchange
@@ -40,7 +40,7 @@ SIZE = 24
 EXAMPLE = torch.zeros(1, 3, SIZE, SIZE)
 OUTPUTS = ("boxes", "classes")
 SIZES = torch.tensor([2.0, 1.0, 0.3, 0.002, 0.002, 0.01, 0.02, 0.05])
-OFF = Methods(equalisation=False, ranges="min-max", bias_correction=False, islands=False)
+OFF = Methods(cross_layer_equalization=False, ranges="min-max", bias_correction=False, float_fallback=False)
 
 
 class Net(nn.Module):  # type: ignore[misc]
@@ -94,7 +94,7 @@ class Workshop:
         np.save(path, np.repeat(np.repeat(coarse, SIZE // 6, 1), SIZE // 6, 2))
         return Samples(path, ImageRule(size=(SIZE, SIZE), resize="stretch"))
 
-    def make(self, name: str, wish: Wish, streams: Streams | None = None) -> Made:
+    def make(self, name: str, request: PlanRequest, streams: Streams | None = None) -> Made:
         folder = self.folder / name
         folder.mkdir()
 
@@ -102,8 +102,8 @@ class Workshop:
             write_exchange(module, EXAMPLE, OUTPUTS, place)
 
         program, graph = self.exchange.program, self.exchange.onnx
-        given = streams or Streams(self.samples(), proof=self.samples(4, seed=3))
-        plan = make_plan(program, graph, given, folder, wish, write, lambda text, share: self.told.append(text))
+        given = streams or Streams(self.samples())
+        plan = make_plan(program, graph, given, folder, request, write, lambda text, share: self.told.append(text))
         return Made(plan, folder)
 
 
@@ -114,12 +114,12 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
 
 @pytest.fixture(scope="module")
 def made(workshop: Workshop) -> Made:
-    return workshop.make("plan", Wish(threads=1))
+    return workshop.make("plan", PlanRequest(threads=1))
 
 
 @pytest.fixture(scope="module")
 def off(workshop: Workshop) -> Made:
-    return workshop.make("off", Wish(methods=OFF, threads=1))
+    return workshop.make("off", PlanRequest(methods=OFF, threads=1))
 
 
 def outputs(path: Any, workshop: Workshop) -> list[Any]:
@@ -149,7 +149,7 @@ def test_a_plan_names_its_model_and_its_images(made: Made, workshop: Workshop) -
 
 
 def test_every_layer_says_why_it_stays_in_float(made: Made) -> None:
-    stays = {layer.name: layer.stays for layer in made.plan.mixed.layers}
+    stays = {layer.name: layer.float_reason for layer in made.plan.mixed.layers}
     assert stays == {
         "conv2d": "stem",
         "conv2d_1": "stem",
@@ -162,22 +162,22 @@ def test_every_layer_says_why_it_stays_in_float(made: Made) -> None:
         "boxes": "head",
         "classes": "head",
     }
-    assert made.plan.mixed.floats == ("conv2d", "conv2d_1", "conv2d_2", "conv2d_6", "boxes", "classes")
+    assert made.plan.mixed.float_layers == ("conv2d", "conv2d_1", "conv2d_2", "conv2d_6", "boxes", "classes")
     layers = {layer.name: layer for layer in made.plan.mixed.layers}
     assert {name for name, layer in layers.items() if layer.depthwise} == {"conv2d_4", "conv2d_6"}
-    assert layers["conv2d_4"].spread < 8
-    assert layers["conv2d_6"].spread > 300
+    assert layers["conv2d_4"].channel_ratio < 8
+    assert layers["conv2d_6"].channel_ratio > 300
     assert layers["conv2d_6"].noise > 0.1 > layers["conv2d_7"].noise
     assert {layer.input for layer in layers.values()} <= set(made.plan.mixed.tensors)
 
 
 def test_what_costs_nothing_is_equalised_and_the_rest_only_for_integers(made: Made) -> None:
-    (free,) = [site for site in made.plan.mixed.equalised if site.before > 300]
+    (free,) = [site for site in made.plan.mixed.equalized if site.before > 300]
     assert (free.layer, free.readers, free.through, free.gate) == ("conv2d_3", ("conv2d_4",), "relu", "")
     assert free.before > 300
     assert free.after < 1.01
     assert made.plan.integer is not None
-    same, costly = [site for site in made.plan.integer.equalised if site.before > 300]
+    same, costly = [site for site in made.plan.integer.equalized if site.before > 300]
     assert same.layer == "conv2d_3"
     # The convolution that the sigmoid reads comes between, so that exporting numbers the others anew.
     assert (costly.layer, costly.gate, costly.readers, costly.through) == (
@@ -189,7 +189,7 @@ def test_what_costs_nothing_is_equalised_and_the_rest_only_for_integers(made: Ma
     names = [layer.name for layer in made.plan.integer.layers]
     assert {costly.layer, costly.gate, *costly.readers} <= {*names}
     assert len(names) == len(made.plan.mixed.layers) + 1
-    spread = {layer.input: layer.spread for layer in made.plan.integer.layers if layer.depthwise}
+    spread = {layer.input: layer.channel_ratio for layer in made.plan.integer.layers if layer.depthwise}
     assert len(spread) == 3
     assert sorted(spread.values())[1] < 8  # the input of the gate's own convolution alone is far apart as before
 
@@ -206,7 +206,7 @@ def test_weights_lie_on_their_grid_and_the_function_stays(graph: str, made: Made
     path = made.folder / graph / "graph.onnx"
     model = onnx.load(path)
     for site in sites(model):
-        own = graph == MIXED and site.name in made.plan.mixed.floats
+        own = graph == MIXED and site.name in made.plan.mixed.float_layers
         assert (off_grid(site.weights) < 1e-4) is not own, site.name
     assert 0 < noise(outputs(path, workshop), outputs(workshop.exchange.onnx, workshop)) < 0.06
     part = made.plan.integer if graph == INTEGER else made.plan.mixed
@@ -245,8 +245,8 @@ def test_what_no_layer_is_called_is_left_alone(made: Made, tmp_path: Path) -> No
 
 
 def test_the_layer_in_front_of_keypoints_stays_in_float(workshop: Workshop) -> None:
-    plan = workshop.make("places", Wish(threads=1, integer=False, places=frozenset({"boxes"}))).plan
-    reasons = {layer.name: layer.stays for layer in plan.mixed.layers}
+    plan = workshop.make("places", PlanRequest(threads=1, integer=False, coordinate_outputs=frozenset({"boxes"}))).plan
+    reasons = {layer.name: layer.float_reason for layer in plan.mixed.layers}
     mix = next(layer.name for layer in reversed(plan.mixed.layers) if layer.name not in OUTPUTS)
     assert (reasons["boxes"], reasons["classes"], reasons[mix]) == ("places", "head", "head")
 
@@ -268,10 +268,10 @@ def test_what_was_done_is_worth_it(made: Made, off: Made, workshop: Workshop) ->
 def test_methods_that_are_off_are_off(off: Made, workshop: Workshop) -> None:
     plan = off.plan
     assert plan.methods == OFF
-    assert plan.mixed.equalised == ()
+    assert plan.mixed.equalized == ()
     assert plan.integer is None
     assert plan.corrected == 0
-    assert plan.mixed.floats == ()
+    assert plan.mixed.float_layers == ()
     assert {one.method for one in plan.mixed.tensors.values()} == {"min-max"}
     assert {one.symmetric_method for one in plan.mixed.tensors.values()} == {"min-max"}
     assert "equalising channels" not in plan.seconds
@@ -285,14 +285,14 @@ def test_methods_that_are_off_are_off(off: Made, workshop: Workshop) -> None:
 
 def test_without_costly_sites_one_graph_is_enough(tmp_path: Path) -> None:
     workshop = Workshop(tmp_path / "cheap", costly=False)
-    plan = workshop.make("plan", Wish(threads=1)).plan
-    assert "relu" in {site.through for site in plan.mixed.equalised}
+    plan = workshop.make("plan", PlanRequest(threads=1)).plan
+    assert "relu" in {site.through for site in plan.mixed.equalized}
     assert plan.integer is None
     assert not (tmp_path / "cheap" / "plan" / INTEGER).exists()
 
 
 def test_the_same_images_give_the_same_plan(made: Made, workshop: Workshop) -> None:
-    again = workshop.make("again", Wish(threads=1, integer=False))
+    again = workshop.make("again", PlanRequest(threads=1, integer=False))
     alike = msgspec.structs.replace(again.plan, seconds={}, corrected=0)
     assert alike == msgspec.structs.replace(made.plan, seconds={}, corrected=0, integer=None)
     assert not (again.folder / INTEGER).exists()
@@ -302,7 +302,7 @@ def test_the_same_images_give_the_same_plan(made: Made, workshop: Workshop) -> N
 
 def test_no_images_are_refused(workshop: Workshop) -> None:
     with pytest.raises(EdgekitError, match=r"no calibration images|needs calibration images"):
-        workshop.make("nothing", Wish(threads=1), Streams(workshop.samples(0)))
+        workshop.make("nothing", PlanRequest(threads=1), Streams(workshop.samples(0)))
 
 
 # ---- the file ----
@@ -316,10 +316,10 @@ def test_a_plan_is_a_readable_file(made: Made) -> None:
 
 
 def test_layers_go_back_to_float_without_losing_their_own_reasons(made: Made) -> None:
-    changed = made.plan.mixed.with_floats({"conv2d_4", "conv2d"}, "budget")
-    stays = {layer.name: layer.stays for layer in changed.layers}
+    changed = made.plan.mixed.keep_float({"conv2d_4", "conv2d"}, "budget")
+    stays = {layer.name: layer.float_reason for layer in changed.layers}
     assert (stays["conv2d_4"], stays["conv2d"], stays["conv2d_3"]) == ("budget", "stem", "")
-    assert made.plan.mixed.with_floats((), "budget") == made.plan.mixed
+    assert made.plan.mixed.keep_float((), "budget") == made.plan.mixed
 
 
 def test_what_is_no_plan_is_refused(made: Made, tmp_path: Path) -> None:

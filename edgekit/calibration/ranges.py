@@ -24,7 +24,7 @@ SHARES = np.geomspace(1.0, 1 / 50, 60)
 """Shares of an extreme that are tried as the end of the range."""
 
 ENOUGH = 1 << 17
-"""Values of one tensor and sample that `Statistics` takes, evenly chosen; the extremes are those of all values."""
+"""Values of one tensor and sample that go into the histogram, evenly chosen; the extremes are those of all values."""
 
 MOMENTUM = 0.05
 """What one more sample weighs in a moving average."""
@@ -34,7 +34,7 @@ FINITE = 1e30
 
 
 @dataclass
-class Statistics:
+class TensorStatistics:
     """What one tensor held over all samples; its size does not depend on their number.
 
     The histogram spans [-limit, limit]. When a value falls outside, the limit doubles and the bins merge in pairs.

@@ -10,13 +10,14 @@ predecessors, layer after layer, took one detector from mAP .496 to .069.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from edgekit.arrays import Floats
+from edgekit.calibration import Progress
 from edgekit.calibration.grid import on_grid
 from edgekit.calibration.program_layers import (
     ProgramLayer,
@@ -32,9 +33,6 @@ from edgekit.errors import UsageError, choices
 if TYPE_CHECKING:
     import torch
     from torch import fx
-
-Report = Callable[[str, float], None]
-"""Told what is being done, and the share that is done."""
 
 MOST_SAMPLES = 32
 """Means of outputs are known well enough after so many images."""
@@ -65,7 +63,7 @@ def round_weights(
     *,
     method: Literal["nearest", "adaptive"],
     correct_bias: bool,
-    report: Report,
+    progress: Progress,
 ) -> Rounded:
     """Put the weights of every layer on its grid and correct the biases, in place.
 
@@ -79,7 +77,7 @@ def round_weights(
         method: ``nearest`` step, or ``adaptive``: the step up or down that gives the least error of the layer's output
             on the same grid (`edgekit.calibration.rounding_search`).
         correct_bias: whether to change biases.
-        report: told what is being done.
+        progress: called with what is being done.
 
     Raises:
         UsageError: an unknown method, or no samples where they are needed.
@@ -93,8 +91,8 @@ def round_weights(
         nearest = {storage(module, layer): on_grid(constant(module, layer.weight), layer.axis) for layer in layers}
         rounded = nearest
         if method == "adaptive":
-            rounded = search(module, layers, samples, centred=correct_bias, report=report)
-        report("measuring what rounding the weights changes", 0.0)
+            rounded = search(module, layers, samples, centred=correct_bias, progress=progress)
+        progress("measuring what rounding the weights changes", 0.0)
         count = MOST_SAMPLES if correct_bias else FEW_SAMPLES
         changes = [_Change(module, layer, nearest, rounded) for layer in layers]
         seen = _measure(module, changes, itertools.islice(samples, count))

@@ -10,10 +10,11 @@ better stays rounded to nearest.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from edgekit.arrays import Floats
+from edgekit.calibration import Progress
 from edgekit.calibration.grid import LEVELS, from_steps, on_grid, step_of
 from edgekit.calibration.program_layers import CONVOLUTIONS, ProgramLayer, constant, storage, watch
 from edgekit.errors import UsageError
@@ -47,7 +48,7 @@ def search(
     samples: Iterable[Floats],
     *,
     centred: bool,
-    report: Callable[[str, float], None],
+    progress: Progress,
 ) -> dict[int, torch.Tensor]:
     """Rounded weights of all layers, by `storage`; those of more than `LARGEST` columns are rounded to nearest.
 
@@ -56,7 +57,7 @@ def search(
         layers: of the module.
         samples: calibration tensors; the first `MOST_SAMPLES` are read, more than once where memory demands it.
         centred: whether the bias will take the mean of the error.
-        report: told what is being done.
+        progress: called with what is being done.
 
     Raises:
         UsageError: no samples.
@@ -67,7 +68,7 @@ def search(
         chosen = [layer for layer in layers if storage(module, layer) in part]
         moments = _moments(module, chosen, samples, centred)
         for place, layer in part.items():
-            report(f"rounding {layer.node.name}", done / len(owners))
+            progress(f"rounding {layer.node.name}", done / len(owners))
             done += 1
             weight = constant(module, layer.weight).detach()
             if place not in moments:

@@ -42,9 +42,9 @@ def take_methods(given: dict[str, Any]) -> Methods:
     return Methods(
         ranges=given.pop("ranges"),
         rounding="adaptive" if given.pop("adaptive_rounding") else "nearest",
-        equalisation=not given.pop("no_equalisation"),
+        cross_layer_equalization=not given.pop("no_equalisation"),
         bias_correction=not given.pop("no_bias_correction"),
-        islands=not given.pop("no_islands"),
+        float_fallback=not given.pop("no_islands"),
     )
 
 

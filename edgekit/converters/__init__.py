@@ -15,7 +15,7 @@ from typing import TypeVar
 import msgspec
 
 from edgekit import registry
-from edgekit.calibration.plan import HalfTrouble, PlannedGraph
+from edgekit.calibration.plan import Fp16Issue, PlannedGraph
 from edgekit.calibration.samples import Samples
 from edgekit.errors import ConversionError, UsageError, choices
 from edgekit.graph.blip2.blip2 import Blip2, Forms
@@ -63,7 +63,7 @@ class Target:
     toolchains: tuple[Toolchain, ...] = ()
     builder: str = ""
     recipes: tuple[str, ...] = (PLAN,)
-    integers: bool = False
+    integer_only: bool = False
 
     @property
     def missing(self) -> str:
@@ -113,7 +113,7 @@ class Job:
     threads: int = 2
     options: Record = field(default_factory=NoOptions)
     plan: PlannedGraph | None = None
-    half: tuple[HalfTrouble, ...] = ()
+    half: tuple[Fp16Issue, ...] = ()
     recipe: str = PLAN
 
     def chosen(self, kind: type[Options]) -> Options:

@@ -82,7 +82,7 @@ def write_sensitivity_plot(layers: Sequence[Layer], path: Path) -> None:
 
 def _without_floats(graph: PlannedGraph) -> PlannedGraph:
     """The graph as those targets take it that have no float: why a layer would stay in it does not matter to them."""
-    layers = tuple(msgspec.structs.replace(layer, stays="") for layer in graph.layers)
+    layers = tuple(msgspec.structs.replace(layer, float_reason="") for layer in graph.layers)
     return msgspec.structs.replace(graph, layers=layers)
 
 
@@ -98,14 +98,14 @@ def _sections(plan: Plan, gains: Gains) -> list[Section]:
     else:
         sections.append(Section("mixed", "Mixed graph", graph_parts(plan.mixed), _MIXED_NOTE))
         sections.append(Section("integer", "Integer graph", graph_parts(plan.integer), _INTEGER_NOTE, folded=True))
-    sections.append(Section("half", "float16", half_table(plan.half)))
+    sections.append(Section("half", "float16", half_table(plan.fp16_issues)))
     sections.append(Section("tuning", "Fine-tuning", tuning_table(plan.tuning)))
     return sections
 
 
 def _summary(plan: Plan, gains: Gains) -> Html:
-    layers, floats = plan.mixed.layers, len(plan.mixed.floats)
-    widest = max((layer.spread for layer in layers), default=1.0)
+    layers, floats = plan.mixed.layers, len(plan.mixed.float_layers)
+    widest = max((layer.channel_ratio for layer in layers), default=1.0)
     known = sentences.measured(layers)
     entries = [
         ("In INT8", f"{len(layers) - floats:,}", f"of {count(len(layers), 'layer')}"),
@@ -115,7 +115,7 @@ def _summary(plan: Plan, gains: Gains) -> Html:
         ("Time", duration(sum(plan.seconds.values())), _slowest(plan.seconds)),
     ]
     if known:
-        entries.insert(3, ("Worst layer alone", number(known[0].damage, 2), "damage in INT8"))
+        entries.insert(3, ("Worst layer alone", number(known[0].sensitivity, 2), "damage in INT8"))
     columns = (
         tag("div", tag("h3", "What was done"), bullets(sentences.done(plan, gains))),
         tag("div", tag("h3", "What to do next"), bullets(sentences.next_steps(plan))),
@@ -217,7 +217,8 @@ def _sensitivity_plot(layers: Sequence[Layer]) -> Html:
     known = sentences.measured(layers)
     shown = known[:WORST]
     entries = [
-        Entry(layer.name, layer.damage or 0.0, "in float" if layer.stays else "", damage_kind(layer)) for layer in shown
+        Entry(layer.name, layer.sensitivity or 0.0, "in float" if layer.float_reason else "", damage_kind(layer))
+        for layer in shown
     ]
     values = sorted(entry.value for entry in entries if entry.value > 0)
     steep = bool(values) and values[-1] > STEEP * values[len(values) // 2]

@@ -38,7 +38,7 @@ def done(plan: Plan, gains: Gains | None) -> list[Html]:
     """What was done to the model, and what that gained where it was measured."""
     return [
         *_gained(gains or {}),
-        _islands(plan.mixed, plan.methods.islands),
+        _islands(plan.mixed, plan.methods.float_fallback),
         *_equalised(plan),
         _ranges(plan.mixed.tensors.values(), plan.methods.ranges),
         _weights(plan),
@@ -60,17 +60,21 @@ def clipped(found: Range) -> float:
 
 def wide(graph: PlannedGraph) -> list[Layer]:
     """The layers whose input channels differ more than `WIDE` times, the widest first."""
-    return sorted((layer for layer in graph.layers if layer.spread > WIDE), key=lambda layer: -layer.spread)
+    return sorted(
+        (layer for layer in graph.layers if layer.channel_ratio > WIDE), key=lambda layer: -layer.channel_ratio
+    )
 
 
 def fails(layer: Layer) -> bool:
     """Whether one 8-bit scale cannot hold the input of a layer."""
-    return layer.noise > NOISY or (layer.depthwise and layer.spread > FAILS)
+    return layer.noise_to_signal > NOISY or (layer.depthwise and layer.channel_ratio > FAILS)
 
 
 def measured(layers: Iterable[Layer]) -> list[Layer]:
     """The layers whose damage is known, the worst first; layers of equal damage in their order."""
-    return sorted((layer for layer in layers if layer.damage is not None), key=lambda layer: -(layer.damage or 0.0))
+    return sorted(
+        (layer for layer in layers if layer.sensitivity is not None), key=lambda layer: -(layer.sensitivity or 0.0)
+    )
 
 
 def duration(seconds: float) -> str:
@@ -115,11 +119,11 @@ def _gained(gains: Gains) -> list[Html]:
 
 
 def _islands(graph: PlannedGraph, wanted: bool) -> Html:
-    layers, floats = graph.layers, [layer for layer in graph.layers if layer.stays]
+    layers, floats = graph.layers, [layer for layer in graph.layers if layer.float_reason]
     if not floats:
         how = "" if wanted else " (islands are switched off)"
         return join(f"All {count(len(layers), 'layer')} become INT8{how}.")
-    reasons = Counter(REASONS.get(layer.stays, layer.stays) for layer in floats).most_common()
+    reasons = Counter(REASONS.get(layer.float_reason, layer.float_reason) for layer in floats).most_common()
     why = ", ".join(f"{reason} ({times})" for reason, times in reasons[:4])
     rest = sum(times for _, times in reasons[4:])
     work = percent(products_share(floats, layers))
@@ -131,17 +135,17 @@ def _islands(graph: PlannedGraph, wanted: bool) -> Html:
 
 def products_share(some: Iterable[Layer], every: Iterable[Layer]) -> float:
     """How much of the multiplications (0..1) of ``every`` layer is in ``some``."""
-    return sum(layer.products for layer in some) / max(sum(layer.products for layer in every), 1)
+    return sum(layer.macs for layer in some) / max(sum(layer.macs for layer in every), 1)
 
 
 def _equalised(plan: Plan) -> list[Html]:
-    if not plan.methods.equalisation:
+    if not plan.methods.cross_layer_equalization:
         return [join("Equalisation is switched off.")]
     sentences = []
     for graph, where in ((plan.mixed, ""), (plan.integer, " for targets that compute everything in integers")):
-        if graph and graph.equalised:
-            worst = max(graph.equalised, key=lambda one: one.before)
-            places = count(len(graph.equalised), "place")
+        if graph and graph.equalized:
+            worst = max(graph.equalized, key=lambda one: one.before)
+            places = count(len(graph.equalized), "place")
             sentences.append(
                 join(
                     f"Channels were made equal in {places}{where}; the worst, behind ",
@@ -207,14 +211,14 @@ def _about_data(plan: Plan) -> list[Html]:
 def _about_layers(plan: Plan) -> list[Html]:
     steps = []
     layers = (*plan.mixed.layers, *(plan.integer.layers if plan.integer else ()))
-    failing = list(dict.fromkeys(layer.name for layer in layers if fails(layer) and not layer.stays))
+    failing = list(dict.fromkeys(layer.name for layer in layers if fails(layer) and not layer.float_reason))
     if failing:
         what = f"{'have' if len(failing) > 1 else 'has'} channels that one scale cannot hold and still becomes INT8: "
         steps.append(join(naming(failing), " ", what, command("--max-drop 0.01"), " returns it to float if it costs."))
     known = measured(plan.mixed.layers)
-    costly = [layer for layer in known if not layer.stays and (layer.damage or 0) > COSTLY]
+    costly = [layer for layer in known if not layer.float_reason and (layer.sensitivity or 0) > COSTLY]
     if costly:
-        worst = f" alone cost up to {number(costly[0].damage)} each in INT8; "
+        worst = f" alone cost up to {number(costly[0].sensitivity)} each in INT8; "
         steps.append(join(naming([layer.name for layer in costly]), worst, command("--max-drop 0.01"), _RETURNS))
     if not known:
         steps.append(
@@ -233,9 +237,9 @@ def _about_methods(plan: Plan) -> list[Html]:
     off = [
         name
         for name, on in (
-            ("equalisation", methods.equalisation),
+            ("equalisation", methods.cross_layer_equalization),
             ("bias correction", methods.bias_correction),
-            ("islands", methods.islands),
+            ("islands", methods.float_fallback),
         )
         if not on
     ]

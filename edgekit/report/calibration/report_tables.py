@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgekit.calibration.plan import HalfTrouble, Layer, PlannedGraph, Range, Tuning
+from edgekit.calibration.plan import Fp16Issue, Layer, PlannedGraph, Range, Tuning
 from edgekit.report.calibration import report_sentences as sentences
 from edgekit.report.calibration.report_sentences import COSTLY, FAILS, REASONS, WIDE, count, fails, naming
 from edgekit.report.charts import bar, figure, interval, log_share
@@ -22,18 +22,18 @@ def graph_parts(graph: PlannedGraph) -> Html:
 
 def damage_kind(layer: Layer) -> str:
     """How the bar of a layer's damage is filled: pale: it stays in float; flagged: it costs much."""
-    return "pale" if layer.stays else "fill flag" if (layer.damage or 0.0) > COSTLY else "fill"
+    return "pale" if layer.float_reason else "fill flag" if (layer.sensitivity or 0.0) > COSTLY else "fill"
 
 
 def _wide(graph: PlannedGraph) -> Html:
     found = sentences.wide(graph)
     if not found:
         return tag("p", f"No layer reads channels that differ more than {WIDE:g} times: one scale holds each input.")
-    lost = [layer.name for layer in found if not layer.stays and fails(layer)]
+    lost = [layer.name for layer in found if not layer.float_reason and fails(layer)]
     told = join(
         tag("span", f"▲ {count(len(found), 'layer')}", _class="flag"),
         f" read channels that differ more than {WIDE:g} times (one 8-bit scale holds about {FAILS:g}): ",
-        naming([f"{layer.name} {number(layer.spread, 2)}×" for layer in found], 6),
+        naming([f"{layer.name} {number(layer.channel_ratio, 2)}×" for layer in found], 6),
         ". ",
         join("In INT8 small channels are lost before ", naming(lost), ".") if lost else "",
     )
@@ -41,7 +41,7 @@ def _wide(graph: PlannedGraph) -> Html:
 
 
 def _layers(layers: Sequence[Layer]) -> Html:
-    damaged = any(layer.damage is not None for layer in layers)
+    damaged = any(layer.sensitivity is not None for layer in layers)
     columns = [
         Column("Layer"),
         Column("#", numeric=True),
@@ -52,10 +52,10 @@ def _layers(layers: Sequence[Layer]) -> Html:
         Column("Work", numeric=True, first="descending"),
         Column("Computed in"),
     ]
-    worst = max((layer.damage or 0.0 for layer in layers), default=0.0)
-    total = max(sum(layer.products for layer in layers), 1)
+    worst = max((layer.sensitivity or 0.0 for layer in layers), default=0.0)
+    total = max(sum(layer.macs for layer in layers), 1)
     rows = [
-        Row(_layer(layer, place, worst if damaged else None, total), flagged=layer.spread > WIDE)
+        Row(_layer(layer, place, worst if damaged else None, total), flagged=layer.channel_ratio > WIDE)
         for place, layer in enumerate(layers, 1)
     ]
     damage = " Damage alone: what it costs the decoded results when only this layer is INT8." if damaged else ""
@@ -68,23 +68,33 @@ def _layers(layers: Sequence[Layer]) -> Html:
 
 
 def _layer(layer: Layer, place: int, worst: float | None, total: int) -> list[Cell]:
-    spread = f"{number(layer.spread)}×"
-    told = tag("span", f"▲ {spread}", _class="flag") if layer.spread > WIDE else spread
+    spread = f"{number(layer.channel_ratio)}×"
+    told = tag("span", f"▲ {spread}", _class="flag") if layer.channel_ratio > WIDE else spread
     cells = [
         Cell(layer.name, layer.name, "name"),
         Cell(place, place, "number soft"),
         Cell(f"depthwise {layer.kind}" if layer.depthwise else layer.kind, layer.kind, "kind"),
-        Cell(figure(told, _spread_bar(layer.spread)), layer.spread, "chart"),
-        Cell(percent(layer.noise), layer.noise, "number"),
+        Cell(figure(told, _spread_bar(layer.channel_ratio)), layer.channel_ratio, "chart"),
+        Cell(percent(layer.noise_to_signal), layer.noise_to_signal, "number"),
     ]
     if worst is not None:
-        drawn = bar((layer.damage or 0.0) / (worst or 1.0), damage_kind(layer)) if layer.damage is not None else Html()
-        cells.append(Cell(figure(number(layer.damage), drawn), layer.damage, "chart"))
-    share = layer.products / total
+        drawn = (
+            bar((layer.sensitivity or 0.0) / (worst or 1.0), damage_kind(layer))
+            if layer.sensitivity is not None
+            else Html()
+        )
+        cells.append(Cell(figure(number(layer.sensitivity), drawn), layer.sensitivity, "chart"))
+    share = layer.macs / total
     where = (
-        join("float: ", tag("span", REASONS.get(layer.stays, layer.stays), _class="soft")) if layer.stays else "INT8"
+        join("float: ", tag("span", REASONS.get(layer.float_reason, layer.float_reason), _class="soft"))
+        if layer.float_reason
+        else "INT8"
     )
-    return [*cells, Cell(percent(share), share, "number"), Cell(where, layer.stays, "long" if layer.stays else "")]
+    return [
+        *cells,
+        Cell(percent(share), share, "number"),
+        Cell(where, layer.float_reason, "long" if layer.float_reason else ""),
+    ]
 
 
 def _spread_bar(spread: float) -> Html:
@@ -93,7 +103,7 @@ def _spread_bar(spread: float) -> Html:
 
 
 def _equalised(graph: PlannedGraph) -> Html:
-    if not graph.equalised:
+    if not graph.equalized:
         return tag("p", "None in this graph.", _class="soft")
     rows = [
         Row(
@@ -107,7 +117,7 @@ def _equalised(graph: PlannedGraph) -> Html:
                 Cell(one.gate or "–", one.gate, "name"),
             ]
         )
-        for one in graph.equalised
+        for one in graph.equalized
     ]
     columns = [
         Column("Between"),
@@ -162,7 +172,7 @@ def _ends(low: float, high: float) -> str:
     return f"{number(low)} … {number(high)}"
 
 
-def half_table(troubles: Sequence[HalfTrouble]) -> Html:
+def half_table(troubles: Sequence[Fp16Issue]) -> Html:
     """The operators that float16 cannot compute."""
     if not troubles:
         return tag("p", "Every value fits float16: nothing has to stay in float32.")

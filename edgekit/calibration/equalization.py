@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgekit.arrays import Floats
-from edgekit.calibration.plan import Equalised
+from edgekit.calibration.plan import Equalization
 
 if TYPE_CHECKING:
     import torch
@@ -66,9 +66,9 @@ class _Site:
         return "" if self.activation is self.producer else _name(self.activation).rstrip("_")
 
 
-def equalise(
+def equalize(
     module: fx.GraphModule, samples: Iterable[Floats], *, free: float = FREE, through_silu: float = SPREAD
-) -> list[Equalised]:
+) -> list[Equalization]:
     """Equalise a network in place wherever the channels between two layers differ more than allowed.
 
     A site is a convolution (or LayerNorm), ReLU, LeakyReLU, SiLU or nothing, and convolutions (or linear layers) that
@@ -81,7 +81,7 @@ def equalise(
         through_silu: the same where it costs a convolution; infinite: never.
 
     Returns:
-        What was equalised, in the order of the graph, named by nodes.
+        What was equalized, in the order of the graph, named by nodes.
     """
     import torch
 
@@ -105,7 +105,7 @@ def equalise(
             gate = _scale(module, site, scale)
             names = tuple(reader.name for reader in site.readers)
             done.append(
-                Equalised(
+                Equalization(
                     layer=site.producer.name,
                     readers=names,
                     through=site.through,
