@@ -46,7 +46,7 @@ def command(sensitivity: bool, finetune: str, html: Path | None, out: Path, as_j
     from edgekit.cli._reports import progress_bars
     from edgekit.conversion.convert import Conversion
     from edgekit.conversion.plan_only import calibrate
-    from edgekit.report.calibration.report import write_report, write_sensitivity_plot
+    from edgekit.report.calibration import write_report, write_sensitivity_plot
 
     methods = take_methods(given)
     conversion = Conversion(
