@@ -596,7 +596,7 @@ addEventListener("load", () => {
   const notes = [...page.querySelectorAll(".scroll")].map((box) => {
     const note = box.nextElementSibling;
     if (!note) return 0;
-    return note.getBoundingClientRect().top - box.firstChild.getBoundingClientRect().bottom;
+    return note.getBoundingClientRect().top - box.firstElementChild.getBoundingClientRect().bottom;
   });
   document.querySelector("pre").textContent = JSON.stringify({ widest, notes });
 });

@@ -16,15 +16,6 @@ from edgekit.errors import UsageError
 from edgekit.report.charts import Entry, Panel, bar, bar_chart, curves, interval, log_bar, svg_file
 from edgekit.report.numbers import count, number, percent
 from edgekit.report.render import (
-    Cell,
-    Column,
-    Row,
-    Table,
-    figure,
-    largest,
-    name,
-    numeric,
-    share,
     write_page,
     write_text,
 )
@@ -86,20 +77,24 @@ def write_report(plan: Plan, path: Path, *, gains: Gains | None = None) -> None:
         plan=plan,
         graphs=graphs,
         gained=_gained(gains or {}),
-        gains=_gains_table(gains) if gains else None,
+        gains=gains or {},
         known=known,
         failing=list(failing),
         costly=[layer for layer in known if not layer.float_reason and (layer.sensitivity or 0) > COSTLY],
         sensitivity=_sensitivity_chart(plan.mixed.layers) if known else None,
         curve=_curve(plan.advice),
-        outliers=_outliers(plan.advice),
-        issues=_issues(plan),
-        tuning=_tuning(plan),
+        clipped=clipped,
+        reasons=REASONS,
+        ratio_bar=_ratio_bar,
+        sensitivity_bar=_sensitivity_bar,
+        bar=bar,
+        interval=interval,
         slowest=max(plan.seconds, key=lambda step: plan.seconds[step], default=""),
         off=_switched_off(plan),
         few=FEW,
         wide=WIDE,
         fails=FAILS,
+        widest=WIDEST,
         cost=COSTLY,
         calibrate=CALIBRATE,
     )
@@ -195,113 +190,23 @@ class GraphView:
         return Counter(one.method for one in self.graph.tensors.values()).most_common(3)
 
     @property
+    def ranges(self) -> list[tuple[str, Range, float]]:
+        """Tensors with their ranges and the share that is cut off, the most cut off first."""
+        found = [(tensor, one, clipped(one)) for tensor, one in self.graph.tensors.items()]
+        return sorted(found, key=lambda each: -each[2])
+
+    @property
     def cut(self) -> int:
         """Tensors of which rare extremes are cut off."""
         return sum(clipped(one) > 0.005 for one in self.graph.tensors.values())
-
-    @property
-    def layers(self) -> Table:
-        """Every layer in the order of the graph."""
-        layers = self.graph.layers
-        worst = max((layer.sensitivity or 0.0 for layer in layers), default=0.0)
-        known = any(layer.sensitivity is not None for layer in layers)
-        total = max(sum(layer.macs for layer in layers), 1)
-        columns = [Column("Layer"), numeric("#"), Column("Kind"), largest("Channel ratio", "chart"), largest("Noise")]
-        columns += [largest("Sensitivity", "chart")] if known else []
-        columns += [largest("Work"), Column("Computed in")]
-        rows = []
-        for place, layer in enumerate(layers, 1):
-            cells = [
-                name(layer.name),
-                Cell(place, place, "number soft"),
-                Cell(f"depthwise {layer.kind}" if layer.depthwise else layer.kind, layer.kind, "kind"),
-                _ratio(layer.channel_ratio),
-                share(layer.noise_to_signal),
-            ]
-            if known:
-                cells.append(_sensitivity(layer, worst))
-            reason = REASONS.get(layer.float_reason, layer.float_reason)
-            where = f"float: {reason}" if reason else "INT8"
-            cells += [share(layer.macs / total), Cell(where, layer.float_reason, "long" if reason else "")]
-            rows.append(Row(cells, flagged=layer.channel_ratio > WIDE))
-        said = " Sensitivity: what it costs the decoded results if only this layer is INT8." if known else ""
-        note = (
-            f"In the order of the graph. Channel ratio: largest over smallest channel of the input, ▲ over {WIDE:g}; "
-            f"the axis ends at {WIDEST:,g}, with a tick at {FAILS:g}. Noise: share of the output's variance that "
-            f"rounding the input makes (1/SQNR).{said} Work: share of the multiplications."
-        )
-        return Table("Layers", columns, rows, note)
-
-    @property
-    def equalized(self) -> Table | None:
-        """Where channels were equalized."""
-        columns = [Column("Between"), Column("and its readers"), Column("Through"), largest("Before"), largest("After")]
-        columns += [largest("Ratio before, after", "chart"), Column("Sigmoid reads")]
-        rows = []
-        for one in self.graph.equalized:
-            bars = Markup("{}{}").format(_ratio_bar(one.before), _ratio_bar(one.after))
-            rows.append(
-                Row(
-                    [
-                        name(one.layer),
-                        name(", ".join(one.readers)),
-                        Cell(one.through or "nothing", one.through),
-                        Cell(f"{number(one.before)}×", one.before, "number"),
-                        Cell(f"{number(one.after)}×", one.after, "number"),
-                        Cell(bars, one.before, "chart"),
-                        Cell(one.gate or "–", one.gate, "name"),
-                    ]
-                )
-            )
-        note = "Exact in float: what one layer is scaled by, its readers undo."
-        return Table("Equalized channels", columns, rows, note) if rows else None
-
-    @property
-    def ranges(self) -> Table:
-        """The range of every tensor, the most cut off first."""
-        columns = [Column("Tensor"), largest("Cut off"), largest("Chosen within seen", "chart"), numeric("Chosen")]
-        columns += [numeric("Seen"), Column("by"), largest("Symmetric"), Column("by"), largest("Error")]
-        rows = []
-        for tensor, one in sorted(self.graph.tensors.items(), key=lambda item: -clipped(item[1])):
-            cut = clipped(one)
-            rows.append(
-                Row(
-                    [
-                        name(tensor),
-                        Cell(percent(round(cut, 4)), cut, "number"),
-                        Cell(interval((one.lowest, one.highest), (one.low, one.high)), cut, "chart"),
-                        Cell(f"{number(one.low)} … {number(one.high)}", one.low, "number"),
-                        Cell(f"{number(one.lowest)} … {number(one.highest)}", one.lowest, "number"),
-                        Cell(one.method, one.method, "kind"),
-                        Cell(f"±{number(one.limit)}", one.limit, "number"),
-                        Cell(one.symmetric_method, one.symmetric_method, "kind"),
-                        share(one.error),
-                    ]
-                )
-            )
-        note = (
-            "The most cut off first. The tick is zero. Error: root mean square error of the affine grid over the "
-            "tensor's root mean square, behind the activation that reads it."
-        )
-        return Table("Ranges of tensors", columns, rows, note)
-
-
-_FIGURE = Markup('<div class="figure"><span class="{}">{}</span>{}</div>')
-
-
-def _ratio(ratio: float) -> Cell:
-    words = f"▲ {number(ratio)}×" if ratio > WIDE else f"{number(ratio)}×"
-    return Cell(_FIGURE.format("flag" if ratio > WIDE else "", words, _ratio_bar(ratio)), ratio, "chart")
 
 
 def _ratio_bar(ratio: float) -> Markup:
     return log_bar(ratio, WIDEST, FAILS, "fill flag" if ratio > WIDE else "fill")
 
 
-def _sensitivity(layer: Layer, worst: float) -> Cell:
-    value = layer.sensitivity
-    drawn = bar(value / (worst or 1.0), _kind(layer)) if value is not None else ""
-    return Cell(_FIGURE.format("", number(value), drawn), value, "chart")
+def _sensitivity_bar(layer: Layer, worst: float) -> Markup | str:
+    return "" if layer.sensitivity is None else bar(layer.sensitivity / (worst or 1.0), _kind(layer))
 
 
 def _kind(layer: Layer) -> str:
@@ -346,22 +251,6 @@ def _gained(gains: Gains) -> dict[str, object]:
     }
 
 
-def _gains_table(gains: Gains) -> Table:
-    variants = list(dict.fromkeys(variant for scores in gains.values() for variant in scores))
-    rows = []
-    for target, scores in gains.items():
-        cells = [name(target)]
-        for variant in variants:
-            score = scores.get(variant)
-            shown: object = "–" if score is None else f"{score:.4f}"
-            if score is not None and variant != FLOAT and FLOAT in scores:
-                shown = Markup('{} <span class="soft">{:+.4f}</span>').format(shown, score - scores[FLOAT])
-            cells.append(Cell(shown, score, "number"))
-        rows.append(Row(cells))
-    note = "Scores from 0 to 1, higher is better, and the difference to float."
-    return Table("Scores by target and variant", [Column("Where"), *map(largest, variants)], rows, note)
-
-
 def _curve(advice: Advice | None) -> Markup | None:
     if advice is None or not advice.curve:
         return None
@@ -372,43 +261,3 @@ def _curve(advice: Advice | None) -> Markup | None:
     )
     panel = Panel(distances, percent, 130.0, dots=True)
     return curves([float(one) for one in images], "", [panel], told, logarithmic=True)
-
-
-def _outliers(advice: Advice | None) -> Table | None:
-    if advice is None or not advice.outliers:
-        return None
-    columns = [numeric("Unlike the others", "left"), largest("How far"), Column("At tensor")]
-    rows = [
-        Row(
-            [
-                Cell(f"image {one.image}", one.image),
-                Cell(f"{number(one.distance)}×", one.distance, "number"),
-                name(one.tensor),
-            ]
-        )
-        for one in sorted(advice.outliers, key=lambda one: -one.distance)
-    ]
-    return Table("Images unlike the others", columns, rows)
-
-
-def _issues(plan: Plan) -> Table:
-    happens = {"overflow": "overflows", "flushed": "is flushed to zero"}
-    rows = [
-        Row([name(one.node), name(one.tensor), Cell(happens[one.reason], one.reason), figure(one.largest)])
-        for one in plan.fp16_issues
-    ]
-    columns = [Column("Operator"), Column("Tensor"), Column("What happens"), largest("Largest value")]
-    return Table("Operators that stay in float32", columns, rows, "float16 ends at 65,504.")
-
-
-def _tuning(plan: Plan) -> Table | None:
-    tuning = plan.tuning
-    if tuning is None:
-        return None
-    most = max(tuning.before, tuning.after) or 1.0
-    losses = {"Before": (tuning.before, "fill"), "After": (tuning.after, "fill" if tuning.kept else "fill flag")}
-    rows = [
-        Row([Cell(when, when), Cell(_FIGURE.format("", number(loss), bar(loss / most, kind)), loss, "chart")])
-        for when, (loss, kind) in losses.items()
-    ]
-    return Table("Loss before and after fine-tuning", [Column("Hold-out images"), numeric("Loss", "chart")], rows)

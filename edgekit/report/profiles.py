@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +32,8 @@ from edgekit.report.charts import (
     shared_end,
     stack,
 )
-from edgekit.report.numbers import number, percent
-from edgekit.report.render import Cell, Column, Row, Table, figure, largest, numeric, share, write_page
+from edgekit.report.numbers import count, number, percent
+from edgekit.report.render import write_page
 
 LOUD = 0.05
 """Rounds that spread more than this are highlighted: small differences mean nothing there."""
@@ -78,7 +79,7 @@ def write_profiles(profiles: Sequence[Profile], path: Path) -> None:
         facts=_facts(given, tasks),
         machines=_machines(profiles),
         notes=_notes(given),
-        matrix=_matrix(given, tasks),
+        longest_of={task: shared_end([one.profile.total.p99 for one in some]) for task, some in tasks.items()},
         latency={task: _latency(some) for task, some in tasks.items()},
         restless=any(not part.settled for one in profiles for part in one.rounds),
         stages={task: _stages(some) for task, some in tasks.items()},
@@ -86,32 +87,28 @@ def write_profiles(profiles: Sequence[Profile], path: Path) -> None:
         least_whole=max((whole(one) for one in profiles), key=lambda share: abs(share - 1)),
         plots=[plot for task, some in tasks.items() for plot in _plots(task, some)],
         unknown=[one for one in given if _measure(one.profile) is None],
-        operators=_operators(given),
-        details=[_details(one) for one in given if _timed(one.profile) or one.profile.roofline],
-        tokens=_tokens(given),
-        throughput=_throughput(given),
+        talking=[one for one in given if one.profile.first_token or one.profile.tokens_per_second is not None],
         sustained=[(one, load, _load_curves(load)) for one in given if (load := one.profile.sustained)],
-        method=_method(given),
         settings=_settings(profiles),
         loud=LOUD,
         marks=marks,
         whole=whole,
+        stage_bar=_shares,
+        bar=bar,
+        timed=timed,
+        kinds=kinds,
+        longest=longest,
+        by_kind=by_kind,
+        heat=heat,
+        engine=engine,
+        median=statistics.median,
+        shortened=shortened,
     )
 
 
 def marks(one: Named) -> dict[str, str]:
     """Attributes of what is drawn for a profile, which the filters of the page read."""
     return {"data-mark": one.profile.id, **{f"data-{facet}": read(one.profile) for facet, read in FACETS.items()}}
-
-
-def who(one: Named, title: str = "") -> Markup:
-    """The name of a profile."""
-    remark = Markup('<span class="soft">{}</span>').format(one.remark) if one.remark else ""
-    return Markup('<div class="who" title="{}"><b>{}</b>{}</div>').format(one.told, title or one.title, remark)
-
-
-def _row(one: Named, *cells: Cell, title: str = "") -> Row:
-    return Row([Cell(who(one, title), one.label), *cells], marks=marks(one))
 
 
 # ---- summary ----
@@ -200,65 +197,6 @@ def _some(labels: Sequence[str]) -> str:
     return "; ".join(labels) if len(labels) <= 3 else f"{len(labels)} profiles"
 
 
-# ---- all profiles ----
-
-
-def _matrix(given: Sequence[Named], tasks: Mapping[str, Sequence[Named]]) -> Table:
-    accurate = any(one.profile.accuracy for one in given)
-    columns = [Column("Target"), Column("Precision"), numeric("p50", "timed"), numeric("p90"), numeric("p99")]
-    columns += [
-        largest("Frames/s"),
-        Column("Stages"),
-        numeric("Load cold"),
-        numeric("Load warm"),
-        numeric("First call"),
-    ]
-    columns += [numeric("Peak MB"), numeric("Size MB"), largest("Found")]
-    columns += [*([largest("Accuracy")] if accurate else []), numeric("Spread")]
-    rows = []
-    for some in tasks.values():
-        longest = shared_end([one.profile.total.p99 for one in some])
-        rows += [_matrix_row(one, longest, accurate) for one in some]
-    note = (
-        "Times are ms from image to result; the bar is p50, its pale end p99, on one scale for each task; orange: "
-        "longer than the scale. Stages: shares of a call. Load: from a fresh process to the first result. Found: share "
-        "of the source's results that it finds too. Spread: standard deviation of the rounds' medians over their mean, "
-        f"highlighted above {percent(LOUD)}."
-    )
-    return Table("Profiles", columns, rows, note)
-
-
-def _matrix_row(one: Named, longest: float, accurate: bool) -> Row:
-    profile, total, accuracy = one.profile, one.profile.total, one.profile.accuracy
-    cold, warm = profile.load(cold=True), profile.load(cold=False)
-    told = f"p50 {number(total.p50)}, p99 {number(total.p99)} ms"
-    beyond = total.p99 > longest
-    drawn = (
-        bar(1.0, "fill flag", told=told) if beyond else bar(total.p50 / longest, tail=total.p99 / longest, told=told)
-    )
-    cells = [
-        Cell(profile.subject.precision, profile.subject.precision),
-        Cell(Markup('<div class="timed"><b>{}</b>{}</div>').format(number(total.p50), drawn), total.p50),
-        figure(total.p90),
-        figure(total.p99),
-        figure(profile.frames_per_second),
-        Cell(_shares(profile), kind="stages"),
-        figure(cold.total if cold else None),
-        figure(warm.total if warm else None),
-        figure(profile.first_call),
-        Cell(number(profile.memory.peak / 1e6), float(profile.memory.peak), "number"),
-        Cell(number(profile.subject.bytes / 1e6), float(profile.subject.bytes), "number"),
-        share(profile.subject.agreement),
-    ]
-    if accurate and accuracy is not None:
-        words = Markup('{}<span class="unit">{}</span>').format(percent(accuracy.value), accuracy.metric)
-        cells.append(Cell(words, accuracy.value, "number"))
-    elif accurate:
-        cells.append(figure(None))
-    cells.append(Cell(percent(profile.spread), profile.spread, "number flag" if profile.spread > LOUD else "number"))
-    return _row(one, *cells, title=profile.subject.target)
-
-
 # ---- latency ----
 
 
@@ -269,10 +207,6 @@ class Lane:
     one: Named
     drawings: Sequence[Markup]
     beyond: bool = False
-    marks: Mapping[str, str] = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "marks", marks(self.one))
 
 
 @dataclass(frozen=True)
@@ -434,7 +368,17 @@ def _cut(name: str) -> str:
 # ---- operators ----
 
 
-def _timed(profile: Profile) -> Operators | None:
+@dataclass(frozen=True)
+class OperatorBar:
+    """An operator, or a kind of them, with its time; ``kind`` is the class of its bar."""
+
+    name: str
+    words: str
+    milliseconds: float
+    kind: str = "fill"
+
+
+def timed(profile: Profile) -> Operators | None:
     """The operators, where the profiler gave some."""
     return profile.operators if profile.operators and profile.operators.times else None
 
@@ -447,136 +391,39 @@ def kinds(operators: Operators) -> dict[str, float]:
     return dict(sorted(sums.items(), key=lambda pair: -pair[1]))
 
 
-def _sum(operators: Operators) -> float:
-    return sum(one.milliseconds for one in operators.times) or 1.0
-
-
-def _operators(given: Sequence[Named]) -> Table:
-    columns = [Column("Profile"), numeric("Operators"), numeric("ms"), Column("Most time"), numeric("Partitions")]
-    columns += [largest("Fallbacks"), largest("Of the limit"), Column("Bound by")]
-    rows = []
-    for one in given:
-        operators, roofline = _timed(one.profile), one.profile.roofline
-        limit = [share(roofline.share if roofline else None), Cell(roofline.bound if roofline else "–")]
-        if operators is None:
-            asked = one.profile.operators
-            reason = (asked.unavailable or "the profiler told of none") if asked else "not asked for"
-            nothing = figure(None)
-            rows.append(_row(one, nothing, nothing, Cell(reason, "", "long soft small"), nothing, nothing, *limit))
-            continue
-        kind, time = next(iter(kinds(operators).items()))
-        lost = len(operators.fallbacks)
-        cells = [
-            figure(float(len(operators.times))),
-            figure(operators.measured),
-            Cell(f"{kind} {percent(time / _sum(operators))}", kind),
-            figure(float(operators.partitions)),
-            Cell(number(lost), float(lost), "number flag" if lost else "number"),
-        ]
-        rows.append(_row(one, *cells, *limit))
-    note = (
-        "Partitions: pieces the engine cut the graph into; 1: nothing left its unit. Of the limit: the shortest time "
-        "that arithmetic and memory of this machine allow in float32, over the measured inference."
-    )
-    return Table("Operators", columns, rows, note)
-
-
-@dataclass(frozen=True)
-class OperatorBar:
-    """An operator, or a kind of them, with its time."""
-
-    name: str
-    words: str
-    milliseconds: float
-    share: float
-    drawing: Markup
-
-
-@dataclass(frozen=True)
-class Details:
-    """The operators of one profile."""
-
-    one: Named
-    operators: Operators | None
-    marks: Mapping[str, str]
-    headline: str
-    longest: Sequence[OperatorBar] = ()
-    by_kind: Sequence[OperatorBar] = ()
-    total: float = 0.0
-
-
-def _details(one: Named) -> Details:
-    operators = _timed(one.profile)
-    if operators is None:
-        return Details(one, None, marks(one), "against the limit of the machine")
-    sums, total = kinds(operators), _sum(operators)
-    first, time = next(iter(sums.items()))
-    lost = f", {len(operators.fallbacks)} fallbacks" if operators.fallbacks else ""
-    headline = f"{len(operators.times)} operators, {percent(time / total)} in {first}{lost}"
-    ordered = sorted(operators.times, key=lambda each: -each.milliseconds)
-    each = [
-        (
-            o.name,
-            " · ".join(filter(None, (o.kind, o.unit, o.arithmetic))),
-            o.milliseconds,
-            o.name in operators.fallbacks,
+def longest(operators: Operators) -> list[OperatorBar]:
+    """The `TOP` longest operators, and the rest together."""
+    ordered = sorted(operators.times, key=lambda one: -one.milliseconds)
+    bars = [
+        OperatorBar(
+            one.name,
+            " · ".join(part for part in (one.kind, one.unit, one.arithmetic) if part),
+            one.milliseconds,
+            "fill flag" if one.name in operators.fallbacks else "fill",
         )
-        for o in ordered
+        for one in ordered
     ]
-    fallen = {o.kind for o in operators.times if o.name in operators.fallbacks}
-    counts = {kind: sum(o.kind == kind for o in operators.times) for kind in sums}
-    grouped = [
-        (kind, f"{counts[kind]} operator{'s' if counts[kind] > 1 else ''}", time, kind in fallen)
-        for kind, time in sums.items()
+    return _first(bars, "others")
+
+
+def by_kind(operators: Operators) -> list[OperatorBar]:
+    """The `TOP` kinds of operator that take longest, and the rest together."""
+    counts = Counter(one.kind for one in operators.times)
+    lost = {one.kind for one in operators.times if one.name in operators.fallbacks}
+    bars = [
+        OperatorBar(kind, count(counts[kind], "operator"), time, "fill flag" if kind in lost else "fill")
+        for kind, time in kinds(operators).items()
     ]
-    longest, by_kind = _bars(each, "others", total), _bars(grouped, "other kinds", total)
-    return Details(one, operators, marks(one), headline, longest, by_kind, total)
+    return _first(bars, "other kinds")
 
 
-def _bars(entries: Sequence[tuple[str, str, float, bool]], others: str, total: float) -> list[OperatorBar]:
-    """Bars of the first `TOP` (name, words, milliseconds, fallback), and of the rest together."""
-    shown = [(name, words, time, "fill flag" if lost else "fill") for name, words, time, lost in entries[:TOP]]
-    if rest := entries[TOP:]:
-        shown.append((f"{len(rest)} {others}", "", sum(time for _, _, time, _ in rest), "pale"))
-    most = max(time for _, _, time, _ in shown) or 1.0
-    return [
-        OperatorBar(name, words, time, time / total, bar(time / most, kind, told=f"{number(time)} ms"))
-        for name, words, time, kind in shown
-    ]
+def _first(bars: Sequence[OperatorBar], others: str) -> list[OperatorBar]:
+    rest = bars[TOP:]
+    more = [OperatorBar(f"{len(rest)} {others}", "", sum(one.milliseconds for one in rest), "pale")] if rest else []
+    return [*bars[:TOP], *more]
 
 
-# ---- beyond single calls ----
-
-
-def _tokens(given: Sequence[Named]) -> Table:
-    """Vision-language models: time to the first token, and tokens per second after it."""
-    columns = [Column("Profile"), numeric("First token, p50 ms"), numeric("p90 ms"), largest("Tokens/s")]
-    columns += [numeric("Vision ms"), numeric("Prefill ms"), numeric("Decode ms"), numeric("Tokens")]
-    rows = []
-    for one in given:
-        first, there = one.profile.first_token, medians(one.profile)
-        if first is None and one.profile.tokens_per_second is None:
-            continue
-        values = [first.p50 if first else None, first.p90 if first else None, one.profile.tokens_per_second]
-        values += [there.get(stage) for stage in ("vision", "prefill", "decode")]
-        rows.append(_row(one, *map(figure, values), figure(float(one.profile.settings.tokens))))
-    return Table("Vision-language models", columns, rows, "Tokens/s: after the first token.")
-
-
-def _throughput(given: Sequence[Named]) -> Table:
-    """Batches and streams, each against one image after the other."""
-    columns = [Column("Profile"), Column("At a time"), numeric("p50 ms of a call"), largest("Frames/s together")]
-    columns.append(largest("Against one by one"))
-    rows = []
-    for one in given:
-        single = one.profile.frames_per_second
-        for several in one.profile.throughput:
-            gain = several.frames_per_second / single if single else None
-            words = f"a batch of {several.count}" if several.kind == "batch" else f"{several.count} streams"
-            cells = [Cell(words, f"{several.kind} {several.count}"), figure(several.latency)]
-            cells.append(figure(several.frames_per_second))
-            rows.append(_row(one, *cells, Cell("–" if gain is None else f"{gain:.2f} ×", gain, "number")))
-    return Table("Several at a time", columns, rows)
+# ---- beyond single calls, and the method ----
 
 
 def _load_curves(load: Sustained) -> Markup | None:
@@ -594,42 +441,16 @@ def _load_curves(load: Sustained) -> Markup | None:
     return curves([one.at for one in seconds], "s", panels, told)
 
 
-# ---- method ----
+def heat(profile: Profile) -> str:
+    """The temperature before and after."""
+    return _heat([profile.conditions.before], [profile.conditions.after])
 
 
-def _method(given: Sequence[Named]) -> Table:
-    columns = [Column("Profile"), Column("Measured"), numeric("Rounds"), numeric("Calls"), numeric("Warm-up calls")]
-    columns += [largest("Far out"), numeric("Threads"), numeric("CPU ms"), numeric("Cores in use"), Column("Engine")]
-    columns += [Column("°C"), Column("Bundle", kind="name")]
-    return Table("Measurements", columns, [_method_row(one) for one in given])
-
-
-def _method_row(one: Named) -> Row:
-    profile, total = one.profile, one.profile.total
-    warm_up = statistics.median(part.warm_up for part in profile.rounds) if profile.rounds else None
-    restless = sum(not part.settled for part in profile.rounds)
-    engine, threads = profile.subject.engine, profile.settings.threads
+def engine(profile: Profile) -> str:
+    """The engine with its version, where a package is of its name."""
+    name = profile.subject.engine
     packages = profile.conditions.packages.items()
-    version = next((f"{name} {version}" for name, version in packages if engine in name.replace("_", "-")), engine)
-    heat = _heat([profile.conditions.before], [profile.conditions.after])
-    bundle = Markup('<span title="{}">{}</span><span class="soft"> {}</span>').format(
-        profile.subject.name, shortened(profile.subject.name), profile.subject.sha256[:12]
-    )
-    steady = f", {restless} not steady" if restless else ""
-    return _row(
-        one,
-        Cell(profile.time[:16].replace("T", " "), profile.time),
-        Cell(f"{len(profile.rounds)}{steady}", float(len(profile.rounds)), "number"),
-        Cell(f"{total.count:,}", float(total.count), "number"),
-        figure(warm_up),
-        Cell(f"{total.outliers:,}", float(total.outliers), "number"),
-        Cell(threads or "all", float(threads or profile.conditions.machine.cores), "number"),
-        figure(profile.processor.milliseconds),
-        figure(profile.processor.cores),
-        Cell(version, version),
-        Cell(heat or "–", heat, "kind"),
-        Cell(bundle, profile.subject.name, "name"),
-    )
+    return next((f"{package} {version}" for package, version in packages if name in package.replace("_", "-")), name)
 
 
 def _settings(profiles: Sequence[Profile]) -> dict[str, str]:

@@ -11,8 +11,6 @@ import base64
 import hashlib
 import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -33,81 +31,18 @@ _ILLEGAL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\u
 """Characters that neither HTML nor XML may hold, not even as an entity."""
 
 
-@dataclass(frozen=True)
-class Column:
-    """A column of a table. ``first`` is the order of the first click; a numeric column is sorted as numbers."""
-
-    title: str
-    numeric: bool = False
-    first: str = "ascending"
-    kind: str = ""
-
-
-def numeric(title: str, kind: str = "number") -> Column:
-    """A numeric column whose smallest value is the most interesting."""
-    return Column(title, True, kind=kind)
-
-
-def largest(title: str, kind: str = "number") -> Column:
-    """A numeric column whose largest value is the most interesting."""
-    return Column(title, True, "descending", kind)
-
-
-@dataclass(frozen=True)
-class Cell:
-    """What a cell shows, the value it is sorted by (None: unknown, sorted last), and its CSS class."""
-
-    content: object
-    value: float | str | None = ""
-    kind: str = ""
-
-    @property
-    def sorts(self) -> float | str:
-        """The value for the script, which reads no ``inf``."""
-        if isinstance(self.value, float):
-            return "" if math.isnan(self.value) else max(min(self.value, 1e300), -1e300)
-        return "" if self.value is None else self.value
-
-
-def name(text: str) -> Cell:
-    """The name of something in the model."""
-    return Cell(text, text, "name")
-
-
-def figure(value: float | None) -> Cell:
-    """A number."""
-    return Cell(number(value), value, "number")
-
-
-def share(value: float | None) -> Cell:
-    """A share of one in per cent."""
-    return Cell(percent(value), value, "number")
-
-
-@dataclass(frozen=True)
-class Row:
-    """A line of a table; its first cell names it. ``marks`` are attributes for the filters of the page."""
-
-    cells: Sequence[Cell]
-    flagged: bool = field(default=False, kw_only=True)
-    marks: Mapping[str, str] = field(default_factory=dict, kw_only=True)
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table in a scrolling box; ``label`` says what it shows, ``note`` stands under it."""
-
-    label: str
-    columns: Sequence[Column]
-    rows: Sequence[Row]
-    note: str = ""
+def sort_value(value: float | str | None) -> float | str:
+    """The value that a cell is sorted by: the script reads neither ``inf`` nor ``nan``; what is unknown is last."""
+    if isinstance(value, float):
+        return "" if math.isnan(value) else max(min(value, 1e300), -1e300)
+    return "" if value is None else value
 
 
 @cache
 def _environment() -> Environment:
     files, strict = FileSystemLoader(TEMPLATES), StrictUndefined
     environment = Environment(loader=files, autoescape=True, undefined=strict, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(number=number, percent=percent, count=count, duration=duration)
+    environment.filters.update(number=number, percent=percent, count=count, duration=duration, sorts=sort_value)
     return environment
 
 
