@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -355,3 +357,58 @@ def test_a_plan_from_before_there_were_two_graphs_still_builds(tmp_path: Path) -
     assert build._rounded(tmp_path) == plan / MIXED
     (plan / ROUNDED).mkdir()
     assert build._rounded(tmp_path) == plan / ROUNDED
+
+
+@pytest.mark.parametrize(
+    ("methods", "message"),
+    [
+        (
+            Methods(ranges="kl"),
+            "ranges 'kl': this method gave nothing over the others and is gone; choose one of auto, ",
+        ),
+        (Methods(ranges="moving average"), "choose one of auto, min-max, percentile, squared"),
+        (Methods(rounding="adaptive"), "rounding 'adaptive': it gave nothing over 'nearest' and is gone"),
+    ],
+)
+def test_methods_of_older_plans_make_no_new_one(workshop: Workshop, methods: Methods, message: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(message)):
+        workshop.make("old", PlanRequest(methods=methods, threads=1))
+
+
+def test_a_plan_of_an_older_version_is_read(tmp_path: Path) -> None:
+    """Its keys, methods that are gone, and what its advisor compared."""
+    layer = {"name": "c", "kind": "Conv", "input": "x", "depthwise": False, "weights": 9, "products": 81}
+    layer |= {"spread": 120.0, "noise": 0.2, "stays": "channels", "damage": 0.01}
+    ends = {
+        "lowest": -1,
+        "highest": 1,
+        "low": -1,
+        "high": 1,
+        "limit": 1,
+        "method": "kl",
+        "symmetric_method": "absolute",
+    }
+    site = {"layer": "c", "readers": ["d"], "through": "relu", "before": 9, "after": 1}
+    document = {
+        "schema": 1,
+        "edgekit": "0.0.9",
+        "model": "ab",
+        "images": 1,
+        "images_sha256": "cd",
+        "methods": {"equalisation": False, "ranges": "moving average", "rounding": "adaptive", "islands": False},
+        "mixed": {"tensors": {"x": ends}, "layers": [layer], "equalised": [site]},
+        "half": [{"node": "n", "tensor": "t", "reason": "overflow", "largest": 7e4}],
+        "advice": {"unlike": 0.4},
+    }
+    (tmp_path / "plan.json").write_text(json.dumps(document))
+    plan = read_plan(tmp_path)
+    assert not plan.methods.float_fallback
+    assert not plan.methods.cross_layer_equalization
+    (only,) = plan.mixed.layers
+    assert (only.channel_ratio, only.noise_to_signal, only.sensitivity, only.macs) == (120, 0.2, 0.01, 81)
+    assert plan.mixed.float_layers == ("c",)
+    assert plan.mixed.equalized[0].before == 9
+    assert plan.fp16_issues[0].tensor == "t"
+    again = json.loads(msgspec.json.encode(plan))
+    assert all(again["mixed"]["layers"][0][key] == value for key, value in layer.items())
+    assert again["methods"].items() >= document["methods"].items()

@@ -4,22 +4,22 @@ Every method works on the histogram of the values. The best one is that of the l
 activation that follows: large negative values do not differ any more behind SiLU. Weighting what stands out was tried
 (by z and z * z, with and without a bound) and lost: on two detectors with every tensor on its grid the error of the raw
 outputs rose from .083 and .179 to .089 and .187. It is usually the range searched by squared error that wins; it loses
-where its search stops short.
+where its search stops short. Three more methods were tried and left out: with a moving average of the extremes, the
+least absolute error and KL divergence (as in TensorRT) beside these the mean error of 213 tensors falls by .04 %.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from edgekit.arrays import Doubles
 from edgekit.calibration.layers import Response
-from edgekit.calibration.plan import Range, RangeMethod
+from edgekit.calibration.plan import Range
 from edgekit.calibration.ranges import BINS, LEVELS, SHARES, STEPS, TensorStatistics
+from edgekit.errors import UsageError, choices
 
 PERCENTILE = 1e-4
 """Share of the values that the percentile method gives up, at both ends together."""
@@ -27,16 +27,19 @@ PERCENTILE = 1e-4
 Ends = tuple[float, float]
 
 
-def fit(
-    statistics: TensorStatistics, response: Response | None = None, method: Literal["auto"] | RangeMethod = "auto"
-) -> Range:
+def fit(statistics: TensorStatistics, response: Response | None = None, method: str = "auto") -> Range:
     """The affine and the symmetric grid of one tensor.
 
     Args:
         statistics: of the tensor's values.
         response: the activation that alone reads it, if there is one.
         method: a `RangeMethod`, or ``auto``: the best of all.
+
+    Raises:
+        UsageError: there is no such method.
     """
+    if method not in ("auto", *_METHODS):
+        raise UsageError(f"ranges: {choices(method, ('auto', *_METHODS))}")
     if not np.count_nonzero(statistics.counts):
         return Range(lowest=0, highest=0, low=0, high=0, limit=0, method="nothing", symmetric_method="nothing")
     histogram = _Histogram.of(statistics, response or _same)
@@ -85,15 +88,15 @@ class _Histogram:
         answers = response(values)
         return cls(statistics, values, counts, response, answers)
 
-    def losses(self, lows: Doubles, highs: Doubles, even: bool, power: float, weights: Doubles) -> Doubles:
-        """Weighted mean of |error| ** power for each of several ranges (n,)."""
-        errors = np.abs(self.response(_rounded(self.values, lows, highs, even)) - self.answers)
-        result: Doubles = errors**power @ weights / weights.sum()
+    def losses(self, lows: Doubles, highs: Doubles, even: bool) -> Doubles:
+        """Mean squared error for each of several ranges (n,)."""
+        errors = np.square(self.response(_rounded(self.values, lows, highs, even)) - self.answers)
+        result: Doubles = errors @ self.counts / self.counts.sum()
         return result
 
     def loss(self, ends: Ends, even: bool) -> float:
         """What methods are compared by."""
-        return float(self.losses(np.array([ends[0]]), np.array([ends[1]]), even, 2, self.counts)[0])
+        return float(self.losses(np.array([ends[0]]), np.array([ends[1]]), even)[0])
 
     def error(self, ends: Ends, even: bool) -> float:
         """Mean squared error over the variance."""
@@ -118,10 +121,6 @@ def _extremes(histogram: _Histogram, even: bool) -> Ends:
     return _ends(histogram.statistics.low, histogram.statistics.high, even)
 
 
-def _moving_average(histogram: _Histogram, even: bool) -> Ends:
-    return _ends(histogram.statistics.average_low, histogram.statistics.average_high, even)
-
-
 def _percentile(histogram: _Histogram, even: bool) -> Ends:
     if even:
         order = np.argsort(np.abs(histogram.values))
@@ -134,54 +133,19 @@ def _percentile(histogram: _Histogram, even: bool) -> Ends:
     return _ends(float(low), float(high), even)
 
 
-def _least(power: float) -> Callable[[_Histogram, bool], Ends]:
-    """The range of least mean |error| ** power; affine ends are searched in turn, from the extremes inwards."""
-
-    def search(histogram: _Histogram, even: bool) -> Ends:
-        low, high = _extremes(histogram, even)
-        if even:
-            limits = high * SHARES
-            best = float(limits[histogram.losses(-limits, limits, True, power, histogram.counts).argmin()])
-            return -best, best
-        for _ in range(2):
-            highs = histogram.statistics.high * SHARES if histogram.statistics.high > 0 else np.zeros(1)
-            high = float(
-                highs[histogram.losses(np.full_like(highs, low), highs, False, power, histogram.counts).argmin()]
-            )
-            lows = histogram.statistics.low * SHARES if histogram.statistics.low < 0 else np.zeros(1)
-            low = float(lows[histogram.losses(lows, np.full_like(lows, high), False, power, histogram.counts).argmin()])
-        return low, high
-
-    return search
-
-
-def _kl(histogram: _Histogram, even: bool) -> Ends:
-    """Clipped at the magnitude that loses least information (as entropy calibration in TensorRT does)."""
+def _squared(histogram: _Histogram, even: bool) -> Ends:
+    """The range of least squared error; affine ends are searched in turn, from the extremes inwards."""
     low, high = _extremes(histogram, even)
-    tried = [(max(low, -limit), min(high, limit)) for limit in max(-low, high) * SHARES[::2]]
-    least = int(np.argmin([_divergence(histogram, *ends) for ends in tried]))
-    return float(tried[least][0]), float(tried[least][1])
-
-
-def _divergence(histogram: _Histogram, low: float, high: float) -> float:
-    """KL divergence of the clipped distribution from the one that 256 levels can tell apart; infinite: all is clipped.
-
-    As in TensorRT, what is clipped counts in the outermost bin that is not.
-    """
-    inside = (histogram.values >= low) & (histogram.values <= high)
-    bins = np.flatnonzero(inside)
-    if not len(bins):
-        return math.inf
-    places = np.arange(len(histogram.values)).clip(bins[0], bins[-1])
-    p = np.bincount(places, weights=histogram.counts, minlength=len(histogram.values))
-    levels = np.clip((histogram.values - low) / max(high - low, 1e-30) * STEPS, 0, STEPS).astype(np.int64)
-    kept = np.where(inside, histogram.counts, 0.0)  # what was clipped away is missing here: that is the loss
-    sums = np.bincount(levels, weights=kept, minlength=STEPS + 1)
-    numbers = np.bincount(levels, weights=(kept > 0).astype(np.float64), minlength=STEPS + 1)
-    q = np.where(kept > 0, (sums / np.maximum(numbers, 1))[levels], 0.0)
-    p, q = p / p.sum(), q / max(float(q.sum()), 1e-30)
-    used = p > 0
-    return float(np.sum(p[used] * np.log(p[used] / np.maximum(q[used], 1e-12))))
+    if even:
+        limits = high * SHARES
+        best = float(limits[histogram.losses(-limits, limits, True).argmin()])
+        return -best, best
+    for _ in range(2):
+        highs = histogram.statistics.high * SHARES if histogram.statistics.high > 0 else np.zeros(1)
+        high = float(highs[histogram.losses(np.full_like(highs, low), highs, False).argmin()])
+        lows = histogram.statistics.low * SHARES if histogram.statistics.low < 0 else np.zeros(1)
+        low = float(lows[histogram.losses(lows, np.full_like(lows, high), False).argmin()])
+    return low, high
 
 
 def _ends(low: float, high: float, even: bool) -> Ends:
@@ -194,11 +158,8 @@ def _same(x: Doubles) -> Doubles:
     return x
 
 
-_METHODS: dict[RangeMethod, Callable[[_Histogram, bool], Ends]] = {
-    "squared": _least(2),
-    "absolute": _least(1),
+_METHODS: dict[str, Callable[[_Histogram, bool], Ends]] = {
+    "squared": _squared,
     "percentile": _percentile,
-    "kl": _kl,
-    "moving average": _moving_average,
     "min-max": _extremes,
 }

@@ -37,10 +37,10 @@ BUDGET = "budget"
 """Why a layer stays in float: the accuracy budget was exceeded with it in INT8."""
 
 RangeMethod = Literal["min-max", "percentile", "squared"]
-"""The methods that a user can choose."""
+"""How the end of a range is found."""
 
 RETIRED_METHODS = ("moving average", "absolute", "kl")
-"""Methods of older plans. They gave nothing over the others; their plans still open, and their ranges are used."""
+"""Methods that older plans were made with. They gave nothing over the others. Such plans open and build as ever."""
 
 
 class Methods(Record, frozen=True, kw_only=True):
@@ -50,7 +50,7 @@ class Methods(Record, frozen=True, kw_only=True):
         cross_layer_equalization: even out the channels between layers (CLE).
         ranges: one method for the activation ranges of all tensors, or ``auto``: for each tensor the best of all.
         bias_correction: let the biases undo the mean shift that rounded weights cause.
-        rounding: of weights: to the nearest step, or ``adaptive``, by the error of the layer's output.
+        rounding: of weights, to the nearest step; plans of older versions may have ``adaptive``.
         float_fallback: keep the stem, the heads, and layers whose input no single scale can hold in float, on targets
             that can do that (mixed precision).
     """

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import msgspec
 
@@ -25,10 +25,20 @@ from edgekit.calibration.fitting import fit, squared_error
 from edgekit.calibration.layers import STEM, feeding_layers, float_fallback_layers, responses
 from edgekit.calibration.observation import Observations, observe
 from edgekit.calibration.originals import originals_of, restore, write_originals
-from edgekit.calibration.plan import Advice, Equalization, Layer, Methods, Plan, PlannedGraph, Range, Tuning
+from edgekit.calibration.plan import (
+    Advice,
+    Equalization,
+    Layer,
+    Methods,
+    Plan,
+    PlannedGraph,
+    Range,
+    RangeMethod,
+    Tuning,
+)
 from edgekit.calibration.rounding import round_weights
 from edgekit.calibration.samples import Samples
-from edgekit.errors import ConversionError
+from edgekit.errors import ConversionError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -88,8 +98,10 @@ def make_plan(
         progress: called with what is being done.
 
     Raises:
+        UsageError: the request names a method that this version no longer has.
         ConversionError: no images, or the network gives NaN.
     """
+    _refuse_retired(request.methods)
     samples = streams.calibration
     planner = _Planner(program, streams, request, write, progress)
     mixed = planner.graph(folder / files.ROUNDED, math.inf)
@@ -110,6 +122,21 @@ def make_plan(
     )
     files.write_plan(plan, folder)
     return plan
+
+
+def _refuse_retired(methods: Methods) -> None:
+    """Methods of older plans that new ones cannot be made with.
+
+    Raises:
+        UsageError: there is one.
+    """
+    if methods.ranges in files.RETIRED_METHODS:
+        raise UsageError(
+            f"ranges {methods.ranges!r}: this method gave nothing over the others and is gone; choose one of auto, "
+            f"{', '.join(get_args(RangeMethod))}"
+        )
+    if methods.rounding == "adaptive":
+        raise UsageError("rounding 'adaptive': it gave nothing over 'nearest' and is gone; leave it at 'nearest'")
 
 
 class _Planner:
@@ -142,13 +169,8 @@ class _Planner:
         source = copy.deepcopy(module) if self._request.finetune else None
         originals = originals_of(module)
         with self._step("rounding weights"):
-            done = round_weights(
-                module,
-                self._samples,
-                method=methods.rounding,
-                correct_bias=methods.bias_correction,
-                progress=self._progress,
-            )
+            correct = methods.bias_correction
+            done = round_weights(module, self._samples, correct_bias=correct, progress=self._progress)
         self.corrected = max(self.corrected, done.biases)
         with self._step("exporting"):
             self._write(module, folder)

@@ -65,6 +65,16 @@ def told() -> Iterator[Callable[[Event], None]]:
         yield report
 
 
+def check_html(html: Path | None) -> None:
+    """See before anything is measured that a page can be written.
+
+    Raises:
+        UsageError: it needs a package that is not installed.
+    """
+    if html is not None:
+        import edgekit.report.render  # noqa: F401 - says what to install
+
+
 def write(profiles: Sequence[Profile], csv: Path | None, html: Path | None) -> None:
     """Write what was asked for, where there is anything to write."""
     if csv is not None and profiles:

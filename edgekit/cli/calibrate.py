@@ -80,7 +80,7 @@ def _print(plan: Any, out: Path, sensitivity: bool) -> None:
             [one.name, f"{one.sensitivity:.4f}", f"{one.channel_ratio:.0f}x", one.float_reason or "int8"]
             for one in worst[:10]
         ]
-        table(("layer", "damage alone", "spread", "becomes"), rows, right=("damage alone", "spread"))
+        table(("layer", "sensitivity", "channel ratio", "becomes"), rows, right=("sensitivity", "channel ratio"))
     click.echo(f"plan: {out}")
 
 
@@ -94,7 +94,7 @@ def _lines(plan: Any) -> Iterator[str]:
     floats = reasons.total()
     yield f"layers: {len(layers) - floats} int8, {floats} in float where a target can ({named or 'none'})"
     for site in (plan.integer or plan.mixed).equalized:
-        yield f"equalised: {site.layer}, channels {site.before:.0f}x apart, now {site.after:.0f}x"
+        yield f"equalized: {site.layer}, channels {site.before:.0f}x apart, now {site.after:.0f}x"
     methods = Counter(one.method for one in plan.mixed.tensors.values())
     yield "ranges: " + ", ".join(f"{number} {method}" for method, number in methods.most_common())
     yield f"biases corrected: {plan.corrected}"

@@ -97,7 +97,7 @@ class Job:
     a torch.export program. ``work`` is shared by the precisions of one target, for intermediate files. ``options``
     are the target's own, of the type that its `Target` names.
 
-    For a calibrated precision the two forms are those of the quantisation plan: equalised, with weights that lie on the
+    For a calibrated precision the two forms are those of the quantisation plan: equalized, with weights that lie on the
     symmetric 8-bit grid of their output channel. ``plan`` holds ranges and the layers that stay in float; ``recipe`` is
     one of those that the target names. ``half`` are operators that fp16 has to leave in float32.
     """
