@@ -145,7 +145,7 @@ def test_a_plan_names_its_model_and_its_images(made: Made, workshop: Workshop) -
     assert plan.methods == Methods()
     assert plan.corrected >= 5
     assert plan.advice is not None
-    assert {"equalising channels", "rounding weights", "exporting", "observing", "choosing ranges"} <= set(plan.seconds)
+    assert {"equalizing channels", "rounding weights", "exporting", "observing", "choosing ranges"} <= set(plan.seconds)
     assert {*plan.seconds} <= {*workshop.told}
     assert any("observing, image 8 of 8" in text for text in workshop.told)
 
@@ -169,7 +169,7 @@ def test_every_layer_says_why_it_stays_in_float(made: Made) -> None:
     assert {name for name, layer in layers.items() if layer.depthwise} == {"conv2d_4", "conv2d_6"}
     assert layers["conv2d_4"].channel_ratio < 8
     assert layers["conv2d_6"].channel_ratio > 300
-    assert layers["conv2d_6"].noise > 0.1 > layers["conv2d_7"].noise
+    assert layers["conv2d_6"].noise_to_signal > 0.1 > layers["conv2d_7"].noise_to_signal
     assert {layer.input for layer in layers.values()} <= set(made.plan.mixed.tensors)
 
 
@@ -276,7 +276,7 @@ def test_methods_that_are_off_are_off(off: Made, workshop: Workshop) -> None:
     assert plan.mixed.float_layers == ()
     assert {one.method for one in plan.mixed.tensors.values()} == {"min-max"}
     assert {one.symmetric_method for one in plan.mixed.tensors.values()} == {"min-max"}
-    assert "equalising channels" not in plan.seconds
+    assert "equalizing channels" not in plan.seconds
     before = {tensor.name: tensor for tensor in onnx.load(workshop.exchange.onnx).graph.initializer}
     after = {tensor.name: tensor for tensor in onnx.load(off.folder / MIXED / "graph.onnx").graph.initializer}
     biases = [name for name in before if name.endswith("bias")]
@@ -372,7 +372,7 @@ def test_a_plan_from_before_there_were_two_graphs_still_builds(tmp_path: Path) -
 )
 def test_methods_of_older_plans_make_no_new_one(workshop: Workshop, methods: Methods, message: str) -> None:
     with pytest.raises(UsageError, match=re.escape(message)):
-        workshop.make("old", PlanRequest(methods=methods, threads=1))
+        workshop.make(f"old {methods.ranges} {methods.rounding}", PlanRequest(methods=methods, threads=1))
 
 
 def test_a_plan_of_an_older_version_is_read(tmp_path: Path) -> None:

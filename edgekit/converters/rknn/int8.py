@@ -52,8 +52,8 @@ def keep_float(ranges: Path, model: ModelProto, floats: Sequence[str]) -> tuple[
 
     They are the layers that the plan leaves in float (``floats``) and the activations behind them. Measured on
     FastestDet (211 detections on 6 photographs, each mirrored too), matched at IoU 0.5 / extra: all INT8 .957 / .096,
-    with float fallback .962 / .068; on the demo detector matched at 0.9: .978 and .995. These are small samples, and all
-    INT8 keeps the gates too.
+    with float fallback .962 / .068; on the demo detector matched at 0.9: .978 and .995. These are small samples,
+    and all INT8 keeps the gates too.
 
     Raises:
         ConversionError: the file is not what this version of the toolkit writes.
