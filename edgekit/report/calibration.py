@@ -259,5 +259,5 @@ def _curve(advice: Advice | None) -> Markup | None:
         f"Distance of the ranges from the final ones: {percent(distances[0])} after {count(images[0], 'image')}, "
         f"{percent(distances[-1])} after {images[-1]}."
     )
-    panel = Panel(distances, percent, 130.0, dots=True)
+    panel = Panel(distances, "%", 130.0, dots=True)
     return curves([float(one) for one in images], "", [panel], told, logarithmic=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import statistics
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -286,10 +286,10 @@ def _density(places: Doubles) -> Markup:
 
 @dataclass(frozen=True)
 class Panel:
-    """A curve of one value: how it is written, height in pixels, class of the line; ``dots`` marks every point."""
+    """A curve of one value: its unit (``%`` for shares), height in pixels, class of the line; ``dots`` marks points."""
 
     values: Sequence[float]
-    write: Callable[[float], str]
+    unit: str
     height: float
     kind: str = "curve"
     dots: bool = False
@@ -314,6 +314,10 @@ def curves(at: Sequence[float], unit: str, panels: Sequence[Panel], told: str, *
     return _plot(_chart(LAST + 14, top + 12, told, parts))
 
 
+def _written(value: float, unit: str) -> str:
+    return percent(value) if unit == "%" else f"{number(value)} {unit}"
+
+
 def _panel(across: Sequence[float], panel: Panel, top: float) -> list[Markup]:
     values = [value if math.isfinite(value) else 0.0 for value in panel.values]
     low, high = min(values), max(values)
@@ -324,10 +328,12 @@ def _panel(across: Sequence[float], panel: Panel, top: float) -> list[Markup]:
     parts = [_line(FIRST, bottom, LAST, bottom, "grid")]
     for value in [high] if panel.height * (high - low) / (axis.high - axis.low) < 14 else [high, low]:
         y = bottom - panel.height * axis.place(value) / 100
-        parts.append(_text(FIRST - 6, y + 4, panel.write(value), "", "end"))
+        parts.append(_text(FIRST - 6, y + 4, _written(value, panel.unit), "", "end"))
     parts.append(Markup('<polyline points="{}" class="{}"></polyline>').format(_path(points), panel.kind))
     if panel.dots:
-        parts += [_circle(x, y, 3.5, "dot", panel.write(value)) for (x, y), value in zip(points, values, strict=True)]
+        parts += [
+            _circle(x, y, 3.5, "dot", _written(value, panel.unit)) for (x, y), value in zip(points, values, strict=True)
+        ]
     return parts
 
 

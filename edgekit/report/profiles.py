@@ -431,12 +431,11 @@ def _load_curves(load: Sustained) -> Markup | None:
     seconds = load.seconds
     if not seconds:
         return None
-    panels = [Panel([one.p50 for one in seconds], lambda value: f"{number(value)} ms", 84.0)]
     heat = [one.celsius for one in seconds if one.celsius is not None]
     clock = [one.megahertz for one in seconds if one.megahertz is not None]
-    for values, unit in ((heat, "°C"), (clock, "MHz")):
-        if len(values) == len(seconds):
-            panels.append(Panel(values, lambda value, unit=unit: f"{number(value)} {unit}", 40.0, "curve thin"))
+    panels = [Panel([one.p50 for one in seconds], "ms", 84.0)]
+    panels += [Panel(heat, "°C", 40.0, "curve thin")] if len(heat) == len(seconds) else []
+    panels += [Panel(clock, "MHz", 40.0, "curve thin")] if len(clock) == len(seconds) else []
     told = f"{number(load.burst)} ms at first, {number(load.steady)} ms in the end"
     return curves([one.at for one in seconds], "s", panels, told)
 
