@@ -26,6 +26,7 @@ torch = pytest.importorskip("torch", reason="needs torch, the source of every co
 pytest.importorskip("executorch", reason="needs executorch: pip install edgekit[convert]")
 pytest.importorskip("torchao", reason="needs torchao: pip install edgekit[convert]")
 
+from edgekit.emulators.executorch_coreml import write_files
 from jobs import make_job
 from tiny_conversions import SOURCE, edgekit, write_pictures
 
@@ -34,7 +35,6 @@ from edgekit.converters.executorch import (
     ExecutorchOptions,
     int8,
 )
-from edgekit.emulators.executorch_coreml import write_files
 from edgekit.runtimes.engines import executorch as runtime
 
 nn = torch.nn

@@ -340,7 +340,7 @@ def test_openvino_and_nncf_do_not_phone_home(bundles: dict[str, Path]) -> None:
     pytest.importorskip("nncf", reason="needs the extra 'convert'")
     code = f"""{LISTEN}
 from edgekit.converters._nncf import import_nncf
-from edgekit.runtimes.engines.openvino import import_openvino
+from edgekit.runtimes.engines.openvino.session import import_openvino
 openvino, nncf = import_openvino(), import_nncf()
 model = openvino.Core().read_model({str(bundles["openvino"] / "model.xml")!r})
 import json, threading, time

@@ -127,9 +127,9 @@ def _candidate(spec: str, name: str, given: dict[str, Any]) -> Candidate:
 
 
 def _bundle(path: Path, name: str, given: dict[str, Any]) -> Candidate:
+    from edgekit.emulators import proof_device
     from edgekit.evaluation.comparison import Candidate
     from edgekit.runtimes.bundle.folder import open_bundle
-    from edgekit.runtimes.engines import proof_device
     from edgekit.runtimes.load import load
 
     bundle = open_bundle(path)

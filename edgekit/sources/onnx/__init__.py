@@ -68,7 +68,7 @@ def _check_rebuilt(path: Path, module: nn.Module, name: str, example: torch.Tens
     import onnx
     import torch
 
-    from edgekit.runtimes.engines.onnxruntime import failures
+    from edgekit.runtimes.engines.onnxruntime.session import failures
 
     model = onnx.load(path)
     known = {output.name for output in model.graph.output}
