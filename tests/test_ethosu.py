@@ -300,10 +300,10 @@ def test_a_host_without_the_npu_is_told_so(made: Made) -> None:
 
 def test_a_board_without_the_delegate_is_told_so(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(EngineError, match=r"libethosu_delegate\.so cannot be loaded .*EDGEKIT_ETHOSU_DELEGATE"):
-        engine.open_session(made.job.out, made.graph, SessionOptions(device="npu"))
+        engine.ENGINE.open_session(made.job.out, made.graph, SessionOptions(device="npu"))
     monkeypatch.setenv("EDGEKIT_ETHOSU_DELEGATE", "/nowhere/lib.so")
     with pytest.raises(EngineError, match=r"delegate /nowhere/lib\.so cannot be loaded"):
-        engine.open_session(made.job.out, made.graph, SessionOptions(device="npu"))
+        engine.ENGINE.open_session(made.job.out, made.graph, SessionOptions(device="npu"))
 
 
 def test_strict_refuses_operators_on_the_boards_cpu(made: Made) -> None:
