@@ -13,6 +13,18 @@ from edgekit.errors import UsageError
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
+class TrackerName(click.ParamType):
+    """The name of a tracker. Help lists those that there are; an unknown one is refused when it is opened."""
+
+    name = "name"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """The names, looked up only when help is shown."""
+        from edgekit.runtimes.tracking import tracker_names
+
+        return f"[{'|'.join(tracker_names())}]"
+
+
 def json_option(command: Command) -> Command:
     """``--json``: machine-readable output on stdout."""
     return click.option("--json", "as_json", is_flag=True, help="Machine-readable output on stdout.")(command)

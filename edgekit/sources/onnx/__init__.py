@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING
 from edgekit.arrays import Floats
 from edgekit.errors import SourceError
 from edgekit.runtimes.bundle.manifest import Origin
-from edgekit.sources import Request, TrainedModel
+from edgekit.sources import Request, Source, TrainedModel
 
 if TYPE_CHECKING:
     import onnx
     import torch
     from torch import nn
-
-KIND = "an ONNX file (.onnx)"
 
 
 def matches(request: Request) -> bool:
@@ -113,3 +111,6 @@ def cut_at(path: Path, tensor_names: Sequence[str], size: tuple[int, int] | None
     from edgekit.sources.onnx.rebuild import read_onnx, rebuild
 
     return rebuild(read_onnx(path), path, tensor_names, size)
+
+
+SOURCE = Source("an ONNX file (.onnx)", matches, load, order=20)
