@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import functools
 import importlib
-import importlib.util
 import pkgutil
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -56,23 +56,30 @@ def add_folder(folder: Path) -> None:
     """Look into a folder too for what registers by being there: a plugin.
 
     Files of its subfolders lie beside edgekit's own from now on: ``converters/mine.py`` is found like a file of
-    ``edgekit/converters``. The subfolders have the names that the folders have in edgekit, at any depth
-    (``runtimes/tracking``), and no ``__init__.py``. See CONTRIBUTING.md.
+    ``edgekit/converters``. Subfolders are named as in edgekit, at any depth (``runtimes/tracking``), and have no
+    ``__init__.py``; one with an ``__init__.py`` is one thing of several files. See CONTRIBUTING.md.
 
     Raises:
         UsageError: no such folder, or a subfolder with Python files that edgekit does not have.
     """
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder, so it adds nothing to edgekit")
-    for place in sorted({path.parent for path in folder.glob("*/**/*.py")}):
-        package = ".".join(("edgekit", *place.relative_to(folder).parts))
+    for place in _places(folder):
+        if not any(place.glob("*.py")) and not any(place.glob("*/__init__.py")):
+            continue
+        name = "/".join(("edgekit", *place.relative_to(folder).parts))
         try:
-            found = importlib.util.find_spec(package)
-        except ModuleNotFoundError:
-            found = None
-        if found is None or found.submodule_search_locations is None:
-            raise UsageError(f"{place}: edgekit has no folder {package.replace('.', '/')}")
-        path = importlib.import_module(package).__path__
+            path = importlib.import_module(name.replace("/", ".")).__path__
+        except (ModuleNotFoundError, AttributeError) as error:
+            raise UsageError(f"{place}: edgekit has no folder {name}, so nothing in it would be found") from error
         if str(place) not in path:
             path.append(str(place))
     names.cache_clear()
+
+
+def _places(folder: Path) -> Iterator[Path]:
+    """All folders below one that are no packages, from the top."""
+    for place in sorted(path for path in folder.iterdir() if path.is_dir() and path.name != "__pycache__"):
+        if not (place / "__init__.py").is_file():
+            yield place
+            yield from _places(place)

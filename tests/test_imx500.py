@@ -22,8 +22,8 @@ from target_lists import WITH_TOOLCHAINS, toolchain
 
 from edgekit import converters
 from edgekit.converters import imx500, read_options
-from edgekit.converters.imx500 import pack as imx500_pack
 from edgekit.converters.imx500.network import rebuild, take_pixels
+from edgekit.converters.imx500.pack import memory_report, pack
 from edgekit.errors import ConversionError, EngineError, UsageError
 from edgekit.runtimes.bundle.folder import open_bundle
 from edgekit.runtimes.bundle.manifest import Graph, ImageRule, Tensor
@@ -208,7 +208,7 @@ REPORT = """{"Memory Report": {"Name": "network", "Runtime Memory Physical Size"
 
 
 def test_the_memory_report_is_read() -> None:
-    assert imx500_pack.memory_report(REPORT % (2109536, "true")) == {
+    assert memory_report(REPORT % (2109536, "true")) == {
         "fits": "yes",
         "memory_bytes": 2109536,
         "memory_available_bytes": 8388480,
@@ -234,7 +234,7 @@ def test_a_converter_that_fails_is_reported(script: str, message: str, tmp_path:
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o755)
     with pytest.raises(ConversionError, match=message):
-        imx500_pack.pack(program, tmp_path / "network.onnx", tmp_path, persistent=True)
+        pack(program, tmp_path / "network.onnx", tmp_path, persistent=True)
 
 
 def test_options_are_read() -> None:

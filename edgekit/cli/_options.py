@@ -31,14 +31,23 @@ def json_option(command: Command) -> Command:
 
 
 def imports_option(command: Command) -> Command:
-    """``--import MODULE``: registers a decoder of the user's own."""
+    """``--import MODULE``: a module of the user's own, which registers a decoder or adds a folder.
+
+    It is imported as the line is read, before anything is looked up; commands hand the names on to their children.
+    """
     return click.option(
         "--import",
         "imports",
         metavar="MODULE",
         multiple=True,
-        help="Import a module of yours first, which registers a decoder.",
+        callback=_import,
+        help="Import a module of yours first, which registers a decoder or adds more (CONTRIBUTING.md).",
     )(command)
+
+
+def _import(ctx: click.Context, param: click.Parameter, names: tuple[str, ...]) -> tuple[str, ...]:
+    import_modules(names)
+    return names
 
 
 def engine_options(command: Command) -> Command:
