@@ -13,7 +13,7 @@ from edgekit.errors import UsageError
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-class TrackerName(click.ParamType):
+class TrackerName(click.types.StringParamType):
     """The name of a tracker. Help lists those that there are; an unknown one is refused when it is opened."""
 
     name = "name"
