@@ -122,7 +122,7 @@ def test_target_says_what_it_is() -> None:
     assert (target.engine, target.precisions, target.missing, target.proof) == ("ethosu", ("int8",), "", "reference")
 
 
-def test_the_stand_in_gives_torchs_outputs_in_the_contracts_order(made: Made) -> None:
+def test_the_emulator_gives_torchs_outputs_in_the_contracts_order(made: Made) -> None:
     session = open_session("ethosu", made.job.out, made.graph, REFERENCE)
     image = tensor_of(pictures(1, seed=9)[0])
     outputs, expected = session.run([image]), made.expected(image)

@@ -191,7 +191,7 @@ def identity(path: Path, rule: ImageRule) -> Graph:
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_the_stand_in_turns_contract_tensors_back_into_pixels(rule: ImageRule, tmp_path: Path) -> None:
+def test_the_emulator_turns_contract_tensors_back_into_pixels(rule: ImageRule, tmp_path: Path) -> None:
     graph = identity(tmp_path / "quantised.onnx", rule)
     session = open_session("imx500", tmp_path, graph, QUANTISER)
     (found,) = session.run([contract(picture(), rule)])
@@ -337,7 +337,7 @@ class TestMade:
             assert graph.report["fits"] == "yes"
             assert 0 < int(graph.report["memory_bytes"]) < int(graph.report["memory_available_bytes"])
 
-    def test_the_stand_in_computes_what_the_file_says(self, fastestdet_bundles: Converted, shared_data: Path) -> None:
+    def test_the_emulator_computes_what_the_file_says(self, fastestdet_bundles: Converted, shared_data: Path) -> None:
         """Against ONNX's own evaluator in numpy, which knows no optimisation; ONNX Runtime's change the results."""
         import cv2
         from onnx.reference import ReferenceEvaluator

@@ -121,7 +121,7 @@ def profile(
 
 
 def accuracy(path: Path, labels: str, images: str = "") -> Accuracy:
-    """The main figure of a bundle on labelled images, measured here: by the same engine, or what stands in for it.
+    """The main figure of a bundle on labelled images, measured here: by the same engine, or its emulator.
 
     Raises:
         UsageError: a vision-language bundle, whose texts ``edgekit evaluate`` measures.

@@ -102,16 +102,16 @@ def open_session(name: str, folder: Path, graph: Graph, options: SessionOptions)
 
 def _opener(spec: Engine, device: str) -> Engine | Substitute:
     """What has the device: the engine, or its emulator; both are installed."""
-    if device and device not in spec.devices:
-        other = substitute(spec.name)
-        if other is not None and device == other.device:
-            if other.missing:
-                raise EngineError(f"the {device} of engine {spec.name} is not installed: {other.missing}")
-            return other
+    own = not device or device in spec.devices
+    other = None if own else substitute(spec.name)
+    if other is not None and device == other.device:
+        if other.missing:
+            raise EngineError(f"the {device} of engine {spec.name} is not installed: {other.missing}")
+        return other
     if spec.missing:
         raise EngineError(f"engine {spec.name} {spec.missing}{hint(spec.name)}")
-    if device and device not in spec.devices:
-        known = (*spec.devices, *([other.device] if other is not None else []))
+    if not own:
+        known = (*spec.devices, other.device) if other is not None else spec.devices
         raise UsageError(f"device {choices(device, known)} (engine {spec.name})")
     return spec
 
