@@ -395,7 +395,7 @@ def test_two_deliveries_at_once_do_not_mix(device: book.Device, tmp_path: Path) 
 
 def test_edgekit_itself_is_brought_as_it_stands(device: book.Device) -> None:
     tree = code_tree()
-    assert {"edgekit/profiling/session.py", "edgekit/runtimes/engines/web/session.mjs"} <= set(tree.files)
+    assert {"edgekit/profiling/session.py", "edgekit/emulators/web/session.mjs"} <= set(tree.files)
     assert not [name for name in tree.files if name.endswith((".safetensors", ".pyc"))]
     assert not [name for name in tree.files if name.startswith(("edgekit/conversion", "edgekit/profiling/devices"))]
     with Connection(device) as connection:

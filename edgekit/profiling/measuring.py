@@ -19,7 +19,7 @@ from edgekit.profiling.conditions import state
 from edgekit.profiling.jobs import Lasting, OperatorsJob, Rounded, RoundJob, SustainJob, ThroughputJob, Throughputs
 from edgekit.profiling.record import Load, Memory, Processor, Round, Second, Settings, StageName, Throughput
 from edgekit.profiling.statistics import warm_up
-from edgekit.runtimes.engines import SessionOptions, import_engine
+from edgekit.runtimes.engines import SessionOptions, engine
 from edgekit.worker import child, memory
 from edgekit.worker.call import Report
 
@@ -180,7 +180,7 @@ def _import_engine(name: str) -> int:
     importlib.import_module("cv2")
     importlib.import_module("edgekit.runtimes.load")
     before = memory.resident()
-    import_engine(name)
+    engine(name).load_library()
     return before
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import msgspec
 
-from edgekit.emulators.qnn_provider import assigned, session
 from edgekit.runtimes.bundle.manifest import Record
+from edgekit.runtimes.engines.qnn.provider import assigned, session
 from edgekit.worker.call import Report
 
 
@@ -30,7 +30,7 @@ class Compiled(Record, frozen=True, kw_only=True):
 
 def compile_context(job: CompileJob, report: Report) -> Compiled:
     """Compile, and say what became of it."""
-    from edgekit.runtimes.engines.onnxruntime import failures
+    from edgekit.runtimes.engines.onnxruntime.session import failures
 
     source, destination = Path(job.source).absolute(), Path(job.destination).absolute()
     options = {"soc_model": str(job.soc_model), "htp_arch": str(job.htp_arch)}
