@@ -362,7 +362,7 @@ def test_the_front_is_what_no_other_beats(some: list[Point]) -> None:
         )
         shown = any((one.latency, one.accuracy) == (point.latency, point.accuracy) for one in front)
         assert shown != beaten
-    drawn = scatter(some, measure="mAP", told="", front=True)
+    drawn = scatter(some, measure="mAP", alt="", front=True)
     assert drawn.count('class="front"') == 1
     assert "nan" not in drawn
 
