@@ -6,7 +6,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import IO, Generic, Protocol, TypeVar
+from typing import IO, Generic, TypeVar
 
 import msgspec
 
@@ -20,37 +20,20 @@ Report = Callable[[str, float], None]
 """Told what is being done, and the share of it that is done (0..1)."""
 
 
-class Channel(Protocol):
-    """A process that waits for a call."""
+@dataclass(frozen=True)
+class Channel:
+    """A process that waits for a call.
 
-    @property
-    def name(self) -> str:
-        """What messages call the work."""
-        ...
+    Messages call the work ``name`` and the process ``who``; what is wrong with it alone is raised as ``error``.
+    ``ended`` says why its events ended before it was done.
+    """
 
-    @property
-    def who(self) -> str:
-        """What they call the process: ``the child process``."""
-        ...
-
-    @property
-    def error(self) -> type[EdgekitError]:
-        """The type of an error that is none of edgekit's own."""
-        ...
-
-    @property
-    def stdin(self) -> IO[bytes]:
-        """What it reads."""
-        ...
-
-    @property
-    def stdout(self) -> IO[bytes]:
-        """Its events."""
-        ...
-
-    def ended(self) -> EdgekitError:
-        """Why its events ended before it was done."""
-        ...
+    name: str
+    who: str
+    error: type[EdgekitError]
+    stdin: IO[bytes]
+    stdout: IO[bytes]
+    ended: Callable[[], EdgekitError]
 
 
 @dataclass(frozen=True)
@@ -105,7 +88,8 @@ def run(
     begin = process.python(toolchain=toolchain, preload=preload, variables=variables, group=group)
     with (stop or Stop()).child(begin, name, error) as child, _limited(child, seconds) as late:
         try:
-            finished = ask(child, call, result, report)
+            channel = Channel(name, child.who, error, child.stdin, child.stdout, child.ended)
+            finished = ask(channel, call, result, report)
             child.wait()  # it ends by itself now, and orderly
             return finished
         except EdgekitError:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import IO
 
 import msgspec
 
@@ -28,22 +26,6 @@ PATIENCE = 20.0
 """Seconds without one after which a device gives up."""
 
 _PIP = re.compile(r"pip install edgekit\[[^]]*\]")  # what an engine that is missing advises where it is missing
-
-
-@dataclass(frozen=True)
-class _Session:
-    """A session on a device, as a channel of the worker."""
-
-    name: str
-    connection: Connection
-    stdin: IO[bytes]
-    stdout: IO[bytes]
-    who = "the session there"
-    error = DeviceError
-
-    def ended(self) -> DeviceError:
-        """Why its events ended."""
-        return self.connection.lost()
 
 
 def profile_on(
@@ -81,7 +63,7 @@ def profile_on(
         code, job, names = _prepared(connection, bundles, settings, each, report)
         pipes = connection.become([connection.facts.interpreter, "-m", MODULE], code_environment(code))
         found = call.ask(
-            _Session(device.name, connection, *pipes),
+            call.Channel(device.name, "the session there", DeviceError, *pipes, connection.lost),
             call.called("edgekit.profiling.session:answer", job, patience=patience),
             SessionResult,
             lambda text, share: report(Progress(text=text, share=share)),
