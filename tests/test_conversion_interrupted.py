@@ -24,7 +24,7 @@ pytestmark = [
     pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs /proc to see which processes live"),
 ]
 NAME = "detector-onnx-fp32"
-SOURCE_STAGE, BUILD, PROOF = 1, 2, 3
+SOURCE_STAGE, BUILD, PROOF = 2, 3, 4
 
 
 class Stalled:
