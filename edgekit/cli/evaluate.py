@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekit.cli._options import engine_options, import_modules, imports_option, json_option
+from edgekit.cli._options import TrackerName, engine_options, import_modules, imports_option, json_option
 
 if TYPE_CHECKING:
     from edgekit.evaluation.comparison import Candidate, Comparison, Evaluation, Measured, Watch
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 )
 @click.option("--images", default=None, help="Folder of the images, or the video. [default: beside the annotations]")
 @click.option(
-    "--track", "tracker", default="", metavar="NAME", help="Measure tracks by this tracker: HOTA, IDF1, MOTA."
+    "--track", "tracker", default="", type=TrackerName(), help="Measure tracks by this tracker: HOTA, IDF1, MOTA."
 )
 @click.option(
     "--fps", type=click.FloatRange(0, min_open=True), default=25.0, show_default=True, help="Of --track images."
@@ -44,8 +44,10 @@ def command(models: tuple[str, ...], data: str, html: Path | None, as_json: bool
     """
     import json
 
+    from edgekit.cli._profiles import check_html
     from edgekit.cli._reports import progress_bars
 
+    check_html(html)
     import_modules(given["imports"])
     candidates = [_candidate(spec, name, given) for spec, name in zip(models, _names(models), strict=True)]
     with progress_bars() as watch:
@@ -56,9 +58,9 @@ def command(models: tuple[str, ...], data: str, html: Path | None, as_json: bool
             lambda name, done, total: watch(name, f"{done}/{total or '?'} images", done / max(total, done, 1)),
         )
     if html is not None:
-        from edgekit.report.evaluation.page import write_page
+        from edgekit.report.evaluation import write_evaluation
 
-        write_page(comparison, data, html)
+        write_evaluation(comparison, data, html)
     if as_json:
         click.echo(json.dumps(_document(models, comparison), indent=2))
     elif len(models) == 1:
@@ -127,9 +129,9 @@ def _candidate(spec: str, name: str, given: dict[str, Any]) -> Candidate:
 
 
 def _bundle(path: Path, name: str, given: dict[str, Any]) -> Candidate:
+    from edgekit.emulators import proof_device
     from edgekit.evaluation.comparison import Candidate
     from edgekit.runtimes.bundle.folder import open_bundle
-    from edgekit.runtimes.engines import proof_device
     from edgekit.runtimes.load import load
 
     bundle = open_bundle(path)
