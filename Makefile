@@ -26,7 +26,7 @@ demo: $(VENV)/.installed            ## a trained detector and a small BLIP-2, co
 demo-all: $(VENV)/.installed        ## the detector to every target in every precision
 	$(BIN)/edgekit demo --target all --precision fp32,fp16,int8 --scenes 300 -o out/demo -j $(JOBS)
 
-PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest -n $(JOBS) --no-loadscope-reorder
 
 test: $(VENV)/.installed lint       ## lint, types (tests/test_static.py) and the short suite
 	$(PYTEST)

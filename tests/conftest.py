@@ -22,30 +22,36 @@ settings.register_profile("everything", max_examples=200, deadline=None)
 settings.load_profile("everything" if EVERYTHING else "short")
 
 
-SHARED = {"demo_bundles": "demo", "fastestdet_bundles": "fastestdet", "converted": "tiny"}
-"""Fixtures that take minutes, and the name of the tests that share one: they go to one worker, one after another."""
+DEMO = ("targets", "documentation", "ethosu", "imx500", "nothing_is_fetched", "web", "toolchains", "clean_install")
+TINY = ("conversion", "conversion_interrupted", "cli")
+TOGETHER = {f"tests/test_{name}.py": group for group, names in {"demo": DEMO, "tiny": TINY}.items() for name in names}
+"""Files that look at one conversion: the same worker makes it and looks, and the other does not wait at its lock."""
 
-LONGEST = ("demo", "test_static", "tiny", "test_vision_language", "test_cli", "fastestdet")
-"""What two workers begin with, so that neither is left with it at the end."""
-
-
-def group_of(item: pytest.Item) -> str:
-    """The tests that one worker runs in a row: those of a shared fixture, else those of a file."""
-    fixtures = getattr(item, "fixturenames", ())
-    return next((SHARED[name] for name in SHARED if name in fixtures), item.path.stem)
+FIRST = ("tests/test_targets.py", "tests/test_static.py", "tests/test_cli.py", "tests/test_vision_language.py")
+"""What takes longest begins, so that no worker is left with it at the end."""
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what is for ``make test-all``, unless that was asked for or the tests were named one by one."""
     if not EVERYTHING and not any("::" in argument for argument in config.args):
         nightly = [item for item in items if "nightly" in item.keywords]
         config.hook.pytest_deselected(items=nightly)
         items[:] = [item for item in items if "nightly" not in item.keywords]
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group_of(item)))
-    first = {name: number for number, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: first.get(group_of(item), len(first)))
+    order = {name: number for number, name in enumerate(FIRST)}
+    items.sort(key=lambda item: order.get(item.nodeid.partition("::")[0], len(order)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Whole files go to a worker, and the files that share a conversion to the same one."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Files(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return TOGETHER.get(file, file)
+
+    return Files(config, log)
 
 
 @pytest.fixture(scope="session")
