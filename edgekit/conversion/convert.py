@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -15,51 +15,16 @@ from edgekit import converters
 from edgekit.calibration.plan import FILE, Methods, Plan, check_place
 from edgekit.conversion import jobs, vision_language, workspace
 from edgekit.conversion.build import PLAN, PREPARED
-from edgekit.conversion.making import AUTO, Maker, Outcome, Wanted
+from edgekit.conversion.making import Maker, Outcome, Wanted
+from edgekit.conversion.request import Request
 from edgekit.conversion.runner import Stop, run
 from edgekit.conversion.selection import Selection, Skipped, select
 from edgekit.errors import UsageError
 from edgekit.runtimes.bundle.folder import writing
-from edgekit.runtimes.bundle.manifest import Gate
 
 
-@dataclass(frozen=True)
-class Conversion:
-    """What to convert, to what, judged on what.
-
-    ``source`` and ``weights``, ``contract``, ``data`` are as on the command line. ``gates`` overrides the bounds of a
-    precision, ``bounds`` single ones of all; without ``gated`` a bundle outside its gate is written all the same and
-    marked unproven. ``options`` are options of the targets' own by target, as text. ``prompts`` is a file of prompts
-    for vision-language models. ``size`` is (height, width) of the input, the source's own when left out.
-    """
-
-    source: str
-    targets: tuple[str, ...]
-    precisions: tuple[str, ...] = ("fp32",)
-    out: Path = Path("out")
-    data: str = ""
-    proof_data: str = ""
-    contract: str = ""
-    weights: str = ""
-    name: str = ""
-    seed: int = 0
-    trust: bool = False
-    gated: bool = True
-    gates: dict[str, Gate] = field(default_factory=dict)
-    bounds: dict[str, float] = field(default_factory=dict)
-    jobs: int = 1
-    threads: int = 2
-    imports: tuple[str, ...] = ()
-    options: dict[str, dict[str, str]] = field(default_factory=dict)
-    methods: Methods = field(default_factory=Methods)
-    plan: str = ""
-    recipe: str = AUTO
-    max_drop: float | None = None
-    labels: str = ""
-    finetune: float = 0.0
-    choose: int = 0
-    prompts: str = ""
-    size: tuple[int, int] | None = None
+Conversion = Request
+"""The former name."""
 
 
 Watch = Callable[[str, str, float], None]

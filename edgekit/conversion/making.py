@@ -18,6 +18,7 @@ from edgekit.calibration.sensitivity import worst_first
 from edgekit.conversion import jobs
 from edgekit.conversion.budget import Attempt, keep
 from edgekit.conversion.build import PLAN
+from edgekit.conversion.request import AUTO
 from edgekit.conversion.runner import Stop, run
 from edgekit.conversion.selection import refuse
 from edgekit.errors import ConversionError, EdgekitError, EngineError, GateError
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
     from edgekit.conversion.convert import Conversion
 
 Report = Callable[[str, float], None]
-
-AUTO = "auto"
-"""Every recipe of the target is tried, the best is kept."""
 
 
 @dataclass(frozen=True)
