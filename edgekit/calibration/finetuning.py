@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -25,14 +25,12 @@ from edgekit.calibration.program_layers import program_layers
 from edgekit.calibration.samples import Samples
 from edgekit.calibration.student import grid_between, student, trained_biases, trained_weights
 from edgekit.errors import ConversionError, UsageError
+from edgekit.progress import Report
 from edgekit.runtimes.inputs.images import Preprocessor
 
 if TYPE_CHECKING:
     import torch
     from torch import fx
-
-Report = Callable[[str, float], None]
-"""Told what is being done, and the share that is done."""
 
 Images = Samples | Sequence[Floats]
 """Calibration tensors (1, 3, H, W) float32, in any order."""

@@ -29,6 +29,7 @@ from edgekit.calibration.plan import Advice, Equalised, Layer, Methods, Plan, Pl
 from edgekit.calibration.rounding import round_weights
 from edgekit.calibration.samples import Samples
 from edgekit.errors import ConversionError
+from edgekit.progress import Report
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,9 +41,6 @@ NOISE = 0.1
 
 CERTAINLY_NOT = -8.0
 """A logit as good as minus infinity."""
-
-Report = Callable[[str, float], None]
-"""Told what is being done, and the share that is done."""
 
 Writer = Callable[["fx.GraphModule", Path], None]
 """Writes a module in exchange form (``graph.onnx`` and ``graph.pt2``) into a folder."""

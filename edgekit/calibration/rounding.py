@@ -10,7 +10,7 @@ predecessors, layer after layer, took one detector from mAP .496 to .069.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,13 +28,11 @@ from edgekit.calibration.program_layers import (
 )
 from edgekit.calibration.rounding_search import search
 from edgekit.errors import UsageError, choices
+from edgekit.progress import Report
 
 if TYPE_CHECKING:
     import torch
     from torch import fx
-
-Report = Callable[[str, float], None]
-"""Told what is being done, and the share that is done."""
 
 MOST_SAMPLES = 32
 """Means of outputs are known well enough after so many images."""

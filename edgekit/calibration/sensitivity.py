@@ -11,6 +11,7 @@ from edgekit.arrays import Floats
 from edgekit.calibration.explicit import quantise
 from edgekit.calibration.plan import PlannedGraph
 from edgekit.errors import ConversionError
+from edgekit.progress import Report
 
 MOST_IMAGES = 16
 """Images that damage is measured on; the time is proportional to layers times images."""
@@ -18,8 +19,6 @@ MOST_IMAGES = 16
 Judge = Callable[[Iterable[Sequence[Floats]]], float]
 """Takes the raw outputs of every image, in order, and says how well their decoded results agree with the source's
 (0..1)."""
-
-Report = Callable[[str, float], None]
 
 
 def damages(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -11,8 +11,9 @@ import msgspec
 from edgekit.cli._options import console
 
 if TYPE_CHECKING:
-    from edgekit.conversion.making import Outcome
+    from edgekit.conversion.bundle_builder import Outcome
     from edgekit.conversion.selection import Skipped
+    from edgekit.progress import Progress as ProgressCall
     from edgekit.runtimes.bundle.manifest import Evidence, TextAgreement
 
 
@@ -136,7 +137,7 @@ def outcome_data(outcome: Outcome) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def progress_bars() -> Iterator[Callable[[str, str, float], None]]:
+def progress_bars() -> Iterator[ProgressCall]:
     """One bar for each thing that is told of; on stderr, and only where a person watches."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 

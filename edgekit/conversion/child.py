@@ -42,11 +42,8 @@ _STAGES: dict[type[jobs.Job], str] = {
     jobs.PrepareJob: "prepare",
     jobs.CalibrateJob: "calibrate",
     jobs.BuildJob: "build",
-    jobs.ProveJob: "prove",
+    jobs.ValidateJob: "validate",
     jobs.MeasureJob: "measure",
-    jobs.PrepareTextsJob: "prepare_texts",
-    jobs.BuildPartJob: "build_part",
-    jobs.ProveTextsJob: "prove_texts",
 }
 """The module whose ``work`` does a job: the toolchains of the others are not imported."""
 

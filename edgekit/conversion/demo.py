@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from edgekit.arrays import Image
-from edgekit.conversion.convert import Conversion, Conversions, Watch, convert
-from edgekit.conversion.making import Outcome
+from edgekit.conversion.bundle_builder import Outcome
+from edgekit.conversion.convert import Conversions, convert
+from edgekit.conversion.request import Request
 from edgekit.errors import EngineError, InputError
 from edgekit.evaluation.coco import SCORE_THRESHOLD, evaluate, read_annotations
+from edgekit.progress import Progress
 from edgekit.runtimes.bundle.folder import Bundle
 from edgekit.runtimes.engines import proof_device
 from edgekit.runtimes.model import Model, load
@@ -54,7 +56,7 @@ class Demonstration:
 
 
 def demonstrate(
-    out: Path, targets: tuple[str, ...], precisions: tuple[str, ...], scenes: int, jobs: int, watch: Watch
+    out: Path, targets: tuple[str, ...], precisions: tuple[str, ...], scenes: int, jobs: int, progress: Progress
 ) -> Demonstration:
     """Convert, measure and draw.
 
@@ -64,14 +66,14 @@ def demonstrate(
         precisions: of each target.
         scenes: how many held-out scenes to measure on; none of them was used to train, calibrate or prove.
         jobs: targets built at once.
-        watch: told of progress.
+        progress: called as it goes on.
     """
-    watch("scenes", "drawing", 0.0)
+    progress("scenes", "drawing", 0.0)
     calibration = write_coco(out / "calibration", CALIBRATION_SEEDS).parent
     annotations = write_coco(out / "scenes", EVALUATION_SEEDS[:scenes])
-    watch("scenes", "drawn", 1.0)
+    progress("scenes", "drawn", 1.0)
     conversions = convert(
-        Conversion(
+        Request(
             source=SOURCE,
             targets=targets,
             precisions=precisions,
@@ -80,13 +82,13 @@ def demonstrate(
             name="shapes",
             jobs=jobs,
         ),
-        watch,
+        progress,
     )
-    measured = [_measure("torch", "fp32", _source(), annotations, watch)]
+    measured = [_measure("torch", "fp32", _source(), annotations, progress)]
     for outcome in conversions.outcomes:
         if outcome.bundle is not None:
             model = _open(outcome.bundle)
-            measured.append(_measure(outcome.target, outcome.precision, model, annotations, watch, outcome))
+            measured.append(_measure(outcome.target, outcome.precision, model, annotations, progress, outcome))
     picture = out / "shapes.png"
     # The last precision of each target is the one that asks most of it.
     last = {outcome.target: outcome for outcome in conversions.outcomes if outcome.bundle}
@@ -107,7 +109,7 @@ def _source() -> Model:
 
 
 def _measure(
-    target: str, precision: str, model: Model, annotations: Path, watch: Watch, outcome: Outcome | None = None
+    target: str, precision: str, model: Model, annotations: Path, progress: Progress, outcome: Outcome | None = None
 ) -> Measured:
     spent: list[float] = []
     pace = _pace(model)
@@ -120,7 +122,7 @@ def _measure(
             spent.append(result.timings.inference)
         return result
 
-    metrics = evaluate(run, annotations, None, _told(watch, f"{target} {precision}"))
+    metrics = evaluate(run, annotations, None, _told(progress, f"{target} {precision}"))
     if not spent:
         raise EngineError("nothing was timed")
     return Measured(target, precision, float(np.median(spent)), metrics.map, metrics.map50, outcome)
@@ -138,8 +140,8 @@ def _pace(model: Model) -> float:
     return time.perf_counter() - start
 
 
-def _told(watch: Watch, what: str) -> Callable[[int, int], None]:
-    return lambda done, total: watch(what, "measuring mAP", done / max(total, 1))
+def _told(progress: Progress, what: str) -> Callable[[int, int], None]:
+    return lambda done, total: progress(what, "measuring mAP", done / max(total, 1))
 
 
 def _draw(outcomes: list[Outcome], path: Path, columns: int = 5, size: int = 512) -> None:

@@ -1,4 +1,4 @@
-"""What a user asks a conversion for: plain data."""
+"""What a user asks a conversion for: plain data, and one place that sees whether it can be had."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgekit.calibration.plan import Methods
+import msgspec
+
+from edgekit import converters, sources
+from edgekit.calibration.plan import FILE, Methods, check_place
+from edgekit.conversion.comparison import comparison
+from edgekit.conversion.selection import AUTO, Selection, select
+from edgekit.errors import UsageError, choices
 from edgekit.runtimes.bundle.manifest import Gate
+from edgekit.sources import Source
 
 if TYPE_CHECKING:
     from torch import nn
-
-AUTO = "auto"
-"""Every recipe of the target is tried, the best is kept."""
 
 
 @dataclass(frozen=True)
@@ -79,3 +83,160 @@ class Request:
     prompts: str = ""
     size: tuple[int, int] | None = None
     model: nn.Module | None = None
+
+
+_FLAGS = {
+    "contract": "--contract",
+    "weights": "--weights",
+    "size": "--size",
+    "trust": "--trust",
+    "imports": "--import",
+    "options": "--option",
+    "prompts": "--prompts",
+    "plan": "--plan",
+    "recipe": "--recipe",
+    "max_drop": "--max-drop",
+    "labels": "--labels",
+    "finetune": "--finetune",
+    "choose": "--choose",
+    "methods": "",
+}
+"""Options that not every source or bundle can use, as they are spelled on the command line."""
+
+_METHOD_FLAGS = {
+    "equalisation": "--no-equalisation",
+    "ranges": "--ranges",
+    "bias_correction": "--no-bias-correction",
+    "rounding": "--adaptive-rounding",
+    "islands": "--no-islands",
+}
+_ON_IMAGES = ("plan", "recipe", "methods", "max_drop", "finetune", "choose")
+"""Options of quantising on images."""
+
+
+def source_of(request: Request) -> Source:
+    """Where the model comes from.
+
+    Raises:
+        UsageError: neither a source nor a model, or both.
+        SourceError: no source knows it.
+    """
+    if bool(request.source) == (request.model is not None):
+        raise UsageError("give a source, or a live model, and not both")
+    return sources.find(sources.Request(request.source, model=request.model))
+
+
+def validate(request: Request, source: Source) -> Selection:
+    """See that everything that was asked for can be had and is of use; the bundles that are to be made.
+
+    Raises:
+        UsageError: something that the source or the targets do not know, or that would be ignored; says what it goes
+            with, or what there is to choose from.
+    """
+    check_options(request, source)
+    selection = select(source, request.targets, request.precisions, request.options, request.recipe)
+    if not selection.calibrated:
+        _refuse_without_images(request, selection)
+    elif not request.data:
+        raise UsageError(_needs_images(selection, source))
+    if request.labels and request.max_drop is None:
+        raise UsageError("--labels goes with --max-drop, whose loss is measured on them")
+    _check_gates(request, source, selection)
+    _check_plan(request)
+    return selection
+
+
+def check_options(request: Request, source: Source) -> None:
+    """Refuse options that the source cannot use.
+
+    Raises:
+        UsageError: names the option, and what it goes with.
+    """
+    for name in given_options(request):
+        if name not in _usable(source):
+            takers = [other.kind for other in sources.every() if name in _usable(other)]
+            raise UsageError(
+                f"{_flag(name, request)} is of no use for {source.kind}; leave it out (it goes with: "
+                f"{'; '.join(takers) or 'nothing'})"
+            )
+
+
+def given_options(request: Request) -> list[str]:
+    """Names of the options in `_FLAGS` that are not left at their default."""
+    default = Request()
+    return [name for name in _FLAGS if getattr(request, name) != getattr(default, name)]
+
+
+def gate_of(request: Request, source_written: bool, precisions: tuple[str, ...]) -> Gate:
+    """The bounds of a bundle whose parts have these precisions."""
+    rules = comparison(written=source_written)
+    word = rules.judged_by(precisions)
+    return msgspec.structs.replace(request.gates.get(word, rules.gates[word]), **request.bounds)
+
+
+def _usable(source: Source) -> frozenset[str]:
+    return source.takes | comparison(written=source.written).takes
+
+
+def _flag(name: str, request: Request) -> str:
+    if name != "methods":
+        return _FLAGS[name]
+    default = Methods()
+    return next(flag for key, flag in _METHOD_FLAGS.items() if getattr(request.methods, key) != getattr(default, key))
+
+
+def _refuse_without_images(request: Request, selection: Selection) -> None:
+    """Options of quantising on images, where nothing is."""
+    given = [name for name in given_options(request) if name in _ON_IMAGES]
+    if not given:
+        return
+    offered = {name: converters.target(name).calibrated for name in selection.targets}
+    listed = "; ".join(f"{name}: {', '.join(words)}" for name, words in offered.items() if words)
+    raise UsageError(
+        f"{_flag(given[0], request)} goes with a precision that is quantised on images; give one with --precision "
+        f"({listed or 'the chosen targets have none'})"
+    )
+
+
+def _needs_images(selection: Selection, source: Source) -> str:
+    needing = next(spec.precision for spec in selection.bundles if spec.calibrated)
+    if not source.written:
+        return f"{needing} needs calibration images like those the device will see: give --data FOLDER"
+    return (
+        "vision in int8 needs calibration images like those the device will see: give --data FOLDER, or another "
+        "precision for it (--precision vision=fp16,qformer=int8,language=int4)"
+    )
+
+
+def _check_gates(request: Request, source: Source, selection: Selection) -> None:
+    rules = comparison(written=source.written)
+    for name, bound in request.bounds.items():
+        if name not in rules.bounds:
+            raise UsageError(f"--gate {choices(name, rules.bounds)}")
+        if not 0 <= bound <= 1:  # NaN too, which every comparison would let pass
+            raise UsageError(f"--gate {name}={bound:g}: must be 0..1")
+    judged = {rules.judged_by([part.precision for part in spec.parts.values()]) for spec in selection.bundles}
+    for word in request.gates:
+        if word not in judged:
+            raise UsageError(f"gates: {choices(word, sorted(judged))}")
+
+
+def _check_plan(request: Request) -> None:
+    """A plan that is there already cannot be made in another way, and other files are left alone.
+
+    Raises:
+        UsageError: it would have to be.
+    """
+    if not request.plan:
+        return
+    check_place(Path(request.plan))
+    if plan_is_there(request) and (request.finetune or request.methods != Methods()):
+        raise UsageError(
+            f"--plan {request.plan}: that plan is taken as it is; leave out --finetune and the options of methods, "
+            "or make a new plan with edgekit calibrate"
+        )
+
+
+def plan_is_there(request: Request) -> bool:
+    """Whether the folder of the plan has one to take over."""
+    return bool(request.plan) and (Path(request.plan) / FILE).is_file()

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TypeVar
 
@@ -17,10 +17,10 @@ import msgspec
 
 from edgekit import errors
 from edgekit.conversion import jobs
+from edgekit.progress import Report
 from edgekit.worker import toolchains
 
 Result = TypeVar("Result")
-Report = Callable[[str, float], None]
 
 
 class Stop:

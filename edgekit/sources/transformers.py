@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 KIND = "a transformers folder (config.json and model.safetensors)"
+TAKES = frozenset({"contract", "size"})
 
 CONFIG, PROCESSOR, WEIGHTS = "config.json", "preprocessor_config.json", "model.safetensors"
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import torch
 
 KIND = "a torch.export program (.pt2)"
+TAKES = frozenset({"contract", "size", "trust"})
 
 
 def matches(request: Request) -> bool:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 KIND = "an ONNX file (.onnx)"
+TAKES = frozenset({"contract", "size"})
 
 
 def matches(request: Request) -> bool:

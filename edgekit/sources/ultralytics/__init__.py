@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     pass
 
 KIND = "an ultralytics checkpoint (.pt)"
+TAKES = frozenset({"contract", "size", "trust"})
 
 OTHER_TASKS = {
     "ultralytics.nn.tasks.OBBModel": "oriented-box",
