@@ -155,9 +155,10 @@ def check_options(request: Request, source: Source) -> None:
     for name in given_options(request):
         if name not in _usable(source):
             takers = [other.kind for other in sources.every() if name in _usable(other)]
+            why = f" ({source.refuses[name]})" if name in source.refuses else ""
             raise UsageError(
-                f"{_flag(name, request)} is of no use for {source.kind}; leave it out (it goes with: "
-                f"{'; '.join(takers) or 'nothing'})"
+                f"{_flag(name, request)} is of no use for {source.kind}{why}; leave it out. It goes with: "
+                f"{'; '.join(takers)}"
             )
 
 

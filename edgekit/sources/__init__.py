@@ -8,7 +8,7 @@ heavy packages inside their functions.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -92,8 +92,8 @@ class WrittenModel:
 class Source:
     """What an origin of models declares of itself.
 
-    ``kind`` says what it is. ``takes`` names the options of a conversion that it reads, ``parts`` those that a user may
-    name.
+    ``kind`` says what it is. ``takes`` names the options of a conversion that it reads, ``refuses`` says of others why
+    it cannot; ``parts`` are those that a user may name.
     """
 
     kind: str
@@ -101,6 +101,7 @@ class Source:
     load: Callable[[Request], TrainedModel | WrittenModel]
     takes: frozenset[str]
     parts: tuple[str, ...] = (WHOLE,)
+    refuses: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def written(self) -> bool:
@@ -112,7 +113,17 @@ def every() -> tuple[Source, ...]:
     """All sources, in the order in which they are asked."""
     # A live network is no text, so that no other source may look at it first.
     modules = sorted(registry.declared(__name__, "KIND").values(), key=lambda one: not one.__name__.endswith(".live"))
-    return tuple(Source(one.KIND, one.matches, one.load, one.TAKES, getattr(one, "PARTS", (WHOLE,))) for one in modules)
+    return tuple(
+        Source(
+            kind=one.KIND,
+            matches=one.matches,
+            load=one.load,
+            takes=one.TAKES,
+            parts=getattr(one, "PARTS", (WHOLE,)),
+            refuses=getattr(one, "REFUSES", {}),
+        )
+        for one in modules
+    )
 
 
 def find(request: Request) -> Source:

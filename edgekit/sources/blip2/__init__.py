@@ -14,6 +14,7 @@ from edgekit.sources import Request, WrittenModel, _hub
 KIND = "a vision-language model (BLIP-2: a folder of transformers, or hf://OWNER/NAME)"
 TAKES = frozenset({"prompts"})
 PARTS = PART_NAMES
+REFUSES = {"size": "its positions are learnt for one size"}
 
 
 def matches(request: Request) -> bool:
