@@ -72,6 +72,15 @@ def convert(root: Path, kind: str, *arguments: str) -> Done:
     return command("convert", str(root / kind), *given, *arguments)
 
 
+def converted(root: Path, kind: str, target: str) -> Path:
+    """A bundle in fp32, made once."""
+    path = root / "out" / f"{kind}-{target}-fp32"
+    if not path.is_dir():
+        done = convert(root, kind, "--target", target, "--data", str(root / "photos"))
+        assert done.exit_code == 0, done.stderr
+    return path
+
+
 @pytest.mark.parametrize("kind", ["opt", "t5", "retrieval"])
 def test_bundles_are_proven(kind: str, root: Path) -> None:
     done = convert(root, kind, "--target", "onnx,openvino", "--data", str(root / "photos"), "--json")
@@ -112,7 +121,7 @@ def test_precisions_by_part(root: Path) -> None:
 
 
 def test_outside_its_gate_nothing_is_written_and_the_graphs_are_kept(root: Path) -> None:
-    given = ("--target", "onnx", "--precision", "language=int4", "--name", "gated")
+    given = ("--target", "onnx", "--precision", "language=int4", "--name", "gated", "--data", str(root / "photos"))
     refused = convert(root, "opt", *given, "--gate", "matched=1", "--gate", "score_drift=0")
     assert refused.exit_code == 1
     assert "outside its gate, not written: " in refused.stderr
@@ -149,10 +158,8 @@ def test_each_part_on_an_engine_of_its_own(kind: str, seen: str, written: str, r
     shown = command("info", str(bundle.path)).stdout
     assert f"for {first} and {last}" in shown
     assert f"vision ({first}) outputs: image_embeds" in shown
-    whole = convert(root, kind, "--target", seen)
-    assert whole.exit_code == 0, whole.stderr
     photo = root / "photos" / "0.png"
-    mixed, alone = (load(path)(photo) for path in (bundle.path, root / "out" / f"{kind}-{seen}-fp32"))
+    mixed, alone = (load(path)(photo) for path in (bundle.path, converted(root, kind, seen)))
     assert mixed == alone
 
 
@@ -163,8 +170,7 @@ def load(path: Path) -> Callable[[Path], tuple[int, ...]]:
 
 
 def test_language_on_two_engines_is_refused(root: Path, tmp_path: Path) -> None:
-    assert convert(root, "t5", "--target", "onnx").exit_code == 0
-    shutil.copytree(root / "out" / "t5-onnx-fp32", tmp_path / "t5")
+    shutil.copytree(converted(root, "t5", "onnx"), tmp_path / "t5")
     manifest = open_bundle(tmp_path / "t5").manifest
     graphs = [
         msgspec.structs.replace(graph, engine="openvino") if graph.name == "decoder" else graph
@@ -176,17 +182,17 @@ def test_language_on_two_engines_is_refused(root: Path, tmp_path: Path) -> None:
 
 
 def test_verify(root: Path) -> None:
-    convert(root, "t5", "--target", "onnx")
+    bundle = str(converted(root, "t5", "onnx"))
     arguments = ["--against", str(root / "t5"), "--data", str(root / "photos"), "--json"]
-    done = command("verify", str(root / "out" / "t5-onnx-fp32"), *arguments)
+    done = command("verify", bundle, *arguments)
     assert done.exit_code == 0, done.stderr
     assert json.loads(done.stdout)["evidence"]["texts"]["identical"] == 1
     other = tiny_blip2.t5(root / "other", seed=1)
     arguments[1] = str(other)
-    refused = command("verify", str(root / "out" / "t5-onnx-fp32"), *arguments)
+    refused = command("verify", bundle, *arguments)
     assert refused.exit_code == 1  # another model is found out
     arguments[1] = "edgekit.shapes.trained:detector"
-    wrong = command("verify", str(root / "out" / "t5-onnx-fp32"), *arguments)
+    wrong = command("verify", bundle, *arguments)
     assert wrong.exit_code == 2
     assert "was made from a vision-language model; edgekit.shapes.trained:detector is package.module" in wrong.stderr
 
@@ -319,6 +325,7 @@ def test_a_model_of_the_hub_is_taken_from_its_cache(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     given = ["--target", "onnx", "-o", str(tmp_path / "out"), "--prompts", str(root / "prompts.txt")]
+    given += ["--data", str(root / "photos")]
     done = command("convert", "hf://somebody/tiny-opt", *given)
     assert done.exit_code == 0, done.stderr
     origin = open_bundle(tmp_path / "out" / "tiny-opt-onnx-fp32").manifest.origin

@@ -36,11 +36,11 @@ if TYPE_CHECKING:
 class DecodedSource:
     """A model of one network, run in PyTorch; see `edgekit.conversion.comparison.ReferenceSource`."""
 
-    parts = (Part(name=WHOLE, role=WHOLE),)
+    parts: tuple[Part, ...] = (Part(name=WHOLE, role=WHOLE),)
     written = ""
     most_images: int | None = None
     has_recipes = True
-    packages = ("torch",)
+    packages: tuple[str, ...] = ("torch",)
 
     def __init__(self, job: PrepareJob, live: nn.Module | None = None) -> None:
         read = read_source(job, live)
@@ -78,7 +78,7 @@ class DecodedComparison:
     """Of one network; see `edgekit.conversion.comparison.Comparison`."""
 
     takes = frozenset({"imports", "options", "methods", "plan", "recipe", "max_drop", "labels", "finetune", "choose"})
-    bounds = ("iou", "matched", "score_drift", "extra")
+    bounds: tuple[str, ...] = ("iou", "matched", "score_drift", "extra")
     gates: Mapping[str, Gate] = GATES
 
     def judged_by(self, precisions: Sequence[str]) -> str:

@@ -42,7 +42,7 @@ class TextSource:
 
     most_images: int | None = MOST_IMAGES
     has_recipes = False
-    packages = ("torch", "transformers", "tokenizers")
+    packages: tuple[str, ...] = ("torch", "transformers", "tokenizers")
 
     def __init__(self, job: PrepareJob, model: WrittenModel) -> None:
         # A model of the hub has its name in its address; its folder is named after the commit.
@@ -69,7 +69,7 @@ class TextComparison:
     """Of several parts; see `edgekit.conversion.comparison.Comparison`."""
 
     takes = frozenset({"options"})
-    bounds = ("matched", "score_drift")
+    bounds: tuple[str, ...] = ("matched", "score_drift")
     gates: Mapping[str, Gate] = GATES
 
     def judged_by(self, precisions: Sequence[str]) -> str:

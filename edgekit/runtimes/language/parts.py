@@ -62,10 +62,11 @@ def open_parts(bundle: Bundle, options: SessionOptions) -> Parts:
         return Parts(language, networks, tokenizer)
     embeddings = _embeddings(bundle, language)
     parts = {name: graphs[name] for name in spoken}
-    engines = {manifest.engine_of(part) for part in parts.values()}
-    if len(engines) > 1:
-        raise BundleError(f"{bundle.path}: {' and '.join(parts)} are for {' and '.join(sorted(engines))}, not for one")
-    graph = open_language(*engines, bundle.path, parts, language, embeddings, options)
+    engine, *others = sorted({manifest.engine_of(part) for part in parts.values()})
+    if others:
+        named = " and ".join((engine, *others))
+        raise BundleError(f"{bundle.path}: {' and '.join(parts)} are for {named}, not for one; convert the model again")
+    graph = open_language(engine, bundle.path, parts, language, embeddings, options)
     return Parts(language, networks, tokenizer, graph, embeddings)
 
 
