@@ -22,8 +22,8 @@ from edgekit import converters
 from edgekit.calibration.plan import FILE, Methods
 from edgekit.conversion.convert import Conversion, convert
 from edgekit.converters import PLAN
+from edgekit.emulators import proof_device
 from edgekit.evaluation.coco import SCORE_THRESHOLD, evaluate
-from edgekit.runtimes.engines import proof_device
 from edgekit.runtimes.model import load
 from edgekit.shapes import write_coco
 

@@ -122,7 +122,7 @@ def test_target_says_what_it_is() -> None:
     assert (target.engine, target.precisions, target.missing, target.proof) == ("ethosu", ("int8",), "", "reference")
 
 
-def test_the_stand_in_gives_torchs_outputs_in_the_contracts_order(made: Made) -> None:
+def test_the_emulator_gives_torchs_outputs_in_the_contracts_order(made: Made) -> None:
     session = open_session("ethosu", made.job.out, made.graph, REFERENCE)
     image = tensor_of(pictures(1, seed=9)[0])
     outputs, expected = session.run([image]), made.expected(image)
@@ -300,10 +300,10 @@ def test_a_host_without_the_npu_is_told_so(made: Made) -> None:
 
 def test_a_board_without_the_delegate_is_told_so(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(EngineError, match=r"libethosu_delegate\.so cannot be loaded .*EDGEKIT_ETHOSU_DELEGATE"):
-        engine.open_session(made.job.out, made.graph, SessionOptions(device="npu"))
+        engine.ENGINE.open_session(made.job.out, made.graph, SessionOptions(device="npu"))
     monkeypatch.setenv("EDGEKIT_ETHOSU_DELEGATE", "/nowhere/lib.so")
     with pytest.raises(EngineError, match=r"delegate /nowhere/lib\.so cannot be loaded"):
-        engine.open_session(made.job.out, made.graph, SessionOptions(device="npu"))
+        engine.ENGINE.open_session(made.job.out, made.graph, SessionOptions(device="npu"))
 
 
 def test_strict_refuses_operators_on_the_boards_cpu(made: Made) -> None:

@@ -34,8 +34,8 @@ from edgekit.converters.executorch import (
     ExecutorchOptions,
     int8,
 )
-from edgekit.emulators.executorch_coreml import write_files
-from edgekit.runtimes.engines import executorch as runtime
+from edgekit.emulators import emulator, proof_device
+from edgekit.emulators.executorch.coreml import write_files
 
 nn = torch.nn
 SIZE = 32
@@ -321,7 +321,11 @@ def test_vulkan_is_compiled_and_nothing_more_is_said(vulkan: tuple[Job, Graph], 
 def test_a_file_is_proven_by_what_can_compute_it(
     fp32: tuple[Job, Graph], coreml: tuple[Job, Graph], vulkan: tuple[Job, Graph]
 ) -> None:
-    assert [runtime.proof_device(made[1]) for made in (fp32, coreml, vulkan)] == ["cpu", "interpreter", "interpreter"]
+    assert [proof_device("executorch", made[1]) for made in (fp32, coreml, vulkan)] == [
+        "cpu",
+        "interpreter",
+        "interpreter",
+    ]
     with pytest.raises(EngineError, match=r"device 'interpreter' is for Core ML files; this one is for xnnpack"):
         opened(fp32, device="interpreter")
 
@@ -463,8 +467,9 @@ def test_the_declarations() -> None:
     assert converter.TARGET.proof == "executed"
     spec = engine("executorch")
     assert spec.devices == ("cpu", "xnnpack")
-    assert spec.stand_in is not None
-    assert spec.stand_in.word == "interpreted"
+    other = emulator("executorch")
+    assert other is not None
+    assert other.word == "interpreted"
 
 
 # ---- through the whole conversion ----

@@ -21,8 +21,8 @@ from target_lists import here
 from edgekit import converters
 from edgekit.calibration.plan import Methods
 from edgekit.conversion.convert import Conversion, Conversions, convert
+from edgekit.emulators import proof_device
 from edgekit.runtimes.bundle.folder import open_bundle
-from edgekit.runtimes.engines import proof_device
 from edgekit.runtimes.model import load
 from edgekit.shapes import write_coco
 

@@ -27,6 +27,7 @@ from jobs import make_job
 
 from edgekit.converters import qnn
 from edgekit.converters.qnn import int8 as qnn_int8
+from edgekit.emulators import qnn as emulator
 from edgekit.runtimes.engines import qnn as engine
 
 nn = torch.nn
@@ -226,9 +227,9 @@ def test_the_npu_is_not_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         pytest.skip("this host has the engine")
     with pytest.raises(EngineError, match=r"engine qnn runs on linux-aarch64 or win32-arm64.*device='emulator'"):
         open_session("qnn", tmp_path, graph_of(), SessionOptions())
-    monkeypatch.setattr(engine, "host", lambda: "linux-aarch64")
+    monkeypatch.setattr(emulator, "host", lambda: "linux-aarch64")
     with pytest.raises(EngineError, match="the emulator of engine qnn runs on linux-x86_64, this host is linux-aarch"):
-        engine.open_session(tmp_path, graph_of(), SessionOptions(device="emulator"))
+        emulator.EMULATOR.open_session(tmp_path, graph_of(), SessionOptions(device="emulator"))
 
 
 def graph_of() -> Graph:

@@ -49,7 +49,6 @@ OF_NETWORKS = {
     "--no-equalisation": {"methods": Methods(equalisation=False)},
     "--no-bias-correction": {"methods": Methods(bias_correction=False)},
     "--trust": {"trust": True},
-    "--import": {"imports": ("mine",)},
     "--contract": {"contract": "x.yaml"},
     "--weights": {"weights": "x.pt"},
     "--plan": {"plan": "plan"},
@@ -92,7 +91,7 @@ def test_neither_do_the_others(source: str, given: dict[str, Any], flag: str, ta
 def test_what_they_take_is_taken(blip2: str) -> None:
     asked("x.pt2", trust=True, size=(64, 64), contract="x.yaml", imports=("mine",))
     asked(NETWORK, weights="x.pt", trust=True)
-    asked(blip2, prompts="x.txt", name="x", seed=3, gated=False, jobs=2)
+    asked(blip2, prompts="x.txt", name="x", seed=3, gated=False, jobs=2, imports=("mine",))
 
 
 def test_a_source_or_a_live_model() -> None:

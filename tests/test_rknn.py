@@ -27,7 +27,7 @@ from edgekit.conversion.selection import refuse
 from edgekit.conversion.workspace import Workspace
 from edgekit.converters import read_options, rknn
 from edgekit.converters.rknn import int8 as rknn_int8
-from edgekit.emulators import rknn_toolkit as toolkit
+from edgekit.emulators.rknn import toolkit
 from edgekit.errors import ConversionError, EngineError, UsageError
 from edgekit.runtimes.bundle.manifest import Graph, ImageRule, Origin, Tensor
 from edgekit.runtimes.engines import SessionOptions, open_session
@@ -140,11 +140,11 @@ def test_every_device_has_a_core_mask() -> None:
 
 def test_strict_refuses_what_the_compiler_left_to_the_cpu() -> None:
     graph = msgspec.structs.replace(graph_of(), report={"npu_operators": 9, "cpu_operators": 1, "types": "int8"})
-    placement = engine._placement(graph, "npu", "executed")
+    placement = engine.placement_of(graph, "npu", "executed")
     assert placement.operators == {"NPU": 9, "CPU": 1}
-    engine._check_strict(placement, SessionOptions())
+    engine.check_strict(placement, SessionOptions())
     with pytest.raises(EngineError, match="strict: not everything runs on the NPU"):
-        engine._check_strict(placement, SessionOptions(strict=True))
+        engine.check_strict(placement, SessionOptions(strict=True))
 
 
 # --- calibration files
@@ -269,7 +269,7 @@ def test_small_changes_or_another_size_make_another_program() -> None:
 
 PRINTED = """
 import os, sys
-from edgekit.runtimes.engines import _rknn_toolkit as toolkit
+from edgekit.emulators.rknn import toolkit
 def work(**arguments):
     os.write(1, b"I building\\r\\x1b[1;31mE\\x1b[0m \\x1b[1;31mbuild: no such thing: Zebra\\x1b[0m\\n")
     os.write(2, b"E rknn-toolkit2 version: 2.5.0\\nW more\\n")

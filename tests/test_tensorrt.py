@@ -173,7 +173,7 @@ def test_the_reference_computes_the_files_qdq_arithmetic(small: Converted) -> No
         assert noise(unquantised, expected) > 10 * noise(output, expected)
 
 
-def test_a_stand_in_says_what_it_is(small: Converted) -> None:
+def test_an_emulator_says_what_it_is(small: Converted) -> None:
     for precision, arithmetic in [("fp32", "float32"), ("fp16", "float16"), ("int8", "int8 where")]:
         options = SessionOptions(device="reference")
         placement = open_session("tensorrt", small.jobs[precision].out, small.graphs[precision], options).placement

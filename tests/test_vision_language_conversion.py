@@ -211,7 +211,6 @@ def test_there_is_no_plan_of_it(root: Path, tmp_path: Path) -> None:
         (("--target", "onnx", "--recipe", "plan"), "--recipe is of no use for a vision-language model"),
         (("--target", "onnx", "--no-islands"), "--no-islands is of no use for a vision-language model"),
         (("--target", "onnx", "--trust"), "--trust is of no use for a vision-language model"),
-        (("--target", "onnx", "--import", "json"), "--import is of no use for a vision-language model"),
         (("--target", "onnx", "--gate", "iou=0.5"), "--gate 'iou' is not one of: matched, score_drift"),
         (("--target", "onnx", "--option", "openvino.x=1"), "target openvino is not converted to; name it in --target"),
         (("--target", "onnx", "--precision", "w8a8"), "--precision 'w8a8' is not one of"),

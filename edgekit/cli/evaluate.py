@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekit.cli._options import engine_options, import_modules, imports_option, json_option
+from edgekit.cli._options import TrackerName, engine_options, import_modules, imports_option, json_option
 
 if TYPE_CHECKING:
     from edgekit.evaluation.comparison import Candidate, Comparison, Evaluation, Measured, Watch
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 )
 @click.option("--images", default=None, help="Folder of the images, or the video. [default: beside the annotations]")
 @click.option(
-    "--track", "tracker", default="", metavar="NAME", help="Measure tracks by this tracker: HOTA, IDF1, MOTA."
+    "--track", "tracker", default="", type=TrackerName(), help="Measure tracks by this tracker: HOTA, IDF1, MOTA."
 )
 @click.option(
     "--fps", type=click.FloatRange(0, min_open=True), default=25.0, show_default=True, help="Of --track images."
@@ -127,9 +127,9 @@ def _candidate(spec: str, name: str, given: dict[str, Any]) -> Candidate:
 
 
 def _bundle(path: Path, name: str, given: dict[str, Any]) -> Candidate:
+    from edgekit.emulators import proof_device
     from edgekit.evaluation.comparison import Candidate
     from edgekit.runtimes.bundle.folder import open_bundle
-    from edgekit.runtimes.engines import proof_device
     from edgekit.runtimes.load import load
 
     bundle = open_bundle(path)

@@ -17,13 +17,13 @@ from edgekit.conversion.jobs import Exported, Part, Prepared, PrepareJob
 from edgekit.conversion.reading import ReadSource, arrays_of, read_source, uncut_task
 from edgekit.conversion.reference import add_anchors, are_enough, detections, read_detections, save_detections
 from edgekit.conversion.workspace import Workspace
+from edgekit.emulators import proof_device
 from edgekit.errors import ContractError, EngineError, SourceError
 from edgekit.evaluation.agreement import COSINES, GATES, DriftTally, Tally, judge
 from edgekit.graph.exchange import operators, write_exchange
 from edgekit.progress import Report
 from edgekit.runtimes.bundle.folder import Bundle
 from edgekit.runtimes.bundle.manifest import Contract, Evidence, Gate, Output
-from edgekit.runtimes.engines import proof_device
 from edgekit.runtimes.model import Model, load
 from edgekit.runtimes.tasks import open_task
 from edgekit.runtimes.tasks.decoders import Candidates
@@ -77,7 +77,7 @@ class DecodedSource:
 class DecodedComparison:
     """Of one network; see `edgekit.conversion.comparison.Comparison`."""
 
-    takes = frozenset({"imports", "options", "methods", "plan", "recipe", "max_drop", "labels", "finetune", "choose"})
+    takes = frozenset({"options", "methods", "plan", "recipe", "max_drop", "labels", "finetune", "choose"})
     bounds: tuple[str, ...] = ("iou", "matched", "score_drift", "extra")
     gates: Mapping[str, Gate] = GATES
 

@@ -13,11 +13,11 @@ from edgekit.arrays import Image
 from edgekit.conversion.bundle_builder import Outcome
 from edgekit.conversion.convert import Conversions, convert
 from edgekit.conversion.request import Request
+from edgekit.emulators import proof_device
 from edgekit.errors import EngineError, InputError
 from edgekit.evaluation.coco import SCORE_THRESHOLD, evaluate, read_annotations
 from edgekit.progress import Progress
 from edgekit.runtimes.bundle.folder import Bundle
-from edgekit.runtimes.engines import proof_device
 from edgekit.runtimes.model import Model, load
 from edgekit.runtimes.results import Result
 from edgekit.shapes import write_coco

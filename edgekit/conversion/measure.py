@@ -10,12 +10,12 @@ from pathlib import Path
 from edgekit.conversion.decoded import compare_network
 from edgekit.conversion.jobs import Measured, MeasureJob, Prepared
 from edgekit.conversion.workspace import Workspace
+from edgekit.emulators import proof_device
 from edgekit.evaluation.agreement import GATES
 from edgekit.evaluation.coco import SCORE_THRESHOLD
 from edgekit.evaluation.labelled import evaluate
 from edgekit.progress import Report
 from edgekit.runtimes.bundle.folder import open_bundle
-from edgekit.runtimes.engines import proof_device
 from edgekit.runtimes.model import Model, load
 from edgekit.sources.session import TorchSession
 

@@ -90,7 +90,6 @@ _FLAGS = {
     "weights": "--weights",
     "size": "--size",
     "trust": "--trust",
-    "imports": "--import",
     "options": "--option",
     "prompts": "--prompts",
     "plan": "--plan",

@@ -19,12 +19,13 @@ import msgspec
 from edgekit import registry
 from edgekit.calibration.plan import HalfTrouble, PlannedGraph
 from edgekit.calibration.samples import Samples
+from edgekit.emulators import emulator
 from edgekit.errors import ConversionError, UsageError, choices
 from edgekit.graph.blip2.blip2 import WrittenPart
 from edgekit.graph.exchange import INPUT
 from edgekit.progress import Report as Report
 from edgekit.runtimes.bundle.manifest import Contract, Graph, ProofWord, Record, Tensor
-from edgekit.runtimes.engines import engine, host, importable
+from edgekit.runtimes.engines import host, importable
 from edgekit.sources import WHOLE
 from edgekit.worker.toolchains import Toolchain
 
@@ -81,16 +82,16 @@ class Target:
             if toolchain.state != "installed":
                 size = f"{toolchain.megabytes} MB"
                 return f"toolchain {toolchain.state}: edgekit toolchain install {toolchain.name} ({size})"
-        stand_in = engine(self.engine).stand_in
-        if not engine(self.engine).available and stand_in is not None and stand_in.missing:
-            return f"nothing to check it with: {stand_in.missing}"
+        other = emulator(self.engine)
+        if other is not None and other.needed(None) and other.missing:
+            return f"nothing to check it with: {other.missing}"
         return ""
 
     @property
     def proof(self) -> ProofWord:
         """The word that a check on this host deserves at most."""
-        spec = engine(self.engine)
-        return "executed" if spec.available or spec.stand_in is None else spec.stand_in.word
+        other = emulator(self.engine)
+        return other.word if other is not None and other.needed(None) else "executed"
 
 
 @dataclass(frozen=True, kw_only=True)

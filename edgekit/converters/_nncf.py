@@ -9,7 +9,7 @@ from typing import Any
 
 from edgekit.calibration.layers import node_names
 from edgekit.converters import Job
-from edgekit.runtimes.engines.openvino import import_openvino
+from edgekit.runtimes.engines.openvino.session import import_openvino
 
 NNCF = "nncf"
 """The recipe that leaves ranges to NNCF."""

@@ -1,9 +1,6 @@
-"""HOST: one file per origin of a trained model. A source registers by declaring ``KIND``, ``matches`` and ``load``.
+"""HOST: one file, or one folder, per origin of a trained model, found by its ``SOURCE``; other files are helpers.
 
-``matches(request) -> bool`` looks at the spelling and the file's first bytes only; ``load(request)`` reads the model: a
-`TrainedModel` of one network, or a `WrittenModel` of several. ``TAKES`` names what else of a conversion's request the
-source reads, and ``PARTS`` the parts that a user may name, where there are several. Sources import torch and other
-heavy packages inside their functions.
+Sources import torch and other heavy packages inside their functions.
 """
 
 from __future__ import annotations
@@ -90,18 +87,26 @@ class WrittenModel:
 
 @dataclass(frozen=True)
 class Source:
-    """What an origin of models declares of itself.
+    """What an origin of models declares of itself, as ``SOURCE``.
 
-    ``kind`` says what it is. ``takes`` names the options of a conversion that it reads, ``refuses`` says of others why
-    it cannot; ``parts`` are those that a user may name.
+    Attributes:
+        kind: what the user gives, in words.
+        matches: whether it is meant; looks at the spelling and the file's first bytes only.
+        load: reads the model: of one network, or of several parts.
+        order: sources with a lower number are asked first. No two of edgekit's own claim one model, so it decides only
+            where a source from outside claims what edgekit knows already, and in which order they are listed.
+        takes: names of options of a conversion that it reads, besides those that all read.
+        refuses: why it cannot read others, by name.
+        parts: of its models, as a user names them.
     """
 
     kind: str
     matches: Callable[[Request], bool]
     load: Callable[[Request], TrainedModel | WrittenModel]
-    takes: frozenset[str]
-    parts: tuple[str, ...] = (WHOLE,)
+    order: int = 0
+    takes: frozenset[str] = frozenset({"contract", "size"})
     refuses: Mapping[str, str] = field(default_factory=dict)
+    parts: tuple[str, ...] = (WHOLE,)
 
     @property
     def written(self) -> bool:
@@ -110,20 +115,9 @@ class Source:
 
 
 def every() -> tuple[Source, ...]:
-    """All sources, in the order in which they are asked."""
-    # A live network is no text, so that no other source may look at it first.
-    modules = sorted(registry.declared(__name__, "KIND").values(), key=lambda one: not one.__name__.endswith(".live"))
-    return tuple(
-        Source(
-            kind=one.KIND,
-            matches=one.matches,
-            load=one.load,
-            takes=one.TAKES,
-            parts=getattr(one, "PARTS", (WHOLE,)),
-            refuses=getattr(one, "REFUSES", {}),
-        )
-        for one in modules
-    )
+    """All sources, in the order in which they are asked: by number, equal ones by name."""
+    found: list[Source] = [module.SOURCE for module in registry.declared(__name__, "SOURCE").values()]
+    return tuple(sorted(found, key=lambda source: source.order))
 
 
 def find(request: Request) -> Source:
@@ -154,7 +148,7 @@ def load(request: Request) -> TrainedModel | WrittenModel:
     """Read a trained model from whatever the user named.
 
     Raises:
-        SourceError: nothing matches, or the source that matches cannot read it.
+        SourceError: no source knows it, or the one that does cannot read it.
     """
     return find(request).load(request)
 
@@ -163,7 +157,7 @@ def load_network(request: Request) -> TrainedModel:
     """Read a trained model that is one network.
 
     Raises:
-        SourceError: nothing matches, the source that matches cannot read it, or it has several parts.
+        SourceError: no source knows it, the one that does cannot read it, or it has several parts.
     """
     found = load(request)
     if isinstance(found, WrittenModel):

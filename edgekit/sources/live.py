@@ -5,11 +5,8 @@ from __future__ import annotations
 import copy
 
 from edgekit.errors import SourceError
-from edgekit.sources import Request, TrainedModel
+from edgekit.sources import Request, Source, TrainedModel
 from edgekit.sources.factory import trained_model
-
-KIND = "a live torch.nn.Module (from Python)"
-TAKES = frozenset({"contract", "size"})
 
 
 def matches(request: Request) -> bool:
@@ -30,3 +27,7 @@ def load(request: Request) -> TrainedModel:
         raise SourceError(f"a {type(request.model).__name__} is not a torch.nn.Module")
     module, name = copy.deepcopy(request.model), type(request.model).__qualname__
     return trained_model(request, module, name.rpartition(".")[2].lower(), f"{type(request.model).__module__}:{name}")
+
+
+# A live network is no text, so that no other source may look at it first.
+SOURCE = Source("a live torch.nn.Module (from Python)", matches, load, order=1)

@@ -1,7 +1,7 @@
 """Arm Ethos-U microNPUs: a LiteRT file with nothing but integers in it, compiled by Arm's Vela.
 
 The bundle holds both: ``model_vela.tflite`` runs on the NPU, ``model.tflite`` is the same graph before the compiler and
-is what the stand-in computes. A Linux board (i.MX 93: ethos-u65-256) opens the first with the Ethos-U delegate; on a
+is what the emulator computes. A Linux board (i.MX 93: ethos-u65-256) opens the first with the Ethos-U delegate; on a
 microcontroller (U55, U85 beside a Cortex-M) it goes to TFLite Micro with its Ethos-U kernel, as a C array.
 """
 

@@ -16,7 +16,7 @@ from edgekit.errors import ConversionError
 from edgekit.graph.blip2.cache import GrownCache, is_cache
 from edgekit.graph.blip2.precision import PART_NAMES
 from edgekit.runtimes.bundle.manifest import Graph
-from edgekit.runtimes.engines.openvino import import_openvino
+from edgekit.runtimes.engines.openvino.session import import_openvino
 from edgekit.sources import WHOLE
 
 TARGET = Target(

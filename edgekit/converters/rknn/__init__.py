@@ -14,7 +14,7 @@ from typing import Literal
 import msgspec
 
 from edgekit.converters import PLAN, Job, Report, Target
-from edgekit.emulators import rknn_toolkit as toolkit
+from edgekit.emulators.rknn import toolkit
 from edgekit.errors import ConversionError, EngineError
 from edgekit.runtimes.bundle.manifest import Graph, Record
 from edgekit.worker.toolchains import Toolchain

@@ -9,12 +9,7 @@ from edgekit.graph.blip2.checkpoint import CONFIG, read_json
 from edgekit.graph.blip2.contract import contract_of
 from edgekit.graph.blip2.precision import PART_NAMES
 from edgekit.runtimes.bundle.manifest import Origin
-from edgekit.sources import Request, WrittenModel, _hub
-
-KIND = "a vision-language model (BLIP-2: a folder of transformers, or hf://OWNER/NAME)"
-TAKES = frozenset({"prompts"})
-PARTS = PART_NAMES
-REFUSES = {"size": "its positions are learnt for one size"}
+from edgekit.sources import Request, Source, WrittenModel, _hub
 
 
 def matches(request: Request) -> bool:
@@ -38,3 +33,14 @@ def load(request: Request) -> WrittenModel:
         origin=Origin(kind="transformers", name=source.architecture, sha256=source.checkpoint.sha256()),
         contract=contract_of(source),
     )
+
+
+SOURCE = Source(
+    "a vision-language model (BLIP-2: a folder of transformers, or hf://OWNER/NAME)",
+    matches,
+    load,
+    order=35,  # before transformers, whose folders look alike
+    takes=frozenset({"prompts"}),
+    refuses={"size": "its positions are learnt for one size"},
+    parts=PART_NAMES,
+)

@@ -13,13 +13,11 @@ from edgekit.arrays import Doubles, Floats, Image, Ints
 from edgekit.errors import UsageError, choices
 from edgekit.runtimes.inputs import images
 from edgekit.runtimes.tasks.similarity import box_iou
-from edgekit.runtimes.tracking import _kalman
-from edgekit.runtimes.tracking._assignment import assign, default_solver
-from edgekit.runtimes.tracking._detections import Observed, observed
-from edgekit.runtimes.tracking._options import Options, parsed
-from edgekit.runtimes.tracking._table import TrackTable
-from edgekit.runtimes.tracking._tracks import State, Tracks
-from edgekit.runtimes.tracking._trajectories import Trajectories
+from edgekit.runtimes.tracking import kalman
+from edgekit.runtimes.tracking.assignment import assign, default_solver
+from edgekit.runtimes.tracking.detections import Observed, observed
+from edgekit.runtimes.tracking.options import TrackerOptions, parsed
+from edgekit.runtimes.tracking.state import State, Tracks, TrackTable, Trajectories
 
 CLOCK = 1e-3
 """Seconds that time stamps may be off, from rounding to milliseconds."""
@@ -35,7 +33,7 @@ class Tracker(ABC):
         UsageError: an unknown option (the valid ones are listed) or a value out of range.
     """
 
-    Options: ClassVar[type[Options]] = Options
+    Options: ClassVar[type[TrackerOptions]] = TrackerOptions
     uses_image: ClassVar[bool] = False
     uses_embeddings: ClassVar[bool] = False
 
@@ -88,7 +86,7 @@ class Tracker(ABC):
         if image is not None and self.uses_image:
             self._see(image, found.boxes)
         expected = self._table.predicted(time)
-        expected_boxes = _kalman.corners(expected)
+        expected_boxes = kalman.corners(expected)
         matches = np.full(len(self._table), -1, np.int64)
         if len(matches) and len(found):
             similarity = box_iou(expected_boxes, found.boxes)
@@ -112,9 +110,9 @@ class Tracker(ABC):
         if self._time is not None and time < self._time:
             raise UsageError(f"time must not be before that of the last update, {self._time:g} s, but is {time:g} s")
         if image is not None and self.uses_image:
-            self._see(image, _kalman.corners(self._table.predicted(time)))
+            self._see(image, kalman.corners(self._table.predicted(time)))
         table = self._table
-        now = self._tracks(time, _kalman.corners(table.predicted(time)), np.full(len(table), -1, np.int64))
+        now = self._tracks(time, kalman.corners(table.predicted(time)), np.full(len(table), -1, np.int64))
         return now[now.unseen <= self.options.lost_seconds + CLOCK]
 
     def trajectory(self, track_id: int) -> tuple[Doubles, Floats]:
@@ -148,7 +146,7 @@ class Tracker(ABC):
 
     def _corrected(self, rows: Ints, expected: Doubles, found: Observed, at: Ints, time: float) -> Doubles:
         """States (6, k, 4) of the tracks in these rows (k,) after they were seen as ``found[at]``."""
-        return _kalman.correct(expected, _kalman.centred(found.boxes[at]))
+        return kalman.correct(expected, kalman.centred(found.boxes[at]))
 
     def _stage(self, gains: Floats, rows: Ints, columns: Ints, matches: Ints, close: NDArray[np.bool_]) -> None:
         """Match these tracks (rows) with these detections (columns): the pairs of the best total gain that are close.
@@ -262,7 +260,7 @@ class Tracker(ABC):
             return begun
         boxes = found.boxes[begun]
         new = TrackTable(
-            motion=_kalman.begin(_kalman.centred(boxes)),
+            motion=kalman.begin(kalman.centred(boxes)),
             boxes=boxes,
             scores=found.scores[begun],
             class_ids=found.class_ids[begun],

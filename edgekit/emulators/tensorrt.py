@@ -1,4 +1,4 @@
-"""The graph of a TensorRT bundle on ONNX Runtime's CPU: what it computes, without TensorRT and without a GPU."""
+"""Stands in for TensorRT: the graph of a bundle on ONNX Runtime's CPU, without TensorRT and without a GPU."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgekit.arrays import Floats
+from edgekit.emulators.base import Emulator
 from edgekit.errors import EngineError
 from edgekit.runtimes.bundle.manifest import Graph
 from edgekit.runtimes.engines import Placement, SessionOptions, check_inputs
-from edgekit.runtimes.engines.onnxruntime import failures
-
-DEVICE = "reference"
+from edgekit.runtimes.engines.onnxruntime.session import failures
+from edgekit.runtimes.engines.tensorrt import ARITHMETIC
+from edgekit.runtimes.engines.tensorrt.build import read_settings
 
 
 class ReferenceSession:
@@ -35,7 +36,7 @@ class ReferenceSession:
             raise EngineError(f"{path}: ONNX Runtime cannot open it: {error}") from error
         self._graph = graph
         self._outputs = [tensor.name for tensor in graph.outputs]
-        self.placement = Placement(DEVICE, {}, f"{arithmetic}, by ONNX Runtime", "reference")
+        self.placement = Placement(options.device, {}, f"{arithmetic}, by ONNX Runtime", "reference")
 
     def run(self, inputs: Sequence[Floats]) -> list[Floats]:
         check_inputs(self._graph, inputs)
@@ -45,3 +46,19 @@ class ReferenceSession:
         except failures() as error:
             raise EngineError(f"ONNX Runtime failed: {error}") from error
         return outputs
+
+
+class Reference(Emulator):
+    """ONNX Runtime."""
+
+    def open_session(self, folder: Path, graph: Graph, options: SessionOptions) -> ReferenceSession:
+        """Open the ONNX file that an engine would be built from.
+
+        Raises:
+            EngineError: the file or the settings beside it are damaged.
+        """
+        precision = read_settings(folder, graph).precision
+        return ReferenceSession(folder / graph.files[0], graph, options, ARITHMETIC[precision])
+
+
+EMULATOR = Reference(engine="tensorrt", device="reference", word="reference", packages=("onnxruntime",))

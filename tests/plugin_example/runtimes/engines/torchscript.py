@@ -11,8 +11,6 @@ from edgekit.errors import EngineError
 from edgekit.runtimes.bundle.manifest import Graph
 from edgekit.runtimes.engines import Engine, Placement, SessionOptions, check_inputs
 
-ENGINE = Engine(name="torchscript", packages=("torch",), extra="convert")
-
 
 class TorchScriptSession:
     """One TorchScript file."""
@@ -37,6 +35,12 @@ class TorchScriptSession:
         return [output.numpy() for output in (outputs if isinstance(outputs, tuple | list) else (outputs,))]
 
 
-def open_session(folder: Path, graph: Graph, options: SessionOptions) -> TorchScriptSession:
-    """Open the first file of a graph."""
-    return TorchScriptSession(folder / graph.files[0], graph)
+class TorchScript(Engine):
+    """libtorch."""
+
+    def open_session(self, folder: Path, graph: Graph, options: SessionOptions) -> TorchScriptSession:
+        """Open the first file of a graph."""
+        return TorchScriptSession(folder / graph.files[0], graph)
+
+
+ENGINE = TorchScript(name="torchscript", packages=("torch",), extra="convert")
