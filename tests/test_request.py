@@ -79,7 +79,7 @@ def test_the_reason_is_told_where_there_is_one(blip2: str) -> None:
         ("x.onnx", {"weights": "x.pt"}, "--weights", "package.module:factory with --weights FILE"),
         ("x.pt2", {"weights": "x.pt"}, "--weights", "package.module:factory with --weights FILE"),
         ("x.pt", {"weights": "x.pt"}, "--weights", "package.module:factory with --weights FILE"),
-        ("x.onnx", {"trust": True}, "--trust", "a torch.export program (.pt2); package.module:factory"),
+        ("x.onnx", {"trust": True}, "--trust", "a torch.export program (.pt2); an ultralytics checkpoint (.pt); package.mod"),
     ],
 )
 def test_neither_do_the_others(source: str, given: dict[str, Any], flag: str, takers: str) -> None:
