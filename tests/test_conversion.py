@@ -356,25 +356,6 @@ def test_targets_are_built_side_by_side(tmp_path: Path, monkeypatch: pytest.Monk
             assert done == ("onnx", "openvino")
 
 
-def test_a_live_network_is_converted_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import tiny_models
-    import torch
-    from stages import stay
-
-    stay(monkeypatch)
-    network = tiny_models.detector().train()
-    data = write_pictures(tmp_path / "photos", 6)
-    request = Request(model=network, targets=("onnx",), out=tmp_path / "out", data=str(data), name="live")
-    done = convert(request)
-    assert done.ok
-    bundle = open_bundle(tmp_path / "out" / "live-onnx-fp32")
-    assert bundle.manifest.origin.name == f"{type(network).__module__}:{type(network).__qualname__}"
-    assert network.training, "the caller's network stays as it is"
-    assert len(load(bundle)(picture(1))) == len(load(bundle)(picture(1)).boxes)
-    with pytest.raises(SourceError, match=r"a Tensor is not a torch\.nn\.Module"):
-        convert(replace(request, model=torch.zeros(1)))
-
-
 def test_a_source_that_gives_nan_itself_is_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "photos.npy", np.stack([picture(0), np.zeros((SIZE, SIZE, 3), np.uint8)]))
     for factory, output in (("blind_in_the_dark", "classes"), ("endless_boxes_in_the_dark", "boxes")):

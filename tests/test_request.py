@@ -79,7 +79,12 @@ def test_the_reason_is_told_where_there_is_one(blip2: str) -> None:
         ("x.onnx", {"weights": "x.pt"}, "--weights", "package.module:factory with --weights FILE"),
         ("x.pt2", {"weights": "x.pt"}, "--weights", "package.module:factory with --weights FILE"),
         ("x.pt", {"weights": "x.pt"}, "--weights", "package.module:factory with --weights FILE"),
-        ("x.onnx", {"trust": True}, "--trust", "a torch.export program (.pt2); an ultralytics checkpoint (.pt); package.mod"),
+        (
+            "x.onnx",
+            {"trust": True},
+            "--trust",
+            "a torch.export program (.pt2); an ultralytics checkpoint (.pt); package.mod",
+        ),
     ],
 )
 def test_neither_do_the_others(source: str, given: dict[str, Any], flag: str, takers: str) -> None:
@@ -94,12 +99,7 @@ def test_what_they_take_is_taken(blip2: str) -> None:
     asked(blip2, prompts="x.txt", name="x", seed=3, gated=False, jobs=2, imports=("mine",))
 
 
-def test_a_source_or_a_live_model() -> None:
-    with pytest.raises(UsageError, match="give a source, or a live model, and not both"):
-        source_of(Request())
-    with pytest.raises(UsageError, match="and not both"):
-        source_of(Request(source=NETWORK, model=object()))  # type: ignore[arg-type]
-    assert source_of(Request(model=object())).kind == "a live torch.nn.Module (from Python)"  # type: ignore[arg-type]
+def test_a_source_that_nobody_knows() -> None:
     with pytest.raises(SourceError, match="'what is this' is no source that edgekit knows; give one of: "):
         source_of(Request(source="what is this"))
 

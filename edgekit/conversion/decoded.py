@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -29,9 +28,6 @@ from edgekit.runtimes.tasks import open_task
 from edgekit.runtimes.tasks.decoders import Candidates
 from edgekit.sources import WHOLE
 
-if TYPE_CHECKING:
-    from torch import nn
-
 
 class DecodedSource:
     """A model of one network, run in PyTorch; see `edgekit.conversion.comparison.ReferenceSource`."""
@@ -42,8 +38,8 @@ class DecodedSource:
     has_recipes = True
     packages: tuple[str, ...] = ("torch",)
 
-    def __init__(self, job: PrepareJob, live: nn.Module | None = None) -> None:
-        read = read_source(job, live)
+    def __init__(self, job: PrepareJob) -> None:
+        read = read_source(job)
         self.name, self.contract = job.name or read.model.name, read.contract
         self.origin = msgspec.structs.replace(read.model.origin, notes=(*read.model.notes, read.note), cut=read.cut)
         self._read = read

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,20 +21,12 @@ from edgekit.runtimes.bundle.folder import open_bundle
 from edgekit.runtimes.bundle.manifest import Calibration, Contract
 from edgekit.sources import Request, WrittenModel, find
 
-if TYPE_CHECKING:
-    from torch import nn
-
 SYNTHETIC = 24
 """Generated scenes that serve as proof images when the user gives none."""
 
 
-def work(job: PrepareJob, report: Report, live: nn.Module | None = None) -> Prepared:
+def work(job: PrepareJob, report: Report) -> Prepared:
     """Prepare one source for all of its targets.
-
-    Args:
-        job: what was asked for.
-        report: told of progress.
-        live: a network in memory in place of the source that the job names; then this runs in the caller's process.
 
     Raises:
         SourceError, ContractError, UsageError, InputError: what was given cannot be used.
@@ -45,7 +36,7 @@ def work(job: PrepareJob, report: Report, live: nn.Module | None = None) -> Prep
     torch.set_num_threads(job.threads)
     workspace = Workspace(Path(job.folder))
     report("reading the source", 0.0)
-    source = _read(job, live)
+    source = _read(job)
     report("exporting", 0.2)
     exported = source.export(workspace)
     report("decoding images", 0.4)
@@ -74,12 +65,12 @@ def work(job: PrepareJob, report: Report, live: nn.Module | None = None) -> Prep
     )
 
 
-def _read(job: PrepareJob, live: nn.Module | None) -> ReferenceSource:
+def _read(job: PrepareJob) -> ReferenceSource:
     """The source as it was given."""
-    request = Request(job.source, model=live)
+    request = Request(job.source)
     source = find(request)
     model = source.load(request) if source.written else None
-    return TextSource(job, model) if isinstance(model, WrittenModel) else DecodedSource(job, live)
+    return TextSource(job, model) if isinstance(model, WrittenModel) else DecodedSource(job)
 
 
 def _images(job: PrepareJob, source: ReferenceSource, workspace: Workspace) -> Split:

@@ -36,12 +36,8 @@ class ReadSource:
     cut: tuple[str, ...] = ()
 
 
-def read_source(job: PrepareJob, live: nn.Module | None = None) -> ReadSource:
+def read_source(job: PrepareJob) -> ReadSource:
     """Load the trained model and bring it together with what was stated about it.
-
-    Args:
-        job: names the source, and what was stated.
-        live: a network in memory in place of the source that the job names.
 
     Raises:
         SourceError, ContractError: it cannot be read, or the two do not fit.
@@ -52,7 +48,7 @@ def read_source(job: PrepareJob, live: nn.Module | None = None) -> ReadSource:
         stated = dataclasses.replace(stated, image=msgspec.structs.replace(stated.image, size=job.size))
     size = stated.image.size if stated else job.size
     cut = tuple(point.tensor for point in stated.cut) if stated else ()
-    model = load_network(Request(job.source, weights=weights, size=size, cut=cut, trust=job.trust, model=live))
+    model = load_network(Request(job.source, weights=weights, size=size, cut=cut, trust=job.trust))
     if job.size is not None:
         model = _sized(model, job.size)
     own = "raw heads as the source defines them"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -16,16 +15,13 @@ from edgekit.errors import UsageError, choices
 from edgekit.runtimes.bundle.manifest import Gate
 from edgekit.sources import Source
 
-if TYPE_CHECKING:
-    from torch import nn
-
 
 @dataclass(frozen=True)
 class Request:
     """What to convert, to what, judged on what.
 
     Attributes:
-        source: what to convert, as on the command line; empty where there is a ``model``.
+        source: what to convert, as on the command line.
         targets: names, ``("all",)``, or one for each part of a model: ``("vision=openvino", "language=onnx")``.
         precisions: each target makes those of them that it has; or one for each part, as the targets.
         out: folder of the bundles.
@@ -52,7 +48,6 @@ class Request:
         choose: calibrate on so many images, the most informative ones.
         prompts: file of prompts, for models that write.
         size: (height, width) of the input, the source's own when left out.
-        model: a live network in place of ``source``.
     """
 
     source: str = ""
@@ -82,7 +77,6 @@ class Request:
     choose: int = 0
     prompts: str = ""
     size: tuple[int, int] | None = None
-    model: nn.Module | None = None
 
 
 _FLAGS = {
@@ -117,12 +111,9 @@ def source_of(request: Request) -> Source:
     """Where the model comes from.
 
     Raises:
-        UsageError: neither a source nor a model, or both.
         SourceError: no source knows it.
     """
-    if bool(request.source) == (request.model is not None):
-        raise UsageError("give a source, or a live model, and not both")
-    return sources.find(sources.Request(request.source, model=request.model))
+    return sources.find(sources.Request(request.source))
 
 
 def validate(request: Request, source: Source) -> Selection:

@@ -63,7 +63,7 @@ class Stages:
             threads=request.threads,
             imports=request.imports,
         )
-        prepared = self._run(job, jobs.Prepared, report) if request.model is None else self._here(job, report)
+        prepared = self._run(job, jobs.Prepared, report)
         self.workspace.write_prepared(prepared)
         return prepared
 
@@ -149,9 +149,3 @@ class Stages:
             if self.stop.pulled:
                 raise ConversionError("cancelled") from error
             raise
-
-    def _here(self, job: jobs.PrepareJob, report: Report) -> jobs.Prepared:
-        """Prepare in this process: no other has the network that the caller holds."""
-        from edgekit.conversion import prepare
-
-        return prepare.work(job, report, self.request.model)

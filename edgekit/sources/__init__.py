@@ -31,7 +31,7 @@ class Request:
 
     ``size`` is the input (height, width) of the contract, for sources that do not fix one themselves. ``cut`` names
     the tensors that the contract cuts at, for sources with names of their own. ``trust`` allows unpickling and is only
-    ever set by the user. ``model`` is a live network, which then is the source.
+    ever set by the user.
     """
 
     spec: str
@@ -39,7 +39,6 @@ class Request:
     size: tuple[int, int] | None = None
     cut: tuple[str, ...] = ()
     trust: bool = False
-    model: nn.Module | None = None
 
 
 @dataclass(frozen=True)

@@ -38,42 +38,26 @@ def load(request: Request) -> TrainedModel:
         SourceError: not importable, no such factory, not a network, or weights that do not fit.
         UsageError: the input size is known from nowhere.
     """
+    import torch
+
     module = _build(request.spec)
     origin_hash = ""
     if request.weights is not None:
         _load_weights(module, read_weights(request.weights, trust=request.trust), request.weights)
         origin_hash = bundle.sha256(request.weights)
-    name = request.spec.rpartition(":")[2].replace("_", "-")
-    return trained_model(request, module, name, request.spec, origin_hash)
-
-
-def trained_model(request: Request, module: nn.Module, name: str, spec: str, origin_hash: str = "") -> TrainedModel:
-    """A network of the user's with what it says of itself.
-
-    Args:
-        request: may have the input size.
-        module: with a `Contract` in its attribute ``contract``, unless a contract file says everything.
-        name: of bundles.
-        spec: what it is called in messages and in the manifest.
-        origin_hash: of the weights' file, where there is one.
-
-    Raises:
-        SourceError: its ``contract`` is something else.
-        UsageError: the input size is known from nowhere.
-    """
-    import torch
-
     contract = getattr(module, "contract", None)
     if contract is not None and not isinstance(contract, Contract):
-        raise SourceError(f"{spec}: its .contract must be an edgekit.Contract, not {type(contract).__name__}")
+        raise SourceError(f"{request.spec}: its .contract must be an edgekit.Contract, not {type(contract).__name__}")
     size = request.size or (contract.image.size if contract else None)
     if size is None:
-        raise UsageError(f"{spec}: give the input size in a contract file (--contract, image: {{size: [h, w]}})")
+        raise UsageError(
+            f"{request.spec}: give the input size in a contract file (--contract, image: {{size: [h, w]}})"
+        )
     return TrainedModel(
-        name=name,
+        name=request.spec.rpartition(":")[2].replace("_", "-"),
         module=module.eval(),
         example=torch.zeros(1, 3, *size),
-        origin=Origin(kind="factory", name=spec, sha256=origin_hash or _state_hash(module)),
+        origin=Origin(kind="factory", name=request.spec, sha256=origin_hash or _state_hash(module)),
         contract=contract,
         heads=module if contract is not None else None,
     )
