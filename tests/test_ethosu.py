@@ -21,7 +21,7 @@ from real_conversions import Converted
 
 from edgekit import converters
 from edgekit.calibration.plan import INTEGER, MIXED, Methods
-from edgekit.calibration.planning import Streams, Wish, make_plan
+from edgekit.calibration.planning import PlanRequest, Streams, make_plan
 from edgekit.converters import Job, ethosu, read_options
 from edgekit.converters.ethosu import EthosuOptions
 from edgekit.converters.ethosu import vela as ethosu_vela
@@ -93,7 +93,7 @@ def planned_job(module: Any, folder: Path, methods: Methods) -> Job:
     def write(changed: Any, place: Path) -> None:
         write_exchange(changed, example, OUTPUTS, place)
 
-    plan = make_plan(job.program, job.onnx, Streams(job.samples), folder, Wish(methods=methods), write, silent)
+    plan = make_plan(job.program, job.onnx, Streams(job.samples), folder, PlanRequest(methods=methods), write, silent)
     graph, name = (plan.mixed, MIXED) if plan.integer is None else (plan.integer, INTEGER)
     onnx, program = folder / name / "graph.onnx", folder / name / "graph.pt2"
     return replace(job, onnx=onnx, program=program, precision="int8", plan=graph, options=EthosuOptions())
@@ -142,7 +142,7 @@ def test_the_layer_that_int8_cannot_hold_was_equalised(made: Made, tmp_path: Pat
     """And without that nothing is left of it."""
     assert "conv2d_1" not in str(made.graph.report["equalised"])  # the site is named by what comes before
     assert str(made.graph.report["equalised"]).startswith("conv2d (")
-    flat = planned_job(made.module, tmp_path, Methods(equalisation=False))
+    flat = planned_job(made.module, tmp_path, Methods(cross_layer_equalization=False))
     graph = ethosu.convert(flat, silent)
     assert "equalised" not in graph.report
     image = tensor_of(pictures(1, seed=9)[0])

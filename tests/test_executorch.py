@@ -201,24 +201,24 @@ def test_int8_is_small_and_only_where_it_should_be(fp32: tuple[Job, Graph], quan
     assert sizes[1] < sizes[0]
     job = quantised[0]
     layers = [layer.name for layer in job.planned().layers]
-    assert [layer.stays for layer in job.planned().layers] == [*["stem"] * 3, "", "", "", "head", "head"]
+    assert [layer.float_reason for layer in job.planned().layers] == [*["stem"] * 3, "", "", "", "head", "head"]
     nodes = int8.quantised(torch.export.load(job.program), job, quiet, converter.quiet).graph.nodes
     kinds = [str(node.args[0].target) for node in nodes if node.target == torch.ops.aten.conv2d.default]
-    assert ["dequantize" in kind for kind in kinds] == [name not in job.planned().floats for name in layers]
+    assert ["dequantize" in kind for kind in kinds] == [name not in job.planned().float_layers for name in layers]
     per_channel = [node for node in nodes if "dequantize_per_channel" in str(node.target)]
-    assert len(per_channel) == len(layers) - len(job.planned().floats)
+    assert len(per_channel) == len(layers) - len(job.planned().float_layers)
 
 
 def test_a_layer_that_the_budget_takes_back_stays_in_float(int8_job: Job) -> None:
     plan = int8_job.planned()
     layers = [
-        msgspec.structs.replace(one, stays=one.stays or "budget" * (place == 4))
+        msgspec.structs.replace(one, float_reason=one.float_reason or "budget" * (place == 4))
         for place, one in enumerate(plan.layers)
     ]
     job = dataclasses.replace(int8_job, plan=msgspec.structs.replace(plan, layers=tuple(layers)))
     nodes = int8.quantised(torch.export.load(job.program), job, quiet, converter.quiet).graph.nodes
     kinds = [str(node.args[0].target) for node in nodes if node.target == torch.ops.aten.conv2d.default]
-    assert ["dequantize" in kind for kind in kinds] == [not layer.stays for layer in layers]
+    assert ["dequantize" in kind for kind in kinds] == [not layer.float_reason for layer in layers]
 
 
 def test_int8_has_the_plans_ranges_and_no_calibration_pass(int8_job: Job) -> None:

@@ -45,7 +45,7 @@ DROP = 0.01
 DROPS = {"OKS mAP": 0.02}
 """Keypoints of shapes are true to a hundredth of a pixel, and judged by it: OKS counts every half pixel."""
 
-OFF = Methods(equalisation=False, ranges="min-max", bias_correction=False, islands=False)
+OFF = Methods(cross_layer_equalization=False, ranges="min-max", bias_correction=False, float_fallback=False)
 """Everything that the plan does, switched off."""
 
 

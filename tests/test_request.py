@@ -43,10 +43,10 @@ def refused(source: str, **given: Any) -> str:
 
 OF_NETWORKS = {
     "--recipe": {"recipe": "plan"},
-    "--ranges": {"methods": Methods(ranges="kl")},
-    "--adaptive-rounding": {"methods": Methods(rounding="adaptive")},
-    "--no-islands": {"methods": Methods(islands=False)},
-    "--no-equalisation": {"methods": Methods(equalisation=False)},
+    "--ranges": {"methods": Methods(ranges="squared")},
+    "rounding": {"methods": Methods(rounding="adaptive")},
+    "--no-float-fallback": {"methods": Methods(float_fallback=False)},
+    "--no-equalisation": {"methods": Methods(cross_layer_equalization=False)},
     "--no-bias-correction": {"methods": Methods(bias_correction=False)},
     "--trust": {"trust": True},
     "--contract": {"contract": "x.yaml"},
@@ -83,7 +83,7 @@ def test_the_reason_is_told_where_there_is_one(blip2: str) -> None:
             "x.onnx",
             {"trust": True},
             "--trust",
-            "a torch.export program (.pt2); an ultralytics checkpoint (.pt); package.mod",
+            "a torch.export program (.pt2); an ultralytics checkpoint (.pt); pack",
         ),
     ],
 )

@@ -179,7 +179,7 @@ def test_the_plans_float_layers_stay_in_float(job: Any, tmp_path: Path) -> None:
     ranges = tmp_path / "cfg"
     known = "".join(f"    {name}:\n        qtype: asym\n" for name in tensors)
     ranges.write_text(f"{rknn_int8.UNTOUCHED}quantize_parameters:\n{known}")
-    kept = rknn_int8.keep_float(ranges, model, job.planned().floats)
+    kept = rknn_int8.keep_float(ranges, model, job.planned().float_layers)
     convolutions = [node.output[0] for node in model.graph.node if node.op_type == "Conv"]
     assert {*convolutions[:3], *OUTPUTS} <= set(kept)
     assert not set(convolutions[3:-2]) & set(kept)
@@ -187,7 +187,7 @@ def test_the_plans_float_layers_stay_in_float(job: Any, tmp_path: Path) -> None:
     chosen = ranges.read_text().partition("quantize_parameters:")[0]
     assert chosen == "custom_quantize_layers:\n" + "".join(f"    {name}: float16\n" for name in kept)
     with pytest.raises(ConversionError, match="has another form; install the pinned toolchain"):
-        rknn_int8.keep_float(ranges, model, job.planned().floats)
+        rknn_int8.keep_float(ranges, model, job.planned().float_layers)
 
 
 def entry(name: str, ends: tuple[float, float], own: tuple[float, float], kind: str = "int8") -> str:

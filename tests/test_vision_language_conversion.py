@@ -209,7 +209,7 @@ def test_there_is_no_plan_of_it(root: Path, tmp_path: Path) -> None:
         (("--target", "onnx", "--precision", "int8"), "vision in int8 needs calibration images like those the device"),
         (("--target", "ncnn"), "target ncnn takes no vision of a vision-language model; these do: onnx, openvino"),
         (("--target", "onnx", "--recipe", "plan"), "--recipe is of no use for a vision-language model"),
-        (("--target", "onnx", "--no-islands"), "--no-islands is of no use for a vision-language model"),
+        (("--target", "onnx", "--no-float-fallback"), "--no-float-fallback is of no use for a vision-language model"),
         (("--target", "onnx", "--trust"), "--trust is of no use for a vision-language model"),
         (("--target", "onnx", "--gate", "iou=0.5"), "--gate 'iou' is not one of: matched, score_drift"),
         (("--target", "onnx", "--option", "openvino.x=1"), "target openvino is not converted to; name it in --target"),

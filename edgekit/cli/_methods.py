@@ -20,15 +20,15 @@ def methods_options(command: Command) -> Command:
     options = (
         click.option(
             "--ranges",
-            type=click.Choice(("auto", "min-max", "moving average", "percentile", "absolute", "squared", "kl")),
+            type=click.Choice(("auto", "min-max", "percentile", "squared")),
             default="auto",
             show_default=True,
             help="How ranges of activations are found; auto: the best for each tensor.",
         ),
-        click.option("--adaptive-rounding", is_flag=True, help="Round weights by the error of the layer's output."),
-        click.option("--no-equalisation", is_flag=True, help="Leave channels as different as they are."),
+        click.option("--no-equalisation", is_flag=True, help="No cross-layer equalization."),
         click.option("--no-bias-correction", is_flag=True, help="Leave biases as they are."),
-        click.option("--no-islands", is_flag=True, help="No layer stays in float."),
+        click.option("--no-float-fallback", is_flag=True, help="No layer stays in float (no mixed precision)."),
+        click.option("--no-islands", is_flag=True, hidden=True),
     )
     for option in reversed(options):
         command = option(command)
@@ -39,12 +39,14 @@ def take_methods(given: dict[str, Any]) -> Methods:
     """The methods of the plan; takes the values of `methods_options` out of what a command was given."""
     from edgekit.calibration.plan import Methods
 
+    old_name, no_fallback = given.pop("no_islands"), given.pop("no_float_fallback")
+    if old_name:
+        click.echo("--no-islands is now called --no-float-fallback", err=True)
     return Methods(
         ranges=given.pop("ranges"),
-        rounding="adaptive" if given.pop("adaptive_rounding") else "nearest",
-        equalisation=not given.pop("no_equalisation"),
+        cross_layer_equalization=not given.pop("no_equalisation"),
         bias_correction=not given.pop("no_bias_correction"),
-        islands=not given.pop("no_islands"),
+        float_fallback=not (no_fallback or old_name),
     )
 
 

@@ -56,9 +56,9 @@ def command(models: tuple[str, ...], data: str, html: Path | None, as_json: bool
             lambda name, done, total: watch(name, f"{done}/{total or '?'} images", done / max(total, done, 1)),
         )
     if html is not None:
-        from edgekit.report.evaluation.page import write_page
+        from edgekit.report.evaluation import write_evaluation
 
-        write_page(comparison, data, html)
+        write_evaluation(comparison, data, html)
     if as_json:
         click.echo(json.dumps(_document(models, comparison), indent=2))
     elif len(models) == 1:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgekit.cli._options import json_option
-from edgekit.cli._profiles import bundle_folders, document, show, store_option, told, write
+from edgekit.cli._profiles import bundle_folders, check_html, document, show, store_option, told, write
 from edgekit.cli._quantities import SECONDS, SHARE, Counts
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ def measure(bundles: tuple[str, ...], as_json: bool, csv: Path | None, html: Pat
     """Measure bundles: what edgekit profile BUNDLE... does."""
     from edgekit.profiling.records.store import Store, default_store
 
+    check_html(html)
     store = Store(given["store"] or default_store())
     made = _made(bundle_folders(bundles), _settings(given), given, store)
     if given["keep"]:

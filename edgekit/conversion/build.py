@@ -49,12 +49,12 @@ def _exported(job: BuildJob, prepared: Prepared, workspace: Workspace, report: R
     source, planned = _exchange(workspace, spec, job.precision)
     scratch = source.name if planned else "float"
     if planned is not None and job.floats:
-        planned = planned.with_floats(job.floats, BUDGET)
+        planned = planned.keep_float(job.floats, BUDGET)
         # Another network for every number of layers: converters keep float files of theirs in their scratch folder.
         scratch = f"{source.name}-{len(job.floats)}"
         if source.name == plans.MIXED:
             source = workspace.folder / job.target / f"restored-{len(job.floats)}"
-            restore(_rounded(workspace), planned.floats, source)
+            restore(_rounded(workspace), planned.float_layers, source)
     graph: Graph = registry.module(converters.__name__, job.target).convert(
         Job(
             onnx=source / ONNX,
@@ -82,9 +82,9 @@ def _exchange(workspace: Workspace, spec: Target, precision: str) -> tuple[Path,
     if precision not in spec.calibrated or not (workspace.plan / plans.FILE).is_file():
         return workspace.folder, None
     plan = plans.read_plan(workspace.plan)
-    if spec.integers and plan.integer is not None:
+    if spec.integer_only and plan.integer is not None:
         return workspace.plan / plans.INTEGER, plan.integer
-    return _rounded(workspace) if spec.integers else workspace.plan / plans.MIXED, plan.mixed
+    return _rounded(workspace) if spec.integer_only else workspace.plan / plans.MIXED, plan.mixed
 
 
 def _rounded(workspace: Workspace) -> Path:

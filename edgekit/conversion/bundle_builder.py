@@ -149,7 +149,7 @@ class BundleBuilder:
         self, spec: BundleSpec, recipe: str, staging: Staging, kept: KeptGraphs, report: Report
     ) -> tuple[Attempt, Budget]:
         """Put the worst layers back into float until the budget holds."""
-        integers = converters.target(spec.target).integers
+        integers = converters.target(spec.target).integer_only
         order = [] if integers else worst_first(read_plan(self._workspace.plan).mixed)
 
         def attempt(floats: tuple[str, ...]) -> Attempt:

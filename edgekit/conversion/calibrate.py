@@ -14,9 +14,9 @@ import msgspec
 
 from edgekit.arrays import Floats
 from edgekit.calibration.plan import MIXED, Plan, read_plan, write_plan
-from edgekit.calibration.planning import Streams, Wish, make_plan
+from edgekit.calibration.planning import PlanRequest, Streams, make_plan
 from edgekit.calibration.samples import Samples
-from edgekit.calibration.sensitivity import MOST_IMAGES, Judge, damages, outputs_of
+from edgekit.calibration.sensitivity import MOST_IMAGES, Judge, measure_sensitivity, outputs_of
 from edgekit.conversion.jobs import Calibrated, CalibrateJob, Prepared
 from edgekit.conversion.ranges import observe, write_ranges
 from edgekit.conversion.reference import add_anchors, are_enough, detections
@@ -76,8 +76,8 @@ def _plan(job: CalibrateJob, prepared: Prepared, workspace: Workspace, report: R
     else:
         workspace.plan.mkdir()
         plan = _made(job, prepared, workspace, report)
-    if job.sensitivity and any(layer.damage is None for layer in plan.mixed.layers if not layer.stays):
-        plan = _with_damages(plan, prepared, workspace, job.threads, report)
+    if job.sensitivity and any(layer.sensitivity is None for layer in plan.mixed.layers if not layer.float_reason):
+        plan = _with_sensitivity(plan, prepared, workspace, job.threads, report)
     return plan
 
 
@@ -99,35 +99,31 @@ def _made(job: CalibrateJob, prepared: Prepared, workspace: Workspace, report: R
         workspace.onnx,
         Streams(
             calibration=Samples(workspace.calibration, rule),
-            held=workspace.held.proof_images(rule) if prepared.held_views else None,
-            # Mirrored views of the same photographs would look like many images that agree.
-            proof=itertools.islice(
-                workspace.proof_images(rule), 0, None, prepared.proof_views // max(prepared.photographs, 1)
-            ),
+            holdout=workspace.holdout.proof_images(rule) if prepared.held_views else None,
         ),
         workspace.plan,
-        Wish(
+        PlanRequest(
             methods=job.methods,
             integer=job.integer,
             threads=job.threads,
             finetune=job.finetune,
-            scores=of_roles(SCORES),
-            places=of_roles(PLACES),
+            score_outputs=of_roles(SCORES),
+            coordinate_outputs=of_roles(PLACES),
         ),
         write,
         report,
     )
-    plan = msgspec.structs.replace(plan, half=prepared.half)
+    plan = msgspec.structs.replace(plan, fp16_issues=prepared.half)
     write_plan(plan, workspace.plan)
     return plan
 
 
-def _with_damages(plan: Plan, prepared: Prepared, workspace: Workspace, threads: int, report: Report) -> Plan:
+def _with_sensitivity(plan: Plan, prepared: Prepared, workspace: Workspace, threads: int, report: Report) -> Plan:
     """The plan with what each layer of its graphs costs, measured on images held back (or the first ones)."""
-    path = workspace.held.proof if prepared.held_views else workspace.calibration
+    path = workspace.holdout.proof if prepared.held_views else workspace.calibration
     images = list(itertools.islice(Samples(path, prepared.contract.image), MOST_IMAGES))
     judge = _judge(prepared.contract, outputs_of(workspace.onnx.read_bytes(), images, threads))
-    mixed = damages(workspace.plan / MIXED / ONNX, plan.mixed, images, judge, threads, report)
+    mixed = measure_sensitivity(workspace.plan / MIXED / ONNX, plan.mixed, images, judge, threads, report)
     plan = msgspec.structs.replace(plan, mixed=mixed)
     write_plan(plan, workspace.plan)
     return plan

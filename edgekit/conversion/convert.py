@@ -76,7 +76,7 @@ def _calibrate(stages: Stages, selection: Selection, progress: Progress) -> Plan
     """The quantisation plan, once for all targets; left in the folder ``plan`` where there was none yet."""
     request = stages.request
     known = plan_is_there(request)
-    integer = bool(request.plan) or any(converters.target(name).integers for name in selection.targets)
+    integer = bool(request.plan) or any(converters.target(name).integer_only for name in selection.targets)
     plan = stages.calibrate(
         report_of(progress, "calibrate"),
         plan=request.plan if known else "",

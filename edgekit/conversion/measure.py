@@ -45,7 +45,7 @@ def work(job: MeasureJob, report: Report) -> Measured:
         return Measured(score=main.main, by=next(iter(main.figures)), milliseconds=_latency(model, prepared, workspace))
     if not job.bundle:
         return Measured(score=1.0, by=AGREEMENT, milliseconds=0.0)
-    decoded = compare_network(model, prepared, workspace.held, GATES["int8"], report).decoded
+    decoded = compare_network(model, prepared, workspace.holdout, GATES["int8"], report).decoded
     score = 0.0 if decoded is None else min(decoded.matched, 1 - decoded.extra)
     return Measured(score=score, by=AGREEMENT, milliseconds=_latency(model, prepared, workspace))
 

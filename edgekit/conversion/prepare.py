@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from edgekit.calibration.half import half_troubles
-from edgekit.calibration.plan import HalfTrouble
+from edgekit.calibration.half import fp16_issues
+from edgekit.calibration.plan import Fp16Issue
 from edgekit.calibration.split import Split, split, store
 from edgekit.conversion.comparison import ReferenceSource
 from edgekit.conversion.decoded import DecodedSource
@@ -43,9 +43,9 @@ def work(job: PrepareJob, report: Report) -> Prepared:
     chosen = _images(job, source, workspace)
     report("running the source", 0.5)
     reference = source.run(chosen.proof, workspace)
-    held = chosen.held if source.has_recipes else None
+    held = chosen.holdout if source.has_recipes else None
     if held is not None:
-        source.run(held, workspace.held)
+        source.run(held, workspace.holdout)
     return Prepared(
         name=source.name,
         parts=source.parts,
@@ -106,11 +106,11 @@ def _split(job: PrepareJob, contract: Contract, workspace: Workspace) -> Split:
     return Split(None, samples, len(samples), False, "generated scenes")
 
 
-def _half(job: PrepareJob, chosen: Split, workspace: Workspace, report: Report) -> tuple[HalfTrouble, ...]:
+def _half(job: PrepareJob, chosen: Split, workspace: Workspace, report: Report) -> tuple[Fp16Issue, ...]:
     if not job.half:
         return ()
     report("looking for what float16 cannot hold", 0.9)
-    return half_troubles(workspace.onnx, chosen.calibration or chosen.proof, job.threads)
+    return fp16_issues(workspace.onnx, chosen.calibration or chosen.proof, job.threads)
 
 
 def _calibrated_on(bundle: str) -> frozenset[str]:
@@ -128,6 +128,6 @@ def _calibration_of(seed: int, chosen: Split) -> Calibration | None:
         method=chosen.method,
         seed=seed,
         sha256=samples.sha256(),
-        held=len(chosen.held) if chosen.held else 0,
+        held=len(chosen.holdout) if chosen.holdout else 0,
         images=chosen.digests,
     )

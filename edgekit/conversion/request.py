@@ -97,11 +97,11 @@ _FLAGS = {
 """Options that not every source or bundle can use, as they are spelled on the command line."""
 
 _METHOD_FLAGS = {
-    "equalisation": "--no-equalisation",
+    "cross_layer_equalization": "--no-equalisation",
     "ranges": "--ranges",
     "bias_correction": "--no-bias-correction",
-    "rounding": "--adaptive-rounding",
-    "islands": "--no-islands",
+    "rounding": "rounding",
+    "float_fallback": "--no-float-fallback",
 }
 _ON_IMAGES = ("plan", "recipe", "methods", "max_drop", "finetune", "choose")
 """Options of quantising on images."""

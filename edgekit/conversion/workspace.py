@@ -27,8 +27,8 @@ class Workspace:
     """What the stages leave for one another, by name.
 
     A network in exchange form is ``onnx`` and ``program``, its quantisation plan the folder ``plan``. ``calibration``
-    and ``proof`` are streams of images, ``reference(name)`` what the source gave for each of the proof images. `held`
-    has both of the calibration images that were held back.
+    and ``proof`` are streams of images, ``reference(name)`` what the source gave for each of the proof images.
+    `holdout` has both of the calibration images that were held back.
     """
 
     folder: Path
@@ -59,7 +59,7 @@ class Workspace:
         return self.folder / PROOF
 
     @property
-    def held(self) -> Workspace:
+    def holdout(self) -> Workspace:
         """The calibration images that were held back, as the proof of a workspace of their own."""
         return Workspace(self.folder / HELD)
 

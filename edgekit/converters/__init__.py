@@ -17,7 +17,7 @@ from typing import TypeVar
 import msgspec
 
 from edgekit import registry
-from edgekit.calibration.plan import HalfTrouble, PlannedGraph
+from edgekit.calibration.plan import Fp16Issue, PlannedGraph
 from edgekit.calibration.samples import Samples
 from edgekit.emulators import emulator
 from edgekit.errors import ConversionError, UsageError, choices
@@ -50,7 +50,7 @@ class Target:
     `edgekit.runtimes.engines.host`. ``calibrated`` are the precisions that need images. ``options`` is the structure of
     the target's own options. ``refuses`` are ONNX operators that the target cannot take, with the reason. ``parts`` are
     the parts of models that it takes: `edgekit.sources.WHOLE` is a model of one network. ``recipes`` are its ways of
-    quantising on images; with ``integers`` it computes everything in integers, so that no layer can stay in float.
+    quantising on images; with ``integer_only`` it computes everything in integers, so that no layer can stay in float.
     """
 
     name: str
@@ -67,7 +67,7 @@ class Target:
     toolchains: tuple[Toolchain, ...] = ()
     builder: str = ""
     recipes: tuple[str, ...] = (PLAN,)
-    integers: bool = False
+    integer_only: bool = False
     parts: tuple[str, ...] = (WHOLE,)
 
     @property
@@ -131,7 +131,7 @@ class Job(PartJob):
     ``onnx`` and ``program`` are the same float32 graph with batch size 1, NCHW input and raw heads: as ONNX and as
     a torch.export program. ``work`` is shared by the precisions of one target.
 
-    For a calibrated precision the two forms are those of the quantisation plan: equalised, with weights that lie on the
+    For a calibrated precision the two forms are those of the quantisation plan: equalized, with weights that lie on the
     symmetric 8-bit grid of their output channel. ``plan`` holds ranges and the layers that stay in float; ``recipe`` is
     one of those that the target names. ``half`` are operators that fp16 has to leave in float32.
     """
@@ -143,7 +143,7 @@ class Job(PartJob):
     precision: str
     samples: Samples | None
     plan: PlannedGraph | None = None
-    half: tuple[HalfTrouble, ...] = ()
+    half: tuple[Fp16Issue, ...] = ()
     recipe: str = PLAN
 
     def graph(self, *files: str) -> Graph:

@@ -37,9 +37,9 @@ def quantisation(job: Job, *, per_tensor_activations: bool = False) -> dict[str,
     import onnx
 
     nncf = import_nncf()
-    islands = node_names(onnx.load(job.onnx, load_external_data=False), job.planned().floats)
+    kept_float = node_names(onnx.load(job.onnx, load_external_data=False), job.planned().float_layers)
     # A pattern, because OpenVINO splits a convolution with a bias and renames it NAME/WithoutBiases.
-    scope = nncf.IgnoredScope(patterns=[f"^{re.escape(name)}(/.*)?$" for name in islands])
+    scope = nncf.IgnoredScope(patterns=[f"^{re.escape(name)}(/.*)?$" for name in kept_float])
     arguments = {
         "preset": nncf.QuantizationPreset.MIXED,
         "subset_size": len(job.calibration()),

@@ -69,7 +69,7 @@ TARGET = Target(
     distributions=("ethos-u-vela", "litert-torch", "litert-converter", "ai-edge-quantizer", "torch"),
     options=EthosuOptions,
     recipes=(PLAN, LITERT),
-    integers=True,
+    integer_only=True,
 )
 
 
@@ -98,7 +98,7 @@ def convert(job: Job, report: Report) -> Graph:
         memory=options.memory,
         optimise=options.optimise,
     )
-    if equalised := job.planned().equalised:
+    if equalised := job.planned().equalized:
         facts["equalised"] = ", ".join(f"{site.layer} ({site.before:.0f}x)" for site in equalised)
     return msgspec.structs.replace(graph, report=facts)
 

@@ -10,7 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs torch, the source of every conversion")
 
-from edgekit.calibration.equalisation import equalise
+from edgekit.calibration.equalization import equalize
 
 nn = torch.nn
 SIZE = 16
@@ -77,7 +77,7 @@ def test_the_function_stays_and_the_channels_become_equal(activation: Any, multi
     torch.manual_seed(2)
     module = exported(Net(activation, multiplier))
     expected = [run(module, sample) for sample in samples()]
-    (site,) = equalise(module, samples())
+    (site,) = equalize(module, samples())
     assert site.before > 300
     assert site.after < 1.01
     assert bool(site.gate) == isinstance(activation, nn.SiLU)
@@ -108,7 +108,7 @@ def test_a_silu_with_scales_of_its_own_costs_nothing(way: str) -> None:
     torch.manual_seed(2)
     module = exported(Net(ScaledSiLU(way)))
     expected = [run(module, sample) for sample in samples()]
-    (site,) = [site for site in equalise(module, samples()) if site.through]
+    (site,) = [site for site in equalize(module, samples()) if site.through]
     assert (site.through, site.gate) == ("scaled silu", "")
     assert site.before > 100
     assert site.after < 1.01
@@ -132,7 +132,7 @@ def test_one_scale_for_all_channels_holds_them_afterwards_and_not_before() -> No
         return float((outputs[0] - outputs[1]).norm() / outputs[0].norm())
 
     before = error()
-    equalise(module, samples())
+    equalize(module, samples())
     assert before > 0.2
     assert error() < 0.02
 
@@ -156,7 +156,7 @@ def test_what_cannot_be_scaled_is_left_alone(made: Callable[[], Any]) -> None:
     torch.manual_seed(2)
     module = exported(made())
     expected = run(module, samples()[0])
-    assert equalise(module, samples()) == []
+    assert equalize(module, samples()) == []
     for found, wanted in zip(run(module, samples()[0]), expected, strict=True):
         np.testing.assert_array_equal(found, wanted)
 
@@ -183,7 +183,7 @@ def test_channels_that_stand_out_behind_layer_norm_go_into_the_weights() -> None
     torch.manual_seed(2)
     module = exported(Block())
     expected = [run(module, sample) for sample in samples()]
-    (site,) = equalise(module, samples())
+    (site,) = equalize(module, samples())
     assert (site.layer, site.readers) == ("layer_norm", ("linear", "linear_1"))
     assert site.before > 50
     assert site.after < 25
@@ -199,14 +199,14 @@ def test_what_is_read_by_a_sum_too_is_left_alone_behind_layer_norm() -> None:
             return self.first(y), y + 1
 
     torch.manual_seed(2)
-    assert equalise(exported(Residual()), samples()) == []
+    assert equalize(exported(Residual()), samples()) == []
 
 
 def test_small_spreads_are_left_alone_unless_asked_for() -> None:
     torch.manual_seed(2)
     module = exported(Net(nn.ReLU()))
-    assert equalise(module, samples(), free=1e6) == []
-    assert [site.layer for site in equalise(module, samples(), free=8.0)] == ["conv2d"]
+    assert equalize(module, samples(), free=1e6) == []
+    assert [site.layer for site in equalize(module, samples(), free=8.0)] == ["conv2d"]
 
 
 def test_a_channel_that_nothing_wakes_keeps_its_scale() -> None:
@@ -216,10 +216,10 @@ def test_a_channel_that_nothing_wakes_keeps_its_scale() -> None:
         net.stem.bias[3] = -100.0
     module = exported(net)
     before = float(depthwise_input(module, samples()[0])[1][3].abs().sum())
-    (site,) = equalise(module, samples())
+    (site,) = equalize(module, samples())
     assert site.before < 5000
     assert float(depthwise_input(module, samples()[0])[1][3].abs().sum()) == before
 
 
 def test_no_samples_change_nothing() -> None:
-    assert equalise(exported(Net(nn.ReLU())), []) == []
+    assert equalize(exported(Net(nn.ReLU())), []) == []

@@ -9,8 +9,7 @@ from typing import TextIO
 
 from edgekit.profiling.record import STAGES, Profile, StageName
 from edgekit.profiling.records.naming import Named, named
-from edgekit.report.page import number, percent
-from edgekit.report.profile.matrix import first_call, load
+from edgekit.report.numbers import number, percent
 
 Value = str | int | float | None
 """What a cell holds; None: not known, or not measured."""
@@ -50,7 +49,7 @@ def _stage(stage: StageName) -> Column:
 
 def _load(*, cold: bool) -> Callable[[Named], Value]:
     def read(one: Named) -> Value:
-        told = load(one.profile, cold=cold)
+        told = one.profile.load(cold=cold)
         return told.total if told else None
 
     return read
@@ -83,7 +82,7 @@ COLUMNS: tuple[Column, ...] = (
     *(_stage(stage) for stage in STAGES),
     Column("load_cold_ms", "cold ms", _load(cold=True)),
     Column("load_warm_ms", "warm ms", _load(cold=False)),
-    Column("first_call_ms", "first ms", _of(first_call)),
+    Column("first_call_ms", "first ms", _of(lambda one: one.first_call)),
     Column("engine_build_ms", "", _of(_build)),
     Column("memory_peak_bytes", "peak MB", _of(lambda one: one.memory.peak), _megabytes),
     Column("memory_steady_bytes", "", _of(lambda one: one.memory.steady)),

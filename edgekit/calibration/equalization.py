@@ -1,11 +1,11 @@
-"""Equal channels, exact in float: what one scale per tensor needs.
+"""Cross-layer equalization (CLE): channels of like size, exact in float, as one scale per tensor needs them.
 
 Where the channels of a tensor differ a hundred times in size and the weights behind make up for it, no single 8-bit
 scale holds them all. Scaling the channels of the layer before by s and the weights behind by 1/s leaves the function as
 it is (Nagel et al., Data-Free Quantization through Weight Equalization and Bias Correction, arXiv 1906.04721, 4.1).
 They balance weights against weights; here activations are measured. A depthwise convolution has a scale for each
 channel of its weights, so its input becomes equal altogether; other readers share a row's scale between channels, so
-half of the spread (its square root) goes to the weights, as SmoothQuant does it behind LayerNorm (arXiv 2211.10438).
+half of the ratio (its square root) goes to the weights, as SmoothQuant does it behind LayerNorm (arXiv 2211.10438).
 
 ReLU and LeakyReLU commute with s, pooling and nearest upsampling too: these sites cost nothing, and neither does
 x * sigmoid(x / r) with a constant r for each channel. For SiLU as it is the sigmoid
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgekit.arrays import Floats
-from edgekit.calibration.plan import Equalised
+from edgekit.calibration.plan import Equalization
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +34,7 @@ SPREAD = 100.0
 all accuracy in INT8 and 32x none."""
 
 FREE = 8.0
-"""The ratio from which on a site that costs nothing is equalised."""
+"""The ratio from which on a site that costs nothing is equalized."""
 
 MOST_SAMPLES = 32
 """Sizes of channels are known well enough after so many images."""
@@ -66,10 +66,10 @@ class _Site:
         return "" if self.activation is self.producer else _name(self.activation).rstrip("_")
 
 
-def equalise(
+def equalize(
     module: fx.GraphModule, samples: Iterable[Floats], *, free: float = FREE, through_silu: float = SPREAD
-) -> list[Equalised]:
-    """Equalise a network in place wherever the channels between two layers differ more than allowed.
+) -> list[Equalization]:
+    """Equalize a network in place wherever the channels between two layers differ more than allowed.
 
     A site is a convolution (or LayerNorm), ReLU, LeakyReLU, SiLU or nothing, and convolutions (or linear layers) that
     alone read the result.
@@ -77,11 +77,11 @@ def equalise(
     Args:
         module: a float network of aten operators with one input, as `torch.export` gives it.
         samples: calibration tensors (1, 3, H, W) float32; the first `MOST_SAMPLES` are looked at.
-        free: the largest ratio of channels that is left alone where equalising costs nothing.
+        free: the largest ratio of channels that is left alone where equalizing costs nothing.
         through_silu: the same where it costs a convolution; infinite: never.
 
     Returns:
-        What was equalised, in the order of the graph, named by nodes.
+        What was equalized, in the order of the graph, named by nodes.
     """
     import torch
 
@@ -105,7 +105,7 @@ def equalise(
             gate = _scale(module, site, scale)
             names = tuple(reader.name for reader in site.readers)
             done.append(
-                Equalised(
+                Equalization(
                     layer=site.producer.name,
                     readers=names,
                     through=site.through,
