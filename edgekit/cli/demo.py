@@ -10,8 +10,8 @@ import click
 from edgekit.cli._options import json_option, split_names
 
 if TYPE_CHECKING:
+    from edgekit.conversion.bundle_builder import Outcome
     from edgekit.conversion.demo import Demonstration, Measured
-    from edgekit.conversion.making import Outcome
 
 
 @click.command(short_help="Convert a detector and a small BLIP-2, measure them, and show what they find.")
@@ -47,7 +47,7 @@ def command(
         done = demonstrate(out, names, wanted, scenes, jobs, watch, blip2)
     if as_json:
         outcomes = [outcome for conversions in done.conversions for outcome in conversions.outcomes]
-        document = {
+        document: dict[str, Any] = {
             "measured": [_data(measured) for measured in done.measured],
             "failed": [outcome_data(outcome) for outcome in outcomes if not outcome.ok],
             "skipped": [{"target": one.target, "reason": one.reason} for one in done.conversions[0].skipped],
