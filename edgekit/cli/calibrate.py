@@ -44,19 +44,18 @@ def command(sensitivity: bool, finetune: str, html: Path | None, out: Path, as_j
     import msgspec
 
     from edgekit.cli._reports import progress_bars
-    from edgekit.conversion.convert import Conversion
     from edgekit.conversion.plan_only import calibrate
+    from edgekit.conversion.request import Request
     from edgekit.report.calibration import write_report, write_sensitivity_plot
 
     methods = take_methods(given)
-    conversion = Conversion(
-        targets=(),
+    request = Request(
         methods=methods,
         finetune=finetune_minutes(finetune),
         **{**given, "imports": tuple(given["imports"])},
     )
-    with progress_bars() as watch:
-        plan = calibrate(conversion, out, sensitivity=sensitivity, watch=watch)
+    with progress_bars() as progress:
+        plan = calibrate(request, out, sensitivity=sensitivity, progress=progress)
     if sensitivity:
         write_sensitivity_plot(plan.mixed.layers, out / "sensitivity.svg")
     if html is not None:

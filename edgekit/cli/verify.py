@@ -31,8 +31,8 @@ def command(bundle: str, source: str, data: str, imports: tuple[str, ...], as_js
     from edgekit.conversion.verify import verify
 
     import_modules(imports)
-    with progress_bars() as watch:
-        evidence = verify(bundle, source, data, imports=imports, watch=watch, **given)  # type: ignore[arg-type]
+    with progress_bars() as progress:
+        evidence = verify(bundle, source, data, imports=imports, progress=progress, **given)  # type: ignore[arg-type]
     if as_json:
         click.echo(
             json.dumps({"bundle": bundle, "ok": evidence.passed, "evidence": msgspec.to_builtins(evidence)}, indent=2)
