@@ -1,7 +1,7 @@
 """Given with ``--import``: stops the child process of one stage for ever, so that a test can interrupt it there.
 
 Where it is imported, in order: 1 is the command itself, 2 reads the source, 3 builds, 4 proves. The environment says
-which one stalls (``STALL_AT``) and where the process leaves its number and that of a child of its own (``STALL_FOLDER``).
+which one stalls (``STALL_AT``) and where it leaves its number and that of a child of its own (``STALL_FOLDER``).
 """
 
 from __future__ import annotations
