@@ -84,6 +84,31 @@ def test_what_may_be_left_out(read: Any) -> None:
     assert (NAMED["coco"][0], NAMED["coco"][79]) == ("person", "toothbrush")
 
 
+@pytest.mark.parametrize(
+    ("names", "found"), [("score: 0.3, iou: 0.6", (0.3, 0.6)), ("iou_threshold: 0.6", (0.25, 0.6))]
+)
+def test_thresholds_by_both_names(names: str, found: tuple[float, float], read: Any) -> None:
+    stated = read(GOOD.replace("  score_threshold: 0.1", f"  {names.replace(', ', chr(10) + '  ')}"))
+    assert (stated.postprocess.score_threshold, stated.postprocess.iou_threshold) == found
+
+
+@pytest.mark.parametrize(
+    ("image", "decoder", "align"),
+    [
+        ("", "name: grid, strides: [8]", "corner"),
+        (", align: center", "name: grid, strides: [8]", "center"),
+        (", resize: stretch", "name: grid, strides: [8]", "center"),
+        ("", "name: anchor_free, strides: [8]", "center"),
+        (", align: corner", "name: anchor_free, strides: [8]", "corner"),
+    ],
+)
+def test_a_letterbox_is_aligned_as_the_family_trains_unless_stated(
+    image: str, decoder: str, align: str, read: Any
+) -> None:
+    stated = read(f"image: {{size: [32, 32]{image}}}\nclasses: coco\ndecoder: {{{decoder}}}\n")
+    assert stated.image.align == align
+
+
 def test_the_example_is_valid() -> None:
     stated = read_contract(EXAMPLES / "fastestdet.yaml")
     assert stated.image.size == (352, 352)
@@ -95,7 +120,7 @@ def test_every_example_is_valid(path: Path) -> None:
     assert read_contract(path).classes
 
 
-IMAGE_KEYS = "size, resize, color, scale, mean, std, pad, crop, interpolation"
+IMAGE_KEYS = "size, resize, color, scale, mean, std, pad, crop, interpolation, align"
 MISTAKES = {
     "no share": (
         ("resize: crop", "resize: crop\n  crop: 1.5"),
@@ -136,13 +161,30 @@ MISTAKES = {
         ("score_threshold: 0.1", "score_threshold: 1.5"),
         "13: postprocess.score_threshold: must be 0..1, not 1.5",
     ),
+    "new name out of range": (("score_threshold: 0.1", "iou: -1"), "13: postprocess.iou: must be 0..1, not -1.0"),
+    "both names": (
+        ("score_threshold: 0.1", "score_threshold: 0.1\n  score: 0.2"),
+        "13: postprocess.score_threshold: must be left out beside score, its newer name",
+    ),
+    "align without padding": (
+        ("resize: crop", "resize: stretch\n  align: corner"),
+        "5: image.align: must be left out with resize: stretch, not corner: only a letterbox has padding (center, ",
+    ),
+    "align without padding, the default": (
+        ("resize: crop", "resize: crop\n  align: center"),
+        "5: image.align: must be left out with resize: crop, not center: only a letterbox has padding (center, corner)",
+    ),
+    "unknown align": (
+        ("resize: crop", "align: left"),
+        "4: image.align: Invalid enum value 'left'; valid: center, corner",
+    ),
     "none left": (
         ("score_threshold: 0.1", "max_detections: 0"),
         "13: postprocess.max_detections: must be at least 1, not 0",
     ),
     "wrong postprocess key": (
         ("score_threshold: 0.1", "conf: 0.1"),
-        "13: postprocess.conf: unknown key; valid: score_threshold, iou_threshold, max_detections, class_agnostic, nms",
+        "13: postprocess.conf: unknown key; valid: score, iou, max_detections, class_agnostic, nms, score_threshold",
     ),
     "unknown task": (
         ("task: detect", "task: poses"),

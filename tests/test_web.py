@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,9 +24,10 @@ from web_page import chromium, visit
 from edgekit.converters import target
 from edgekit.converters.web import TARGET
 from edgekit.errors import EngineError
-from edgekit.runtimes.bundle.manifest import Tensor
+from edgekit.runtimes.bundle.manifest import ImageRule, Tensor
 from edgekit.runtimes.engines import SessionOptions, engine, open_session
 from edgekit.runtimes.engines import web as web_engine
+from edgekit.runtimes.inputs.images import transform
 from edgekit.runtimes.model import load
 from edgekit.shapes import scene
 from edgekit.worker import toolchains
@@ -172,6 +174,39 @@ def test_a_crash_of_node_is_told(folder: Path) -> None:
     session._process.wait()
     with pytest.raises(EngineError, match="web in toolchain web ended with exit code -9"):
         session.run([picture()])
+
+
+PLACEMENTS = """
+import { placement } from "PAGE";
+const cases = JSON.parse(process.argv[1]);
+console.log(JSON.stringify(cases.map(([rule, width, height]) => placement(rule, width, height))));
+"""
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
+def test_the_example_page_places_images_as_the_runtime_does() -> None:
+    page = Path(__file__).parents[1] / "examples" / "web" / "detector.mjs"
+    rules = [
+        ImageRule(size=size, resize=resize, align=align, crop=0.875 if resize == "crop" else 1.0)
+        for size in ((64, 64), (37, 91), (352, 320))
+        for resize, align in (
+            ("letterbox", "center"),
+            ("letterbox", "corner"),
+            ("stretch", "center"),
+            ("crop", "center"),
+        )
+    ]
+    originals = [(1, 1), (203, 317), (317, 203), (64, 64), (1, 300), (4999, 31)]
+    cases = [(rule, width, height) for rule in rules for width, height in originals]
+    code = PLACEMENTS.replace("PAGE", page.as_uri())
+    given = msgspec.json.encode(cases).decode()
+    done = subprocess.run(
+        ["node", "--input-type=module", "-e", code, given], capture_output=True, text=True, check=True
+    )
+    for case, found in zip(cases, json.loads(done.stdout), strict=True):
+        mapping = transform(*case)
+        wanted = (mapping.offset_x, mapping.offset_y, *mapping.resized)
+        assert (found["left"], found["top"], found["width"], found["height"]) == wanted, case
 
 
 @with_toolchain

@@ -118,7 +118,7 @@ def _check_comparable(bundle: Contract, prepared: Prepared) -> None:
     if sorted(output.name for output in bundle.outputs) != sorted(output.name for output in source.outputs):
         given, wanted = (", ".join(output.name for output in one.outputs) for one in (bundle, source))
         raise ContractError(f"the bundle has the outputs {given}, the source as stated has {wanted}")
-    for key in ("size", "resize", "pad"):
+    for key in ("size", "resize", "pad", "align"):
         ours, theirs = getattr(bundle.image, key), getattr(source.image, key)
         if ours != theirs:
             raise ContractError(f"image.{key} is {ours!r} in the bundle and {theirs!r} in the contract given")

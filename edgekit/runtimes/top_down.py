@@ -8,11 +8,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgekit.arrays import Floats, Image
 from edgekit.errors import UsageError
-from edgekit.runtimes.inputs.images import Transform
+from edgekit.runtimes.inputs.images import Transform, warp_matrix
 from edgekit.runtimes.model import Model, read
 from edgekit.runtimes.results import Detections, Poses, Timings
 from edgekit.runtimes.tasks.similarity import AREA_SHARE, box_areas, keypoint_suppression
@@ -148,13 +147,7 @@ class TopDown:
         rows, columns = self.pose.contract.image.size
         scale = columns / width, rows / height
         offset = columns / 2 - centre[0] * scale[0], rows / 2 - centre[1] * scale[1]
-        # OpenCV counts from the centres of pixels, half a pixel off the corner that a Transform counts from.
-        matrix: NDArray[np.float64] = np.array(
-            [
-                [scale[0], 0.0, offset[0] + (scale[0] - 1) / 2],
-                [0.0, scale[1], offset[1] + (scale[1] - 1) / 2],
-            ]
-        )
+        matrix = warp_matrix(scale, offset)
         grey = (self.pose.contract.image.pad,) * 3
         part = cv2.warpAffine(image, matrix, (columns, rows), flags=cv2.INTER_LINEAR, borderValue=grey)
         size = (image.shape[1], image.shape[0])

@@ -34,6 +34,45 @@ class CutEntry(Record, frozen=True):
     level: int = 0
 
 
+class PostprocessEntry(Record, frozen=True, kw_only=True):
+    """Thresholds as a contract file spells them: ``score`` and ``iou``, like the command line and the API.
+
+    ``score_threshold`` and ``iou_threshold``, the manifest's names, are read too.
+    """
+
+    score: float | None = None
+    iou: float | None = None
+    max_detections: int = Postprocess().max_detections
+    class_agnostic: bool = False
+    nms: bool = True
+    score_threshold: float | None = None
+    iou_threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("score", "iou"):
+            values = {key: getattr(self, key) for key in (name, f"{name}_threshold")}
+            given = {key: value for key, value in values.items() if value is not None}
+            for key, value in given.items():
+                if not 0.0 <= value <= 1.0:
+                    raise ValueError(f"{key} must be 0..1, not {value}")
+            if len(given) > 1:
+                raise ValueError(f"{name}_threshold must be left out beside {name}, its newer name")
+        self.read()
+
+    def read(self) -> Postprocess:
+        """The same as a contract has it."""
+        default = Postprocess()
+        score = self.score if self.score is not None else self.score_threshold
+        iou = self.iou if self.iou is not None else self.iou_threshold
+        return Postprocess(
+            score_threshold=default.score_threshold if score is None else score,
+            iou_threshold=default.iou_threshold if iou is None else iou,
+            max_detections=self.max_detections,
+            class_agnostic=self.class_agnostic,
+            nms=self.nms,
+        )
+
+
 class ContractFile(Record, frozen=True, kw_only=True):
     """The keys of a contract file.
 
@@ -46,7 +85,7 @@ class ContractFile(Record, frozen=True, kw_only=True):
     image: ImageRule
     classes: tuple[str, ...] | str
     decoder: dict[str, Any]
-    postprocess: Postprocess = Postprocess()
+    postprocess: PostprocessEntry = PostprocessEntry()
     skeleton: Skeleton | str | None = None
     cut: tuple[CutEntry, ...] = ()
 
@@ -159,13 +198,28 @@ def _checked(path: Path, root: yaml.Node, data: dict[Any, Any], stated: Contract
     _check_roles(path, root, stated, decoder, len(classes))
     return StatedContract(
         task=stated.task,
-        image=stated.image,
+        image=_image(path, root, data["image"], stated.image, decoder),
         classes=classes,
         decoder=decoder,
-        postprocess=stated.postprocess,
+        postprocess=stated.postprocess.read(),
         cut=tuple(CutPoint(entry.tensor, entry.role, entry.level) for entry in stated.cut),
         skeleton=skeleton,
     )
+
+
+def _image(path: Path, root: yaml.Node, given: dict[Any, Any], rule: ImageRule, decoder: Decoder) -> ImageRule:
+    """The image rule; a letterbox that does not say how it is aligned is aligned as the decoder's family trains."""
+    if "align" in given:
+        if rule.resize != "letterbox":
+            where = f"{path}:{_line(root, ['image', 'align'])}: image.align"
+            raise ContractError(
+                f"{where}: must be left out with resize: {rule.resize}, not {rule.align}: only a letterbox has padding "
+                "(center, corner)"
+            )
+        return rule
+    if rule.resize != "letterbox":
+        return rule
+    return msgspec.structs.replace(rule, align=find(decoder).align)
 
 
 def _skeleton(path: Path, root: yaml.Node, stated: ContractFile) -> Skeleton | None:

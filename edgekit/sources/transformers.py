@@ -192,6 +192,7 @@ def _image(folder: Path, family: Family, config: Any, request: Request) -> Image
     return ImageRule(
         size=(height, width),
         resize="stretch" if fixed else "letterbox",
+        align="center" if fixed else "corner",  # such processors pad right and below
         interpolation="bicubic" if given.resample == 3 else "linear",
         scale=given.rescale_factor if given.do_rescale else 1.0,
         mean=mean,
