@@ -1,6 +1,8 @@
 """edgekit: trained PyTorch models to the edge, with proof that they still work there.
 
-Importing this package imports no engine, no OpenCV and no torch; each name below is resolved on first use.
+Importing this package imports no engine, no OpenCV and no torch; each name below is resolved on first use. The names in
+``__all__``, and those of `edgekit.results` and `edgekit.tracking`, are the public interface (docs/API.md); every other
+module is private and may change in any version.
 """
 
 from __future__ import annotations
@@ -11,9 +13,12 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from edgekit.conversion.convert import Conversion as Conversion
-    from edgekit.conversion.convert import convert as convert
+    from edgekit.conversion.api import convert as convert
+    from edgekit.conversion.convert import Conversions as Conversions
+    from edgekit.conversion.making import Outcome as Outcome
+    from edgekit.conversion.runner import Stop as Stop
     from edgekit.errors import EdgekitError as EdgekitError
+    from edgekit.events import ProgressEvent as ProgressEvent
     from edgekit.profiling.record import Profile as Profile
     from edgekit.profiling.records.making import profile as profile
     from edgekit.runtimes.bundle.manifest import Contract as Contract
@@ -31,34 +36,35 @@ if TYPE_CHECKING:
     from edgekit.runtimes.results import Poses as Poses
     from edgekit.runtimes.results import Text as Text
     from edgekit.runtimes.top_down import pipeline as pipeline
+    from edgekit.runtimes.top_down import top_down as top_down
 
-_WHERE = {
-    "load": "edgekit.runtimes.load",
-    "Model": "edgekit.runtimes.model",
-    "convert": "edgekit.conversion.convert",
-    "Conversion": "edgekit.conversion.convert",
-    "Contract": "edgekit.runtimes.bundle.manifest",
-    "Manifest": "edgekit.runtimes.bundle.manifest",
-    "Classification": "edgekit.runtimes.results",
-    "Detections": "edgekit.runtimes.results",
-    "Embedding": "edgekit.runtimes.results",
-    "Instances": "edgekit.runtimes.results",
-    "ImageIndex": "edgekit.runtimes.language.index",
-    "Masks": "edgekit.runtimes.results",
-    "Match": "edgekit.runtimes.results",
-    "Poses": "edgekit.runtimes.results",
-    "Profile": "edgekit.profiling.record",
-    "profile": "edgekit.profiling.records.making",
-    "Text": "edgekit.runtimes.results",
-    "VisionLanguage": "edgekit.runtimes.language.vision_language",
-    "EdgekitError": "edgekit.errors",
-    "pipeline": "edgekit.runtimes.top_down",
+_MODULES = {
+    "conversion.api": "convert",
+    "conversion.convert": "Conversions",
+    "conversion.making": "Outcome",
+    "conversion.runner": "Stop",
+    "errors": "EdgekitError",
+    "events": "ProgressEvent",
+    "profiling.record": "Profile",
+    "profiling.records.making": "profile",
+    "runtimes.bundle.manifest": "Contract Manifest",
+    "runtimes.language.index": "ImageIndex",
+    "runtimes.language.vision_language": "VisionLanguage",
+    "runtimes.load": "load",
+    "runtimes.model": "Model",
+    "runtimes.results": "Classification Detections Embedding Instances Masks Match Poses Text",
+    "runtimes.top_down": "pipeline top_down",
 }
+_WHERE = {name: f"{__name__}.{module}" for module, names in _MODULES.items() for name in names.split()}
 
 __all__ = sorted(["__version__", *_WHERE])
 
 
 def __getattr__(name: str) -> Any:
+    if name == "Conversion":
+        raise ImportError(
+            "edgekit.Conversion is no more: write edgekit.convert(model, target=..., precision=..., data=..., out=...)"
+        )
     if name not in _WHERE:
         raise AttributeError(f"module 'edgekit' has no attribute {name!r}")
     return getattr(importlib.import_module(_WHERE[name]), name)

@@ -356,6 +356,6 @@ class TestMade:
             assert float(np.linalg.norm(other - right) / np.linalg.norm(right)) > 0.05
 
     def test_it_detects(self, demo_bundles: Converted) -> None:
-        model = load(demo_bundles.bundle("imx500", "int8")["path"], device="quantiser")
+        model = load(demo_bundles.bundle("imx500", "int8")["path"], unit="quantiser")
         assert model.placement.word == "reference"
         assert len(model.predict(scene(310_003).image)) > 0

@@ -215,7 +215,7 @@ def test_the_example_page_finds_what_the_runtime_finds(precision: str, demo_bund
     if not chromium():
         pytest.skip("needs Chromium: apt-get install chromium")
     bundle = Path(demo_bundles.bundle("web", precision)["path"]).absolute()
-    model = load(bundle, device="node")
+    model = load(bundle, unit="node")
     # The first needs no resizing: the same pixels, so the same boxes. Browsers resize a little otherwise than OpenCV.
     cases = (
         ("whole", scene(310_002).image, 0.01, 1e-4),

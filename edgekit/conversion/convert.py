@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -68,12 +68,28 @@ Watch = Callable[[str, str, float], None]
 
 @dataclass(frozen=True)
 class Conversions:
-    """Everything that one call of `convert` gave; ``skipped`` are targets that ``all`` cannot have here."""
+    """Everything that one call of `convert` gave: a sequence of outcomes, in the order of targets and precisions.
+
+    Attributes:
+        prepared: what was read of the source.
+        outcomes: one for each bundle that was asked for.
+        skipped: targets that ``all`` cannot have here, and why.
+        plan: how the model became INT8, where it did.
+    """
 
     prepared: jobs.Prepared
     outcomes: tuple[Outcome, ...]
     skipped: tuple[Skipped, ...] = ()
     plan: Plan | None = None
+
+    def __iter__(self) -> Iterator[Outcome]:
+        return iter(self.outcomes)
+
+    def __len__(self) -> int:
+        return len(self.outcomes)
+
+    def __getitem__(self, place: int) -> Outcome:
+        return self.outcomes[place]
 
     @property
     def ok(self) -> bool:
@@ -81,12 +97,15 @@ class Conversions:
         return all(outcome.ok for outcome in self.outcomes)
 
 
-def convert(conversion: Conversion, watch: Watch = lambda what, text, share: None) -> Conversions:
+def convert(
+    conversion: Conversion, watch: Watch = lambda what, text, share: None, stop: Stop | None = None
+) -> Conversions:
     """Convert a trained model; one failing target does not stop the others.
 
     Args:
         conversion: what to do.
         watch: told of progress, from several threads.
+        stop: ends what runs, and lets nothing else begin, when it is pulled.
 
     Returns:
         The bundles and the failures, in the order of targets and precisions.
@@ -94,30 +113,28 @@ def convert(conversion: Conversion, watch: Watch = lambda what, text, share: Non
     Raises:
         UsageError, SourceError, ContractError, InputError: nothing can be begun with what was given.
     """
+    stop = stop or Stop()
     if vision_language.is_vision_language(conversion.source):
         if conversion.size is not None:
             raise UsageError(f"--size: the positions of {conversion.source} are learnt for one size; leave it out")
-        return Conversions(*vision_language.convert(conversion, watch))
+        return Conversions(*vision_language.convert(conversion, watch, stop))
     if conversion.prompts:
         raise UsageError(f"--prompts goes with vision-language models; {conversion.source} is none")
     selection = select(conversion.targets, conversion.precisions, conversion.options, conversion.data)
     if conversion.plan and selection.calibrated:
         check_place(Path(conversion.plan))
     with workspace.open_workspace(conversion.out) as folder:
-        prepared = run(
-            prepare_job(conversion, selection, folder), jobs.Prepared, lambda text, share: watch("prepare", text, share)
-        )
+        prepared = run(prepare_job(conversion, selection, folder), jobs.Prepared, partial(watch, "prepare"), stop=stop)
         (folder / PREPARED).write_bytes(msgspec.json.encode(prepared))
         if conversion.max_drop is not None and not conversion.labels and not prepared.held_views:
             raise UsageError(
                 "--max-drop needs labelled images (--labels) or more images in --data: from ten calibration images on "
                 "some are held back, on which the results are compared with the source's"
             )
-        plan = _calibrate(conversion, selection, folder, watch) if selection.calibrated else None
+        plan = _calibrate(conversion, selection, folder, watch, stop) if selection.calibrated else None
         lanes: dict[str, list[str]] = {}
         for target, precision in selection.pairs:
             lanes.setdefault(target, []).append(precision)
-        stop = Stop()
 
         def lane(target: str) -> list[Outcome]:
             # Precisions of one target go one after another: they share its float file.
@@ -157,7 +174,7 @@ def prepare_job(conversion: Conversion, selection: Selection, folder: Path) -> j
     )
 
 
-def _calibrate(conversion: Conversion, selection: Selection, folder: Path, watch: Watch) -> Plan:
+def _calibrate(conversion: Conversion, selection: Selection, folder: Path, watch: Watch, stop: Stop) -> Plan:
     """The quantisation plan, once for all targets; left in the folder ``plan`` where there was none yet.
 
     Raises:
@@ -181,7 +198,7 @@ def _calibrate(conversion: Conversion, selection: Selection, folder: Path, watch
         threads=conversion.threads,
         imports=conversion.imports,
     )
-    plan = run(job, Plan, lambda text, share: watch("calibrate", text, share))
+    plan = run(job, Plan, partial(watch, "calibrate"), stop=stop)
     if given is not None and not known:
         with writing(given):
             shutil.copytree(folder / PLAN, given, dirs_exist_ok=True)

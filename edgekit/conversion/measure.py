@@ -21,6 +21,7 @@ from edgekit.evaluation.labelled import evaluate
 from edgekit.runtimes.bundle.folder import open_bundle
 from edgekit.runtimes.engines import proof_device
 from edgekit.runtimes.model import Model, load
+from edgekit.runtimes.results import Result
 from edgekit.sources.session import TorchSession
 
 AGREEMENT = "agreement"
@@ -54,17 +55,17 @@ def work(job: MeasureJob, report: Report) -> Measured:
     return Measured(score=score, by=AGREEMENT, milliseconds=_latency(model, prepared, folder))
 
 
-def _opened(job: MeasureJob, prepared: Prepared, folder: Path) -> Model:
+def _opened(job: MeasureJob, prepared: Prepared, folder: Path) -> Model[Result]:
     if job.bundle:
         bundle = open_bundle(job.bundle)
         device = proof_device(bundle.manifest.engine, bundle.manifest.graphs[0])
-        return load(bundle, threads=job.threads, device=device, warm_up=0)
+        return load(bundle, threads=job.threads, unit=device, warm_up=0)
     import torch
 
     return Model(prepared.contract, TorchSession(torch.export.load(folder / "graph.pt2").module()))
 
 
-def _latency(model: Model, prepared: Prepared, folder: Path) -> float:
+def _latency(model: Model[Result], prepared: Prepared, folder: Path) -> float:
     """Median of inference alone, in milliseconds."""
     seconds = []
     for tensor in itertools.islice(Samples(folder / "proof.npy", prepared.contract.image), TIMED):

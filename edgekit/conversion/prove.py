@@ -19,6 +19,7 @@ from edgekit.runtimes.bundle.folder import open_bundle
 from edgekit.runtimes.bundle.manifest import Contract, Evidence, Gate
 from edgekit.runtimes.engines import proof_device
 from edgekit.runtimes.model import Model, load
+from edgekit.runtimes.results import Result
 from edgekit.runtimes.tasks import open_task
 
 
@@ -32,13 +33,13 @@ def work(job: ProveJob, report: Report) -> Evidence:
     prepared = msgspec.json.decode((folder / PREPARED).read_bytes(), type=Prepared)
     bundle = open_bundle(job.bundle)
     device = proof_device(bundle.manifest.engine, bundle.manifest.graphs[0])
-    model = load(bundle, threads=job.threads, device=device, warm_up=0)
+    model = load(bundle, threads=job.threads, unit=device, warm_up=0)
     if model.placement.word == "compiled":
         return _compiled(model, prepared, job.gate)
     return compare(model, prepared, folder / HELD if job.held else folder, job.gate, report)
 
 
-def compare(model: Model, prepared: Prepared, folder: Path, gate: Gate, report: Report) -> Evidence:
+def compare(model: Model[Result], prepared: Prepared, folder: Path, gate: Gate, report: Report) -> Evidence:
     """Run an opened bundle on every proof image and hold it against the source's answers.
 
     The bundle is normalised and decoded by its own contract, the source by the one that was stated for it: a mistake in
@@ -91,7 +92,7 @@ def compare(model: Model, prepared: Prepared, folder: Path, gate: Gate, report: 
     )
 
 
-def _compiled(model: Model, prepared: Prepared, gate: Gate) -> Evidence:
+def _compiled(model: Model[Result], prepared: Prepared, gate: Gate) -> Evidence:
     """What can be said of a file that a compiler accepted and nothing here computes: that it is not proven."""
     if model.manifest is None:
         raise TypeError("only an opened bundle can be proven")

@@ -47,7 +47,9 @@ def is_vision_language(source: str) -> bool:
     )
 
 
-def convert(conversion: Conversion, watch: Watch) -> tuple[jobs.Prepared, tuple[Outcome, ...], tuple[Skipped, ...]]:
+def convert(
+    conversion: Conversion, watch: Watch, stop: Stop
+) -> tuple[jobs.Prepared, tuple[Outcome, ...], tuple[Skipped, ...]]:
     """Convert a BLIP-2 for every target in every precision; one that fails does not stop the others.
 
     Raises:
@@ -76,12 +78,12 @@ def convert(conversion: Conversion, watch: Watch) -> tuple[jobs.Prepared, tuple[
             seed=conversion.seed,
             threads=conversion.threads,
         )
-        prepared = run(job, jobs.Prepared, lambda text, share: watch("prepare", text, share))
+        prepared = run(job, jobs.Prepared, partial(watch, "prepare"), stop=stop)
         (folder / PREPARED).write_bytes(msgspec.json.encode(prepared))
-        maker = _Maker(conversion, prepared, located.folder, folder)
+        maker = _Maker(conversion, prepared, located.folder, folder, stop)
         done = []
         for target in targets:
-            for precision in precisions:
+            for precision in precisions if not stop.pulled else ():
                 done.append(maker.make(target, precision, partial(watch, f"{target} {precision.name}")))
     return prepared, tuple(done), skipped
 
@@ -151,10 +153,10 @@ def _refuse_options(conversion: Conversion) -> None:
 class _Maker:
     """Makes the bundles of one prepared folder."""
 
-    def __init__(self, conversion: Conversion, prepared: jobs.Prepared, source: Path, folder: Path) -> None:
+    def __init__(self, conversion: Conversion, prepared: jobs.Prepared, source: Path, folder: Path, stop: Stop) -> None:
         self._conversion, self._prepared, self._folder = conversion, prepared, folder
         self._source = Blip2(source)
-        self._stop = Stop()
+        self._stop = stop
 
     def make(self, target: str, precision: Precision, report: Report) -> Outcome:
         """Build, prove and commit one bundle; errors become part of the outcome."""

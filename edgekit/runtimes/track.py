@@ -10,7 +10,7 @@ import numpy as np
 
 from edgekit.arrays import Floats, Image
 from edgekit.errors import UsageError
-from edgekit.runtimes.results import Detections, Embedding
+from edgekit.runtimes.results import Detections, Embedding, Result
 from edgekit.runtimes.tracking import Tracker, Tracks, open_tracker
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def tracker_of(tracker: str | Tracker, options: dict[str, Any]) -> Tracker:
 
 
 def follow(
-    model: Model,
+    model: Model[Result],
     frames: Iterable[Frame],
     tracker: Tracker,
     *,
@@ -43,7 +43,7 @@ def follow(
     fps: float = FRAMES_PER_SECOND,
     score: float | None = None,
     iou: float | None = None,
-    appearance: Model | None = None,
+    appearance: Model[Result] | None = None,
 ) -> Iterator[tuple[Image, Detections]]:
     """Results of the confirmed tracks that are in sight, frame by frame, each with the image it belongs to.
 
@@ -91,7 +91,7 @@ def follow(
         yield frame.image, dataclasses.replace(result, source=frame.name, time=time)
 
 
-def looks(appearance: Model, image: Image, found: Detections) -> Floats | None:
+def looks(appearance: Model[Result], image: Image, found: Detections) -> Floats | None:
     """The embedding (n, d) of what is in each box, None without boxes; zeros, like nothing, for an empty box."""
     vectors: list[Floats | None] = []
     for crop in found.crop(image):
@@ -104,7 +104,7 @@ def looks(appearance: Model, image: Image, found: Detections) -> Floats | None:
     return np.stack([nothing if vector is None else vector for vector in vectors])
 
 
-def _check_appearance(tracker: Tracker, appearance: Model | None) -> None:
+def _check_appearance(tracker: Tracker, appearance: Model[Result] | None) -> None:
     if appearance is None:
         return
     if appearance.contract.task != "embed":
@@ -113,7 +113,7 @@ def _check_appearance(tracker: Tracker, appearance: Model | None) -> None:
         raise UsageError(f"{type(tracker).__name__} does not compare looks; track with botsort, or without appearance")
 
 
-def _expected(model: Model, tracks: Tracks, image: Image) -> Detections:
+def _expected(model: Model[Result], tracks: Tracks, image: Image) -> Detections:
     """Where tracks are expected to be, as detections inside the image."""
     height, width = image.shape[:2]
     return Detections(

@@ -78,7 +78,8 @@ class ContractFile(Record, frozen=True, kw_only=True):
 
     ``classes`` is a list of names, the name of a known set (``coco``), or a text file with a name a line, relative to
     the contract file. ``decoder`` holds ``name`` and, beside it, that decoder's own options. ``skeleton`` is written
-    out or the name of a known one (``coco``).
+    out or the name of a known one (``coco``). ``outputs`` names the outputs of a network that ends in its raw heads, in
+    order; it is not cut then.
     """
 
     task: str = "detect"
@@ -87,6 +88,7 @@ class ContractFile(Record, frozen=True, kw_only=True):
     decoder: dict[str, Any]
     postprocess: PostprocessEntry = PostprocessEntry()
     skeleton: Skeleton | str | None = None
+    outputs: tuple[Output, ...] = ()
     cut: tuple[CutEntry, ...] = ()
 
 
@@ -101,6 +103,7 @@ class StatedContract:
     postprocess: Postprocess
     cut: tuple[CutPoint, ...]
     skeleton: Skeleton | None = None
+    outputs: tuple[Output, ...] = ()
 
     def complete(self, outputs: tuple[Output, ...]) -> Contract:
         """The contract of a graph with these outputs."""
@@ -128,6 +131,26 @@ def read_contract(path: Path) -> StatedContract:
     except msgspec.ValidationError as error:
         raise ContractError(_explain(path, root, data, str(error))) from error
     return _checked(path, root, data, stated)
+
+
+def write_contract(contract: Contract, path: Path) -> Path:
+    """A contract as a contract file, which `read_contract` reads.
+
+    Raises:
+        ContractError: of a vision-language model, whose contract is read from its own files.
+    """
+    import yaml
+
+    if contract.language is not None:
+        raise ContractError("the contract of a vision-language model is in its own files; leave contract out")
+    data = msgspec.to_builtins(contract)
+    data["decoder"] = {"name": contract.decoder.name, **contract.decoder.options}
+    if contract.image.resize != "letterbox":
+        del data["image"]["align"]
+    for key in ("language", *(key for key in ("skeleton", "outputs") if not data[key])):
+        del data[key]
+    path.write_text(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    return path
 
 
 def _read_yaml(path: Path) -> tuple[yaml.Node, dict[Any, Any]]:
@@ -192,6 +215,11 @@ def _checked(path: Path, root: yaml.Node, data: dict[Any, Any], stated: Contract
     """The parts that the structure alone cannot validate: task, decoder options, class names and roles."""
     if stated.task not in task_names():
         raise ContractError(f"{path}:{_line(root, ['task'])}: task: {choices(stated.task, task_names())}")
+    if stated.cut and stated.outputs:
+        raise ContractError(
+            f"{path}:{_line(root, ['outputs'])}: outputs: a network that is cut has none of its own; "
+            "give cut or outputs"
+        )
     decoder = _decoder(path, root, stated.decoder)
     classes = _class_names(path, root, stated.classes) if stated.classes or stated.task != "embed" else ()
     skeleton = _skeleton(path, root, stated)
@@ -204,6 +232,7 @@ def _checked(path: Path, root: yaml.Node, data: dict[Any, Any], stated: Contract
         postprocess=stated.postprocess.read(),
         cut=tuple(CutPoint(entry.tensor, entry.role, entry.level) for entry in stated.cut),
         skeleton=skeleton,
+        outputs=stated.outputs,
     )
 
 
@@ -259,7 +288,7 @@ def _decoder(path: Path, root: yaml.Node, given: dict[str, Any]) -> Decoder:
 
 
 def _check_roles(path: Path, root: yaml.Node, stated: ContractFile, decoder: Decoder, classes: int) -> None:
-    """A wrong role in an entry of cut would show up much later, as an output that nobody reads."""
+    """A wrong role in an entry of cut or outputs would show up much later, as an output that nobody reads."""
     registered = find(decoder)
     if registered.channels is None:
         return
@@ -267,10 +296,13 @@ def _check_roles(path: Path, root: yaml.Node, stated: ContractFile, decoder: Dec
         roles = (*registered.channels(registered.read(decoder.options), classes), *task_roles(stated.task))
     except ContractError:  # no automatic cut, which is why the tensors are named
         return
-    for index, entry in enumerate(stated.cut):
-        if entry.role not in roles:
-            line = _line(root, ["cut", index, "role"])
-            raise ContractError(f"{path}:{line}: cut.{index}.role: {choices(entry.role, roles)}")
+    entries = [("cut", index, entry.role) for index, entry in enumerate(stated.cut)]
+    entries += [("outputs", index, output.role) for index, output in enumerate(stated.outputs)]
+    for key, index, role in entries:
+        if role not in roles:
+            raise ContractError(
+                f"{path}:{_line(root, [key, index, 'role'])}: {key}.{index}.role: {choices(role, roles)}"
+            )
 
 
 def _class_names(path: Path, root: yaml.Node, given: tuple[str, ...] | str) -> tuple[str, ...]:

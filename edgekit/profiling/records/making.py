@@ -136,7 +136,7 @@ def accuracy(path: Path, labels: str, images: str = "") -> Accuracy:
     manifest = bundle.manifest
     if manifest.contract.language is not None:
         raise UsageError(f"{path}: --labels measures models of images; of BLIP-2 edgekit evaluate does")
-    model = load(bundle, device=proof_device(manifest.engine, manifest.graphs[0]))
+    model = load(bundle, unit=proof_device(manifest.engine, manifest.graphs[0]))
     report = evaluate(lambda image: model.predict(image, score=SCORE_THRESHOLD), labels, images or None)
     name, value = next(iter(report[0].figures.items()))
     return Accuracy(metric=name, value=value, data=labels)

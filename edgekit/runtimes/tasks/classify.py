@@ -25,6 +25,7 @@ class Classify(Detect):
     """
 
     measure = ""
+    gives = Classification
 
     def suppressed(self, found: Candidates, *, iou: float | None = None, most: int | None = None) -> Candidates:
         """All of them: every box is the whole input, and NMS would take the classes for doubles."""

@@ -39,6 +39,9 @@ class Detect:
     measure: str = "IoU"
     """What `similarity` is called; empty where objects agree or do not."""
 
+    gives: type[Result] = Detections
+    """The type of its results."""
+
     def __init__(self, contract: Contract) -> None:
         self.contract = contract
         self._decoder = find(contract.decoder)

@@ -36,6 +36,7 @@ class Segment(Detect):
 
     attached = "coefficients"
     measure = "mask IoU"
+    gives = Instances
 
     def __init__(self, contract: Contract) -> None:
         super().__init__(contract)
