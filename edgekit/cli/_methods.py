@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from edgekit.errors import UsageError
+from edgekit.cli._command import tell
+from edgekit.cli._quantities import SECONDS, Quantity
 
 if TYPE_CHECKING:
     from edgekit.calibration.plan import Methods
@@ -48,19 +49,28 @@ def take_methods(given: dict[str, Any]) -> Methods:
     )
 
 
-def finetune_minutes(text: str) -> float:
-    """Minutes from ``minutes=N``; 0 from nothing.
+class _Duration(Quantity):
+    """Seconds above 0, from ``10min`` or ``90s``; ``minutes=10``, the former way, works and tells."""
 
-    Raises:
-        UsageError: not of that form, or not more than 0.
-    """
-    if not text:
-        return 0.0
-    key, _, value = text.partition("=")
-    try:
-        minutes = float(value) if key == "minutes" else 0.0
-    except ValueError:
-        minutes = 0.0
-    if not 0 < minutes < float("inf"):
-        raise UsageError(f"--finetune {text}: write it as minutes=N, for example --finetune minutes=10")
-    return minutes
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read the text."""
+        if isinstance(value, int | float):
+            return float(value)
+        key, equals, number = str(value).partition("=")
+        if equals and key == "minutes":
+            tell(f"--finetune {value} is written --finetune {number}min now")
+            value = f"{number}min"
+        seconds = super().convert(value, param, ctx)
+        if seconds <= 0:
+            self.fail(f"{value!r} is no time at all: write 10min, or leave it out", param, ctx)
+        return seconds
+
+
+def finetune_option(command: Command) -> Command:
+    """``--finetune 10min``, in seconds; 0.0 when left out."""
+    return click.option(
+        "--finetune",
+        type=_Duration("time", SECONDS.units),
+        default=0.0,
+        help="Fine-tune the INT8 weights for so long, without labels: 10min.",
+    )(command)

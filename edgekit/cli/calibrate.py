@@ -8,11 +8,27 @@ from typing import Any
 
 import click
 
-from edgekit.cli._methods import finetune_minutes, methods_options, take_methods
+from edgekit.cli._command import Command
+from edgekit.cli._methods import finetune_option, methods_options, take_methods
 from edgekit.cli._options import imports_option, json_option
 
+GROUPS = {
+    "Model": ("contract", "weights", "imports", "trust"),
+    "Images": ("data", "proof_data", "choose", "seed"),
+    "Quantisation": (
+        "finetune",
+        "ranges",
+        "adaptive_rounding",
+        "no_equalisation",
+        "no_bias_correction",
+        "no_islands",
+        "sensitivity",
+    ),
+    "Output": ("out", "html", "as_json"),
+}
 
-@click.command(short_help="Find out how a model becomes INT8, and keep it as a plan.")
+
+@click.command(cls=Command, groups=GROUPS, short_help="Find out how a model becomes INT8, and keep it as a plan.")
 @click.argument("source")
 @click.option("--data", required=True, help="Images: folder, glob, list file, .npy/.npz stack, video or hf:// dataset.")
 @click.option(
@@ -25,16 +41,14 @@ from edgekit.cli._options import imports_option, json_option
 )
 @click.option("--sensitivity", is_flag=True, help="Measure what each layer alone in INT8 costs, and plot it.")
 @click.option("--choose", type=click.IntRange(0), default=0, help="Calibrate on the N most informative images.")
-@click.option(
-    "--finetune", default="", metavar="minutes=N", help="Fine-tune on the images for so long, without labels."
-)
+@finetune_option
 @click.option("--html", type=click.Path(path_type=Path), default=None, help="Write a report, one page.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the choice of images.")
 @click.option("--trust", is_flag=True, help="Allow unpickling: the source can run any code it likes.")
 @methods_options
 @imports_option
 @json_option
-def command(sensitivity: bool, finetune: str, html: Path | None, out: Path, as_json: bool, **given: Any) -> None:
+def command(sensitivity: bool, finetune: float, html: Path | None, out: Path, as_json: bool, **given: Any) -> None:
     """Look at SOURCE on the images of --data and write down how it becomes INT8 on every target.
 
     The plan is a folder with a readable plan.json; edgekit convert --plan takes it over.
@@ -52,7 +66,7 @@ def command(sensitivity: bool, finetune: str, html: Path | None, out: Path, as_j
     conversion = Conversion(
         targets=(),
         methods=methods,
-        finetune=finetune_minutes(finetune),
+        finetune=finetune / 60,
         **{**given, "imports": tuple(given["imports"])},
     )
     with progress_bars() as watch:

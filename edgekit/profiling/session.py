@@ -106,7 +106,7 @@ def device_here(manifest: Manifest, wanted: str) -> str:
         if stand_in.word != "executed":
             raise EngineError(
                 f"engine {spec.name} {spec.missing or 'cannot run this file here'}; its {stand_in.device} here says "
-                "nothing about time: profile it on a device that has it (--device NAME)"
+                "nothing about time: profile it on a host that has it (--on NAME)"
             )
         if stand_in.missing:
             raise EngineError(f"engine {spec.name} needs: {stand_in.missing}")

@@ -221,7 +221,7 @@ def _about_layers(plan: Plan) -> list[Html]:
             join("To see what each layer costs alone, measure it: ", command(f"{CALIBRATE} --sensitivity"), ".")
         )
     if (failing or costly) and plan.tuning is None:
-        steps.append(join("What calibration cannot reach, ", command("--finetune minutes=10"), " may, without labels."))
+        steps.append(join("What calibration cannot reach, ", command("--finetune 10min"), " may, without labels."))
     return steps
 
 

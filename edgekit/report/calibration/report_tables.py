@@ -191,7 +191,7 @@ def tuning_table(tuning: Tuning | None) -> Html:
     """What fine-tuning did, or what it is."""
     if tuning is None:
         words = "None. It trains the rounded weights towards the model's own float outputs, on the calibration images: "
-        return tag("p", words, command("--finetune minutes=10"), _class="soft")
+        return tag("p", words, command("--finetune 10min"), _class="soft")
     largest = max(tuning.before, tuning.after)
     losses = (("Before", tuning.before, "fill"), ("After", tuning.after, "fill" if tuning.kept else "fill flag"))
     rows = [

@@ -326,7 +326,7 @@ class Budget(Record, frozen=True, kw_only=True):
         left = done if self.floats else "layers back in float do not help, or are not possible"
         return (
             f"{self.by} drop {self.drop:.4f} cannot be brought within {self.max_drop:g}: {left} ({cost}); "
-            "try --finetune minutes=10, more calibration images, or fp16"
+            "try --finetune 10min, more calibration images, or fp16"
         )
 
 
