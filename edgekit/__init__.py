@@ -1,8 +1,8 @@
 """edgekit: trained PyTorch models to the edge, with proof that they still work there.
 
 Importing this package imports no engine, no OpenCV and no torch; each name below is resolved on first use. The names in
-``__all__``, and those of `edgekit.results` and `edgekit.tracking`, are the public interface (docs/API.md); every other
-module is private and may change in any version.
+``__all__``, and those of `edgekit.results`, `edgekit.tracking`, `edgekit.decoders` and `edgekit.errors`, are the public
+interface (docs/API.md); every other module is private and may change in any version.
 """
 
 from __future__ import annotations
@@ -22,7 +22,12 @@ if TYPE_CHECKING:
     from edgekit.profiling.record import Profile as Profile
     from edgekit.profiling.records.making import profile as profile
     from edgekit.runtimes.bundle.manifest import Contract as Contract
+    from edgekit.runtimes.bundle.manifest import Decoder as Decoder
+    from edgekit.runtimes.bundle.manifest import ImageRule as ImageRule
     from edgekit.runtimes.bundle.manifest import Manifest as Manifest
+    from edgekit.runtimes.bundle.manifest import Output as Output
+    from edgekit.runtimes.bundle.manifest import Postprocess as Postprocess
+    from edgekit.runtimes.bundle.manifest import Skeleton as Skeleton
     from edgekit.runtimes.language.index import ImageIndex as ImageIndex
     from edgekit.runtimes.language.vision_language import VisionLanguage as VisionLanguage
     from edgekit.runtimes.load import load as load
@@ -35,6 +40,7 @@ if TYPE_CHECKING:
     from edgekit.runtimes.results import Match as Match
     from edgekit.runtimes.results import Poses as Poses
     from edgekit.runtimes.results import Text as Text
+    from edgekit.runtimes.smoothing import OneEuro as OneEuro
     from edgekit.runtimes.top_down import pipeline as pipeline
     from edgekit.runtimes.top_down import top_down as top_down
 
@@ -47,12 +53,13 @@ _MODULES = {
     "events": "ProgressEvent",
     "profiling.record": "Profile",
     "profiling.records.making": "profile",
-    "runtimes.bundle.manifest": "Contract Manifest",
+    "runtimes.bundle.manifest": "Contract Decoder ImageRule Manifest Output Postprocess Skeleton",
     "runtimes.language.index": "ImageIndex",
     "runtimes.language.vision_language": "VisionLanguage",
     "runtimes.load": "load",
     "runtimes.model": "Model",
     "runtimes.results": "Classification Detections Embedding Instances Masks Match Poses Text",
+    "runtimes.smoothing": "OneEuro",
     "runtimes.top_down": "pipeline top_down",
 }
 _WHERE = {name: f"{__name__}.{module}" for module, names in _MODULES.items() for name in names.split()}

@@ -266,7 +266,7 @@ def test_the_camera_takes_no_image(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match=r"runs the network on its own frames.*imx500-package -i .*packerOut\.zip"):
         engine.open_session(tmp_path, graph, SessionOptions())
     if not engine.ENGINE.available:
-        with pytest.raises(EngineError, match="device='quantiser' shows here what the file computes"):
+        with pytest.raises(EngineError, match="unit='quantiser' shows here what the file computes"):
             open_session("imx500", tmp_path, graph, SessionOptions())
 
 

@@ -172,7 +172,7 @@ def test_a_file_is_never_run_by_a_stand_in_silently(target: str, demo_bundles: C
         assert edgekit.load(path).placement.word == "executed"
         return
     assert spec.stand_in is not None
-    with pytest.raises(EngineError, match=f"device='{spec.stand_in.device}' shows here what the file computes"):
+    with pytest.raises(EngineError, match=f"unit='{spec.stand_in.device}' shows here what the file computes"):
         edgekit.load(path)
 
 

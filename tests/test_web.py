@@ -77,7 +77,7 @@ def test_the_files_are_those_of_the_onnx_target(tmp_path: Path) -> None:
 
 
 def test_a_browser_is_not_this_host(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    with pytest.raises(EngineError, match=r"engine web runs on browsers, this host is .*; device='node' shows here"):
+    with pytest.raises(EngineError, match=r"engine web runs on browsers, this host is .*; unit='node' shows here"):
         open_session("web", folder, GRAPH, SessionOptions())
     assert engine("web").proof_device == "node"
     monkeypatch.setenv("EDGEKIT_TOOLCHAINS", str(tmp_path))

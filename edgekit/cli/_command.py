@@ -49,6 +49,8 @@ class Command(click.Command):
         options = [param for param in self.get_params(ctx) if isinstance(param, click.Option)]
         rows = {option.name: record for option in options if (record := option.get_help_record(ctx))}
         sections = {title: [rows.pop(name) for name in names if name in rows] for title, names in self.groups.items()}
+        if sections and set(rows) == {"help"}:
+            list(sections.values())[-1].append(rows.pop("help"))
         for title, lines in {**sections, "Other" if sections else "Options": list(rows.values())}.items():
             with formatter.section(title):
                 formatter.write_dl(lines)

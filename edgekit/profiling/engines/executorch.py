@@ -35,7 +35,7 @@ def measure(folder: Path, graph: Graph, options: SessionOptions, feeds: Sequence
     """
     session = open_session(folder, graph, options)  # for all that it checks, and the number of threads
     if not isinstance(session, ExecutorchSession):
-        return Operators(by="", unavailable=f"device {options.device!r} is not what the file is for: no times of it")
+        return Operators(by="", unavailable=f"unit {options.device!r} is not what the file is for: no times of it")
     data = _dump(folder / graph.files[0], feeds, WARM_UP + runs)
     if not data:
         return Operators(by="", unavailable="this executorch was built without its event tracer")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 class StandIn:
     """What checks a file on a host where its engine cannot run: a simulator, an interpreter, another engine.
 
-    ``device`` is the value of ``device=`` that asks for it, ``word`` the strongest word that its check deserves. It
+    ``device`` is the value of ``unit=`` that asks for it, ``word`` the strongest word that its check deserves. It
     needs all of ``packages`` here, or the isolated ``toolchain``.
     """
 
@@ -51,7 +51,7 @@ class Engine:
     """What executes a file on a device.
 
     ``packages`` are importable names, any one of which provides the engine; ``extra`` is the pip extra that brings
-    it, or empty where ``install`` says how it comes; ``devices`` are the values that ``device=`` takes, the first is
+    it, or empty where ``install`` says how it comes; ``devices`` are the values that ``unit=`` takes, the first is
     the default. ``hosts`` are where it exists at all, as beginnings of `host`; everywhere when empty. ``stand_in``
     checks its files elsewhere, and only when it is asked for by its device name.
     """
@@ -85,12 +85,12 @@ class Engine:
 
     @property
     def proof_device(self) -> str:
-        """The ``device=`` that files are checked with on this host: the engine's default, else its stand-in."""
+        """The ``unit=`` that files are checked with on this host: the engine's default, else its stand-in."""
         return self.devices[0] if self.available or self.stand_in is None else self.stand_in.device
 
 
 def proof_device(name: str, graph: Graph) -> str:
-    """The ``device=`` that one file is checked with on this host.
+    """The ``unit=`` that one file is checked with on this host.
 
     An engine whose files may need what this host lacks (a delegate) declares a function ``proof_device(graph)``.
 
@@ -203,12 +203,12 @@ def open_session(name: str, folder: Path, graph: Graph, options: SessionOptions)
         if stand_in.missing:
             raise EngineError(f"the {stand_in.device} of engine {name} is not installed: {stand_in.missing}")
     elif spec.missing:
-        check = f"; device={stand_in.device!r} shows here what the file computes" if stand_in is not None else ""
+        check = f"; unit={stand_in.device!r} shows here what the file computes" if stand_in is not None else ""
         raise EngineError(f"engine {name} {spec.missing}{check}")
     else:
         known = (*spec.devices, *([stand_in.device] if stand_in is not None else []))
         if options.device and options.device not in known:
-            raise UsageError(f"device {choices(options.device, known)} (engine {name})")
+            raise UsageError(f"unit {choices(options.device, known)} (engine {name})")
     if options.threads < 0:
         raise UsageError(f"threads must be 0 (the engine's choice) or more, not {options.threads}")
     try:

@@ -1,7 +1,7 @@
 """ExecuTorch: PyTorch's engine for phones and small boards, here through its Python module (which needs torch).
 
 Files for XNNPACK and the portable kernels run wherever this module does. A file for Apple's Core ML or for Vulkan runs
-on a device that has it; here, with ``device="interpreter"``, the Core ML program inside is computed by edgekit's
+on a device that has it; here, with ``unit="interpreter"``, the Core ML program inside is computed by edgekit's
 interpreter. Nothing here computes a Vulkan program: its session opens only to say that it was compiled.
 """
 
@@ -65,12 +65,12 @@ def open_session(folder: Path, graph: Graph, options: SessionOptions) -> Session
             return InterpretedSession(path, graph, options)
         if delegate == VULKAN:
             return CompiledSession(path, graph)
-        raise EngineError(f"device {options.device!r} is for Core ML files; this one is for {delegate}: device='cpu'")
+        raise EngineError(f"unit {options.device!r} is for Core ML files; this one is for {delegate}: unit='cpu'")
     return ExecutorchSession(path, graph, delegate, options)
 
 
 def proof_device(graph: Graph) -> str:
-    """The ``device=`` that a file is checked with on this host: the interpreter where its delegate cannot run."""
+    """The ``unit=`` that a file is checked with on this host: the interpreter where its delegate cannot run."""
     delegate = str(graph.report.get(DELEGATE, XNNPACK))
     return ENGINE.devices[0] if delegate in (XNNPACK, KERNELS) else INTERPRETER.device
 
@@ -145,7 +145,7 @@ def _load(path: Path, delegate: str, threads: int, log: IO[bytes]) -> Any:
     runtime = Runtime.get()
     backend = BACKENDS.get(delegate, "")
     if backend and not runtime.backend_registry.is_available(backend):
-        check = f"; device={INTERPRETER.device!r} shows here what the file computes" if delegate == COREML else ""
+        check = f"; unit={INTERPRETER.device!r} shows here what the file computes" if delegate == COREML else ""
         raise EngineError(f"{path}: needs the delegate {delegate}, which this host cannot run{check}")
     if threads:
         portable_lib._unsafe_reset_threadpool(threads)

@@ -83,7 +83,7 @@ def open_session(folder: Path, graph: Graph, options: SessionOptions) -> Imx500R
     raise EngineError(
         "the AI Camera runs the network on its own frames and takes no image: package it with "
         f"'imx500-package -i {folder / graph.files[0]} -o .', load network.rpk with picamera2's IMX500 and decode its "
-        "outputs (edgekit.runtimes.engines.imx500.contract_outputs); device='quantiser' shows what the file computes"
+        "outputs (edgekit.runtimes.engines.imx500.contract_outputs); unit='quantiser' shows what the file computes"
     )
 
 
