@@ -16,7 +16,7 @@ from edgekit.conversion.convert import Conversion, Conversions
 from edgekit.conversion.convert import convert as run
 from edgekit.conversion.making import AUTO
 from edgekit.conversion.runner import Stop
-from edgekit.errors import SourceError, StoppedError, UsageError, choices
+from edgekit.errors import EdgekitError, SourceError, StoppedError, UsageError, choices
 from edgekit.evaluation.agreement import GATES
 from edgekit.events import OnProgress, ProgressEvent
 from edgekit.runtimes.bundle.manifest import Contract, Gate
@@ -31,6 +31,8 @@ Names = str | Sequence[str]
 """Names, as a sequence or separated by commas."""
 
 StrPath = str | os.PathLike[str]
+
+STOPPED = "the conversion was stopped; bundles that were finished before are whole"
 
 Ranges = Literal["auto", "min-max", "moving average", "percentile", "absolute", "squared", "kl"]
 
@@ -157,9 +159,14 @@ def convert(
             imports=tuple(imports),
             trust=trust,
         )
-        done = run(request, lambda step, text, share: told(ProgressEvent(step, text, share)), stop)
+        try:
+            done = run(request, lambda step, text, share: told(ProgressEvent(step, text, share)), stop)
+        except EdgekitError as error:
+            if stop.pulled:  # what was running says that it was killed
+                raise StoppedError(STOPPED) from error
+            raise
     if stop.pulled:
-        raise StoppedError("the conversion was stopped; bundles that were finished before are whole")
+        raise StoppedError(STOPPED)
     return done
 
 
