@@ -49,11 +49,13 @@ class Command(click.Command):
         options = [param for param in self.get_params(ctx) if isinstance(param, click.Option)]
         rows = {option.name: record for option in options if (record := option.get_help_record(ctx))}
         sections = {title: [rows.pop(name) for name in names if name in rows] for title, names in self.groups.items()}
-        if sections and set(rows) == {"help"}:
-            list(sections.values())[-1].append(rows.pop("help"))
+        own = self.get_help_option(ctx)
+        if sections and own is not None and own.name in rows:
+            list(sections.values())[-1].append(rows.pop(own.name))
         for title, lines in {**sections, "Other" if sections else "Options": list(rows.values())}.items():
-            with formatter.section(title):
-                formatter.write_dl(lines)
+            if lines:
+                with formatter.section(title):
+                    formatter.write_dl(lines)
 
 
 def tell(text: str) -> None:

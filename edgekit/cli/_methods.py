@@ -60,6 +60,8 @@ class _Duration(Quantity):
         if equals and key == "minutes":
             tell(f"--finetune {value} is written --finetune {number}min now")
             value = f"{number}min"
+        if str(value).strip().replace(".", "").isdigit():
+            self.fail(f"{value!r} has no unit: write {value}min or {value}s", param, ctx)
         seconds = super().convert(value, param, ctx)
         if seconds <= 0:
             self.fail(f"{value!r} is no time at all: write 10min, or leave it out", param, ctx)
