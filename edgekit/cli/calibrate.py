@@ -48,7 +48,23 @@ GROUPS = {
 @methods_options
 @imports_option
 @json_option
-def command(sensitivity: bool, finetune: float, html: Path | None, out: Path, as_json: bool, **given: Any) -> None:
+def command(
+    source: str,
+    data: str,
+    proof_data: str,
+    contract: str,
+    weights: str,
+    out: Path,
+    sensitivity: bool,
+    choose: int,
+    finetune: float,
+    html: Path | None,
+    seed: int,
+    trust: bool,
+    imports: tuple[str, ...],
+    as_json: bool,
+    **methods: Any,
+) -> None:
     """Look at SOURCE on the images of --data and write down how it becomes INT8 on every target.
 
     The plan is a folder with a readable plan.json; edgekit convert --plan takes it over.
@@ -62,12 +78,19 @@ def command(sensitivity: bool, finetune: float, html: Path | None, out: Path, as
     from edgekit.conversion.plan_only import calibrate
     from edgekit.report.calibration.report import write_report, write_sensitivity_plot
 
-    methods = take_methods(given)
     conversion = Conversion(
+        source=source,
         targets=(),
-        methods=methods,
+        data=data,
+        proof_data=proof_data,
+        contract=contract,
+        weights=weights,
+        choose=choose,
         finetune=finetune / 60,
-        **{**given, "imports": tuple(given["imports"])},
+        methods=take_methods(methods),
+        seed=seed,
+        trust=trust,
+        imports=imports,
     )
     with progress_bars() as watch:
         plan = calibrate(conversion, out, sensitivity=sensitivity, watch=watch)

@@ -188,7 +188,7 @@ def _bounds(given: Mapping[str, float]) -> dict[str, float]:
         if key not in Gate.__struct_fields__:
             raise UsageError(f"--gate {choices(key, Gate.__struct_fields__)}")
         if not 0 <= value <= 1:  # NaN too, which every comparison would let pass
-            raise UsageError(f"--gate {key}={value}: must be 0..1")
+            raise UsageError(f"--gate {key}={value:g}: must be 0..1")
     return dict(given)
 
 
