@@ -65,8 +65,8 @@ class PostprocessEntry(Record, frozen=True, kw_only=True):
         score = self.score if self.score is not None else self.score_threshold
         iou = self.iou if self.iou is not None else self.iou_threshold
         return Postprocess(
-            score_threshold=default.score_threshold if score is None else score,
-            iou_threshold=default.iou_threshold if iou is None else iou,
+            score=default.score if score is None else score,
+            iou=default.iou if iou is None else iou,
             max_detections=self.max_detections,
             class_agnostic=self.class_agnostic,
             nms=self.nms,

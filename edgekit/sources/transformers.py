@@ -167,7 +167,7 @@ def _contract(folder: Path, family: Family, model: Any, request: Request) -> Con
         classes=("person",) if pose else tuple(names[key] for key in sorted(names)),
         decoder=family.decoder,
         outputs=tuple(Output(name=role, role=role) for role, _ in family.outputs),
-        postprocess=Postprocess(score_threshold=0.3 if pose else 0.5, nms=False),
+        postprocess=Postprocess(score=0.3 if pose else 0.5, nms=False),
         skeleton=numbered(len(names)) if pose else None,
     )
 

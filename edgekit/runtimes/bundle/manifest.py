@@ -86,17 +86,19 @@ class Output(Record, frozen=True, kw_only=True):
 class Postprocess(Record, frozen=True, kw_only=True):
     """Defaults of what happens after decoding; a call may override the thresholds.
 
-    ``nms`` is off for one-to-one heads, which give each object once (YOLO26, YOLOv10).
+    ``score`` is the least score, ``iou`` the IoU above which NMS drops a box; in the manifest they are called
+    ``score_threshold`` and ``iou_threshold``. ``nms`` is off for one-to-one heads, which give each object once (YOLO26,
+    YOLOv10).
     """
 
-    score_threshold: float = 0.25
-    iou_threshold: float = 0.45
+    score: float = msgspec.field(default=0.25, name="score_threshold")
+    iou: float = msgspec.field(default=0.45, name="iou_threshold")
     max_detections: int = 300
     class_agnostic: bool = False
     nms: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("score_threshold", "iou_threshold"):
+        for name in ("score", "iou"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name} must be 0..1, not {getattr(self, name)}")
         if self.max_detections < 1:

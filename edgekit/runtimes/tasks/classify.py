@@ -42,7 +42,7 @@ class Classify(Detect):
             classes=self.contract.classes,
             size=(mapping.width, mapping.height),
             multi_label=self._options.activation == "sigmoid",
-            threshold=self.contract.postprocess.score_threshold if score is None else score,
+            threshold=self.contract.postprocess.score if score is None else score,
         )
 
 
