@@ -125,7 +125,15 @@ def test_in_words(cli: Cli, photos: Path, tmp_path: Path) -> None:
     assert {one.method for name, one in tensors.items() if name not in ("boxes", "classes")} == {"kl"}
 
     again = cli(
-        "calibrate", SOURCE, "--data", photos, "--no-islands", "--no-equalisation", "--no-bias-correction", "-o", plan
+        "calibrate",
+        SOURCE,
+        "--data",
+        photos,
+        "--no-float-fallback",
+        "--no-equalization",
+        "--no-bias-correction",
+        "-o",
+        plan,
     )
     assert again.code == 0, again.err
     assert "layers: 8 int8, 0 in float where a target can (none)" in again.out
@@ -207,7 +215,7 @@ def test_convert_leaves_a_plan_and_takes_it_over(
     assert (plan / FILE).read_bytes() == before
     assert "a plan is made a second time" in cli("convert", SOURCE, *given[:-2], "-o", tmp_path / "none").err
 
-    for more in (("--finetune", "minutes=1"), ("--ranges", "min-max"), ("--no-islands",)):
+    for more in (("--finetune", "1min"), ("--ranges", "min-max"), ("--no-float-fallback",)):
         changed = cli("convert", SOURCE, *given, *more, "-o", tmp_path / "changed")
         assert changed.code == 2
         assert f"--plan {plan}: that plan is taken as it is; leave out --finetune" in changed.err

@@ -94,7 +94,7 @@ OPTIONS = {
     "index": "-o",
     "match": "--also --json",
     "search": "--top --json",
-    "calibrate": "--data --proof-data -o --sensitivity --finetune --html --choose --ranges --no-islands --json",
+    "calibrate": "--data --proof-data -o --sensitivity --finetune --html --choose --ranges --no-float-fallback --json",
     "convert": "--plan --recipe --max-drop --labels --finetune --choose "
     "--target --precision --data --contract --weights -o --out -j --jobs --json --gate --no-gate --trust",
     "run": "--score --iou --track --every --save --video --mot --json --threads --unit --strict",

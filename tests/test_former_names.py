@@ -188,6 +188,18 @@ def test_finetune_is_a_time_like_all_others(cli: Cli) -> None:
     assert err.startswith("edgekit: --finetune minutes=10 is written --finetune 10min now\n")
 
 
+@pytest.mark.parametrize("former", ["--no-islands", "--no-equalisation"])
+@pytest.mark.parametrize("command", [("convert", "x.pt2", "--target", "onnx"), ("calibrate", "x.pt2", "--data", "x")])
+def test_former_switches_of_methods(former: str, command: tuple[str, ...], cli: Cli) -> None:
+    code, _, err = cli(*command, former)
+    assert code == 2
+    assert err.splitlines()[0] in (
+        "edgekit: --no-islands is called --no-float-fallback now",
+        "edgekit: --no-equalisation is called --no-equalization now",
+    )
+    assert "no such file" in err
+
+
 @pytest.mark.parametrize(
     ("given", "says"), [("1.5", "'1.5' is more than 1"), ("200%", "'200%' is more than 1"), ("-1", "is not a number")]
 )

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
+METHODS = {"--no-islands": "--no-float-fallback", "--no-equalisation": "--no-equalization"}
+"""Former names of the switches."""
+
+
 def methods_options(command: Command) -> Command:
     """Switches for what the quantisation plan does; all of it is done by default."""
     options = (
@@ -27,9 +31,9 @@ def methods_options(command: Command) -> Command:
             help="How ranges of activations are found; auto: the best for each tensor.",
         ),
         click.option("--adaptive-rounding", is_flag=True, help="Round weights by the error of the layer's output."),
-        click.option("--no-equalisation", is_flag=True, help="Leave channels as different as they are."),
+        click.option("--no-equalization", is_flag=True, help="Leave channels as different as they are (no CLE)."),
         click.option("--no-bias-correction", is_flag=True, help="Leave biases as they are."),
-        click.option("--no-islands", is_flag=True, help="No layer stays in float."),
+        click.option("--no-float-fallback", is_flag=True, help="Keep no layer in float (no mixed precision)."),
     )
     for option in reversed(options):
         command = option(command)
@@ -43,9 +47,9 @@ def take_methods(given: dict[str, Any]) -> Methods:
     return Methods(
         ranges=given.pop("ranges"),
         rounding="adaptive" if given.pop("adaptive_rounding") else "nearest",
-        equalisation=not given.pop("no_equalisation"),
+        equalisation=not given.pop("no_equalization"),
         bias_correction=not given.pop("no_bias_correction"),
-        islands=not given.pop("no_islands"),
+        islands=not given.pop("no_float_fallback"),
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from edgekit.cli._command import Command
-from edgekit.cli._methods import finetune_option, methods_options, take_methods
+from edgekit.cli._methods import METHODS, finetune_option, methods_options, take_methods
 from edgekit.cli._options import imports_option, json_option
 
 GROUPS = {
@@ -19,16 +19,18 @@ GROUPS = {
         "finetune",
         "ranges",
         "adaptive_rounding",
-        "no_equalisation",
+        "no_equalization",
         "no_bias_correction",
-        "no_islands",
+        "no_float_fallback",
         "sensitivity",
     ),
     "Output": ("out", "html", "as_json"),
 }
 
 
-@click.command(cls=Command, groups=GROUPS, short_help="Find out how a model becomes INT8, and keep it as a plan.")
+@click.command(
+    cls=Command, groups=GROUPS, renamed=METHODS, short_help="Find out how a model becomes INT8, and keep it as a plan."
+)
 @click.argument("source")
 @click.option("--data", required=True, help="Images: folder, glob, list file, .npy/.npz stack, video or hf:// dataset.")
 @click.option(

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from edgekit.cli._command import Command
-from edgekit.cli._methods import finetune_option, methods_options
+from edgekit.cli._methods import METHODS, finetune_option, methods_options
 from edgekit.cli._options import imports_option, json_option, read_options
 from edgekit.cli._quantities import FRACTION, INPUT_SIZE
 
@@ -25,16 +25,16 @@ GROUPS = {
         "finetune",
         "ranges",
         "adaptive_rounding",
-        "no_equalisation",
+        "no_equalization",
         "no_bias_correction",
-        "no_islands",
+        "no_float_fallback",
     ),
     "Checks": ("gate", "no_gate"),
     "Output": ("out", "jobs", "as_json"),
 }
 
 
-@click.command(cls=Command, groups=GROUPS, short_help="Convert a trained model to proven bundles.")
+@click.command(cls=Command, groups=GROUPS, renamed=METHODS, short_help="Convert a trained model to proven bundles.")
 @click.argument("source")
 @click.option("--target", required=True, help="Targets, comma-separated, or all (see: edgekit targets).")
 @click.option(
@@ -75,9 +75,9 @@ def command(
     gate: tuple[str, ...],
     no_gate: bool,
     options: tuple[str, ...],
-    no_equalisation: bool,
+    no_equalization: bool,
     no_bias_correction: bool,
-    no_islands: bool,
+    no_float_fallback: bool,
     as_json: bool,
     **given: Any,
 ) -> None:
@@ -96,9 +96,9 @@ def command(
             gate=_bounds(gate),
             gated=not no_gate,
             options=read_options(options),
-            equalisation=not no_equalisation,
+            cross_layer_equalization=not no_equalization,
             bias_correction=not no_bias_correction,
-            float_fallback=not no_islands,
+            float_fallback=not no_float_fallback,
             progress=lambda event: watch(event.step, event.text, event.share),
             **given,
         )

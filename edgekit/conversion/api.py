@@ -57,7 +57,7 @@ def convert(
     recipe: str = AUTO,
     ranges: Ranges = "auto",
     adaptive_rounding: bool = False,
-    equalisation: bool = True,
+    cross_layer_equalization: bool = True,
     bias_correction: bool = True,
     float_fallback: bool = True,
     finetune: float = 0.0,
@@ -100,7 +100,7 @@ def convert(
         recipe: way of quantising; ``auto`` is the best of the target's.
         ranges: how ranges of activations are found; ``auto`` is the best for each tensor.
         adaptive_rounding: round weights by the error of the layer's output, not to the nearest step.
-        equalisation: even out channels that one scale cannot hold (cross-layer equalization).
+        cross_layer_equalization: even out channels that one scale cannot hold.
         bias_correction: let biases undo the mean shift of rounded weights.
         float_fallback: keep layers in float that INT8 would damage, where the target can.
         finetune: seconds of fine-tuning of the INT8 weights, without labels; 0 for none.
@@ -145,7 +145,7 @@ def convert(
             methods=Methods(
                 ranges=ranges,
                 rounding="adaptive" if adaptive_rounding else "nearest",
-                equalisation=equalisation,
+                equalisation=cross_layer_equalization,
                 bias_correction=bias_correction,
                 islands=float_fallback,
             ),
