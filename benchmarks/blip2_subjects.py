@@ -176,7 +176,7 @@ def onnxruntime_by_hand(path: Path, threads: int) -> Call:
 
 
 def openvino_by_hand(path: Path, threads: int) -> Call:
-    from edgekit.runtimes.engines.openvino import import_openvino
+    from edgekit.runtimes.engines.openvino.session import import_openvino
 
     settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
     model = import_openvino().Core().compile_model(path, "CPU", settings)

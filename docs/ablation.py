@@ -22,8 +22,8 @@ from edgekit import converters
 from edgekit.calibration.plan import FILE, Methods
 from edgekit.conversion.convert import Conversion, convert
 from edgekit.converters import PLAN
+from edgekit.emulators import proof_device
 from edgekit.evaluation.coco import SCORE_THRESHOLD, evaluate
-from edgekit.runtimes.engines import proof_device
 from edgekit.runtimes.model import load
 from edgekit.shapes import write_coco
 
@@ -36,14 +36,13 @@ MODELS = {
 }
 CALIBRATION, SCENES = range(100_000, 100_100), range(500_000, 500_300)
 
-OFF = Methods(equalisation=False, ranges="min-max", bias_correction=False, islands=False)
+OFF = Methods(cross_layer_equalization=False, ranges="min-max", bias_correction=False, float_fallback=False)
 VARIANTS: dict[str, Methods] = {
     "all on": Methods(),
-    "no equalisation": Methods(equalisation=False),
+    "no equalization": Methods(cross_layer_equalization=False),
     "min-max ranges": Methods(ranges="min-max"),
     "no bias correction": Methods(bias_correction=False),
-    "adaptive rounding": Methods(rounding="adaptive"),
-    "no islands": Methods(islands=False),
+    "no float fallback": Methods(float_fallback=False),
     "all off": OFF,
     "vendor's default": OFF,
 }

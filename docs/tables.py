@@ -81,7 +81,7 @@ def recipes() -> str:
     lines = ["| target | recipes for int8 | layers |", "|---|---|---|"]
     for name in converters.target_names():
         spec = converters.target(name)
-        layers = "all in integers" if spec.integers else "some can stay in float"
+        layers = "all in integers" if spec.integer_only else "some can stay in float"
         lines.append(f"| {name} | {', '.join(spec.recipes)} | {layers} |")
     return "\n".join(lines)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from edgekit.arrays import Image
 from edgekit.calibration.plan import FILE, MIXED, PlannedGraph, read_plan
-from edgekit.calibration.planning import Streams, Wish, make_plan
+from edgekit.calibration.planning import PlanRequest, Streams, make_plan
 from edgekit.calibration.samples import Samples
 from edgekit.converters import Job
 from edgekit.graph.exchange import Exchange, write_exchange
@@ -74,11 +74,11 @@ def _planned(
     """The exchange files of a plan's mixed graph, made once in a folder."""
     if not (folder / FILE).is_file():
         folder.mkdir()
-        wish = Wish(integer=False)
+        request = PlanRequest(integer=False)
 
         def write(module: Any, place: Path) -> None:
             write_exchange(module, example, outputs, place)
 
-        make_plan(exchange.program, exchange.onnx, Streams(samples), folder, wish, write, lambda text, share: None)
+        make_plan(exchange.program, exchange.onnx, Streams(samples), folder, request, write, lambda text, share: None)
     mixed = folder / MIXED
     return Exchange(mixed / "graph.onnx", mixed / "graph.pt2", exchange.shapes), read_plan(folder).mixed

@@ -1,8 +1,7 @@
-"""What a calibration stream says about itself: a real detector's tensors, and made-up ones of known distribution."""
+"""Advice on calibration images: from a real detector's tensors, and from made-up ones of known distribution."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from edgekit.arrays import Floats, Image
-from edgekit.calibration.advice import FEWEST, Witness
+from edgekit.calibration.advice import FEWEST, ImageStatistics
 from edgekit.calibration.plan import Advice
 from edgekit.errors import UsageError
 from edgekit.runtimes.inputs.images import Preprocessor
@@ -29,18 +28,17 @@ class Seen:
     """What one image did to a network."""
 
     extremes: dict[str, tuple[float, float]]
-    means: dict[str, float]
 
 
-def witness(images: Iterable[Seen]) -> Witness:
-    told = Witness()
+def statistics(images: Iterable[Seen]) -> ImageStatistics:
+    told = ImageStatistics()
     for index, seen in enumerate(images):
-        told.add(index, seen.extremes, seen.means)
+        told.add(index, seen.extremes)
     return told
 
 
-def with_one(images: list[Seen], odd: Seen, place: int = 7) -> Witness:
-    return witness([*images[:place], odd, *images[place:]])
+def with_one(images: list[Seen], odd: Seen, place: int = 7) -> ImageStatistics:
+    return statistics([*images[:place], odd, *images[place:]])
 
 
 # --- a real network --------------------------------------------------------------------------------------------------
@@ -73,19 +71,19 @@ def look() -> Callable[[Image], Seen]:
         with torch.inference_mode():
             model(torch.from_numpy(held["images"]))
         extremes = {name: (float(value.min()), float(value.max())) for name, value in held.items()}
-        return Seen(extremes, {name: float(value.mean()) for name, value in held.items()})
+        return Seen(extremes)
 
     return run
 
 
 @pytest.fixture(scope="module")
 def scenes(look: Callable[[Image], Seen]) -> list[Seen]:
-    return [look(scene(FIRST + number).image) for number in range(96)]
+    return [look(scene(FIRST + number).image) for number in range(60)]
 
 
 @pytest.fixture(scope="module")
 def nights(look: Callable[[Image], Seen]) -> list[Seen]:
-    return [look(dark(scene(FIRST + 500 + number).image)) for number in range(30)]
+    return [look(dark(scene(FIRST + 500 + number).image)) for number in range(20)]
 
 
 def dark(image: Image) -> Image:
@@ -94,16 +92,14 @@ def dark(image: Image) -> Image:
 
 def damaged() -> dict[str, Image]:
     image = scene(FIRST + 900).image
-    noise = np.random.default_rng(0).integers(0, 256, image.shape, np.uint8)
     return {
         "black": np.zeros_like(image),
         "white": np.full_like(image, 255),
         "grey": np.full_like(image, 128),
-        "noise": noise,
     }
 
 
-@pytest.mark.parametrize("name", ["black", "white", "grey", "noise"])
+@pytest.mark.parametrize("name", ["black", "white", "grey"])
 def test_a_damaged_frame_among_scenes_is_found(name: str, look: Callable[[Image], Seen], scenes: list[Seen]) -> None:
     advice = with_one(scenes[:60], look(damaged()[name])).advice()
     (outlier,) = advice.outliers
@@ -118,7 +114,7 @@ def test_a_damaged_frame_among_scenes_is_found(name: str, look: Callable[[Image]
 
 def test_a_black_frame_among_photographs_is_found(look: Callable[[Image], Seen], shared_data: Path) -> None:
     photographs = [look(one.open()) for one in references(shared_data / "calibration")]
-    assert witness(photographs).advice().outliers == ()
+    assert statistics(photographs).advice().outliers == ()
     (outlier,) = with_one(photographs, look(damaged()["black"])).advice().outliers
     assert outlier.image == 7
 
@@ -126,13 +122,13 @@ def test_a_black_frame_among_photographs_is_found(look: Callable[[Image], Seen],
 def test_three_nearly_black_frames_do_not_hide_one_another(look: Callable[[Image], Seen], scenes: list[Seen]) -> None:
     shape = scene(FIRST).image.shape
     black = [look(np.full(shape, level, np.uint8)) for level in (0, 2, 4)]
-    assert {one.image for one in witness([*black, *scenes]).advice().outliers} == {0, 1, 2}
+    assert {one.image for one in statistics([*black, *scenes]).advice().outliers} == {0, 1, 2}
 
 
 def test_ordinary_scenes_are_no_outliers(scenes: list[Seen]) -> None:
     order = np.random.default_rng(1).permutation(len(scenes))
-    streams = [scenes, *([scenes[place] for place in order[begin : begin + 24]] for begin in range(0, 96, 24))]
-    assert [one for stream in streams for one in witness(stream).advice().outliers] == []
+    streams = [scenes, *([scenes[place] for place in order[begin : begin + 20]] for begin in range(0, 60, 20))]
+    assert [one for stream in streams for one in statistics(stream).advice().outliers] == []
 
 
 def test_half_a_frame_sets_the_ranges_as_a_whole_one_does(look: Callable[[Image], Seen], scenes: list[Seen]) -> None:
@@ -143,59 +139,40 @@ def test_half_a_frame_sets_the_ranges_as_a_whole_one_does(look: Callable[[Image]
 
 
 def test_another_kind_of_image_is_no_outlier(scenes: list[Seen], nights: list[Seen]) -> None:
-    assert witness([*scenes[:60], *nights]).advice().outliers == ()
+    assert statistics([*scenes[:40], *nights]).advice().outliers == ()
 
 
 def test_more_scenes_bring_the_ranges_nearer(scenes: list[Seen]) -> None:
-    advice = witness(scenes).advice()
+    advice = statistics(scenes).advice()
     counts, distances = zip(*advice.curve, strict=True)
-    assert counts == (1, 2, 4, 8, 16, 32, 48, 64, 96)
+    assert counts == (1, 2, 4, 8, 16, 30, 32, 60)
     assert list(distances) == sorted(distances, reverse=True)
     assert distances[-1] == 0
     assert advice.enough
-    assert "the ranges changed by 1." in advice.sentences[0]
-    assert advice.sentences[0].endswith("% over the last 48: more images would not help")
-    few = witness(scenes[:16]).advice()
+    assert "the ranges changed by " in advice.sentences[0]
+    assert advice.sentences[0].endswith("% over the last 30: more images would not help")
+    few = statistics(scenes[:16]).advice()
     assert not few.enough
     assert "images would bring that below 2 %" in few.sentences[0]
-
-
-def test_scenes_of_one_world_cannot_be_told_apart(scenes: list[Seen]) -> None:
-    advice = witness(scenes[:64]).advice(witness(scenes[64:]))
-    assert advice.unlike == 0
-    assert advice.sentences[-1] == "the calibration images cannot be told from the scoring images"
-
-
-@pytest.mark.parametrize("count", [8, 64])
-def test_day_is_told_from_night(scenes: list[Seen], nights: list[Seen], count: int) -> None:
-    advice = witness(scenes[:count]).advice(witness(nights[:count]))
-    assert advice.unlike > 0.8
-    said = r"look unlike the scoring images \((9\d|100) % of pairs are told apart; at \S+ their (width|mean) is "
-    assert re.search(said, advice.sentences[-1])
-    assert advice.sentences[-1].endswith("take some from where the device will look")
 
 
 # --- made-up tensors -------------------------------------------------------------------------------------------------
 
 
-def made_up(count: int, seed: int = 0, spread: float = 0.2, shift: float = 1.0) -> list[Seen]:
-    """Images whose extremes scatter independently; the true range of every tensor is -shift .. 2 shift."""
+def made_up(count: int, seed: int = 0, spread: float = 0.2) -> list[Seen]:
+    """Images whose extremes scatter independently; the true range of every tensor is -1 .. 2."""
     random = np.random.default_rng(seed)
 
     def one() -> Seen:
-        ends: NDArray[np.float64] = shift * np.array([-1.0, 2.0]) * (1 + spread * random.standard_normal((TENSORS, 2)))
-        middle = shift * 0.3 * (1 + spread * random.standard_normal(TENSORS))
+        ends: NDArray[np.float64] = np.array([-1.0, 2.0]) * (1 + spread * random.standard_normal((TENSORS, 2)))
         names = [f"conv{number}" for number in range(TENSORS)]
-        return Seen(
-            {name: (float(low), float(high)) for name, (low, high) in zip(names, ends, strict=True)},
-            dict(zip(names, middle.tolist(), strict=True)),
-        )
+        return Seen({name: (float(low), float(high)) for name, (low, high) in zip(names, ends, strict=True)})
 
     return [one() for _ in range(count)]
 
 
 def changed(seen: Seen, tensor: str, low: float, high: float) -> Seen:
-    return Seen({**seen.extremes, tensor: (low, high)}, seen.means)
+    return Seen({**seen.extremes, tensor: (low, high)})
 
 
 def test_the_change_at_half_tells_the_error_at_the_end() -> None:
@@ -203,35 +180,35 @@ def test_the_change_at_half_tells_the_error_at_the_end() -> None:
     told, true = [], []
     for seed in range(20):
         images = made_up(64, seed)
-        told.append(dict(witness(images).advice().curve)[32])
+        told.append(dict(statistics(images).advice().curve)[32])
         ends = np.mean([list(seen.extremes.values()) for seen in images], 0)
         true.append((np.abs(ends - [-1, 2]).sum(1) / 3).mean())
     assert np.mean(told) == pytest.approx(np.mean(true), rel=0.1)
 
 
 def test_the_number_of_images_asked_for_is_enough() -> None:
-    advice = witness(made_up(20, spread=0.25)).advice()
+    advice = statistics(made_up(20, spread=0.25)).advice()
     needed = int(advice.sentences[0].split("about ")[1].split(" ")[0])
     assert not advice.enough
     assert 20 < needed < 200
-    assert witness(made_up(2 * needed, seed=1, spread=0.25)).advice().enough
-    assert not witness(made_up(needed // 2, seed=1, spread=0.25)).advice().enough
+    assert statistics(made_up(2 * needed, seed=1, spread=0.25)).advice().enough
+    assert not statistics(made_up(needed // 2, seed=1, spread=0.25)).advice().enough
 
 
 @pytest.mark.parametrize(("count", "begins"), [(1, "1 image can"), (5, "5 images can")])
 def test_few_images_tell_nothing(count: int, begins: str) -> None:
     images = made_up(count, spread=0.0)
-    advice = witness(images).advice(witness(images))
-    assert (advice.enough, advice.outliers, advice.unlike) == (False, (), 0)
+    advice = statistics(images).advice()
+    assert (advice.enough, advice.outliers) == (False, ())
     assert advice.sentences == (f"{begins} hardly tell how far the ranges go: take 32 or more",)
     assert advice.curve[-1] == (count, 0)
 
 
 def test_equal_images_are_enough_and_none_is_odd() -> None:
-    advice = witness(made_up(1) * 30).advice(witness(made_up(1) * 30))
+    advice = statistics(made_up(1) * 30).advice()
     assert [count for count, _ in advice.curve] == [1, 2, 4, 8, 15, 16, 30]
     assert max(distance for _, distance in advice.curve) < 1e-12
-    assert (advice.enough, advice.outliers, advice.unlike) == (True, (), 0)
+    assert (advice.enough, advice.outliers) == (True, ())
 
 
 def test_an_image_that_reaches_further_is_named_with_its_tensor() -> None:
@@ -242,14 +219,14 @@ def test_an_image_that_reaches_further_is_named_with_its_tensor() -> None:
     assert (outlier.image, outlier.tensor) == (17, "conv12")
     assert outlier.distance == pytest.approx(3.2)
     assert advice.sentences[1] == (
-        "image 17 reaches 3.2 times further than the others at conv12: look at it or leave it out"
+        "image 17 reaches 3.2 times further than all others at conv12: look at it or leave it out"
     )
 
 
 def test_the_place_in_the_stream_is_the_one_given() -> None:
-    told = Witness()
+    told = ImageStatistics()
     for place, seen in enumerate([*made_up(20), changed(made_up(1)[0], "conv3", -50, 50)]):
-        told.add(100 + 3 * place, seen.extremes, seen.means)
+        told.add(100 + 3 * place, seen.extremes)
     assert [one.image for one in told.advice().outliers] == [160]
     assert len(told) == 21
 
@@ -259,28 +236,26 @@ def test_an_image_that_breaks_the_network_is_found(bad: tuple[float, float]) -> 
     images = made_up(30)
     advice = with_one(images, changed(images[3], "conv5", *bad)).advice()
     assert [(one.image, one.tensor) for one in advice.outliers] == [(7, "conv5")]
-    assert "more than 100 times further than the others at conv5" in advice.sentences[1]
-    assert advice.curve == witness(images).advice().curve, "it does not count among the ranges"
+    assert "more than 100 times further than all others at conv5" in advice.sentences[1]
+    assert advice.curve == statistics(images).advice().curve, "it does not count among the ranges"
     assert msgspec.json.decode(msgspec.json.encode(advice), type=Advice) == advice
 
 
 def test_padding_that_stands_for_infinity_is_no_finding() -> None:
     images = [changed(seen, "padded", float("-inf"), 3.0) for seen in made_up(40)]
-    for seen in images:
-        seen.means["padded"] = float("-inf")
-    assert witness(images).advice().outliers == ()
+    assert statistics(images).advice().outliers == ()
 
 
 def test_tensors_that_are_mostly_zero_say_nothing() -> None:
     images = [changed(seen, "conv1", 0.0, float(place % 10 == 0)) for place, seen in enumerate(made_up(60))]
-    assert witness(images).advice().outliers == ()
+    assert statistics(images).advice().outliers == ()
 
 
 def test_many_outliers_are_listed_shortly() -> None:
     images = made_up(200)
     for place in range(8):
         images[place] = changed(images[place], f"conv{place}", -90.0 - place, 90.0)
-    advice = witness(images).advice()
+    advice = statistics(images).advice()
     assert [one.image for one in advice.outliers] == sorted(
         range(8), key=lambda place: -next(one.distance for one in advice.outliers if one.image == place)
     )
@@ -288,56 +263,21 @@ def test_many_outliers_are_listed_shortly() -> None:
     assert advice.sentences[-1].startswith("3 more images are as unusual: ")
 
 
-def test_chance_is_not_taken_for_a_difference() -> None:
-    """Of many pairs of streams from one distribution, of all sizes, hardly one is called different."""
-    sizes = [(4, 4), (5, 30), (12, 12), (20, 64), (60, 20)]
-    found = [
-        witness(made_up(one, seed=2 * seed)).advice(witness(made_up(other, seed=2 * seed + 1))).unlike
-        for one, other in sizes
-        for seed in range(4)
-    ]
-    assert np.count_nonzero(found) <= 1
-    assert max(found) < 0.9
-
-
-def test_a_slight_difference_of_many_images_is_a_small_number() -> None:
-    slight = witness(made_up(150)).advice(witness(made_up(150, seed=1, shift=1.01)))
-    large = witness(made_up(150)).advice(witness(made_up(150, seed=1, shift=1.2)))
-    assert 0 <= slight.unlike < 0.6 < large.unlike <= 1
-    assert "look unlike the scoring images" in large.sentences[-1]
-
-
-def test_too_few_scoring_images_are_not_compared() -> None:
-    advice = witness(made_up(40)).advice(witness(made_up(3, shift=9)))
-    assert advice.unlike == 0
-    assert len(advice.sentences) == 1
-
-
 def test_the_same_images_give_the_same_advice() -> None:
-    images, others = made_up(40), made_up(270, seed=1, shift=1.1)
-    assert witness(images).advice(witness(others)) == witness(images).advice(witness(others))
-    backwards = Witness()
-    for place, seen in enumerate(others):
-        backwards.add(place, dict(reversed(seen.extremes.items())), seen.means)
-    assert witness(images).advice(witness(others)) == witness(images).advice(backwards), "tensors in another order"
+    images = made_up(40)
+    assert statistics(images).advice() == statistics(images).advice()
 
 
 def test_what_does_not_fit_is_refused() -> None:
     images = made_up(2)
     with pytest.raises(UsageError, match="no image was observed"):
-        Witness().advice()
-    with pytest.raises(UsageError, match="no image was observed"):
-        witness(images).advice(Witness())
-    told = witness(images)
-    with pytest.raises(UsageError, match=r"image 5 has not the extremes and means of the same tensors .* \(extra\)"):
-        told.add(5, {**images[0].extremes, "extra": (0, 1)}, {**images[0].means, "extra": 0})
+        ImageStatistics().advice()
+    told = statistics(images)
+    with pytest.raises(UsageError, match=r"image 5 has other tensors than those before \(extra\); observe all"):
+        told.add(5, {**images[0].extremes, "extra": (0, 1)})
     with pytest.raises(UsageError, match=r"\(conv0, conv1, conv10\); observe all images on one graph"):
-        told.add(5, images[0].extremes, {})
+        told.add(5, {})
     with pytest.raises(UsageError, match="it has none"):
-        Witness().add(0, {}, {})
-    other = Witness()
-    other.add(0, {"x": (0, 1)}, {"x": 0.5})
-    with pytest.raises(UsageError, match=r"the scoring images were observed at other tensors \(conv0, conv1, conv10\)"):
-        told.advice(other)
+        ImageStatistics().add(0, {})
     assert len(told) == 2, "what is refused leaves nothing behind"
     assert FEWEST > 2

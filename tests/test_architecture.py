@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ BELOW = ("edgekit.runtimes", "edgekit.errors", "edgekit.arrays", "edgekit.regist
 HEAVY = (
     "_tools", "ai_edge_litert", "ai_edge_quantizer", "coremltools", "cv2", "datasets", "ethosu", "executorch",
     "litert_torch", "MNN", "model_compression_toolkit", "ncnn", "nncf", "onnx", "onnxruntime", "onnxscript", "onnxslim",
-    "openvino", "optuna", "picamera2", "PIL", "pnnx", "pycocotools", "rknn", "rknnlite", "safetensors", "supervision",
+    "openvino", "picamera2", "PIL", "pnnx", "pycocotools", "rknn", "rknnlite", "safetensors", "supervision",
     "tensorflow", "tensorrt", "tflite_runtime", "torch", "torchao", "torchvision", "ultralytics",
 )
 # fmt: on
@@ -100,6 +101,21 @@ def reaches_out(names: set[str]) -> set[str]:
 def test_device_code_imports_device_code_alone() -> None:
     found = {named(path): reaches_out(imported(path, tree(path), functions=True, types=True)) for path in DEVICE}
     assert not {name: outside for name, outside in found.items() if outside}
+
+
+HOOK = ("runtimes/engines/__init__.py", "edgekit.emulators")
+"""The one place where device code names host code, to look an emulator up by its engine's name."""
+
+
+def test_device_code_names_host_code_in_one_place() -> None:
+    found = [
+        (named(path), node.value)
+        for path in DEVICE
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if re.fullmatch(r"edgekit(\.\w+)+", node.value) and reaches_out({node.value})
+    ]
+    assert found == [HOOK]
 
 
 def test_nothing_heavy_is_imported_with_a_module() -> None:
@@ -331,6 +347,21 @@ def test_the_public_names_resolve() -> None:
     assert set(dir(edgekit)) == set(edgekit.__all__)
     with pytest.raises(AttributeError, match="module 'edgekit' has no attribute 'nothing'"):
         edgekit.nothing  # noqa: B018
+
+
+def test_whatever_registers_has_the_name_of_its_file() -> None:
+    from edgekit import registry
+
+    for package, attribute, named_by in (
+        ("converters", "TARGET", "name"),
+        ("runtimes.engines", "ENGINE", "name"),
+        ("emulators", "EMULATOR", "engine"),
+    ):
+        declared = registry.declared(f"edgekit.{package}", attribute)
+        assert [getattr(getattr(module, attribute), named_by) for module in declared.values()] == list(declared)
+    engines = registry.declared("edgekit.runtimes.engines", "ENGINE")
+    assert set(registry.declared("edgekit.emulators", "EMULATOR")) < set(engines)
+    assert set(registry.declared("edgekit.profiling.engines", "measure")) < set(engines)
 
 
 @pytest.mark.parametrize("name", ["converters", "runtimes", "calibration"])

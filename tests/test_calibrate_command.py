@@ -89,7 +89,7 @@ def test_the_plan_is_a_folder_with_everything_in_it(calibrated: Calibrated) -> N
     plan = calibrated.plan
     assert calibrated.said == json.loads((calibrated.folder / FILE).read_text())
     assert plan.images == 14  # a third of 24 is the proof's, a fifth of the others is held back
-    assert plan.half == ()
+    assert plan.fp16_issues == ()
     assert plan.advice is not None
 
 
@@ -97,7 +97,7 @@ def test_the_plan_is_a_folder_with_everything_in_it(calibrated: Calibrated) -> N
 def test_sensitivity_is_measured_and_drawn(calibrated: Calibrated) -> None:
     layers = calibrated.plan.mixed.layers
     assert len(layers) == 8
-    assert all(layer.damage is not None and 0 <= layer.damage <= 1 for layer in layers)
+    assert all(layer.sensitivity is not None and 0 <= layer.sensitivity <= 1 for layer in layers)
     drawn = (calibrated.folder / "sensitivity.svg").read_text()
     assert xml.etree.ElementTree.fromstring(drawn).tag.endswith("svg")
     assert all(layer.name in drawn for layer in layers)
@@ -113,16 +113,16 @@ def test_the_report_is_one_page(calibrated: Calibrated) -> None:
 
 def test_in_words(cli: Cli, photos: Path, tmp_path: Path) -> None:
     plan = tmp_path / "plan"
-    done = cli("calibrate", SOURCE, "--data", photos, "--sensitivity", "--ranges", "kl", "-o", plan)
+    done = cli("calibrate", SOURCE, "--data", photos, "--sensitivity", "--ranges", "percentile", "-o", plan)
     assert done.code == 0, done.err
     assert "layers: 3 int8, 5 in float where a target can (3 stem, 2 head)" in done.out
     assert "ranges: " in done.out
-    assert " kl" in done.out
+    assert " percentile" in done.out
     assert "biases corrected: " in done.out
-    assert "damage alone" in done.out
+    assert "sensitivity" in done.out
     assert f"plan: {plan}" in done.out.replace("\n", " ").replace("  ", " ")
     tensors = read_plan(plan).mixed.tensors
-    assert {one.method for name, one in tensors.items() if name not in ("boxes", "classes")} == {"kl"}
+    assert {one.method for name, one in tensors.items() if name not in ("boxes", "classes")} == {"percentile"}
 
     again = cli(
         "calibrate",
@@ -136,6 +136,7 @@ def test_in_words(cli: Cli, photos: Path, tmp_path: Path) -> None:
         plan,
     )
     assert again.code == 0, again.err
+    assert "--no-islands is now called --no-float-fallback" in again.err
     assert "layers: 8 int8, 0 in float where a target can (none)" in again.out
     assert "biases corrected: 0" in again.out
     assert not (plan / "sensitivity.svg").exists(), "an older plan is replaced altogether"
@@ -156,6 +157,19 @@ def test_a_folder_of_something_else_is_left_alone(cli: Cli, photos: Path, tmp_pa
         assert "holds something that is not a plan" in done.err
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("--ranges", "kl"), "'kl' is not one of 'auto', 'min-max', 'percentile', 'squared'"),
+        (("--adaptive-rounding",), "No such option '--adaptive-rounding'"),
+    ],
+)
+def test_methods_that_are_gone_are_refused(given: tuple[str, ...], message: str, cli: Cli, photos: Path) -> None:
+    done = cli("calibrate", SOURCE, "--data", photos, *given)
+    assert done.code == 2
+    assert message in " ".join(done.err.replace("│", " ").split())
 
 
 @pytest.mark.parametrize(

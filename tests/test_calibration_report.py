@@ -23,8 +23,8 @@ from web_page import FLAGS, chromium
 
 from edgekit.calibration.plan import (
     Advice,
-    Equalised,
-    HalfTrouble,
+    Equalization,
+    Fp16Issue,
     Layer,
     Methods,
     Outlier,
@@ -34,9 +34,8 @@ from edgekit.calibration.plan import (
     Tuning,
 )
 from edgekit.errors import UsageError
-from edgekit.report.calibration.report import write_report, write_sensitivity_plot
-from edgekit.report.calibration.report_sentences import clipped
-from edgekit.report.page import number
+from edgekit.report.calibration import clipped, write_report, write_sensitivity_plot
+from edgekit.report.numbers import number
 
 GAINS = {
     "onnx": {"float": 0.8843, "vendor default": 0.8431, "plan": 0.8831},
@@ -70,11 +69,11 @@ def demo_layers(*, damage: bool, integer: bool) -> tuple[Layer, ...]:
                 input="x" if place == 0 else f"silu_{place - 1}",
                 depthwise=depthwise,
                 weights=72 * 9 if depthwise else 4608,
-                products=1_327_104 if depthwise else draw.choice((4_718_592, 9_437_184, 2_359_296)),
-                spread=spread,
-                noise=1e-5 * spread**1.3 * draw.uniform(0.5, 2),
-                stays=stays,
-                damage=round(min(0.05, 1e-4 * spread**1.2 * draw.uniform(0, 1.5)), 5) if damage else None,
+                macs=1_327_104 if depthwise else draw.choice((4_718_592, 9_437_184, 2_359_296)),
+                channel_ratio=spread,
+                noise_to_signal=1e-5 * spread**1.3 * draw.uniform(0.5, 2),
+                float_reason=stays,
+                sensitivity=round(min(0.05, 1e-4 * spread**1.2 * draw.uniform(0, 1.5)), 5) if damage else None,
             )
         )
     return tuple(layers)
@@ -137,17 +136,19 @@ def demo_plan() -> Plan:
     mixed = PlannedGraph(
         tensors=demo_ranges(),
         layers=demo_layers(damage=True, integer=False),
-        equalised=(Equalised(layer="conv2d_20", readers=("conv2d_21",), through="", before=14.2, after=1.0),),
+        equalized=(Equalization(layer="conv2d_20", readers=("conv2d_21",), through="", before=14.2, after=1.0),),
     )
     integer = PlannedGraph(
         tensors=demo_ranges(),
         layers=demo_layers(damage=False, integer=True),
-        equalised=(
-            Equalised(layer="conv2d", readers=("conv2d_1",), through="silu", before=300.0, after=2.4, gate="conv2d_73"),
-            Equalised(
+        equalized=(
+            Equalization(
+                layer="conv2d", readers=("conv2d_1",), through="silu", before=300.0, after=2.4, gate="conv2d_73"
+            ),
+            Equalization(
                 layer="conv2d_6", readers=("conv2d_7",), through="silu", before=128.0, after=3.1, gate="conv2d_74"
             ),
-            Equalised(layer="conv2d_20", readers=("conv2d_21", "conv2d_22"), through="", before=14.2, after=1.0),
+            Equalization(layer="conv2d_20", readers=("conv2d_21", "conv2d_22"), through="", before=14.2, after=1.0),
         ),
     )
     return Plan(
@@ -158,9 +159,9 @@ def demo_plan() -> Plan:
         methods=Methods(),
         mixed=mixed,
         integer=integer,
-        half=(
-            HalfTrouble(node="node_conv2d_3", tensor="conv2d_3", reason="overflow", largest=81234.5),
-            HalfTrouble(node="node_exp", tensor="exp", reason="flushed", largest=2.1e-6),
+        fp16_issues=(
+            Fp16Issue(node="node_conv2d_3", tensor="conv2d_3", reason="overflow", largest=81234.5),
+            Fp16Issue(node="node_exp", tensor="exp", reason="flushed", largest=2.1e-6),
         ),
         corrected=71,
         tuning=Tuning(minutes=2.0, steps=412, before=0.0213, after=0.0148, kept=True),
@@ -170,9 +171,10 @@ def demo_plan() -> Plan:
 
 
 def small_plan(**changes: Any) -> Plan:
-    """A plan without advice, damage, integer graph, equalisation, trouble or tuning."""
+    """A plan without advice, damage, integer graph, equalization, issues or tuning."""
     layers = tuple(
-        msgspec.structs.replace(layer, damage=None, stays="") for layer in demo_layers(damage=False, integer=True)
+        msgspec.structs.replace(layer, sensitivity=None, float_reason="")
+        for layer in demo_layers(damage=False, integer=True)
     )
     given = {
         "edgekit": "0.1.0",
@@ -249,7 +251,7 @@ def test_the_page_is_whole_and_names_everything(demo_page: Path) -> None:
         assert graph
         assert not {layer.name for layer in graph.layers} - set(page.cells)
         assert not set(graph.tensors) - set(page.cells)
-        assert not {one.gate for one in graph.equalised if one.gate} - set(page.cells)
+        assert not {one.gate for one in graph.equalized if one.gate} - set(page.cells)
     assert {"node_conv2d_3", "node_exp", "81,234", "overflows", "is flushed to zero"} <= set(page.cells)
     assert "Image 133 reaches 5.9 times further than the others at silu_3: look at it or leave it out." in page.text
     assert "over the last 72: more images would not help." in page.text
@@ -264,11 +266,11 @@ def test_the_summary_says_what_was_done_and_what_it_gained(demo_page: Path) -> N
         "It gained most on ethosu: 0.710 with vendor default, 0.877 with this plan.",
         "63 of 73 layers become INT8. 10 stay in float where the target can do that,",
         "head (6), stem (3), channels too unequal for one scale (1).",
-        "Channels were made equal in 1 place; the worst, behind conv2d_20 , differed 14 times and now 1.",
-        "in 3 places for targets that compute everything in integers; the worst, behind conv2d , differed 300 times",
+        "Channels were equalized in 1 place; the worst, behind conv2d_20 , differed 14 times and now 1.",
+        "in 3 places for integer-only targets; the worst, behind conv2d , differed 300 times",
         "Ranges were chosen for 146 tensors, each by the method with the least error: min-max (51)",
         "Weights were rounded to the nearest step, with a scale for each output channel; 71 biases corrected",
-        "Fine-tuning took 2 min and 412 steps; the loss on images held back went from 0.0213 to 0.0148.",
+        "Fine-tuning took 2 min and 412 steps; the loss on the hold-out images went from 0.0213 to 0.0148.",
         "Look at calibration images 17, 133: unlike the others.",
         "conv2d_19 , conv2d_4 , conv2d_22 and 3 more alone cost up to 0.0129 each in INT8; --max-drop 0.01 returns",
         "5 layers read channels that differ more than 30 times (one 8-bit scale holds about 100): conv2d_1 300×",
@@ -334,12 +336,12 @@ def test_tables_are_rectangular_and_described(demo_page: Path) -> None:
 def test_a_plan_with_little_in_it(tmp_path: Path) -> None:
     page = written(small_plan(), tmp_path)
     assert page.sections == ["summary", "data", "mixed", "half", "tuning"]
-    assert not [text for text in page.cells if text.startswith("Damage")]
+    assert not [text for text in page.cells if text.startswith("Sensitivity")]
     for sentence in (
         "All 4 layers become INT8.",
-        "No channels had to be made equal.",
+        "No channels had to be equalized.",
         "0 biases corrected",
-        "this plan was made without advice",
+        "This plan was made without advice",
         "edgekit calibrate SOURCE --data DIR -o plan/ --sensitivity",
         "Every value fits float16",
         "one scale holds each input",
@@ -353,14 +355,15 @@ def test_a_plan_with_little_in_it(tmp_path: Path) -> None:
         ({"images": 12}, "Calibrate on more than 12 images: 32 or more"),
         ({"images": 1}, "Calibrate on more than 1 image: 32 or more"),
         ({"advice": Advice(enough=False)}, "Calibrate on more images: the last ones still moved the ranges."),
-        ({"advice": Advice(unlike=0.8)}, "Take some calibration images from where the scoring images come from"),
-        ({"advice": Advice(unlike=0.8)}, "can be told apart to 80 %"),
         (
             {"advice": Advice(outliers=(Outlier(image=3, distance=9, tensor="x"),))},
             "Look at calibration image 3: unlike",
         ),
-        ({"methods": Methods(equalisation=False, islands=False)}, "Switch equalisation and islands on again"),
-        ({"methods": Methods(equalisation=False)}, "Equalisation is switched off."),
+        (
+            {"methods": Methods(cross_layer_equalization=False, float_fallback=False)},
+            "Switch cross-layer equalization and float fallback on again",
+        ),
+        ({"methods": Methods(cross_layer_equalization=False)}, "Cross-layer equalization is switched off."),
         ({"methods": Methods(bias_correction=False)}, "bias correction is switched off"),
         (
             {"methods": Methods(rounding="adaptive"), "corrected": 1},
@@ -369,7 +372,7 @@ def test_a_plan_with_little_in_it(tmp_path: Path) -> None:
         ({"methods": Methods(ranges="kl")}, "Ranges were chosen for 1 tensor, by kl alone."),
         ({"tuning": Tuning(minutes=1, steps=1, before=2.0, after=2.5, kept=False)}, "its result was dropped"),
         (
-            {"half": (HalfTrouble(node="n", tensor="t", reason="overflow", largest=7e4),)},
+            {"fp16_issues": (Fp16Issue(node="n", tensor="t", reason="overflow", largest=7e4),)},
             "1 operator cannot be computed in float16",
         ),
         ({"seconds": {"observing": 3900.0}}, "1 h 5 min"),
@@ -383,11 +386,11 @@ def test_what_to_do_follows_from_the_plan(tmp_path: Path, changes: dict[str, Any
 @pytest.mark.parametrize(
     ("change", "fails"),
     [
-        ({"depthwise": True, "spread": 320.0}, True),
-        ({"depthwise": True, "spread": 99.0}, False),
-        ({"depthwise": False, "spread": 320.0}, False),
-        ({"depthwise": False, "noise": 0.2}, True),
-        ({"depthwise": True, "spread": 320.0, "stays": "channels"}, False),
+        ({"depthwise": True, "channel_ratio": 320.0}, True),
+        ({"depthwise": True, "channel_ratio": 99.0}, False),
+        ({"depthwise": False, "channel_ratio": 320.0}, False),
+        ({"depthwise": False, "noise_to_signal": 0.2}, True),
+        ({"depthwise": True, "channel_ratio": 320.0, "float_reason": "channels"}, False),
     ],
 )
 def test_a_layer_that_one_scale_cannot_hold_is_worth_a_warning(
@@ -400,7 +403,7 @@ def test_a_layer_that_one_scale_cannot_hold_is_worth_a_warning(
     assert (warning in loose(written(small_plan(mixed=graph), tmp_path).text)) is fails
     # What a target without float is given becomes INT8 whatever the reasons against it.
     page = written(small_plan(integer=graph), tmp_path)
-    assert (warning in loose(page.text)) is (fails or bool(layer.stays))
+    assert (warning in loose(page.text)) is (fails or bool(layer.float_reason))
     assert not [text for text in page.cells if text.startswith("float")]
 
 
@@ -415,11 +418,11 @@ HOSTILE = "</script><script>alert(1)</script>&amp;<b onclick='x'>\"x\" \u2028 \x
 
 def test_names_cannot_become_markup(tmp_path: Path) -> None:
     (layer,) = demo_layers(damage=True, integer=False)[4:5]
-    layer = msgspec.structs.replace(layer, name=HOSTILE, kind=HOSTILE, stays=HOSTILE, damage=0.02)
+    layer = msgspec.structs.replace(layer, name=HOSTILE, kind=HOSTILE, float_reason=HOSTILE, sensitivity=0.02)
     graph = PlannedGraph(
         tensors={HOSTILE: msgspec.structs.replace(demo_ranges()["conv2d"], method=HOSTILE)},
         layers=(layer,),
-        equalised=(Equalised(layer=HOSTILE, readers=(HOSTILE,), through=HOSTILE, before=9, after=1, gate=HOSTILE),),
+        equalized=(Equalization(layer=HOSTILE, readers=(HOSTILE,), through=HOSTILE, before=9, after=1, gate=HOSTILE),),
     )
     plan = small_plan(
         mixed=graph,
@@ -427,7 +430,7 @@ def test_names_cannot_become_markup(tmp_path: Path) -> None:
         edgekit=HOSTILE,
         model=HOSTILE,
         images_sha256=HOSTILE,
-        half=(HalfTrouble(node=HOSTILE, tensor=HOSTILE, reason="flushed", largest=0),),
+        fp16_issues=(Fp16Issue(node=HOSTILE, tensor=HOSTILE, reason="flushed", largest=0),),
         advice=Advice(outliers=(Outlier(image=1, distance=2, tensor=HOSTILE),), sentences=(HOSTILE,)),
         seconds={HOSTILE: 1.0},
     )
@@ -456,13 +459,13 @@ def labels(text: str) -> list[str]:
 def test_the_plot_shows_the_worst_forty_in_order(tmp_path: Path) -> None:
     layers = demo_layers(damage=True, integer=False)
     text = plot_text(layers, tmp_path)
-    worst = sorted(layers, key=lambda layer: -(layer.damage or 0))[:40]
+    worst = sorted(layers, key=lambda layer: -(layer.sensitivity or 0))[:40]
     assert labels(text) == [layer.name for layer in worst]
     assert "the worst 40 of 73 layers" in text
     widths = bar_widths(text)
     assert widths == sorted(widths, reverse=True)
     assert widths[0] == 420
-    assert widths[2] == pytest.approx(420 * (worst[2].damage or 0) / (worst[0].damage or 1), abs=0.01)
+    assert widths[2] == pytest.approx(420 * (worst[2].sensitivity or 0) / (worst[0].sensitivity or 1), abs=0.01)
 
 
 def bar_widths(text: str) -> list[float]:
@@ -472,7 +475,7 @@ def bar_widths(text: str) -> list[float]:
 
 def with_damage(*damages: float | None) -> list[Layer]:
     (layer,) = demo_layers(damage=False, integer=True)[5:6]
-    return [msgspec.structs.replace(layer, name=f"layer {n}", damage=d) for n, d in enumerate(damages)]
+    return [msgspec.structs.replace(layer, name=f"layer {n}", sensitivity=d) for n, d in enumerate(damages)]
 
 
 def test_one_layer_that_loses_all_does_not_hide_the_others(tmp_path: Path) -> None:
@@ -503,9 +506,9 @@ def test_long_names_are_shortened_and_told_whole(tmp_path: Path) -> None:
         (
             "plot.svg",
             with_damage(None, None),
-            "the damage of none of 2 layers was measured; do it with: edgekit calibrate",
+            "the sensitivity of none of 2 layers was measured; do it with: edgekit calibrate",
         ),
-        ("plot.svg", [], "the damage of none of 0 layers was measured"),
+        ("plot.svg", [], "the sensitivity of none of 0 layers was measured"),
     ],
 )
 def test_what_cannot_be_plotted_is_refused(tmp_path: Path, name: str, layers: list[Layer], message: str) -> None:
@@ -531,11 +534,11 @@ any_layer = st.builds(
     input=names,
     depthwise=st.booleans(),
     weights=st.integers(0, 10**9),
-    products=st.integers(0, 10**12),
-    spread=numbers(),
-    noise=numbers(),
-    stays=names,
-    damage=st.none() | numbers(-1.0),
+    macs=st.integers(0, 10**12),
+    channel_ratio=numbers(),
+    noise_to_signal=numbers(),
+    float_reason=names,
+    sensitivity=st.none() | numbers(-1.0),
 )
 any_end = st.floats(allow_nan=True) | st.floats(-9.0, 9.0)
 any_range = st.builds(
@@ -553,9 +556,9 @@ any_graph = st.builds(
     PlannedGraph,
     tensors=st.dictionaries(names, any_range, max_size=4),
     layers=st.lists(any_layer, max_size=5).map(tuple),
-    equalised=st.lists(
+    equalized=st.lists(
         st.builds(
-            Equalised,
+            Equalization,
             layer=names,
             readers=st.lists(names, max_size=2).map(tuple),
             through=names,
@@ -590,8 +593,10 @@ def test_whatever_a_plan_holds_the_page_is_well_formed(
     page = written(small_plan(mixed=mixed, integer=integer, advice=advice, images=images), folder)
     for tag, attributes in page.elements:
         if tag == "rect":
-            assert all(0 <= float(attributes[key] or "nan") < 1e6 for key in ("x", "y", "width", "height")), attributes
-    if any(layer.damage is not None for layer in mixed.layers):
+            assert all(
+                0 <= float((attributes[key] or "nan").rstrip("%")) < 1e6 for key in ("x", "y", "width", "height")
+            ), attributes
+    if any(layer.sensitivity is not None for layer in mixed.layers):
         ElementTree.fromstring(plot_text(mixed.layers, folder))
 
 
@@ -628,10 +633,10 @@ def test_a_browser_sorts_and_filters_on_a_narrow_screen(demo_page: Path, tmp_pat
     layers = demo_plan().mixed.layers
     assert said["overflow"] <= 390
     assert said["before"] == said["again"] == [layer.name for layer in layers]
-    assert said["widest"] == [layer.name for layer in sorted(layers, key=lambda layer: -layer.spread)]
+    assert said["widest"] == [layer.name for layer in sorted(layers, key=lambda layer: -layer.channel_ratio)]
     assert said["narrowest"] == said["widest"][::-1]
     assert said["order"] == "ascending"
-    wanted = [layer.name for layer in layers if layer.depthwise and layer.stays]
+    wanted = [layer.name for layer in layers if layer.depthwise and layer.float_reason]
     assert said["filtered"] == wanted
     assert said["count"] == f"{len(wanted)} of 73"
 

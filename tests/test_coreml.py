@@ -310,7 +310,9 @@ def test_int8_activations_stop_where_the_plan_says(net: Converted) -> None:
     assert quantised == convolutions[3:-3]
     # Whatever the reason of the plan, and none where it has none.
     middle = plan.layers[4]
-    layers = tuple(msgspec.structs.replace(layer, stays="budget" if layer is middle else "") for layer in plan.layers)
+    layers = tuple(
+        msgspec.structs.replace(layer, float_reason="budget" if layer is middle else "") for layer in plan.layers
+    )
     (only,) = coreml_ranges.float_operations(source, msgspec.structs.replace(plan, layers=layers), OUTPUTS)
     assert only == f"{middle.name}_cast_fp16"
 

@@ -18,16 +18,17 @@ from edgekit.runtimes.bundle.manifest import Contract, Decoder, ImageRule, Outpu
 from edgekit.runtimes.inputs.images import Preprocessor, transform
 from edgekit.runtimes.tasks import open_task
 from edgekit.runtimes.tasks.decoders import (
-    DECODERS,
     Candidates,
     Frame,
     Heads,
     NoOptions,
     decoder,
+    every_decoder,
     logit,
     sigmoid,
     softmax,
 )
+from edgekit.runtimes.tasks.decoders.base import DECODERS
 from edgekit.runtimes.tasks.detect import Detect
 from edgekit.runtimes.tasks.nms import non_maximum_suppression
 
@@ -45,7 +46,7 @@ Oracle = list[tuple[float, int, list[float]]]
 
 @pytest.fixture(autouse=True)
 def _registry() -> Iterator[None]:
-    before = dict(DECODERS)
+    before = dict(every_decoder())
     yield
     DECODERS.clear()
     DECODERS.update(before)
@@ -332,7 +333,7 @@ def test_own_decoder() -> None:
 
 
 def test_registration_of_one_test_is_gone_in_the_next() -> None:
-    assert "mine" not in DECODERS
+    assert "mine" not in every_decoder()
 
 
 def test_a_decoder_without_options_takes_none() -> None:
@@ -340,7 +341,7 @@ def test_a_decoder_without_options_takes_none() -> None:
         raise NotImplementedError
 
     decoder("plain")(plain)
-    assert DECODERS["plain"].options is NoOptions
+    assert every_decoder()["plain"].options is NoOptions
     with pytest.raises(ContractError, match="its options are: none"):
         task("plain", {"any": 1}, [])
 

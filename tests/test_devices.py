@@ -363,7 +363,7 @@ def test_what_a_killed_agent_left_is_swept(device: book.Device) -> None:
 
 def test_edgekit_itself_is_brought_as_it_stands(device: book.Device) -> None:
     tree = code_tree()
-    assert {"edgekit/profiling/__main__.py", "edgekit/runtimes/engines/web/session.mjs"} <= set(tree.files)
+    assert {"edgekit/profiling/__main__.py", "edgekit/emulators/web/session.mjs"} <= set(tree.files)
     assert not [name for name in tree.files if name.endswith((".safetensors", ".pyc"))]
     with Connection(device) as connection:
         first, again = deliver(connection, [tree]), deliver(connection, [tree])

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 from real_conversions import Converted
 
-from edgekit.runtimes.tasks.decoders import DECODERS
-from edgekit.runtimes.tasks.decoders import boxes as decoders
+from edgekit.runtimes.tasks.decoders import every_decoder
 from edgekit.shapes import write_coco
 from edgekit.sources.contract_file import read_contract
 
@@ -96,15 +95,13 @@ def test_the_contract_page_shows_a_valid_contract(tmp_path: Path) -> None:
 
 def test_the_contract_page_lists_every_decoder_and_option() -> None:
     page = (ROOT / "docs" / "CONTRACT.md").read_text(encoding="utf-8")
-    assert decoders
-    import edgekit.runtimes.tasks.detect  # noqa: F401 - registers what edgekit knows
-
-    own = [name for name, one in DECODERS.items() if one.run.__module__.startswith("edgekit.")]
+    known = every_decoder()
+    own = [name for name, one in known.items() if one.run.__module__.startswith("edgekit.")]
     assert len(own) >= 10
     for name in own:
         (row,) = [line for line in page.splitlines() if line.startswith(f"| `{name}`")]
         hidden = {"activated"}  # of the model before its cut; nobody writes it
-        for option in set(DECODERS[name].options.__struct_fields__) - hidden:
+        for option in set(known[name].options.__struct_fields__) - hidden:
             assert f"`{option}`" in row, f"{name}: {option} is not in {row}"
 
 

@@ -21,7 +21,7 @@ from real_conversions import Converted
 
 from edgekit import converters
 from edgekit.calibration.plan import INTEGER, MIXED, Methods
-from edgekit.calibration.planning import Streams, Wish, make_plan
+from edgekit.calibration.planning import PlanRequest, Streams, make_plan
 from edgekit.converters import Job, ethosu, read_options
 from edgekit.converters.ethosu import EthosuOptions
 from edgekit.converters.ethosu import vela as ethosu_vela
@@ -93,7 +93,7 @@ def planned_job(module: Any, folder: Path, methods: Methods) -> Job:
     def write(changed: Any, place: Path) -> None:
         write_exchange(changed, example, OUTPUTS, place)
 
-    plan = make_plan(job.program, job.onnx, Streams(job.samples), folder, Wish(methods=methods), write, silent)
+    plan = make_plan(job.program, job.onnx, Streams(job.samples), folder, PlanRequest(methods=methods), write, silent)
     graph, name = (plan.mixed, MIXED) if plan.integer is None else (plan.integer, INTEGER)
     onnx, program = folder / name / "graph.onnx", folder / name / "graph.pt2"
     return replace(job, onnx=onnx, program=program, precision="int8", plan=graph, options=EthosuOptions())
@@ -122,7 +122,7 @@ def test_target_says_what_it_is() -> None:
     assert (target.engine, target.precisions, target.missing, target.proof) == ("ethosu", ("int8",), "", "reference")
 
 
-def test_the_stand_in_gives_torchs_outputs_in_the_contracts_order(made: Made) -> None:
+def test_the_emulator_gives_torchs_outputs_in_the_contracts_order(made: Made) -> None:
     session = open_session("ethosu", made.job.out, made.graph, REFERENCE)
     image = tensor_of(pictures(1, seed=9)[0])
     outputs, expected = session.run([image]), made.expected(image)
@@ -142,7 +142,7 @@ def test_the_layer_that_int8_cannot_hold_was_equalised(made: Made, tmp_path: Pat
     """And without that nothing is left of it."""
     assert "conv2d_1" not in str(made.graph.report["equalised"])  # the site is named by what comes before
     assert str(made.graph.report["equalised"]).startswith("conv2d (")
-    flat = planned_job(made.module, tmp_path, Methods(equalisation=False))
+    flat = planned_job(made.module, tmp_path, Methods(cross_layer_equalization=False))
     graph = ethosu.convert(flat, silent)
     assert "equalised" not in graph.report
     image = tensor_of(pictures(1, seed=9)[0])
@@ -300,10 +300,10 @@ def test_a_host_without_the_npu_is_told_so(made: Made) -> None:
 
 def test_a_board_without_the_delegate_is_told_so(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(EngineError, match=r"libethosu_delegate\.so cannot be loaded .*EDGEKIT_ETHOSU_DELEGATE"):
-        engine.open_session(made.job.out, made.graph, SessionOptions(device="npu"))
+        engine.ENGINE.open_session(made.job.out, made.graph, SessionOptions(device="npu"))
     monkeypatch.setenv("EDGEKIT_ETHOSU_DELEGATE", "/nowhere/lib.so")
     with pytest.raises(EngineError, match=r"delegate /nowhere/lib\.so cannot be loaded"):
-        engine.open_session(made.job.out, made.graph, SessionOptions(device="npu"))
+        engine.ENGINE.open_session(made.job.out, made.graph, SessionOptions(device="npu"))
 
 
 def test_strict_refuses_operators_on_the_boards_cpu(made: Made) -> None:

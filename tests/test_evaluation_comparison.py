@@ -27,8 +27,8 @@ from edgekit.errors import UsageError
 from edgekit.evaluation.comparison import Candidate, Comparison, Measured, compare
 from edgekit.evaluation.labelled import evaluate
 from edgekit.evaluation.metrics import ClassMetrics, Metrics
-from edgekit.report.evaluation.page import write_page
-from edgekit.report.evaluation.scatter import HEIGHT, WIDTH, Point, scatter_plot
+from edgekit.report.charts import HEIGHT, WIDTH, Point, scatter
+from edgekit.report.evaluation import write_evaluation
 from edgekit.runtimes.bundle.folder import open_bundle, stage
 from edgekit.runtimes.bundle.manifest import Contract, Decoder, Graph, ImageRule, Output, Tensor
 from edgekit.runtimes.model import load
@@ -292,7 +292,7 @@ def test_the_page_is_whole_and_takes_no_name_for_markup(tmp_path: Path) -> None:
         made("<script>x</script>", 0.8, 3.0, 1_000_000, proof="interpreted"),
         made("good", 0.9, 4.0, 2_000_000, proof="executed"),
     )
-    write_page(Comparison(measured, measured[0]), "photos & more", tmp_path / "p.html")
+    write_evaluation(Comparison(measured, measured[0]), "photos & more", tmp_path / "p.html")
     text = (tmp_path / "p.html").read_text("utf-8")
     tags = Tags()
     tags.feed(text)
@@ -300,10 +300,10 @@ def test_the_page_is_whole_and_takes_no_name_for_markup(tmp_path: Path) -> None:
     assert tags.seen.count("script") == 1
     assert tags.seen.count("circle") == 6
     assert "photos &amp; more" in text
-    assert "Not run by the device&#x27;s own engine there: &lt;script&gt;" in text
+    assert "Not run by the device's own engine there: &lt;script&gt;" in text
     assert text.count('class="flagged"') == 1, "class a loses 0.1, class b exactly 0.05"
     with pytest.raises(UsageError, match="give another path"):
-        write_page(Comparison(measured, measured[0]), "x", tmp_path / "p.html" / "q.html")
+        write_evaluation(Comparison(measured, measured[0]), "x", tmp_path / "p.html" / "q.html")
 
 
 def test_the_page_of_one_model_of_classes(tmp_path: Path) -> None:
@@ -313,7 +313,7 @@ def test_the_page_of_one_model_of_classes(tmp_path: Path) -> None:
         2.0,
         3.0,
     )
-    write_page(Comparison((one,), one), "x", tmp_path / "p.html")
+    write_evaluation(Comparison((one,), one), "x", tmp_path / "p.html")
     text = (tmp_path / "p.html").read_text("utf-8")
     assert "Best top-1" in text
     assert "Highlighted" not in text
@@ -332,7 +332,7 @@ points = st.builds(
 @given(st.lists(points, min_size=1, max_size=15))
 @settings(max_examples=80, deadline=None)
 def test_whatever_is_plotted_lies_inside_the_plot(given_points: list[Point]) -> None:
-    drawn = ElementTree.fromstring(scatter_plot(given_points, measure="mAP", description="a plot"))
+    drawn = ElementTree.fromstring(scatter(given_points, measure="mAP", told="a plot"))
     dots = [one for one in drawn.iter("circle") if one.get("r") == "3.5"]
     assert len(dots) == len(given_points)
     for dot in dots:
@@ -347,7 +347,7 @@ def test_whatever_is_plotted_lies_inside_the_plot(given_points: list[Point]) -> 
 
 def test_further_right_is_slower_and_higher_is_better() -> None:
     given_points = [Point("slow", 100, 0.5, 4), Point("fast", 1, 0.5, 4), Point("good", 10, 0.9, 1)]
-    drawn = ElementTree.fromstring(scatter_plot(given_points, measure="mAP", description="a plot"))
+    drawn = ElementTree.fromstring(scatter(given_points, measure="mAP", told="a plot"))
     circles = list(drawn.iter("circle"))
     told = {str(one[0].text).split(":")[0]: one for one in circles if len(one)}
     x, y, r = ({name: float(str(one.get(key))) for name, one in told.items()} for key in ("cx", "cy", "r"))

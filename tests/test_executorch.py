@@ -34,8 +34,8 @@ from edgekit.converters.executorch import (
     ExecutorchOptions,
     int8,
 )
-from edgekit.emulators.executorch_coreml import write_files
-from edgekit.runtimes.engines import executorch as runtime
+from edgekit.emulators import emulator, proof_device
+from edgekit.emulators.executorch.coreml import write_files
 
 nn = torch.nn
 SIZE = 32
@@ -201,24 +201,24 @@ def test_int8_is_small_and_only_where_it_should_be(fp32: tuple[Job, Graph], quan
     assert sizes[1] < sizes[0]
     job = quantised[0]
     layers = [layer.name for layer in job.planned().layers]
-    assert [layer.stays for layer in job.planned().layers] == [*["stem"] * 3, "", "", "", "head", "head"]
+    assert [layer.float_reason for layer in job.planned().layers] == [*["stem"] * 3, "", "", "", "head", "head"]
     nodes = int8.quantised(torch.export.load(job.program), job, quiet, converter.quiet).graph.nodes
     kinds = [str(node.args[0].target) for node in nodes if node.target == torch.ops.aten.conv2d.default]
-    assert ["dequantize" in kind for kind in kinds] == [name not in job.planned().floats for name in layers]
+    assert ["dequantize" in kind for kind in kinds] == [name not in job.planned().float_layers for name in layers]
     per_channel = [node for node in nodes if "dequantize_per_channel" in str(node.target)]
-    assert len(per_channel) == len(layers) - len(job.planned().floats)
+    assert len(per_channel) == len(layers) - len(job.planned().float_layers)
 
 
 def test_a_layer_that_the_budget_takes_back_stays_in_float(int8_job: Job) -> None:
     plan = int8_job.planned()
     layers = [
-        msgspec.structs.replace(one, stays=one.stays or "budget" * (place == 4))
+        msgspec.structs.replace(one, float_reason=one.float_reason or "budget" * (place == 4))
         for place, one in enumerate(plan.layers)
     ]
     job = dataclasses.replace(int8_job, plan=msgspec.structs.replace(plan, layers=tuple(layers)))
     nodes = int8.quantised(torch.export.load(job.program), job, quiet, converter.quiet).graph.nodes
     kinds = [str(node.args[0].target) for node in nodes if node.target == torch.ops.aten.conv2d.default]
-    assert ["dequantize" in kind for kind in kinds] == [not layer.stays for layer in layers]
+    assert ["dequantize" in kind for kind in kinds] == [not layer.float_reason for layer in layers]
 
 
 def test_int8_has_the_plans_ranges_and_no_calibration_pass(int8_job: Job) -> None:
@@ -321,7 +321,11 @@ def test_vulkan_is_compiled_and_nothing_more_is_said(vulkan: tuple[Job, Graph], 
 def test_a_file_is_proven_by_what_can_compute_it(
     fp32: tuple[Job, Graph], coreml: tuple[Job, Graph], vulkan: tuple[Job, Graph]
 ) -> None:
-    assert [runtime.proof_device(made[1]) for made in (fp32, coreml, vulkan)] == ["cpu", "interpreter", "interpreter"]
+    assert [proof_device("executorch", made[1]) for made in (fp32, coreml, vulkan)] == [
+        "cpu",
+        "interpreter",
+        "interpreter",
+    ]
     with pytest.raises(EngineError, match=r"device 'interpreter' is for Core ML files; this one is for xnnpack"):
         opened(fp32, device="interpreter")
 
@@ -463,8 +467,9 @@ def test_the_declarations() -> None:
     assert converter.TARGET.proof == "executed"
     spec = engine("executorch")
     assert spec.devices == ("cpu", "xnnpack")
-    assert spec.stand_in is not None
-    assert spec.stand_in.word == "interpreted"
+    other = emulator("executorch")
+    assert other is not None
+    assert other.word == "interpreted"
 
 
 # ---- through the whole conversion ----

@@ -20,7 +20,7 @@ from onnx_graphs import ints, node, write
 from edgekit.calibration.explicit import quantise
 from edgekit.calibration.observation import observe, watched
 from edgekit.calibration.plan import PlannedGraph
-from edgekit.calibration.planning import Wish, planned
+from edgekit.calibration.planning import PlanRequest, planned
 from edgekit.errors import ConversionError
 
 SHAPE = (1, 3, 12, 12)
@@ -93,8 +93,8 @@ def net(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def plan(net: Path) -> PlannedGraph:
-    found = planned(net, observe(net, samples(), 1, lambda count: None), Wish(), ())
-    assert found.floats == ("stem0", "stem1", "stem2", "out")
+    found = planned(net, observe(net, samples(), 1, lambda count: None), PlanRequest(), ())
+    assert found.float_layers == ("stem0", "stem1", "stem2", "out")
     return found
 
 
@@ -212,7 +212,7 @@ def test_layers_can_be_named(net: Path, plan: PlannedGraph) -> None:
     made = writers(model)
     changed = [name for name in (*INT8, *FLOAT) if "dequantized" in made[name].input[1]]
     assert changed == ["left", "out"]  # engines have no transposed convolution in INT8
-    less = quantise(onnx.load(net), plan.with_floats(["left", "gemm"], "budget"), symmetric=False)
+    less = quantise(onnx.load(net), plan.keep_float(["left", "gemm"], "budget"), symmetric=False)
     assert "left_weight" not in arrays(less)
     assert off(less, net) < off(quantise(onnx.load(net), plan, symmetric=False), net)
 
@@ -221,7 +221,7 @@ def test_layers_can_be_named(net: Path, plan: PlannedGraph) -> None:
 def test_nothing_left_for_int8_is_an_error(net: Path, plan: PlannedGraph, symmetric: bool) -> None:
     wanted = r"^int8: no convolution of this network bears INT8; choose fp16$"
     with pytest.raises(ConversionError, match=wanted):
-        quantise(onnx.load(net), plan.with_floats(INT8, "budget"), symmetric=symmetric)
+        quantise(onnx.load(net), plan.keep_float(INT8, "budget"), symmetric=symmetric)
     with pytest.raises(ConversionError, match=wanted):
         quantise(onnx.load(net), plan, symmetric=symmetric, layers=("up",))
 
@@ -232,7 +232,7 @@ def test_an_input_that_is_always_zero_leaves_its_layer_in_float(tmp_path: Path, 
     nodes.insert(4, node("Sub", "relu", "relu", name="zero"))
     nodes[5].input[0] = "zero"  # left
     path = write(tmp_path / "graph.onnx", nodes, constants(), shape=SHAPE)
-    found = planned(path, observe(path, samples(), 1, lambda count: None), Wish(), ())
+    found = planned(path, observe(path, samples(), 1, lambda count: None), PlanRequest(), ())
     made = writers(quantise(onnx.load(path), found, symmetric=symmetric))
     assert made["left"].input[0] == "zero"
     assert made["right"].input[0] == "relu_dequantized"
@@ -247,7 +247,7 @@ def test_a_narrow_range_has_a_grid_as_fine_as_a_wide_one(tmp_path: Path, symmetr
     nodes = copy.deepcopy(NODES)
     nodes[2].input[1] = "w_small"
     path = write(tmp_path / "graph.onnx", nodes, given, shape=SHAPE)
-    found = planned(path, observe(path, samples(), 1, lambda count: None), Wish(), ())
+    found = planned(path, observe(path, samples(), 1, lambda count: None), PlanRequest(), ())
     assert found.tensors["relu"].high < 1e-4
     assert off(quantise(onnx.load(path), found, symmetric=symmetric), path) < 0.08
 
@@ -258,7 +258,7 @@ def test_weights_that_are_nothing_become_zeros(tmp_path: Path) -> None:
     given["w_left"][3] = 1e-44
     given["w_left"][3, 0] = 0
     path = write(tmp_path / "graph.onnx", NODES, given, shape=SHAPE)
-    found = planned(path, observe(path, samples(), 1, lambda count: None), Wish(), ())
+    found = planned(path, observe(path, samples(), 1, lambda count: None), PlanRequest(), ())
     model = quantise(onnx.load(path), found, symmetric=True)
     held, dequantise = arrays(model), writers(model)[writers(model)["left"].input[1]]
     assert not held[dequantise.input[0]][2:4].any()
@@ -273,7 +273,7 @@ def test_constants_of_the_network_keep_their_names(tmp_path: Path) -> None:
     given["relu_scale"] = given.pop("w_stem0")
     nodes[-1].input[1], nodes[0].input[1] = "left_weight", "relu_scale"
     path = write(tmp_path / "graph.onnx", nodes, given, shape=SHAPE)
-    found = planned(path, observe(path, samples(), 1, lambda count: None), Wish(), ())
+    found = planned(path, observe(path, samples(), 1, lambda count: None), PlanRequest(), ())
     model = quantise(onnx.load(path), found, symmetric=False)
     onnx.checker.check_model(model, full_check=True)
     np.testing.assert_array_equal(arrays(model)["left_weight"], given["left_weight"])

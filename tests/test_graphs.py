@@ -32,7 +32,7 @@ from edgekit.graph.blip2.precision import PartPrecision, forms, read_precisions
 from edgekit.graph.blip2.t5 import T5Config, buckets
 from edgekit.graph.blip2.writer import GraphWriter
 from edgekit.runtimes.engines import SessionOptions, open_network
-from edgekit.runtimes.engines.openvino import import_openvino
+from edgekit.runtimes.engines.openvino.session import import_openvino
 
 TARGETS = ("onnx", "openvino")
 KINDS: dict[str, Callable[[Path], Path]] = {

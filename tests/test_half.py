@@ -15,9 +15,9 @@ pytest.importorskip("torch", reason="needs torch, the source of every conversion
 from onnx.reference import ReferenceEvaluator
 from onnx_graphs import node, weights, write
 
-from edgekit.calibration.half import LARGEST, MOST_IMAGES, SMALLEST, around, half_troubles
+from edgekit.calibration.half import LARGEST, MOST_IMAGES, SMALLEST, around, fp16_issues
 from edgekit.calibration.observation import watched
-from edgekit.calibration.plan import HalfTrouble
+from edgekit.calibration.plan import Fp16Issue
 from edgekit.calibration.samples import Samples
 from edgekit.converters._onnx_precision import half
 from edgekit.runtimes.bundle.manifest import ImageRule
@@ -57,7 +57,7 @@ def test_an_operator_that_float16_cannot_compute_stays_float32(case: str, tmp_pa
     factors, reason = CASES[case]
     nodes, constants = scaled(*factors)
     path = write(tmp_path / "graph.onnx", nodes, constants, shape=SHAPE)
-    troubles = half_troubles(path, stream, 1)
+    troubles = fp16_issues(path, stream, 1)
     middle = range(1, 2) if reason == "overflow" else range(1, 4)
     expected = [name for index in middle for name in (f"scaled{index}", f"relu{index}")]
     assert [trouble.tensor for trouble in troubles] == expected
@@ -87,7 +87,7 @@ def test_an_operator_that_float16_cannot_compute_stays_float32(case: str, tmp_pa
 
 def test_troubles_say_how_large_the_values_were(tmp_path: Path, stream: Samples) -> None:
     nodes, constants = scaled(1e5, 1e-10)
-    found = half_troubles(write(tmp_path / "graph.onnx", nodes, constants, shape=SHAPE), stream, 1)
+    found = fp16_issues(write(tmp_path / "graph.onnx", nodes, constants, shape=SHAPE), stream, 1)
     session = watched(onnx.load(tmp_path / "graph.onnx"), ["scaled0"], 1)
     largest = max(np.abs(session.run(["scaled0"], {"x": sample})[0]).max() for sample in stream)
     assert (found[0].node, found[0].tensor, found[0].reason) == ("/scaled0", "scaled0", "overflow")
@@ -99,7 +99,7 @@ def test_troubles_say_how_large_the_values_were(tmp_path: Path, stream: Samples)
 
 def test_what_float16_holds_and_what_is_nothing_but_zeros_is_no_trouble(tmp_path: Path, stream: Samples) -> None:
     nodes, constants = scaled(100.0, 0.0, 1.0)
-    assert half_troubles(write(tmp_path / "graph.onnx", nodes, constants, shape=SHAPE), stream, 1) == ()
+    assert fp16_issues(write(tmp_path / "graph.onnx", nodes, constants, shape=SHAPE), stream, 1) == ()
 
 
 def test_so_many_images_are_looked_at_and_no_more(tmp_path: Path, stream: Samples) -> None:
@@ -109,14 +109,14 @@ def test_so_many_images_are_looked_at_and_no_more(tmp_path: Path, stream: Sample
     nodes, constants = scaled(1e6, 1e-6)
     constants["w"][:] = 1 / 3
     path = write(tmp_path / "graph.onnx", nodes, constants, shape=SHAPE)
-    assert half_troubles(path, Samples(tmp_path / "late.npy", stream.rule), 1) == ()
+    assert fp16_issues(path, Samples(tmp_path / "late.npy", stream.rule), 1) == ()
     np.save(tmp_path / "late.npy", images[1:])
-    assert half_troubles(path, Samples(tmp_path / "late.npy", stream.rule), 1) != ()
+    assert fp16_issues(path, Samples(tmp_path / "late.npy", stream.rule), 1) != ()
 
 
 def test_who_reads_a_troubled_tensor_computes_in_float32_too(tmp_path: Path) -> None:
     nodes, constants = scaled(1.0, 1.0)
     model = onnx.load(write(tmp_path / "graph.onnx", nodes, constants, shape=SHAPE))
-    trouble = HalfTrouble(node="/relu0", tensor="relu0", reason="overflow", largest=1e6)
+    trouble = Fp16Issue(node="/relu0", tensor="relu0", reason="overflow", largest=1e6)
     assert around(model, (trouble,)) == ["/relu0", "/scaled1"]
     assert around(model, ()) == []

@@ -22,8 +22,8 @@ from target_lists import WITH_TOOLCHAINS, toolchain
 
 from edgekit import converters
 from edgekit.converters import imx500, read_options
-from edgekit.converters.imx500 import pack as imx500_pack
 from edgekit.converters.imx500.network import rebuild, take_pixels
+from edgekit.converters.imx500.pack import memory_report, pack
 from edgekit.errors import ConversionError, EngineError, UsageError
 from edgekit.runtimes.bundle.folder import open_bundle
 from edgekit.runtimes.bundle.manifest import Graph, ImageRule, Tensor
@@ -191,7 +191,7 @@ def identity(path: Path, rule: ImageRule) -> Graph:
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_the_stand_in_turns_contract_tensors_back_into_pixels(rule: ImageRule, tmp_path: Path) -> None:
+def test_the_emulator_turns_contract_tensors_back_into_pixels(rule: ImageRule, tmp_path: Path) -> None:
     graph = identity(tmp_path / "quantised.onnx", rule)
     session = open_session("imx500", tmp_path, graph, QUANTISER)
     (found,) = session.run([contract(picture(), rule)])
@@ -208,7 +208,7 @@ REPORT = """{"Memory Report": {"Name": "network", "Runtime Memory Physical Size"
 
 
 def test_the_memory_report_is_read() -> None:
-    assert imx500_pack.memory_report(REPORT % (2109536, "true")) == {
+    assert memory_report(REPORT % (2109536, "true")) == {
         "fits": "yes",
         "memory_bytes": 2109536,
         "memory_available_bytes": 8388480,
@@ -234,7 +234,7 @@ def test_a_converter_that_fails_is_reported(script: str, message: str, tmp_path:
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o755)
     with pytest.raises(ConversionError, match=message):
-        imx500_pack.pack(program, tmp_path / "network.onnx", tmp_path, persistent=True)
+        pack(program, tmp_path / "network.onnx", tmp_path, persistent=True)
 
 
 def test_options_are_read() -> None:
@@ -264,7 +264,7 @@ def test_no_images_are_refused(images: Any, message: str, tmp_path: Path) -> Non
 def test_the_camera_takes_no_image(tmp_path: Path) -> None:
     graph = identity(tmp_path / "quantised.onnx", ImageRule(size=(SIZE, SIZE)))
     with pytest.raises(EngineError, match=r"runs the network on its own frames.*imx500-package -i .*packerOut\.zip"):
-        engine.open_session(tmp_path, graph, SessionOptions())
+        engine.ENGINE.open_session(tmp_path, graph, SessionOptions())
     if not engine.ENGINE.available:
         with pytest.raises(EngineError, match="unit='quantiser' shows here what the file computes"):
             open_session("imx500", tmp_path, graph, SessionOptions())
@@ -337,7 +337,7 @@ class TestMade:
             assert graph.report["fits"] == "yes"
             assert 0 < int(graph.report["memory_bytes"]) < int(graph.report["memory_available_bytes"])
 
-    def test_the_stand_in_computes_what_the_file_says(self, fastestdet_bundles: Converted, shared_data: Path) -> None:
+    def test_the_emulator_computes_what_the_file_says(self, fastestdet_bundles: Converted, shared_data: Path) -> None:
         """Against ONNX's own evaluator in numpy, which knows no optimisation; ONNX Runtime's change the results."""
         import cv2
         from onnx.reference import ReferenceEvaluator

@@ -21,8 +21,8 @@ from target_lists import here
 from edgekit import converters
 from edgekit.calibration.plan import Methods
 from edgekit.conversion.convert import Conversion, Conversions, convert
+from edgekit.emulators import proof_device
 from edgekit.runtimes.bundle.folder import open_bundle
-from edgekit.runtimes.engines import proof_device
 from edgekit.runtimes.model import load
 from edgekit.shapes import write_coco
 
@@ -45,7 +45,7 @@ DROP = 0.01
 DROPS = {"OKS mAP": 0.02}
 """Keypoints of shapes are true to a hundredth of a pixel, and judged by it: OKS counts every half pixel."""
 
-OFF = Methods(equalisation=False, ranges="min-max", bias_correction=False, islands=False)
+OFF = Methods(cross_layer_equalization=False, ranges="min-max", bias_correction=False, float_fallback=False)
 """Everything that the plan does, switched off."""
 
 

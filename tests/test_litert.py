@@ -304,9 +304,9 @@ def test_the_layers_of_the_plan_stay_in_float(zoo: Converted, tmp_path: Path) ->
     layers = given.job.planned().layers
     assert len(weighted) == len(layers) == 12
     islands = [op for op in found if op in weighted]
-    assert [layer.stays for layer in layers].count("channels") == 1
+    assert [layer.float_reason for layer in layers].count("channels") == 1
     # The layer with unlike channels, and the one before it that makes them.
-    assert len(islands) == len(given.job.planned().floats) + 1 == 9
+    assert len(islands) == len(given.job.planned().float_layers) + 1 == 9
     assert {"LOGISTIC", "MUL"} <= {op.kind for op in found}, "SiLU between layers in float is in float"
     assert sum(op.kind == "LOGISTIC" for op in found) == 2, "and no other"
     changed = calibration(replace(given.job, onnx=tmp_path / "scaled.onnx"))
@@ -315,7 +315,7 @@ def test_the_layers_of_the_plan_stay_in_float(zoo: Converted, tmp_path: Path) ->
         tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor) * 2, tensor.name))
     onnx.save(model, changed.job.onnx)
     assert [op for op in float_operators(changed, names) if op in weighted] == islands
-    nothing = tuple(msgspec.structs.replace(layer, stays="") for layer in layers)
+    nothing = tuple(msgspec.structs.replace(layer, float_reason="") for layer in layers)
     plan = msgspec.structs.replace(given.job.planned(), layers=nothing)
     assert float_operators(calibration(replace(given.job, plan=plan)), names) == []
 
@@ -326,12 +326,14 @@ def test_channels_too_unlike_for_one_scale_stay_float(spread: Converted, tmp_pat
     good = noise(spread.outputs("int8", image)[0], expected)
     assert good < 0.05
     plan = spread.jobs["int8"].planned()
-    (bad,) = [layer for layer in plan.layers if layer.stays == "channels"]
+    (bad,) = [layer for layer in plan.layers if layer.float_reason == "channels"]
     given = calibration(spread.jobs["int8"])
     kinds = [op.kind for op in float_operators(given, recognise(given))]
     assert kinds.count("LOGISTIC") == 1, "what makes its input is float too"
     assert bad.depthwise
-    layers = tuple(msgspec.structs.replace(one, stays="" if one is bad else one.stays) for one in plan.layers)
+    layers = tuple(
+        msgspec.structs.replace(one, float_reason="" if one is bad else one.float_reason) for one in plan.layers
+    )
     job = replace(spread.jobs["int8"], out=tmp_path, plan=msgspec.structs.replace(plan, layers=layers))
     graph = litert.convert(job, lambda text, share: None)
     (flattened,) = open_session("litert", tmp_path, graph, SessionOptions()).run([image])

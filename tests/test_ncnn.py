@@ -432,7 +432,7 @@ def test_convolutions_read_the_ranges_of_the_plan_and_its_floats_stay_float(jobs
     limits = int8.thresholds(model, layers, job.planned())
     dense = {layer.name: by_weights[layer.kernels().tobytes()] for layer in model.layers if layer.kind == "Convolution"}
     assert len(dense) == len(layers) - 2  # one is depthwise, one has groups, which ncnn computes wrongly
-    kept = {name for name, site in dense.items() if site.name in job.planned().floats}
+    kept = {name for name, site in dense.items() if site.name in job.planned().float_layers}
     assert len(kept) >= 4  # the heads, and the stem but for its depthwise convolution
     assert set(limits) == set(dense) - kept
     for name, limit in limits.items():
@@ -460,13 +460,14 @@ def test_layers_that_the_plan_returns_to_float_are_float(jobs: Any, graphs: Any,
     model, layers = planned_model(job)
     plan = job.planned()
     every = int8.thresholds(model, layers, plan)
-    one = next(layer for layer in plan.layers if not layer.stays and not layer.depthwise)
+    one = next(layer for layer in plan.layers if not layer.float_reason and not layer.depthwise)
     budget = tuple(
-        msgspec.structs.replace(layer, stays=layer.stays or "budget" * (layer == one)) for layer in plan.layers
+        msgspec.structs.replace(layer, float_reason=layer.float_reason or "budget" * (layer == one))
+        for layer in plan.layers
     )
     fewer = int8.thresholds(model, layers, msgspec.structs.replace(plan, layers=budget))
     assert len(set(every) - set(fewer)) == 1
-    nothing = tuple(msgspec.structs.replace(layer, stays="budget") for layer in plan.layers)
+    nothing = tuple(msgspec.structs.replace(layer, float_reason="budget") for layer in plan.layers)
     with pytest.raises(ConversionError, match="no convolution of this network bears INT8; choose fp16"):
         int8.lower(model, layers, msgspec.structs.replace(plan, layers=nothing))
 
@@ -488,7 +489,7 @@ def test_layers_that_share_their_weights_are_told_apart_by_their_order(tmp_path:
     model, layers = planned_model(job)
     plan = job.planned()
     limits = list(int8.thresholds(model, layers, plan).values())
-    assert limits == [plan.tensors[layer.input].limit for layer in plan.layers if not layer.stays]
+    assert limits == [plan.tensors[layer.input].limit for layer in plan.layers if not layer.float_reason]
     assert len(limits) == 2
     assert limits[0] != limits[1]
 

@@ -239,7 +239,7 @@ def test_an_engine_without_a_profiler_still_tells_the_placement(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = convert("onnx", Lopsided(), tmp_path)
-    monkeypatch.delattr("edgekit.runtimes.engines.onnxruntime.operator_times")
+    monkeypatch.delattr("edgekit.profiling.engines.onnxruntime.measure")
     found = profiled(bundle)
     assert found.times == ()
     assert found.unavailable == "edgekit reads no times of operators from engine onnxruntime"

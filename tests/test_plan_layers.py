@@ -17,7 +17,7 @@ from onnx_graphs import image, ints, node, weights, write
 from edgekit.calibration.layers import (
     STEM,
     activations,
-    float_islands,
+    float_fallback_layers,
     node_names,
     responses,
     sites,
@@ -114,9 +114,9 @@ def test_the_first_layers_and_those_of_the_outputs_stay_in_float(tmp_path: Path)
     constants = {"w": weights(4, 4, 1, 1), "m": weights(5, 5)}
     graph = model(tmp_path, nodes, constants, outputs=["scores", "conv5", "other"])
     assert STEM == 3
-    assert float_islands(graph) == ["conv1", "conv2", "conv3", "conv5", "scores"]
+    assert float_fallback_layers(graph) == ["conv1", "conv2", "conv3", "conv5", "scores"]
     short = model(tmp_path, nodes[:2], constants, outputs=["conv2"])
-    assert float_islands(short) == ["conv1", "conv2"]
+    assert float_fallback_layers(short) == ["conv1", "conv2"]
 
 
 def test_a_product_that_gives_an_output_in_another_shape_is_a_head(tmp_path: Path) -> None:
@@ -136,7 +136,9 @@ def test_a_product_that_gives_an_output_in_another_shape_is_a_head(tmp_path: Pat
     exchange = write_exchange(Products().eval(), torch.zeros(1, 3, 4, 4), ("scores", "boxes"), tmp_path)
     graph = onnx.load(exchange.onnx)
     assert len(list(sites(graph))) == 6
-    assert float_islands(graph) == [site.name for site in sites(graph) if site.name != list(sites(graph))[3].name]
+    assert float_fallback_layers(graph) == [
+        site.name for site in sites(graph) if site.name != list(sites(graph))[3].name
+    ]
 
 
 def test_nodes_are_found_by_what_they_write(zoo: Any) -> None:

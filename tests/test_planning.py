@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,7 @@ from edgekit.calibration.plan import (
     read_plan,
     write_plan,
 )
-from edgekit.calibration.planning import Streams, Wish, make_plan
+from edgekit.calibration.planning import PlanRequest, Streams, make_plan
 from edgekit.calibration.samples import Samples
 from edgekit.errors import EdgekitError, InputError, UsageError
 from edgekit.graph.exchange import Exchange, write_exchange
@@ -40,7 +42,7 @@ SIZE = 24
 EXAMPLE = torch.zeros(1, 3, SIZE, SIZE)
 OUTPUTS = ("boxes", "classes")
 SIZES = torch.tensor([2.0, 1.0, 0.3, 0.002, 0.002, 0.01, 0.02, 0.05])
-OFF = Methods(equalisation=False, ranges="min-max", bias_correction=False, islands=False)
+OFF = Methods(cross_layer_equalization=False, ranges="min-max", bias_correction=False, float_fallback=False)
 
 
 class Net(nn.Module):  # type: ignore[misc]
@@ -94,7 +96,7 @@ class Workshop:
         np.save(path, np.repeat(np.repeat(coarse, SIZE // 6, 1), SIZE // 6, 2))
         return Samples(path, ImageRule(size=(SIZE, SIZE), resize="stretch"))
 
-    def make(self, name: str, wish: Wish, streams: Streams | None = None) -> Made:
+    def make(self, name: str, request: PlanRequest, streams: Streams | None = None) -> Made:
         folder = self.folder / name
         folder.mkdir()
 
@@ -102,8 +104,8 @@ class Workshop:
             write_exchange(module, EXAMPLE, OUTPUTS, place)
 
         program, graph = self.exchange.program, self.exchange.onnx
-        given = streams or Streams(self.samples(), proof=self.samples(4, seed=3))
-        plan = make_plan(program, graph, given, folder, wish, write, lambda text, share: self.told.append(text))
+        given = streams or Streams(self.samples())
+        plan = make_plan(program, graph, given, folder, request, write, lambda text, share: self.told.append(text))
         return Made(plan, folder)
 
 
@@ -114,12 +116,12 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
 
 @pytest.fixture(scope="module")
 def made(workshop: Workshop) -> Made:
-    return workshop.make("plan", Wish(threads=1))
+    return workshop.make("plan", PlanRequest(threads=1))
 
 
 @pytest.fixture(scope="module")
 def off(workshop: Workshop) -> Made:
-    return workshop.make("off", Wish(methods=OFF, threads=1))
+    return workshop.make("off", PlanRequest(methods=OFF, threads=1))
 
 
 def outputs(path: Any, workshop: Workshop) -> list[Any]:
@@ -143,13 +145,13 @@ def test_a_plan_names_its_model_and_its_images(made: Made, workshop: Workshop) -
     assert plan.methods == Methods()
     assert plan.corrected >= 5
     assert plan.advice is not None
-    assert {"equalising channels", "rounding weights", "exporting", "observing", "choosing ranges"} <= set(plan.seconds)
+    assert {"equalizing channels", "rounding weights", "exporting", "observing", "choosing ranges"} <= set(plan.seconds)
     assert {*plan.seconds} <= {*workshop.told}
     assert any("observing, image 8 of 8" in text for text in workshop.told)
 
 
 def test_every_layer_says_why_it_stays_in_float(made: Made) -> None:
-    stays = {layer.name: layer.stays for layer in made.plan.mixed.layers}
+    stays = {layer.name: layer.float_reason for layer in made.plan.mixed.layers}
     assert stays == {
         "conv2d": "stem",
         "conv2d_1": "stem",
@@ -162,22 +164,22 @@ def test_every_layer_says_why_it_stays_in_float(made: Made) -> None:
         "boxes": "head",
         "classes": "head",
     }
-    assert made.plan.mixed.floats == ("conv2d", "conv2d_1", "conv2d_2", "conv2d_6", "boxes", "classes")
+    assert made.plan.mixed.float_layers == ("conv2d", "conv2d_1", "conv2d_2", "conv2d_6", "boxes", "classes")
     layers = {layer.name: layer for layer in made.plan.mixed.layers}
     assert {name for name, layer in layers.items() if layer.depthwise} == {"conv2d_4", "conv2d_6"}
-    assert layers["conv2d_4"].spread < 8
-    assert layers["conv2d_6"].spread > 300
-    assert layers["conv2d_6"].noise > 0.1 > layers["conv2d_7"].noise
+    assert layers["conv2d_4"].channel_ratio < 8
+    assert layers["conv2d_6"].channel_ratio > 300
+    assert layers["conv2d_6"].noise_to_signal > 0.1 > layers["conv2d_7"].noise_to_signal
     assert {layer.input for layer in layers.values()} <= set(made.plan.mixed.tensors)
 
 
 def test_what_costs_nothing_is_equalised_and_the_rest_only_for_integers(made: Made) -> None:
-    (free,) = [site for site in made.plan.mixed.equalised if site.before > 300]
+    (free,) = [site for site in made.plan.mixed.equalized if site.before > 300]
     assert (free.layer, free.readers, free.through, free.gate) == ("conv2d_3", ("conv2d_4",), "relu", "")
     assert free.before > 300
     assert free.after < 1.01
     assert made.plan.integer is not None
-    same, costly = [site for site in made.plan.integer.equalised if site.before > 300]
+    same, costly = [site for site in made.plan.integer.equalized if site.before > 300]
     assert same.layer == "conv2d_3"
     # The convolution that the sigmoid reads comes between, so that exporting numbers the others anew.
     assert (costly.layer, costly.gate, costly.readers, costly.through) == (
@@ -189,7 +191,7 @@ def test_what_costs_nothing_is_equalised_and_the_rest_only_for_integers(made: Ma
     names = [layer.name for layer in made.plan.integer.layers]
     assert {costly.layer, costly.gate, *costly.readers} <= {*names}
     assert len(names) == len(made.plan.mixed.layers) + 1
-    spread = {layer.input: layer.spread for layer in made.plan.integer.layers if layer.depthwise}
+    spread = {layer.input: layer.channel_ratio for layer in made.plan.integer.layers if layer.depthwise}
     assert len(spread) == 3
     assert sorted(spread.values())[1] < 8  # the input of the gate's own convolution alone is far apart as before
 
@@ -206,7 +208,7 @@ def test_weights_lie_on_their_grid_and_the_function_stays(graph: str, made: Made
     path = made.folder / graph / "graph.onnx"
     model = onnx.load(path)
     for site in sites(model):
-        own = graph == MIXED and site.name in made.plan.mixed.floats
+        own = graph == MIXED and site.name in made.plan.mixed.float_layers
         assert (off_grid(site.weights) < 1e-4) is not own, site.name
     assert 0 < noise(outputs(path, workshop), outputs(workshop.exchange.onnx, workshop)) < 0.06
     part = made.plan.integer if graph == INTEGER else made.plan.mixed
@@ -245,8 +247,8 @@ def test_what_no_layer_is_called_is_left_alone(made: Made, tmp_path: Path) -> No
 
 
 def test_the_layer_in_front_of_keypoints_stays_in_float(workshop: Workshop) -> None:
-    plan = workshop.make("places", Wish(threads=1, integer=False, places=frozenset({"boxes"}))).plan
-    reasons = {layer.name: layer.stays for layer in plan.mixed.layers}
+    plan = workshop.make("places", PlanRequest(threads=1, integer=False, coordinate_outputs=frozenset({"boxes"}))).plan
+    reasons = {layer.name: layer.float_reason for layer in plan.mixed.layers}
     mix = next(layer.name for layer in reversed(plan.mixed.layers) if layer.name not in OUTPUTS)
     assert (reasons["boxes"], reasons["classes"], reasons[mix]) == ("places", "head", "head")
 
@@ -268,13 +270,13 @@ def test_what_was_done_is_worth_it(made: Made, off: Made, workshop: Workshop) ->
 def test_methods_that_are_off_are_off(off: Made, workshop: Workshop) -> None:
     plan = off.plan
     assert plan.methods == OFF
-    assert plan.mixed.equalised == ()
+    assert plan.mixed.equalized == ()
     assert plan.integer is None
     assert plan.corrected == 0
-    assert plan.mixed.floats == ()
+    assert plan.mixed.float_layers == ()
     assert {one.method for one in plan.mixed.tensors.values()} == {"min-max"}
     assert {one.symmetric_method for one in plan.mixed.tensors.values()} == {"min-max"}
-    assert "equalising channels" not in plan.seconds
+    assert "equalizing channels" not in plan.seconds
     before = {tensor.name: tensor for tensor in onnx.load(workshop.exchange.onnx).graph.initializer}
     after = {tensor.name: tensor for tensor in onnx.load(off.folder / MIXED / "graph.onnx").graph.initializer}
     biases = [name for name in before if name.endswith("bias")]
@@ -285,14 +287,14 @@ def test_methods_that_are_off_are_off(off: Made, workshop: Workshop) -> None:
 
 def test_without_costly_sites_one_graph_is_enough(tmp_path: Path) -> None:
     workshop = Workshop(tmp_path / "cheap", costly=False)
-    plan = workshop.make("plan", Wish(threads=1)).plan
-    assert "relu" in {site.through for site in plan.mixed.equalised}
+    plan = workshop.make("plan", PlanRequest(threads=1)).plan
+    assert "relu" in {site.through for site in plan.mixed.equalized}
     assert plan.integer is None
     assert not (tmp_path / "cheap" / "plan" / INTEGER).exists()
 
 
 def test_the_same_images_give_the_same_plan(made: Made, workshop: Workshop) -> None:
-    again = workshop.make("again", Wish(threads=1, integer=False))
+    again = workshop.make("again", PlanRequest(threads=1, integer=False))
     alike = msgspec.structs.replace(again.plan, seconds={}, corrected=0)
     assert alike == msgspec.structs.replace(made.plan, seconds={}, corrected=0, integer=None)
     assert not (again.folder / INTEGER).exists()
@@ -302,7 +304,7 @@ def test_the_same_images_give_the_same_plan(made: Made, workshop: Workshop) -> N
 
 def test_no_images_are_refused(workshop: Workshop) -> None:
     with pytest.raises(EdgekitError, match=r"no calibration images|needs calibration images"):
-        workshop.make("nothing", Wish(threads=1), Streams(workshop.samples(0)))
+        workshop.make("nothing", PlanRequest(threads=1), Streams(workshop.samples(0)))
 
 
 # ---- the file ----
@@ -316,10 +318,10 @@ def test_a_plan_is_a_readable_file(made: Made) -> None:
 
 
 def test_layers_go_back_to_float_without_losing_their_own_reasons(made: Made) -> None:
-    changed = made.plan.mixed.with_floats({"conv2d_4", "conv2d"}, "budget")
-    stays = {layer.name: layer.stays for layer in changed.layers}
+    changed = made.plan.mixed.keep_float({"conv2d_4", "conv2d"}, "budget")
+    stays = {layer.name: layer.float_reason for layer in changed.layers}
     assert (stays["conv2d_4"], stays["conv2d"], stays["conv2d_3"]) == ("budget", "stem", "")
-    assert made.plan.mixed.with_floats((), "budget") == made.plan.mixed
+    assert made.plan.mixed.keep_float((), "budget") == made.plan.mixed
 
 
 def test_what_is_no_plan_is_refused(made: Made, tmp_path: Path) -> None:
@@ -355,3 +357,58 @@ def test_a_plan_from_before_there_were_two_graphs_still_builds(tmp_path: Path) -
     assert build._rounded(tmp_path) == plan / MIXED
     (plan / ROUNDED).mkdir()
     assert build._rounded(tmp_path) == plan / ROUNDED
+
+
+@pytest.mark.parametrize(
+    ("methods", "message"),
+    [
+        (
+            Methods(ranges="kl"),
+            "ranges 'kl': this method gave nothing over the others and is gone; choose one of auto, ",
+        ),
+        (Methods(ranges="moving average"), "choose one of auto, min-max, percentile, squared"),
+        (Methods(rounding="adaptive"), "rounding 'adaptive': it gave nothing over 'nearest' and is gone"),
+    ],
+)
+def test_methods_of_older_plans_make_no_new_one(workshop: Workshop, methods: Methods, message: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(message)):
+        workshop.make(f"old {methods.ranges} {methods.rounding}", PlanRequest(methods=methods, threads=1))
+
+
+def test_a_plan_of_an_older_version_is_read(tmp_path: Path) -> None:
+    """Its keys, methods that are gone, and what its advisor compared."""
+    layer = {"name": "c", "kind": "Conv", "input": "x", "depthwise": False, "weights": 9, "products": 81}
+    layer |= {"spread": 120.0, "noise": 0.2, "stays": "channels", "damage": 0.01}
+    ends = {
+        "lowest": -1,
+        "highest": 1,
+        "low": -1,
+        "high": 1,
+        "limit": 1,
+        "method": "kl",
+        "symmetric_method": "absolute",
+    }
+    site = {"layer": "c", "readers": ["d"], "through": "relu", "before": 9, "after": 1}
+    document = {
+        "schema": 1,
+        "edgekit": "0.0.9",
+        "model": "ab",
+        "images": 1,
+        "images_sha256": "cd",
+        "methods": {"equalisation": False, "ranges": "moving average", "rounding": "adaptive", "islands": False},
+        "mixed": {"tensors": {"x": ends}, "layers": [layer], "equalised": [site]},
+        "half": [{"node": "n", "tensor": "t", "reason": "overflow", "largest": 7e4}],
+        "advice": {"unlike": 0.4},
+    }
+    (tmp_path / "plan.json").write_text(json.dumps(document))
+    plan = read_plan(tmp_path)
+    assert not plan.methods.float_fallback
+    assert not plan.methods.cross_layer_equalization
+    (only,) = plan.mixed.layers
+    assert (only.channel_ratio, only.noise_to_signal, only.sensitivity, only.macs) == (120, 0.2, 0.01, 81)
+    assert plan.mixed.float_layers == ("c",)
+    assert plan.mixed.equalized[0].before == 9
+    assert plan.fp16_issues[0].tensor == "t"
+    again = json.loads(msgspec.json.encode(plan))
+    assert all(again["mixed"]["layers"][0][key] == value for key, value in layer.items())
+    assert again["methods"].items() >= document["methods"].items()

@@ -206,7 +206,6 @@ def test_bundles_without_records_are_measured_first(cli: Cli, bundles: Path, tmp
 
 
 def test_a_search_finds_within_its_budget(cli: Cli, bundles: Path, tmp_path: Path) -> None:
-    pytest.importorskip("optuna", reason="needs the extra 'recommend'")
     code, out, _ = cli("recommend", bundles / "one", "--threads", "1,2", "--budget", "60s", "--json")
     assert code == 0
     document = json.loads(out)
@@ -217,7 +216,6 @@ def test_a_search_finds_within_its_budget(cli: Cli, bundles: Path, tmp_path: Pat
 
 @pytest.mark.convert
 def test_a_search_converts_what_it_tries(cli: Cli, tmp_path: Path) -> None:
-    pytest.importorskip("optuna", reason="needs the extra 'recommend'")
     write_some(tmp_path / "scenes")
     source = ("--source", "edgekit.shapes.trained:detector", "--size", 160, "--data", tmp_path / "scenes")
     code, out, err = cli("recommend", *source, "--threads", 1, "--budget", "1s", "-o", tmp_path / "out", "--json")

@@ -27,14 +27,11 @@ from web_page import FLAGS, chromium
 from edgekit.errors import UsageError
 from edgekit.profiling.record import STAGES, Profile, encode
 from edgekit.profiling.records.naming import named
-from edgekit.profiling.records.table import COLUMNS, rows, terminal, write_csv
-from edgekit.report.evaluation.scatter import Point, pareto_front, scatter_plot
-from edgekit.report.page import STYLE, number, percent
-from edgekit.report.profile.lanes import FAR, Axis, shared_end
-from edgekit.report.profile.matrix import load
-from edgekit.report.profile.operators import TOP, kinds
-from edgekit.report.profile.page import write_page
-from edgekit.report.profile.stages import whole
+from edgekit.report.charts import FAR, Axis, Point, pareto_front, scatter, shared_end
+from edgekit.report.numbers import number, percent
+from edgekit.report.profile_table import COLUMNS, rows, terminal, write_csv
+from edgekit.report.profiles import TOP, kinds, whole, write_profiles
+from edgekit.report.render import STYLE
 
 SECTIONS = ("profiles", "latency", "stages", "operators", "method")
 VOID = {"meta", "link", "input"}
@@ -96,7 +93,7 @@ def read(path: Path) -> Node:
 
 
 def written(profiles: Sequence[Profile], folder: Path) -> Node:
-    write_page(profiles, folder / "report.html")
+    write_profiles(profiles, folder / "report.html")
     return read(folder / "report.html")
 
 
@@ -108,7 +105,7 @@ def profiles() -> list[Profile]:
 @pytest.fixture(scope="module")
 def path(profiles: list[Profile], tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("profiles") / "report.html"
-    write_page(profiles, path)
+    write_profiles(profiles, path)
     return path
 
 
@@ -153,7 +150,7 @@ def test_the_matrix_tells_the_figures_of_the_record(page: Node, profiles: list[P
     for one in profiles:
         (row,) = marked(table, one, "tr")
         cells = dict(zip(titles, [child for child in row.children if child.tag in ("th", "td")], strict=True))
-        cold, warm = load(one, cold=True), load(one, cold=False)
+        cold, warm = one.load(cold=True), one.load(cold=False)
         assert cold is not None
         assert warm is not None
         wanted = {
@@ -312,10 +309,10 @@ def test_an_empty_round_and_a_profile_without_stages_are_shown(tmp_path: Path) -
 
 def test_no_profiles_and_no_place_to_write_are_told(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there are no profiles to show; measure some with: edgekit profile BUNDLE"):
-        write_page([], tmp_path / "report.html")
+        write_profiles([], tmp_path / "report.html")
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="give another path for the report"):
-        write_page([samples.profile(1, "onnx", "fp32")], tmp_path / "file" / "report.html")
+        write_profiles([samples.profile(1, "onnx", "fp32")], tmp_path / "file" / "report.html")
 
 
 positive = st.floats(1e-6, 1e6)
@@ -365,7 +362,7 @@ def test_the_front_is_what_no_other_beats(some: list[Point]) -> None:
         )
         shown = any((one.latency, one.accuracy) == (point.latency, point.accuracy) for one in front)
         assert shown != beaten
-    drawn = scatter_plot(some, measure="mAP", description="", front=True)
+    drawn = scatter(some, measure="mAP", told="", front=True)
     assert drawn.count('class="front"') == 1
     assert "nan" not in drawn
 
@@ -599,7 +596,7 @@ addEventListener("load", () => {
   const notes = [...page.querySelectorAll(".scroll")].map((box) => {
     const note = box.nextElementSibling;
     if (!note) return 0;
-    return note.getBoundingClientRect().top - box.firstChild.getBoundingClientRect().bottom;
+    return note.getBoundingClientRect().top - box.firstElementChild.getBoundingClientRect().bottom;
   });
   document.querySelector("pre").textContent = JSON.stringify({ widest, notes });
 });

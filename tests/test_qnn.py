@@ -27,6 +27,7 @@ from jobs import make_job
 
 from edgekit.converters import qnn
 from edgekit.converters.qnn import int8 as qnn_int8
+from edgekit.emulators import qnn as emulator
 from edgekit.runtimes.engines import qnn as engine
 
 nn = torch.nn
@@ -143,7 +144,7 @@ def test_float_layers_and_what_makes_their_inputs_have_16_bits(jobs: Any) -> Non
     model, plan = onnx.load(jobs["int8"].onnx), jobs["int8"].planned()
     makers = {output: node for node in model.graph.node for output in node.output}
     wide = qnn_int8.wide_nodes(model, plan)
-    assert {makers[name].name for name in plan.floats} <= wide
+    assert {makers[name].name for name in plan.float_layers} <= wide
     head = makers["boxes"]
     assert makers[head.input[0]].op_type == "Relu"
     mix = makers[makers[head.input[0]].input[0]]
@@ -160,7 +161,7 @@ def test_int8_computes_what_torch_does_but_not_too_well(quantised: Path, detecto
 
 def test_wide_layers_are_worth_it(quantised: Path, detector: Any, jobs: Any, tmp_path: Path) -> None:
     plan, image = jobs["int8"].planned(), next(iter(jobs["int8"].calibration()))
-    layers = tuple(msgspec.structs.replace(layer, stays="") for layer in plan.layers)
+    layers = tuple(msgspec.structs.replace(layer, float_reason="") for layer in plan.layers)
     narrow = written(jobs["int8"], msgspec.structs.replace(plan, layers=layers), tmp_path / "narrow.onnx")
     one, other = (worst(detector, image, on_cpu(path, image)) for path in (quantised, narrow))
     assert one < 0.9 * other
@@ -226,9 +227,9 @@ def test_the_npu_is_not_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         pytest.skip("this host has the engine")
     with pytest.raises(EngineError, match=r"engine qnn runs on linux-aarch64 or win32-arm64.*unit='emulator'"):
         open_session("qnn", tmp_path, graph_of(), SessionOptions())
-    monkeypatch.setattr(engine, "host", lambda: "linux-aarch64")
+    monkeypatch.setattr(emulator, "host", lambda: "linux-aarch64")
     with pytest.raises(EngineError, match="the emulator of engine qnn runs on linux-x86_64, this host is linux-aarch"):
-        engine.open_session(tmp_path, graph_of(), SessionOptions(device="emulator"))
+        emulator.EMULATOR.open_session(tmp_path, graph_of(), SessionOptions(device="emulator"))
 
 
 def graph_of() -> Graph:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from edgekit.calibration.ranges import BINS, Statistics
+from edgekit.calibration.ranges import BINS, TensorStatistics
 
 tensors = hypothesis_numpy.arrays(
     np.float32, st.integers(1, 60), elements=st.floats(-1e4, 1e4, width=32, allow_subnormal=False)
@@ -21,7 +21,7 @@ tensors = hypothesis_numpy.arrays(
 @given(st.lists(tensors, min_size=1, max_size=6))
 @example([np.zeros(1, np.float32), np.ones(1, np.float32)])  # zeros count before anything else was seen, too
 def test_statistics_hold_all_values_in_constant_memory(samples: list[Any]) -> None:
-    statistics = Statistics()
+    statistics = TensorStatistics()
     for sample in samples:
         statistics.add(sample)
     values = np.concatenate(samples)
@@ -37,16 +37,16 @@ def test_statistics_hold_all_values_in_constant_memory(samples: list[Any]) -> No
 
 
 def test_what_stands_for_infinity_is_no_value() -> None:
-    statistics = Statistics()
+    statistics = TensorStatistics()
     statistics.add(np.array([1, -np.inf, np.nan, -3.4e38, 2], np.float32))
     assert (statistics.low, statistics.high, statistics.counts.sum()) == (0, 2, 2)
-    nothing = Statistics()
+    nothing = TensorStatistics()
     nothing.add(np.full(4, -np.inf, np.float32))
     assert (nothing.low, nothing.high, nothing.counts.sum()) == (0, 0, 0)
 
 
 @pytest.mark.parametrize("value", [1e-45, 5e-39, 1e29])
 def test_subnormal_and_huge_values_are_counted(value: float) -> None:
-    statistics = Statistics()
+    statistics = TensorStatistics()
     statistics.add(np.array([value, -value], np.float32))
     assert statistics.counts.sum() == 2

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import random
+from collections import Counter
 from pathlib import Path
 
 import msgspec
@@ -12,7 +14,7 @@ import pytest
 from sample_profiles import profile, with_accuracy
 
 from edgekit.errors import InputError, UsageError
-from edgekit.profiling.record import SCHEMA, Profile, encode
+from edgekit.profiling.record import SCHEMA, Profile, Settings, encode
 from edgekit.profiling.records import searching
 from edgekit.profiling.records.choosing import Bounds, choose, latest
 from edgekit.profiling.records.comparison import SESSION_NOISE, compare, session_noise
@@ -213,8 +215,9 @@ def test_of_the_same_bundle_and_settings_the_last_counts() -> None:
 class Bench:
     """Stands for the device: knows how long every point takes, and counts what is asked of it."""
 
-    def __init__(self) -> None:
-        self.asked: list[tuple[str, int, int]] = []
+    def __init__(self, noise: float = 0.0, seed: int = 0) -> None:
+        self.asked: list[tuple[str, int, int, float]] = []
+        self._noise, self._draw = noise, random.Random(seed)
 
     def bundle(self, point: Point) -> Path | None:
         return None if point.target == "broken" else Path(f"{point.target}-{point.precision}-{point.size}")
@@ -222,10 +225,11 @@ class Bench:
     def measure(self, paths, each):  # type: ignore[no-untyped-def]
         found = []
         for path, settings in zip(paths, each, strict=True):
-            self.asked.append((str(path), settings.threads, settings.rounds))
+            self.asked.append((str(path), settings.threads, settings.rounds, settings.seconds))
             target, precision, size = str(path).split("-")
             base = profile(1, target, precision)
             share = int(size) / 320 / settings.threads**0.5
+            share *= 1 + self._noise / settings.seconds * self._draw.uniform(-1, 1) * (settings.rounds == 2)
             subject = msgspec.structs.replace(base.subject, path=str(path), sha256=str(path))
             found.append(msgspec.structs.replace(faster(base, share), subject=subject, settings=settings))
         return found
@@ -235,23 +239,30 @@ TRIPLES = [(target, precision, size) for target in ("onnx", "litert", "broken") 
            for size in ("160", "320")]  # fmt: skip
 
 
-def test_a_search_tries_each_point_once_and_measures_the_best_at_length() -> None:
-    bench = Bench()
-    space = Space(points=points(TRIPLES, (1, 2, 4)), bundle=bench.bundle, measure=bench.measure)
-    from edgekit.profiling.record import Settings
-
-    found = search(space, Bounds(), "latency", Settings(rounds=5), 3600)
-    short = [(path, threads) for path, threads, rounds in bench.asked if rounds == 2]
-    assert len(short) == len(set(short)) == 2 * 2 * 2 * 3
+@pytest.mark.parametrize("seed", range(5))
+def test_a_search_finds_what_trying_everything_at_length_finds(seed: int) -> None:
+    """Brief measurements are noisy here, long ones are not: halving must not lose the best."""
+    bench = Bench(noise=0.1, seed=seed)
+    every = points(TRIPLES, (1, 2, 4))
+    space = Space(points=every, bundle=bench.bundle, measure=bench.measure)
+    found = search(space, Bounds(), "latency", Settings(rounds=5, seconds=3.0, seed=seed), 3600)
+    briefly = Counter((path, threads, seconds) for path, threads, rounds, seconds in bench.asked if rounds == 2)
+    assert set(briefly.values()) == {1}, "at most once in a round"
+    assert [sum(seconds == wanted for *_, seconds in briefly) for wanted in (1.0, 2.0, 4.0)] == [24, 12, 6]
     assert found.untried == 0
-    assert (found.finals[0].subject.path, found.finals[0].settings.threads) == ("litert-int8-160", 4)
-    assert len(found.finals) == searching.FINALISTS
-    assert all(rounds == 5 for *_, rounds in bench.asked[len(short) :])
+    assert [rounds for *_, rounds, _ in bench.asked[-3:]] == [5] * searching.FINALISTS
+    exact = [(path, one.threads) for one in every if (path := bench.bundle(one)) is not None]
+    each = [Settings(rounds=5, threads=threads) for _, threads in exact]
+    exhaustive = min(Bench().measure([path for path, _ in exact], each), key=lambda one: one.total.p50)
+    best = min(found.finals, key=lambda one: one.total.p50)
+    assert (best.subject.path, best.settings.threads) == (exhaustive.subject.path, exhaustive.settings.threads)
+    again = Bench(noise=0.1, seed=seed)
+    space = Space(points=every, bundle=again.bundle, measure=again.measure)
+    search(space, Bounds(), "latency", Settings(rounds=5, seconds=3.0, seed=seed), 3600)
+    assert again.asked == bench.asked, "the same seed and figures, the same search"
 
 
 def test_a_search_that_has_no_time_tries_something_all_the_same() -> None:
-    from edgekit.profiling.record import Settings
-
     bench = Bench()
     space = Space(points=points(TRIPLES[:4], (1, 2)), bundle=bench.bundle, measure=bench.measure)
     found = search(space, Bounds(), "latency", Settings(), 0)
@@ -270,8 +281,6 @@ def test_broken_bounds_cost_more_than_any_figure() -> None:
 
 
 def test_nothing_to_search_is_refused() -> None:
-    from edgekit.profiling.record import Settings
-
     bench = Bench()
     with pytest.raises(UsageError, match="nothing to search"):
         search(Space(points=(), bundle=bench.bundle, measure=bench.measure), Bounds(), "latency", Settings(), 1)

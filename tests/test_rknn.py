@@ -27,7 +27,7 @@ from edgekit.conversion.runner import run
 from edgekit.conversion.selection import refuse
 from edgekit.converters import read_options, rknn
 from edgekit.converters.rknn import int8 as rknn_int8
-from edgekit.emulators import rknn_toolkit as toolkit
+from edgekit.emulators.rknn import toolkit
 from edgekit.errors import ConversionError, EngineError, UsageError
 from edgekit.runtimes.bundle.manifest import Graph, ImageRule, Origin, Tensor
 from edgekit.runtimes.engines import SessionOptions, open_session
@@ -140,11 +140,11 @@ def test_every_device_has_a_core_mask() -> None:
 
 def test_strict_refuses_what_the_compiler_left_to_the_cpu() -> None:
     graph = msgspec.structs.replace(graph_of(), report={"npu_operators": 9, "cpu_operators": 1, "types": "int8"})
-    placement = engine._placement(graph, "npu", "executed")
+    placement = engine.placement_of(graph, "npu", "executed")
     assert placement.operators == {"NPU": 9, "CPU": 1}
-    engine._check_strict(placement, SessionOptions())
+    engine.check_strict(placement, SessionOptions())
     with pytest.raises(EngineError, match="strict: not everything runs on the NPU"):
-        engine._check_strict(placement, SessionOptions(strict=True))
+        engine.check_strict(placement, SessionOptions(strict=True))
 
 
 # --- calibration files
@@ -179,7 +179,7 @@ def test_the_plans_float_layers_stay_in_float(job: Any, tmp_path: Path) -> None:
     ranges = tmp_path / "cfg"
     known = "".join(f"    {name}:\n        qtype: asym\n" for name in tensors)
     ranges.write_text(f"{rknn_int8.UNTOUCHED}quantize_parameters:\n{known}")
-    kept = rknn_int8.keep_float(ranges, model, job.planned().floats)
+    kept = rknn_int8.keep_float(ranges, model, job.planned().float_layers)
     convolutions = [node.output[0] for node in model.graph.node if node.op_type == "Conv"]
     assert {*convolutions[:3], *OUTPUTS} <= set(kept)
     assert not set(convolutions[3:-2]) & set(kept)
@@ -187,7 +187,7 @@ def test_the_plans_float_layers_stay_in_float(job: Any, tmp_path: Path) -> None:
     chosen = ranges.read_text().partition("quantize_parameters:")[0]
     assert chosen == "custom_quantize_layers:\n" + "".join(f"    {name}: float16\n" for name in kept)
     with pytest.raises(ConversionError, match="has another form; install the pinned toolchain"):
-        rknn_int8.keep_float(ranges, model, job.planned().floats)
+        rknn_int8.keep_float(ranges, model, job.planned().float_layers)
 
 
 def entry(name: str, ends: tuple[float, float], own: tuple[float, float], kind: str = "int8") -> str:
@@ -269,7 +269,7 @@ def test_small_changes_or_another_size_make_another_program() -> None:
 
 PRINTED = """
 import os, sys
-from edgekit.runtimes.engines import _rknn_toolkit as toolkit
+from edgekit.emulators.rknn import toolkit
 def work(**arguments):
     os.write(1, b"I building\\r\\x1b[1;31mE\\x1b[0m \\x1b[1;31mbuild: no such thing: Zebra\\x1b[0m\\n")
     os.write(2, b"E rknn-toolkit2 version: 2.5.0\\nW more\\n")

@@ -1,4 +1,4 @@
-"""Rounding weights: every quantiser finds the same integers again, biases take the mean, adaptive beats nearest."""
+"""Rounding weights: every quantiser finds the same integers again, biases take the mean."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ torch = pytest.importorskip("torch", reason="needs torch, the source of every co
 from edgekit.calibration.grid import on_grid, step_of
 from edgekit.calibration.program_layers import constant, program_layers, watch
 from edgekit.calibration.rounding import round_weights
-from edgekit.calibration.rounding_search import columns, rows
 from edgekit.errors import UsageError
 
 nn = torch.nn
@@ -59,14 +58,13 @@ def samples(count: int = 8, seed: int = 1) -> list[Any]:
     return [np.kron(image, np.ones((4, 4), np.float32)) for image in draw]
 
 
-def rounded(net: Any = Net, method: Any = "nearest", correct_bias: bool = False, images: Any = None) -> Any:
+def rounded(net: Any = Net, correct_bias: bool = False, images: Any = None) -> Any:
     module = exported(net)
     result = round_weights(
         module,
         samples() if images is None else images,
-        method=method,
         correct_bias=correct_bias,
-        report=lambda *_: None,
+        progress=lambda *_: None,
     )
     return module, result
 
@@ -87,10 +85,9 @@ def requantised(weight: Any, axis: int, dtype: Any) -> tuple[Any, Any]:
     return steps, steps * scale
 
 
-@pytest.mark.parametrize("method", ["nearest", "adaptive"])
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_every_quantiser_finds_the_same_integers_again(method: str, dtype: Any) -> None:
-    module, _ = rounded(method=method, correct_bias=True)
+def test_every_quantiser_finds_the_same_integers_again(dtype: Any) -> None:
+    module, _ = rounded(correct_bias=True)
     original = weights(exported(Net))
     for name, (weight, axis) in weights(module).items():
         steps, values = requantised(weight, axis, dtype)
@@ -159,9 +156,8 @@ def channel_means(layer: Any, values: list[Any]) -> Any:
     return torch.stack(values).movedim(layer.channels, 0).flatten(1).mean(1)
 
 
-@pytest.mark.parametrize("method", ["nearest", "adaptive"])
-def test_the_corrected_bias_keeps_the_mean_of_each_channel_borders_included(method: str) -> None:
-    module, result = rounded(method=method, correct_bias=True)
+def test_the_corrected_bias_keeps_the_mean_of_each_channel_borders_included() -> None:
+    module, result = rounded(correct_bias=True)
     plain, _ = rounded()
     assert (result.layers, result.biases) == (8, 7)
     seen = seen_by_layers(samples())
@@ -172,36 +168,6 @@ def test_the_corrected_bias_keeps_the_mean_of_each_channel_borders_included(meth
         shift = [(channel_means(layer, applied(made, name, inputs)) - wanted).abs().max() for made in (module, plain)]
         assert float(shift[1]) > 2e-5, name
         assert float(shift[0]) < 3e-6 or layer.operator == "matmul", name
-
-
-def test_adaptive_beats_nearest_on_images_that_it_has_not_seen() -> None:
-    made = {method: rounded(method=method, correct_bias=True, images=samples(32)) for method in ("nearest", "adaptive")}
-    seen = seen_by_layers(samples(16, 9))
-    for method, (module, _) in made.items():
-        errors: dict[str, float] = {}
-        for layer in program_layers(module):  # what two layers share is chosen for both together
-            inputs, outputs = seen[layer.node.name]
-            for found, wanted in zip(applied(module, layer.node.name, inputs), outputs, strict=True):
-                errors[layer.weight] = errors.get(layer.weight, 0.0) + float((found - wanted).square().sum())
-        if method == "nearest":
-            nearest = errors
-    assert len(errors) == 7
-    assert all(errors[name] < nearest[name] for name in errors), (errors, nearest)
-    (simple, adaptive) = (result for _, result in made.values())
-    assert adaptive.before == pytest.approx(simple.before)
-    assert adaptive.after < 0.8 * simple.after < 0.8 * simple.before
-
-
-def test_columns_times_rows_are_the_layer() -> None:
-    """The search sees what the layer computes: strides, dilation, padding, groups, transposition."""
-    module = exported(Net)
-    seen = seen_by_layers(samples(1))
-    for layer in program_layers(module):
-        (x,), _ = seen[layer.node.name]
-        weight = constant(module, layer.weight).detach()
-        product = rows(layer, weight) @ columns(layer, x, tuple(weight.shape))
-        wanted = layer.respond(x, weight).detach().movedim(layer.channels, 0).flatten(1)
-        torch.testing.assert_close(product.flatten(0, 1), wanted, rtol=1e-4, atol=1e-5)
 
 
 class Shared(nn.Module):  # type: ignore[misc]
@@ -263,11 +229,7 @@ def test_new_biases_reach_the_onnx_file(tmp_path: Path) -> None:
 
 
 def test_what_is_refused() -> None:
-    with pytest.raises(UsageError, match="rounding: 'down' is not one of: nearest, adaptive"):
-        rounded(method="down")
     with pytest.raises(UsageError, match="no calibration images to correct biases with"):
         rounded(correct_bias=True, images=[])
-    with pytest.raises(UsageError, match="no calibration images for adaptive rounding"):
-        rounded(method="adaptive", images=[])
     _, result = rounded(images=[])
     assert (result.layers, result.before, result.after) == (8, 0.0, 0.0)

@@ -18,6 +18,7 @@ from tiny_conversions import environment
 from tiny_models import CLASSES, SIZE, picture
 from tiny_onnx import GRAPH, write_model, write_openvino, write_tiny_bundle
 
+from edgekit.emulators import emulator
 from edgekit.errors import EngineError, UsageError
 from edgekit.runtimes import engines as runtimes
 from edgekit.runtimes.bundle.folder import open_bundle
@@ -216,10 +217,10 @@ def test_every_engine_declares_itself() -> None:
         declared = engine(name)
         assert declared.name == name
         assert declared.devices
-        assert declared.packages or declared.stand_in
+        assert declared.packages or emulator(name)
         assert declared.extra or declared.install
         if declared.hosts:
-            assert declared.stand_in, "an engine that is not for every host needs something that checks its files"
+            assert emulator(name), "an engine that is not for every host needs something that checks its files"
 
 
 # ---- a whole model on them ----
@@ -340,7 +341,7 @@ def test_openvino_and_nncf_do_not_phone_home(bundles: dict[str, Path]) -> None:
     pytest.importorskip("nncf", reason="needs the extra 'convert'")
     code = f"""{LISTEN}
 from edgekit.converters._nncf import import_nncf
-from edgekit.runtimes.engines.openvino import import_openvino
+from edgekit.runtimes.engines.openvino.session import import_openvino
 openvino, nncf = import_openvino(), import_nncf()
 model = openvino.Core().read_model({str(bundles["openvino"] / "model.xml")!r})
 import json, threading, time

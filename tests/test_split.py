@@ -52,7 +52,7 @@ def test_the_two_streams_never_share_an_image(kinds: list[int], seed: int) -> No
         except UsageError:  # all that was picked to judge on is also among the others
             assert len(set(kinds)) < len(kinds)
             return
-        calibrated, judged = [*hashes(done.calibration), *hashes(done.held)], hashes(done.proof)
+        calibrated, judged = [*hashes(done.calibration), *hashes(done.holdout)], hashes(done.proof)
         assert not set(calibrated) & set(judged[:: 2 if done.mirrored else 1])
         assert len(set(calibrated)) == len(calibrated) == len(done.digests)
         assert set(done.digests) == set(calibrated)
@@ -67,8 +67,8 @@ def test_a_choice_comes_back_with_its_seed_and_differs_with_another(tmp_path: Pa
     for seed in (7, 7, 8):
         done = split(data, RULE, tmp_path, seed=seed, calibrate=True)
         assert done.calibration is not None
-        assert done.held is not None
-        chosen.append((done.digests, done.calibration.sha256(), done.held.sha256(), done.proof.sha256()))
+        assert done.holdout is not None
+        chosen.append((done.digests, done.calibration.sha256(), done.holdout.sha256(), done.proof.sha256()))
     assert chosen[0] == chosen[1]
     assert all(one != other for one, other in zip(chosen[0], chosen[2], strict=True))
 
@@ -78,7 +78,7 @@ def test_the_hash_is_that_of_the_pixels_in_the_order_of_the_source(tmp_path: Pat
     done = split(str(photos), WHOLE, tmp_path, seed=1, calibrate=True)
     assert done.calibration is not None
     pixels = [picture(seed) for seed in range(20)]
-    held = {digest(image) for image in done.held.images} if done.held else set()
+    held = {digest(image) for image in done.holdout.images} if done.holdout else set()
     chosen = [image for image in pixels if digest(image) in done.digests and digest(image) not in held]
     assert (len(chosen), len(held), len(done.digests)) == (12, 2, 14)
     assert done.calibration.sha256() == hashlib.sha256(b"".join(image.tobytes() for image in chosen)).hexdigest()
@@ -161,8 +161,8 @@ def test_a_fifth_is_held_back_where_there_are_enough(tmp_path: Path) -> None:
         folder = tmp_path / str(count)
         folder.mkdir()
         done = split(stack(folder, list(range(count))), RULE, folder, seed=0, calibrate=True)
-        assert (len(done.held) if done.held else 0) == held
-        assert not set(hashes(done.held)) & set(hashes(done.calibration))
+        assert (len(done.holdout) if done.holdout else 0) == held
+        assert not set(hashes(done.holdout)) & set(hashes(done.calibration))
 
 
 def test_the_end_of_a_video_is_judged_on_and_frames_are_spread(tmp_path: Path) -> None:
@@ -173,8 +173,8 @@ def test_the_end_of_a_video_is_judged_on_and_frames_are_spread(tmp_path: Path) -
     writer.release()
     done = split(str(path), RULE, tmp_path, seed=0, calibrate=True)
     assert done.calibration is not None
-    assert done.held is not None
-    calibrated = sorted(float(image.mean()) for image in (*done.calibration.images, *done.held.images))
+    assert done.holdout is not None
+    calibrated = sorted(float(image.mean()) for image in (*done.calibration.images, *done.holdout.images))
     judged = [float(image.mean()) for image in done.proof.images]
     assert max(calibrated) < min(judged)
     assert np.diff(calibrated).max() < 20  # no stretch is left out
@@ -189,5 +189,8 @@ def test_the_most_informative_images_are_calibrated_on(tmp_path: Path) -> None:
     assert done.calibration is not None
     assert len(done.calibration) <= 4
     levels = {round(float(image.mean()) / 80) for image in done.calibration.images}
-    left = {round(float(image.mean()) / 80) for image in (*done.proof.images, *(done.held.images if done.held else ()))}
+    left = {
+        round(float(image.mean()) / 80)
+        for image in (*done.proof.images, *(done.holdout.images if done.holdout else ()))
+    }
     assert levels >= {0, 1, 2, 3} - left

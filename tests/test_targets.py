@@ -16,6 +16,7 @@ from target_lists import best, pairs, targets
 import edgekit
 from edgekit import converters
 from edgekit.arrays import Image
+from edgekit.emulators import emulator, proof_device
 from edgekit.errors import EngineError
 from edgekit.evaluation.coco import SCORE_THRESHOLD, evaluate
 from edgekit.runtimes.bundle.folder import open_bundle
@@ -65,7 +66,7 @@ def test_the_detector_is_good_enough_to_judge_int8_on(source_map: float) -> None
 def opened(entry: dict[str, Any], **options: Any) -> Model:
     """A bundle, opened by what proves it on this host."""
     bundle = open_bundle(entry["path"])
-    return edgekit.load(bundle, unit=engine(bundle.manifest.engine).proof_device, **options)
+    return edgekit.load(bundle, device=proof_device(bundle.manifest.engine), **options)
 
 
 @pytest.mark.parametrize(("target", "precision"), pairs())
@@ -165,14 +166,15 @@ def test_placement_and_threads(target: str, demo_bundles: Converted) -> None:
 
 
 @pytest.mark.parametrize("target", targets())
-def test_a_file_is_never_run_by_a_stand_in_silently(target: str, demo_bundles: Converted) -> None:
+def test_a_file_is_never_run_by_an_emulator_silently(target: str, demo_bundles: Converted) -> None:
     spec = engine(converters.target(target).engine)
     path = demo_bundles.bundle(target, best(target))["path"]
     if spec.available:
         assert edgekit.load(path).placement.word == "executed"
         return
-    assert spec.stand_in is not None
-    with pytest.raises(EngineError, match=f"unit='{spec.stand_in.device}' shows here what the file computes"):
+    other = emulator(spec.name)
+    assert other is not None
+    with pytest.raises(EngineError, match=f"unit='{other.device}' shows here what the file computes"):
         edgekit.load(path)
 
 

@@ -173,7 +173,7 @@ def test_the_reference_computes_the_files_qdq_arithmetic(small: Converted) -> No
         assert noise(unquantised, expected) > 10 * noise(output, expected)
 
 
-def test_a_stand_in_says_what_it_is(small: Converted) -> None:
+def test_an_emulator_says_what_it_is(small: Converted) -> None:
     for precision, arithmetic in [("fp32", "float32"), ("fp16", "float16"), ("int8", "int8 where")]:
         options = SessionOptions(device="reference")
         placement = open_session("tensorrt", small.jobs[precision].out, small.graphs[precision], options).placement
@@ -226,16 +226,16 @@ def test_float_weights_compute_the_same(small: Converted, tmp_path: Path) -> Non
 def test_channels_too_unlike_for_one_scale_are_made_equal(spread: Converted) -> None:
     image = tensor_of(pictures(1, seed=9)[0])
     (expected,) = spread.expected(image)
-    assert [site.layer for site in spread.jobs["int8"].planned().equalised] != []
+    assert [site.layer for site in spread.jobs["int8"].planned().equalized] != []
     assert noise(spread.outputs("int8", image)[0], expected[None]) < 0.05
 
 
 def test_layers_that_the_plan_keeps_in_float_stay_float(small: Converted, tmp_path: Path) -> None:
     job = small.jobs["int8"]
-    kept = [layer.name for layer in job.planned().layers if not layer.stays][1:]
+    kept = [layer.name for layer in job.planned().layers if not layer.float_reason][1:]
     assert len(kept) == 4
     graph = tensorrt.convert(
-        replace(job, out=tmp_path, plan=job.planned().with_floats(kept, "budget")), lambda text, share: None
+        replace(job, out=tmp_path, plan=job.planned().keep_float(kept, "budget")), lambda text, share: None
     )
     image = tensor_of(pictures(1, seed=9)[0])
     expected = small.expected(image)
@@ -268,7 +268,7 @@ def test_what_cannot_be_converted_is_refused(small: Converted, tmp_path: Path) -
         tensorrt.convert(replace(job, options=NoOptions()), lambda text, share: None)
     with pytest.raises(ConversionError, match="int8 needs a quantisation plan: give --data"):
         tensorrt.convert(replace(job, plan=None), lambda text, share: None)
-    every = job.planned().with_floats([layer.name for layer in job.planned().layers], "budget")
+    every = job.planned().keep_float([layer.name for layer in job.planned().layers], "budget")
     with pytest.raises(ConversionError, match="no convolution of this network bears INT8; choose fp16"):
         tensorrt.convert(replace(job, plan=every), lambda text, share: None)
 

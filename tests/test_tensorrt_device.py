@@ -279,7 +279,7 @@ def test_two_processes_build_once(trt: Any, driver: Any, folder: Path, cache: Pa
 
 def test_a_writer_that_is_killed_leaves_no_entry(cache: Path, folder: Path, tmp_path: Path) -> None:
     code = (
-        "import os, pathlib; from edgekit.runtimes.engines import tensorrt_cache as c\n"
+        "import os, pathlib; from edgekit.runtimes.engines.tensorrt import cache as c\n"
         "key = c.Key(gpu='g', capability='8.7', tensorrt='10', file='f', settings='s', device='gpu', strict=False)\n"
         "c.os.fsync = lambda descriptor: os.kill(os.getpid(), 9)\n"
         "c.write(key, b'plan' * 1000, {})"

@@ -15,15 +15,16 @@ import pytest
 from click.testing import CliRunner
 from real_conversions import Converted
 
-from edgekit import converters, registry
+from edgekit import converters
 from edgekit.cli import edgekit as edgekit_command
 from edgekit.conversion import installation, jobs
 from edgekit.conversion.runner import run
+from edgekit.emulators import Emulator
 from edgekit.emulators.served import ServedSession
 from edgekit.errors import ConversionError, EngineError, ToolchainError, UsageError
 from edgekit.runtimes.bundle.folder import locked, open_bundle
 from edgekit.runtimes.bundle.manifest import Graph
-from edgekit.runtimes.engines import SessionOptions, StandIn
+from edgekit.runtimes.engines import SessionOptions, engine
 from edgekit.worker import toolchains
 from edgekit.worker.toolchains import Toolchain
 
@@ -233,9 +234,7 @@ def test_the_command_line(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_session_in_another_environment(borrowed: str, demo_bundles: Converted) -> None:
     bundle = open_bundle(demo_bundles.bundle("onnx", "int8")["path"])
     (graph,) = bundle.manifest.graphs
-    here = registry.module("edgekit.runtimes.engines", "onnxruntime").open_session(
-        bundle.path, graph, SessionOptions(threads=1)
-    )
+    here = engine("onnxruntime").open_session(bundle.path, graph, SessionOptions(threads=1))
     there = ServedSession(borrowed, "onnxruntime", bundle.path, graph, SessionOptions(threads=1, device="cpu"))
     assert there.placement == here.placement
     for seed in range(2):
@@ -284,12 +283,16 @@ def test_a_job_in_another_environment_ends_with_its_own_errors(borrowed: str, tm
         run(job, Graph, lambda text, share: None, toolchain=borrowed)
 
 
-def test_a_stand_in_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_emulator_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def needing(toolchain: str = "", packages: tuple[str, ...] = ()) -> str:
+        made = Emulator(engine="web", device="there", word="emulated", toolchain=toolchain, packages=packages)
+        return made.missing
+
     monkeypatch.setenv("EDGEKIT_TOOLCHAINS", str(tmp_path))
-    assert StandIn("simulator", "emulated", toolchain="tiny").missing == "edgekit toolchain install tiny"
-    lacking = StandIn("interpreter", "interpreted", packages=("numpy", "no_such_package"))
-    assert lacking.missing == "pip install edgekit[convert] (missing: no_such_package)"
-    assert StandIn("interpreter", "interpreted", packages=("numpy",)).missing == ""
+    assert needing("tiny") == "edgekit toolchain install tiny"
+    lacking = needing(packages=("numpy", "no_such_package"))
+    assert lacking == "pip install edgekit[convert] (missing: no_such_package)"
+    assert needing(packages=("numpy",)) == ""
 
 
 def test_targets_tell_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

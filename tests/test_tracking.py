@@ -12,9 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from moving_boxes import DURATION, Street, follow
 
-import edgekit.runtimes.tracking
+import edgekit.tracking
 from edgekit.errors import UsageError
-from edgekit.runtimes.tracking import ByteTrack, OCSort, Sort, State, Tracker, open_tracker, tracker_names
+from edgekit.runtimes.tracking import State, Tracker, open_tracker, tracker_names
+from edgekit.runtimes.tracking.bytetrack import ByteTrack
+from edgekit.runtimes.tracking.ocsort import OCSort
+from edgekit.runtimes.tracking.sort import Sort
 from edgekit.shapes import moving_scene
 
 EVERY = ("botsort", "bytetrack", "ocsort", "sort")

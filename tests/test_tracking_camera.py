@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from edgekit.errors import InputError, UsageError
-from edgekit.runtimes.tracking import BoTSort, ByteTrack, State
-from edgekit.runtimes.tracking._camera_motion import CameraMotion
+from edgekit.runtimes.tracking import State
+from edgekit.runtimes.tracking.botsort import BoTSort
+from edgekit.runtimes.tracking.bytetrack import ByteTrack
+from edgekit.runtimes.tracking.camera_motion import CameraMotion
 
 NOTHING = np.zeros((0, 4), np.float32)
 METHODS = pytest.mark.parametrize("method", ["sparse_flow", "orb"])

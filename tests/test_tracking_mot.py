@@ -13,7 +13,8 @@ from conftest import ROOT
 from moving_boxes import Street
 
 from edgekit.errors import InputError, UsageError
-from edgekit.runtimes.tracking import ByteTrack, mot
+from edgekit.runtimes.tracking import mot
+from edgekit.runtimes.tracking.bytetrack import ByteTrack
 
 
 def test_tracks_are_written_and_read_back(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from edgekit.runtimes.tasks.similarity import box_iou
-from edgekit.runtimes.tracking import _kalman as kalman
-from edgekit.runtimes.tracking._assignment import (
+from edgekit.runtimes.tracking import kalman
+from edgekit.runtimes.tracking.assignment import (
     SOLVERS,
     assign,
     by_lap,
@@ -21,7 +21,7 @@ from edgekit.runtimes.tracking._assignment import (
     default_solver,
     shortest_augmenting_paths,
 )
-from edgekit.runtimes.tracking._trajectories import Trajectories
+from edgekit.runtimes.tracking.state import Trajectories
 
 centre = st.floats(-500, 2000)
 extent = st.floats(2, 800)
@@ -233,7 +233,7 @@ def test_the_solver_is_the_first_that_is_installed(monkeypatch: pytest.MonkeyPat
     installed = [name for name in SOLVERS if importlib.util.find_spec(name.partition(".")[0])]
     default_solver.cache_clear()
     assert default_solver() is (SOLVERS[installed[0]] if installed else shortest_augmenting_paths)
-    monkeypatch.setattr("edgekit.runtimes.tracking._assignment.SOLVERS", {"no_such_package": by_lap})
+    monkeypatch.setattr("edgekit.runtimes.tracking.assignment.SOLVERS", {"no_such_package": by_lap})
     default_solver.cache_clear()
     assert default_solver() is shortest_augmenting_paths
     default_solver.cache_clear()

@@ -23,10 +23,11 @@ from web_page import chromium, visit
 
 from edgekit.converters import target
 from edgekit.converters.web import TARGET
+from edgekit.emulators import proof_device
+from edgekit.emulators.web import EMULATOR
 from edgekit.errors import EngineError
 from edgekit.runtimes.bundle.manifest import ImageRule, Tensor
-from edgekit.runtimes.engines import SessionOptions, engine, open_session
-from edgekit.runtimes.engines import web as web_engine
+from edgekit.runtimes.engines import SessionOptions, open_session
 from edgekit.runtimes.inputs.images import transform
 from edgekit.runtimes.model import load
 from edgekit.shapes import scene
@@ -79,7 +80,7 @@ def test_the_files_are_those_of_the_onnx_target(tmp_path: Path) -> None:
 def test_a_browser_is_not_this_host(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(EngineError, match=r"engine web runs on browsers, this host is .*; unit='node' shows here"):
         open_session("web", folder, GRAPH, SessionOptions())
-    assert engine("web").proof_device == "node"
+    assert proof_device("web") == "node"
     monkeypatch.setenv("EDGEKIT_TOOLCHAINS", str(tmp_path))
     assert target("web").missing == f"toolchain missing: edgekit toolchain install web ({TOOLCHAIN.megabytes} MB)"
     with pytest.raises(EngineError, match="the node of engine web is not installed: edgekit toolchain install web"):
@@ -89,7 +90,7 @@ def test_a_browser_is_not_this_host(folder: Path, monkeypatch: pytest.MonkeyPatc
 def test_node_has_to_be_there(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(EngineError, match=r"needs node on PATH; install Node.js"):
-        web_engine.open_session(folder, GRAPH, NODE)
+        EMULATOR.open_session(folder, GRAPH, NODE)
 
 
 @with_toolchain

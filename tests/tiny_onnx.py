@@ -98,7 +98,7 @@ def write_tiny_bundle(path: Path, dark: str = "", engine: str = "onnxruntime") -
 
 def write_openvino(model: Path) -> Graph:
     """The ONNX file as OpenVINO IR beside it."""
-    from edgekit.runtimes.engines.openvino import import_openvino
+    from edgekit.runtimes.engines.openvino.session import import_openvino
 
     openvino = import_openvino()
     openvino.save_model(openvino.Core().read_model(model), model.with_suffix(".xml"), compress_to_fp16=False)

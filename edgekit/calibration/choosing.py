@@ -1,4 +1,5 @@
-"""Choosing few images of many to calibrate on: the most different ones by their looks, or evenly spaced frames."""
+"""Choose a few images of many to calibrate on: the most different ones by their descriptors, or evenly
+spaced frames of a video."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ from edgekit.runtimes.inputs.images import Preprocessor
 from edgekit.runtimes.inputs.media import Reference
 
 THUMBNAIL = 8
+PIXELS = THUMBNAIL * THUMBNAIL * 3
 
 SAME = 2.0
 """Images whose thumbnails differ by no more levels (of 255, root mean square) are one image: the same photograph
@@ -49,8 +51,8 @@ def most_informative(references: Sequence[Reference], count: int, rule: ImageRul
     if not references:
         return []
     preprocess = Preprocessor(rule)
-    looks = np.stack([_look(preprocess.resize(reference.open())[0]) for reference in references])
-    chosen = _greedy(_scaled(looks), looks[:, : THUMBNAIL * THUMBNAIL * 3], count, np.random.default_rng(seed))
+    descriptors = np.stack([_describe(preprocess.resize(reference.open())[0]) for reference in references])
+    chosen = _greedy(_scaled(descriptors), descriptors[:, :PIXELS], count, np.random.default_rng(seed))
     return [references[index] for index in sorted(chosen)]
 
 
@@ -72,8 +74,8 @@ def _check(count: int) -> None:
         raise UsageError(f"count must be at least 1, not {count}")
 
 
-def _look(image: Image) -> Floats:
-    """What an image looks like: a colour thumbnail (8 x 8 x 3, levels), and its statistics.
+def _describe(image: Image) -> Floats:
+    """The descriptor of an image: a colour thumbnail (8 x 8 x 3, levels), and its statistics.
 
     The statistics are brightness, contrast, the darkest and brightest hundredth, colourfulness and edges: what sets the
     ranges of a network's first layers, and is lost in a thumbnail.
@@ -89,30 +91,29 @@ def _look(image: Image) -> Floats:
     return np.concatenate([thumbnail.ravel(), np.array(statistics, np.float32)])
 
 
-def _scaled(looks: Floats) -> Floats:
+def _scaled(descriptors: Floats) -> Floats:
     """Looks (n, features) with thumbnails and statistics of the same weight: both have variance 1 in all."""
-    pixels = THUMBNAIL * THUMBNAIL * 3
-    thumbnails, statistics = looks[:, :pixels], looks[:, pixels:]
+    thumbnails, statistics = descriptors[:, :PIXELS], descriptors[:, PIXELS:]
     spread = np.sqrt(thumbnails.var(0).sum()) or 1.0
     each = statistics.std(0) * np.sqrt(statistics.shape[1])
     # One level is no difference to speak of: a statistic that all images share must not be blown up to one.
     return np.concatenate([thumbnails / max(spread, 1.0), statistics / np.maximum(each, 1.0)], 1)
 
 
-def _greedy(looks: Floats, thumbnails: Floats, count: int, random: np.random.Generator) -> list[int]:
+def _greedy(descriptors: Floats, thumbnails: Floats, count: int, random: np.random.Generator) -> list[int]:
     """Indices by greedy k-means++; near-duplicates of what is chosen are out."""
-    chosen = [int(random.integers(len(looks)))]
-    nearest = np.full(len(looks), np.inf, np.float64)
-    apart: NDArray[np.bool_] = np.ones(len(looks), np.bool_)
+    chosen = [int(random.integers(len(descriptors)))]
+    nearest = np.full(len(descriptors), np.inf, np.float64)
+    apart: NDArray[np.bool_] = np.ones(len(descriptors), np.bool_)
     while True:
         last = chosen[-1]
-        nearest = np.minimum(nearest, _squares(looks, looks[last]))
+        nearest = np.minimum(nearest, _squares(descriptors, descriptors[last]))
         apart &= _squares(thumbnails, thumbnails[last]) > SAME**2 * thumbnails.shape[1]
         weights = np.where(apart, nearest, 0.0)
         if len(chosen) == count or not weights.any():
             return chosen
-        candidates = random.choice(len(looks), CANDIDATES, p=weights / weights.sum())
-        left = [np.minimum(nearest, _squares(looks, looks[candidate])).sum() for candidate in candidates]
+        candidates = random.choice(len(descriptors), CANDIDATES, p=weights / weights.sum())
+        left = [np.minimum(nearest, _squares(descriptors, descriptors[candidate])).sum() for candidate in candidates]
         chosen.append(int(candidates[int(np.argmin(left))]))
 
 

@@ -47,7 +47,7 @@ def planned_names(graph: fx.Graph, outputs: Iterable[str]) -> dict[str, str]:
     return names | {node.name: name for node, name in zip(results, outputs, strict=True)}
 
 
-def staying(plan: PlannedGraph, layers: Mapping[Theirs, tuple[str, str]]) -> set[Theirs]:
+def kept_in_float(plan: PlannedGraph, layers: Mapping[Theirs, tuple[str, str]]) -> set[Theirs]:
     """Those of a toolchain's operators with weights that stay in float.
 
     Where one operator is a layer and more, as a product with its bias, what it writes has the name of the last part: it
@@ -63,7 +63,7 @@ def staying(plan: PlannedGraph, layers: Mapping[Theirs, tuple[str, str]]) -> set
         if layer.name not in written:
             hidden.setdefault(layer.input, set()).add(layer.name)
     names = {layer.name for layer in plan.layers}
-    floats = set(plan.floats)
+    floats = set(plan.float_layers)
     return {
         key
         for key, (name, source) in layers.items()
@@ -74,10 +74,10 @@ def staying(plan: PlannedGraph, layers: Mapping[Theirs, tuple[str, str]]) -> set
 def fingerprint(values: Floats) -> Fingerprint:
     """What can be told of a tensor without its shape and the order of its axes."""
     flat = values.reshape(-1).astype(np.float64)
-    held = flat[np.abs(flat) < FINITE]
-    if not held.size:
+    finite = flat[np.abs(flat) < FINITE]
+    if not finite.size:
         return flat.size, np.zeros(4)
-    return flat.size, np.array([held.min(), held.max(), held.mean(), np.sqrt(np.square(held).mean())])
+    return flat.size, np.array([finite.min(), finite.max(), finite.mean(), np.sqrt(np.square(finite).mean())])
 
 
 def fingerprints(path: Path, samples: Iterable[Floats], threads: int) -> dict[str, list[Fingerprint]]:

@@ -46,7 +46,7 @@ def quantise(
     Raises:
         ConversionError: nothing in the graph bears INT8.
     """
-    chosen = {layer.name for layer in plan.layers if not layer.stays} if layers is None else set(layers)
+    chosen = {layer.name for layer in plan.layers if not layer.float_reason} if layers is None else set(layers)
     writer = _Writer(model, symmetric, float_weights)
     for site in list(sites(model)):
         if site.node.op_type in _KINDS and site.name in chosen and _width(plan.tensors[site.input]) > 0:

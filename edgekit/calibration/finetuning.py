@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgekit.arrays import Floats
+from edgekit.calibration import Progress
 from edgekit.calibration.plan import Tuning
 from edgekit.calibration.program_layers import program_layers
 from edgekit.calibration.samples import Samples
@@ -30,9 +31,6 @@ from edgekit.runtimes.inputs.images import Preprocessor
 if TYPE_CHECKING:
     import torch
     from torch import fx
-
-Report = Callable[[str, float], None]
-"""Told what is being done, and the share that is done."""
 
 Images = Samples | Sequence[Floats]
 """Calibration tensors (1, 3, H, W) float32, in any order."""
@@ -47,17 +45,17 @@ WEIGHT_RATE = 0.02
 BIAS_RATE = 0.0001
 """Largest change of a bias at once, in standard deviations of the layer's output."""
 
-HELD = 32
-"""Most images that are held back to choose the best state by."""
+HOLDOUT = 32
+"""Most hold-out images that the best state is chosen by."""
 
 CHECKS = 6
-"""Times that the held images are looked at."""
+"""Times that the hold-out images are looked at."""
 
 RESERVE = 1.5
-"""Times as long as the longest step and a look at the held images: the time that is left for the last look."""
+"""Times as long as the longest step and a look at the hold-out images: the time that is left for the last look."""
 
 CHECK_SHARE = 0.25
-"""Share of the time for looking at held images: fewer of them are looked at where the network is slow."""
+"""Share of the time for looking at hold-out images: fewer of them are looked at where the network is slow."""
 
 OUTSTANDING = 3.0
 """Standard deviations from which on a value weighs no more."""
@@ -72,33 +70,33 @@ STATISTICS = 8
 def finetune(
     module: fx.GraphModule,
     samples: Images,
-    held: Images,
+    holdout: Images,
     *,
     minutes: float,
     ranges: Mapping[str, tuple[float, float]],
     floats: Sequence[str],
     seed: int,
-    report: Report,
+    progress: Progress,
     threads: int,
     reference: fx.GraphModule | None = None,
 ) -> Tuning:
     """Train the weights and biases of a network for INT8, in place, on the CPU.
 
-    The state with the least loss on ``held`` is kept, with its weights on the grid; the module is left bit by bit as it
-    was if none is better than the start (weights rounded to nearest) by more than chance makes of so few images.
+    The state with the least loss on ``holdout`` is kept, with its weights on the grid; the module is left bit by bit
+    as it was if none is better than the start (weights rounded to nearest) by more than chance makes of so few images.
     Layers in ``floats`` keep their weights; their biases are trained.
 
     Args:
         module: a float network of aten operators with one input, as `torch.export` gives it; rounded already or not.
         samples: calibration images to train on.
-        held: others, to choose by; the first `HELD` are looked at.
+        holdout: others, to choose by; the first `HOLDOUT` are looked at.
         minutes: wall-clock time after which it ends, everything included, give or take one run of the network. About
             20 runs to begin with cannot be done without, however short the time.
         ranges: ends (low, high) of the affine 8-bit grids of layers' inputs, by the name of the node that gives the
             input; an input that is not named is not rounded.
         floats: names of the layers (nodes) that stay in float.
         seed: of the order of the images.
-        report: told what is being done.
+        progress: called with what is being done.
         threads: for PyTorch.
         reference: gives the wanted outputs; the module as it is when this is called, if None.
 
@@ -108,17 +106,17 @@ def finetune(
     """
     if not minutes > 0:
         raise UsageError(f"finetune minutes={minutes}: the time must be positive")
-    if not len(samples) or not len(held):
+    if not len(samples) or not len(holdout):
         raise UsageError(
-            f"fine-tuning needs images to train on and others to choose by, not {len(samples)} and {len(held)}; "
+            f"fine-tuning needs images to train on and others to choose by, not {len(samples)} and {len(holdout)}; "
             "give more calibration images"
         )
     start = time.monotonic()
     with _threads(threads):
         trainer = _Trainer(module, reference or module, samples, ranges, frozenset(floats))
-        held_back = trainer.hold_back(held, CHECK_SHARE / CHECKS * minutes * 60)
+        kept_out = trainer.hold_out(holdout, CHECK_SHARE / CHECKS * minutes * 60)
         clock = _Clock(start, minutes * 60)
-        steps, before, after = _train(trainer, held_back, clock, np.random.default_rng(seed), report)
+        steps, before, after = _train(trainer, kept_out, clock, np.random.default_rng(seed), progress)
         kept = after < before
         if kept:
             trainer.write()
@@ -176,22 +174,22 @@ class _Clock:
 
 
 def _train(
-    trainer: _Trainer, held: _Held, clock: _Clock, random: np.random.Generator, report: Report
+    trainer: _Trainer, holdout: _Holdout, clock: _Clock, random: np.random.Generator, progress: Progress
 ) -> tuple[int, float, float]:
-    """Steps, and the loss on held images at the start and of the best state, which the trainer remembers."""
-    start = trainer.losses(held)
+    """Steps, and the loss on hold-out images at the start and of the best state, which the trainer remembers."""
+    start = trainer.losses(holdout)
     before = best = float(np.mean(start))
     steps, longest, next_check = 0, 0.0, 1 / CHECKS
     order = _endless(len(trainer.samples), random)
     while clock.left() > 0:
-        last = clock.left() < RESERVE * (longest + held.seconds)
+        last = clock.left() < RESERVE * (longest + holdout.seconds)
         if (last and steps) or clock.share >= next_check:
-            if losses := trainer.losses(held, clock):
+            if losses := trainer.losses(holdout, clock):
                 found = float(np.mean(losses))
                 if found < best and _better(losses, start):
                     best = found
                     trainer.remember()
-                report(f"fine-tuning: loss {found:.3g}, {before:.3g} at the start", min(clock.share, 1.0))
+                progress(f"fine-tuning: loss {found:.3g}, {before:.3g} at the start", min(clock.share, 1.0))
             next_check = clock.share + 1 / CHECKS
         if last:
             break
@@ -203,8 +201,8 @@ def _train(
 
 
 def _better(losses: list[float], start: list[float]) -> bool:
-    """Whether the losses of held images fell, in proportion, by more than the standard error of that: a state that is
-    best for one of them alone was chosen by chance."""
+    """Whether the losses of the hold-out images fell, in proportion, by more than the standard error of that: a state
+    that is best for one of them alone was chosen by chance."""
     gains = np.log(np.maximum(start, TINY)) - np.log(np.maximum(losses, TINY))
     return bool(gains.mean() > (gains.std(ddof=1) / np.sqrt(len(gains)) if len(gains) > 1 else 0.0))
 
@@ -215,8 +213,8 @@ def _endless(count: int, random: np.random.Generator) -> Iterator[int]:
 
 
 @dataclass
-class _Held:
-    """Held images with the outputs that are wanted of them, and how long it takes to look at them."""
+class _Holdout:
+    """Hold-out images with the float outputs, and how long one pass over them takes."""
 
     inputs: list[torch.Tensor]
     wanted: list[list[torch.Tensor]]
@@ -255,14 +253,14 @@ class _Trainer:
             [{"params": [one.latent for one in some.values()], "lr": rate, "rate": rate} for some, rate in groups]
         )
 
-    def hold_back(self, held: Images, seconds: float) -> _Held:
-        """Float outputs of as many held images as can be looked at in some seconds, at least 2."""
+    def hold_out(self, holdout: Images, seconds: float) -> _Holdout:
+        """Float outputs of as many hold-out images as can be looked at in some seconds, at least 2."""
         import torch
 
-        result = _Held([], [], 0.0)
-        for index in range(min(len(held), HELD)):
+        result = _Holdout([], [], 0.0)
+        for index in range(min(len(holdout), HOLDOUT)):
             begun = time.monotonic()
-            result.inputs.append(_input(held, index))
+            result.inputs.append(_input(holdout, index))
             result.wanted.append(self._wanted(result.inputs[-1]))
             with torch.no_grad():
                 self._run(result.inputs[-1])
@@ -271,17 +269,17 @@ class _Trainer:
                 break
         return result
 
-    def losses(self, held: _Held, clock: _Clock | None = None) -> list[float]:
-        """The loss of each held image; nothing if the time ends before they are known."""
+    def losses(self, holdout: _Holdout, clock: _Clock | None = None) -> list[float]:
+        """The loss of each hold-out image; nothing if the time ends before they are known."""
         import torch
 
         begun, found = time.monotonic(), []
         with torch.no_grad():
-            for x, wanted in zip(held.inputs, held.wanted, strict=True):
+            for x, wanted in zip(holdout.inputs, holdout.wanted, strict=True):
                 if clock is not None and clock.left() <= 0:
                     return []
                 found.append(float(self._scale.loss(self._run(x), wanted)))
-        held.seconds = time.monotonic() - begun
+        holdout.seconds = time.monotonic() - begun
         return found
 
     def step(self, chosen: list[int], decay: float, clock: _Clock) -> bool:

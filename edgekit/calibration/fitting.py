@@ -1,25 +1,25 @@
-"""Fitting an 8-bit grid to what a tensor held: several methods, and for each tensor the one that loses least.
+"""Fitting an 8-bit grid to the values of a tensor: several methods, and for each tensor the one with the least error.
 
 Every method works on the histogram of the values. The best one is that of the least squared error, measured behind the
 activation that follows: large negative values do not differ any more behind SiLU. Weighting what stands out was tried
 (by z and z * z, with and without a bound) and lost: on two detectors with every tensor on its grid the error of the raw
 outputs rose from .083 and .179 to .089 and .187. It is usually the range searched by squared error that wins; it loses
-where its search stops short.
+where its search stops short. Three more methods were tried and left out: with a moving average of the extremes, the
+least absolute error and KL divergence (as in TensorRT) beside these the mean error of 213 tensors falls by .04 %.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from edgekit.arrays import Doubles
 from edgekit.calibration.layers import Response
-from edgekit.calibration.plan import Range, RangeMethod
-from edgekit.calibration.ranges import BINS, LEVELS, SHARES, STEPS, Statistics
+from edgekit.calibration.plan import Range
+from edgekit.calibration.ranges import BINS, LEVELS, SHARES, STEPS, TensorStatistics
+from edgekit.errors import UsageError, choices
 
 PERCENTILE = 1e-4
 """Share of the values that the percentile method gives up, at both ends together."""
@@ -27,24 +27,27 @@ PERCENTILE = 1e-4
 Ends = tuple[float, float]
 
 
-def fit(
-    statistics: Statistics, response: Response | None = None, method: Literal["auto"] | RangeMethod = "auto"
-) -> Range:
+def fit(statistics: TensorStatistics, response: Response | None = None, method: str = "auto") -> Range:
     """The affine and the symmetric grid of one tensor.
 
     Args:
-        statistics: what the tensor held.
+        statistics: of the tensor's values.
         response: the activation that alone reads it, if there is one.
         method: a `RangeMethod`, or ``auto``: the best of all.
+
+    Raises:
+        UsageError: there is no such method.
     """
+    if method not in ("auto", *_METHODS):
+        raise UsageError(f"ranges: {choices(method, ('auto', *_METHODS))}")
     if not np.count_nonzero(statistics.counts):
         return Range(lowest=0, highest=0, low=0, high=0, limit=0, method="nothing", symmetric_method="nothing")
-    held = _Held.of(statistics, response or _same)
+    histogram = _Histogram.of(statistics, response or _same)
     fits = _METHODS if method == "auto" else {method: _METHODS[method]}
-    affine = {name: find(held, False) for name, find in fits.items()}
-    symmetric = {name: find(held, True) for name, find in fits.items()}
-    best = min(affine, key=lambda name: held.loss(affine[name], False))
-    even = min(symmetric, key=lambda name: held.loss(symmetric[name], True))
+    affine = {name: find(histogram, False) for name, find in fits.items()}
+    symmetric = {name: find(histogram, True) for name, find in fits.items()}
+    best = min(affine, key=lambda name: histogram.loss(affine[name], False))
+    even = min(symmetric, key=lambda name: histogram.loss(symmetric[name], True))
     return Range(
         lowest=statistics.low,
         highest=statistics.high,
@@ -53,31 +56,31 @@ def fit(
         limit=symmetric[even][1],
         method=best,
         symmetric_method=even,
-        error=float(np.sqrt(held.error(affine[best], False))),
+        error=float(np.sqrt(histogram.error(affine[best], False))),
     )
 
 
-def squared_error(statistics: Statistics, limit: float) -> float:
+def squared_error(statistics: TensorStatistics, limit: float) -> float:
     """Mean squared error of rounding a tensor to +-127 levels within +-``limit``."""
     if not np.count_nonzero(statistics.counts) or limit <= 0:
         return 0.0
-    held = _Held.of(statistics, _same)
-    rounded = _rounded(held.values, np.array([-limit]), np.array([limit]), True)[0]
-    return float(np.average((rounded - held.values) ** 2, weights=held.counts))
+    histogram = _Histogram.of(statistics, _same)
+    rounded = _rounded(histogram.values, np.array([-limit]), np.array([limit]), True)[0]
+    return float(np.average((rounded - histogram.values) ** 2, weights=histogram.counts))
 
 
 @dataclass(frozen=True)
-class _Held:
+class _Histogram:
     """A tensor's values as bin centres with counts, and what the activation makes of them."""
 
-    statistics: Statistics
+    statistics: TensorStatistics
     values: Doubles
     counts: Doubles
     response: Response
     answers: Doubles
 
     @classmethod
-    def of(cls, statistics: Statistics, response: Response) -> _Held:
+    def of(cls, statistics: TensorStatistics, response: Response) -> _Histogram:
         used = np.flatnonzero(statistics.counts)
         values = (used + 0.5) * (2 * statistics.limit / BINS) - statistics.limit
         values = np.clip(values, statistics.low, statistics.high)
@@ -85,15 +88,15 @@ class _Held:
         answers = response(values)
         return cls(statistics, values, counts, response, answers)
 
-    def losses(self, lows: Doubles, highs: Doubles, even: bool, power: float, weights: Doubles) -> Doubles:
-        """Weighted mean of |error| ** power for each of several ranges (n,)."""
-        errors = np.abs(self.response(_rounded(self.values, lows, highs, even)) - self.answers)
-        result: Doubles = errors**power @ weights / weights.sum()
+    def losses(self, lows: Doubles, highs: Doubles, even: bool) -> Doubles:
+        """Mean squared error for each of several ranges (n,)."""
+        errors = np.square(self.response(_rounded(self.values, lows, highs, even)) - self.answers)
+        result: Doubles = errors @ self.counts / self.counts.sum()
         return result
 
     def loss(self, ends: Ends, even: bool) -> float:
         """What methods are compared by."""
-        return float(self.losses(np.array([ends[0]]), np.array([ends[1]]), even, 2, self.counts)[0])
+        return float(self.losses(np.array([ends[0]]), np.array([ends[1]]), even)[0])
 
     def error(self, ends: Ends, even: bool) -> float:
         """Mean squared error over the variance."""
@@ -106,80 +109,43 @@ def _rounded(values: Doubles, lows: Doubles, highs: Doubles, even: bool) -> Doub
     """Values (m,) on each of n grids: (n, m)."""
     if even:
         steps = np.maximum(highs, 1e-30)[:, None] / LEVELS
-        held: Doubles = np.clip(np.rint(values / steps), -LEVELS, LEVELS) * steps
-        return held
+        rounded: Doubles = np.clip(np.rint(values / steps), -LEVELS, LEVELS) * steps
+        return rounded
     steps = np.maximum(highs - lows, 1e-30)[:, None] / STEPS
     zeros = np.rint(lows[:, None] / steps)
     result: Doubles = np.clip(np.rint(values / steps), zeros, zeros + STEPS) * steps
     return result
 
 
-def _extremes(held: _Held, even: bool) -> Ends:
-    return _ends(held.statistics.low, held.statistics.high, even)
+def _extremes(histogram: _Histogram, even: bool) -> Ends:
+    return _ends(histogram.statistics.low, histogram.statistics.high, even)
 
 
-def _moving_average(held: _Held, even: bool) -> Ends:
-    return _ends(held.statistics.average_low, held.statistics.average_high, even)
-
-
-def _percentile(held: _Held, even: bool) -> Ends:
+def _percentile(histogram: _Histogram, even: bool) -> Ends:
     if even:
-        order = np.argsort(np.abs(held.values))
-        kept = np.searchsorted(np.cumsum(held.counts[order]), (1 - PERCENTILE) * held.counts.sum())
-        limit = float(np.abs(held.values)[order][min(int(kept), len(order) - 1)])
+        order = np.argsort(np.abs(histogram.values))
+        kept = np.searchsorted(np.cumsum(histogram.counts[order]), (1 - PERCENTILE) * histogram.counts.sum())
+        limit = float(np.abs(histogram.values)[order][min(int(kept), len(order) - 1)])
         return _ends(-limit, limit, even)
-    total = np.cumsum(held.counts) / held.counts.sum()
-    low = held.values[min(int(np.searchsorted(total, PERCENTILE / 2)), len(total) - 1)]
-    high = held.values[min(int(np.searchsorted(total, 1 - PERCENTILE / 2)), len(total) - 1)]
+    total = np.cumsum(histogram.counts) / histogram.counts.sum()
+    low = histogram.values[min(int(np.searchsorted(total, PERCENTILE / 2)), len(total) - 1)]
+    high = histogram.values[min(int(np.searchsorted(total, 1 - PERCENTILE / 2)), len(total) - 1)]
     return _ends(float(low), float(high), even)
 
 
-def _least(power: float) -> Callable[[_Held, bool], Ends]:
-    """The range of least mean |error| ** power; affine ends are searched in turn, from the extremes inwards."""
-
-    def search(held: _Held, even: bool) -> Ends:
-        low, high = _extremes(held, even)
-        if even:
-            limits = high * SHARES
-            best = float(limits[held.losses(-limits, limits, True, power, held.counts).argmin()])
-            return -best, best
-        for _ in range(2):
-            highs = held.statistics.high * SHARES if held.statistics.high > 0 else np.zeros(1)
-            high = float(highs[held.losses(np.full_like(highs, low), highs, False, power, held.counts).argmin()])
-            lows = held.statistics.low * SHARES if held.statistics.low < 0 else np.zeros(1)
-            low = float(lows[held.losses(lows, np.full_like(lows, high), False, power, held.counts).argmin()])
-        return low, high
-
-    return search
-
-
-def _kl(held: _Held, even: bool) -> Ends:
-    """Clipped at the magnitude that loses least information (as entropy calibration in TensorRT does)."""
-    low, high = _extremes(held, even)
-    tried = [(max(low, -limit), min(high, limit)) for limit in max(-low, high) * SHARES[::2]]
-    least = int(np.argmin([_divergence(held, *ends) for ends in tried]))
-    return float(tried[least][0]), float(tried[least][1])
-
-
-def _divergence(held: _Held, low: float, high: float) -> float:
-    """KL divergence of the clipped distribution from the one that 256 levels can tell apart; infinite: all is clipped.
-
-    As in TensorRT, what is clipped counts in the outermost bin that is not.
-    """
-    inside = (held.values >= low) & (held.values <= high)
-    bins = np.flatnonzero(inside)
-    if not len(bins):
-        return math.inf
-    places = np.arange(len(held.values)).clip(bins[0], bins[-1])
-    p = np.bincount(places, weights=held.counts, minlength=len(held.values))
-    levels = np.clip((held.values - low) / max(high - low, 1e-30) * STEPS, 0, STEPS).astype(np.int64)
-    kept = np.where(inside, held.counts, 0.0)  # what was clipped away is missing here: that is the loss
-    sums = np.bincount(levels, weights=kept, minlength=STEPS + 1)
-    numbers = np.bincount(levels, weights=(kept > 0).astype(np.float64), minlength=STEPS + 1)
-    q = np.where(kept > 0, (sums / np.maximum(numbers, 1))[levels], 0.0)
-    p, q = p / p.sum(), q / max(float(q.sum()), 1e-30)
-    used = p > 0
-    return float(np.sum(p[used] * np.log(p[used] / np.maximum(q[used], 1e-12))))
+def _squared(histogram: _Histogram, even: bool) -> Ends:
+    """The range of least squared error; affine ends are searched in turn, from the extremes inwards."""
+    low, high = _extremes(histogram, even)
+    if even:
+        limits = high * SHARES
+        best = float(limits[histogram.losses(-limits, limits, True).argmin()])
+        return -best, best
+    for _ in range(2):
+        highs = histogram.statistics.high * SHARES if histogram.statistics.high > 0 else np.zeros(1)
+        high = float(highs[histogram.losses(np.full_like(highs, low), highs, False).argmin()])
+        lows = histogram.statistics.low * SHARES if histogram.statistics.low < 0 else np.zeros(1)
+        low = float(lows[histogram.losses(lows, np.full_like(lows, high), False).argmin()])
+    return low, high
 
 
 def _ends(low: float, high: float, even: bool) -> Ends:
@@ -192,11 +158,8 @@ def _same(x: Doubles) -> Doubles:
     return x
 
 
-_METHODS: dict[RangeMethod, Callable[[_Held, bool], Ends]] = {
-    "squared": _least(2),
-    "absolute": _least(1),
+_METHODS: dict[str, Callable[[_Histogram, bool], Ends]] = {
+    "squared": _squared,
     "percentile": _percentile,
-    "kl": _kl,
-    "moving average": _moving_average,
     "min-max": _extremes,
 }

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekit.calibration.observation import extremes
-from edgekit.calibration.plan import HalfTrouble
+from edgekit.calibration.plan import Fp16Issue
 from edgekit.calibration.samples import Samples
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ SMALLEST = 2.0**-14
 MOST_IMAGES = 32
 
 
-def half_troubles(onnx: Path, samples: Samples, threads: int) -> tuple[HalfTrouble, ...]:
+def fp16_issues(onnx: Path, samples: Samples, threads: int) -> tuple[Fp16Issue, ...]:
     """The operators of a float graph whose results overflow float16, or vanish in it altogether.
 
     Args:
@@ -36,13 +36,13 @@ def half_troubles(onnx: Path, samples: Samples, threads: int) -> tuple[HalfTroub
         for name in node.output:
             largest = seen.get(name, 0.0)
             if largest > LARGEST:
-                found.append(HalfTrouble(node=node.name, tensor=name, reason="overflow", largest=largest))
+                found.append(Fp16Issue(node=node.name, tensor=name, reason="overflow", largest=largest))
             elif 0 < largest < SMALLEST:
-                found.append(HalfTrouble(node=node.name, tensor=name, reason="flushed", largest=largest))
+                found.append(Fp16Issue(node=node.name, tensor=name, reason="flushed", largest=largest))
     return tuple(found)
 
 
-def around(model: ModelProto, troubles: tuple[HalfTrouble, ...]) -> list[str]:
+def around(model: ModelProto, troubles: tuple[Fp16Issue, ...]) -> list[str]:
     """Names of the nodes that write or read a tensor which float16 cannot hold: none of them may compute in it."""
     tensors = {trouble.tensor for trouble in troubles}
     return [node.name for node in model.graph.node if tensors.intersection((*node.output, *node.input))]

@@ -90,7 +90,7 @@ def sites(model: ModelProto) -> Iterator[Site]:
             yield Site(node, weights if rows else weights.T, 0 if rows else 1, 1)
 
 
-def float_islands(model: ModelProto) -> list[str]:
+def float_fallback_layers(model: ModelProto) -> list[str]:
     """Names of the layers to leave in float: the first three, and those that give the graph's outputs.
 
     They are a few per cent of the arithmetic. Measured with NNCF on the ONNX file of FastestDet (634 detections on 50
@@ -107,7 +107,7 @@ def float_islands(model: ModelProto) -> list[str]:
     return list(dict.fromkeys([*weighted[:STEM], *(name for name in weighted if name in outputs)]))
 
 
-def in_front(model: ModelProto, layers: Collection[str]) -> list[str]:
+def feeding_layers(model: ModelProto, layers: Collection[str]) -> list[str]:
     """Names of the layers whose results reach one of these without passing another layer."""
     makers = {name: node for node in model.graph.node for name in node.output}
     left = [makers[name].input[0] for name in layers if name in makers and makers[name].op_type in WEIGHTED]

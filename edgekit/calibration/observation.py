@@ -1,4 +1,4 @@
-"""One pass of the calibration stream through a float exchange graph: what every tensor and every layer saw."""
+"""One pass of the calibration images through a float exchange graph: statistics of every tensor and layer."""
 
 from __future__ import annotations
 
@@ -11,28 +11,25 @@ import numpy as np
 
 from edgekit.arrays import Doubles, Floats
 from edgekit.calibration.layers import Site, activations, sites
-from edgekit.calibration.ranges import Statistics
+from edgekit.calibration.ranges import TensorStatistics
 from edgekit.errors import ConversionError
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-    from edgekit.calibration.advice import Witness
-
-Told = Callable[[int], None]
-"""Told the number of samples done."""
+    from edgekit.calibration.advice import ImageStatistics
 
 
 @dataclass
-class LayerSeen:
-    """What went into a layer and came out of it. Nothing here grows with the number of samples."""
+class LayerStatistics:
+    """Running statistics of a layer's input and output, in memory that does not grow with the number of samples."""
 
     site: Site
     peaks: Floats = field(init=False)
     means: Doubles = field(init=False)
     """Largest magnitude and mean of each input channel."""
 
-    products: int = 0
+    macs: int = 0
     _sums: Doubles = field(init=False)
     _squares: Doubles = field(init=False)
     _count: int = 0
@@ -55,15 +52,15 @@ class LayerSeen:
         self._count += rows.shape[1]
         # Each weight meets every output position; those of a transposed convolution meet every input position.
         positions = self.site.rows(given if self.site.node.op_type == "ConvTranspose" else made).shape[1]
-        self.products = self.site.weights.size * positions
+        self.macs = self.site.weights.size * positions
 
     @property
-    def spread(self) -> float:
-        """Largest channel of the input over the smallest that is awake."""
-        awake = self.peaks[self.peaks > 1e-4 * self.peaks.max(initial=0)]
-        return float(awake.max() / awake.min()) if awake.size else 1.0
+    def channel_ratio(self) -> float:
+        """Largest over smallest channel of the input; channels that are (nearly) always 0 do not count."""
+        live = self.peaks[self.peaks > 1e-4 * self.peaks.max(initial=0)]
+        return float(live.max() / live.min()) if live.size else 1.0
 
-    def noise(self, error: float) -> float:
+    def noise_to_signal(self, error: float) -> float:
         """Share of the output channels' variance, on average, that a mean squared ``error`` of the input makes.
 
         Channels of the input that were always 0 make none: every grid has a 0.
@@ -76,25 +73,29 @@ class LayerSeen:
 
 
 @dataclass(frozen=True)
-class Observed:
+class Observations:
     """Statistics of the input and of every activation by tensor, and of every layer by its name."""
 
-    tensors: dict[str, Statistics]
-    layers: dict[str, LayerSeen]
+    tensors: dict[str, TensorStatistics]
+    layers: dict[str, LayerStatistics]
     samples: int
 
 
 def observe(
-    path: Path, samples: Iterable[Floats], threads: int, seen: Told, witness: Witness | None = None
-) -> Observed:
+    path: Path,
+    samples: Iterable[Floats],
+    threads: int,
+    progress: Callable[[int], None],
+    statistics: ImageStatistics | None = None,
+) -> Observations:
     """Run a float ONNX file on every sample; one is held at a time.
 
     Args:
         path: exchange file with one input.
         samples: calibration tensors (1, 3, H, W) float32.
         threads: of the engine.
-        seen: told of every sample.
-        witness: told the extremes and the mean of every tensor, image by image.
+        progress: called with the number of samples done.
+        statistics: collects the extremes of every tensor, image by image.
 
     Raises:
         ConversionError: no samples, a NaN, or an infinite value that a layer reads or writes.
@@ -104,9 +105,9 @@ def observe(
     model = onnx.load(path)
     entry = model.graph.input[0].name
     names = activations(model)
-    layers = {site.name: LayerSeen(site) for site in sites(model)}
+    layers = {site.name: LayerStatistics(site) for site in sites(model)}
     finite = {name for one in layers.values() for name in (one.site.input, one.site.name)}
-    tensors = {name: Statistics() for name in (entry, *names)}
+    tensors = {name: TensorStatistics() for name in (entry, *names)}
     session = watched(model, names, threads)
     count = 0
     for count, sample in enumerate(samples, 1):
@@ -119,25 +120,12 @@ def observe(
             tensors[name].add(values[name])
         for name, layer in layers.items():
             layer.add(values[layer.site.input], values[name])
-        if witness is not None:
-            witness.add(count - 1, ends, {name: float(values[name].mean()) for name in ends})
-        seen(count)
+        if statistics is not None:
+            statistics.add(count - 1, ends)
+        progress(count)
     if not count:
         raise ConversionError("int8 needs calibration images and there are none: give --data with photographs")
-    return Observed(tensors, layers, count)
-
-
-def testify(path: Path, samples: Iterable[Floats], threads: int, witness: Witness) -> None:
-    """Tell a witness the extremes and the mean of every activation, image by image, and keep nothing else."""
-    import onnx
-
-    model = onnx.load(path)
-    entry, names = model.graph.input[0].name, activations(model)
-    session = watched(model, names, threads)
-    for index, sample in enumerate(samples):
-        values = dict(zip(names, session.run(names, {entry: sample}), strict=True)) | {entry: sample}
-        ends = _ends(values)
-        witness.add(index, ends, {name: float(values[name].mean()) for name in ends})
+    return Observations(tensors, layers, count)
 
 
 def _ends(values: Mapping[str, Floats]) -> dict[str, tuple[float, float]]:

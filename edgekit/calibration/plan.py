@@ -1,11 +1,12 @@
-"""The quantisation plan of a model: found once on the source's graph, lowered by every target, kept as a readable file.
+"""The quantisation plan of a model: made once on the source's graph, used by every target, kept as a readable file.
 
-A plan is a folder: ``plan.json`` (`Plan`), and a folder for each of its graphs with ``graph.onnx`` and ``graph.pt2``:
-the same network in the exchange form with everything done to it that is exact in float (equalisation) or belongs to
-the weights (rounding, bias correction, fine-tuning). A target's quantiser finds weights that lie on its grid already,
-but for layers that stay in float: these keep their own in ``mixed``, and ``rounded`` is the same without exception.
+A plan is a folder: ``plan.json`` (`Plan`), and one folder per graph with ``graph.onnx`` and ``graph.pt2``. These hold
+the network in exchange form after every change that is exact in float (cross-layer equalization) or that concerns only
+the weights (rounding, bias correction, fine-tuning), so a target's quantiser finds weights that already lie on its
+grid. Layers that stay in float keep their original weights in ``mixed``; in ``rounded`` all weights are rounded.
 
-Tensors and layers are named as in ``graph.onnx``; a layer has the name of the tensor that it writes.
+Tensors and layers are named as in ``graph.onnx``; a layer is named after the tensor that it writes. The keys in
+``plan.json`` are older than some of the Python names, and stay as they are: `msgspec.field` maps them.
 """
 
 from __future__ import annotations
@@ -24,40 +25,53 @@ SCHEMA = 1
 FILE = "plan.json"
 
 MIXED = "mixed"
-"""The graph for targets that may compute some layers in float."""
+"""The graph for targets that can compute some layers in float."""
 
 ROUNDED = "rounded"
-"""The same with the weights of all layers rounded, also of those that stay in float: for integers, without its own."""
+"""The mixed graph with all weights rounded: for integer-only targets where there is no ``integer`` graph."""
 
 INTEGER = "integer"
-"""The graph for targets that compute everything in integers: equalised wherever one scale would not do."""
+"""The graph for integer-only targets: channels are equalized wherever one scale would not do."""
 
 BUDGET = "budget"
-"""Why a layer stays in float: what all layers together lose was too much."""
+"""Why a layer stays in float: the accuracy budget was exceeded with it in INT8."""
 
-RangeMethod = Literal["min-max", "moving average", "percentile", "absolute", "squared", "kl"]
+RangeMethod = Literal["min-max", "percentile", "squared"]
+"""How the end of a range is found."""
+
+RETIRED_METHODS = ("moving average", "absolute", "kl")
+"""Methods that older plans were made with. They gave nothing over the others. Such plans open and build as ever."""
 
 
 class Methods(Record, frozen=True, kw_only=True):
-    """What is done; all of it by default. Each can be switched off, to see what it is worth.
+    """What is done to make INT8 accurate; everything by default. Each can be switched off, to see what it is worth.
 
-    ``ranges``: one method for every tensor, or ``auto``: the best of all for each. ``islands``: the stem, the heads and
-    layers that one scale cannot hold stay in float where the target can do that.
+    Attributes:
+        cross_layer_equalization: even out the channels between layers (CLE).
+        ranges: one method for the activation ranges of all tensors, or ``auto``: for each tensor the best of all.
+        bias_correction: let the biases undo the mean shift that rounded weights cause.
+        rounding: of weights, to the nearest step; plans of older versions may have ``adaptive``.
+        float_fallback: keep the stem, the heads, and layers whose input no single scale can hold in float, on targets
+            that can do that (mixed precision).
     """
 
-    equalisation: bool = True
-    ranges: Literal["auto"] | RangeMethod = "auto"
+    cross_layer_equalization: bool = msgspec.field(default=True, name="equalisation")
+    ranges: Literal["auto", "moving average", "absolute", "kl"] | RangeMethod = "auto"
     bias_correction: bool = True
     rounding: Literal["nearest", "adaptive"] = "nearest"
-    islands: bool = True
+    float_fallback: bool = msgspec.field(default=True, name="islands")
 
 
 class Range(Record, frozen=True, kw_only=True):
-    """What a tensor holds, and the ends of the 8-bit grids that hold it best.
+    """The values of a tensor, and the ends of the 8-bit grids that fit it best.
 
-    ``lowest`` and ``highest`` were seen; ``low`` to ``high`` is the affine range (it contains 0), ``-limit`` to
-    ``limit`` the symmetric one. ``method`` and ``symmetric_method`` say how they were found. ``error`` is that of the
-    affine grid behind the activation that reads the tensor: root mean square, over the tensor's own.
+    Attributes:
+        lowest, highest: the extremes seen on the calibration images.
+        low, high: the affine range (it contains 0).
+        limit: the symmetric range is ``-limit`` to ``limit``.
+        method, symmetric_method: how they were found.
+        error: of the affine grid, behind the activation that reads the tensor: root mean square error over the
+            tensor's own root mean square.
     """
 
     lowest: float
@@ -73,10 +87,12 @@ class Range(Record, frozen=True, kw_only=True):
 class Layer(Record, frozen=True, kw_only=True):
     """A convolution or matrix product with constant weights.
 
-    ``spread`` is the ratio of the largest to the smallest channel of its input (one scale holds about 100), ``noise``
-    the share of its output's variance that rounding its input to 8 bits makes. ``stays`` says why it stays in float
-    (empty: it becomes INT8). ``damage`` is what it alone in INT8 costs the decoded results (0..1), where measured.
-    ``products`` are the multiplications of one run.
+    Attributes:
+        macs: multiply-accumulates of one inference.
+        channel_ratio: largest over smallest channel of its input; one 8-bit scale holds about 100.
+        noise_to_signal: share of its output's variance that rounding its input to 8 bits makes (1 / SQNR).
+        float_reason: why it stays in float (``stem``, ``head``, ``places``, ``channels``, ``budget``); empty: INT8.
+        sensitivity: what it costs the decoded results (0..1) if it alone is INT8; None: not measured.
     """
 
     name: str
@@ -84,18 +100,20 @@ class Layer(Record, frozen=True, kw_only=True):
     input: str
     depthwise: bool
     weights: int
-    products: int
-    spread: float
-    noise: float
-    stays: str = ""
-    damage: float | None = None
+    macs: int = msgspec.field(name="products")
+    channel_ratio: float = msgspec.field(name="spread")
+    noise_to_signal: float = msgspec.field(name="noise")
+    float_reason: str = msgspec.field(default="", name="stays")
+    sensitivity: float | None = msgspec.field(default=None, name="damage")
 
 
-class Equalised(Record, frozen=True, kw_only=True):
-    """Channels made equal between a layer and the layers that read it, with the spread before and after.
+class Equalization(Record, frozen=True, kw_only=True):
+    """One place where the channels between a layer and its readers were equalized.
 
-    ``through`` is what lies between: ``relu``, ``leaky_relu``, ``silu``, ``layer_norm`` or nothing. ``gate`` names the
-    tensor that the sigmoid reads since then, where it is SiLU.
+    Attributes:
+        through: what lies between: ``relu``, ``leaky_relu``, ``silu``, ``scaled silu``, ``layer_norm`` or nothing.
+        before, after: largest over smallest channel.
+        gate: the tensor that the sigmoid of a SiLU reads since then.
     """
 
     layer: str
@@ -106,7 +124,7 @@ class Equalised(Record, frozen=True, kw_only=True):
     gate: str = ""
 
 
-class HalfTrouble(Record, frozen=True, kw_only=True):
+class Fp16Issue(Record, frozen=True, kw_only=True):
     """An operator that float16 cannot compute: a value of its output ``tensor`` overflows or is flushed to zero."""
 
     node: str
@@ -116,28 +134,28 @@ class HalfTrouble(Record, frozen=True, kw_only=True):
 
 
 class PlannedGraph(Record, frozen=True, kw_only=True):
-    """One graph of a plan: ranges by tensor, layers in the order of the graph, and what was equalised."""
+    """One graph of a plan: ranges by tensor, layers in the order of the graph, and where channels were equalized."""
 
     tensors: dict[str, Range]
     layers: tuple[Layer, ...]
-    equalised: tuple[Equalised, ...] = ()
+    equalized: tuple[Equalization, ...] = msgspec.field(default=(), name="equalised")
 
     @property
-    def floats(self) -> tuple[str, ...]:
+    def float_layers(self) -> tuple[str, ...]:
         """Names of the layers that stay in float."""
-        return tuple(layer.name for layer in self.layers if layer.stays)
+        return tuple(layer.name for layer in self.layers if layer.float_reason)
 
-    def with_floats(self, names: Collection[str], why: str) -> PlannedGraph:
-        """The same with more layers in float."""
+    def keep_float(self, names: Collection[str], reason: str) -> PlannedGraph:
+        """The same graph with more layers in float."""
         layers = [
-            msgspec.structs.replace(one, stays=why) if one.name in names and not one.stays else one
+            msgspec.structs.replace(one, float_reason=reason) if one.name in names and not one.float_reason else one
             for one in self.layers
         ]
         return msgspec.structs.replace(self, layers=tuple(layers))
 
 
 class Outlier(Record, frozen=True, kw_only=True):
-    """A calibration image unlike the others: its place in the stream, how far off, and the tensor that says so."""
+    """A calibration image unlike the others: its index, how far off it is, and the tensor that shows it."""
 
     image: int
     distance: float
@@ -145,11 +163,15 @@ class Outlier(Record, frozen=True, kw_only=True):
 
 
 class Advice(Record, frozen=True, kw_only=True):
-    """What the stream says about itself.
+    """What the calibration images say about themselves.
 
-    ``curve`` holds pairs: after so many images the ranges were within this relative distance of the final ones.
-    ``enough`` tells that more images would hardly change them. ``unlike`` (0..1) is how well the calibration images can
-    be told from the scoring images; 0 means not at all. ``sentences`` say it in words, with what to do.
+    Attributes:
+        curve: pairs (images, distance): after so many images the ranges were within this relative distance of the
+            final ones.
+        enough: more images would hardly change the ranges.
+        outliers: images unlike all others.
+        unlike: how well calibration and scoring images could be told apart (0..1), in plans of older versions.
+        sentences: all that in words, with what to do.
     """
 
     curve: tuple[tuple[int, float], ...] = ()
@@ -160,7 +182,7 @@ class Advice(Record, frozen=True, kw_only=True):
 
 
 class Tuning(Record, frozen=True, kw_only=True):
-    """What fine-tuning did: minutes, steps, and the loss on images held back before and after (kept only if lower)."""
+    """What fine-tuning did. ``before`` and ``after`` are losses on the hold-out images; it is kept only if lower."""
 
     minutes: float
     steps: int
@@ -170,11 +192,15 @@ class Tuning(Record, frozen=True, kw_only=True):
 
 
 class Plan(Record, frozen=True, kw_only=True):
-    """Everything that was found out about one model and one calibration stream.
+    """How one model becomes INT8, found on one set of calibration images.
 
-    ``model`` is the SHA-256 of the exchange graph, ``images_sha256`` that of the ``images`` calibration images.
-    ``integer`` is None where nothing differs from ``mixed`` but the layers in float. ``corrected`` counts the biases
-    that were changed. ``seconds`` is the time of each step.
+    Attributes:
+        model: SHA-256 of the exchange graph.
+        images, images_sha256: number and SHA-256 of the calibration images.
+        integer: the graph for integer-only targets; None where it equals ``mixed`` but for the layers in float.
+        fp16_issues: operators that stay in float32 in fp16 bundles.
+        corrected: number of biases that were corrected.
+        seconds: time of each step.
     """
 
     schema: int = SCHEMA
@@ -185,7 +211,7 @@ class Plan(Record, frozen=True, kw_only=True):
     methods: Methods
     mixed: PlannedGraph
     integer: PlannedGraph | None = None
-    half: tuple[HalfTrouble, ...] = ()
+    fp16_issues: tuple[Fp16Issue, ...] = msgspec.field(default=(), name="half")
     corrected: int = 0
     tuning: Tuning | None = None
     advice: Advice | None = None

@@ -1,4 +1,4 @@
-"""Making a plan: a graph in exchange form and a calibration stream in, a folder with the plan out."""
+"""Make a quantisation plan: a graph in exchange form and calibration images in, a folder with the plan out."""
 
 from __future__ import annotations
 
@@ -7,28 +7,38 @@ import dataclasses
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import msgspec
 
 import edgekit
-from edgekit.arrays import Floats
+from edgekit.calibration import Progress
 from edgekit.calibration import plan as files
-from edgekit.calibration.advice import Witness
+from edgekit.calibration.advice import ImageStatistics
 from edgekit.calibration.correspondence import planned_names
-from edgekit.calibration.equalisation import SPREAD, equalise
+from edgekit.calibration.equalization import SPREAD, equalize
 from edgekit.calibration.finetuning import finetune
 from edgekit.calibration.fitting import fit, squared_error
-from edgekit.calibration.layers import STEM, float_islands, in_front, responses
-from edgekit.calibration.observation import Observed, observe, testify
+from edgekit.calibration.layers import STEM, feeding_layers, float_fallback_layers, responses
+from edgekit.calibration.observation import Observations, observe
 from edgekit.calibration.originals import originals_of, restore, write_originals
-from edgekit.calibration.plan import Advice, Equalised, Layer, Methods, Plan, PlannedGraph, Range, Tuning
+from edgekit.calibration.plan import (
+    Advice,
+    Equalization,
+    Layer,
+    Methods,
+    Plan,
+    PlannedGraph,
+    Range,
+    RangeMethod,
+    Tuning,
+)
 from edgekit.calibration.rounding import round_weights
 from edgekit.calibration.samples import Samples
-from edgekit.errors import ConversionError
+from edgekit.errors import ConversionError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,42 +51,40 @@ NOISE = 0.1
 CERTAINLY_NOT = -8.0
 """A logit as good as minus infinity."""
 
-Report = Callable[[str, float], None]
-"""Told what is being done, and the share that is done."""
-
 Writer = Callable[["fx.GraphModule", Path], None]
 """Writes a module in exchange form (``graph.onnx`` and ``graph.pt2``) into a folder."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Wish:
+class PlanRequest:
     """What a plan is made for.
 
-    ``integer`` asks for the graph of targets that compute everything in integers, ``finetune`` for minutes of
-    fine-tuning. ``scores`` names the outputs that are logits of scores, ``places`` those that are places in the image,
-    such as keypoints: an error of one step is one of pixels there.
+    Attributes:
+        integer: also plan the graph for integer-only targets.
+        finetune: minutes of fine-tuning; 0: none.
+        score_outputs: outputs that are logits of scores.
+        coordinate_outputs: outputs that are image coordinates, such as keypoints: one step of error there is pixels.
     """
 
     methods: Methods = dataclasses.field(default_factory=Methods)
     integer: bool = True
     threads: int = 2
     finetune: float = 0.0
-    scores: frozenset[str] = frozenset()
-    places: frozenset[str] = frozenset()
+    score_outputs: frozenset[str] = frozenset()
+    coordinate_outputs: frozenset[str] = frozenset()
 
 
 @dataclasses.dataclass(frozen=True)
 class Streams:
-    """The images of a plan: those that ranges come from, and where there are any, those held back to judge it and those
-    that the conversion is proven on, with which the others are compared."""
+    """The images of a plan: those that ranges come from, and where there are any, the hold-out images that fine-tuning
+    is judged on."""
 
     calibration: Samples
-    held: Samples | None = None
-    proof: Iterable[Floats] | None = None
+    holdout: Samples | None = None
 
 
 def make_plan(
-    program: Path, onnx: Path, streams: Streams, folder: Path, wish: Wish, write: Writer, report: Report
+    program: Path, onnx: Path, streams: Streams, folder: Path, request: PlanRequest, write: Writer, progress: Progress
 ) -> Plan:
     """Find out how a network becomes INT8, and write the plan.
 
@@ -85,43 +93,62 @@ def make_plan(
         onnx: its ONNX form, whose tensors have the names of the program's nodes.
         streams: the images.
         folder: where the plan goes; it exists.
-        wish: what it is for.
+        request: what it is for.
         write: exports a changed network.
-        report: told what is being done.
+        progress: called with what is being done.
 
     Raises:
+        UsageError: the request names a method that this version no longer has.
         ConversionError: no images, or the network gives NaN.
     """
+    _refuse_retired(request.methods)
     samples = streams.calibration
-    maker = _Maker(program, streams, wish, write, report)
-    mixed = maker.graph(folder / files.ROUNDED, math.inf)
-    restore(folder / files.ROUNDED, mixed.floats, folder / files.MIXED)
-    integer = maker.graph(folder / files.INTEGER, SPREAD) if wish.integer and maker.has_costly_sites else None
+    planner = _Planner(program, streams, request, write, progress)
+    mixed = planner.graph(folder / files.ROUNDED, math.inf)
+    restore(folder / files.ROUNDED, mixed.float_layers, folder / files.MIXED)
+    integer = planner.graph(folder / files.INTEGER, SPREAD) if request.integer and planner.has_costly_sites else None
     plan = Plan(
         edgekit=edgekit.__version__,
         model=hashlib.sha256(onnx.read_bytes()).hexdigest(),
         images=len(samples),
         images_sha256=samples.sha256(),
-        methods=wish.methods,
+        methods=request.methods,
         mixed=mixed,
         integer=integer,
-        corrected=maker.corrected,
-        advice=maker.advice,
-        tuning=maker.tuning,
-        seconds=maker.seconds,
+        corrected=planner.corrected,
+        advice=planner.advice,
+        tuning=planner.tuning,
+        seconds=planner.seconds,
     )
     files.write_plan(plan, folder)
     return plan
 
 
-class _Maker:
+def _refuse_retired(methods: Methods) -> None:
+    """Methods of older plans that new ones cannot be made with.
+
+    Raises:
+        UsageError: there is one.
+    """
+    if methods.ranges in files.RETIRED_METHODS:
+        raise UsageError(
+            f"ranges {methods.ranges!r}: this method gave nothing over the others and is gone; choose one of auto, "
+            f"{', '.join(get_args(RangeMethod))}"
+        )
+    if methods.rounding == "adaptive":
+        raise UsageError("rounding 'adaptive': it gave nothing over 'nearest' and is gone; leave it at 'nearest'")
+
+
+class _Planner:
     """Makes the graphs of one plan."""
 
-    def __init__(self, program: Path, streams: Streams, wish: Wish, write: Writer, report: Report) -> None:
-        self._program, self._samples, self._wish = program, streams.calibration, wish
+    def __init__(
+        self, program: Path, streams: Streams, request: PlanRequest, write: Writer, progress: Progress
+    ) -> None:
+        self._program, self._samples, self._request = program, streams.calibration, request
         self._streams = streams
-        self._write, self._report = write, report
-        self._witness: Witness | None = Witness()
+        self._write, self._progress = write, progress
+        self._statistics: ImageStatistics | None = ImageStatistics()
         self.seconds: dict[str, float] = {}
         self.corrected = 0
         self.advice: Advice | None = None
@@ -129,45 +156,42 @@ class _Maker:
         self.has_costly_sites = False
 
     def graph(self, folder: Path, through_silu: float) -> PlannedGraph:
-        """Equalise, round, export and observe one graph."""
+        """Equalize, round, export and observe one graph."""
         import torch
 
         folder.mkdir(exist_ok=True)
-        methods = self._wish.methods
+        methods = self._request.methods
         module = torch.export.load(self._program).module()
-        equalised: list[Equalised] = []
-        if methods.equalisation:
-            with self._step("equalising channels"):
-                equalised = equalise(module, self._samples, through_silu=through_silu)
-        source = copy.deepcopy(module) if self._wish.finetune else None
+        equalized: list[Equalization] = []
+        if methods.cross_layer_equalization:
+            with self._step("equalizing channels"):
+                equalized = equalize(module, self._samples, through_silu=through_silu)
+        source = copy.deepcopy(module) if self._request.finetune else None
         originals = originals_of(module)
         with self._step("rounding weights"):
-            done = round_weights(
-                module,
-                self._samples,
-                method=methods.rounding,
-                correct_bias=methods.bias_correction,
-                report=self._report,
-            )
+            correct = methods.bias_correction
+            done = round_weights(module, self._samples, correct_bias=correct, progress=self._progress)
         self.corrected = max(self.corrected, done.biases)
         with self._step("exporting"):
             self._write(module, folder)
         names = exported_names(module, folder)
         with self._step("observing"):
-            seen = observe(folder / "graph.onnx", self._samples, self._wish.threads, self._told, self._witness)
+            seen = observe(
+                folder / "graph.onnx", self._samples, self._request.threads, self._observed, self._statistics
+            )
         with self._step("choosing ranges"):
-            sites = tuple(_renamed(site, names) for site in equalised)
-            graph = planned(folder / "graph.onnx", seen, self._wish, sites)
+            sites = tuple(_renamed(site, names) for site in equalized)
+            graph = planned(folder / "graph.onnx", seen, self._request, sites)
         if source is None:
             write_originals(originals, names, folder)
         else:
             with self._step("fine-tuning"):
                 self.tuning = self._tuned(module, source, graph, names)
                 self._write(module, folder)
-        if self._witness is not None:  # the first graph's; the others show the same images
-            self.advice, self._witness = self._advised(folder / "graph.onnx", self._witness), None
-        costly = [layer for layer in graph.layers if layer.depthwise and layer.spread > SPREAD]
-        self.has_costly_sites |= methods.equalisation and bool(costly)
+        if self._statistics is not None:  # the first graph's; the others show the same images
+            self.advice, self._statistics = self._statistics.advice(), None
+        costly = [layer for layer in graph.layers if layer.depthwise and layer.channel_ratio > SPREAD]
+        self.has_costly_sites |= methods.cross_layer_equalization and bool(costly)
         return graph
 
     def _tuned(
@@ -184,32 +208,23 @@ class _Maker:
         return finetune(
             module,
             self._samples,
-            self._streams.held or (),
-            minutes=self._wish.finetune,
+            self._streams.holdout or (),
+            minutes=self._request.finetune,
             ranges={node: ends[name] for node, name in names.items() if name in ends},
-            floats=[node for node, name in names.items() if name in graph.floats],
+            floats=[node for node, name in names.items() if name in graph.float_layers],
             seed=0,
-            report=self._report,
-            threads=self._wish.threads,
+            progress=self._progress,
+            threads=self._request.threads,
             reference=source,
         )
 
-    def _advised(self, onnx: Path, witness: Witness) -> Advice:
-        """What the stream says of itself, and of the images that the conversion is judged on."""
-        if self._streams.proof is None:
-            return witness.advice()
-        scoring = Witness()
-        with self._step("looking at the proof images"):
-            testify(onnx, self._streams.proof, self._wish.threads, scoring)
-        return witness.advice(scoring)
-
-    def _told(self, count: int) -> None:
+    def _observed(self, count: int) -> None:
         total = len(self._samples)
-        self._report(f"observing, image {count} of {total}", count / total)
+        self._progress(f"observing, image {count} of {total}", count / total)
 
     @contextmanager
     def _step(self, name: str) -> Iterator[None]:
-        self._report(name, 0.0)
+        self._progress(name, 0.0)
         begun = time.perf_counter()
         yield
         self.seconds[name] = round(self.seconds.get(name, 0.0) + time.perf_counter() - begun, 2)
@@ -235,46 +250,41 @@ def exported_names(module: fx.GraphModule, folder: Path) -> dict[str, str]:
 _COMPUTING = ("placeholder", "call_function")
 
 
-def _renamed(site: Equalised, names: Mapping[str, str]) -> Equalised:
+def _renamed(site: Equalization, names: Mapping[str, str]) -> Equalization:
     readers = tuple(names.get(reader, reader) for reader in site.readers)
     return msgspec.structs.replace(
         site, layer=names.get(site.layer, site.layer), readers=readers, gate=names.get(site.gate, site.gate)
     )
 
 
-def planned(
-    onnx: Path,
-    seen: Observed,
-    wish: Wish,
-    equalised: tuple[Equalised, ...],
-) -> PlannedGraph:
+def planned(onnx: Path, seen: Observations, request: PlanRequest, equalized: tuple[Equalization, ...]) -> PlannedGraph:
     """Ranges and decisions for a graph from what was observed in it."""
     import onnx as onnx_package
 
     model = onnx_package.load(onnx)
-    methods, behind = wish.methods, responses(model)
+    methods, behind = request.methods, responses(model)
     outputs = {output.name for output in model.graph.output}
     tensors = {
         # Nothing evens out what is cut off from an output, and the largest scores are what one looks for.
         name: fit(one, behind.get(name), "min-max" if name in outputs else methods.ranges)
         for name, one in seen.tensors.items()
     }
-    tensors |= {name: _without_certainty(tensors[name]) for name in wish.scores if name in tensors}
-    islands = float_islands(model) if methods.islands else []
+    tensors |= {name: _without_certainty(tensors[name]) for name in request.score_outputs if name in tensors}
+    fallback = float_fallback_layers(model) if methods.float_fallback else []
     # Poses of shapes, 300 scenes: of an OKS mAP of .495 INT8 loses .009 on onnx and openvino and .023 on ncnn with the
     # layers in front of the keypoints in INT8, and .005, .003 and .013 with them in float.
-    fronts = in_front(model, wish.places) if methods.islands else []
+    fronts = feeding_layers(model, request.coordinate_outputs) if methods.float_fallback else []
     layers = []
     for name, one in seen.layers.items():
         site = one.site
-        noise = one.noise(squared_error(seen.tensors[site.input], tensors[site.input].limit))
-        stays = ""
-        if name in islands:
-            stays = "stem" if name in islands[:STEM] else "places" if name in wish.places else "head"
+        noise = one.noise_to_signal(squared_error(seen.tensors[site.input], tensors[site.input].limit))
+        reason = ""
+        if name in fallback:
+            reason = "stem" if name in fallback[:STEM] else "places" if name in request.coordinate_outputs else "head"
         elif name in fronts:
-            stays = "head"
-        elif methods.islands and noise > NOISE:
-            stays = "channels"
+            reason = "head"
+        elif methods.float_fallback and noise > NOISE:
+            reason = "channels"
         layers.append(
             Layer(
                 name=name,
@@ -282,13 +292,13 @@ def planned(
                 input=site.input,
                 depthwise=site.depthwise,
                 weights=int(site.weights.size),
-                products=one.products,
-                spread=one.spread,
-                noise=noise,
-                stays=stays,
+                macs=one.macs,
+                channel_ratio=one.channel_ratio,
+                noise_to_signal=noise,
+                float_reason=reason,
             )
         )
-    return PlannedGraph(tensors=tensors, layers=tuple(layers), equalised=equalised)
+    return PlannedGraph(tensors=tensors, layers=tuple(layers), equalized=equalized)
 
 
 def _without_certainty(one: Range) -> Range:

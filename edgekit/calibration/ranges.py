@@ -24,17 +24,14 @@ SHARES = np.geomspace(1.0, 1 / 50, 60)
 """Shares of an extreme that are tried as the end of the range."""
 
 ENOUGH = 1 << 17
-"""Values of one tensor and sample that `Statistics` takes, evenly chosen; the extremes are those of all values."""
-
-MOMENTUM = 0.05
-"""What one more sample weighs in a moving average."""
+"""Values of one tensor and sample that go into the histogram, evenly chosen; the extremes are those of all values."""
 
 FINITE = 1e30
 """Beyond this a value stands for infinity, as in the padding of a max-pool."""
 
 
 @dataclass
-class Statistics:
+class TensorStatistics:
     """What one tensor held over all samples; its size does not depend on their number.
 
     The histogram spans [-limit, limit]. When a value falls outside, the limit doubles and the bins merge in pairs.
@@ -44,11 +41,6 @@ class Statistics:
     high: float = 0.0
     limit: float = 0.0
     counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, np.int64))
-    average_low: float = 0.0
-    average_high: float = 0.0
-    """Moving averages of each sample's extremes."""
-
-    samples: int = 0
 
     def add(self, values: Floats) -> None:
         """Take in the tensor of one sample, of any shape."""
@@ -58,10 +50,6 @@ class Statistics:
             return
         low, high = float(flat.min()), float(flat.max())
         self.low, self.high = min(self.low, low), max(self.high, high)
-        self.samples += 1
-        share = max(1 / self.samples, MOMENTUM)
-        self.average_low += (low - self.average_low) * share
-        self.average_high += (high - self.average_high) * share
         self._reach(max(-self.low, self.high))
         chosen = flat[:: 1 + flat.size // ENOUGH // 2 * 2]  # an odd step visits all channels of a power of two
         if self.limit > 0:

@@ -23,8 +23,8 @@ FEW = 32
 
 MOST_CALIBRATION = 300
 MOST_PROOF = 64
-MOST_HELD = 24
-ENOUGH_TO_HOLD = 10
+MOST_HOLDOUT = 24
+ENOUGH_TO_HOLD_OUT = 10
 """From so many calibration images on a fifth of them is held back."""
 
 PROOF_SHARE = 0.3
@@ -34,7 +34,7 @@ PROOF_SHARE = 0.3
 class Split:
     """The streams of one conversion.
 
-    ``held`` are calibration images that were held back, to compare ways of quantising on; None where there are few.
+    ``holdout`` are calibration images kept apart, to compare ways of quantising on; None where there are few.
     ``mirrored`` tells that every proof image is also shown flipped, because there are few; ``photographs`` counts the
     proof images before that.
     """
@@ -45,7 +45,7 @@ class Split:
     mirrored: bool
     method: str
     digests: tuple[str, ...] = ()
-    held: Samples | None = None
+    holdout: Samples | None = None
 
 
 def split(
@@ -82,23 +82,23 @@ def split(
             f"--data {data}: {len(chosen)} image(s); int8 needs some to calibrate on and others to be judged on, "
             f"at least 2 and better {FEW} or more"
         )
-    calibration, held, seen = None, None, set[str]()
+    calibration, holdout, seen = None, None, set[str]()
     if calibrate:
         rest = rest if choose else rest[:MOST_CALIBRATION]
-        back = min(MOST_HELD, len(rest) // 5) if len(rest) >= ENOUGH_TO_HOLD else 0
+        back = min(MOST_HOLDOUT, len(rest) // 5) if len(rest) >= ENOUGH_TO_HOLD_OUT else 0
         lent, kept = rest[:back], rest[back:]
         taken = _pick(chosen, kept)
         if choose:
             taken = most_informative(taken, choose, rule, seed=seed)
         calibration = store(taken, rule, folder / "calibration.npy", seen=seen)
-        held = _hold(_pick(chosen, lent), rule, folder / "held", seen)
+        holdout = _hold(_pick(chosen, lent), rule, folder / "held", seen)
     # The same photograph under two names must not be calibrated on and judged on.
     known = refuse | seen
     mirrored = len(judged) < FEW
     proof = store(judged, rule, folder / "proof.npy", mirrored=mirrored, refuse=known)
     photographs = len(proof) // (2 if mirrored else 1)
     method = f"seeded choice of {len(calibration) if calibration else 0} from {len(chosen)}: {Path(data).name}"
-    return Split(calibration, proof, photographs, mirrored, method, tuple(sorted(seen)), held)
+    return Split(calibration, proof, photographs, mirrored, method, tuple(sorted(seen)), holdout)
 
 
 def _apart(

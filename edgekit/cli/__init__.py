@@ -11,6 +11,7 @@ import sys
 import click
 
 from edgekit import __version__, registry
+from edgekit.cli._options import import_modules
 from edgekit.errors import EdgekitError
 
 
@@ -42,6 +43,16 @@ def _aliases() -> dict[str, str]:
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="edgekit")
+@click.option(
+    "--import",
+    "imports",
+    metavar="MODULE",
+    multiple=True,
+    is_eager=True,
+    expose_value=False,
+    callback=lambda ctx, param, names: import_modules(names),
+    help="Import a module of yours first, which adds commands.",
+)
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.pass_context
 def edgekit(ctx: click.Context, debug: bool) -> None:

@@ -25,15 +25,14 @@ def methods_options(command: Command) -> Command:
     options = (
         click.option(
             "--ranges",
-            type=click.Choice(("auto", "min-max", "moving average", "percentile", "absolute", "squared", "kl")),
+            type=click.Choice(("auto", "min-max", "percentile", "squared")),
             default="auto",
             show_default=True,
             help="How ranges of activations are found; auto: the best for each tensor.",
         ),
-        click.option("--adaptive-rounding", is_flag=True, help="Round weights by the error of the layer's output."),
-        click.option("--no-equalization", is_flag=True, help="Leave channels as different as they are (no CLE)."),
+        click.option("--no-equalization", is_flag=True, help="No cross-layer equalization."),
         click.option("--no-bias-correction", is_flag=True, help="Leave biases as they are."),
-        click.option("--no-float-fallback", is_flag=True, help="Keep no layer in float (no mixed precision)."),
+        click.option("--no-float-fallback", is_flag=True, help="No layer stays in float (no mixed precision)."),
     )
     for option in reversed(options):
         command = option(command)
@@ -46,10 +45,9 @@ def take_methods(given: dict[str, Any]) -> Methods:
 
     return Methods(
         ranges=given.pop("ranges"),
-        rounding="adaptive" if given.pop("adaptive_rounding") else "nearest",
-        equalisation=not given.pop("no_equalization"),
+        cross_layer_equalization=not given.pop("no_equalization"),
         bias_correction=not given.pop("no_bias_correction"),
-        islands=not given.pop("no_float_fallback"),
+        float_fallback=not given.pop("no_float_fallback"),
     )
 
 

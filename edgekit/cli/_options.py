@@ -13,20 +13,41 @@ from edgekit.errors import UsageError
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
+class TrackerName(click.types.StringParamType):
+    """The name of a tracker. Help lists those that there are; an unknown one is refused when it is opened."""
+
+    name = "name"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """The names, looked up only when help is shown."""
+        from edgekit.runtimes.tracking import tracker_names
+
+        return f"[{'|'.join(tracker_names())}]"
+
+
 def json_option(command: Command) -> Command:
     """``--json``: machine-readable output on stdout."""
     return click.option("--json", "as_json", is_flag=True, help="Machine-readable output on stdout.")(command)
 
 
 def imports_option(command: Command) -> Command:
-    """``--import MODULE``: registers a decoder of the user's own."""
+    """``--import MODULE``: a module of the user's own, which registers a decoder or adds a folder.
+
+    It is imported as the line is read, before anything is looked up; commands hand the names on to their children.
+    """
     return click.option(
         "--import",
         "imports",
         metavar="MODULE",
         multiple=True,
-        help="Import a module of yours first, which registers a decoder.",
+        callback=_import,
+        help="Import a module of yours first, which registers a decoder or adds more (CONTRIBUTING.md).",
     )(command)
+
+
+def _import(ctx: click.Context, param: click.Parameter, names: tuple[str, ...]) -> tuple[str, ...]:
+    import_modules(names)
+    return names
 
 
 def engine_options(command: Command) -> Command:

@@ -65,17 +65,27 @@ def told() -> Iterator[Callable[[Event], None]]:
         yield report
 
 
+def check_html(html: Path | None) -> None:
+    """See before anything is measured that a page can be written.
+
+    Raises:
+        UsageError: it needs a package that is not installed.
+    """
+    if html is not None:
+        import edgekit.report.render  # noqa: F401 - says what to install
+
+
 def write(profiles: Sequence[Profile], csv: Path | None, html: Path | None) -> None:
     """Write what was asked for, where there is anything to write."""
     if csv is not None and profiles:
-        from edgekit.profiling.records.table import write_csv
+        from edgekit.report.profile_table import write_csv
 
         with csv.open("w", newline="", encoding="utf-8") as stream:
             write_csv(profiles, stream)
     if html is not None and profiles:
-        from edgekit.report.profile.page import write_page
+        from edgekit.report.profiles import write_profiles
 
-        write_page(profiles, html)
+        write_profiles(profiles, html)
 
 
 def document(profiles: Sequence[Profile], made: Made | None = None) -> str:
@@ -90,7 +100,7 @@ def show(made: Made) -> None:
     """Print the table, the notes, and what was skipped."""
     from edgekit.cli._options import console
     from edgekit.cli._reports import escape, table
-    from edgekit.profiling.records.table import terminal
+    from edgekit.report.profile_table import terminal
 
     if made.profiles:
         shown = terminal(made.profiles, console().width)

@@ -18,7 +18,6 @@ GROUPS = {
     "Quantisation": (
         "finetune",
         "ranges",
-        "adaptive_rounding",
         "no_equalization",
         "no_bias_correction",
         "no_float_fallback",
@@ -78,7 +77,7 @@ def command(
     from edgekit.cli._reports import progress_bars
     from edgekit.conversion.convert import Conversion
     from edgekit.conversion.plan_only import calibrate
-    from edgekit.report.calibration.report import write_report, write_sensitivity_plot
+    from edgekit.report.calibration import write_report, write_sensitivity_plot
 
     conversion = Conversion(
         source=source,
@@ -112,9 +111,14 @@ def _print(plan: Any, out: Path, sensitivity: bool) -> None:
     for line in _lines(plan):
         click.echo(line)
     if sensitivity:
-        worst = sorted((layer for layer in plan.mixed.layers if layer.damage is not None), key=lambda one: -one.damage)
-        rows = [[one.name, f"{one.damage:.4f}", f"{one.spread:.0f}x", one.stays or "int8"] for one in worst[:10]]
-        table(("layer", "damage alone", "spread", "becomes"), rows, right=("damage alone", "spread"))
+        worst = sorted(
+            (layer for layer in plan.mixed.layers if layer.sensitivity is not None), key=lambda one: -one.sensitivity
+        )
+        rows = [
+            [one.name, f"{one.sensitivity:.4f}", f"{one.channel_ratio:.0f}x", one.float_reason or "int8"]
+            for one in worst[:10]
+        ]
+        table(("layer", "sensitivity", "channel ratio", "becomes"), rows, right=("sensitivity", "channel ratio"))
     click.echo(f"plan: {out}")
 
 
@@ -123,16 +127,16 @@ def _lines(plan: Any) -> Iterator[str]:
     from collections import Counter
 
     layers = plan.mixed.layers
-    reasons = Counter(layer.stays for layer in layers if layer.stays)
+    reasons = Counter(layer.float_reason for layer in layers if layer.float_reason)
     named = ", ".join(f"{number} {why}" for why, number in reasons.items())
     floats = reasons.total()
     yield f"layers: {len(layers) - floats} int8, {floats} in float where a target can ({named or 'none'})"
-    for site in (plan.integer or plan.mixed).equalised:
-        yield f"equalised: {site.layer}, channels {site.before:.0f}x apart, now {site.after:.0f}x"
+    for site in (plan.integer or plan.mixed).equalized:
+        yield f"equalized: {site.layer}, channels {site.before:.0f}x apart, now {site.after:.0f}x"
     methods = Counter(one.method for one in plan.mixed.tensors.values())
     yield "ranges: " + ", ".join(f"{number} {method}" for method, number in methods.most_common())
     yield f"biases corrected: {plan.corrected}"
-    for trouble in plan.half:
+    for trouble in plan.fp16_issues:
         found = f"{trouble.tensor} {trouble.reason} (largest {trouble.largest:.3g})"
         yield f"float16: {found}; {trouble.node} stays float32"
     if plan.tuning is not None:

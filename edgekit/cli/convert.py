@@ -24,7 +24,6 @@ GROUPS = {
         "max_drop",
         "finetune",
         "ranges",
-        "adaptive_rounding",
         "no_equalization",
         "no_bias_correction",
         "no_float_fallback",

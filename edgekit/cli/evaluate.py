@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgekit.cli._command import UNIT, Command, tell
-from edgekit.cli._options import engine_options, import_modules, imports_option, json_option
+from edgekit.cli._options import TrackerName, engine_options, import_modules, imports_option, json_option
 
 if TYPE_CHECKING:
     from edgekit.evaluation.comparison import Candidate, Comparison, Evaluation, Measured, Watch
@@ -52,7 +52,7 @@ class _Opening:
 )
 @click.option("--data", multiple=True, help="Folder of the images, or the video. [default: beside the labels]")
 @click.option(
-    "--track", "tracker", default="", metavar="NAME", help="Measure tracks by this tracker: HOTA, IDF1, MOTA."
+    "--track", "tracker", default="", type=TrackerName(), help="Measure tracks by this tracker: HOTA, IDF1, MOTA."
 )
 @click.option(
     "--fps", type=click.FloatRange(0, min_open=True), default=25.0, show_default=True, help="Of --track images."
@@ -109,9 +109,9 @@ def command(
         else:
             comparison = _figures(candidates, _evaluation(labels, images, tracker, fps, classes), limit, tracker, told)
     if html is not None:
-        from edgekit.report.evaluation.page import write_page
+        from edgekit.report.evaluation import write_evaluation
 
-        write_page(comparison, labels, html)
+        write_evaluation(comparison, labels, html)
     if as_json:
         click.echo(json.dumps(_document(models, comparison), indent=2))
     elif len(models) == 1:
@@ -202,9 +202,9 @@ def _candidate(spec: str, name: str, opening: _Opening) -> Candidate:
 
 
 def _bundle(path: Path, name: str, opening: _Opening) -> Candidate:
+    from edgekit.emulators import proof_device
     from edgekit.evaluation.comparison import Candidate
     from edgekit.runtimes.bundle.folder import open_bundle
-    from edgekit.runtimes.engines import proof_device
 
     bundle = open_bundle(path)
     manifest = bundle.manifest

@@ -10,7 +10,7 @@ import click
 
 from edgekit.cli._command import ON, Command
 from edgekit.cli._options import json_option
-from edgekit.cli._profiles import bundle_folders, document, show, store_option, told, write
+from edgekit.cli._profiles import bundle_folders, check_html, document, show, store_option, told, write
 from edgekit.cli._quantities import SECONDS, SHARE, Counts
 
 if TYPE_CHECKING:
@@ -107,6 +107,7 @@ def measure(
     from edgekit.profiling.records.making import Request
     from edgekit.profiling.records.store import Store, default_store
 
+    check_html(html)
     records = Store(store or default_store())
     counts = threads or (0,)
     each = [(path, _settings(threads=count, **settings)) for path in bundle_folders(bundles) for count in counts]

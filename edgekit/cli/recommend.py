@@ -45,7 +45,7 @@ GROUPS = {
 )
 @click.option("--labels", default="", help="Annotations (as evaluate --labels), for --min-map.")
 @click.option("--images", default="", help="Folder of the labelled images, when they are not beside the labels.")
-@click.option("--budget", type=SECONDS, default="0s", help="Search within this time, by Optuna: 10min. [default: none]")
+@click.option("--budget", type=SECONDS, default="0s", help="Search within this time: 10min. [default: none]")
 @click.option("--source", default="", help="Search: a source to convert.")
 @click.option("--target", "targets", default="onnx", show_default=True, help="Search: targets of --source.")
 @click.option("--precision", "precisions", default="fp32", show_default=True, help="Search: precisions of --source.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgekit.cli._command import UNIT, Command
-from edgekit.cli._options import engine_options, import_modules, imports_option, json_option
+from edgekit.cli._options import TrackerName, engine_options, import_modules, imports_option, json_option
 
 if TYPE_CHECKING:
     from edgekit.runtimes.results import Result
@@ -26,7 +26,7 @@ ALIASES = ("predict",)
 @click.argument("inputs", nargs=-1, required=True)
 @click.option("--score", type=click.FloatRange(0, 1), help="Least score. [default: the contract's]")
 @click.option("--iou", type=click.FloatRange(0, 1), help="IoU above which NMS drops a box. [default: the contract's]")
-@click.option("--track", metavar="NAME", help="Follow objects: bytetrack, ocsort, botsort, sort (docs/TRACKING.md).")
+@click.option("--track", type=TrackerName(), help="Follow objects with this tracker (docs/TRACKING.md).")
 @click.option(
     "--every", type=click.IntRange(1), default=1, help="With --track: run every n-th frame, predict the rest."
 )

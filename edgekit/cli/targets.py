@@ -34,6 +34,7 @@ def command(names: tuple[str, ...], as_json: bool) -> None:
 
 
 def _data(spec: Target) -> dict[str, Any]:
+    from edgekit.emulators import proof_device
     from edgekit.runtimes.engines import engine
 
     return {
@@ -46,7 +47,7 @@ def _data(spec: Target) -> dict[str, Any]:
         "available": not spec.missing,
         "missing": spec.missing,
         "engine_available": engine(spec.engine).available,
-        "proof_device": engine(spec.engine).proof_device,
+        "proof_device": proof_device(spec.engine),
         "toolchains": [toolchain.name for toolchain in spec.toolchains],
         "options": dict(_options(spec)),
         "refuses": dict(spec.refuses),

@@ -34,7 +34,7 @@ StrPath = str | os.PathLike[str]
 
 STOPPED = "the conversion was stopped; bundles that were finished before are whole"
 
-Ranges = Literal["auto", "min-max", "moving average", "percentile", "absolute", "squared", "kl"]
+Ranges = Literal["auto", "min-max", "percentile", "squared"]
 
 
 def convert(
@@ -56,7 +56,6 @@ def convert(
     plan: StrPath = "",
     recipe: str = AUTO,
     ranges: Ranges = "auto",
-    adaptive_rounding: bool = False,
     cross_layer_equalization: bool = True,
     bias_correction: bool = True,
     float_fallback: bool = True,
@@ -99,7 +98,6 @@ def convert(
         plan: folder of a quantisation plan, to take over or to leave one in.
         recipe: way of quantising; ``auto`` is the best of the target's.
         ranges: how ranges of activations are found; ``auto`` is the best for each tensor.
-        adaptive_rounding: round weights by the error of the layer's output, not to the nearest step.
         cross_layer_equalization: even out channels that one scale cannot hold.
         bias_correction: let biases undo the mean shift of rounded weights.
         float_fallback: keep layers in float that INT8 would damage, where the target can.
@@ -144,10 +142,9 @@ def convert(
             recipe=recipe,
             methods=Methods(
                 ranges=ranges,
-                rounding="adaptive" if adaptive_rounding else "nearest",
-                equalisation=cross_layer_equalization,
+                cross_layer_equalization=cross_layer_equalization,
                 bias_correction=bias_correction,
-                islands=float_fallback,
+                float_fallback=float_fallback,
             ),
             finetune=finetune / 60,
             max_drop=max_drop,

@@ -37,12 +37,12 @@ def work(job: BuildJob, report: Report) -> Graph:
     source, planned = _exchange(folder, spec, job.precision)
     scratch = folder / job.target / (source.name if planned else "float")
     if planned is not None and job.floats:
-        planned = planned.with_floats(job.floats, BUDGET)
+        planned = planned.keep_float(job.floats, BUDGET)
         # Another network for every number of layers: converters keep float files of theirs in their scratch folder.
         scratch = scratch.with_name(f"{source.name}-{len(job.floats)}")
         if source.name == plans.MIXED:
             source = scratch.with_name(f"restored-{len(job.floats)}")
-            restore(_rounded(folder), planned.floats, source)
+            restore(_rounded(folder), planned.float_layers, source)
     scratch.mkdir(parents=True, exist_ok=True)
     converter = registry.module("edgekit.converters", job.target)
     graph: Graph = converter.convert(
@@ -76,9 +76,9 @@ def _exchange(folder: Path, spec: Target, precision: str) -> tuple[Path, Planned
     if precision not in spec.calibrated or not (folder / PLAN / plans.FILE).is_file():
         return folder, None
     plan = plans.read_plan(folder / PLAN)
-    if spec.integers and plan.integer is not None:
+    if spec.integer_only and plan.integer is not None:
         return folder / PLAN / plans.INTEGER, plan.integer
-    return _rounded(folder) if spec.integers else folder / PLAN / plans.MIXED, plan.mixed
+    return _rounded(folder) if spec.integer_only else folder / PLAN / plans.MIXED, plan.mixed
 
 
 def _rounded(folder: Path) -> Path:

@@ -14,9 +14,9 @@ import msgspec
 
 from edgekit.arrays import Floats
 from edgekit.calibration.plan import MIXED, Plan, read_plan, write_plan
-from edgekit.calibration.planning import Streams, Wish, make_plan
+from edgekit.calibration.planning import PlanRequest, Streams, make_plan
 from edgekit.calibration.samples import Samples
-from edgekit.calibration.sensitivity import MOST_IMAGES, Judge, damages, outputs_of
+from edgekit.calibration.sensitivity import MOST_IMAGES, Judge, measure_sensitivity, outputs_of
 from edgekit.conversion.build import PLAN, PREPARED
 from edgekit.conversion.jobs import CalibrateJob, Prepared
 from edgekit.conversion.prepare import HELD
@@ -61,7 +61,7 @@ def work(job: CalibrateJob, report: Report) -> Plan:
     else:
         (folder / PLAN).mkdir()
         plan = _made(job, prepared, folder, report)
-    if job.sensitivity and any(layer.damage is None for layer in plan.mixed.layers if not layer.stays):
+    if job.sensitivity and any(layer.sensitivity is None for layer in plan.mixed.layers if not layer.float_reason):
         plan = _with_damages(plan, prepared, folder, job.threads, report)
     return plan
 
@@ -84,25 +84,21 @@ def _made(job: CalibrateJob, prepared: Prepared, folder: Path, report: Report) -
         folder / "graph.onnx",
         Streams(
             calibration=Samples(folder / "calibration.npy", rule),
-            held=Samples(folder / HELD / "proof.npy", rule) if prepared.held_views else None,
-            # Mirrored views of the same photographs would look like many images that agree.
-            proof=itertools.islice(
-                Samples(folder / "proof.npy", rule), 0, None, prepared.proof_views // max(prepared.photographs, 1)
-            ),
+            holdout=Samples(folder / HELD / "proof.npy", rule) if prepared.held_views else None,
         ),
         folder / PLAN,
-        Wish(
+        PlanRequest(
             methods=job.methods,
             integer=job.integer,
             threads=job.threads,
             finetune=job.finetune,
-            scores=of_roles(SCORES),
-            places=of_roles(PLACES),
+            score_outputs=of_roles(SCORES),
+            coordinate_outputs=of_roles(PLACES),
         ),
         write,
         report,
     )
-    plan = msgspec.structs.replace(plan, half=prepared.half)
+    plan = msgspec.structs.replace(plan, fp16_issues=prepared.half)
     write_plan(plan, folder / PLAN)
     return plan
 
@@ -112,7 +108,7 @@ def _with_damages(plan: Plan, prepared: Prepared, folder: Path, threads: int, re
     path = folder / HELD / "proof.npy" if prepared.held_views else folder / "calibration.npy"
     images = list(itertools.islice(Samples(path, prepared.contract.image), MOST_IMAGES))
     judge = _judge(prepared.contract, outputs_of((folder / "graph.onnx").read_bytes(), images, threads))
-    mixed = damages(folder / PLAN / MIXED / "graph.onnx", plan.mixed, images, judge, threads, report)
+    mixed = measure_sensitivity(folder / PLAN / MIXED / "graph.onnx", plan.mixed, images, judge, threads, report)
     plan = msgspec.structs.replace(plan, mixed=mixed)
     write_plan(plan, folder / PLAN)
     return plan

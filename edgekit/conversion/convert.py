@@ -192,7 +192,7 @@ def _calibrate(conversion: Conversion, selection: Selection, folder: Path, watch
         folder=str(folder),
         plan=conversion.plan if known else "",
         methods=conversion.methods,
-        integer=given is not None or any(spec.integers for spec in specs),
+        integer=given is not None or any(spec.integer_only for spec in specs),
         sensitivity=conversion.max_drop is not None,
         finetune=conversion.finetune,
         threads=conversion.threads,

@@ -12,10 +12,10 @@ import numpy as np
 from edgekit.arrays import Image
 from edgekit.conversion.convert import Conversion, Conversions, Watch, convert
 from edgekit.conversion.making import Outcome
+from edgekit.emulators import proof_device
 from edgekit.errors import EngineError, InputError
 from edgekit.evaluation.coco import SCORE_THRESHOLD, evaluate, read_annotations
 from edgekit.runtimes.bundle.folder import Bundle
-from edgekit.runtimes.engines import proof_device
 from edgekit.runtimes.model import Model, load
 from edgekit.runtimes.results import Result
 from edgekit.shapes import write_coco

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from edgekit.calibration.plan import HalfTrouble, Methods
+from edgekit.calibration.plan import Fp16Issue, Methods
 from edgekit.runtimes.bundle.manifest import Calibration, Contract, Gate, Origin, Record
 
 
@@ -170,7 +170,7 @@ class Prepared(Record, frozen=True, kw_only=True):
     proof_views: int
     photographs: int
     held_views: int = 0
-    half: tuple[HalfTrouble, ...] = ()
+    half: tuple[Fp16Issue, ...] = ()
     reference: str
     versions: dict[str, str]
 

@@ -142,7 +142,7 @@ class Maker:
     def _keep_budget(self, wanted: Wanted, recipe: str, staging: Staging, report: Report) -> tuple[Attempt, Budget]:
         """Put the worst layers back into float until the budget holds."""
         conversion = self._conversion
-        integers = converters.target(wanted.target).integers
+        integers = converters.target(wanted.target).integer_only
         order = [] if integers else worst_first(read_plan(self._folder / PLAN).mixed)
 
         def measured(bundle: str) -> jobs.Measured:

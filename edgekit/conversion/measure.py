@@ -15,11 +15,11 @@ from edgekit.conversion.jobs import Measured, MeasureJob, Prepared
 from edgekit.conversion.prepare import HELD
 from edgekit.conversion.prove import compare
 from edgekit.converters import Report
+from edgekit.emulators import proof_device
 from edgekit.evaluation.agreement import GATES
 from edgekit.evaluation.coco import SCORE_THRESHOLD
 from edgekit.evaluation.labelled import evaluate
 from edgekit.runtimes.bundle.folder import open_bundle
-from edgekit.runtimes.engines import proof_device
 from edgekit.runtimes.model import Model, load
 from edgekit.runtimes.results import Result
 from edgekit.sources.session import TorchSession

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.arrays import Floats
-from edgekit.calibration.half import half_troubles
-from edgekit.calibration.plan import HalfTrouble
+from edgekit.calibration.half import fp16_issues
+from edgekit.calibration.plan import Fp16Issue
 from edgekit.calibration.samples import Samples
 from edgekit.calibration.split import Split, split, store
 from edgekit.conversion.jobs import Prepared, PrepareJob, PrepareTextsJob
@@ -63,8 +63,8 @@ def work(job: PrepareJob, report: Report) -> Prepared:
     chosen = images(job, contract, folder)
     report("running the source", 0.7)
     reference = _run_source(model, heads, contract, chosen.proof, folder)
-    if chosen.held is not None:
-        _run_source(model, heads, contract, chosen.held, folder / HELD)
+    if chosen.holdout is not None:
+        _run_source(model, heads, contract, chosen.holdout, folder / HELD)
     return Prepared(
         name=job.name or model.name,
         contract=contract,
@@ -75,7 +75,7 @@ def work(job: PrepareJob, report: Report) -> Prepared:
         proof_sha256=chosen.proof.sha256(),
         proof_views=len(chosen.proof),
         photographs=chosen.photographs,
-        held_views=len(chosen.held) if chosen.held else 0,
+        held_views=len(chosen.holdout) if chosen.holdout else 0,
         reference=reference,
         half=_half(job, chosen, exchange.onnx, report),
         versions={"torch": metadata.version("torch")},
@@ -212,11 +212,11 @@ def images(job: PrepareJob | PrepareTextsJob, contract: Contract, folder: Path) 
     return Split(None, samples, len(samples), False, "generated scenes")
 
 
-def _half(job: PrepareJob, chosen: Split, onnx: Path, report: Report) -> tuple[HalfTrouble, ...]:
+def _half(job: PrepareJob, chosen: Split, onnx: Path, report: Report) -> tuple[Fp16Issue, ...]:
     if not job.half:
         return ()
     report("looking for what float16 cannot hold", 0.9)
-    return half_troubles(onnx, chosen.calibration or chosen.proof, 2)
+    return fp16_issues(onnx, chosen.calibration or chosen.proof, 2)
 
 
 def _calibrated_on(bundle: str) -> frozenset[str]:
@@ -234,7 +234,7 @@ def calibration_of(seed: int, chosen: Split) -> Calibration | None:
         method=chosen.method,
         seed=seed,
         sha256=samples.sha256(),
-        held=len(chosen.held) if chosen.held else 0,
+        held=len(chosen.holdout) if chosen.holdout else 0,
         images=chosen.digests,
     )
 

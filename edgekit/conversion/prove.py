@@ -13,11 +13,11 @@ from edgekit.conversion.jobs import Prepared, ProveJob
 from edgekit.conversion.prepare import HELD
 from edgekit.conversion.reference import add_anchors, are_enough, detections, read_detections
 from edgekit.converters import Report
+from edgekit.emulators import proof_device
 from edgekit.errors import ContractError, EngineError
 from edgekit.evaluation.agreement import COSINES, DriftTally, Tally, judge
 from edgekit.runtimes.bundle.folder import open_bundle
 from edgekit.runtimes.bundle.manifest import Contract, Evidence, Gate
-from edgekit.runtimes.engines import proof_device
 from edgekit.runtimes.model import Model, load
 from edgekit.runtimes.results import Result
 from edgekit.runtimes.tasks import open_task

@@ -15,13 +15,14 @@ from typing import TypeVar
 import msgspec
 
 from edgekit import registry
-from edgekit.calibration.plan import HalfTrouble, PlannedGraph
+from edgekit.calibration.plan import Fp16Issue, PlannedGraph
 from edgekit.calibration.samples import Samples
+from edgekit.emulators import emulator
 from edgekit.errors import ConversionError, UsageError, choices
 from edgekit.graph.blip2.blip2 import Blip2, Forms
 from edgekit.graph.exchange import INPUT
 from edgekit.runtimes.bundle.manifest import Contract, Graph, ProofWord, Record, Tensor
-from edgekit.runtimes.engines import engine, host, importable
+from edgekit.runtimes.engines import host, importable
 from edgekit.worker.toolchains import Toolchain
 
 Options = TypeVar("Options", bound=Record)
@@ -63,7 +64,7 @@ class Target:
     toolchains: tuple[Toolchain, ...] = ()
     builder: str = ""
     recipes: tuple[str, ...] = (PLAN,)
-    integers: bool = False
+    integer_only: bool = False
 
     @property
     def missing(self) -> str:
@@ -77,16 +78,16 @@ class Target:
             if toolchain.state != "installed":
                 size = f"{toolchain.megabytes} MB"
                 return f"toolchain {toolchain.state}: edgekit toolchain install {toolchain.name} ({size})"
-        stand_in = engine(self.engine).stand_in
-        if not engine(self.engine).available and stand_in is not None and stand_in.missing:
-            return f"nothing to check it with: {stand_in.missing}"
+        other = emulator(self.engine)
+        if other is not None and other.needed(None) and other.missing:
+            return f"nothing to check it with: {other.missing}"
         return ""
 
     @property
     def proof(self) -> ProofWord:
         """The word that a check on this host deserves at most."""
-        spec = engine(self.engine)
-        return "executed" if spec.available or spec.stand_in is None else spec.stand_in.word
+        other = emulator(self.engine)
+        return other.word if other is not None and other.needed(None) else "executed"
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class Job:
     a torch.export program. ``work`` is shared by the precisions of one target, for intermediate files. ``options``
     are the target's own, of the type that its `Target` names.
 
-    For a calibrated precision the two forms are those of the quantisation plan: equalised, with weights that lie on the
+    For a calibrated precision the two forms are those of the quantisation plan: equalized, with weights that lie on the
     symmetric 8-bit grid of their output channel. ``plan`` holds ranges and the layers that stay in float; ``recipe`` is
     one of those that the target names. ``half`` are operators that fp16 has to leave in float32.
     """
@@ -113,7 +114,7 @@ class Job:
     threads: int = 2
     options: Record = field(default_factory=NoOptions)
     plan: PlannedGraph | None = None
-    half: tuple[HalfTrouble, ...] = ()
+    half: tuple[Fp16Issue, ...] = ()
     recipe: str = PLAN
 
     def chosen(self, kind: type[Options]) -> Options:

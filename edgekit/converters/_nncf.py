@@ -9,7 +9,7 @@ from typing import Any
 
 from edgekit.calibration.layers import node_names
 from edgekit.converters import Job
-from edgekit.runtimes.engines.openvino import import_openvino
+from edgekit.runtimes.engines.openvino.session import import_openvino
 
 NNCF = "nncf"
 """The recipe that leaves ranges to NNCF."""
@@ -37,9 +37,9 @@ def quantisation(job: Job, *, per_tensor_activations: bool = False) -> dict[str,
     import onnx
 
     nncf = import_nncf()
-    islands = node_names(onnx.load(job.onnx, load_external_data=False), job.planned().floats)
+    kept_float = node_names(onnx.load(job.onnx, load_external_data=False), job.planned().float_layers)
     # A pattern, because OpenVINO splits a convolution with a bias and renames it NAME/WithoutBiases.
-    scope = nncf.IgnoredScope(patterns=[f"^{re.escape(name)}(/.*)?$" for name in islands])
+    scope = nncf.IgnoredScope(patterns=[f"^{re.escape(name)}(/.*)?$" for name in kept_float])
     arguments = {
         "preset": nncf.QuantizationPreset.MIXED,
         "subset_size": len(job.calibration()),

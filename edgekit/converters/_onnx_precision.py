@@ -10,7 +10,7 @@ import msgspec
 
 from edgekit.calibration.explicit import quantise
 from edgekit.calibration.half import around
-from edgekit.calibration.plan import HalfTrouble
+from edgekit.calibration.plan import Fp16Issue
 from edgekit.converters import PLAN, Job, Report
 from edgekit.converters._nncf import NNCF, import_nncf, quantisation
 from edgekit.errors import ConversionError
@@ -63,7 +63,7 @@ def save(model: ModelProto, path: Path, precision: str) -> None:
     onnx.save_model(model, path)
 
 
-def half(model: ModelProto, troubles: tuple[HalfTrouble, ...] = ()) -> ModelProto:
+def half(model: ModelProto, troubles: tuple[Fp16Issue, ...] = ()) -> ModelProto:
     """Weights and arithmetic in float16, but for the operators around ``troubles``; inputs and outputs are float32."""
     import onnx_ir
     from onnx_ir.passes.common import RemoveUnusedNodesPass, TopologicalSortPass

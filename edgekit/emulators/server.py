@@ -11,11 +11,10 @@ from typing import IO
 import msgspec
 import numpy as np
 
-from edgekit import registry
 from edgekit.arrays import Floats
 from edgekit.emulators.served import Opened, Opening, Ran
 from edgekit.errors import EdgekitError
-from edgekit.runtimes.engines import Session, SessionOptions
+from edgekit.runtimes.engines import Session, SessionOptions, open_session
 
 
 def main() -> None:
@@ -28,7 +27,8 @@ def main() -> None:
 
     def opened() -> Opened:
         nonlocal session
-        session = registry.module("edgekit.runtimes.engines", opening.engine).open_session(
+        session = open_session(
+            opening.engine,
             Path(opening.folder),
             opening.graph,
             SessionOptions(threads=opening.threads, device=opening.device, strict=opening.strict),

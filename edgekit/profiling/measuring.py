@@ -20,7 +20,7 @@ from edgekit.profiling.conditions import state
 from edgekit.profiling.jobs import Lasting, OperatorsJob, Rounded, RoundJob, SustainJob, ThroughputJob, Throughputs
 from edgekit.profiling.record import Load, Memory, Processor, Round, Second, Settings, StageName, Throughput
 from edgekit.profiling.statistics import warm_up
-from edgekit.runtimes.engines import SessionOptions, import_engine
+from edgekit.runtimes.engines import SessionOptions, engine
 
 LEAST_CALLS = 25
 """Calls of a round at least, so that there is something to find a steady state in: five batches of five."""
@@ -175,7 +175,7 @@ def _import_engine(name: str) -> int:
     importlib.import_module("cv2")
     importlib.import_module("edgekit.runtimes.load")
     before = memory.resident()
-    import_engine(name)
+    engine(name).load_library()
     return before
 
 

@@ -1,14 +1,12 @@
 """DEVICE: where the time of an inference goes, by the engine's own profiler, in one form for all engines.
 
-An engine that has a profiler declares a function ``operator_times(folder, graph, options, feeds, runs)`` in its file,
-which returns `Operators`; what it leaves empty is filled in here from the times' compute units. Of an engine without
-one, or that has no times for this file, the placement of its operators is told, and why there is no more; there
-``partitions`` is at least as many as there are units.
+What reads an engine's profiler is a file of `edgekit.profiling.engines` with the engine's name. What it leaves empty is
+filled in here from the times' compute units. For an engine without such a file, or without times for this bundle, the
+record has the placement of the operators and the reason; there ``partitions`` is at least the number of units.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from collections.abc import Sequence
 
@@ -17,13 +15,11 @@ import msgspec
 from edgekit import registry
 from edgekit.arrays import Floats
 from edgekit.errors import UsageError
-from edgekit.profiling.record import Operators, OperatorTime
-from edgekit.runtimes import engines as runtimes
+from edgekit.profiling import engines
+from edgekit.profiling.engines import Measure, pieces
+from edgekit.profiling.record import Operators
 from edgekit.runtimes.bundle.folder import Bundle
-from edgekit.runtimes.engines import Placement, SessionOptions
-
-WARM_UP = 3
-"""Inferences before those that count: the first ones fill caches and allocate memory."""
+from edgekit.runtimes.engines import Placement, SessionOptions, check_inputs, open_session
 
 
 def operators(bundle: Bundle, options: SessionOptions, feeds: Sequence[Floats], runs: int = 20) -> Operators:
@@ -52,12 +48,13 @@ def operators(bundle: Bundle, options: SessionOptions, feeds: Sequence[Floats], 
         return Operators(by="", unavailable=reason)
     graph = manifest.graphs[0]
     # For all that opening checks; the session itself goes before the profiler makes its own.
-    placement = runtimes.open_session(manifest.engine, bundle.path, graph, options).placement
-    runtimes.check_inputs(graph, feeds)
-    module = registry.module(runtimes.__name__, manifest.engine)
-    found = Operators(by="", unavailable=f"edgekit reads no times of operators from engine {manifest.engine}")
-    if hasattr(module, "operator_times"):
-        found = module.operator_times(bundle.path, graph, options, feeds, runs)
+    placement = open_session(manifest.engine, bundle.path, graph, options).placement
+    check_inputs(graph, feeds)
+    measure: Measure | None = registry.find(engines.__name__, manifest.engine, "measure")
+    if measure is None:
+        found = Operators(by="", unavailable=f"edgekit reads no times of operators from engine {manifest.engine}")
+    else:
+        found = measure(bundle.path, graph, options, feeds, runs)
     return _completed(found) if found.times else _placed(found, placement)
 
 
@@ -68,11 +65,6 @@ def _completed(found: Operators) -> Operators:
         units=found.units or dict(Counter(one.unit for one in found.times)),
         partitions=pieces(found.times),
     )
-
-
-def pieces(times: Sequence[OperatorTime]) -> int:
-    """Into how many pieces the order of execution falls when it is cut wherever the compute unit changes."""
-    return sum(1 for _ in itertools.groupby(times, key=lambda one: one.unit))
 
 
 def _placed(found: Operators, placement: Placement) -> Operators:

@@ -6,6 +6,7 @@ records can be compared later; what is read most is summed up in `Distribution`.
 
 from __future__ import annotations
 
+import statistics
 from typing import Literal
 
 import msgspec
@@ -312,6 +313,16 @@ class Profile(Record, frozen=True, kw_only=True):
     first_token: Distribution | None = None
     tokens_per_second: float | None = None
     notes: tuple[str, ...] = ()
+
+    def load(self, *, cold: bool) -> Load | None:
+        """The cold load, or the median one of the warm loads; None where there is none."""
+        some = sorted((one for one in self.loads if one.cold == cold), key=lambda one: one.total)
+        return some[(len(some) - 1) // 2] if some else None
+
+    @property
+    def first_call(self) -> float | None:
+        """The first call after a load in ms, the median of all loads."""
+        return statistics.median(one.first for one in self.loads) if self.loads else None
 
 
 def encode(profile: Profile) -> bytes:

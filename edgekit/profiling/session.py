@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from edgekit.emulators import emulator
 from edgekit.errors import EdgekitError, EngineError, UsageError
 from edgekit.profiling import conditions, jobs
 from edgekit.profiling.processes import ask
@@ -22,7 +23,7 @@ from edgekit.profiling.record import Conditions, Operators, Settings, State, Sub
 from edgekit.profiling.roofline import reached
 from edgekit.profiling.summary import Measured, profile_of
 from edgekit.runtimes.bundle.folder import Bundle, open_bundle
-from edgekit.runtimes.engines import engine, proof_device
+from edgekit.runtimes.engines import engine
 
 if TYPE_CHECKING:
     from edgekit.runtimes.bundle.manifest import Manifest
@@ -100,19 +101,19 @@ def device_here(manifest: Manifest, wanted: str) -> str:
     spec = engine(manifest.engine)
     if wanted:
         return wanted
-    found = proof_device(manifest.engine, manifest.graphs[0])
-    stand_in = spec.stand_in
-    if stand_in is not None and found == stand_in.device:
-        if stand_in.word != "executed":
-            raise EngineError(
-                f"engine {spec.name} {spec.missing or 'cannot run this file here'}; its {stand_in.device} here says "
-                "nothing about time: profile it on a host that has it (--on NAME)"
-            )
-        if stand_in.missing:
-            raise EngineError(f"engine {spec.name} needs: {stand_in.missing}")
-    elif spec.missing:
-        raise EngineError(f"engine {spec.name} {spec.missing}")
-    return found
+    other = emulator(spec.name)
+    if other is None or not other.needed(manifest.graphs[0]):
+        if spec.missing:
+            raise EngineError(f"engine {spec.name} {spec.missing}")
+        return spec.devices[0]
+    if other.word != "executed":
+        raise EngineError(
+            f"engine {spec.name} {spec.missing or 'cannot run this file here'}; its {other.device} here says "
+            "nothing about time: profile it on a host that has it (--on NAME)"
+        )
+    if other.missing:
+        raise EngineError(f"engine {spec.name} needs: {other.missing}")
+    return other.device
 
 
 def subject(bundle: Bundle, path: str) -> Subject:

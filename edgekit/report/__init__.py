@@ -1,1 +1,5 @@
-"""HOST: reports as one HTML file each: the page, its charts, and one folder of sections per kind of report."""
+"""HOST: results for people to read: pages of one HTML file each, charts, and the table of profiles.
+
+It reads the structures of calibration, evaluation and profiling; none of them knows of it. Pages need Jinja2 (the extra
+``report``); `numbers` and `profile_table` need nothing.
+"""

@@ -4,21 +4,34 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from edgekit.arrays import Floats, Image
 from edgekit.errors import UsageError
+from edgekit.runtimes.bundle.manifest import Contract
 from edgekit.runtimes.results import Detections, Embedding, Result
 from edgekit.runtimes.tracking import Tracker, Tracks, open_tracker
 
 if TYPE_CHECKING:
     from edgekit.runtimes.inputs.media import Frame
-    from edgekit.runtimes.model import Model
 
 FRAMES_PER_SECOND = 30.0
 """Of frames that carry no time: images of a folder, and videos whose file does not say."""
+
+
+class Predicting(Protocol):
+    """What is asked of a model here: `edgekit.Model`, or a pair of them."""
+
+    @property
+    def contract(self) -> Contract:
+        """What goes in, and what comes out."""
+        ...
+
+    def predict(self, source: Image, /, *, score: float | None = None, iou: float | None = None) -> Result:
+        """The result of one image."""
+        ...
 
 
 def tracker_of(tracker: str | Tracker, options: dict[str, Any]) -> Tracker:
@@ -35,7 +48,7 @@ def tracker_of(tracker: str | Tracker, options: dict[str, Any]) -> Tracker:
 
 
 def follow(
-    model: Model[Result],
+    model: Predicting,
     frames: Iterable[Frame],
     tracker: Tracker,
     *,
@@ -43,7 +56,7 @@ def follow(
     fps: float = FRAMES_PER_SECOND,
     score: float | None = None,
     iou: float | None = None,
-    appearance: Model[Result] | None = None,
+    appearance: Predicting | None = None,
 ) -> Iterator[tuple[Image, Detections]]:
     """Results of the confirmed tracks that are in sight, frame by frame, each with the image it belongs to.
 
@@ -91,7 +104,7 @@ def follow(
         yield frame.image, dataclasses.replace(result, source=frame.name, time=time)
 
 
-def looks(appearance: Model[Result], image: Image, found: Detections) -> Floats | None:
+def looks(appearance: Predicting, image: Image, found: Detections) -> Floats | None:
     """The embedding (n, d) of what is in each box, None without boxes; zeros, like nothing, for an empty box."""
     vectors: list[Floats | None] = []
     for crop in found.crop(image):
@@ -104,7 +117,7 @@ def looks(appearance: Model[Result], image: Image, found: Detections) -> Floats 
     return np.stack([nothing if vector is None else vector for vector in vectors])
 
 
-def _check_appearance(tracker: Tracker, appearance: Model[Result] | None) -> None:
+def _check_appearance(tracker: Tracker, appearance: Predicting | None) -> None:
     if appearance is None:
         return
     if appearance.contract.task != "embed":
@@ -113,7 +126,7 @@ def _check_appearance(tracker: Tracker, appearance: Model[Result] | None) -> Non
         raise UsageError(f"{type(tracker).__name__} does not compare looks; track with botsort, or without appearance")
 
 
-def _expected(model: Model[Result], tracks: Tracks, image: Image) -> Detections:
+def _expected(model: Predicting, tracks: Tracks, image: Image) -> Detections:
     """Where tracks are expected to be, as detections inside the image."""
     height, width = image.shape[:2]
     return Detections(

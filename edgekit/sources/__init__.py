@@ -1,11 +1,11 @@
-"""HOST: one file per origin of a trained model. A source registers by declaring ``KIND``, ``matches`` and ``load``.
+"""HOST: one file, or one folder, per origin of a trained model, found by its ``SOURCE``; other files are helpers.
 
-``matches(request) -> bool`` looks at the spelling and the file's first bytes only; ``load(request) -> TrainedModel``
-reads the model. Sources import torch and other heavy packages inside their functions.
+Sources import torch and other heavy packages inside their functions.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,19 +68,47 @@ class TrainedModel:
     notes: tuple[str, ...] = field(default=())
 
 
+@dataclass(frozen=True)
+class Source:
+    """What an origin of models declares of itself, as ``SOURCE``.
+
+    Attributes:
+        kind: what the user gives, in words.
+        matches: whether it is meant; looks at the spelling and the file's first bytes only.
+        load: reads the model.
+        order: sources with a lower number are asked first. No two of edgekit's own claim one model, so it decides only
+            where a source from outside claims what edgekit knows already, and in which order they are listed.
+    """
+
+    kind: str
+    matches: Callable[[Request], bool]
+    load: Callable[[Request], TrainedModel]
+    order: int = 0
+
+
+def every() -> tuple[Source, ...]:
+    """All sources, in the order in which they are asked: by number, equal ones by name."""
+    found: list[Source] = [module.SOURCE for module in registry.declared(__name__, "SOURCE").values()]
+    return tuple(sorted(found, key=lambda source: source.order))
+
+
+def find(request: Request) -> Source:
+    """The source of what the user named; nothing is read.
+
+    Raises:
+        SourceError: no source knows it.
+    """
+    for source in every():
+        if source.matches(request):
+            return source
+    kinds = "; ".join(source.kind for source in every())
+    raise SourceError(f"{request.spec!r} is no source that edgekit knows; give one of: {kinds}")
+
+
 def load(request: Request) -> TrainedModel:
     """Read a trained model from whatever the user named.
 
     Raises:
-        SourceError: nothing matches, or the source that matches cannot read it.
+        SourceError: no source knows it, or the one that does cannot read it.
     """
-    kinds = []
-    for name in registry.names(__name__):
-        module = registry.module(__name__, name)
-        if not hasattr(module, "KIND"):
-            continue
-        if module.matches(request):
-            loaded: TrainedModel = module.load(request)
-            return loaded
-        kinds.append(module.KIND)
-    raise SourceError(f"{request.spec!r} is no source that edgekit knows; give one of: {'; '.join(kinds)}")
+    return find(request).load(request)

@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import inspect as types
 
-import edgekit.runtimes.tasks.detect  # noqa: F401 - registers the decoders edgekit knows
 from edgekit.errors import ContractError, choices
 from edgekit.graph.heads import CutPoint
 from edgekit.runtimes.bundle.manifest import Contract, Decoder, ImageRule, Output, Postprocess, Record, Skeleton
 from edgekit.runtimes.tasks import roles as task_roles
 from edgekit.runtimes.tasks import task_names
-from edgekit.runtimes.tasks.decoders import DECODERS, find
+from edgekit.runtimes.tasks.decoders import every_decoder, find
 from edgekit.runtimes.tasks.skeletons import NAMED as SKELETONS
 from edgekit.sources.class_names import NAMED
 
@@ -272,7 +271,9 @@ def _decoder(path: Path, root: yaml.Node, given: dict[str, Any]) -> Decoder:
     where = f"{path}:{_line(root, ['decoder', 'name'])}: decoder.name"
     if not isinstance(name, str):
         problem = "missing" if name is None else f"{name!r} is not a name"
-        raise ContractError(f"{where}: {problem}; name the decoder of this network; valid: {', '.join(DECODERS)}")
+        raise ContractError(
+            f"{where}: {problem}; name the decoder of this network; valid: {', '.join(every_decoder())}"
+        )
     decoder = Decoder(name=name, options=options)
     try:
         registered = find(decoder)

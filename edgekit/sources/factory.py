@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any
 from edgekit.errors import EdgekitError, SourceError, UsageError
 from edgekit.runtimes.bundle import folder as bundle
 from edgekit.runtimes.bundle.manifest import Contract, Origin
-from edgekit.sources import Request, TrainedModel
+from edgekit.sources import Request, Source, TrainedModel
 
 if TYPE_CHECKING:
     from torch import nn
 
-KIND = "package.module:factory with --weights FILE"
 
 _SPEC = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "ema")
@@ -158,3 +157,6 @@ def _state_hash(module: nn.Module) -> str:
         total.update(name.encode())
         total.update(value.detach().cpu().contiguous().numpy().tobytes())
     return total.hexdigest()
+
+
+SOURCE = Source("package.module:factory with --weights FILE", matches, load, order=50)

@@ -15,12 +15,11 @@ from edgekit.errors import SourceError, choices
 from edgekit.runtimes.bundle import folder as bundle
 from edgekit.runtimes.bundle.manifest import Contract, Decoder, ImageRule, Origin, Output, Postprocess
 from edgekit.runtimes.tasks.skeletons import numbered
-from edgekit.sources import Request, TrainedModel
+from edgekit.sources import Request, Source, TrainedModel
 
 if TYPE_CHECKING:
     from torch import nn
 
-KIND = "a transformers folder (config.json and model.safetensors)"
 
 CONFIG, PROCESSOR, WEIGHTS = "config.json", "preprocessor_config.json", "model.safetensors"
 
@@ -206,3 +205,6 @@ def _notes(contract: Contract) -> tuple[str, ...]:
     if contract.image.resize == "letterbox" and contract.task == "detect":
         return ("the network sees the border of a letterboxed image: its processor would have masked it",)
     return ()
+
+
+SOURCE = Source("a transformers folder (config.json and model.safetensors)", matches, load, order=40)

@@ -185,14 +185,14 @@ def _int8_activations(source: Path, target: Path, job: Job, report: Report) -> N
         raise _failure(job.precision, error) from error
 
 
-def _quantised(model: Any, ranges: dict[str, dict[str, float]], islands: list[str]) -> Any:
+def _quantised(model: Any, ranges: dict[str, dict[str, float]], kept_float: list[str]) -> Any:
     """coremltools' own quantisation, with our ranges where it would ask Core ML, which only a Mac has."""
     from coremltools.optimize import coreml as optimize
     from coremltools.optimize.coreml import _post_training_quantization as inside
 
     each = optimize.OpLinearQuantizerConfig(mode="linear")
     config = optimize.OptimizationConfig(
-        op_type_configs={"conv": each, "linear": each}, op_name_configs=dict.fromkeys(islands)
+        op_type_configs={"conv": each, "linear": each}, op_name_configs=dict.fromkeys(kept_float)
     )
     stated = _replaced(inside, "_get_activation_calibration_stats", lambda *arguments: ranges)
     with stated, _zero_points_in_float32(), _gates_in_float():

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekit.arrays import Floats
-from edgekit.calibration.correspondence import staying
+from edgekit.calibration.correspondence import kept_in_float
 from edgekit.calibration.fitting import fit
 from edgekit.calibration.plan import PlannedGraph, Range
-from edgekit.calibration.ranges import Statistics
+from edgekit.calibration.ranges import TensorStatistics
 from edgekit.emulators.coreml.interpreter import Interpreter
 from edgekit.emulators.coreml.package import Operation, Program, Reference, read_program
 from edgekit.graph.exchange import INPUT
@@ -70,7 +70,7 @@ def float_operations(package: Path, plan: PlannedGraph, outputs: Iterable[str]) 
         for operation in program.operations
         if operation.kind in WEIGHTED
     }
-    floats = staying(plan, weighted)
+    floats = kept_in_float(plan, weighted)
     return [name for name in weighted if name in floats]
 
 
@@ -101,7 +101,7 @@ def _observed(
     package: Path, wanted: Iterable[str], samples: Iterable[Floats], threads: int, seen: Callable[[int], None]
 ) -> dict[str, Range]:
     """Ranges of tensors from what the interpreted package makes of all samples."""
-    tensors = {name: Statistics() for name in wanted}
+    tensors = {name: TensorStatistics() for name in wanted}
     interpreter = Interpreter(package, threads=threads)
 
     def watch(name: str, value: Tensor) -> None:

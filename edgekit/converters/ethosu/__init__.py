@@ -1,7 +1,7 @@
 """Arm Ethos-U microNPUs: a LiteRT file with nothing but integers in it, compiled by Arm's Vela.
 
 The bundle holds both: ``model_vela.tflite`` runs on the NPU, ``model.tflite`` is the same graph before the compiler and
-is what the stand-in computes. A Linux board (i.MX 93: ethos-u65-256) opens the first with the Ethos-U delegate; on a
+is what the emulator computes. A Linux board (i.MX 93: ethos-u65-256) opens the first with the Ethos-U delegate; on a
 microcontroller (U55, U85 beside a Cortex-M) it goes to TFLite Micro with its Ethos-U kernel, as a C array.
 """
 
@@ -69,7 +69,7 @@ TARGET = Target(
     distributions=("ethos-u-vela", "litert-torch", "litert-converter", "ai-edge-quantizer", "torch"),
     options=EthosuOptions,
     recipes=(PLAN, LITERT),
-    integers=True,
+    integer_only=True,
 )
 
 
@@ -98,7 +98,7 @@ def convert(job: Job, report: Report) -> Graph:
         memory=options.memory,
         optimise=options.optimise,
     )
-    if equalised := job.planned().equalised:
+    if equalised := job.planned().equalized:
         facts["equalised"] = ", ".join(f"{site.layer} ({site.before:.0f}x)" for site in equalised)
     return msgspec.structs.replace(graph, report=facts)
 

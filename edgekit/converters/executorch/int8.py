@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgekit.calibration.correspondence import planned_names, staying
+from edgekit.calibration.correspondence import kept_in_float, planned_names
 from edgekit.calibration.plan import Range
 from edgekit.calibration.ranges import STEPS
 from edgekit.converters import PLAN, Job, Report
@@ -59,7 +59,7 @@ def quantised(program: Any, job: Job, report: Report, quiet: Callable[[], Abstra
             for node in module.graph.nodes
             if node.target in (torch.ops.aten.conv2d.default, torch.ops.aten.linear.default)
         }
-        observed = prepare_pt2e(module, _quantizer(staying(plan, weighted)))
+        observed = prepare_pt2e(module, _quantizer(kept_in_float(plan, weighted)))
     known = {node: plan.tensors[name] for node, name in names.items() if name in plan.tensors}
     unknown = preset(observed, known if job.recipe == PLAN else {})
     count = len(samples) if unknown else 1  # one, because the weights' observers have to see the weights

@@ -96,7 +96,7 @@ TARGET = Target(
     toolchains=(QUANTISER, CONVERTER),
     builder="imx500",
     recipes=("mct",),
-    integers=True,
+    integer_only=True,
 )
 
 FILE = "quantised.onnx"
@@ -132,7 +132,7 @@ def convert(job: Job, report: Report) -> Graph:
         job.out,
         persistent=job.chosen(Imx500Options).input_persistency,
     )
-    if equalised := job.planned().equalised:
+    if equalised := job.planned().equalized:
         facts["equalised"] = ", ".join(f"{site.layer} ({site.before:.0f}x)" for site in equalised)
     return msgspec.structs.replace(job.graph(PACKED, FILE), report=facts)
 

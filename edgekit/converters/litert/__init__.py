@@ -62,7 +62,7 @@ def _half(source: Path) -> bytes:
 
 
 def _int8(source: Path, job: Job, report: Report) -> bytes:
-    """Static INT8 with float islands where the plan leaves layers in float."""
+    """Static INT8 with float fallback for the layers that the plan keeps in float."""
     from ai_edge_quantizer import qtyping, quantizer
 
     network, count = Network(source), len(job.calibration())
@@ -71,15 +71,15 @@ def _int8(source: Path, job: Job, report: Report) -> bytes:
     )
     report("recognising tensors", 0.6)
     names = recognise(given)
-    islands = float_operators(given, names)
+    kept_float = float_operators(given, names)
     kinds = qtyping.TFLOperationName
     static = quantizer.Quantizer(str(source))
     static.add_static_config(".*", kinds.ALL_SUPPORTED, 8, 8)
     for kind in (kinds.INPUT, kinds.OUTPUT):
         static.update_quantization_recipe(".*", kind, algorithm_key=quantizer.AlgorithmName.NO_QUANTIZE)
-    if islands:
+    if kept_float:
         static.update_quantization_recipe(
-            _scopes(network, islands), kinds.ALL_SUPPORTED, algorithm_key=quantizer.AlgorithmName.NO_QUANTIZE
+            _scopes(network, kept_float), kinds.ALL_SUPPORTED, algorithm_key=quantizer.AlgorithmName.NO_QUANTIZE
         )
     ranges = chosen_ranges(given, names, static)
     report("quantising", 0.95)

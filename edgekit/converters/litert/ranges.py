@@ -27,7 +27,7 @@ from edgekit.calibration.correspondence import (
 from edgekit.calibration.fitting import fit
 from edgekit.calibration.layers import sites
 from edgekit.calibration.plan import Range
-from edgekit.calibration.ranges import Statistics
+from edgekit.calibration.ranges import TensorStatistics
 from edgekit.converters import Job
 from edgekit.converters._quiet import quiet
 from edgekit.converters.litert.network import Network, Operator
@@ -129,7 +129,7 @@ def ranges_of(given: Calibration, names: dict[int, str]) -> dict[int, Range]:
     """The range of every tensor of a file by index: the plan's, and where it has none, one observed on all images."""
     planned = given.job.planned().tensors
     found = {index: planned[name] for index, name in names.items() if name in planned}
-    unknown = {index: Statistics() for index in given.network.activations if index not in found}
+    unknown = {index: TensorStatistics() for index in given.network.activations if index not in found}
     inputs = given.inputs() if unknown else ()
     for count, values in enumerate(_run(given.path, list(unknown), inputs, given.job.threads), 1):
         for index, statistics in unknown.items():
@@ -148,7 +148,7 @@ def float_operators(given: Calibration, names: dict[int, str]) -> list[Operator]
     import onnx
 
     job, network = given.job, given.network
-    floats = {layer.name: layer for layer in job.planned().layers if layer.stays}
+    floats = {layer.name: layer for layer in job.planned().layers if layer.float_reason}
     known = [
         (site.name, site.input, site.weights.size, weights_mark(site.weights)) for site in sites(onnx.load(job.onnx))
     ]
@@ -163,7 +163,7 @@ def float_operators(given: Calibration, names: dict[int, str]) -> list[Operator]
         found = [name for name, source in near if source == read] or [name for name, _ in alike]
         staying = [floats[name] for name in found if name in floats]
         if staying:
-            chosen.append((op, any(layer.stays != "head" for layer in staying)))
+            chosen.append((op, any(layer.float_reason != "head" for layer in staying)))
     return network.float_operators(chosen)
 
 

@@ -34,7 +34,7 @@ TARGET = Target(
     requires=("onnx", "MNN", "_tools"),
     distributions=("MNN", "torch", "onnxscript", "onnxslim"),
     recipes=(PLAN, KL),
-    integers=True,
+    integer_only=True,
     refuses=dict.fromkeys(("Bernoulli", "Hardmax", "IsInf", "IsNaN", "Mish"), "MNN has no such operator"),
 )
 
@@ -144,7 +144,7 @@ def _configuration(samples: Samples, folder: Path, source: Path, job: Job) -> di
 
 def _kept(source: Path, plan: PlannedGraph) -> list[str]:
     """Names of the convolutions that KL leaves in float, which are those of the plan's layers; EMA leaves none."""
-    return [one.name for one in read_operators(source) if one.kind in CONVOLUTIONS and one.name in plan.floats]
+    return [one.name for one in read_operators(source) if one.kind in CONVOLUTIONS and one.name in plan.float_layers]
 
 
 def _tool(name: str, arguments: Sequence[str], made: Path) -> None:

@@ -22,7 +22,7 @@ from edgekit.converters.ncnn.model import read_model
 from edgekit.errors import ConversionError, EngineError
 from edgekit.runtimes.bundle.manifest import Graph, Tensor
 from edgekit.runtimes.engines import SessionOptions
-from edgekit.runtimes.engines.ncnn import open_session
+from edgekit.runtimes.engines.ncnn import ENGINE
 
 # fmt: off
 _NO_LAYER = (
@@ -158,7 +158,7 @@ def _prove(folder: Path, graph: Graph, job: Job, log: Path) -> None:
         ConversionError: they do not, with what ncnn and pnnx said.
     """
     try:
-        session = open_session(folder, graph, SessionOptions(threads=job.threads))
+        session = ENGINE.open_session(folder, graph, SessionOptions(threads=job.threads))
         outputs = session.run([np.full(graph.inputs[0].shape, 0.5, np.float32)])
     except EngineError as error:
         said = f"; pnnx said: {_tail(log.read_text(encoding='utf-8'))}" if log.is_file() else ""

@@ -59,7 +59,7 @@ def thresholds(model: Model, sites: Iterable[Site], plan: PlannedGraph) -> dict[
             continue
         site = same.pop(0)  # layers that share their weights come in one order in both files
         limit = plan.tensors[site.input].limit
-        if limit > 0 and site.name not in plan.floats:
+        if limit > 0 and site.name not in plan.float_layers:
             found[layer.name] = limit
     return found
 

@@ -15,7 +15,7 @@ from edgekit.converters.openvino.stateful import make_stateful
 from edgekit.errors import ConversionError
 from edgekit.graph.blip2.cache import GrownCache, is_cache
 from edgekit.runtimes.bundle.manifest import Graph
-from edgekit.runtimes.engines.openvino import import_openvino
+from edgekit.runtimes.engines.openvino.session import import_openvino
 
 TARGET = Target(
     name="openvino",

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from edgekit.graph.blip2.cache import past, present
-from edgekit.runtimes.engines.openvino import import_openvino
+from edgekit.runtimes.engines.openvino.session import import_openvino
 
 
 def make_stateful(model: Any, layers: int, embeddings: str = "inputs_embeds") -> None:

@@ -93,7 +93,7 @@ TARGET = Target(
     refuses=dict.fromkeys(_REFUSED, "QNN has no such operator for the Hexagon NPU, and nothing may fall to the CPU"),
     hosts=("linux-x86_64",),
     toolchains=(TOOLCHAIN,),
-    integers=True,
+    integer_only=True,
 )
 
 CONTEXT, SOURCE = "model_ctx.onnx", "model.onnx"

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import msgspec
 
-from edgekit.emulators.qnn_provider import assigned, session
 from edgekit.runtimes.bundle.manifest import Record
+from edgekit.runtimes.engines.qnn.provider import assigned, session
 
 
 class Compiled(Record, frozen=True, kw_only=True):
@@ -25,7 +25,7 @@ class Compiled(Record, frozen=True, kw_only=True):
 
 def main() -> None:
     """Compile and report."""
-    from edgekit.runtimes.engines.onnxruntime import failures
+    from edgekit.runtimes.engines.onnxruntime.session import failures
 
     source, destination = (Path(argument).absolute() for argument in sys.argv[1:3])
     soc, arch = sys.argv[3:]

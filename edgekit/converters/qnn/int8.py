@@ -75,7 +75,7 @@ def wide_nodes(model: ModelProto, plan: PlannedGraph) -> set[str]:
                 precise(name)
 
     for layer in plan.layers:
-        if layer.stays:
+        if layer.float_reason:
             found.add(makers[layer.name].name)
             precise(layer.input)
     return found

@@ -14,7 +14,7 @@ from typing import Literal
 import msgspec
 
 from edgekit.converters import PLAN, Job, Report, Target
-from edgekit.emulators import rknn_toolkit as toolkit
+from edgekit.emulators.rknn import toolkit
 from edgekit.errors import ConversionError, EngineError
 from edgekit.runtimes.bundle.manifest import Graph, Record
 from edgekit.worker.toolchains import Toolchain
@@ -142,5 +142,5 @@ def _int8(job: Job, options: RknnOptions, report: Report) -> tuple[str, ...]:
     ranges = job.out / toolkit.INT8_PARTS[2]
     if job.recipe == PLAN:
         rknn_int8.set_ranges(ranges, job.planned().tensors)
-    rknn_int8.keep_float(ranges, model, job.planned().floats)
+    rknn_int8.keep_float(ranges, model, job.planned().float_layers)
     return toolkit.INT8_PARTS

@@ -52,8 +52,8 @@ def keep_float(ranges: Path, model: ModelProto, floats: Sequence[str]) -> tuple[
 
     They are the layers that the plan leaves in float (``floats``) and the activations behind them. Measured on
     FastestDet (211 detections on 6 photographs, each mirrored too), matched at IoU 0.5 / extra: all INT8 .957 / .096,
-    with islands .962 / .068; on the demo detector matched at 0.9: .978 and .995. These are small samples, and all INT8
-    keeps the gates too.
+    with float fallback .962 / .068; on the demo detector matched at 0.9: .978 and .995. These are small samples,
+    and all INT8 keeps the gates too.
 
     Raises:
         ConversionError: the file is not what this version of the toolkit writes.
@@ -61,7 +61,7 @@ def keep_float(ranges: Path, model: ModelProto, floats: Sequence[str]) -> tuple[
     text = ranges.read_text(encoding="utf-8")
     if UNTOUCHED not in text:
         raise ConversionError("the quantisation file of RKNN-Toolkit2 has another form; install the pinned toolchain")
-    names = [name for name in _islands(model, floats) if f"\n    {name}:\n" in text]
+    names = [name for name in _kept_float(model, floats) if f"\n    {name}:\n" in text]
     if names:
         entries = "".join(f"    {name}: float16\n" for name in names)
         ranges.write_text(text.replace(UNTOUCHED, f"custom_quantize_layers:\n{entries}", 1), encoding="utf-8")
@@ -119,8 +119,8 @@ def _number(entry: str, key: str) -> str:
     return found[1] if found else ""
 
 
-def _islands(model: ModelProto, floats: Sequence[str]) -> list[str]:
-    """Tensors that the islands write, and those of the activation behind each, with which the toolkit fuses them."""
+def _kept_float(model: ModelProto, floats: Sequence[str]) -> list[str]:
+    """Tensors that float layers write, and those of the activation behind each, which the toolkit fuses with them."""
     readers = defaultdict(list)
     for node in model.graph.node:
         for tensor in node.input:

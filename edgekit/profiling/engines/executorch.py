@@ -14,12 +14,12 @@ import numpy as np
 
 from edgekit.arrays import Floats
 from edgekit.errors import EngineError
+from edgekit.profiling.engines import WARM_UP
 from edgekit.profiling.engines._etdump import Event, read_blocks
-from edgekit.profiling.operators import WARM_UP
 from edgekit.profiling.record import Operators, OperatorTime
 from edgekit.runtimes.bundle.manifest import Graph
 from edgekit.runtimes.engines import SessionOptions
-from edgekit.runtimes.engines.executorch import DELEGATE, KERNELS, XNNPACK, ExecutorchSession, captured, open_session
+from edgekit.runtimes.engines.executorch import DELEGATE, ENGINE, KERNELS, XNNPACK, captured
 
 _BY = "executorch event tracer"
 _RUN, _WHOLE, _DELEGATE, _KERNEL = "Execute", "Method::execute", "DELEGATE_CALL", "native_call_"
@@ -33,9 +33,9 @@ def measure(folder: Path, graph: Graph, options: SessionOptions, feeds: Sequence
     Raises:
         EngineError: the engine refuses the file, or failed.
     """
-    session = open_session(folder, graph, options)  # for all that it checks, and the number of threads
-    if not isinstance(session, ExecutorchSession):
+    if options.device not in ("", *ENGINE.devices):
         return Operators(by="", unavailable=f"unit {options.device!r} is not what the file is for: no times of it")
+    ENGINE.open_session(folder, graph, options)  # for all that it checks, and the number of threads
     data = _dump(folder / graph.files[0], feeds, WARM_UP + runs)
     if not data:
         return Operators(by="", unavailable="this executorch was built without its event tracer")

@@ -16,7 +16,7 @@ from edgekit.arrays import Floats
 from edgekit.profiling.record import Operators
 from edgekit.runtimes.bundle.manifest import Graph
 from edgekit.runtimes.engines import SessionOptions
-from edgekit.runtimes.engines.litert import XNNPACK, open_session
+from edgekit.runtimes.engines.litert import ENGINE, XNNPACK
 
 _DELEGATE = "DELEGATE"
 _REASON = (
@@ -30,7 +30,7 @@ def measure(folder: Path, graph: Graph, options: SessionOptions, feeds: Sequence
     Raises:
         EngineError: the engine refuses the file.
     """
-    session = open_session(folder, graph, options)
+    session = ENGINE.open_session(folder, graph, options)
     executed = _executed(session.interpreter)
     outside = tuple(str(node["op_name"]) for node in executed if node["op_name"] != _DELEGATE)
     pieces = [(unit, list(nodes)) for unit, nodes in itertools.groupby(executed, lambda node: _unit(node))]

@@ -14,11 +14,11 @@ import numpy as np
 
 from edgekit.arrays import Floats
 from edgekit.errors import EngineError
-from edgekit.profiling.operators import WARM_UP
+from edgekit.profiling.engines import WARM_UP
 from edgekit.profiling.record import Operators, OperatorTime
 from edgekit.runtimes.bundle.manifest import Graph
 from edgekit.runtimes.engines import SessionOptions
-from edgekit.runtimes.engines.mnn import open_session
+from edgekit.runtimes.engines.mnn import ENGINE
 
 _INT8 = "DT_INT8"
 """What MNN adds to the kind of an operator that computes in INT8."""
@@ -49,7 +49,7 @@ def measure(folder: Path, graph: Graph, options: SessionOptions, feeds: Sequence
     Raises:
         EngineError: the engine refuses the file, or failed.
     """
-    opened = open_session(folder, graph, options)
+    opened = ENGINE.open_session(folder, graph, options)
     whole, spent = [], []
     watch = _Stopwatch()
     for _ in range(WARM_UP + runs):

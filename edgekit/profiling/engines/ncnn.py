@@ -17,11 +17,11 @@ import numpy as np
 
 from edgekit.arrays import Floats
 from edgekit.errors import EngineError
-from edgekit.profiling.operators import WARM_UP
+from edgekit.profiling.engines import WARM_UP
 from edgekit.profiling.record import Operators, OperatorTime
 from edgekit.runtimes.bundle.manifest import Graph
 from edgekit.runtimes.engines import SessionOptions
-from edgekit.runtimes.engines.ncnn import NcnnSession, int8_layers, open_session
+from edgekit.runtimes.engines.ncnn import ENGINE, NcnnSession, int8_layers
 
 _AS_IT_IS = 1
 """Extract a blob as the next layer would read it: not unpacked, not converted to float32."""
@@ -35,7 +35,7 @@ def measure(folder: Path, graph: Graph, options: SessionOptions, feeds: Sequence
     Raises:
         EngineError: the engine refuses the files, or failed.
     """
-    session = open_session(folder, graph, options)
+    session = ENGINE.open_session(folder, graph, options)
     layers = [layer for layer in session.net.layers() if layer.type != "Input"]
     blobs = [session.net.blobs()[layer.tops[0]].name for layer in layers]
     whole, spent = [], []

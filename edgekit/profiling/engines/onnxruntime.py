@@ -18,11 +18,12 @@ import msgspec
 import numpy as np
 
 from edgekit.arrays import Floats
-from edgekit.profiling.operators import WARM_UP, pieces
+from edgekit.profiling.engines import WARM_UP, pieces
 from edgekit.profiling.record import Operators, OperatorTime
 from edgekit.runtimes.bundle.manifest import Graph
 from edgekit.runtimes.engines import SessionOptions
-from edgekit.runtimes.engines.onnxruntime import ENGINE, PROVIDERS, OnnxRuntimeNetwork
+from edgekit.runtimes.engines.onnxruntime import ENGINE
+from edgekit.runtimes.engines.onnxruntime.session import PROVIDERS, OnnxRuntimeNetwork
 
 _KERNEL = "_kernel_time"
 _TYPES = {"float": "float32", "double": "float64"}

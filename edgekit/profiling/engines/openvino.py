@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.arrays import Floats
-from edgekit.profiling.operators import WARM_UP
+from edgekit.profiling.engines import WARM_UP
 from edgekit.profiling.record import Operators, OperatorTime
 from edgekit.runtimes.bundle.manifest import Graph
 from edgekit.runtimes.engines import SessionOptions
-from edgekit.runtimes.engines.openvino import OpenVinoNetwork, import_openvino
+from edgekit.runtimes.engines.openvino.session import OpenVinoNetwork, import_openvino
 
 _TYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16", "i8": "int8", "u8": "uint8"}
 _ROUGH = 0.05

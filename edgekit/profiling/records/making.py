@@ -206,15 +206,15 @@ def _reporting(progress: OnProgress | None, stop: Stop | None) -> Report:
 
 
 def accuracy(path: Path, labels: str, images: str = "") -> Accuracy:
-    """The main figure of a bundle on labelled images, measured here: by the same engine, or what stands in for it.
+    """The main figure of a bundle on labelled images, measured here: by the same engine, or its emulator.
 
     Raises:
         UsageError: a vision-language bundle, whose texts ``edgekit evaluate`` measures.
         InputError: the labels cannot be read, or do not fit the bundle.
     """
+    from edgekit.emulators import proof_device
     from edgekit.evaluation.coco import SCORE_THRESHOLD
     from edgekit.evaluation.labelled import evaluate
-    from edgekit.runtimes.engines import proof_device
     from edgekit.runtimes.model import load
 
     bundle: Bundle = open_bundle(path)

@@ -30,11 +30,6 @@ class Named:
         """Label, name of the bundle and where it lies."""
         return f"{self.label}: {self.profile.subject.name} ({self.profile.subject.path})"
 
-    @property
-    def marks(self) -> dict[str, str]:
-        """Attributes for `edgekit.report.page.filters` of what is drawn for it."""
-        return {"data_mark": self.profile.id, **{f"data_{facet}": read(self.profile) for facet, read in FACETS.items()}}
-
 
 FACETS: Mapping[str, Callable[[Profile], str]] = {
     "target": lambda one: one.subject.target,

@@ -1,8 +1,8 @@
-"""HOST: a search over targets, precisions, input sizes and threads within a time budget, by Optuna.
+"""HOST: a search over targets, precisions, input sizes and threads within a time budget, by successive halving.
 
-A search pays where there is more to try than there is time for: it measures each point shortly, learns which targets,
-precisions, sizes and threads are worth more trials, and measures the best few again in turns, at length. These are what
-is recommended.
+Every point is measured briefly, in a seeded random order, until the time is up. The better half is measured again for
+twice as long, and so on until a few are left; these are measured at length, in turns, and recommended. (Jamieson and
+Talwalkar, Non-stochastic Best Arm Identification and Hyperparameter Optimization, 2016.)
 """
 
 from __future__ import annotations
@@ -10,17 +10,15 @@ from __future__ import annotations
 import itertools
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from edgekit.errors import UsageError
 from edgekit.profiling.record import Profile, Settings
-from edgekit.profiling.records.choosing import Bounds, Preference, choose, worth
-from edgekit.runtimes.engines import importable
+from edgekit.profiling.records.choosing import Bounds, Preference, worth
 
 FINALISTS = 3
 """How many are measured again at length."""
@@ -52,8 +50,8 @@ class Space:
 
 @dataclass(frozen=True)
 class Found:
-    """``trials`` are short records, ``finals`` those of the best, measured at length in turns; ``untried`` points were
-    left when the time was up."""
+    """``trials`` are the longest short record of each point, the best first; ``finals`` are those of the best few,
+    measured at length in turns; ``untried`` points were left when the time was up."""
 
     trials: tuple[Profile, ...]
     finals: tuple[Profile, ...]
@@ -61,41 +59,53 @@ class Found:
 
 
 def search(space: Space, bounds: Bounds, prefer: Preference, settings: Settings, seconds: float) -> Found:
-    """Search until the time is up or everything was tried.
+    """Search until the time is up or a few are left.
 
     Args:
-        space: what to try.
+        space: what to try; a point is measured at most once in a round.
         bounds: what has to be kept; a trial that breaks one is worth less than any that does not.
         prefer: what is best of what keeps them.
-        settings: of the final measurement; trials take two rounds of a third of the time.
+        settings: of the final measurement; trials take two rounds, at first of a third of the time. The seed is that of
+            the order.
         seconds: the budget. The last trial is finished, the finals come on top.
 
     Raises:
-        UsageError: Optuna is not installed, there is nothing to try, or nothing could be measured.
+        UsageError: there is nothing to try, or nothing could be measured.
     """
-    if not importable("optuna"):
-        raise UsageError("a search needs Optuna: pip install edgekit[recommend]")
     if not space.points:
         raise UsageError("there is nothing to search: give bundles, or a source with --target and --precision")
-    short = msgspec.structs.replace(
+    end = time.monotonic() + seconds
+    order = random.Random(settings.seed).sample(space.points, len(space.points))  # noqa: S311 - not a secret
+    brief = msgspec.structs.replace(
         settings, rounds=2, seconds=settings.seconds / 3, operators=False, sustain=0.0, batch=(), streams=()
     )
-    trials: list[Profile] = []
-    walk = _Walk(space.points, settings.seed)
-    end = time.monotonic() + seconds
-    while walk.untried and (time.monotonic() < end or not trials):
-        trial, point = walk.next()
-        path = space.bundle(point)
-        made = space.measure([path], [msgspec.structs.replace(short, threads=point.threads)]) if path else ()
-        trials += made
-        walk.tell(trial, cost(made[0], bounds, prefer) if made else None)
-    if not trials:
+    known: dict[Point, Profile] = {}
+    tried = 0
+    for place, point in enumerate(order):
+        if known and time.monotonic() >= end:
+            break
+        tried = place + 1
+        if (path := space.bundle(point)) is not None:
+            for made in space.measure([path], [msgspec.structs.replace(brief, threads=point.threads)]):
+                known[point] = made
+    if not known:
         raise UsageError("none of the bundles could be measured; edgekit profile on one of them says why")
-    ranked = choose(trials, bounds, prefer)
-    best = [choice.profile for choice in (*ranked.fitting, *ranked.others)][:FINALISTS]
-    each = [msgspec.structs.replace(settings, threads=one.settings.threads) for one in best]
-    finals = space.measure([Path(one.subject.path) for one in best], each)
-    return Found(tuple(trials), tuple(finals), len(walk.untried))
+    best = _ranked(known, known, bounds, prefer)
+    while (half := len(best) // 2) > FINALISTS and time.monotonic() < end:
+        brief = msgspec.structs.replace(brief, seconds=2 * brief.seconds)
+        best = best[:half]
+        each = [msgspec.structs.replace(brief, threads=point.threads) for point in best]
+        known |= zip(best, space.measure([Path(known[point].subject.path) for point in best], each), strict=True)
+        best = _ranked(best, known, bounds, prefer)
+    finalists = best[:FINALISTS]
+    each = [msgspec.structs.replace(settings, threads=point.threads) for point in finalists]
+    finals = space.measure([Path(known[point].subject.path) for point in finalists], each)
+    trials = tuple(known[point] for point in _ranked(known, known, bounds, prefer))
+    return Found(trials, tuple(finals), len(order) - tried)
+
+
+def _ranked(some: Iterable[Point], known: Mapping[Point, Profile], bounds: Bounds, prefer: Preference) -> list[Point]:
+    return sorted(some, key=lambda point: (cost(known[point], bounds, prefer), point))
 
 
 def cost(profile: Profile, bounds: Bounds, prefer: Preference) -> float:
@@ -107,46 +117,6 @@ def cost(profile: Profile, bounds: Bounds, prefer: Preference) -> float:
         "memory": profile.memory.peak / 1e6,
     }
     return figures[prefer] + BROKEN * len(bounds.violations(profile))
-
-
-class _Walk:
-    """Optuna's tree-structured Parzen estimator over a finite set of points, each of which is tried once."""
-
-    def __init__(self, points: Sequence[Point], seed: int) -> None:
-        import optuna
-
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.untried = set(points)
-        self._draw = random.Random(seed)  # noqa: S311 - a choice of what to measure, not a secret
-        self._distributions: dict[str, Any] = {
-            name: optuna.distributions.CategoricalDistribution(sorted({getattr(point, name) for point in points}))
-            for name in Point.__dataclass_fields__
-        }
-        # Independent of each other at first; what was tried at random comes before what is believed to be good.
-        sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=max(4, len(points) // 5))
-        self._study = optuna.create_study(direction="minimize", sampler=sampler)
-        self._pruned = optuna.trial.TrialState.PRUNED
-
-    def next(self) -> tuple[Any, Point]:
-        """A trial, and the point that it stands for."""
-        for _ in range(8):
-            trial = self._study.ask(self._distributions)
-            point = Point(*(trial.params[name] for name in self._distributions))
-            if point in self.untried:
-                self.untried.discard(point)
-                return trial, point
-            self._study.tell(trial, state=self._pruned)  # it is known, or there is no such bundle
-        point = self._draw.choice(sorted(self.untried))
-        self.untried.discard(point)
-        self._study.enqueue_trial({name: getattr(point, name) for name in self._distributions})
-        return self._study.ask(self._distributions), point
-
-    def tell(self, trial: Any, value: float | None) -> None:
-        """What a trial cost; None when it could not be measured."""
-        if value is None:
-            self._study.tell(trial, state=self._pruned)
-        else:
-            self._study.tell(trial, value)
 
 
 def points(targets: Sequence[tuple[str, str, str]], threads: Sequence[int]) -> tuple[Point, ...]:

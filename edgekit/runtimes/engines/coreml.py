@@ -1,7 +1,7 @@
-"""Core ML: Apple's own engine on a Mac, and an interpreter of the saved package everywhere else.
+"""Core ML: Apple's own engine, on a Mac.
 
-The Mac's part follows the documentation of coremltools 9.0 (``MLModel.predict``, ``MLComputePlan``) and has not been
-run: there was no Mac to run it on.
+It follows the documentation of coremltools 9.0 (``MLModel.predict``, ``MLComputePlan``) and has not been run: there
+was no Mac to run it on. Elsewhere `edgekit.emulators.coreml` computes the saved package.
 """
 
 from __future__ import annotations
@@ -16,37 +16,13 @@ import numpy as np
 from edgekit.arrays import Floats
 from edgekit.errors import EngineError
 from edgekit.runtimes.bundle.manifest import Graph
-from edgekit.runtimes.engines import Engine, Placement, SessionOptions, StandIn, check_inputs
-
-INTERPRETER = StandIn(device="interpreter", word="interpreted", packages=("coremltools", "torch"))
-
-ENGINE = Engine(
-    name="coreml",
-    packages=("coremltools",),
-    extra="coreml",
-    devices=("all", "cpu", "gpu", "ane"),
-    hosts=("darwin",),
-    stand_in=INTERPRETER,
-)
-"""``all`` leaves the choice to Core ML; ``gpu`` and ``ane`` allow this unit and the CPU, which takes what it cannot."""
+from edgekit.runtimes.engines.base import Engine, Placement, SessionOptions, check_inputs
 
 UNITS = {"all": "ALL", "cpu": "CPU_ONLY", "gpu": "CPU_AND_GPU", "ane": "CPU_AND_NE"}
 """Devices as ``coremltools.ComputeUnit`` names them."""
 
 DEVICES = {"MLCPUComputeDevice": "cpu", "MLGPUComputeDevice": "gpu", "MLNeuralEngineComputeDevice": "ane"}
 """Classes of the compute plan's devices."""
-
-
-def open_session(folder: Path, graph: Graph, options: SessionOptions) -> InterpretedSession | PredictedSession:
-    """Open the package that the graph's first file lies in.
-
-    Raises:
-        EngineError: the package is damaged, has other tensors than the manifest says, or ``strict`` does not hold.
-    """
-    package = package_of(folder, graph)
-    if options.device == INTERPRETER.device:
-        return InterpretedSession(package, graph, options)
-    return PredictedSession(package, graph, options)
 
 
 def package_of(folder: Path, graph: Graph) -> Path:
@@ -59,29 +35,6 @@ def package_of(folder: Path, graph: Graph) -> Path:
     if not first.endswith(".mlpackage"):
         raise EngineError(f"{graph.files[0]!r} is not in an .mlpackage folder; convert the model again")
     return folder / first
-
-
-class InterpretedSession:
-    """One package, computed by edgekit's own interpreter; see `edgekit.emulators.coreml.interpreter`."""
-
-    def __init__(self, package: Path, graph: Graph, options: SessionOptions) -> None:
-        from edgekit.emulators.coreml.interpreter import Interpreter
-
-        self._graph = graph
-        self._interpreter = Interpreter(package, threads=options.threads)
-        _check_names(package, graph, [port.name for port in self._interpreter.inputs], self._interpreter.outputs)
-        self.placement = Placement(
-            INTERPRETER.device,
-            {INTERPRETER.device: sum(self._interpreter.kinds.values())},
-            "float16 rounding, float32 sums" if self._interpreter.half else "float32",
-            INTERPRETER.word,
-        )
-
-    def run(self, inputs: Sequence[Floats]) -> list[Floats]:
-        check_inputs(self._graph, inputs)
-        named = {tensor.name: array for tensor, array in zip(self._graph.inputs, inputs, strict=True)}
-        found = self._interpreter.run(named)
-        return [_float(found[tensor.name]) for tensor in self._graph.outputs]
 
 
 class PredictedSession:
@@ -100,7 +53,7 @@ class PredictedSession:
         except (RuntimeError, ValueError, OSError) as error:
             raise EngineError(f"{package}: Core ML cannot open it: {error}") from error
         names = [[one.name for one in ports] for ports in (description.input, description.output)]
-        _check_names(package, graph, *names)
+        check_names(package, graph, *names)
         if options.strict and device not in ("all", "cpu") and set(operators) - {device}:
             raise EngineError(f"strict: not everything runs on {device!r}: {operators}")
         self.placement = Placement(device, operators, "as the file's types say")
@@ -112,7 +65,7 @@ class PredictedSession:
             found = self._model.predict(named)
         except RuntimeError as error:
             raise EngineError(f"Core ML failed: {error}") from error
-        return [_float(found[tensor.name]) for tensor in self._graph.outputs]
+        return [as_float(found[tensor.name]) for tensor in self._graph.outputs]
 
 
 def _planned(model: Any, units: Any) -> dict[str, int]:
@@ -134,7 +87,12 @@ def _planned(model: Any, units: Any) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
-def _check_names(package: Path, graph: Graph, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+def check_names(package: Path, graph: Graph, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    """Refuse a package that lacks a tensor of the manifest.
+
+    Raises:
+        EngineError: it lacks one; those it has are listed.
+    """
     for what, tensors, found in (("input", graph.inputs, inputs), ("output", graph.outputs, outputs)):
         for tensor in tensors:
             if tensor.name not in found:
@@ -143,6 +101,25 @@ def _check_names(package: Path, graph: Graph, inputs: Sequence[str], outputs: Se
                 )
 
 
-def _float(array: Any) -> Floats:
+def as_float(array: Any) -> Floats:
+    """An output as contiguous float32."""
     found: Floats = np.ascontiguousarray(array, dtype=np.float32)
     return found
+
+
+class CoreMl(Engine):
+    """Core ML."""
+
+    def open_session(self, folder: Path, graph: Graph, options: SessionOptions) -> PredictedSession:
+        """Open the package that the graph's first file lies in.
+
+        Raises:
+            EngineError: the package is damaged, has other tensors than the manifest says, or ``strict`` does not hold.
+        """
+        return PredictedSession(package_of(folder, graph), graph, options)
+
+
+ENGINE = CoreMl(
+    name="coreml", packages=("coremltools",), extra="coreml", devices=("all", "cpu", "gpu", "ane"), hosts=("darwin",)
+)
+"""``all`` leaves the choice to Core ML; ``gpu`` and ``ane`` allow this unit and the CPU, which takes what it cannot."""

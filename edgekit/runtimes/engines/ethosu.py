@@ -1,11 +1,9 @@
-"""Arm Ethos-U: a Vela-compiled LiteRT file on a Linux board, or its integer graph on LiteRT's reference kernels.
+"""Arm Ethos-U: a Vela-compiled LiteRT file on a Linux board.
 
 The board's own LiteRT (or tflite-runtime) loads the Ethos-U delegate, which its vendor's system brings. A
 microcontroller has no Python: there ``model_vela.tflite`` goes to TFLite Micro with its Ethos-U kernel.
 
-The stand-in runs ``model.tflite``, the graph that Vela compiled, with TFLite's reference kernels and not with XNNPACK
-or the optimised ones: the NPU is made to follow the reference's rounding, while those two round otherwise (on one
-detector 40 to 80 % of the output values differed by a step or more, from the reference and from each other).
+What a host computes instead: `edgekit.emulators.ethosu`.
 """
 
 from __future__ import annotations
@@ -22,16 +20,7 @@ from numpy.typing import NDArray
 from edgekit.arrays import Floats
 from edgekit.errors import EngineError
 from edgekit.runtimes.bundle.manifest import Graph, Tensor
-from edgekit.runtimes.engines import Engine, Placement, SessionOptions, StandIn, check_inputs, importable
-
-ENGINE = Engine(
-    name="ethosu",
-    packages=("ai_edge_litert", "tflite_runtime"),
-    extra="ethosu",
-    devices=("npu",),
-    hosts=("linux-aarch64",),
-    stand_in=StandIn("reference", "reference", packages=("ai_edge_litert",)),
-)
+from edgekit.runtimes.engines.base import Engine, Placement, SessionOptions, check_inputs, importable
 
 DELEGATE = "EDGEKIT_ETHOSU_DELEGATE"
 """Environment variable with the path of the Ethos-U delegate, where it is not found by its name."""
@@ -64,28 +53,11 @@ class EthosuSession:
         return [port.read() for port in self._outputs]
 
 
-def open_session(folder: Path, graph: Graph, options: SessionOptions) -> EthosuSession:
-    """Open the compiled file on the NPU, or with device ``reference`` the integer graph that it was compiled from.
-
-    Raises:
-        EngineError: the delegate or a file is missing or damaged, or ``strict`` does not hold.
-    """
-    stand_in = ENGINE.stand_in
-    if stand_in is not None and options.device == stand_in.device:
-        path = folder / graph.files[1]
-        interpreter = _interpreter(path, options.threads, reference=True)
-        operators = {f"{stand_in.device} kernels": len(_operators(interpreter))}
-        return EthosuSession(path, graph, interpreter, Placement(stand_in.device, operators, "int8", stand_in.word))
-    path = folder / graph.files[0]
-    interpreter = _interpreter(path, options.threads, reference=False)
-    return EthosuSession(path, graph, interpreter, _placement(interpreter, graph, options))
-
-
 def _placement(interpreter: Any, graph: Graph, options: SessionOptions) -> Placement:
     """The NPU's operators as Vela counted them, since in the file they are one, and what the CPU keeps."""
     device = options.device or ENGINE.devices[0]
     outside: dict[str, int] = {}
-    for name in _operators(interpreter):
+    for name in operator_names(interpreter):
         if name != _NPU_OPERATOR:
             outside[f"cpu {name}"] = outside.get(f"cpu {name}", 0) + 1
     if options.strict and outside:
@@ -93,7 +65,7 @@ def _placement(interpreter: Any, graph: Graph, options: SessionOptions) -> Place
     return Placement(device, {device: int(graph.report.get("npu_operators", 1)), **outside}, "int8")
 
 
-def _operators(interpreter: Any) -> list[str]:
+def operator_names(interpreter: Any) -> list[str]:
     """Names of the operators of the file, without the delegates that replace some."""
     if not hasattr(interpreter, "_get_ops_details"):  # not public, but the only place that tells
         return []
@@ -132,7 +104,12 @@ class _Port:
         return np.moveaxis(values, -1, 1) if self._channels_last else values
 
 
-def _interpreter(path: Path, threads: int, *, reference: bool) -> Any:
+def open_interpreter(path: Path, threads: int, *, reference: bool) -> Any:
+    """LiteRT's interpreter of a file, with the NPU's delegate or with the reference kernels.
+
+    Raises:
+        EngineError: the delegate cannot be loaded, or the file cannot be opened.
+    """
     package = next(name for name in ENGINE.packages if importable(name))
     module = importlib.import_module(f"{package}.interpreter")
     chosen: dict[str, Any] = (
@@ -162,3 +139,26 @@ def _delegate(module: Any) -> Any:
             f"the Ethos-U delegate {library} cannot be loaded ({str(error).strip()}): it comes with the board's system "
             f"image; where it lies elsewhere, set {DELEGATE} to its path"
         ) from error
+
+
+class EthosU(Engine):
+    """LiteRT with the NPU's delegate."""
+
+    def open_session(self, folder: Path, graph: Graph, options: SessionOptions) -> EthosuSession:
+        """Open the compiled file on the NPU.
+
+        Raises:
+            EngineError: the delegate or a file is missing or damaged, or ``strict`` does not hold.
+        """
+        path = folder / graph.files[0]
+        interpreter = open_interpreter(path, options.threads, reference=False)
+        return EthosuSession(path, graph, interpreter, _placement(interpreter, graph, options))
+
+
+ENGINE = EthosU(
+    name="ethosu",
+    packages=("ai_edge_litert", "tflite_runtime"),
+    extra="ethosu",
+    devices=("npu",),
+    hosts=("linux-aarch64",),
+)

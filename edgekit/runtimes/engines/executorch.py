@@ -1,8 +1,7 @@
 """ExecuTorch: PyTorch's engine for phones and small boards, here through its Python module (which needs torch).
 
 Files for XNNPACK and the portable kernels run wherever this module does. A file for Apple's Core ML or for Vulkan runs
-on a device that has it; here, with ``unit="interpreter"``, the Core ML program inside is computed by edgekit's
-interpreter. Nothing here computes a Vulkan program: its session opens only to say that it was compiled.
+on a device that has it; elsewhere there is `edgekit.emulators.executorch`.
 """
 
 from __future__ import annotations
@@ -14,26 +13,13 @@ import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from edgekit.arrays import Floats
 from edgekit.errors import EngineError
 from edgekit.runtimes.bundle.manifest import Graph
-from edgekit.runtimes.engines import Engine, Placement, Session, SessionOptions, StandIn, check_inputs
-
-if TYPE_CHECKING:
-    from edgekit.profiling.record import Operators
-
-INTERPRETER = StandIn(device="interpreter", word="interpreted", packages=("coremltools", "torch", "executorch"))
-
-ENGINE = Engine(
-    name="executorch",
-    packages=("executorch",),
-    extra="executorch",
-    devices=("cpu", "xnnpack"),
-    stand_in=INTERPRETER,
-)
-"""``cpu`` is any kernel; ``xnnpack`` names the fast ones, and with ``strict`` refuses files that need others."""
+from edgekit.runtimes.engines import hint
+from edgekit.runtimes.engines.base import Engine, Placement, SessionOptions, check_inputs
 
 DELEGATE, DELEGATED, PORTABLE = "delegate", "delegated_operators", "portable_operators"
 """Keys of a graph's report: the delegate's name, and how many operators run in it and on the portable kernels."""
@@ -44,44 +30,6 @@ BACKENDS = {XNNPACK: "XnnpackBackend", COREML: "CoreMLBackend", VULKAN: "VulkanB
 """Delegates as ExecuTorch calls them."""
 
 _STDERR = threading.Lock()
-
-
-def open_session(folder: Path, graph: Graph, options: SessionOptions) -> Session:
-    """Open a ``.pte`` file.
-
-    ``threads`` sets the size of the thread pool that all sessions of the process share.
-
-    Raises:
-        EngineError: the file is broken, needs a delegate that this host has not, or ``strict`` does not hold.
-    """
-    path = folder / graph.files[0]
-    if not path.is_file():
-        raise EngineError(f"{path}: missing; convert again")
-    delegate = str(graph.report.get(DELEGATE, XNNPACK))
-    if options.device == INTERPRETER.device:
-        if delegate == COREML:
-            from edgekit.emulators.executorch_coreml import InterpretedSession
-
-            return InterpretedSession(path, graph, options)
-        if delegate == VULKAN:
-            return CompiledSession(path, graph)
-        raise EngineError(f"unit {options.device!r} is for Core ML files; this one is for {delegate}: unit='cpu'")
-    return ExecutorchSession(path, graph, delegate, options)
-
-
-def proof_device(graph: Graph) -> str:
-    """The ``unit=`` that a file is checked with on this host: the interpreter where its delegate cannot run."""
-    delegate = str(graph.report.get(DELEGATE, XNNPACK))
-    return ENGINE.devices[0] if delegate in (XNNPACK, KERNELS) else INTERPRETER.device
-
-
-def operator_times(
-    folder: Path, graph: Graph, options: SessionOptions, feeds: Sequence[Floats], runs: int
-) -> Operators:
-    """Time of each operator, by ExecuTorch's event tracer."""
-    from edgekit.profiling.engines import executorch as executorch_operators
-
-    return executorch_operators.measure(folder, graph, options, feeds, runs)
 
 
 class ExecutorchSession:
@@ -107,27 +55,15 @@ class ExecutorchSession:
         return [output.numpy() for output in outputs]
 
 
-class CompiledSession:
-    """A file that nothing here can run: it was lowered for its delegate, and that is all that is known of it."""
-
-    def __init__(self, path: Path, graph: Graph) -> None:
-        delegate = str(graph.report[DELEGATE])
-        self._error = f"{path.name} was compiled for {delegate}, which this host cannot run: take it to a device"
-        self.placement = Placement(delegate, _operators(graph, delegate), "float32", "compiled")
-
-    def run(self, inputs: Sequence[Floats]) -> list[Floats]:
-        raise EngineError(self._error)
-
-
 def _placement(graph: Graph, delegate: str, options: SessionOptions) -> Placement:
-    operators = _operators(graph, delegate)
+    operators = delegated_operators(graph, delegate)
     device = options.device or ENGINE.devices[0]
     if options.strict and device == XNNPACK and set(operators) - {XNNPACK}:
         raise EngineError(f"strict: not everything runs on {XNNPACK!r}: {operators}")
     return Placement(device, operators, str(graph.report.get("arithmetic", "float32")))
 
 
-def _operators(graph: Graph, delegate: str) -> dict[str, int]:
+def delegated_operators(graph: Graph, delegate: str) -> dict[str, int]:
     """Operators per unit as the converter counted them: the runtime itself only knows whole delegates."""
     counts = {delegate: int(graph.report.get(DELEGATED, 0)), KERNELS: int(graph.report.get(PORTABLE, 0))}
     return {unit: count for unit, count in counts.items() if count}
@@ -145,7 +81,7 @@ def _load(path: Path, delegate: str, threads: int, log: IO[bytes]) -> Any:
     runtime = Runtime.get()
     backend = BACKENDS.get(delegate, "")
     if backend and not runtime.backend_registry.is_available(backend):
-        check = f"; unit={INTERPRETER.device!r} shows here what the file computes" if delegate == COREML else ""
+        check = hint(ENGINE.name) if delegate == COREML else ""
         raise EngineError(f"{path}: needs the delegate {delegate}, which this host cannot run{check}")
     if threads:
         portable_lib._unsafe_reset_threadpool(threads)
@@ -184,3 +120,38 @@ def captured() -> Iterator[IO[bytes]]:
         finally:
             os.dup2(kept, 2)
             os.close(kept)
+
+
+class ExecuTorch(Engine):
+    """ExecuTorch."""
+
+    def open_session(self, folder: Path, graph: Graph, options: SessionOptions) -> ExecutorchSession:
+        """Open a ``.pte`` file.
+
+        ``threads`` sets the size of the thread pool that all sessions of the process share.
+
+        Raises:
+            EngineError: the file is broken, needs a delegate that this host lacks, or ``strict`` does not hold.
+        """
+        return ExecutorchSession(file_of(folder, graph), graph, delegate_of(graph), options)
+
+
+def file_of(folder: Path, graph: Graph) -> Path:
+    """The ``.pte`` file of a graph.
+
+    Raises:
+        EngineError: it is not there.
+    """
+    path = folder / graph.files[0]
+    if not path.is_file():
+        raise EngineError(f"{path}: missing; convert again")
+    return path
+
+
+def delegate_of(graph: Graph) -> str:
+    """The delegate that a graph was lowered for."""
+    return str(graph.report.get(DELEGATE, XNNPACK))
+
+
+ENGINE = ExecuTorch(name="executorch", packages=("executorch",), extra="executorch", devices=("cpu", XNNPACK))
+"""``cpu`` is any kernel; ``xnnpack`` names the fast ones, and with ``strict`` refuses files that need others."""

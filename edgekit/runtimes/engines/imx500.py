@@ -9,9 +9,7 @@ with every frame. On a Raspberry Pi with the camera::
     camera = IMX500("network.rpk")                    # of picamera2.devices
     model = edgekit.load(bundle)                      # refuses; see `contract_outputs` for what decodes the outputs
 
-The stand-in ``quantiser`` computes ``quantised.onnx``, which Sony's quantiser wrote: its model with every rounding of
-weights and activations spelled out as QuantizeLinear and DequantizeLinear. That is the arithmetic the converter was
-given, computed in float32 by ONNX Runtime and not by Sony's tools or the chip, hence ``reference``.
+What a host computes instead: `edgekit.emulators.imx500`.
 """
 
 from __future__ import annotations
@@ -26,65 +24,8 @@ from numpy.typing import NDArray
 from edgekit.arrays import Floats
 from edgekit.errors import EngineError
 from edgekit.runtimes.bundle.manifest import Graph
-from edgekit.runtimes.engines import Engine, Placement, SessionOptions, StandIn, check_inputs
-from edgekit.runtimes.engines.onnxruntime import failures
-
-ENGINE = Engine(
-    name="imx500",
-    packages=("picamera2",),
-    devices=("camera",),
-    hosts=("linux-aarch64",),
-    install="sudo apt install imx500-all python3-picamera2",
-    stand_in=StandIn("quantiser", "reference", packages=("onnxruntime",)),
-)
-
-
-class Imx500Reference:
-    """The quantiser's own model in ONNX Runtime."""
-
-    def __init__(self, path: Path, graph: Graph, options: SessionOptions) -> None:
-        import onnxruntime
-
-        settings = onnxruntime.SessionOptions()
-        settings.intra_op_num_threads = options.threads
-        # ONNX Runtime's own optimisations of quantised graphs, even the basic ones, compute something else: on one
-        # detector they made the error of the outputs 2.5 times as large as in the quantiser's model.
-        settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        settings.log_severity_level = 3
-        try:
-            self._session: Any = onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
-        except failures() as error:
-            raise EngineError(f"{path}: ONNX Runtime cannot open it: {error}") from error
-        names = {tensor.name for tensor in (*self._session.get_inputs(), *self._session.get_outputs())}
-        for tensor in (*graph.inputs, *graph.outputs):
-            if tensor.name not in names:
-                found = ", ".join(sorted(names))
-                raise EngineError(f"{path.name} has no tensor {tensor.name!r}, only {found}; convert the model again")
-        self._graph = graph
-        self._outputs = [tensor.name for tensor in graph.outputs]
-        self.placement = Placement(options.device, {}, "int8", "reference")
-
-    def run(self, inputs: Sequence[Floats]) -> list[Floats]:
-        check_inputs(self._graph, inputs)
-        feeds = {tensor.name: array for tensor, array in zip(self._graph.inputs, inputs, strict=True)}
-        outputs: list[Floats] = self._session.run(self._outputs, feeds)
-        return outputs
-
-
-def open_session(folder: Path, graph: Graph, options: SessionOptions) -> Imx500Reference:
-    """Open the quantiser's model with device ``quantiser``.
-
-    Raises:
-        EngineError: the camera was asked for, or the file is damaged.
-    """
-    stand_in = ENGINE.stand_in
-    if stand_in is not None and options.device == stand_in.device:
-        return Imx500Reference(folder / graph.files[1], graph, options)
-    raise EngineError(
-        "the AI Camera runs the network on its own frames and takes no image: package it with "
-        f"'imx500-package -i {folder / graph.files[0]} -o .', load network.rpk with picamera2's IMX500 and decode its "
-        "outputs (edgekit.runtimes.engines.imx500.contract_outputs); unit='quantiser' shows what the file computes"
-    )
+from edgekit.runtimes.engines import hint
+from edgekit.runtimes.engines.base import Engine, Session, SessionOptions
 
 
 def contract_outputs(graph: Graph, tensors: Sequence[NDArray[Any]]) -> list[Floats]:
@@ -120,3 +61,28 @@ def _channels_first(array: Floats, shape: tuple[int, ...]) -> Floats | None:
     if bare.shape == (*shape[1:], shape[0]):  # as the camera has it, so before the other where both are possible
         return np.ascontiguousarray(np.moveaxis(bare, -1, 0))[None]
     return np.ascontiguousarray(bare)[None] if bare.shape == shape else None
+
+
+class Imx500(Engine):
+    """The camera's own sensor, which no session can be opened on."""
+
+    def open_session(self, folder: Path, graph: Graph, options: SessionOptions) -> Session:
+        """Say what to do instead.
+
+        Raises:
+            EngineError: always.
+        """
+        raise EngineError(
+            "the AI Camera runs the network on its own frames and takes no image: package it with "
+            f"'imx500-package -i {folder / graph.files[0]} -o .', load network.rpk with picamera2's IMX500 and decode "
+            f"its outputs (edgekit.runtimes.engines.imx500.contract_outputs){hint(self.name)}"
+        )
+
+
+ENGINE = Imx500(
+    name="imx500",
+    packages=("picamera2",),
+    devices=("camera",),
+    hosts=("linux-aarch64",),
+    install="sudo apt install imx500-all python3-picamera2",
+)

@@ -7,22 +7,14 @@ import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from edgekit.arrays import Floats
 from edgekit.errors import EngineError
 from edgekit.runtimes.bundle.manifest import Graph, Tensor
-from edgekit.runtimes.engines import Engine, Placement, SessionOptions, check_inputs
-
-if TYPE_CHECKING:
-    from edgekit.profiling.record import Operators
-
-ENGINE = Engine(
-    name="litert", packages=("ai_edge_litert", "tflite_runtime"), extra="litert", devices=("cpu", "xnnpack")
-)
-"""``cpu`` is any kernel of LiteRT; ``xnnpack`` names its fast ones; ``strict`` then refuses files that need others."""
+from edgekit.runtimes.engines.base import Engine, Placement, SessionOptions, check_inputs
 
 XNNPACK = "xnnpack"
 
@@ -57,20 +49,6 @@ class LitertSession:
         except (RuntimeError, ValueError) as error:
             raise EngineError(f"{self._name}: LiteRT failed: {error}") from error
         return [port.read() for port in self._outputs]
-
-
-def open_session(folder: Path, graph: Graph, options: SessionOptions) -> LitertSession:
-    """Open the first file of a graph."""
-    return LitertSession(folder / graph.files[0], graph, options)
-
-
-def operator_times(
-    folder: Path, graph: Graph, options: SessionOptions, feeds: Sequence[Floats], runs: int
-) -> Operators:
-    """Where operators run; LiteRT's Python module gives no times."""
-    from edgekit.profiling.engines import litert as litert_operators
-
-    return litert_operators.measure(folder, graph, options, feeds, runs)
 
 
 @dataclass(frozen=True)
@@ -167,3 +145,15 @@ def _placement(interpreter: Any, device: str) -> Placement:
     integers = {detail["index"] for detail in interpreter.get_tensor_details() if detail["dtype"] is np.int8}
     integer = any(int(node["inputs"][0]) in integers for node in plain if "CONV" in node["op_name"])
     return Placement(device, {XNNPACK: taken, **dict(sorted(outside.items()))}, "int8" if integer else "float32")
+
+
+class LiteRT(Engine):
+    """LiteRT, or the older tflite-runtime."""
+
+    def open_session(self, folder: Path, graph: Graph, options: SessionOptions) -> LitertSession:
+        """Open the first file of a graph."""
+        return LitertSession(folder / graph.files[0], graph, options)
+
+
+ENGINE = LiteRT(name="litert", packages=("ai_edge_litert", "tflite_runtime"), extra="litert", devices=("cpu", XNNPACK))
+"""``cpu`` is any kernel of LiteRT; ``xnnpack`` names its fast ones; ``strict`` then refuses files that need others."""

@@ -5,19 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from edgekit.arrays import Floats
 from edgekit.errors import EngineError
 from edgekit.runtimes.bundle.manifest import Graph
-from edgekit.runtimes.engines import Engine, Placement, SessionOptions
-
-if TYPE_CHECKING:
-    from edgekit.profiling.record import Operators
-
-ENGINE = Engine(name="ncnn", packages=("ncnn",), extra="ncnn")
+from edgekit.runtimes.engines.base import Engine, Placement, SessionOptions
 
 _MAGIC = "7767517"
 _TAG_FLOAT16 = 0x01306B47
@@ -88,35 +83,6 @@ class NcnnSession:
             if array.shape != tensor.shape:
                 raise EngineError(f"input {tensor.name!r} takes shape {list(tensor.shape)}, not {list(array.shape)}")
         return [np.ascontiguousarray(array, np.float32) for array in inputs]
-
-
-def open_session(folder: Path, graph: Graph, options: SessionOptions) -> NcnnSession:
-    """Open a ``.param`` and ``.bin`` on the CPU. Everything ncnn has runs there, so ``strict`` always holds.
-
-    Raises:
-        EngineError: the files are not what ncnn reads, or use a layer it does not have.
-    """
-    import ncnn
-
-    param, weights = _files(folder, graph)
-    traits = _traits(param, weights)
-    net = ncnn.Net()
-    arithmetic = _configure(net.opt, traits, options)
-    if net.load_param(str(param)):
-        raise EngineError(f"{param}: ncnn {ncnn.__version__} refuses this graph{_unknown_layers(param)}; convert again")
-    if net.load_model(str(weights)):
-        raise EngineError(f"{weights}: ncnn {ncnn.__version__} cannot read the weights, truncated? convert again")
-    _require(graph, net, param)
-    return NcnnSession(net, graph, Placement("cpu", {"cpu": traits.layers}, arithmetic))
-
-
-def operator_times(
-    folder: Path, graph: Graph, options: SessionOptions, feeds: Sequence[Floats], runs: int
-) -> Operators:
-    """Time of each layer, computed one after the other."""
-    from edgekit.profiling.engines import ncnn as ncnn_operators
-
-    return ncnn_operators.measure(folder, graph, options, feeds, runs)
 
 
 def int8_layers(param: Path) -> set[str]:
@@ -237,3 +203,31 @@ def _as_array(mat: Any, name: str, shape: tuple[int, ...]) -> Floats:
             "convert again"
         )
     return np.ascontiguousarray(array).reshape(shape)
+
+
+class Ncnn(Engine):
+    """ncnn."""
+
+    def open_session(self, folder: Path, graph: Graph, options: SessionOptions) -> NcnnSession:
+        """Open a ``.param`` and ``.bin`` on the CPU. Everything ncnn has runs there, so ``strict`` always holds.
+
+        Raises:
+            EngineError: the files are not what ncnn reads, or use a layer it does not have.
+        """
+        import ncnn
+
+        param, weights = _files(folder, graph)
+        traits = _traits(param, weights)
+        net = ncnn.Net()
+        arithmetic = _configure(net.opt, traits, options)
+        if net.load_param(str(param)):
+            raise EngineError(
+                f"{param}: ncnn {ncnn.__version__} refuses this graph{_unknown_layers(param)}; convert again"
+            )
+        if net.load_model(str(weights)):
+            raise EngineError(f"{weights}: ncnn {ncnn.__version__} cannot read the weights, truncated? convert again")
+        _require(graph, net, param)
+        return NcnnSession(net, graph, Placement("cpu", {"cpu": traits.layers}, arithmetic))
+
+
+ENGINE = Ncnn(name="ncnn", packages=("ncnn",), extra="ncnn")

@@ -9,16 +9,12 @@ from typing import Any
 
 import numpy as np
 
-import edgekit.runtimes.tasks.decoders.classes
-import edgekit.runtimes.tasks.decoders.keypoints
-import edgekit.runtimes.tasks.decoders.queries
-import edgekit.runtimes.tasks.decoders.vectors  # noqa: F401 - registers the decoders edgekit knows, those of boxes with them
 from edgekit.arrays import Floats
 from edgekit.errors import ContractError
 from edgekit.runtimes.bundle.manifest import Contract
 from edgekit.runtimes.inputs.images import Transform
 from edgekit.runtimes.results import Detections, Result
-from edgekit.runtimes.tasks.decoders import DECODERS, Candidates, Frame, Heads, check_finite, find
+from edgekit.runtimes.tasks.decoders import Candidates, Frame, Heads, check_finite, every_decoder, find
 from edgekit.runtimes.tasks.nms import non_maximum_suppression
 from edgekit.runtimes.tasks.similarity import box_iou
 
@@ -51,7 +47,9 @@ class Detect:
         whole = self._decoder.task == contract.task
         if not whole and (self._decoder.task != "detect" or self.attached not in self._decoder.attachments):
             able = sorted(
-                name for name, one in DECODERS.items() if one.task == contract.task or self.attached in one.attachments
+                name
+                for name, one in every_decoder().items()
+                if one.task == contract.task or self.attached in one.attachments
             )
             raise ContractError(
                 f"decoder {contract.decoder.name!r} is not one for the task {contract.task!r}; valid: {', '.join(able)}"

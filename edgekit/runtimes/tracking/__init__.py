@@ -9,52 +9,36 @@ numpy alone is needed; the solver of ``lap`` or SciPy is used where installed, w
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from edgekit import registry
 from edgekit.errors import UsageError, choices
-from edgekit.runtimes.tracking._tracker import Tracker as Tracker
-from edgekit.runtimes.tracking._tracks import State as State
-from edgekit.runtimes.tracking._tracks import Tracks as Tracks
+from edgekit.runtimes.tracking.base import Tracker as Tracker
+from edgekit.runtimes.tracking.state import State as State
+from edgekit.runtimes.tracking.state import Tracks as Tracks
 
-if TYPE_CHECKING:
-    from edgekit.runtimes.tracking.botsort import BoTSort as BoTSort
-    from edgekit.runtimes.tracking.bytetrack import ByteTrack as ByteTrack
-    from edgekit.runtimes.tracking.ocsort import OCSort as OCSort
-    from edgekit.runtimes.tracking.sort import Sort as Sort
 
-_WHERE = {"BoTSort": "botsort", "ByteTrack": "bytetrack", "OCSort": "ocsort", "Sort": "sort"}
-
-__all__ = ["BoTSort", "ByteTrack", "OCSort", "Sort", "State", "Tracker", "Tracks", "open_tracker", "tracker_names"]
+def trackers() -> dict[str, type[Tracker]]:
+    """All trackers by name."""
+    return {name: module.TRACKER for name, module in registry.declared(__name__, "TRACKER").items()}
 
 
 def tracker_names() -> tuple[str, ...]:
     """Names of all trackers."""
-    return tuple(registry.declared(__name__, "TRACKER"))
+    return tuple(trackers())
 
 
 def open_tracker(name: str, **options: Any) -> Tracker:
     """A new tracker, for one stream.
 
     Args:
+        name: one of `tracker_names`.
         options: those of the tracker, see docs/TRACKING.md.
 
     Raises:
         UsageError: no tracker of that name, an unknown option, or a value out of range.
     """
-    trackers = registry.declared(__name__, "TRACKER")
-    if name not in trackers:
-        raise UsageError(f"tracker {choices(name, tuple(trackers))}")
-    opened: Tracker = trackers[name].TRACKER(**options)
-    return opened
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+    known = trackers()
+    if name not in known:
+        raise UsageError(f"tracker {choices(name, tuple(known))}")
+    return known[name](**options)

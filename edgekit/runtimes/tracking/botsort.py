@@ -8,11 +8,11 @@ import msgspec
 import numpy as np
 
 from edgekit.arrays import Doubles, Floats, Image, Ints
-from edgekit.runtimes.tracking import _kalman, _options
-from edgekit.runtimes.tracking._camera_motion import CameraMotion
-from edgekit.runtimes.tracking._detections import Observed
-from edgekit.runtimes.tracking._options import Share
+from edgekit.runtimes.tracking import kalman
 from edgekit.runtimes.tracking.bytetrack import ByteTrack, ByteTrackOptions
+from edgekit.runtimes.tracking.camera_motion import CameraMotion
+from edgekit.runtimes.tracking.detections import Observed
+from edgekit.runtimes.tracking.options import Share, TrackerOptions
 
 
 class BoTSortOptions(ByteTrackOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -37,7 +37,7 @@ class BoTSortOptions(ByteTrackOptions, frozen=True, kw_only=True, forbid_unknown
 class BoTSort(ByteTrack):
     """BoT-SORT. Without images it does without camera motion, without embeddings without appearance."""
 
-    Options: ClassVar[type[_options.Options]] = BoTSortOptions
+    Options: ClassVar[type[TrackerOptions]] = BoTSortOptions
     options: BoTSortOptions
     uses_image: ClassVar[bool] = True
     uses_embeddings: ClassVar[bool] = True
@@ -50,7 +50,7 @@ class BoTSort(ByteTrack):
     def _see(self, image: Image, boxes: Floats) -> None:
         affine = self._camera.since_last(image, boxes)
         if affine is not None and len(self._table):
-            self._table.motion = _kalman.moved(self._table.motion, affine)
+            self._table.motion = kalman.moved(self._table.motion, affine)
 
     def _closeness(self, similarity: Floats, found: Observed) -> Floats:
         fused = super()._closeness(similarity, found)

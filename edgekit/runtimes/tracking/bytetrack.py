@@ -9,14 +9,13 @@ from numpy.typing import NDArray
 
 from edgekit.arrays import Floats, Ints
 from edgekit.errors import UsageError
-from edgekit.runtimes.tracking import _options
-from edgekit.runtimes.tracking._detections import Observed
-from edgekit.runtimes.tracking._options import Share
-from edgekit.runtimes.tracking._tracker import Tracker
-from edgekit.runtimes.tracking._tracks import State
+from edgekit.runtimes.tracking.base import Tracker
+from edgekit.runtimes.tracking.detections import Observed
+from edgekit.runtimes.tracking.options import Share, TrackerOptions
+from edgekit.runtimes.tracking.state import State
 
 
-class ByteTrackOptions(_options.Options, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ByteTrackOptions(TrackerOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Options of ByteTrack, beside those of every tracker. Defaults are the paper's and its code's.
 
     Args:
@@ -47,7 +46,7 @@ class ByteTrackOptions(_options.Options, frozen=True, kw_only=True, forbid_unkno
 class ByteTrack(Tracker):
     """ByteTrack."""
 
-    Options: ClassVar[type[_options.Options]] = ByteTrackOptions
+    Options: ClassVar[type[TrackerOptions]] = ByteTrackOptions
     options: ByteTrackOptions
 
     def _begins(self, found: Observed) -> NDArray[np.bool_]:

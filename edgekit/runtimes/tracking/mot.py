@@ -15,7 +15,7 @@ import numpy as np
 
 from edgekit.arrays import Doubles, Floats, Ints
 from edgekit.errors import InputError, UsageError
-from edgekit.runtimes.tracking._tracks import Tracks
+from edgekit.runtimes.tracking.state import Tracks
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 
 from edgekit.arrays import Doubles, Floats, Ints
 from edgekit.runtimes.tasks.similarity import box_iou
-from edgekit.runtimes.tracking import _kalman, _options
-from edgekit.runtimes.tracking._detections import Observed
-from edgekit.runtimes.tracking._options import Seconds, Share
-from edgekit.runtimes.tracking._tracker import Tracker
-from edgekit.runtimes.tracking._tracks import State
+from edgekit.runtimes.tracking import kalman
+from edgekit.runtimes.tracking.base import Tracker
+from edgekit.runtimes.tracking.detections import Observed
+from edgekit.runtimes.tracking.options import Seconds, Share, TrackerOptions
+from edgekit.runtimes.tracking.state import State
 
 
-class OCSortOptions(_options.Options, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class OCSortOptions(TrackerOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Options of OC-SORT, beside those of every tracker. Defaults are the paper's and its code's.
 
     Args:
@@ -37,7 +37,7 @@ class OCSortOptions(_options.Options, frozen=True, kw_only=True, forbid_unknown_
 class OCSort(Tracker):
     """OC-SORT: observation-centric momentum (OCM), recovery (OCR) and re-update (ORU)."""
 
-    Options: ClassVar[type[_options.Options]] = OCSortOptions
+    Options: ClassVar[type[TrackerOptions]] = OCSortOptions
     options: OCSortOptions
 
     def reset(self) -> None:
@@ -95,16 +95,16 @@ class OCSort(Tracker):
         A virtual observation for each update that missed them; the error that the filter piled up meanwhile is gone.
         """
         table = self._table
-        since, start, goal = table.seen[rows], _kalman.centred(table.boxes[rows]), _kalman.centred(boxes)
+        since, start, goal = table.seen[rows], kalman.centred(table.boxes[rows]), kalman.centred(boxes)
         state, at = table.motion[:, rows], since.copy()
         for moment in self._updates[self._updates > since.min()]:
             due = moment > since
             if due.any():
                 share = ((moment - since) / (time - since))[due, None]
                 way = start[due] + share * (goal[due] - start[due])
-                state[:, due] = _kalman.correct(_kalman.predict(state[:, due], moment - at[due]), way)
+                state[:, due] = kalman.correct(kalman.predict(state[:, due], moment - at[due]), way)
                 at[due] = moment
-        return _kalman.predict(state, time - at)
+        return kalman.predict(state, time - at)
 
     def _advance(self, time: float) -> bool:
         if self._time is not None:

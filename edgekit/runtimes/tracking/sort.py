@@ -8,13 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.arrays import Floats, Ints
-from edgekit.runtimes.tracking import _options
-from edgekit.runtimes.tracking._detections import Observed
-from edgekit.runtimes.tracking._options import Seconds, Share
-from edgekit.runtimes.tracking._tracker import Tracker
+from edgekit.runtimes.tracking.base import Tracker
+from edgekit.runtimes.tracking.detections import Observed
+from edgekit.runtimes.tracking.options import Seconds, Share, TrackerOptions
 
 
-class SortOptions(_options.Options, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class SortOptions(TrackerOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Options of SORT, beside those of every tracker.
 
     Args:
@@ -31,7 +30,7 @@ class SortOptions(_options.Options, frozen=True, kw_only=True, forbid_unknown_fi
 class Sort(Tracker):
     """SORT, with tracks that live on for ``lost_seconds`` like everyone's (the paper drops them at the first miss)."""
 
-    Options: ClassVar[type[_options.Options]] = SortOptions
+    Options: ClassVar[type[TrackerOptions]] = SortOptions
     options: SortOptions
 
     def _begins(self, found: Observed) -> NDArray[np.bool_]:

@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING
 from edgekit.errors import SourceError
 from edgekit.runtimes.bundle import folder as bundle
 from edgekit.runtimes.bundle.manifest import Origin
-from edgekit.sources import Request, TrainedModel
+from edgekit.sources import Request, Source, TrainedModel
 from edgekit.sources.exported.safety import refuse_code, refuse_damage
 
 if TYPE_CHECKING:
     import torch
-
-KIND = "a torch.export program (.pt2)"
 
 
 def matches(request: Request) -> bool:
@@ -86,3 +84,6 @@ def input_shape(program: torch.export.ExportedProgram, origin: str) -> tuple[int
 def _brief(error: Exception) -> str:
     """The last line of a message, which in torch's is the reason, with the kind of error."""
     return f"{type(error).__name__}: {str(error).strip().splitlines()[-1][:300] if str(error).strip() else ''}"
+
+
+SOURCE = Source("a torch.export program (.pt2)", matches, load, order=10)

@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING
 from edgekit.arrays import Floats
 from edgekit.errors import SourceError
 from edgekit.runtimes.bundle.manifest import Origin
-from edgekit.sources import Request, TrainedModel
+from edgekit.sources import Request, Source, TrainedModel
 
 if TYPE_CHECKING:
     import onnx
     import torch
     from torch import nn
-
-KIND = "an ONNX file (.onnx)"
 
 
 def matches(request: Request) -> bool:
@@ -68,7 +66,7 @@ def _check_rebuilt(path: Path, module: nn.Module, name: str, example: torch.Tens
     import onnx
     import torch
 
-    from edgekit.runtimes.engines.onnxruntime import failures
+    from edgekit.runtimes.engines.onnxruntime.session import failures
 
     model = onnx.load(path)
     known = {output.name for output in model.graph.output}
@@ -113,3 +111,6 @@ def cut_at(path: Path, tensor_names: Sequence[str], size: tuple[int, int] | None
     from edgekit.sources.onnx.rebuild import read_onnx, rebuild
 
     return rebuild(read_onnx(path), path, tensor_names, size)
+
+
+SOURCE = Source("an ONNX file (.onnx)", matches, load, order=20)

@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING, Any
 from edgekit.errors import SourceError
 from edgekit.runtimes.bundle.manifest import Contract, Decoder, ImageRule, Origin, Output, Postprocess
 from edgekit.runtimes.tasks.skeletons import numbered
-from edgekit.sources import Request, TrainedModel, Uncut
+from edgekit.sources import Request, Source, TrainedModel, Uncut
 from edgekit.sources.ultralytics.heads import HEADS, Head, raw_heads, whole
 from edgekit.sources.ultralytics.pickle import pickled_globals, unpickle
 
 if TYPE_CHECKING:
     pass
 
-KIND = "an ultralytics checkpoint (.pt)"
 
 OTHER_TASKS = {
     "ultralytics.nn.tasks.OBBModel": "oriented-box",
@@ -207,3 +206,6 @@ def _uncut(head: Head, end2end: bool, outputs: Any, classes: int) -> Uncut:
         decoder=Decoder(name="decoded", options={**options, "attached": attached} if attached else options),
         outputs=tuple(Output(name=role, role=role) for role in roles),
     )
+
+
+SOURCE = Source("an ultralytics checkpoint (.pt)", matches, load, order=30)

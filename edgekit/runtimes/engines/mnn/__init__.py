@@ -9,20 +9,15 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from edgekit.arrays import Floats
 from edgekit.errors import EngineError
 from edgekit.runtimes.bundle.manifest import Graph
-from edgekit.runtimes.engines import Engine, Placement, SessionOptions, check_inputs
+from edgekit.runtimes.engines.base import Engine, Placement, SessionOptions, check_inputs
 from edgekit.runtimes.engines.mnn.flatbuffer import CONST, INPUT, Operator, read_operators
-
-if TYPE_CHECKING:
-    from edgekit.profiling.record import Operators
-
-ENGINE = Engine(name="mnn", packages=("MNN",), extra="mnn")
 
 _DEFAULT_THREADS = 4
 """What MNN takes by itself; its Python module wants a number."""
@@ -90,24 +85,6 @@ class MnnSession:
         return kind(array.shape, dtype, array, layout)
 
 
-def open_session(folder: Path, graph: Graph, options: SessionOptions) -> MnnSession:
-    """Open a ``.mnn`` file on the CPU. Everything MNN has runs there, so ``strict`` always holds.
-
-    Raises:
-        EngineError: the file is not what MNN reads, or not what the manifest says.
-    """
-    return MnnSession(folder / graph.files[0], graph, options)
-
-
-def operator_times(
-    folder: Path, graph: Graph, options: SessionOptions, feeds: Sequence[Floats], runs: int
-) -> Operators:
-    """Time of each operator, by MNN's calls before and after it."""
-    from edgekit.profiling.engines import mnn as mnn_operators
-
-    return mnn_operators.measure(folder, graph, options, feeds, runs)
-
-
 def _operators(path: Path) -> list[Operator]:
     """Look at the file before MNN does: it ends the process on some broken files."""
     try:
@@ -146,3 +123,18 @@ def _silence() -> Iterator[None]:
             os.dup2(kept, 1)
             os.close(kept)
             os.close(nowhere)
+
+
+class Mnn(Engine):
+    """MNN."""
+
+    def open_session(self, folder: Path, graph: Graph, options: SessionOptions) -> MnnSession:
+        """Open a ``.mnn`` file on the CPU. Everything MNN has runs there, so ``strict`` always holds.
+
+        Raises:
+            EngineError: the file is not what MNN reads, or not what the manifest says.
+        """
+        return MnnSession(folder / graph.files[0], graph, options)
+
+
+ENGINE = Mnn(name="mnn", packages=("MNN",), extra="mnn")

@@ -2,131 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from edgekit.arrays import Floats
-from edgekit.errors import EngineError
 from edgekit.runtimes.bundle.manifest import Graph, Language
-from edgekit.runtimes.engines import Engine, Placement, SessionOptions, check_inputs
+from edgekit.runtimes.engines.base import Engine, SessionOptions
+from edgekit.runtimes.engines.onnxruntime.session import PROVIDERS, OnnxRuntimeNetwork, OnnxRuntimeSession
 
 if TYPE_CHECKING:
-    from edgekit.profiling.record import Operators
     from edgekit.runtimes.language.graph import LanguageGraph
 
-ENGINE = Engine(name="onnxruntime", packages=("onnxruntime",), extra="onnx", devices=("cpu", "cuda"))
 
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-"""ONNX Runtime's name of what runs operators on each device."""
+class OnnxRuntime(Engine):
+    """ONNX Runtime."""
 
+    def open_session(self, folder: Path, graph: Graph, options: SessionOptions) -> OnnxRuntimeSession:
+        """Open the first file of a graph."""
+        return OnnxRuntimeSession(OnnxRuntimeNetwork(folder, graph, options))
 
-class OnnxRuntimeNetwork:
-    """One ONNX file opened by ONNX Runtime, with its inputs and outputs by name.
+    def open_network(self, folder: Path, graph: Graph, options: SessionOptions) -> OnnxRuntimeNetwork:
+        """Open the first file of a graph with named inputs."""
+        return OnnxRuntimeNetwork(folder, graph, options)
 
-    Attributes:
-        session: ONNX Runtime's own.
-        graph: what the manifest says of the file.
-    """
+    def open_language(
+        self,
+        folder: Path,
+        graphs: Mapping[str, Graph],
+        language: Language,
+        embeddings: NDArray[Any],
+        options: SessionOptions,
+    ) -> LanguageGraph:
+        """Open the graphs of a language model, on the CPU."""
+        from edgekit.runtimes.engines.onnxruntime.language import open_language
 
-    def __init__(self, folder: Path, graph: Graph, options: SessionOptions, profile: Path | None = None) -> None:
-        import onnxruntime
-
-        path = folder / graph.files[0]
-        device = options.device or ENGINE.devices[0]
-        settings = onnxruntime.SessionOptions()
-        settings.log_severity_level = 3  # errors come as exceptions; warnings would go to a user's terminal
-        settings.intra_op_num_threads = options.threads
-        # Records which provider took which operator; without it a fall-back to the CPU is only a printed line.
-        settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-        if profile is not None:  # where the engine writes what each operator took, when its profiling ends
-            settings.enable_profiling, settings.profile_file_prefix = True, str(profile)
-        wanted = PROVIDERS[device]
-        if wanted not in onnxruntime.get_available_providers():
-            raise EngineError(f"unit {device!r} needs {wanted}, which this onnxruntime lacks; install onnxruntime-gpu")
-        try:
-            self.session: Any = onnxruntime.InferenceSession(
-                str(path), settings, providers=list(dict.fromkeys([wanted, PROVIDERS["cpu"]]))
-            )
-        except failures() as error:
-            raise EngineError(f"{path}: ONNX Runtime cannot open it: {error}") from error
-        self.graph = graph
-        self._outputs = [tensor.name for tensor in graph.outputs]
-        self.placement = Placement(device, _assigned(self.session))
-        foreign = {unit: count for unit, count in self.placement.operators.items() if unit != wanted}
-        if options.strict and (foreign or wanted not in self.session.get_providers()):
-            raise EngineError(f"strict: not everything runs on {device!r}: {self.placement.operators}")
-
-    def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        try:
-            outputs = self.session.run(self._outputs, feeds)
-        except failures() as error:
-            raise EngineError(f"ONNX Runtime failed: {error}") from error
-        return dict(zip(self._outputs, outputs, strict=True))
+        return open_language(folder, graphs, language, embeddings, options)
 
 
-class OnnxRuntimeSession:
-    """One ONNX file with its inputs and outputs in the graph's order."""
-
-    def __init__(self, network: OnnxRuntimeNetwork) -> None:
-        self._network = network
-        self.placement = network.placement
-
-    def run(self, inputs: Sequence[Floats]) -> list[Floats]:
-        graph = self._network.graph
-        check_inputs(graph, inputs)
-        feeds = {tensor.name: array for tensor, array in zip(graph.inputs, inputs, strict=True)}
-        return list(self._network.run(feeds).values())
-
-
-def open_session(folder: Path, graph: Graph, options: SessionOptions) -> OnnxRuntimeSession:
-    """Open the first file of a graph."""
-    return OnnxRuntimeSession(OnnxRuntimeNetwork(folder, graph, options))
-
-
-def open_network(folder: Path, graph: Graph, options: SessionOptions) -> OnnxRuntimeNetwork:
-    """Open the first file of a graph with named inputs."""
-    return OnnxRuntimeNetwork(folder, graph, options)
-
-
-def open_language(
-    folder: Path,
-    graphs: Mapping[str, Graph],
-    language: Language,
-    embeddings: NDArray[Any],
-    options: SessionOptions,
-) -> LanguageGraph:
-    """Open the graphs of a language model."""
-    from edgekit.runtimes.engines.onnxruntime import language as onnxruntime_language
-
-    return onnxruntime_language.open_language(folder, graphs, language, embeddings, options)
-
-
-def operator_times(
-    folder: Path, graph: Graph, options: SessionOptions, feeds: Sequence[Floats], runs: int
-) -> Operators:
-    """Time of each operator, by ONNX Runtime's own profiler."""
-    from edgekit.profiling.engines import onnxruntime as onnxruntime_operators
-
-    return onnxruntime_operators.measure(folder, graph, options, feeds, runs)
-
-
-def _assigned(session: Any) -> dict[str, int]:
-    """Number of operators per execution provider, after the engine's own optimisation; empty when it does not say."""
-    if not hasattr(session, "get_provider_graph_assignment_info"):  # before onnxruntime 1.24
-        return {}
-    counts: dict[str, int] = {}
-    for part in session.get_provider_graph_assignment_info():
-        counts[part.ep_name] = counts.get(part.ep_name, 0) + len(part.get_nodes())
-    return counts
-
-
-def failures() -> tuple[type[Exception], ...]:
-    """The exceptions of ONNX Runtime, which share no base of their own."""
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
-
-    named = [getattr(state, name) for name in dir(state)]
-    own = [kind for kind in named if isinstance(kind, type) and issubclass(kind, Exception)]
-    return (*own, RuntimeError)
+ENGINE = OnnxRuntime(name="onnxruntime", packages=("onnxruntime",), extra="onnx", devices=tuple(PROVIDERS))

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from edgekit.arrays import Floats, Ints
 from edgekit.errors import EngineError
 from edgekit.runtimes.bundle.manifest import Graph, Language
-from edgekit.runtimes.engines import SessionOptions
-from edgekit.runtimes.engines.onnxruntime import OnnxRuntimeNetwork, failures
+from edgekit.runtimes.engines.base import SessionOptions
+from edgekit.runtimes.engines.onnxruntime.session import OnnxRuntimeNetwork, failures
 
 ROOM = 64
 """Buffers begin with room for so many more tokens than the prompt has, and double when they are full."""

@@ -14,24 +14,17 @@ from edgekit.arrays import Floats
 from edgekit.errors import EngineError, UsageError, choices
 from edgekit.runtimes.bundle.folder import Bundle, sha256
 from edgekit.runtimes.bundle.manifest import Graph, Tensor
-from edgekit.runtimes.engines import Engine, Placement, Session, SessionOptions, StandIn, check_inputs
+from edgekit.runtimes.engines.base import Engine, Placement, SessionOptions, check_inputs
 from edgekit.runtimes.engines.tensorrt import cache
 from edgekit.runtimes.engines.tensorrt.build import BuildSettings, build, read_settings
 from edgekit.runtimes.engines.tensorrt.cuda import Buffer, Gpu, Stream
 
-ENGINE = Engine(
-    name="tensorrt",
-    packages=("tensorrt",),
-    devices=("gpu", "dla0", "dla1"),
-    install="it comes with JetPack; elsewhere pip install tensorrt",
-    stand_in=StandIn(device="reference", word="reference", packages=("onnxruntime",)),
-)
-
-_ARITHMETIC = {
+ARITHMETIC = {
     "fp32": "float32",
     "fp16": "float16",
     "int8": "int8 where the file has Q/DQ, float32 elsewhere",
 }
+"""What an engine computes in, by the bundle's precision."""
 
 
 @dataclass(frozen=True)
@@ -89,31 +82,6 @@ class TensorrtSession:
         buffer = Buffer(self._gpu, tensor.shape)
         self._context.set_tensor_address(tensor.name, buffer.address)
         return buffer
-
-
-def open_session(folder: Path, graph: Graph, options: SessionOptions) -> Session:
-    """Open a graph on the GPU or a DLA, or with the stand-in where that is asked for by name.
-
-    Raises:
-        EngineError: no driver, or TensorRT cannot build, load or run the file.
-    """
-    settings = read_settings(folder, graph)
-    stand_in = ENGINE.stand_in
-    if stand_in is not None and options.device == stand_in.device:
-        from edgekit.emulators.tensorrt_reference import ReferenceSession
-
-        return ReferenceSession(folder / graph.files[0], graph, options, _ARITHMETIC[settings.precision])
-    gpu, device, model = Gpu(), options.device or ENGINE.devices[0], folder / graph.files[0]
-    prepared = prepare(gpu, model, settings, device, strict=options.strict)
-    runtime = _runtime(device)
-    engine = runtime.deserialize_cuda_engine(prepared.plan)
-    if engine is None and not prepared.built:  # something has changed that the key does not know of, the driver perhaps
-        prepared = prepare(gpu, model, settings, device, strict=options.strict, anew=True)
-        engine = runtime.deserialize_cuda_engine(prepared.plan)
-    if engine is None:
-        raise EngineError(f"{model}: TensorRT cannot load the engine that it built; see its messages above")
-    placement = Placement(device, prepared.operators, _ARITHMETIC[settings.precision])
-    return TensorrtSession(gpu, runtime, engine, graph, placement)
 
 
 def _runtime(device: str) -> Any:
@@ -179,3 +147,34 @@ def prepare(
                 return Prepared(built.plan, built.operators, path, built=True)
     plan, header = found
     return Prepared(plan, header.operators, path, built=False)
+
+
+class TensorRt(Engine):
+    """TensorRT."""
+
+    def open_session(self, folder: Path, graph: Graph, options: SessionOptions) -> TensorrtSession:
+        """Open a graph on the GPU or a DLA; its engine is built when the cache has none.
+
+        Raises:
+            EngineError: no driver, or TensorRT cannot build, load or run the file.
+        """
+        settings = read_settings(folder, graph)
+        gpu, device, model = Gpu(), options.device or self.devices[0], folder / graph.files[0]
+        prepared = prepare(gpu, model, settings, device, strict=options.strict)
+        runtime = _runtime(device)
+        engine = runtime.deserialize_cuda_engine(prepared.plan)
+        if engine is None and not prepared.built:  # what the key does not know of has changed, perhaps the driver
+            prepared = prepare(gpu, model, settings, device, strict=options.strict, anew=True)
+            engine = runtime.deserialize_cuda_engine(prepared.plan)
+        if engine is None:
+            raise EngineError(f"{model}: TensorRT cannot load the engine that it built; see its messages above")
+        placement = Placement(device, prepared.operators, ARITHMETIC[settings.precision])
+        return TensorrtSession(gpu, runtime, engine, graph, placement)
+
+
+ENGINE = TensorRt(
+    name="tensorrt",
+    packages=("tensorrt",),
+    devices=("gpu", "dla0", "dla1"),
+    install="it comes with JetPack; elsewhere pip install tensorrt",
+)

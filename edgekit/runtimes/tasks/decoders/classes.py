@@ -8,7 +8,8 @@ import msgspec
 import numpy as np
 
 from edgekit.arrays import Floats
-from edgekit.runtimes.tasks.decoders import Candidates, Frame, Heads, check_finite, decoder, sigmoid, softmax
+from edgekit.runtimes.tasks.decoders.arithmetic import check_finite, sigmoid, softmax
+from edgekit.runtimes.tasks.decoders.base import Candidates, Frame, Heads, decoder
 
 
 class Classes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -8,18 +8,8 @@ import msgspec
 import numpy as np
 
 from edgekit.arrays import Floats, Ints
-from edgekit.runtimes.tasks.decoders import (
-    Candidates,
-    Frame,
-    Heads,
-    check_finite,
-    decoder,
-    from_centres,
-    logit,
-    sigmoid,
-    softmax,
-)
-from edgekit.runtimes.tasks.decoders.boxes import matrix
+from edgekit.runtimes.tasks.decoders.arithmetic import check_finite, from_centres, logit, matrix, sigmoid, softmax
+from edgekit.runtimes.tasks.decoders.base import Candidates, Frame, Heads, decoder
 
 
 class Queries(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

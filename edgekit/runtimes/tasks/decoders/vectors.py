@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from edgekit.arrays import Floats
-from edgekit.runtimes.tasks.decoders import Candidates, Frame, Heads, NoOptions, check_finite, decoder
+from edgekit.runtimes.tasks.decoders.arithmetic import check_finite
+from edgekit.runtimes.tasks.decoders.base import Candidates, Frame, Heads, NoOptions, decoder
 
 
 @decoder("vector", task="embed", whole=("vector",))

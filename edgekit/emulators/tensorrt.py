@@ -1,0 +1,64 @@
+"""Stands in for TensorRT: the graph of a bundle on ONNX Runtime's CPU, without TensorRT and without a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgekit.arrays import Floats
+from edgekit.emulators.base import Emulator
+from edgekit.errors import EngineError
+from edgekit.runtimes.bundle.manifest import Graph
+from edgekit.runtimes.engines import Placement, SessionOptions, check_inputs
+from edgekit.runtimes.engines.onnxruntime.session import failures
+from edgekit.runtimes.engines.tensorrt import ARITHMETIC
+from edgekit.runtimes.engines.tensorrt.build import read_settings
+
+
+class ReferenceSession:
+    """An ONNX file whose operators run as they are written.
+
+    Nothing is optimised but constants: ONNX Runtime would round the float32 biases of a QDQ graph to integers, and move
+    Q and DQ to other places, where TensorRT does neither.
+    """
+
+    def __init__(self, path: Path, graph: Graph, options: SessionOptions, arithmetic: str) -> None:
+        import onnxruntime
+
+        settings = onnxruntime.SessionOptions()
+        settings.log_severity_level = 3
+        settings.intra_op_num_threads = options.threads
+        settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        settings.add_session_config_entry("session.disable_quant_qdq", "1")
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+        except failures() as error:
+            raise EngineError(f"{path}: ONNX Runtime cannot open it: {error}") from error
+        self._graph = graph
+        self._outputs = [tensor.name for tensor in graph.outputs]
+        self.placement = Placement(options.device, {}, f"{arithmetic}, by ONNX Runtime", "reference")
+
+    def run(self, inputs: Sequence[Floats]) -> list[Floats]:
+        check_inputs(self._graph, inputs)
+        feed = {tensor.name: array for tensor, array in zip(self._graph.inputs, inputs, strict=True)}
+        try:
+            outputs: list[Floats] = self._session.run(self._outputs, feed)
+        except failures() as error:
+            raise EngineError(f"ONNX Runtime failed: {error}") from error
+        return outputs
+
+
+class Reference(Emulator):
+    """ONNX Runtime."""
+
+    def open_session(self, folder: Path, graph: Graph, options: SessionOptions) -> ReferenceSession:
+        """Open the ONNX file that an engine would be built from.
+
+        Raises:
+            EngineError: the file or the settings beside it are damaged.
+        """
+        precision = read_settings(folder, graph).precision
+        return ReferenceSession(folder / graph.files[0], graph, options, ARITHMETIC[precision])
+
+
+EMULATOR = Reference(engine="tensorrt", device="reference", word="reference", packages=("onnxruntime",))

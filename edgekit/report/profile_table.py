@@ -1,0 +1,194 @@
+"""HOST: profiles as lines of figures, for a terminal and as CSV."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TextIO
+
+from edgekit.profiling.record import STAGES, Profile, StageName
+from edgekit.profiling.records.naming import Named, named
+from edgekit.report.numbers import number, percent
+
+Value = str | int | float | None
+"""What a cell holds; None: not known, or not measured."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A figure of every profile: ``name`` in CSV, with its unit, and ``title`` in a terminal, empty where it is not
+    shown there; ``write`` is how a number looks there."""
+
+    name: str
+    title: str
+    read: Callable[[Named], Value]
+    write: Callable[[float], str] = number
+
+    def text(self, value: Value) -> str:
+        """The figure as one reads it."""
+        if value is None:
+            return "-"
+        return value if isinstance(value, str) else self.write(value)
+
+
+def _of(read: Callable[[Profile], Value]) -> Callable[[Named], Value]:
+    return lambda one: read(one.profile)
+
+
+def _megabytes(count: float) -> str:
+    return number(count / 1e6)
+
+
+def _stage(stage: StageName) -> Column:
+    def read(profile: Profile) -> Value:
+        return profile.stages[stage].p50 if stage in profile.stages else None
+
+    return Column(f"{stage}_p50_ms", stage, _of(read))
+
+
+def _load(*, cold: bool) -> Callable[[Named], Value]:
+    def read(one: Named) -> Value:
+        told = one.profile.load(cold=cold)
+        return told.total if told else None
+
+    return read
+
+
+def _build(profile: Profile) -> Value:
+    return max((one.build for one in profile.loads), default=None)
+
+
+COLUMNS: tuple[Column, ...] = (
+    Column("profile", "", lambda one: one.label),
+    Column("target", "target", _of(lambda one: one.subject.target)),
+    Column("precision", "precision", _of(lambda one: one.subject.precision)),
+    Column("remark", "", lambda one: one.remark),
+    Column("device", "", _of(lambda one: one.conditions.machine.key)),
+    Column("task", "", _of(lambda one: one.subject.task)),
+    Column("name", "", _of(lambda one: one.subject.name)),
+    Column("input_height", "", _of(lambda one: one.subject.size[0])),
+    Column("input_width", "", _of(lambda one: one.subject.size[1])),
+    Column("threads", "", _of(lambda one: one.settings.threads)),
+    Column("total_p50_ms", "p50 ms", _of(lambda one: one.total.p50)),
+    Column("total_p90_ms", "p90", _of(lambda one: one.total.p90)),
+    Column("total_p95_ms", "", _of(lambda one: one.total.p95)),
+    Column("total_p99_ms", "p99", _of(lambda one: one.total.p99)),
+    Column("total_min_ms", "", _of(lambda one: one.total.min)),
+    Column("total_max_ms", "", _of(lambda one: one.total.max)),
+    Column("total_mean_ms", "", _of(lambda one: one.total.mean)),
+    Column("total_std_ms", "", _of(lambda one: one.total.std)),
+    Column("frames_per_second", "frames/s", _of(lambda one: one.frames_per_second)),
+    *(_stage(stage) for stage in STAGES),
+    Column("load_cold_ms", "cold ms", _load(cold=True)),
+    Column("load_warm_ms", "warm ms", _load(cold=False)),
+    Column("first_call_ms", "first ms", _of(lambda one: one.first_call)),
+    Column("engine_build_ms", "", _of(_build)),
+    Column("memory_peak_bytes", "peak MB", _of(lambda one: one.memory.peak), _megabytes),
+    Column("memory_steady_bytes", "", _of(lambda one: one.memory.steady)),
+    Column("memory_device_bytes", "", _of(lambda one: one.memory.device)),
+    Column("size_bytes", "size MB", _of(lambda one: one.subject.bytes), _megabytes),
+    Column("proof", "", _of(lambda one: one.subject.proof)),
+    Column("agreement", "found", _of(lambda one: one.subject.agreement), percent),
+    Column("accuracy_metric", "", _of(lambda one: one.accuracy.metric if one.accuracy else None)),
+    Column("accuracy", "accuracy", _of(lambda one: one.accuracy.value if one.accuracy else None), percent),
+    Column("accuracy_data", "", _of(lambda one: one.accuracy.data if one.accuracy else None)),
+    Column("spread", "spread", _of(lambda one: one.spread), percent),
+    Column("rounds", "", _of(lambda one: len(one.rounds))),
+    Column("calls", "", _of(lambda one: one.total.count)),
+    Column("outliers", "", _of(lambda one: one.total.outliers)),
+    Column("cpu_ms", "", _of(lambda one: one.processor.milliseconds)),
+    Column("cpu_cores", "", _of(lambda one: one.processor.cores)),
+    Column("process_threads", "", _of(lambda one: one.processor.threads)),
+    Column("first_token_p50_ms", "token ms", _of(lambda one: one.first_token.p50 if one.first_token else None)),
+    Column("tokens_per_second", "tokens/s", _of(lambda one: one.tokens_per_second)),
+    Column("sustained_steady_ms", "", _of(lambda one: one.sustained.steady if one.sustained else None)),
+    Column("sustained_drift", "drift", _of(lambda one: one.sustained.drift if one.sustained else None), percent),
+    Column("roofline_share", "", _of(lambda one: one.roofline.share if one.roofline else None)),
+    Column("time", "", _of(lambda one: one.time)),
+    Column("edgekit", "", _of(lambda one: one.edgekit)),
+    Column("bundle_sha256", "", _of(lambda one: one.subject.sha256)),
+    Column("session", "", _of(lambda one: one.session)),
+    Column("id", "", _of(lambda one: one.id)),
+)
+"""All that is told, in order. Times are in ms, sizes in bytes, shares of one."""
+
+
+def rows(profiles: Sequence[Profile]) -> list[dict[str, Value]]:
+    """The figures of each profile by the names of `COLUMNS`, by task, the fastest first."""
+    return [{column.name: column.read(one) for column in COLUMNS} for one in named(profiles)]
+
+
+DISPENSABLE = (
+    "first_call_ms",
+    "load_warm_ms",
+    "post_p50_ms",
+    "pre_p50_ms",
+    "total_p90_ms",
+    "memory_peak_bytes",
+    "load_cold_ms",
+    "frames_per_second",
+    "track_p50_ms",
+    "vision_p50_ms",
+    "decode_p50_ms",
+    "prefill_p50_ms",
+    "sustained_drift",
+    "inference_p50_ms",
+)
+"""What a narrow terminal goes without, the first first."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Titles, lines of plain text (escape them for rich, as `edgekit.cli._reports.escape` does), and the titles of the
+    columns that hold numbers."""
+
+    columns: list[str]
+    rows: list[list[str]]
+    right: list[str]
+
+
+def terminal(profiles: Sequence[Profile], width: int = 0) -> Table:
+    """What is shown in a terminal: columns with a title, but for those that say nothing of any of the profiles.
+
+    Args:
+        profiles: in any order.
+        width: characters in a line, `DISPENSABLE` columns are left out until the rest fits; 0: as many as it takes.
+    """
+    figures = rows(profiles)
+    remarks = any(line["remark"] for line in figures)
+    shown = [
+        column
+        for column in COLUMNS
+        if (column.title and any(line[column.name] is not None for line in figures))
+        or (column.name == "remark" and remarks)
+    ]
+    for name in DISPENSABLE:
+        if width and sum(_width(column, figures) for column in shown) > width:
+            shown = [column for column in shown if column.name != name]
+    numeric = [one for one in shown if not any(isinstance(line[one.name], str) for line in figures)]
+    return Table(
+        columns=[column.title for column in shown],
+        rows=[[column.text(line[column.name]) for column in shown] for line in figures],
+        right=[column.title for column in numeric],
+    )
+
+
+def _width(column: Column, figures: Sequence[dict[str, Value]]) -> int:
+    """Of a column with the space beside it, as rich draws it."""
+    return 3 + max(len(column.title), *(len(column.text(line[column.name])) for line in figures), 0)
+
+
+def write_csv(profiles: Sequence[Profile], stream: TextIO) -> None:
+    """Write `COLUMNS` of each profile as CSV (RFC 4180), with a head; what is not known is empty.
+
+    Numbers are written in full: reading them gives the same figures.
+
+    Args:
+        profiles: in any order.
+        stream: of text, opened with ``newline=""``.
+    """
+    writer = csv.writer(stream, lineterminator="\r\n")
+    writer.writerow(column.name for column in COLUMNS)
+    for line in rows(profiles):
+        writer.writerow("" if value is None else value for value in line.values())

@@ -1,0 +1,191 @@
+"""What every engine is made of: its declaration, the sessions that it opens, and what they say of themselves."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.arrays import Floats
+from edgekit.errors import EngineError
+from edgekit.runtimes.bundle.manifest import Graph, Language, ProofWord
+
+if TYPE_CHECKING:
+    from edgekit.runtimes.language.graph import LanguageGraph
+
+
+@dataclass(frozen=True)
+class SessionOptions:
+    """How to open a file.
+
+    Attributes:
+        threads: of the CPU; 0 leaves the number to the engine.
+        device: one of the engine's devices, empty for its first.
+        strict: refuse a file of which an operator leaves that device.
+    """
+
+    threads: int = 0
+    device: str = ""
+    strict: bool = False
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a graph's operators run: number of operators per compute unit, and the arithmetic that was used.
+
+    ``word`` says what a run on this session proves; an emulator never says ``executed``.
+    """
+
+    device: str
+    operators: dict[str, int] = field(default_factory=dict)
+    arithmetic: str = "float32"
+    word: ProofWord = "executed"
+
+
+class Session(Protocol):
+    """An opened graph. Not thread-safe: one session per thread."""
+
+    placement: Placement
+
+    def run(self, inputs: Sequence[Floats]) -> list[Floats]:
+        """Run once. Inputs are NCHW float32 in the graph's order; outputs come in the contract's order, NCHW.
+
+        The arrays may be views of the engine's memory: they are valid until the next ``run``.
+        """
+        ...
+
+
+class Network(Protocol):
+    """An opened graph with named tensors of any number, type and shape: one of the parts of a vision-language model."""
+
+    placement: Placement
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Run once: the graph's inputs by name to its outputs by name.
+
+        Raises:
+            EngineError: the engine failed.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """What executes a file on a device: a subclass with `open_session`, and one instance of it, ``ENGINE``.
+
+    Attributes:
+        name: that of its file.
+        packages: importable names, any one of which provides the engine.
+        extra: the pip extra that brings it; empty where ``install`` says how it comes.
+        devices: values that ``unit=`` takes, the default first.
+        hosts: where the engine exists at all, as beginnings of `host`; empty for everywhere.
+        install: how to install it where no extra does.
+    """
+
+    name: str
+    packages: tuple[str, ...]
+    extra: str = ""
+    devices: tuple[str, ...] = ("cpu",)
+    hosts: tuple[str, ...] = ()
+    install: str = ""
+
+    @property
+    def here(self) -> bool:
+        """Whether the engine exists for this host."""
+        return not self.hosts or host().startswith(self.hosts)
+
+    @property
+    def available(self) -> bool:
+        """Whether one of the packages can be imported here; imports nothing."""
+        return self.here and any(importable(package) for package in self.packages)
+
+    @property
+    def missing(self) -> str:
+        """Why the engine cannot run here and what to do, empty when it can."""
+        if self.available:
+            return ""
+        if not self.here:
+            return f"runs on {' or '.join(self.hosts)}, this host is {host()}"
+        return f"needs {' or '.join(self.packages)}: {self.install or f'pip install edgekit[{self.extra}]'}"
+
+    def open_session(self, folder: Path, graph: Graph, options: SessionOptions) -> Session:
+        """Open a graph of the bundle in ``folder``.
+
+        Raises:
+            EngineError: the engine refuses the file, or ``strict`` does not hold.
+        """
+        raise EngineError(f"engine {self.name} opens no files in Python: {self.install}")
+
+    def open_network(self, folder: Path, graph: Graph, options: SessionOptions) -> Network:
+        """Open a graph with named inputs of free shapes.
+
+        Raises:
+            EngineError: the engine refuses the file, or opens no such graphs.
+        """
+        raise EngineError(f"engine {self.name} opens no vision-language models; convert to onnx or openvino")
+
+    def open_language(
+        self,
+        folder: Path,
+        graphs: Mapping[str, Graph],
+        language: Language,
+        embeddings: NDArray[Any],
+        options: SessionOptions,
+    ) -> LanguageGraph:
+        """Open a language model with a cache that the engine keeps.
+
+        Args:
+            folder: of the bundle.
+            graphs: those of the bundle by name: ``language``, or ``encoder`` and ``decoder``.
+            language: the contract.
+            embeddings: (vocabulary, width) float16 or float32, of the tokens; rows are gathered here, not by a graph.
+            options: how to open the files.
+
+        Raises:
+            EngineError: the engine refuses a file, or opens no such graphs.
+        """
+        raise EngineError(f"engine {self.name} opens no vision-language models; convert to onnx or openvino")
+
+    def load_library(self) -> None:
+        """Import what the engine is made of, ahead of the first session; nothing where there is nothing to import."""
+        for package in self.packages:
+            if importable(package):
+                importlib.import_module(package)
+                return
+
+
+def check_inputs(graph: Graph, inputs: Sequence[Floats]) -> None:
+    """Refuse inputs that are not what the graph takes, before an engine reads past their end.
+
+    Raises:
+        EngineError: another number of arrays, another shape (NCHW) or dtype.
+    """
+    if len(inputs) != len(graph.inputs):
+        raise EngineError(f"the graph takes {len(graph.inputs)} input(s), not {len(inputs)}")
+    for tensor, array in zip(graph.inputs, inputs, strict=True):
+        shape = tensor.shape
+        if tensor.layout == "nhwc":
+            shape = (shape[0], shape[3], shape[1], shape[2])
+        if array.shape != shape or array.dtype != np.float32:
+            raise EngineError(f"input {tensor.name!r} takes float32 {shape}, not {array.dtype} {array.shape}")
+
+
+def host() -> str:
+    """This machine as engines and toolchains name it: ``linux-x86_64``, ``linux-aarch64``, ``darwin-arm64``."""
+    return f"{sys.platform}-{platform.machine().lower()}"
+
+
+def importable(package: str) -> bool:
+    """Whether a package is installed; it is not imported."""
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ModuleNotFoundError:  # a parent package is missing
+        return False

@@ -1,0 +1,100 @@
+"""Sessions of OpenVINO."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.arrays import Floats
+from edgekit.errors import EngineError
+from edgekit.runtimes.bundle.manifest import Graph
+from edgekit.runtimes.engines.base import Placement, SessionOptions, check_inputs
+
+
+def import_openvino() -> Any:
+    """The openvino package, kept from phoning home.
+
+    Importing it sends an event through ``openvino_telemetry`` when that is installed. With the name blocked, openvino
+    and nncf use their own stubs.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino
+
+    return openvino
+
+
+class OpenVinoNetwork:
+    """One IR file compiled for a device, with its inputs and outputs by name.
+
+    Attributes:
+        request: OpenVINO's own.
+        graph: what the manifest says of the file.
+    """
+
+    def __init__(
+        self, folder: Path, graph: Graph, options: SessionOptions, settings: Mapping[str, object] | None = None
+    ) -> None:
+        openvino = import_openvino()
+        path = folder / graph.files[0]
+        device = (options.device or "cpu").upper()
+        core = openvino.Core()
+        if device not in {name.split(".")[0] for name in core.available_devices}:
+            raise EngineError(
+                f"unit {device.lower()!r} is not here; OpenVINO sees: {', '.join(core.available_devices)}"
+            )
+        wanted: dict[str, object] = {"PERFORMANCE_HINT": "LATENCY", **(settings or {})}
+        if device == "CPU":
+            # On a CPU with bf16 the plugin would compute in bf16 unasked, and boxes move by more than a pixel.
+            wanted["INFERENCE_PRECISION_HINT"] = "f32"
+        if options.threads:
+            wanted["INFERENCE_NUM_THREADS"] = options.threads
+        try:
+            compiled = core.compile_model(core.read_model(path), device, wanted)
+            self._ports = {tensor.name: compiled.output(tensor.name) for tensor in graph.outputs}
+        except RuntimeError as error:
+            raise EngineError(f"{path}: OpenVINO cannot open it: {error}") from error
+        self.graph = graph
+        self.request: Any = compiled.create_infer_request()
+        arithmetic = str(compiled.get_property("INFERENCE_PRECISION_HINT").to_string())
+        self.placement = Placement(device.lower(), _executed(compiled, device), arithmetic)
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        try:
+            # Shared: the engine reads the caller's array and hands out its own memory, nothing is copied.
+            results = self.request.infer(dict(feeds), share_inputs=True, share_outputs=True)
+        except RuntimeError as error:
+            raise EngineError(f"OpenVINO failed: {error}") from error
+        return {name: np.asarray(results[port]) for name, port in self._ports.items()}
+
+
+class OpenVinoSession:
+    """One IR file with its inputs and outputs in the graph's order."""
+
+    def __init__(self, network: OpenVinoNetwork) -> None:
+        self._network = network
+        self.placement = network.placement
+
+    def run(self, inputs: Sequence[Floats]) -> list[Floats]:
+        graph = self._network.graph
+        check_inputs(graph, inputs)
+        feeds = {tensor.name: array for tensor, array in zip(graph.inputs, inputs, strict=True)}
+        return list(self._network.run(feeds).values())
+
+
+def _executed(compiled: Any, device: str) -> dict[str, int]:
+    """Number of operators after fusion, by the arithmetic the plugin chose for each."""
+    counts: dict[str, int] = {}
+    for node in compiled.get_runtime_model().get_ordered_ops():
+        info = node.get_rt_info()
+        kind = str(info["layerType"].value) if "layerType" in info else node.get_type_name()
+        if kind in {"Input", "Output", "Const", "Parameter", "Result", "Constant"}:
+            continue
+        precision = str(info["runtimePrecision"].value) if "runtimePrecision" in info else "unknown"
+        unit = f"{device.lower()} {precision}"
+        counts[unit] = counts.get(unit, 0) + 1
+    return counts

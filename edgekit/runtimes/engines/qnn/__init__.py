@@ -1,0 +1,84 @@
+"""QNN: the Hexagon NPU of Qualcomm's Snapdragons by ONNX Runtime's provider.
+
+The file that is opened holds the context, the network as compiled for one SoC. The context of another SoC, or of
+another version of the libraries, does not load on a device: the ONNX file beside it is then compiled there, which takes
+seconds and is said in the placement. `edgekit.emulators.qnn` opens the same session in QNN's emulator; on a Snapdragon
+it has not run yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgekit.arrays import Floats
+from edgekit.errors import EngineError
+from edgekit.runtimes.bundle.manifest import Graph, ProofWord
+from edgekit.runtimes.engines.base import Engine, Placement, SessionOptions, check_inputs
+from edgekit.runtimes.engines.onnxruntime.session import failures
+from edgekit.runtimes.engines.qnn.provider import assigned, session
+
+
+class QnnSession:
+    """A context on the NPU or, ``emulated``, on what QNN's libraries have in its place on x86-64.
+
+    No operator ever runs on the CPU: the session would not open.
+    """
+
+    def __init__(self, folder: Path, graph: Graph, options: SessionOptions, *, emulated: bool = False) -> None:
+        context, source = (folder / name for name in graph.files[:2])
+        self._graph = graph
+        self._outputs = [tensor.name for tensor in graph.outputs]
+        arithmetic = str(graph.report.get("arithmetic", ""))
+        try:
+            self._session = session(context, {})
+        except failures() as error:
+            if emulated:
+                raise EngineError(f"{context}: the emulator cannot open it: {error}") from error
+            self._session = _compiled_here(source, context, error)
+            arithmetic += ", compiled on this device: the context is for another SoC or version"
+        counts = assigned(self._session)
+        inside = int(graph.report.get("htp_operators", 0))
+        if counts and inside and sum(counts.values()) == 1:  # the context itself, one operator to ONNX Runtime
+            counts = dict.fromkeys(counts, inside)
+        word: ProofWord = "emulated" if emulated else "executed"
+        self.placement = Placement(options.device or ENGINE.devices[0], counts, arithmetic, word)
+
+    def run(self, inputs: Sequence[Floats]) -> list[Floats]:
+        check_inputs(self._graph, inputs)
+        feed = {tensor.name: array for tensor, array in zip(self._graph.inputs, inputs, strict=True)}
+        try:
+            outputs: list[Floats] = self._session.run(self._outputs, feed)
+        except failures() as error:
+            raise EngineError(f"QNN failed: {error}") from error
+        return outputs
+
+
+def _compiled_here(source: Path, context: Path, reason: Exception) -> object:
+    try:
+        return session(source, {})
+    except failures() as error:
+        raise EngineError(
+            f"{context}: QNN cannot load the context ({reason}) and cannot compile {source.name}: {error}"
+        ) from error
+
+
+class Qnn(Engine):
+    """QNN by ONNX Runtime."""
+
+    def open_session(self, folder: Path, graph: Graph, options: SessionOptions) -> QnnSession:
+        """Open a graph on the NPU.
+
+        Raises:
+            EngineError: QNN cannot load the context, and cannot compile the ONNX file either.
+        """
+        return QnnSession(folder, graph, options)
+
+
+ENGINE = Qnn(
+    name="qnn",
+    packages=("onnxruntime_qnn",),
+    extra="qnn",
+    devices=("htp",),
+    hosts=("linux-aarch64", "win32-arm64"),
+)

@@ -1,0 +1,191 @@
+"""The tracks of one stream: what a tracker returns of them, the table it keeps them in, and where each was seen."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.arrays import Doubles, Floats, Ints
+from edgekit.runtimes.tracking import kalman
+
+
+class State(enum.IntEnum):
+    """What is known of a track.
+
+    TENTATIVE: seen, but not for long enough to be believed; its id is -1. TRACKED: believed, and seen in the newest
+    update. LOST: believed, but not seen in the newest update; ends after ``lost_seconds``.
+    """
+
+    TENTATIVE = 0
+    TRACKED = 1
+    LOST = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Tracks:
+    """All tracks of a stream at one moment, oldest first; arrays with one entry per track.
+
+    Args:
+        time: seconds, as given.
+        track_ids: int64 (n,), counted from 1 in the order in which tracks were confirmed; -1 while tentative.
+        boxes: float32 (n, 4) xyxy in pixels: the detection's own where there is one, else where the track is expected.
+        scores: float32 (n,), of the newest detection of the track; so are ``class_ids``, int64 (n,).
+        states: int8 (n,), values of `State`.
+        ages: float64 (n,), seconds since the track was first seen.
+        unseen: float64 (n,), seconds since it was last seen: 0 where it has a detection in this frame.
+        gaps: float64 (n,), where it has a detection in this frame: seconds since the one before if an update had missed
+            it in between (re-found), else 0; 0 everywhere else.
+        detections: int64 (n,), row of the track's detection in the arrays given to this update, -1 without one.
+    """
+
+    time: float
+    track_ids: Ints
+    boxes: Floats
+    scores: Floats
+    class_ids: Ints
+    states: NDArray[np.int8]
+    ages: Doubles
+    unseen: Doubles
+    gaps: Doubles
+    detections: Ints
+
+    def __len__(self) -> int:
+        return len(self.track_ids)
+
+    def __getitem__(self, rows: NDArray[np.bool_] | Ints | slice) -> Tracks:
+        """The chosen tracks: a mask (n,), indices or a slice."""
+        columns = {name: value[rows] for name, value in vars(self).items() if name != "time"}
+        return Tracks(time=self.time, **columns)
+
+    @property
+    def visible(self) -> Tracks:
+        """The confirmed tracks that are in sight: state TRACKED, which is what counts and what is drawn."""
+        return self[self.states == State.TRACKED]
+
+    @property
+    def refound(self) -> NDArray[np.bool_]:
+        """(n,), which tracks were lost until this frame."""
+        return self.gaps > 0
+
+
+@dataclass
+class TrackTable:
+    """Columns with one entry per track.
+
+    ``motion`` (6, n, 4) is the state of `kalman` as of ``seen``, the time of the track's newest detection. It is never
+    advanced in place: what is expected at any later time is computed from it, so that a lost track keeps the state it
+    was lost with, and a frame without detections costs nothing.
+    """
+
+    motion: Doubles = field(default_factory=lambda: np.zeros((6, 0, 4)))
+    boxes: Floats = field(default_factory=lambda: np.zeros((0, 4), np.float32))
+    scores: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
+    class_ids: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    track_ids: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    states: NDArray[np.int8] = field(default_factory=lambda: np.zeros(0, np.int8))
+    born: Doubles = field(default_factory=lambda: np.zeros(0))
+    seen: Doubles = field(default_factory=lambda: np.zeros(0))
+    slots: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    embeddings: Floats = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    """Unit vectors of appearance (n, d); zeros for a track that has none."""
+
+    def __len__(self) -> int:
+        return len(self.track_ids)
+
+    def keep(self, mask: NDArray[np.bool_]) -> None:
+        """Drop the tracks where ``mask`` (n,) is False."""
+        rows = np.flatnonzero(mask)
+        self.motion = self.motion.take(rows, axis=1)
+        for name in _ROWS:
+            setattr(self, name, getattr(self, name).take(rows, axis=0))
+
+    def extend(self, other: TrackTable) -> None:
+        """Add the tracks of another table behind these."""
+        self.widen(other.embeddings.shape[1])
+        other.widen(self.embeddings.shape[1])
+        self.motion = np.concatenate([self.motion, other.motion], axis=1)
+        for name in _ROWS:
+            setattr(self, name, np.concatenate([getattr(self, name), getattr(other, name)]))
+
+    def widen(self, dimensions: int) -> None:
+        """Make room for embeddings of this many dimensions where there were none."""
+        if self.embeddings.shape[1] == 0 and dimensions:
+            self.embeddings = np.zeros((len(self), dimensions), np.float32)
+
+    def predicted(self, time: float) -> Doubles:
+        """Expected states (6, n, 4) at a time in seconds, not before the newest detection."""
+        return kalman.predict(self.motion, time - self.seen)
+
+
+_ROWS = tuple(column.name for column in fields(TrackTable) if column.name != "motion")
+
+
+class Trajectories:
+    """The newest observations of every track, in memory that does not grow with the video: rings of (time, box).
+
+    Each has a slot. A track holds a slot from its first to its last day.
+
+    Args:
+        length: observations kept per track; older ones are overwritten.
+    """
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+        self._times = np.zeros((0, length))
+        self._boxes = np.zeros((0, length, 4), np.float32)
+        self._counts = np.zeros(0, np.int64)
+        self._free = np.zeros(0, np.int64)
+
+    def take(self, count: int) -> Ints:
+        """``count`` empty slots (count,)."""
+        if len(self._free) < count:
+            self._grow(count - len(self._free))
+        slots, self._free = self._free[:count], self._free[count:]
+        self._counts[slots] = 0
+        return slots
+
+    def give_back(self, slots: Ints) -> None:
+        """Slots (k,) of tracks that ended; the next that need some get them."""
+        self._free = np.concatenate([self._free, slots])
+
+    def _grow(self, missing: int) -> None:
+        old = len(self._counts)
+        more = max(missing, old, 16)
+        self._times = np.concatenate([self._times, np.zeros((more, self.length))])
+        self._boxes = np.concatenate([self._boxes, np.zeros((more, self.length, 4), np.float32)])
+        self._counts = np.concatenate([self._counts, np.zeros(more, np.int64)])
+        self._free = np.concatenate([self._free, np.arange(old, old + more)])
+
+    def append(self, slots: Ints, time: float, boxes: Floats) -> None:
+        """Note that the tracks of these slots (k,) were seen at ``time`` in these boxes (k, 4)."""
+        at = self._counts[slots] % self.length
+        self._times[slots, at] = time
+        self._boxes[slots, at] = boxes
+        self._counts[slots] += 1
+
+    def read(self, slot: int) -> tuple[Doubles, Floats]:
+        """Times (k,) in seconds and boxes float32 (k, 4) of one slot, oldest first."""
+        count = int(self._counts[slot])
+        at = np.arange(max(count - self.length, 0), count) % self.length
+        return self._times[slot, at], self._boxes[slot, at]
+
+    def at_or_before(self, slots: Ints, times: Doubles, reach: int = 16) -> tuple[Floats, NDArray[np.bool_]]:
+        """The newest observation that is not newer than ``times`` (k,), else the oldest within reach.
+
+        Returns:
+            Boxes float32 (k, 4), and (k,) whether there is more than this one observation.
+
+        Args:
+            reach: how many observations to look back; 16 are 0.1 s of 160 frames per second.
+        """
+        reach = min(reach, self.length)
+        counts = self._counts[slots]
+        back = counts[:, None] - 1 - np.arange(reach)  # newest first
+        ring = back % self.length
+        late = self._times[slots[:, None], ring] > times[:, None]
+        late &= back >= 0
+        steps = np.minimum(late.sum(1), np.minimum(counts, reach) - 1)
+        return self._boxes[slots, (counts - 1 - steps) % self.length], counts > 1
