@@ -37,7 +37,8 @@ def test_the_page_lists_every_public_name_and_no_other(name: str) -> None:
     rows = [row.split("|") for row in SECTIONS[name].splitlines() if row.startswith("| `")]
     listed = [one for _, names, *_ in rows for one in re.findall(r"`(\w+)`", names)]
     module = importlib.import_module(name)
-    assert sorted(listed) == sorted(module.__all__)
+    public = dir(module) if name == "edgekit.tracking" else module.__all__  # trackers are found by their place
+    assert sorted(listed) == sorted(public)
     for one in listed:
         assert getattr(module, one) is not None
     for _, names, what, example, _ in rows:

@@ -326,7 +326,7 @@ def test_a_file_is_proven_by_what_can_compute_it(
         "interpreter",
         "interpreter",
     ]
-    with pytest.raises(EngineError, match=r"device 'interpreter' is for Core ML files; this one is for xnnpack"):
+    with pytest.raises(EngineError, match=r"unit 'interpreter' is for Core ML files; this one is for xnnpack"):
         opened(fp32, device="interpreter")
 
 

@@ -66,7 +66,7 @@ def test_the_detector_is_good_enough_to_judge_int8_on(source_map: float) -> None
 def opened(entry: dict[str, Any], **options: Any) -> Model:
     """A bundle, opened by what proves it on this host."""
     bundle = open_bundle(entry["path"])
-    return edgekit.load(bundle, device=proof_device(bundle.manifest.engine), **options)
+    return edgekit.load(bundle, unit=proof_device(bundle.manifest.engine), **options)
 
 
 @pytest.mark.parametrize(("target", "precision"), pairs())
