@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from edgekit.conversion.api import convert as convert
     from edgekit.conversion.convert import Conversions as Conversions
     from edgekit.conversion.making import Outcome as Outcome
-    from edgekit.conversion.runner import Stop as Stop
     from edgekit.errors import EdgekitError as EdgekitError
     from edgekit.events import ProgressEvent as ProgressEvent
     from edgekit.profiling.record import Profile as Profile
@@ -43,12 +42,13 @@ if TYPE_CHECKING:
     from edgekit.runtimes.smoothing import OneEuro as OneEuro
     from edgekit.runtimes.top_down import pipeline as pipeline
     from edgekit.runtimes.top_down import top_down as top_down
+    from edgekit.worker.process import Stop as Stop
 
 _MODULES = {
     "conversion.api": "convert",
     "conversion.convert": "Conversions",
     "conversion.making": "Outcome",
-    "conversion.runner": "Stop",
+    "worker.process": "Stop",
     "errors": "EdgekitError",
     "events": "ProgressEvent",
     "profiling.record": "Profile",

@@ -20,10 +20,10 @@ from tiny_onnx import write_tiny_bundle
 
 import edgekit
 from edgekit.conversion import api
-from edgekit.conversion.runner import Stop
 from edgekit.errors import ContractError, SourceError, StoppedError, UsageError
 from edgekit.profiling.protocol import Profiled, Progress, SessionJob, Skipped
 from edgekit.sources.contract_file import read_contract, write_contract
+from edgekit.worker.process import Stop
 
 PAGE = (Path(__file__).parents[1] / "docs" / "API.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## (edgekit[.\w]*)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))

@@ -92,8 +92,10 @@ def command(
     """
     import json
 
+    from edgekit.cli._profiles import check_html
     from edgekit.cli._reports import progress_bars
 
+    check_html(html)
     labels, images = _labels_and_images(labels, data)
     import_modules(imports)
     opening = _Opening(threads, unit, strict, contract, weights, trust)

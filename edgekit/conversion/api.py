@@ -15,11 +15,11 @@ from edgekit.calibration.plan import Methods
 from edgekit.conversion.convert import Conversion, Conversions
 from edgekit.conversion.convert import convert as run
 from edgekit.conversion.making import AUTO
-from edgekit.conversion.runner import Stop
 from edgekit.errors import EdgekitError, SourceError, StoppedError, UsageError, choices
 from edgekit.evaluation.agreement import GATES
 from edgekit.events import OnProgress, ProgressEvent
 from edgekit.runtimes.bundle.manifest import Contract, Gate
+from edgekit.worker.process import Stop
 
 if TYPE_CHECKING:
     from torch import nn

@@ -18,7 +18,7 @@ from edgekit.profiling.record import Accuracy, Profile, Settings
 from edgekit.runtimes.bundle.folder import Bundle, open_bundle
 
 if TYPE_CHECKING:
-    from edgekit.conversion.runner import Stop
+    from edgekit.worker.process import Stop
 
 Report = Callable[[Event], None]
 
