@@ -236,7 +236,7 @@ def converted(checkpoint: Path, work: Path, target: str, preset: str, name: str)
 def calibrated(source: Any, work: Path) -> Any:
     """Ranges of vision's activations on noise, which is as good as photographs to weights that are noise."""
     from edgekit.calibration.samples import Samples
-    from edgekit.conversion.prepare_texts import observe
+    from edgekit.conversion.ranges import observe
     from edgekit.runtimes.bundle.manifest import ImageRule
 
     path = work / "noise.npy"

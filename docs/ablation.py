@@ -145,7 +145,7 @@ def _possible(name: str) -> bool:
 
 def _source(spec: str, annotations: Path) -> float:
     from edgekit.conversion.jobs import PrepareJob
-    from edgekit.conversion.prepare import read_source
+    from edgekit.conversion.reading import read_source
     from edgekit.runtimes.model import Model
     from edgekit.sources.session import TorchSession
 

@@ -14,12 +14,12 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from edgekit.conversion.api import convert as convert
+    from edgekit.conversion.bundle_builder import Outcome as Outcome
     from edgekit.conversion.convert import Conversions as Conversions
-    from edgekit.conversion.making import Outcome as Outcome
     from edgekit.errors import EdgekitError as EdgekitError
-    from edgekit.events import ProgressEvent as ProgressEvent
     from edgekit.profiling.record import Profile as Profile
     from edgekit.profiling.records.making import profile as profile
+    from edgekit.progress import ProgressEvent as ProgressEvent
     from edgekit.runtimes.bundle.manifest import Contract as Contract
     from edgekit.runtimes.bundle.manifest import Decoder as Decoder
     from edgekit.runtimes.bundle.manifest import ImageRule as ImageRule
@@ -47,10 +47,10 @@ if TYPE_CHECKING:
 _MODULES = {
     "conversion.api": "convert",
     "conversion.convert": "Conversions",
-    "conversion.making": "Outcome",
+    "conversion.bundle_builder": "Outcome",
     "worker.process": "Stop",
     "errors": "EdgekitError",
-    "events": "ProgressEvent",
+    "progress": "ProgressEvent",
     "profiling.record": "Profile",
     "profiling.records.making": "profile",
     "runtimes.bundle.manifest": "Contract Decoder ImageRule Manifest Output Postprocess Skeleton",

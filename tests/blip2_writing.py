@@ -12,8 +12,8 @@ import tiny_blip2
 from tiny_transformers import package
 
 from edgekit import converters, registry
-from edgekit.converters import PartJob
-from edgekit.graph.blip2.blip2 import Blip2, Forms
+from edgekit.converters import WrittenJob
+from edgekit.graph.blip2.blip2 import Blip2, Forms, WrittenPart
 from edgekit.graph.blip2.contract import contract_of
 from edgekit.graph.blip2.precision import PartPrecision, forms
 from edgekit.runtimes.bundle.manifest import Graph, Language
@@ -53,13 +53,12 @@ def write_graphs(folder: Path, target: str, out: Path, precision: str = "fp32", 
     """Write every graph of a folder for a target."""
     source, graphs = Blip2(folder), {}
     converter = registry.module(converters.__name__, target)
-    layers = 0 if source.retrieval else source.language.heads.layers
     for path in (out, out / "work"):
         path.mkdir(parents=True, exist_ok=True)
     for name in source.graphs:
         form = given or forms(name, PartPrecision(precision), None)
-        job = PartJob(source=source, graph=name, forms=form, layers=layers, out=out, work=out / "work")
-        graphs[name] = converter.convert_part(job, lambda text, share: None)
+        job = WrittenJob(part=WrittenPart(source, name, form), out=out, work=out / "work")
+        graphs[name] = converter.convert_written(job, lambda text, share: None)
     return Written(source, target, out, graphs)
 
 

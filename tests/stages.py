@@ -8,14 +8,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from edgekit.conversion import build, calibrate, convert, jobs, making, measure, plan_only, prepare, prove
+from edgekit.conversion import build, calibrate, jobs, measure, prepare, stages, validate
 
 STAGES: dict[type, Any] = {
     jobs.PrepareJob: prepare,
     jobs.CalibrateJob: calibrate,
     jobs.BuildJob: build,
     jobs.MeasureJob: measure,
-    jobs.ProveJob: prove,
+    jobs.ValidateJob: validate,
 }
 
 
@@ -27,5 +27,4 @@ def run(job: Any, result: Any, report: Callable[[str, float], None], **given: An
 
 def stay(patch: pytest.MonkeyPatch) -> None:
     """Let every stage run in this process."""
-    for module in (making, convert, plan_only):
-        patch.setattr(module, "run", run)
+    patch.setattr(stages, "run", run)

@@ -6,7 +6,8 @@ import hashlib
 import json
 import re
 import shutil
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,16 @@ from tiny_conversions import PHOTOS, PRECISIONS, SOURCE, TARGETS, TWICE, Convert
 from tiny_models import CLASSES, CONTRACT, SIZE, picture
 
 from edgekit.arrays import Image
+from edgekit.conversion import convert as conversion
 from edgekit.conversion import jobs, prepare
-from edgekit.conversion.convert import Conversion, convert
-from edgekit.errors import SourceError, UsageError
+from edgekit.conversion.convert import Conversion, Stop, convert
+from edgekit.conversion.request import Request, source_of, validate
+from edgekit.conversion.selection import BundleSpec
+from edgekit.conversion.stages import Stages
+from edgekit.conversion.workspace import Workspace
+from edgekit.errors import ConversionError, SourceError, UsageError
 from edgekit.evaluation.agreement import GATES
+from edgekit.progress import silent
 from edgekit.runtimes.bundle.folder import open_bundle
 from edgekit.runtimes.bundle.manifest import Manifest
 from edgekit.runtimes.model import load
@@ -308,6 +315,45 @@ def test_a_refused_conversion_creates_nothing(tmp_path: Path) -> None:
     with pytest.raises(UsageError):
         convert(Conversion(source=SOURCE, targets=("onnx",), precisions=("int8",), out=tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_conversion_can_be_stopped_from_outside(tmp_path: Path) -> None:
+    stop, told = Stop(), list[str]()
+
+    def progress(what: str, text: str, share: float) -> None:
+        told.append(what)
+        stop.pull()
+
+    request = Request(source=SOURCE, targets=("onnx",), out=tmp_path / "out")
+    with pytest.raises(ConversionError, match=r"^cancelled$"):
+        convert(request, progress, stop)
+    assert told == ["prepare"]
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_targets_are_built_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With two jobs two targets wait for each other; with one they never meet."""
+    barrier = threading.Barrier(2)
+
+    class Builder:
+        def __init__(self, *given: object) -> None:
+            pass
+
+        def build(self, spec: BundleSpec, report: object) -> str:
+            barrier.wait(0.5 if stages.request.jobs == 1 else 20)
+            return spec.target
+
+    monkeypatch.setattr(conversion, "BundleBuilder", Builder)
+    request = Request(source=SOURCE, targets=("onnx", "openvino"), jobs=2)
+    for stages in (Stages(request, Workspace(tmp_path)), Stages(replace(request, jobs=1), Workspace(tmp_path))):
+        selection = validate(request, source_of(request))
+        if stages.request.jobs == 1:
+            with pytest.raises(threading.BrokenBarrierError):
+                conversion._side_by_side(stages, selection, None, silent)  # type: ignore[arg-type]
+            assert stages.stop.pulled
+        else:
+            done = conversion._side_by_side(stages, selection, None, silent)  # type: ignore[arg-type]
+            assert done == ("onnx", "openvino")
 
 
 def test_a_source_that_gives_nan_itself_is_refused(tmp_path: Path) -> None:

@@ -150,7 +150,7 @@ def test_workspaces_of_the_living_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / ".edgekit-work-1-dead.lock").touch()
     with open_workspace(tmp_path) as first, open_workspace(tmp_path) as second:
         assert first != second
-        assert first.is_dir()
+        assert first.folder.is_dir()
         assert not (tmp_path / ".edgekit-work-1-dead").exists()
     assert not list(tmp_path.iterdir())
 

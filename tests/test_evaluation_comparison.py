@@ -362,18 +362,18 @@ def test_further_right_is_slower_and_higher_is_better() -> None:
 
 def measured(bundle: Path, labels: Path, folder: Path) -> Any:
     """The measuring step of ``edgekit convert --max-drop --labels``, on a prepared folder made by hand."""
-    import msgspec
-
     from edgekit.conversion import measure
-    from edgekit.conversion.build import PREPARED
     from edgekit.conversion.jobs import MeasureJob, Prepared
+    from edgekit.conversion.workspace import Workspace
 
     manifest = open_bundle(bundle).manifest
     size = manifest.contract.image.size
     folder.mkdir(exist_ok=True)
-    np.save(folder / "proof.npy", np.zeros((2, *size, 3), np.uint8))
+    workspace = Workspace(folder)
+    np.save(workspace.proof, np.zeros((2, *size, 3), np.uint8))
     prepared = Prepared(
         name="x",
+        parts=(),
         contract=manifest.contract,
         origin=manifest.origin,
         shapes={},
@@ -385,7 +385,7 @@ def measured(bundle: Path, labels: Path, folder: Path) -> Any:
         reference="",
         versions={},
     )
-    (folder / PREPARED).write_bytes(msgspec.json.encode(prepared))
+    workspace.write_prepared(prepared)
     told: list[str] = []
     job = MeasureJob(folder=str(folder), bundle=str(bundle), labels=str(labels))
     done = measure.work(job, lambda text, share: told.append(text))

@@ -14,7 +14,7 @@ from test_targets import opened
 
 from edgekit.arrays import Image
 from edgekit.conversion.jobs import PrepareJob
-from edgekit.conversion.prepare import read_source
+from edgekit.conversion.reading import read_source
 from edgekit.evaluation.coco import evaluate
 from edgekit.runtimes.bundle.folder import open_bundle
 from edgekit.runtimes.model import Model

@@ -21,7 +21,7 @@ import tiny_blip2
 from blip2_writing import edited, pixels, torch_model, write_graphs
 from safetensors.torch import load_file, save_file
 
-from edgekit.conversion.prepare_texts import observe
+from edgekit.conversion.ranges import observe
 from edgekit.errors import ConversionError, SourceError, UsageError
 from edgekit.graph.blip2.blip2 import Blip2, Forms
 from edgekit.graph.blip2.cache import SharedCache

@@ -327,7 +327,7 @@ def test_cut_at_a_name_that_is_not_there() -> None:
 def test_the_real_fastestdet_cut_gives_the_same_detections(shared_data: Path) -> None:
     """Decoded on photographs, the cut network and the program as it was given agree box by box."""
     from edgekit.conversion.jobs import PrepareJob
-    from edgekit.conversion.prepare import read_source, uncut_task
+    from edgekit.conversion.reading import read_source, uncut_task
     from edgekit.conversion.reference import detections
     from edgekit.graph.exchange import output_shapes
     from edgekit.runtimes.inputs.images import Preprocessor

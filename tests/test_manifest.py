@@ -325,3 +325,17 @@ def _fits(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> bool:
     except AssertionError:
         return False
     return True
+
+
+def test_a_graph_names_its_engine_only_where_it_is_another() -> None:
+    """So bundles of one engine are what they were before graphs could name theirs, to the byte."""
+    manifest = sample_manifest()
+    (graph,) = manifest.graphs
+    document = json.loads(encode(manifest))
+    assert "engine" not in document["graphs"][0]
+    assert manifest.engines == (manifest.engine,)
+    other = msgspec.structs.replace(graph, name="second", engine="openvino")
+    mixed = msgspec.structs.replace(manifest, graphs=(graph, other))
+    read = decode(encode(mixed), "x")
+    assert read.engines == (manifest.engine, "openvino")
+    assert [read.engine_of(one) for one in read.graphs] == [manifest.engine, "openvino"]

@@ -351,12 +351,13 @@ def test_a_plan_goes_into_a_place_of_its_own(tmp_path: Path) -> None:
 
 def test_a_plan_from_before_there_were_two_graphs_still_builds(tmp_path: Path) -> None:
     from edgekit.conversion import build
+    from edgekit.conversion.workspace import Workspace
 
-    plan = tmp_path / build.PLAN
+    plan = Workspace(tmp_path).plan
     (plan / MIXED).mkdir(parents=True)
-    assert build._rounded(tmp_path) == plan / MIXED
+    assert build._rounded(Workspace(tmp_path)) == plan / MIXED
     (plan / ROUNDED).mkdir()
-    assert build._rounded(tmp_path) == plan / ROUNDED
+    assert build._rounded(Workspace(tmp_path)) == plan / ROUNDED
 
 
 @pytest.mark.parametrize(

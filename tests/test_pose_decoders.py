@@ -63,7 +63,7 @@ def test_movenet_is_what_its_own_graph_decodes(shared_data: Path) -> None:
     """The oracle is the program as it was given, which does the same with its own argmax and gather."""
     torch = pytest.importorskip("torch", reason="the program runs in torch (extra 'convert')")
     from edgekit.conversion.jobs import PrepareJob
-    from edgekit.conversion.prepare import read_source, uncut_task
+    from edgekit.conversion.reading import read_source, uncut_task
 
     torch.set_num_threads(1)
     contract = Path(__file__).parents[1] / "examples" / "movenet.yaml"

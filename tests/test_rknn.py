@@ -21,10 +21,10 @@ from edgekit.calibration.plan import FILE as PLAN_FILE
 from edgekit.calibration.plan import Range
 from edgekit.calibration.samples import Samples
 from edgekit.conversion import jobs as conversion_jobs
-from edgekit.conversion.build import PLAN, PREPARED
 from edgekit.conversion.jobs import BuildJob, Prepared
 from edgekit.conversion.runner import run
 from edgekit.conversion.selection import refuse
+from edgekit.conversion.workspace import Workspace
 from edgekit.converters import read_options, rknn
 from edgekit.converters.rknn import int8 as rknn_int8
 from edgekit.emulators.rknn import toolkit
@@ -306,15 +306,16 @@ needs = pytest.mark.skipif(rknn.TOOLCHAIN.state != "installed", reason="edgekit 
 
 def build(job: Any, folder: Path, precision: str, recipe: str = "", **options: str) -> tuple[Path, Graph]:
     """Convert in the toolchain, as a conversion does."""
-    prepared, out = folder / "prepared", folder / precision
-    prepared.mkdir(parents=True)
+    workspace, out = Workspace(folder / "prepared"), folder / precision
+    workspace.folder.mkdir(parents=True)
     out.mkdir()
-    shutil.copyfile(job.onnx, prepared / "graph.onnx")
+    shutil.copyfile(job.onnx, workspace.onnx)
     if (plan := job.onnx.parents[1] / PLAN_FILE).is_file():
-        shutil.copytree(plan.parent, prepared / PLAN)
-    shutil.copyfile(job.calibration().path, prepared / "calibration.npy")
+        shutil.copytree(plan.parent, workspace.plan)
+    shutil.copyfile(job.calibration().path, workspace.calibration)
     told = Prepared(
         name="small",
+        parts=(),
         contract=job.contract,
         origin=Origin(kind="test", name="small", sha256=""),
         shapes=job.shapes,
@@ -326,9 +327,15 @@ def build(job: Any, folder: Path, precision: str, recipe: str = "", **options: s
         reference="",
         versions={},
     )
-    (prepared / PREPARED).write_bytes(msgspec.json.encode(told))
+    workspace.write_prepared(told)
     work = BuildJob(
-        folder=str(prepared), target="rknn", precision=precision, out=str(out), recipe=recipe, options=dict(options)
+        folder=str(workspace.folder),
+        part="model",
+        target="rknn",
+        precision=precision,
+        out=str(out),
+        recipe=recipe,
+        options=dict(options),
     )
     assert conversion_jobs.encode(work)
     return out, run(work, Graph, quiet, toolchain="rknn")

@@ -168,7 +168,7 @@ def test_inconsistent_class_names(tasks: Any, tmp_path: Path) -> None:
 def test_the_heads_are_found_in_an_export_too(name: str, loaded: dict[str, TrainedModel], tmp_path: Path) -> None:
     """As a .pt2 that knows nothing of ultralytics, with a contract file: cut by channels, the same raw heads."""
     from edgekit.conversion.jobs import PrepareJob
-    from edgekit.conversion.prepare import read_source, uncut_task
+    from edgekit.conversion.reading import read_source, uncut_task
 
     model = loaded[name]
     pose = name.endswith("pose")

@@ -123,7 +123,7 @@ def source_of(program: Path, named: str) -> Model:
     """A torch.export program in PyTorch, by the contract file of that name in examples/."""
     torch = pytest.importorskip("torch", reason="the program runs in torch (extra 'convert')")
     from edgekit.conversion.jobs import PrepareJob
-    from edgekit.conversion.prepare import read_source
+    from edgekit.conversion.reading import read_source
     from edgekit.sources.session import TorchSession
 
     torch.set_num_threads(1)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -20,12 +22,15 @@ for engine in ("onnxruntime", "openvino"):
 import cv2
 import tiny_blip2
 from blip2_writing import edited
+from stages import stay
 
+import edgekit
 from edgekit.cli import main
 from edgekit.conversion.kept_graphs import FOLDER, KEPT_SECONDS, KeptGraphs
 from edgekit.conversion.source_texts import read_texts
+from edgekit.errors import BundleError
 from edgekit.evaluation.texts import TextTally, judge
-from edgekit.runtimes.bundle.folder import open_bundle
+from edgekit.runtimes.bundle.folder import Staging, open_bundle
 from edgekit.runtimes.bundle.manifest import Contract, Gate, Graph, ImageRule, Language, OutputDrift, Tensor
 from edgekit.shapes import scene
 
@@ -41,6 +46,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         cv2.imwrite(str(root / "photos" / f"{seed}.png"), scene(seed).image)
     (root / "prompts.txt").write_text("a photo of\n\nQuestion: how many? Answer:\n")
     return root
+
+
+@pytest.fixture(autouse=True)
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    stay(monkeypatch)
 
 
 class Done(NamedTuple):
@@ -60,6 +70,15 @@ def command(*arguments: str) -> Done:
 def convert(root: Path, kind: str, *arguments: str) -> Done:
     given = ["-o", str(root / "out"), "--prompts", str(root / "prompts.txt")]
     return command("convert", str(root / kind), *given, *arguments)
+
+
+def converted(root: Path, kind: str, target: str) -> Path:
+    """A bundle in fp32, made once."""
+    path = root / "out" / f"{kind}-{target}-fp32"
+    if not path.is_dir():
+        done = convert(root, kind, "--target", target, "--data", str(root / "photos"))
+        assert done.exit_code == 0, done.stderr
+    return path
 
 
 @pytest.mark.parametrize("kind", ["opt", "t5", "retrieval"])
@@ -102,7 +121,7 @@ def test_precisions_by_part(root: Path) -> None:
 
 
 def test_outside_its_gate_nothing_is_written_and_the_graphs_are_kept(root: Path) -> None:
-    given = ("--target", "onnx", "--precision", "language=int4", "--name", "gated")
+    given = ("--target", "onnx", "--precision", "language=int4", "--name", "gated", "--data", str(root / "photos"))
     refused = convert(root, "opt", *given, "--gate", "matched=1", "--gate", "score_drift=0")
     assert refused.exit_code == 1
     assert "outside its gate, not written: " in refused.stderr
@@ -116,25 +135,84 @@ def test_outside_its_gate_nothing_is_written_and_the_graphs_are_kept(root: Path)
     assert not (root / "out" / FOLDER).exists()
 
 
+@pytest.mark.parametrize(("kind", "seen", "written"), [("opt", "openvino", "onnx"), ("t5", "onnx", "openvino")])
+def test_each_part_on_an_engine_of_its_own(kind: str, seen: str, written: str, root: Path) -> None:
+    """Vision on one engine and language on another, and the other way round: proven, opened, and the same texts."""
+    targets = f"vision={seen},qformer={seen},language={written}"
+    done = convert(root, kind, "--target", targets, "--data", str(root / "photos"), "--json")
+    assert done.exit_code == 0, done.stderr
+    (entry,) = json.loads(done.stdout)["bundles"]
+    bundle = open_bundle(entry["path"])
+    assert bundle.path.name == f"{kind}-{seen}+{seen}+{written}-fp32"
+    engines = {"onnx": "onnxruntime", "openvino": "openvino"}
+    first, last = engines[seen], engines[written]
+    manifest = bundle.manifest
+    assert manifest.engines == (first, last)
+    by_graph = {graph.name: manifest.engine_of(graph) for graph in manifest.graphs}
+    assert {name: by_graph[name] for name in ("vision", "qformer")} == {"vision": first, "qformer": first}
+    assert {engine for name, engine in by_graph.items() if name not in ("vision", "qformer")} == {last}
+    assert manifest.options["target"] == targets
+    evidence = entry["evidence"]
+    assert (evidence["engine"], evidence["word"]) == (f"{first}+{last}", "executed")
+    assert evidence["texts"]["matched"] == evidence["texts"]["identical"] == 1
+    shown = command("info", str(bundle.path)).stdout
+    assert f"for {first} and {last}" in shown
+    assert f"vision ({first}) outputs: image_embeds" in shown
+    photo = root / "photos" / "0.png"
+    mixed, alone = (load(path)(photo) for path in (bundle.path, converted(root, kind, seen)))
+    assert mixed == alone
+
+
+def load(path: Path) -> Callable[[Path], tuple[int, ...]]:
+    """The tokens of a caption by a bundle."""
+    model = edgekit.load(path, threads=1)
+    return lambda image: model.caption(str(image), max_new_tokens=8).tokens
+
+
+def test_language_on_two_engines_is_refused(root: Path, tmp_path: Path) -> None:
+    shutil.copytree(converted(root, "t5", "onnx"), tmp_path / "t5")
+    manifest = open_bundle(tmp_path / "t5").manifest
+    graphs = [
+        msgspec.structs.replace(graph, engine="openvino") if graph.name == "decoder" else graph
+        for graph in manifest.graphs
+    ]
+    Staging(tmp_path, tmp_path / "t5").seal(msgspec.structs.replace(manifest, graphs=tuple(graphs)))
+    with pytest.raises(BundleError, match="encoder and decoder are for onnxruntime and openvino, not for one"):
+        edgekit.load(tmp_path / "t5")
+
+
 def test_verify(root: Path) -> None:
-    convert(root, "t5", "--target", "onnx")
+    bundle = str(converted(root, "t5", "onnx"))
     arguments = ["--against", str(root / "t5"), "--data", str(root / "photos"), "--json"]
-    done = command("verify", str(root / "out" / "t5-onnx-fp32"), *arguments)
+    done = command("verify", bundle, *arguments)
     assert done.exit_code == 0, done.stderr
     assert json.loads(done.stdout)["evidence"]["texts"]["identical"] == 1
     other = tiny_blip2.t5(root / "other", seed=1)
     arguments[1] = str(other)
-    refused = command("verify", str(root / "out" / "t5-onnx-fp32"), *arguments)
+    refused = command("verify", bundle, *arguments)
     assert refused.exit_code == 1  # another model is found out
+    arguments[1] = "edgekit.shapes.trained:detector"
+    wrong = command("verify", bundle, *arguments)
+    assert wrong.exit_code == 2
+    assert "was made from a vision-language model; edgekit.shapes.trained:detector is package.module" in wrong.stderr
+
+
+def test_there_is_no_plan_of_it(root: Path, tmp_path: Path) -> None:
+    done = command("calibrate", str(root / "opt"), "--data", str(root / "photos"), "-o", str(tmp_path / "plan"))
+    assert done.exit_code == 2
+    assert "there is no plan of a vision-language model" in done.stderr
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("--target", "onnx", "--precision", "int8"), "vision in int8 needs calibration images like those the device"),
-        (("--target", "ncnn"), "target ncnn takes no vision-language models; these do: onnx, openvino"),
-        (("--target", "onnx", "--max-drop", "0.1"), "--max-drop is of no use for a vision-language model"),
-        (("--target", "onnx", "--contract", "x.yaml"), "--contract is of no use for a vision-language model"),
+        (("--target", "ncnn"), "target ncnn takes no vision of a vision-language model; these do: onnx, openvino"),
+        (("--target", "onnx", "--recipe", "plan"), "--recipe is of no use for a vision-language model"),
+        (("--target", "onnx", "--no-float-fallback"), "--no-float-fallback is of no use for a vision-language model"),
+        (("--target", "onnx", "--trust"), "--trust is of no use for a vision-language model"),
+        (("--target", "onnx", "--gate", "iou=0.5"), "--gate 'iou' is not one of: matched, score_drift"),
+        (("--target", "onnx", "--option", "openvino.x=1"), "target openvino is not converted to; name it in --target"),
         (("--target", "onnx", "--precision", "w8a8"), "--precision 'w8a8' is not one of"),
     ],
 )
@@ -148,7 +226,8 @@ def test_prompts_are_for_vision_language_models(root: Path) -> None:
     given = ["convert", "edgekit.shapes.trained:detector", "--target", "onnx", "--prompts", str(root / "prompts.txt")]
     done = command(*given)
     assert done.exit_code == 2
-    assert "--prompts goes with vision-language models" in done.stderr
+    assert "--prompts is of no use for package.module:factory" in done.stderr
+    assert "It goes with: a vision-language model (BLIP-2: " in done.stderr
 
 
 def test_prompts_that_are_none(root: Path, tmp_path: Path) -> None:
@@ -245,6 +324,7 @@ def test_a_model_of_the_hub_is_taken_from_its_cache(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     given = ["--target", "onnx", "-o", str(tmp_path / "out"), "--prompts", str(root / "prompts.txt")]
+    given += ["--data", str(root / "photos")]
     done = command("convert", "hf://somebody/tiny-opt", *given)
     assert done.exit_code == 0, done.stderr
     origin = open_bundle(tmp_path / "out" / "tiny-opt-onnx-fp32").manifest.origin

@@ -18,6 +18,9 @@ from edgekit.runtimes.bundle.manifest import ImageRule
 from edgekit.runtimes.inputs.images import Preprocessor
 from edgekit.runtimes.inputs.media import Reference, References, references
 
+CALIBRATION, PROOF, HELD = "calibration.npy", "proof.npy", "held"
+"""Names of the streams' files; images that are held back are the proof of a folder of their own."""
+
 FEW = 32
 """Fewer calibration images than this are worth a warning."""
 
@@ -90,12 +93,12 @@ def split(
         taken = _pick(chosen, kept)
         if choose:
             taken = most_informative(taken, choose, rule, seed=seed)
-        calibration = store(taken, rule, folder / "calibration.npy", seen=seen)
-        holdout = _hold(_pick(chosen, lent), rule, folder / "held", seen)
+        calibration = store(taken, rule, folder / CALIBRATION, seen=seen)
+        holdout = _hold(_pick(chosen, lent), rule, folder / HELD, seen)
     # The same photograph under two names must not be calibrated on and judged on.
     known = refuse | seen
     mirrored = len(judged) < FEW
-    proof = store(judged, rule, folder / "proof.npy", mirrored=mirrored, refuse=known)
+    proof = store(judged, rule, folder / PROOF, mirrored=mirrored, refuse=known)
     photographs = len(proof) // (2 if mirrored else 1)
     method = f"seeded choice of {len(calibration) if calibration else 0} from {len(chosen)}: {Path(data).name}"
     return Split(calibration, proof, photographs, mirrored, method, tuple(sorted(seen)), holdout)
@@ -126,7 +129,7 @@ def _hold(chosen: Sequence[Reference], rule: ImageRule, folder: Path, seen: set[
         return None
     folder.mkdir(exist_ok=True)
     try:
-        return store(chosen, rule, folder / "proof.npy", seen=seen)
+        return store(chosen, rule, folder / PROOF, seen=seen)
     except UsageError:
         return None
 

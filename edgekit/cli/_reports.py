@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -12,8 +12,9 @@ import msgspec
 from edgekit.cli._options import console
 
 if TYPE_CHECKING:
-    from edgekit.conversion.making import Outcome
+    from edgekit.conversion.bundle_builder import Outcome
     from edgekit.conversion.selection import Skipped
+    from edgekit.progress import Progress as ProgressCall
     from edgekit.runtimes.bundle.manifest import Evidence, TextAgreement
 
 
@@ -181,7 +182,7 @@ SURE = 10.0
 
 
 @contextlib.contextmanager
-def progress_bars(expected: Mapping[str, float] | None = None) -> Iterator[Callable[[str, str, float], None]]:
+def progress_bars(expected: Mapping[str, float] | None = None) -> Iterator[ProgressCall]:
     """One bar for each thing that is told of; on stderr, and only where a person watches.
 
     With ``expected`` (seconds by step) the time left is told too, and where nobody watches a line for each step.

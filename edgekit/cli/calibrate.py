@@ -75,13 +75,12 @@ def command(
     import msgspec
 
     from edgekit.cli._reports import progress_bars
-    from edgekit.conversion.convert import Conversion
     from edgekit.conversion.plan_only import calibrate
+    from edgekit.conversion.request import Request
     from edgekit.report.calibration import write_report, write_sensitivity_plot
 
-    conversion = Conversion(
+    request = Request(
         source=source,
-        targets=(),
         data=data,
         proof_data=proof_data,
         contract=contract,
@@ -93,8 +92,8 @@ def command(
         trust=trust,
         imports=imports,
     )
-    with progress_bars() as watch:
-        plan = calibrate(conversion, out, sensitivity=sensitivity, watch=watch)
+    with progress_bars() as progress:
+        plan = calibrate(request, out, sensitivity=sensitivity, progress=progress)
     if sensitivity:
         write_sensitivity_plot(plan.mixed.layers, out / "sensitivity.svg")
     if html is not None:

@@ -192,15 +192,15 @@ def _names(specs: Sequence[str]) -> list[str]:
 
 def _candidate(spec: str, name: str, opening: _Opening) -> Candidate:
     """A bundle, or a source run by PyTorch; both are read and checked here, before anything is measured."""
-    from edgekit.conversion.vision_language import is_vision_language
     from edgekit.runtimes.bundle.manifest import MANIFEST
+    from edgekit.sources import Request, find
     from edgekit.sources.transformers import CONFIG
 
     path = Path(spec)
     bundled = path.name == MANIFEST or (path / MANIFEST).exists()
     if bundled or (path.is_dir() and not (path / CONFIG).is_file()):
         return _bundle(path, name, opening)
-    return _source_of_texts(path, name, opening) if is_vision_language(spec) else _source(spec, name, opening)
+    return (_source_of_texts if find(Request(spec)).written else _source)(spec, name, opening)
 
 
 def _bundle(path: Path, name: str, opening: _Opening) -> Candidate:
@@ -226,7 +226,7 @@ def _opened(bundle: Bundle, unit: str, opening: _Opening) -> Any:
 
 def _source(spec: str, name: str, opening: _Opening) -> Candidate:
     from edgekit.conversion.jobs import PrepareJob
-    from edgekit.conversion.prepare import read_source
+    from edgekit.conversion.reading import read_source
     from edgekit.evaluation.comparison import Candidate
     from edgekit.runtimes.model import Model
     from edgekit.sources.session import TorchSession
@@ -238,11 +238,13 @@ def _source(spec: str, name: str, opening: _Opening) -> Candidate:
     return Candidate(name, task, size, lambda: Model(read.contract, TorchSession(read.heads)), source=True)
 
 
-def _source_of_texts(folder: Path, name: str, opening: _Opening) -> Candidate:
+def _source_of_texts(spec: str, name: str, opening: _Opening) -> Candidate:
     from edgekit.evaluation.comparison import Candidate
     from edgekit.graph.blip2.blip2 import Blip2
+    from edgekit.sources import locate
     from edgekit.sources.blip2.reference import open_source, parameter_bytes
 
+    folder = Path(locate(spec).spec)
     task = _task_of_texts(Blip2(folder).family)
     return Candidate(name, task, parameter_bytes(folder), lambda: open_source(folder, opening.threads), source=True)
 

@@ -29,9 +29,9 @@ def command(bundle: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"path": str(opened.path), **msgspec.to_builtins(manifest)}, indent=2))
         return
-    contract, origin = manifest.contract, manifest.origin
+    contract, origin, engines = manifest.contract, manifest.origin, " and ".join(manifest.engines)
     lines = [
-        f"{manifest.name}: {manifest.target} {manifest.precision}, {megabytes(opened.bytes)}, for {manifest.engine}",
+        f"{manifest.name}: {manifest.target} {manifest.precision}, {megabytes(opened.bytes)}, for {engines}",
         *_task(contract),
         *_outputs(manifest),
         f"made from {origin.kind} {origin.name} (sha256 {origin.sha256[:12]}) by edgekit {manifest.edgekit}",
@@ -73,7 +73,8 @@ def _outputs(manifest: Manifest) -> list[str]:
     for graph in manifest.graphs:
         inner = ("past.", "present.", "cross.")
         shown = [f"{tensor.name} {tensor.shape}" for tensor in graph.outputs if not tensor.name.startswith(inner)]
-        name = f"{graph.name} " if len(manifest.graphs) > 1 else ""
+        engine = f"({manifest.engine_of(graph)}) " if len(manifest.engines) > 1 else ""
+        name = f"{graph.name} {engine}" if len(manifest.graphs) > 1 else ""
         lines.append(f"{name}outputs: {', '.join(shown) or 'keys and values for the decoder'}")
     return lines
 

@@ -41,7 +41,7 @@ def command(
     from edgekit.conversion.verify import verify
 
     import_modules(imports)
-    with progress_bars() as watch:
+    with progress_bars() as progress:
         evidence = verify(
             bundle,
             source,
@@ -51,7 +51,7 @@ def command(
             seed=seed,
             trust=trust,
             imports=imports,
-            watch=watch,
+            progress=progress,
         )
     if as_json:
         click.echo(

@@ -7,18 +7,16 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-
-import msgspec
+from typing import TYPE_CHECKING, Literal
 
 from edgekit.calibration.plan import Methods
-from edgekit.conversion.convert import Conversion, Conversions
+from edgekit.conversion.convert import Conversions
 from edgekit.conversion.convert import convert as run
-from edgekit.conversion.making import AUTO
-from edgekit.errors import EdgekitError, SourceError, StoppedError, UsageError, choices
-from edgekit.evaluation.agreement import GATES
-from edgekit.events import OnProgress, ProgressEvent
-from edgekit.runtimes.bundle.manifest import Contract, Gate
+from edgekit.conversion.request import Request
+from edgekit.conversion.selection import AUTO
+from edgekit.errors import EdgekitError, SourceError, StoppedError, UsageError
+from edgekit.progress import OnProgress, ProgressEvent
+from edgekit.runtimes.bundle.manifest import Contract
 from edgekit.worker.process import Stop
 
 if TYPE_CHECKING:
@@ -123,7 +121,7 @@ def convert(
     told = progress or (lambda event: None)
     stop = stop or Stop()
     with _source(model, contract, size, name) as (source, contract_file):
-        request = _request(
+        request = Request(
             source=source,
             contract=contract_file,
             targets=names(target),
@@ -148,7 +146,7 @@ def convert(
             ),
             finetune=finetune / 60,
             max_drop=max_drop,
-            bounds=_bounds(gate or {}),
+            bounds=dict(gate or {}),
             gated=gated,
             options={key: {one: str(value) for one, value in given.items()} for key, given in (options or {}).items()},
             jobs=jobs,
@@ -167,26 +165,10 @@ def convert(
     return done
 
 
-def _request(*, precisions: tuple[str, ...], bounds: dict[str, float], **given: Any) -> Conversion:
-    """The conversion's request: the one place that knows its fields."""
-    gates = {name: msgspec.structs.replace(GATES[name], **bounds) for name in precisions if name in GATES}
-    return Conversion(precisions=precisions, bounds=bounds, gates=gates, **given)
-
-
 def names(given: Names) -> tuple[str, ...]:
     """Names of a sequence or of a list separated by commas, each once, in order."""
     every = given.split(",") if isinstance(given, str) else given
     return tuple(dict.fromkeys(name.strip() for name in every if name.strip()))
-
-
-def _bounds(given: Mapping[str, float]) -> dict[str, float]:
-    """Single bounds of gates, checked."""
-    for key, value in given.items():
-        if key not in Gate.__struct_fields__:
-            raise UsageError(f"--gate {choices(key, Gate.__struct_fields__)}")
-        if not 0 <= value <= 1:  # NaN too, which every comparison would let pass
-            raise UsageError(f"--gate {key}={value:g}: must be 0..1")
-    return dict(given)
 
 
 @contextlib.contextmanager

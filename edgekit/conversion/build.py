@@ -1,7 +1,8 @@
-"""Second stage, in a child process of its own: the exchange files become one target's files."""
+"""The third stage, in a child process of its own: one part of a model becomes one target's files."""
 
 from __future__ import annotations
 
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -11,16 +12,17 @@ from edgekit import converters, registry
 from edgekit.calibration import plan as plans
 from edgekit.calibration.originals import restore
 from edgekit.calibration.plan import BUDGET, PlannedGraph
-from edgekit.calibration.samples import Samples
 from edgekit.conversion.arithmetic import arithmetic
 from edgekit.conversion.jobs import BuildJob, Prepared
-from edgekit.converters import Job, Report, Target
+from edgekit.conversion.ranges import read_ranges
+from edgekit.conversion.workspace import Workspace
+from edgekit.converters import Job, Target, WrittenJob
 from edgekit.errors import ConversionError
+from edgekit.graph.blip2.blip2 import Blip2, WrittenPart
+from edgekit.graph.blip2.precision import forms, read_part
+from edgekit.graph.exchange import ONNX, PROGRAM
+from edgekit.progress import Report
 from edgekit.runtimes.bundle.manifest import Graph
-
-PREPARED = "prepared.json"
-PLAN = "plan"
-"""Folder of the quantisation plan."""
 
 
 def work(job: BuildJob, report: Report) -> Graph:
@@ -28,33 +30,41 @@ def work(job: BuildJob, report: Report) -> Graph:
 
     Raises:
         ConversionError: it failed, or did not write what it says.
+        SourceError: a checkpoint lacks a tensor.
     """
     warnings.simplefilter("ignore")
-    folder = Path(job.folder)
-    prepared = msgspec.json.decode((folder / PREPARED).read_bytes(), type=Prepared)
-    calibration = folder / "calibration.npy"
+    workspace = Workspace(Path(job.folder))
+    prepared = workspace.read_prepared()
+    Path(job.out).mkdir(parents=True, exist_ok=True)
+    graph = (_written if prepared.written else _exported)(job, prepared, workspace, report)
+    for name in graph.files:
+        if not (Path(job.out) / name).is_file():
+            raise ConversionError(f"the {job.target} converter did not write {name!r}")
+    return graph
+
+
+def _exported(job: BuildJob, prepared: Prepared, workspace: Workspace, report: Report) -> Graph:
+    """Convert a network in exchange form."""
     spec = converters.target(job.target)
-    source, planned = _exchange(folder, spec, job.precision)
-    scratch = folder / job.target / (source.name if planned else "float")
+    source, planned = _exchange(workspace, spec, job.precision)
+    scratch = source.name if planned else "float"
     if planned is not None and job.floats:
         planned = planned.keep_float(job.floats, BUDGET)
         # Another network for every number of layers: converters keep float files of theirs in their scratch folder.
-        scratch = scratch.with_name(f"{source.name}-{len(job.floats)}")
+        scratch = f"{source.name}-{len(job.floats)}"
         if source.name == plans.MIXED:
-            source = scratch.with_name(f"restored-{len(job.floats)}")
-            restore(_rounded(folder), planned.float_layers, source)
-    scratch.mkdir(parents=True, exist_ok=True)
-    converter = registry.module("edgekit.converters", job.target)
-    graph: Graph = converter.convert(
+            source = workspace.folder / job.target / f"restored-{len(job.floats)}"
+            restore(_rounded(workspace), planned.float_layers, source)
+    graph: Graph = registry.module(converters.__name__, job.target).convert(
         Job(
-            onnx=source / "graph.onnx",
-            program=source / "graph.pt2",
+            onnx=source / ONNX,
+            program=source / PROGRAM,
             contract=prepared.contract,
             shapes=prepared.shapes,
             precision=job.precision,
-            samples=Samples(calibration, prepared.contract.image) if calibration.exists() else None,
+            samples=workspace.calibration_images(prepared.contract.image),
             out=Path(job.out),
-            work=scratch,
+            work=workspace.scratch(job.target, scratch),
             threads=job.threads,
             options=msgspec.convert(job.options, spec.options),
             plan=planned,
@@ -63,25 +73,39 @@ def work(job: BuildJob, report: Report) -> Graph:
         ),
         report,
     )
-    for name in graph.files:
-        if not (Path(job.out) / name).is_file():
-            raise ConversionError(f"the {job.target} converter did not write {name!r}")
     # Of the source's own graph, also where this target's was made from another one.
-    report_with_arithmetic = {**graph.report, **arithmetic(folder / "graph.onnx")}
-    return msgspec.structs.replace(graph, report=report_with_arithmetic)
+    return msgspec.structs.replace(graph, report={**graph.report, **arithmetic(workspace.onnx)})
 
 
-def _exchange(folder: Path, spec: Target, precision: str) -> tuple[Path, PlannedGraph | None]:
+def _exchange(workspace: Workspace, spec: Target, precision: str) -> tuple[Path, PlannedGraph | None]:
     """The folder of the exchange files that a precision is made from, and its part of the plan."""
-    if precision not in spec.calibrated or not (folder / PLAN / plans.FILE).is_file():
-        return folder, None
-    plan = plans.read_plan(folder / PLAN)
+    if precision not in spec.calibrated or not (workspace.plan / plans.FILE).is_file():
+        return workspace.folder, None
+    plan = plans.read_plan(workspace.plan)
     if spec.integer_only and plan.integer is not None:
-        return folder / PLAN / plans.INTEGER, plan.integer
-    return _rounded(folder) if spec.integer_only else folder / PLAN / plans.MIXED, plan.mixed
+        return workspace.plan / plans.INTEGER, plan.integer
+    return _rounded(workspace) if spec.integer_only else workspace.plan / plans.MIXED, plan.mixed
 
 
-def _rounded(folder: Path) -> Path:
+def _rounded(workspace: Workspace) -> Path:
     """The plan's graph with all weights rounded; a plan from before there were two has no other."""
-    rounded = folder / PLAN / plans.ROUNDED
-    return rounded if rounded.is_dir() else folder / PLAN / plans.MIXED
+    rounded = workspace.plan / plans.ROUNDED
+    return rounded if rounded.is_dir() else workspace.plan / plans.MIXED
+
+
+def _written(job: BuildJob, prepared: Prepared, workspace: Workspace, report: Report) -> Graph:
+    """Write a part from its checkpoint, tensor by tensor. Intermediate files are as large as it, so they go at once."""
+    spec = converters.target(job.target)
+    form = forms(job.part, read_part(job.precision), read_ranges(workspace.ranges))
+    with tempfile.TemporaryDirectory(prefix=f"{job.part}-", dir=workspace.folder) as work:
+        graph: Graph = registry.module(converters.__name__, job.target).convert_written(
+            WrittenJob(
+                part=WrittenPart(Blip2(Path(prepared.written)), job.part, form),
+                out=Path(job.out),
+                work=Path(work),
+                threads=job.threads,
+                options=msgspec.convert(job.options, spec.options),
+            ),
+            report,
+        )
+    return graph

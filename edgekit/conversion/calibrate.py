@@ -1,4 +1,4 @@
-"""Between the first and the second stage, in a child process: the quantisation plan that all targets lower."""
+"""The second stage, in a child process: the quantisation plan that all targets lower, or ranges of activations."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from edgekit.calibration.plan import MIXED, Plan, read_plan, write_plan
 from edgekit.calibration.planning import PlanRequest, Streams, make_plan
 from edgekit.calibration.samples import Samples
 from edgekit.calibration.sensitivity import MOST_IMAGES, Judge, measure_sensitivity, outputs_of
-from edgekit.conversion.build import PLAN, PREPARED
-from edgekit.conversion.jobs import CalibrateJob, Prepared
-from edgekit.conversion.prepare import HELD
+from edgekit.conversion.jobs import Calibrated, CalibrateJob, Prepared
+from edgekit.conversion.ranges import observe, write_ranges
 from edgekit.conversion.reference import add_anchors, are_enough, detections
-from edgekit.converters import Report
+from edgekit.conversion.workspace import Workspace
 from edgekit.errors import UsageError
 from edgekit.evaluation.agreement import Tally, quality
-from edgekit.graph.exchange import write_exchange
+from edgekit.graph.blip2.blip2 import Blip2
+from edgekit.graph.exchange import ONNX, write_exchange
+from edgekit.progress import Report
 from edgekit.runtimes.bundle.manifest import Contract
 from edgekit.runtimes.tasks import open_task
 
@@ -38,8 +39,9 @@ if TYPE_CHECKING:
     from torch import fx
 
 
-def work(job: CalibrateJob, report: Report) -> Plan:
-    """Make the plan of a prepared folder, or take over one that was made before.
+def work(job: CalibrateJob, report: Report) -> Calibrated:
+    """Make the plan of a prepared network, or take over one that was made before; of parts that are written tensor by
+    tensor, find the ranges of activations.
 
     Raises:
         UsageError: the given plan is of another model, or there are too few images to fine-tune.
@@ -50,23 +52,36 @@ def work(job: CalibrateJob, report: Report) -> Plan:
 
     warnings.simplefilter("ignore")
     torch.set_num_threads(job.threads)
-    folder = Path(job.folder)
-    prepared = msgspec.json.decode((folder / PREPARED).read_bytes(), type=Prepared)
+    workspace = Workspace(Path(job.folder))
+    prepared = workspace.read_prepared()
+    if prepared.written:
+        _observe(prepared, workspace, report)
+        return Calibrated()
+    return Calibrated(plan=_plan(job, prepared, workspace, report))
+
+
+def _observe(prepared: Prepared, workspace: Workspace, report: Report) -> None:
+    report("observing the vision tower", 0.1)
+    samples = Samples(workspace.calibration, prepared.contract.image)
+    write_ranges(workspace.ranges, observe(Blip2(Path(prepared.written)), samples, workspace.folder / "observed"))
+
+
+def _plan(job: CalibrateJob, prepared: Prepared, workspace: Workspace, report: Report) -> Plan:
     if job.finetune and not prepared.held_views:
         raise UsageError(
             "--finetune needs more images in --data: from ten calibration images on some are held back, to judge by"
         )
     if job.plan:
-        plan = _taken_over(Path(job.plan), folder)
+        plan = _taken_over(Path(job.plan), workspace)
     else:
-        (folder / PLAN).mkdir()
-        plan = _made(job, prepared, folder, report)
+        workspace.plan.mkdir()
+        plan = _made(job, prepared, workspace, report)
     if job.sensitivity and any(layer.sensitivity is None for layer in plan.mixed.layers if not layer.float_reason):
-        plan = _with_damages(plan, prepared, folder, job.threads, report)
+        plan = _with_sensitivity(plan, prepared, workspace, job.threads, report)
     return plan
 
 
-def _made(job: CalibrateJob, prepared: Prepared, folder: Path, report: Report) -> Plan:
+def _made(job: CalibrateJob, prepared: Prepared, workspace: Workspace, report: Report) -> Plan:
     import torch
 
     example = torch.zeros(1, 3, *prepared.contract.image.size)
@@ -80,13 +95,13 @@ def _made(job: CalibrateJob, prepared: Prepared, folder: Path, report: Report) -
         write_exchange(module, example, names, place)
 
     plan = make_plan(
-        folder / "graph.pt2",
-        folder / "graph.onnx",
+        workspace.program,
+        workspace.onnx,
         Streams(
-            calibration=Samples(folder / "calibration.npy", rule),
-            holdout=Samples(folder / HELD / "proof.npy", rule) if prepared.held_views else None,
+            calibration=Samples(workspace.calibration, rule),
+            holdout=workspace.holdout.proof_images(rule) if prepared.held_views else None,
         ),
-        folder / PLAN,
+        workspace.plan,
         PlanRequest(
             methods=job.methods,
             integer=job.integer,
@@ -99,18 +114,18 @@ def _made(job: CalibrateJob, prepared: Prepared, folder: Path, report: Report) -
         report,
     )
     plan = msgspec.structs.replace(plan, fp16_issues=prepared.half)
-    write_plan(plan, folder / PLAN)
+    write_plan(plan, workspace.plan)
     return plan
 
 
-def _with_damages(plan: Plan, prepared: Prepared, folder: Path, threads: int, report: Report) -> Plan:
+def _with_sensitivity(plan: Plan, prepared: Prepared, workspace: Workspace, threads: int, report: Report) -> Plan:
     """The plan with what each layer of its graphs costs, measured on images held back (or the first ones)."""
-    path = folder / HELD / "proof.npy" if prepared.held_views else folder / "calibration.npy"
+    path = workspace.holdout.proof if prepared.held_views else workspace.calibration
     images = list(itertools.islice(Samples(path, prepared.contract.image), MOST_IMAGES))
-    judge = _judge(prepared.contract, outputs_of((folder / "graph.onnx").read_bytes(), images, threads))
-    mixed = measure_sensitivity(folder / PLAN / MIXED / "graph.onnx", plan.mixed, images, judge, threads, report)
+    judge = _judge(prepared.contract, outputs_of(workspace.onnx.read_bytes(), images, threads))
+    mixed = measure_sensitivity(workspace.plan / MIXED / ONNX, plan.mixed, images, judge, threads, report)
     plan = msgspec.structs.replace(plan, mixed=mixed)
-    write_plan(plan, folder / PLAN)
+    write_plan(plan, workspace.plan)
     return plan
 
 
@@ -133,13 +148,13 @@ def _judge(contract: Contract, source: Iterable[Sequence[Floats]]) -> Judge:
     return judge
 
 
-def _taken_over(given: Path, folder: Path) -> Plan:
+def _taken_over(given: Path, workspace: Workspace) -> Plan:
     plan = read_plan(given)
-    model = hashlib.sha256((folder / "graph.onnx").read_bytes()).hexdigest()
+    model = hashlib.sha256(workspace.onnx.read_bytes()).hexdigest()
     if plan.model != model:
         raise UsageError(
             f"{given} is the plan of another model ({plan.model[:12]}, this one is {model[:12]}); make one with: "
             "edgekit calibrate SOURCE --data DIR -o PLAN"
         )
-    shutil.copytree(given, folder / PLAN)
+    shutil.copytree(given, workspace.plan)
     return plan

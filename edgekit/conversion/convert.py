@@ -1,69 +1,28 @@
-"""Converting: one source to many proven bundles, targets side by side, each step in a child process."""
+"""Converting: one source to many validated bundles, targets side by side, each step in a child process."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
-
 from edgekit import converters
-from edgekit.calibration.plan import FILE, Methods, Plan, check_place
-from edgekit.conversion import jobs, vision_language, workspace
-from edgekit.conversion.build import PLAN, PREPARED
-from edgekit.conversion.making import AUTO, Maker, Outcome, Wanted
-from edgekit.conversion.runner import Stop, run
-from edgekit.conversion.selection import Selection, Skipped, select
-from edgekit.errors import UsageError
+from edgekit.calibration.plan import Plan
+from edgekit.conversion.bundle_builder import BundleBuilder, Outcome
+from edgekit.conversion.jobs import Prepared
+from edgekit.conversion.request import Request, plan_is_there, source_of, validate
+from edgekit.conversion.runner import Stop as Stop
+from edgekit.conversion.selection import BundleSpec, Selection, Skipped
+from edgekit.conversion.stages import Stages
+from edgekit.conversion.workspace import Workspace, open_workspace
+from edgekit.errors import ConversionError, UsageError
+from edgekit.progress import Progress, report_of, silent
 from edgekit.runtimes.bundle.folder import writing
-from edgekit.runtimes.bundle.manifest import Gate
 
-
-@dataclass(frozen=True)
-class Conversion:
-    """What to convert, to what, judged on what.
-
-    ``source`` and ``weights``, ``contract``, ``data`` are as on the command line. ``gates`` overrides the bounds of a
-    precision, ``bounds`` single ones of all; without ``gated`` a bundle outside its gate is written all the same and
-    marked unproven. ``options`` are options of the targets' own by target, as text. ``prompts`` is a file of prompts
-    for vision-language models. ``size`` is (height, width) of the input, the source's own when left out.
-    """
-
-    source: str
-    targets: tuple[str, ...]
-    precisions: tuple[str, ...] = ("fp32",)
-    out: Path = Path("out")
-    data: str = ""
-    proof_data: str = ""
-    contract: str = ""
-    weights: str = ""
-    name: str = ""
-    seed: int = 0
-    trust: bool = False
-    gated: bool = True
-    gates: dict[str, Gate] = field(default_factory=dict)
-    bounds: dict[str, float] = field(default_factory=dict)
-    jobs: int = 1
-    threads: int = 2
-    imports: tuple[str, ...] = ()
-    options: dict[str, dict[str, str]] = field(default_factory=dict)
-    methods: Methods = field(default_factory=Methods)
-    plan: str = ""
-    recipe: str = AUTO
-    max_drop: float | None = None
-    labels: str = ""
-    finetune: float = 0.0
-    choose: int = 0
-    prompts: str = ""
-    size: tuple[int, int] | None = None
-
-
-Watch = Callable[[str, str, float], None]
-"""Told of progress: what (``prepare`` or ``target precision``), what it is doing, share done (0..1)."""
+Conversion = Request
+"""The former name."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +36,7 @@ class Conversions:
         plan: how the model became INT8, where it did.
     """
 
-    prepared: jobs.Prepared
+    prepared: Prepared
     outcomes: tuple[Outcome, ...]
     skipped: tuple[Skipped, ...] = ()
     plan: Plan | None = None
@@ -97,109 +56,83 @@ class Conversions:
         return all(outcome.ok for outcome in self.outcomes)
 
 
-def convert(
-    conversion: Conversion, watch: Watch = lambda what, text, share: None, stop: Stop | None = None
-) -> Conversions:
+def convert(request: Request, progress: Progress = silent, stop: Stop | None = None) -> Conversions:
     """Convert a trained model; one failing target does not stop the others.
 
     Args:
-        conversion: what to do.
-        watch: told of progress, from several threads.
-        stop: ends what runs, and lets nothing else begin, when it is pulled.
+        request: what to do.
+        progress: called from several threads.
+        stop: ends the conversion from another thread (`Stop.pull`); what is finished by then stays.
 
     Returns:
         The bundles and the failures, in the order of targets and precisions.
 
     Raises:
         UsageError, SourceError, ContractError, InputError: nothing can be begun with what was given.
+        ConversionError: it was stopped.
     """
-    stop = stop or Stop()
-    if vision_language.is_vision_language(conversion.source):
-        if conversion.size is not None:
-            raise UsageError(f"--size: the positions of {conversion.source} are learnt for one size; leave it out")
-        return Conversions(*vision_language.convert(conversion, watch, stop))
-    if conversion.prompts:
-        raise UsageError(f"--prompts goes with vision-language models; {conversion.source} is none")
-    selection = select(conversion.targets, conversion.precisions, conversion.options, conversion.data)
-    if conversion.plan and selection.calibrated:
-        check_place(Path(conversion.plan))
-    with workspace.open_workspace(conversion.out) as folder:
-        prepared = run(prepare_job(conversion, selection, folder), jobs.Prepared, partial(watch, "prepare"), stop=stop)
-        (folder / PREPARED).write_bytes(msgspec.json.encode(prepared))
-        if conversion.max_drop is not None and not conversion.labels and not prepared.held_views:
+    source = source_of(request)
+    selection = validate(request, source)
+    with open_workspace(request.out) as workspace:
+        stages = Stages(request, workspace, stop or Stop())
+        half = not source.written and any(spec.precision == "fp16" for spec in selection.bundles)
+        prepared = stages.prepare(report_of(progress, "prepare"), calibrate=selection.calibrated, half=half)
+        if request.max_drop is not None and not request.labels and not prepared.held_views:
             raise UsageError(
                 "--max-drop needs labelled images (--labels) or more images in --data: from ten calibration images on "
                 "some are held back, on which the results are compared with the source's"
             )
-        plan = _calibrate(conversion, selection, folder, watch, stop) if selection.calibrated else None
-        lanes: dict[str, list[str]] = {}
-        for target, precision in selection.pairs:
-            lanes.setdefault(target, []).append(precision)
-
-        def lane(target: str) -> list[Outcome]:
-            # Precisions of one target go one after another: they share its float file.
-            options, maker = selection.options[target], Maker(prepared, folder, conversion, stop)
-            return [
-                maker.make(Wanted(target, precision, options), partial(watch, f"{target} {precision}"))
-                for precision in lanes[target]
-                if not stop.pulled
-            ]
-
-        with ThreadPoolExecutor(max_workers=max(1, conversion.jobs)) as pool:
-            try:
-                done = [outcome for outcomes in pool.map(lane, lanes) for outcome in outcomes]
-            except BaseException:
-                stop.pull()
-                raise
-    return Conversions(prepared, tuple(done), selection.skipped, plan)
+        plan = _calibrate(stages, selection, progress) if selection.calibrated else None
+        outcomes = _side_by_side(stages, selection, prepared, progress)
+        if stages.stop.pulled:
+            raise ConversionError("cancelled")
+    return Conversions(prepared, outcomes, selection.skipped, plan)
 
 
-def prepare_job(conversion: Conversion, selection: Selection, folder: Path) -> jobs.PrepareJob:
-    """The first stage of a conversion."""
-    return jobs.PrepareJob(
-        folder=str(folder),
-        source=conversion.source,
-        weights=conversion.weights,
-        contract=conversion.contract,
-        size=conversion.size,
-        name=conversion.name,
-        data=conversion.data,
-        proof_data=conversion.proof_data,
-        calibrate=selection.calibrated,
-        choose=conversion.choose,
-        half=any(precision == "fp16" for _, precision in selection.pairs),
-        seed=conversion.seed,
-        trust=conversion.trust,
-        imports=conversion.imports,
+def _calibrate(stages: Stages, selection: Selection, progress: Progress) -> Plan | None:
+    """The quantisation plan, once for all targets; left in the folder ``plan`` where there was none yet."""
+    request = stages.request
+    known = plan_is_there(request)
+    integer = bool(request.plan) or any(converters.target(name).integer_only for name in selection.targets)
+    plan = stages.calibrate(
+        report_of(progress, "calibrate"),
+        plan=request.plan if known else "",
+        integer=integer,
+        sensitivity=request.max_drop is not None,
     )
+    if request.plan and not known:
+        copy_plan(stages.workspace, Path(request.plan))
+    return plan
 
 
-def _calibrate(conversion: Conversion, selection: Selection, folder: Path, watch: Watch, stop: Stop) -> Plan:
-    """The quantisation plan, once for all targets; left in the folder ``plan`` where there was none yet.
+def copy_plan(workspace: Workspace, out: Path) -> None:
+    """Leave the plan of a workspace in a folder of the user's.
 
     Raises:
-        UsageError: a plan that is there already cannot be made in another way.
+        BundleError: it cannot be written.
     """
-    specs = [converters.target(name) for name, _ in selection.pairs]
-    given = Path(conversion.plan) if conversion.plan else None
-    known = given is not None and (given / FILE).is_file()
-    if known and (conversion.finetune or conversion.methods != Methods()):
-        raise UsageError(
-            f"--plan {conversion.plan}: that plan is taken as it is; leave out --finetune and the options of methods, "
-            "or make a new plan with edgekit calibrate"
-        )
-    job = jobs.CalibrateJob(
-        folder=str(folder),
-        plan=conversion.plan if known else "",
-        methods=conversion.methods,
-        integer=given is not None or any(spec.integer_only for spec in specs),
-        sensitivity=conversion.max_drop is not None,
-        finetune=conversion.finetune,
-        threads=conversion.threads,
-        imports=conversion.imports,
-    )
-    plan = run(job, Plan, partial(watch, "calibrate"), stop=stop)
-    if given is not None and not known:
-        with writing(given):
-            shutil.copytree(folder / PLAN, given, dirs_exist_ok=True)
-    return plan
+    with writing(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(workspace.plan, out, dirs_exist_ok=True)
+
+
+def _side_by_side(stages: Stages, selection: Selection, prepared: Prepared, progress: Progress) -> tuple[Outcome, ...]:
+    """Build everything, several targets at once. Precisions of one target go one after another: they share files."""
+    lanes: dict[str, list[BundleSpec]] = {}
+    for spec in selection.bundles:
+        lanes.setdefault(spec.target, []).append(spec)
+    builder = BundleBuilder(stages, prepared, selection.options)
+
+    def lane(target: str) -> list[Outcome]:
+        return [
+            builder.build(spec, report_of(progress, f"{spec.target} {spec.precision}"))
+            for spec in lanes[target]
+            if not stages.stop.pulled
+        ]
+
+    with ThreadPoolExecutor(max_workers=max(1, stages.request.jobs)) as pool:
+        try:
+            return tuple(outcome for outcomes in pool.map(lane, lanes) for outcome in outcomes)
+        except BaseException:
+            stages.stop.pull()
+            raise

@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from edgekit.arrays import Image
-from edgekit.conversion.convert import Conversion, Conversions, Watch, convert
-from edgekit.conversion.making import Outcome
+from edgekit.conversion.bundle_builder import Outcome
+from edgekit.conversion.convert import Conversions, convert
+from edgekit.conversion.request import Request
 from edgekit.emulators import proof_device
 from edgekit.errors import EngineError, InputError
 from edgekit.evaluation.coco import SCORE_THRESHOLD, evaluate, read_annotations
+from edgekit.progress import Progress
 from edgekit.runtimes.bundle.folder import Bundle
 from edgekit.runtimes.model import Model, load
 from edgekit.runtimes.results import Result
@@ -87,7 +89,7 @@ def demonstrate(
     precisions: tuple[str, ...],
     scenes: int,
     jobs: int,
-    watch: Watch,
+    progress: Progress,
     blip2: Path | None = None,
 ) -> Demonstration:
     """Convert, measure and draw.
@@ -98,15 +100,15 @@ def demonstrate(
         precisions: of each target.
         scenes: how many held-out scenes to measure on; none of them was used to train, calibrate or prove.
         jobs: targets built at once.
-        watch: told of progress.
+        progress: called as it goes on.
         blip2: folder of a BLIP-2 that was trained on shapes; converted to onnx in int4 and asked about a scene.
     """
-    watch("scenes", "drawing", 0.0)
+    progress("scenes", "drawing", 0.0)
     calibration = write_coco(out / "calibration", CALIBRATION_SEEDS).parent
     annotations = write_coco(out / "scenes", EVALUATION_SEEDS[:scenes])
-    watch("scenes", "drawn", 1.0)
+    progress("scenes", "drawn", 1.0)
     conversions = convert(
-        Conversion(
+        Request(
             source=SOURCE,
             targets=targets,
             precisions=precisions,
@@ -115,13 +117,13 @@ def demonstrate(
             name="shapes",
             jobs=jobs,
         ),
-        watch,
+        progress,
     )
     made = [outcome for outcome in conversions.outcomes if outcome.bundle is not None]
-    measured = [_measure("torch", "fp32", _source(), annotations, _part(watch, 0, len(made) + 1))]
+    measured = [_measure("torch", "fp32", _source(), annotations, _part(progress, 0, len(made) + 1))]
     for number, outcome in enumerate(made, 1):
         if outcome.bundle is not None:
-            told = _part(watch, number, len(made) + 1)
+            told = _part(progress, number, len(made) + 1)
             model = _open(outcome.bundle)
             measured.append(_measure(outcome.target, outcome.precision, model, annotations, told, outcome))
     picture = out / "shapes.png"
@@ -130,20 +132,20 @@ def demonstrate(
     _draw(list(last.values()), picture)
     if blip2 is None:
         return Demonstration((conversions,), tuple(measured), scenes, picture)
-    talked = _convert_blip2(blip2, out, watch)
+    talked = _convert_blip2(blip2, out, progress)
     bundle = next((outcome.bundle for outcome in talked.outcomes if outcome.bundle), None)
     described = _describe(bundle, out / "blip2.png") if bundle else None
     return Demonstration((conversions, talked), tuple(measured), scenes, picture, described)
 
 
-def _convert_blip2(source: Path, out: Path, watch: Watch) -> Conversions:
+def _convert_blip2(source: Path, out: Path, progress: Progress) -> Conversions:
     from edgekit.shapes.talk_dataset import write_talk
 
     data = write_talk(out / "talk", TALKED).parent
-    conversion = Conversion(
+    request = Request(
         source=str(source), targets=("onnx",), precisions=("int4",), out=out, data=str(data), name="blip2"
     )
-    return convert(conversion, lambda what, text, share: watch(f"blip2 {what}", text, share))
+    return convert(request, lambda what, text, share: progress(f"blip2 {what}", text, share))
 
 
 def _describe(bundle: Bundle, picture: Path) -> Described:
@@ -154,7 +156,7 @@ def _describe(bundle: Bundle, picture: Path) -> Described:
     given = talked(DESCRIBED_SEED)
     model = open_vision_language(bundle)
     question = balanced(given)[0].text
-    caption, answer = model.caption(given.scene.image).text, model.ask(given.scene.image, question).text
+    caption, answer = str(model.caption(given.scene.image)), str(model.ask(given.scene.image, question))
     _draw_texts(given.scene.image, [caption, f"{question} {answer}"], picture)
     return Described(bundle, caption, question, answer, picture)
 
@@ -190,7 +192,12 @@ def _source() -> Model[Result]:
 
 
 def _measure(
-    target: str, precision: str, model: Model[Result], annotations: Path, watch: Watch, outcome: Outcome | None = None
+    target: str,
+    precision: str,
+    model: Model[Result],
+    annotations: Path,
+    progress: Progress,
+    outcome: Outcome | None = None,
 ) -> Measured:
     spent: list[float] = []
     pace = _pace(model)
@@ -204,7 +211,7 @@ def _measure(
         return result
 
     metrics = evaluate(
-        run, annotations, None, lambda done, of: watch("mAP", f"{target} {precision}", done / max(of, 1))
+        run, annotations, None, lambda done, of: progress("mAP", f"{target} {precision}", done / max(of, 1))
     )
     if not spent:
         raise EngineError("nothing was timed")
@@ -223,9 +230,9 @@ def _pace(model: Model[Result]) -> float:
     return time.perf_counter() - start
 
 
-def _part(watch: Watch, number: int, total: int) -> Watch:
+def _part(progress: Progress, number: int, total: int) -> Progress:
     """Progress of one of several equal parts."""
-    return lambda what, text, share: watch(what, text, (number + share) / total)
+    return lambda what, text, share: progress(what, text, (number + share) / total)
 
 
 def _draw(outcomes: list[Outcome], path: Path, columns: int = 5, size: int = 512) -> None:

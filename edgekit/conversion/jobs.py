@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
-from edgekit.calibration.plan import Fp16Issue, Methods
+from edgekit.calibration.plan import Fp16Issue, Methods, Plan
 from edgekit.runtimes.bundle.manifest import Calibration, Contract, Gate, Origin, Record
 
 
+class Part(Record, frozen=True, kw_only=True):
+    """One network of a model. ``role`` is the word by which a user chooses its target and its precision."""
+
+    name: str
+    role: str
+
+
 class PrepareJob(Record, frozen=True, kw_only=True, tag="prepare"):
-    """Read the source, cut it, export it, choose the images, and run the source on the proof images.
+    """Read the source, bring its parts into exchange form, choose the images, and run the source on the proof images.
 
     ``calibrate`` asks for calibration images (``choose``: so many, the most informative ones), ``half`` for the
     operators that float16 cannot compute. ``like`` is a bundle whose contract is used instead of a contract file, and
     whose calibration images are kept out of the proof. ``size`` is (height, width) of the input, where it shall be
-    another than the source's own.
+    another than the source's own. ``hub`` is the model's address and commit where it came from the Hugging Face hub.
+    ``prompts`` is a file with a prompt on each line, for a model that writes.
     """
 
     folder: str
     source: str
+    hub: str = ""
     weights: str = ""
     contract: str = ""
     like: str = ""
@@ -28,16 +38,19 @@ class PrepareJob(Record, frozen=True, kw_only=True, tag="prepare"):
     name: str = ""
     data: str = ""
     proof_data: str = ""
+    prompts: str = ""
     calibrate: bool = False
     choose: int = 0
     half: bool = False
     seed: int = 0
     trust: bool = False
+    threads: int = 2
     imports: tuple[str, ...] = ()
 
 
 class CalibrateJob(Record, frozen=True, kw_only=True, tag="calibrate"):
-    """Make the quantisation plan of a prepared folder, or take over the one in the folder ``plan``.
+    """Make the quantisation plan of a prepared folder, or take over the one in the folder ``plan``. Of parts that are
+    written tensor by tensor, find the ranges that they need.
 
     ``integer`` asks for the graph of targets that compute everything in integers, ``sensitivity`` for the damage that
     each layer does, ``finetune`` for so many minutes of fine-tuning.
@@ -54,12 +67,13 @@ class CalibrateJob(Record, frozen=True, kw_only=True, tag="calibrate"):
 
 
 class BuildJob(Record, frozen=True, kw_only=True, tag="build"):
-    """Make one target's files in one precision, by one of the target's recipes for it.
+    """Make one target's files of one part in one precision, by one of the target's recipes for it.
 
     ``floats`` names layers that go back to float, besides those that the plan leaves there.
     """
 
     folder: str
+    part: str
     target: str
     precision: str
     out: str
@@ -70,7 +84,7 @@ class BuildJob(Record, frozen=True, kw_only=True, tag="build"):
     imports: tuple[str, ...] = ()
 
 
-class ProveJob(Record, frozen=True, kw_only=True, tag="prove"):
+class ValidateJob(Record, frozen=True, kw_only=True, tag="validate"):
     """Open a bundle with its own engine, or what stands in for it here, and compare it with the source.
 
     ``held``: on the calibration images that were held back, not on the proof images.
@@ -97,50 +111,13 @@ class MeasureJob(Record, frozen=True, kw_only=True, tag="measure"):
     imports: tuple[str, ...] = ()
 
 
-class PrepareTextsJob(Record, frozen=True, kw_only=True, tag="prepare texts"):
-    """Read a vision-language source, choose images and prompts, and run the source on them.
-
-    ``prompts`` is a file with a prompt on each line. ``calibrate`` asks for the ranges of vision's activations.
-    ``like`` is a bundle whose calibration images are kept out of the proof. ``hub`` is the model's address and commit
-    where it came from the Hugging Face hub.
-    """
-
-    folder: str
-    source: str
-    hub: str = ""
-    name: str = ""
-    data: str = ""
-    proof_data: str = ""
-    prompts: str = ""
-    calibrate: bool = False
-    seed: int = 0
-    threads: int = 2
-    like: str = ""
+Job = PrepareJob | CalibrateJob | BuildJob | ValidateJob | MeasureJob
 
 
-class BuildPartJob(Record, frozen=True, kw_only=True, tag="build part"):
-    """Write one graph of a vision-language source in the precision of its part, for one target."""
+class Calibrated(Record, frozen=True, kw_only=True):
+    """What calibrating gave: the plan of a network in exchange form."""
 
-    folder: str
-    source: str
-    graph: str
-    target: str
-    word: str
-    block: int
-    out: str
-    threads: int = 2
-
-
-class ProveTextsJob(Record, frozen=True, kw_only=True, tag="prove texts"):
-    """Open a vision-language bundle with its engine and compare it with the source."""
-
-    folder: str
-    bundle: str
-    gate: Gate
-    threads: int = 2
-
-
-Job = PrepareJob | CalibrateJob | BuildJob | ProveJob | MeasureJob | PrepareTextsJob | BuildPartJob | ProveTextsJob
+    plan: Plan | None = None
 
 
 class Measured(Record, frozen=True, kw_only=True):
@@ -151,16 +128,26 @@ class Measured(Record, frozen=True, kw_only=True):
     milliseconds: float
 
 
-class Prepared(Record, frozen=True, kw_only=True):
-    """What a prepared folder holds: ``graph.onnx``, ``graph.pt2``, ``calibration.npy``, ``proof.npy``, the source's
-    raw outputs as ``reference-<output>.npy`` and its detections as ``reference.npz``. The folder ``held`` has the same
-    for the calibration images that were held back (``held_views`` of them), to compare recipes on.
+@dataclass(frozen=True)
+class Exported:
+    """Shapes of the outputs of a network in exchange form, by name, and its ONNX operator types, each with a node."""
 
-    ``operators`` are the ONNX operator types of the graph, each with the name of one of its nodes. ``half`` names
-    operators that float16 cannot compute.
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    operators: dict[str, str] = field(default_factory=dict)
+
+
+class Prepared(Record, frozen=True, kw_only=True):
+    """What the first stage found out; the `edgekit.conversion.workspace.Workspace` has the files.
+
+    ``written`` is the folder of a source whose parts are written tensor by tensor, empty where there is one network in
+    exchange form. Of that, ``shapes`` are the outputs', ``operators`` the ONNX operator types, each with the name of
+    one of its nodes, and ``half`` names operators that float16 cannot compute. ``held_views`` calibration images were
+    held back to compare recipes on.
     """
 
     name: str
+    parts: tuple[Part, ...]
+    written: str = ""
     contract: Contract
     origin: Origin
     shapes: dict[str, tuple[int, ...]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,9 @@ from edgekit.runtimes.bundle.manifest import Graph
 FOLDER = ".edgekit-graphs"
 ENTRY = "graph.json"
 KEPT_SECONDS = 7 * 24 * 3600
+
+_ROOT = threading.Lock()
+"""Conversions side by side make and remove the folder of all."""
 
 
 class KeptGraphs:
@@ -34,7 +38,8 @@ class KeptGraphs:
             shutil.rmtree(folder, ignore_errors=True)
             fresh = self._root / f"{key}-{os.getpid()}"
             shutil.rmtree(fresh, ignore_errors=True)
-            fresh.mkdir(parents=True)
+            with _ROOT:
+                fresh.mkdir(parents=True)
             try:
                 (fresh / ENTRY).write_bytes(msgspec.json.encode(write(fresh / "files")))
                 fresh.replace(folder)
@@ -53,5 +58,6 @@ class KeptGraphs:
         """Remove what was used: the bundles have it now."""
         for folder in self._used:
             shutil.rmtree(folder, ignore_errors=True)
-        if self._root.is_dir() and not any(self._root.iterdir()):
-            self._root.rmdir()
+        with _ROOT:
+            if self._root.is_dir() and not any(self._root.iterdir()):
+                self._root.rmdir()

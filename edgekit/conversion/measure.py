@@ -7,18 +7,14 @@ import statistics
 import time
 from pathlib import Path
 
-import msgspec
-
-from edgekit.calibration.samples import Samples
-from edgekit.conversion.build import PREPARED
+from edgekit.conversion.decoded import compare_network
 from edgekit.conversion.jobs import Measured, MeasureJob, Prepared
-from edgekit.conversion.prepare import HELD
-from edgekit.conversion.prove import compare
-from edgekit.converters import Report
+from edgekit.conversion.workspace import Workspace
 from edgekit.emulators import proof_device
 from edgekit.evaluation.agreement import GATES
 from edgekit.evaluation.coco import SCORE_THRESHOLD
 from edgekit.evaluation.labelled import evaluate
+from edgekit.progress import Report
 from edgekit.runtimes.bundle.folder import open_bundle
 from edgekit.runtimes.model import Model, load
 from edgekit.runtimes.results import Result
@@ -37,9 +33,9 @@ def work(job: MeasureJob, report: Report) -> Measured:
     Raises:
         EngineError: the engine cannot run it.
     """
-    folder = Path(job.folder)
-    prepared = msgspec.json.decode((folder / PREPARED).read_bytes(), type=Prepared)
-    model = _opened(job, prepared, folder)
+    workspace = Workspace(Path(job.folder))
+    prepared = workspace.read_prepared()
+    model = _opened(job, prepared, workspace)
     if job.labels:
         main, *_ = evaluate(
             lambda image: model.predict(image, score=SCORE_THRESHOLD),
@@ -47,28 +43,28 @@ def work(job: MeasureJob, report: Report) -> Measured:
             None,
             lambda done, total: report(f"accuracy, {done} of {total} images", done / max(total, 1)),
         )
-        return Measured(score=main.main, by=next(iter(main.figures)), milliseconds=_latency(model, prepared, folder))
+        return Measured(score=main.main, by=next(iter(main.figures)), milliseconds=_latency(model, prepared, workspace))
     if not job.bundle:
         return Measured(score=1.0, by=AGREEMENT, milliseconds=0.0)
-    decoded = compare(model, prepared, folder / HELD, GATES["int8"], report).decoded
+    decoded = compare_network(model, prepared, workspace.holdout, GATES["int8"], report).decoded
     score = 0.0 if decoded is None else min(decoded.matched, 1 - decoded.extra)
-    return Measured(score=score, by=AGREEMENT, milliseconds=_latency(model, prepared, folder))
+    return Measured(score=score, by=AGREEMENT, milliseconds=_latency(model, prepared, workspace))
 
 
-def _opened(job: MeasureJob, prepared: Prepared, folder: Path) -> Model[Result]:
+def _opened(job: MeasureJob, prepared: Prepared, workspace: Workspace) -> Model[Result]:
     if job.bundle:
         bundle = open_bundle(job.bundle)
         device = proof_device(bundle.manifest.engine, bundle.manifest.graphs[0])
         return load(bundle, threads=job.threads, unit=device, warm_up=0)
     import torch
 
-    return Model(prepared.contract, TorchSession(torch.export.load(folder / "graph.pt2").module()))
+    return Model(prepared.contract, TorchSession(torch.export.load(workspace.program).module()))
 
 
-def _latency(model: Model[Result], prepared: Prepared, folder: Path) -> float:
+def _latency(model: Model[Result], prepared: Prepared, workspace: Workspace) -> float:
     """Median of inference alone, in milliseconds."""
     seconds = []
-    for tensor in itertools.islice(Samples(folder / "proof.npy", prepared.contract.image), TIMED):
+    for tensor in itertools.islice(workspace.proof_images(prepared.contract.image), TIMED):
         begun = time.perf_counter()
         model.outputs(tensor)
         seconds.append(time.perf_counter() - begun)

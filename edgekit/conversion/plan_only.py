@@ -3,71 +3,45 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
-
 from edgekit.calibration.plan import Plan, check_place
-from edgekit.conversion import jobs
-from edgekit.conversion.build import PLAN, PREPARED
-from edgekit.conversion.convert import Conversion
-from edgekit.conversion.runner import run
+from edgekit.conversion.convert import copy_plan
+from edgekit.conversion.request import Request, check_options, source_of
+from edgekit.conversion.stages import Stages
+from edgekit.conversion.workspace import temporary_workspace
+from edgekit.errors import ConversionError, UsageError
+from edgekit.progress import Progress, report_of, silent
 from edgekit.runtimes.bundle.folder import writing
 
-Watch = Callable[[str, str, float], None]
 
-
-def calibrate(
-    conversion: Conversion,
-    out: Path,
-    *,
-    sensitivity: bool = False,
-    watch: Watch = lambda what, text, share: None,
-) -> Plan:
+def calibrate(request: Request, out: Path, *, sensitivity: bool = False, progress: Progress = silent) -> Plan:
     """Make a plan and leave it in a folder, replacing an older plan there.
 
     Args:
-        conversion: the source, the images, the methods; its targets and precisions do not matter.
+        request: the source, the images, the methods; its targets and precisions do not matter.
         out: the folder for the plan.
         sensitivity: measure what each layer alone costs.
-        watch: told of progress.
+        progress: called as it goes on.
 
     Raises:
-        UsageError: ``out`` holds something else than a plan.
+        UsageError: ``out`` holds something else than a plan, or the source has no use for one.
         SourceError, ContractError, InputError, ConversionError: the model or the images cannot be used.
     """
+    source = source_of(request)
+    if source.written:
+        raise UsageError(
+            f"there is no plan of {source.kind}: edgekit convert finds what its INT8 needs, from --data FOLDER"
+        )
+    check_options(request, source)
     check_place(out)
-    with tempfile.TemporaryDirectory(prefix="edgekit-calibrate-") as name:
-        folder = Path(name)
-        prepare = jobs.PrepareJob(
-            folder=name,
-            source=conversion.source,
-            weights=conversion.weights,
-            contract=conversion.contract,
-            data=conversion.data,
-            proof_data=conversion.proof_data,
-            calibrate=True,
-            choose=conversion.choose,
-            half=True,
-            seed=conversion.seed,
-            trust=conversion.trust,
-            imports=conversion.imports,
-        )
-        prepared = run(prepare, jobs.Prepared, lambda text, share: watch("prepare", text, share))
-        (folder / PREPARED).write_bytes(msgspec.json.encode(prepared))
-        job = jobs.CalibrateJob(
-            folder=name,
-            methods=conversion.methods,
-            sensitivity=sensitivity,
-            finetune=conversion.finetune,
-            threads=conversion.threads,
-            imports=conversion.imports,
-        )
-        plan = run(job, Plan, lambda text, share: watch("calibrate", text, share))
+    with temporary_workspace("calibrate") as workspace:
+        stages = Stages(request, workspace)
+        stages.prepare(report_of(progress, "prepare"), calibrate=True, half=True)
+        plan = stages.calibrate(report_of(progress, "calibrate"), sensitivity=sensitivity)
+        if plan is None:
+            raise ConversionError(f"{request.source}: no plan was made")
         with writing(out):
             shutil.rmtree(out, ignore_errors=True)
-            out.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copytree(folder / PLAN, out)
+        copy_plan(workspace, out)
     return plan

@@ -6,8 +6,8 @@ from typing import TypeVar
 
 from edgekit.conversion import jobs
 from edgekit.errors import ConversionError
+from edgekit.progress import Report
 from edgekit.worker import call
-from edgekit.worker.call import Report
 from edgekit.worker.process import Stop as Stop
 
 Result = TypeVar("Result")
@@ -16,11 +16,8 @@ _STAGES: dict[type[jobs.Job], str] = {
     jobs.PrepareJob: "prepare",
     jobs.CalibrateJob: "calibrate",
     jobs.BuildJob: "build",
-    jobs.ProveJob: "prove",
+    jobs.ValidateJob: "validate",
     jobs.MeasureJob: "measure",
-    jobs.PrepareTextsJob: "prepare_texts",
-    jobs.BuildPartJob: "build_part",
-    jobs.ProveTextsJob: "prove_texts",
 }
 """The module whose ``work`` does a job: the toolchains of the others are not imported."""
 
@@ -35,7 +32,9 @@ _PRELOAD = (
 """What the first stage needs anyway, imported once for all. Nothing that starts a thread when it is imported: openvino,
 onnxruntime and nncf do."""
 
-_QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "HF_HUB_OFFLINE": "1", "KMP_BLOCKTIME": "0"}
+_QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "HF_HUB_OFFLINE": "1", "KMP_BLOCKTIME": "0", "OMP_WAIT_POLICY": "PASSIVE"}
+"""Libraries say little and stay off the network. Threads that wait give up their core: stages run side by side, and
+where more threads than cores spin, everything takes many times as long."""
 
 
 def run(job: jobs.Job, result: type[Result], report: Report, toolchain: str = "", stop: Stop | None = None) -> Result:

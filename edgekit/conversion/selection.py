@@ -1,4 +1,4 @@
-"""Which targets in which precisions a conversion is to make, checked before anything starts."""
+"""Which bundles a conversion is to make, checked before anything starts."""
 
 from __future__ import annotations
 
@@ -8,9 +8,41 @@ from dataclasses import dataclass
 from edgekit import converters
 from edgekit.converters import Target
 from edgekit.errors import ConversionError, UsageError, choices
+from edgekit.graph.blip2.precision import Precision, read_precisions
 from edgekit.runtimes.bundle.manifest import Record
+from edgekit.runtimes.engines import engine
+from edgekit.sources import WHOLE, Source
 
 ALL = ("all",)
+AUTO = "auto"
+"""Every recipe of the target is tried, the best is kept."""
+
+
+@dataclass(frozen=True)
+class PartSpec:
+    """The target and the precision of a part."""
+
+    target: str
+    precision: str
+
+
+@dataclass(frozen=True)
+class BundleSpec:
+    """One bundle that is to be made.
+
+    ``target`` and ``precision`` are what it is called after; ``parts`` has those of each part, by the word that the
+    user chooses it by. ``calibrated`` tells that calibration images are needed.
+    """
+
+    target: str
+    precision: str
+    parts: Mapping[str, PartSpec]
+    calibrated: bool
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Each target once, in the order of the parts."""
+        return tuple(dict.fromkeys(part.target for part in self.parts.values()))
 
 
 @dataclass(frozen=True)
@@ -25,54 +57,143 @@ class Skipped:
 class Selection:
     """What is to be made, in order; ``skipped`` are the targets that ``all`` cannot have here."""
 
-    pairs: tuple[tuple[str, str], ...]
+    bundles: tuple[BundleSpec, ...]
     skipped: tuple[Skipped, ...]
     options: Mapping[str, Record]
 
     @property
+    def targets(self) -> tuple[str, ...]:
+        """Each target once, in order."""
+        return tuple(dict.fromkeys(target for spec in self.bundles for target in spec.targets))
+
+    @property
     def calibrated(self) -> bool:
         """Whether anything of it needs calibration images."""
-        return any(precision in converters.target(name).calibrated for name, precision in self.pairs)
+        return any(spec.calibrated for spec in self.bundles)
 
 
 def select(
-    targets: Sequence[str], precisions: Sequence[str], options: Mapping[str, Mapping[str, str]], data: str
+    source: Source,
+    targets: Sequence[str],
+    precisions: Sequence[str],
+    options: Mapping[str, Mapping[str, str]],
+    recipe: str = AUTO,
 ) -> Selection:
-    """The (target, precision) pairs that were asked for.
+    """The bundles that were asked for.
 
     Args:
-        targets: names, or ``("all",)``: every target that is possible here.
-        precisions: each target makes those of them that it has.
+        source: what is converted.
+        targets: names; ``("all",)``, every target that is possible here; or one for each part (``vision=openvino``).
+        precisions: each target makes those of them that it has; or one for each part.
         options: options of the targets' own, as text, by target.
-        data: where calibration images come from, empty for nowhere.
+        recipe: way of quantising on images.
 
     Raises:
-        UsageError: an unknown name, a precision that no chosen target has, a precision that needs images without data,
-            an option a target does not take, a target that is not possible here.
+        UsageError: an unknown name, a precision or a recipe that a chosen target does not have, an option that it does
+            not take, a part that it cannot take, or a target that is not possible here.
     """
-    everything = tuple(targets) == ALL
-    names = converters.target_names() if everything else tuple(targets)
+    _check_recipe(recipe)
+    bundles, skipped = (_of_parts if source.written else _of_network)(source, targets, precisions, recipe)
+    if not bundles:
+        raise UsageError("no target is available here; see: edgekit targets")
+    chosen = dict.fromkeys(target for spec in bundles for target in spec.targets)
+    return Selection(bundles, skipped, _options(options, tuple(chosen)))
+
+
+def _of_network(
+    source: Source, targets: Sequence[str], precisions: Sequence[str], recipe: str
+) -> tuple[tuple[BundleSpec, ...], tuple[Skipped, ...]]:
+    """Of a model of one network: every target in every precision that it has."""
+    for one in (*targets, *precisions):
+        if "=" in one:
+            raise UsageError(f"{one}: the source is one network without parts of its own; give {one.split('=')[1]}")
     _check_precisions(precisions)
-    pairs: list[tuple[str, str]] = []
+    bundles: list[BundleSpec] = []
     skipped: list[Skipped] = []
-    for name in names:
+    for name in converters.target_names() if tuple(targets) == ALL else targets:
         spec = converters.target(name)
         offered = [precision for precision in precisions if precision in spec.precisions]
-        reason = spec.missing or ("" if offered else _lacks(spec, precisions))
-        if reason and not everything:
+        reason = spec.missing or ("" if offered else _lacks(spec, precisions)) or _lacks_recipe(spec, offered, recipe)
+        if reason and tuple(targets) != ALL:
             raise UsageError(f"target {name}: {reason}")
         if reason:
             skipped.append(Skipped(name, reason))
-        else:
-            pairs += [(name, precision) for precision in offered]
-    if not pairs:
-        raise UsageError("no target is available here; see: edgekit targets")
-    read = _options(options, [name for name, _ in pairs])
-    selection = Selection(tuple(pairs), tuple(skipped), read)
-    if selection.calibrated and not data:
-        needing = next(precision for name, precision in pairs if precision in converters.target(name).calibrated)
-        raise UsageError(f"{needing} needs calibration images like those the device will see: give --data FOLDER")
-    return selection
+            continue
+        for word in offered:
+            bundles.append(BundleSpec(name, word, {WHOLE: PartSpec(name, word)}, word in spec.calibrated))
+    return tuple(bundles), tuple(skipped)
+
+
+def _of_parts(
+    source: Source, targets: Sequence[str], precisions: Sequence[str], recipe: str
+) -> tuple[tuple[BundleSpec, ...], tuple[Skipped, ...]]:
+    """Of a model of several parts: every choice of targets in every choice of precisions."""
+    read = read_precisions(precisions)
+    skipped: tuple[Skipped, ...] = ()
+    if tuple(targets) == ALL:
+        taking = [name for name in converters.target_names() if _takes(name, source.parts)]
+        reasons = {name: _absent(converters.target(name)) for name in taking}
+        skipped = tuple(Skipped(name, reason) for name, reason in reasons.items() if reason)
+        targets = [name for name in taking if not reasons[name]]
+    bundles = []
+    for chosen in read_targets(targets, source.parts):
+        for part, name in chosen.items():
+            _check_part(part, name)
+        bundles += [_bundle(chosen, precision) for precision in read]
+    return tuple(bundles), skipped
+
+
+def _bundle(targets: Mapping[str, str], precision: Precision) -> BundleSpec:
+    words = dict(zip(targets, map(str, precision.parts), strict=True))
+    parts = {part: PartSpec(target, words[part]) for part, target in targets.items()}
+    names = tuple(targets.values())
+    name = names[0] if len(set(names)) == 1 else "+".join(names)
+    return BundleSpec(name, precision.name, parts, precision.calibrated)
+
+
+def read_targets(given: Sequence[str], parts: Sequence[str]) -> list[dict[str, str]]:
+    """Targets for all parts, or one by part: ``("onnx", "openvino")``, ``("vision=openvino", "language=onnx", ...)``.
+
+    Raises:
+        UsageError: an unknown part, one without a target or with two, or a mixture of both forms.
+    """
+    if not any("=" in one for one in given):
+        return [dict.fromkeys(parts, name) for name in given]
+    chosen: dict[str, str] = {}
+    for one in given:
+        part, equals, name = one.partition("=")
+        if not equals:
+            raise UsageError(f"--target {','.join(given)}: give targets, or PART=TARGET for every part, not both")
+        if part not in parts:
+            raise UsageError(f"--target {one}: {choices(part, parts)}")
+        if part in chosen:
+            raise UsageError(f"--target {','.join(given)}: {part} has two targets; a part goes to one")
+        chosen[part] = name
+    missing = [part for part in parts if part not in chosen]
+    if missing:
+        raise UsageError(f"--target {','.join(given)}: no target for {', '.join(missing)}; name one for every part")
+    return [{part: chosen[part] for part in parts}]
+
+
+def _takes(name: str, parts: Iterable[str]) -> bool:
+    return set(parts) <= set(converters.target(name).parts)
+
+
+def _check_part(part: str, name: str) -> None:
+    """See that a target can take a part here, and say which others can."""
+    spec = converters.target(name)
+    takers = [other for other in converters.target_names() if _takes(other, [part])]
+    if name not in takers:
+        raise UsageError(f"target {name} takes no {part} of a vision-language model; these do: {', '.join(takers)}")
+    absent = _absent(spec)
+    if absent:
+        here = [other for other in takers if not _absent(converters.target(other))]
+        raise UsageError(f"target {name}: {absent}; possible here for {part}: {', '.join(here) or 'none'}")
+
+
+def _absent(spec: Target) -> str:
+    """What is missing to convert parts here, which only their own engine checks."""
+    return spec.missing or (f"engine {spec.engine} {missing}" if (missing := engine(spec.engine).missing) else "")
 
 
 def _check_precisions(precisions: Iterable[str]) -> None:
@@ -83,8 +204,22 @@ def _check_precisions(precisions: Iterable[str]) -> None:
             raise UsageError(f"--precision {choices(precision, known)}")
 
 
+def _check_recipe(recipe: str) -> None:
+    specs = [converters.target(name) for name in converters.target_names()]
+    known = sorted({one for spec in specs for one in spec.recipes})
+    if recipe not in (AUTO, *known):
+        raise UsageError(f"--recipe {choices(recipe, (AUTO, *known))}")
+
+
 def _lacks(spec: Target, precisions: Sequence[str]) -> str:
     return f"has no {', '.join(precisions)}; it has: {', '.join(spec.precisions)}"
+
+
+def _lacks_recipe(spec: Target, precisions: Iterable[str], recipe: str) -> str:
+    calibrated = any(precision in spec.calibrated for precision in precisions)
+    if recipe == AUTO or recipe in spec.recipes or not calibrated:
+        return ""
+    return f"has no recipe {recipe}; it has: {', '.join(spec.recipes)}"
 
 
 def _options(given: Mapping[str, Mapping[str, str]], chosen: Sequence[str]) -> dict[str, Record]:

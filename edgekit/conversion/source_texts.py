@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from edgekit.arrays import Ints
 from edgekit.calibration.samples import Samples
+from edgekit.conversion.workspace import Workspace
 from edgekit.errors import InputError, SourceError
 from edgekit.graph.blip2.blip2 import Blip2
 from edgekit.runtimes.bundle.manifest import Contract, Record
 from edgekit.sources.blip2.reference import load_model, load_tokenizer
 
-TEXTS = "texts.json"
 POSITIONS = 512
 """At least so many tokens are compared."""
 
@@ -61,7 +61,7 @@ def read_texts(path: str, contract: Contract) -> tuple[str, ...]:
 
 
 def answer(
-    source: Blip2, contract: Contract, proof: Samples, prompts: tuple[str, ...], folder: Path, threads: int
+    source: Blip2, contract: Contract, proof: Samples, prompts: tuple[str, ...], workspace: Workspace, threads: int
 ) -> None:
     """Let the source write about every image after every prompt, and keep how sure it was of each token.
 
@@ -83,7 +83,7 @@ def answer(
         raise InputError(f"the longest prompt leaves {room} tokens of {language.positions} for an answer: shorten it")
     count = min(-(-POSITIONS // rows), room)
     tokens, answers = np.zeros((rows, count), np.int64), np.full((rows, ANSWER), -1, np.int64)
-    stacks = _Stacks(folder, len(proof))
+    stacks = _Stacks(workspace, len(proof))
     logits: NDArray[np.float32] | None = None
     greedy = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
     prefix = [language.image] * language.queries
@@ -110,11 +110,11 @@ def answer(
             tokens[row] = long.sequences[0, begin:].numpy()
             every = torch.stack(long.logits, 1)[0].float().numpy()
             if logits is None:
-                logits = _memory(folder, "logits", (rows, *every.shape))
+                logits = _memory(workspace, "logits", (rows, *every.shape))
             logits[row] = every
-    np.save(folder / "tokens.npy", tokens)
-    np.save(folder / "answers.npy", _cut(answers, language.eos))
-    (folder / TEXTS).write_bytes(msgspec.json.encode(Asked(prompts=prompts, tokens=count)))
+    np.save(workspace.tokens, tokens)
+    np.save(workspace.answers, _cut(answers, language.eos))
+    workspace.questions.write_bytes(msgspec.json.encode(Asked(prompts=prompts, tokens=count)))
 
 
 def _cut(answers: Ints, eos: tuple[int, ...]) -> Ints:
@@ -124,7 +124,7 @@ def _cut(answers: Ints, eos: tuple[int, ...]) -> Ints:
 
 
 def match_all(
-    source: Blip2, contract: Contract, proof: Samples, texts: tuple[str, ...], folder: Path, threads: int
+    source: Blip2, contract: Contract, proof: Samples, texts: tuple[str, ...], workspace: Workspace, threads: int
 ) -> None:
     """Let the source compare every image with every text.
 
@@ -141,7 +141,7 @@ def match_all(
     if model.config.image_token_index is not None:  # then transformers expects placeholders in front, and skips them
         ids = torch.nn.functional.pad(ids, (queries, 0), value=model.config.image_token_index)
         mask = torch.nn.functional.pad(mask, (queries, 0), value=1)
-    stacks = _Stacks(folder, len(proof))
+    stacks = _Stacks(workspace, len(proof))
     with torch.no_grad():
         for number, pixels in enumerate(proof):
             pixel_values = torch.from_numpy(pixels)
@@ -158,15 +158,15 @@ def match_all(
                 logits=matched[None],
                 similarity=compared.logits_per_image.reshape(1, -1),
             )
-    np.save(folder / "reference-text_vector.npy", compared.text_embeds.numpy())
-    (folder / TEXTS).write_bytes(msgspec.json.encode(Asked(prompts=texts)))
+    np.save(workspace.reference("text_vector"), compared.text_embeds.numpy())
+    workspace.questions.write_bytes(msgspec.json.encode(Asked(prompts=texts)))
 
 
 class _Stacks:
-    """What the source gave for each image, in memory-mapped ``reference-NAME.npy``."""
+    """What the source gave for each image, in memory-mapped files."""
 
-    def __init__(self, folder: Path, count: int) -> None:
-        self._folder, self._count = folder, count
+    def __init__(self, workspace: Workspace, count: int) -> None:
+        self._workspace, self._count = workspace, count
         self._arrays: dict[str, NDArray[np.float32]] = {}
 
     def keep(self, number: int, **values: Any) -> None:
@@ -176,9 +176,9 @@ class _Stacks:
             if not np.isfinite(array).all():
                 raise SourceError(f"the source gives NaN or infinite values itself, in {name!r}")
             if name not in self._arrays:
-                self._arrays[name] = _memory(self._folder, name, (self._count, *array.shape))
+                self._arrays[name] = _memory(self._workspace, name, (self._count, *array.shape))
             self._arrays[name][number] = array
 
 
-def _memory(folder: Path, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    return np.lib.format.open_memmap(folder / f"reference-{name}.npy", mode="w+", dtype=np.float32, shape=shape)
+def _memory(workspace: Workspace, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    return np.lib.format.open_memmap(workspace.reference(name), mode="w+", dtype=np.float32, shape=shape)

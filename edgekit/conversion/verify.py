@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
-
-from edgekit.conversion import jobs, vision_language
-from edgekit.conversion.build import PREPARED
-from edgekit.conversion.runner import run
+from edgekit.conversion.request import Request, check_options, gate_of, source_of
+from edgekit.conversion.stages import Stages
+from edgekit.conversion.texts import words_of
+from edgekit.conversion.workspace import temporary_workspace
 from edgekit.errors import UsageError
-from edgekit.evaluation.agreement import GATES
+from edgekit.progress import Progress, report_of, silent
 from edgekit.runtimes.bundle.folder import open_bundle
 from edgekit.runtimes.bundle.manifest import Evidence
 
@@ -27,7 +24,7 @@ def verify(
     seed: int = 0,
     trust: bool = False,
     imports: tuple[str, ...] = (),
-    watch: Callable[[str, str, float], None] = lambda what, text, share: None,
+    progress: Progress = silent,
 ) -> Evidence:
     """Fresh evidence for a bundle; nothing is written.
 
@@ -40,32 +37,25 @@ def verify(
         seed: of the choice of images.
         trust: allow unpickling the source.
         imports: modules that register decoders.
-        watch: told of progress.
+        progress: called as it goes on.
 
     Raises:
         BundleError, SourceError, UsageError, InputError: it cannot be begun.
         EngineError: the engine cannot run it.
     """
     manifest = open_bundle(bundle).manifest
-    if manifest.contract.language is not None:
-        if contract or weights:
-            raise UsageError("--contract and --weights are of no use for a vision-language model; leave them out")
-        return vision_language.verify(bundle, manifest, source, data, seed=seed, watch=watch)
-    gate = manifest.evidence.gate if manifest.evidence else GATES[manifest.precision]
-    with tempfile.TemporaryDirectory(prefix="edgekit-verify-") as name:
-        folder = Path(name)
-        job = jobs.PrepareJob(
-            folder=name,
-            source=source,
-            weights=weights,
-            contract=contract,
-            like=str(bundle),
-            data=data,
-            seed=seed,
-            trust=trust,
-            imports=imports,
-        )
-        prepared = run(job, jobs.Prepared, lambda text, share: watch("source", text, share))
-        (folder / PREPARED).write_bytes(msgspec.json.encode(prepared))
-        prove = jobs.ProveJob(folder=name, bundle=str(bundle), gate=gate, imports=imports)
-        return run(prove, Evidence, lambda text, share: watch("bundle", text, share))
+    request = Request(
+        source=source, data=data, contract=contract, weights=weights, seed=seed, trust=trust, imports=imports
+    )
+    found, written = source_of(request), manifest.contract.language is not None
+    if found.written != written:
+        made = "a vision-language model" if written else "one network"
+        raise UsageError(f"{bundle} was made from {made}; {source} is {found.kind}")
+    check_options(request, found)
+    words = words_of(manifest) if written else (manifest.precision,)
+    gate = manifest.evidence.gate if manifest.evidence else gate_of(request, written, words)
+    path = Path(bundle).absolute()
+    with temporary_workspace("verify") as workspace:
+        stages = Stages(request, workspace)
+        stages.prepare(report_of(progress, "source"), calibrate=False, half=False, like=str(path))
+        return stages.validate(path, gate, report_of(progress, "bundle"))

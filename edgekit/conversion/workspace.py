@@ -5,16 +5,129 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
+from edgekit.calibration.samples import Samples
+from edgekit.calibration.split import CALIBRATION, HELD, PROOF
+from edgekit.conversion.jobs import Prepared
+from edgekit.graph.exchange import ONNX, PROGRAM
 from edgekit.runtimes.bundle.folder import locked, writing
+from edgekit.runtimes.bundle.manifest import ImageRule
 
 _PREFIX = ".edgekit-work-"
 
 
+@dataclass(frozen=True)
+class Workspace:
+    """What the stages leave for one another, by name.
+
+    A network in exchange form is ``onnx`` and ``program``, its quantisation plan the folder ``plan``. ``calibration``
+    and ``proof`` are streams of images, ``reference(name)`` what the source gave for each of the proof images.
+    `holdout` has both of the calibration images that were held back.
+    """
+
+    folder: Path
+
+    @property
+    def prepared(self) -> Path:
+        """What the first stage found out, as JSON."""
+        return self.folder / "prepared.json"
+
+    @property
+    def onnx(self) -> Path:
+        """The network as ONNX."""
+        return self.folder / ONNX
+
+    @property
+    def program(self) -> Path:
+        """The network as a torch.export program."""
+        return self.folder / PROGRAM
+
+    @property
+    def calibration(self) -> Path:
+        """Images to calibrate on, uint8 (n, height, width, 3)."""
+        return self.folder / CALIBRATION
+
+    @property
+    def proof(self) -> Path:
+        """Images to compare on, uint8 (n, height, width, 3)."""
+        return self.folder / PROOF
+
+    @property
+    def holdout(self) -> Workspace:
+        """The calibration images that were held back, as the proof of a workspace of their own."""
+        return Workspace(self.folder / HELD)
+
+    @property
+    def plan(self) -> Path:
+        """Folder of the quantisation plan."""
+        return self.folder / "plan"
+
+    @property
+    def ranges(self) -> Path:
+        """Ranges of activations of a part that is written tensor by tensor."""
+        return self.folder / "ranges.npz"
+
+    @property
+    def detections(self) -> Path:
+        """What the source found in the proof images."""
+        return self.folder / "reference.npz"
+
+    @property
+    def questions(self) -> Path:
+        """What was asked of the source, as JSON."""
+        return self.folder / "questions.json"
+
+    @property
+    def tokens(self) -> Path:
+        """Tokens of texts that the source wrote without an end."""
+        return self.folder / "tokens.npy"
+
+    @property
+    def answers(self) -> Path:
+        """Tokens of texts that the source ended itself."""
+        return self.folder / "answers.npy"
+
+    def reference(self, name: str) -> Path:
+        """One output of the source on all proof images."""
+        return self.folder / f"reference-{name}.npy"
+
+    def read_prepared(self) -> Prepared:
+        """What `write_prepared` wrote."""
+        return msgspec.json.decode(self.prepared.read_bytes(), type=Prepared)
+
+    def write_prepared(self, prepared: Prepared) -> None:
+        """Keep what the first stage found out for the others."""
+        self.prepared.write_bytes(msgspec.json.encode(prepared))
+
+    def calibration_images(self, rule: ImageRule) -> Samples | None:
+        """The images to calibrate on as a stream, None where there are none."""
+        return Samples(self.calibration, rule) if self.calibration.exists() else None
+
+    def proof_images(self, rule: ImageRule) -> Samples:
+        """The images to compare on as a stream."""
+        return Samples(self.proof, rule)
+
+    def scratch(self, target: str, name: str) -> Path:
+        """A folder for a target's intermediate files, made where it is not there yet."""
+        folder = self.folder / target / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def fresh(self, target: str, prefix: str) -> Path:
+        """A new empty folder for files of a target."""
+        parent = self.folder / target
+        parent.mkdir(exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=f"{prefix}-", dir=parent))
+
+
 @contextlib.contextmanager
-def open_workspace(out: Path) -> Iterator[Path]:
+def open_workspace(out: Path) -> Iterator[Workspace]:
     """A private folder below ``out``, removed at the end; leftovers of killed runs are removed at the start.
 
     Raises:
@@ -28,9 +141,16 @@ def open_workspace(out: Path) -> Iterator[Path]:
         with locked(folder.with_suffix(".lock")):
             folder.mkdir()
             try:
-                yield folder
+                yield Workspace(folder)
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def temporary_workspace(what: str) -> Iterator[Workspace]:
+    """A private folder where the system keeps temporary files, for work that leaves no bundle."""
+    with tempfile.TemporaryDirectory(prefix=f"edgekit-{what}-") as name:
+        yield Workspace(Path(name))
 
 
 def _sweep(out: Path) -> None:

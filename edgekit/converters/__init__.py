@@ -1,12 +1,14 @@
 """One file per target. A target registers by declaring ``TARGET`` and a function ``convert``.
 
 ``convert(job: Job, report: Report) -> Graph`` runs in a child process: it reads the exchange files, writes the
-target's files into ``job.out`` and returns the graph entry of the manifest. It imports its toolchain inside.
+target's files into ``job.out`` and returns the graph entry of the manifest. It imports its toolchain inside. A target
+that takes parts of large models too names them in ``TARGET.parts`` and has a function
+``convert_written(job: WrittenJob, report: Report) -> Graph``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -19,16 +21,15 @@ from edgekit.calibration.plan import Fp16Issue, PlannedGraph
 from edgekit.calibration.samples import Samples
 from edgekit.emulators import emulator
 from edgekit.errors import ConversionError, UsageError, choices
-from edgekit.graph.blip2.blip2 import Blip2, Forms
+from edgekit.graph.blip2.blip2 import WrittenPart
 from edgekit.graph.exchange import INPUT
+from edgekit.progress import Report as Report
 from edgekit.runtimes.bundle.manifest import Contract, Graph, ProofWord, Record, Tensor
 from edgekit.runtimes.engines import host, importable
+from edgekit.sources import WHOLE
 from edgekit.worker.toolchains import Toolchain
 
 Options = TypeVar("Options", bound=Record)
-
-Report = Callable[[str, float], None]
-"""Told a short text of what is being done and the share (0..1) that is done."""
 
 
 class NoOptions(Record, frozen=True):
@@ -47,7 +48,9 @@ class Target:
     their versions in the manifest); ``toolchains`` are what cannot live there, and ``builder`` names the one whose
     interpreter runs ``convert`` (empty: this one). ``hosts`` are where converting is possible, as beginnings of
     `edgekit.runtimes.engines.host`. ``calibrated`` are the precisions that need images. ``options`` is the structure of
-    the target's own options. ``refuses`` are ONNX operators that the target cannot take, with the reason.
+    the target's own options. ``refuses`` are ONNX operators that the target cannot take, with the reason. ``parts`` are
+    the parts of models that it takes: `edgekit.sources.WHOLE` is a model of one network. ``recipes`` are its ways of
+    quantising on images; with ``integer_only`` it computes everything in integers, so that no layer can stay in float.
     """
 
     name: str
@@ -65,6 +68,7 @@ class Target:
     builder: str = ""
     recipes: tuple[str, ...] = (PLAN,)
     integer_only: bool = False
+    parts: tuple[str, ...] = (WHOLE,)
 
     @property
     def missing(self) -> str:
@@ -90,13 +94,42 @@ class Target:
         return other.word if other is not None and other.needed(None) else "executed"
 
 
-@dataclass(frozen=True)
-class Job:
-    """One conversion: a graph in exchange form, a precision, and where to put what.
+@dataclass(frozen=True, kw_only=True)
+class PartJob:
+    """What every conversion of a part has: where to put what, and the target's own options.
+
+    ``out`` takes the files, ``work`` is for intermediate ones. ``options`` are of the type that the `Target` names.
+    """
+
+    out: Path
+    work: Path
+    threads: int = 2
+    options: Record = field(default_factory=NoOptions)
+
+    def chosen(self, kind: type[Options]) -> Options:
+        """The target's own options, typed.
+
+        Raises:
+            ConversionError: the job was made for another target.
+        """
+        if not isinstance(self.options, kind):
+            raise ConversionError(f"the job holds {type(self.options).__name__}, the converter takes {kind.__name__}")
+        return self.options
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrittenJob(PartJob):
+    """A part that is written tensor by tensor, in the precision that it was given."""
+
+    part: WrittenPart
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job(PartJob):
+    """A part in exchange form, and a precision.
 
     ``onnx`` and ``program`` are the same float32 graph with batch size 1, NCHW input and raw heads: as ONNX and as
-    a torch.export program. ``work`` is shared by the precisions of one target, for intermediate files. ``options``
-    are the target's own, of the type that its `Target` names.
+    a torch.export program. ``work`` is shared by the precisions of one target.
 
     For a calibrated precision the two forms are those of the quantisation plan: equalized, with weights that lie on the
     symmetric 8-bit grid of their output channel. ``plan`` holds ranges and the layers that stay in float; ``recipe`` is
@@ -109,23 +142,9 @@ class Job:
     shapes: dict[str, tuple[int, ...]]
     precision: str
     samples: Samples | None
-    out: Path
-    work: Path
-    threads: int = 2
-    options: Record = field(default_factory=NoOptions)
     plan: PlannedGraph | None = None
     half: tuple[Fp16Issue, ...] = ()
     recipe: str = PLAN
-
-    def chosen(self, kind: type[Options]) -> Options:
-        """The target's own options, typed.
-
-        Raises:
-            ConversionError: the job was made for another target.
-        """
-        if not isinstance(self.options, kind):
-            raise ConversionError(f"the job holds {type(self.options).__name__}, the converter takes {kind.__name__}")
-        return self.options
 
     def graph(self, *files: str) -> Graph:
         """The manifest entry of files that keep the names and shapes of the exchange graph; the first is opened."""
@@ -158,28 +177,6 @@ class Job:
                 f"{self.precision} needs calibration images: give --data with a folder of photographs"
             )
         return self.samples
-
-
-@dataclass(frozen=True)
-class PartJob:
-    """One graph of a vision-language model, to be written in the precision of its part.
-
-    A target takes such models when its module has a function ``convert_part(job: PartJob, report: Report) -> Graph``.
-    ``layers`` is the number of layers in the decoder's cache.
-    """
-
-    source: Blip2
-    graph: str
-    forms: Forms
-    layers: int
-    out: Path
-    work: Path
-    threads: int = 2
-
-
-def takes_parts(name: str) -> bool:
-    """Whether a target takes vision-language models."""
-    return hasattr(registry.module(__name__, name), "convert_part")
 
 
 def target_names() -> tuple[str, ...]:

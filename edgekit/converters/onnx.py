@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from edgekit.converters import Job, PartJob, Report, Target
+from edgekit.converters import Job, Report, Target, WrittenJob
 from edgekit.converters._onnx_precision import RECIPES, write
 from edgekit.graph.blip2.cache import SharedCache
+from edgekit.graph.blip2.precision import PART_NAMES
 from edgekit.runtimes.bundle.manifest import Graph
+from edgekit.sources import WHOLE
 
 TARGET = Target(
     name="onnx",
@@ -13,6 +15,7 @@ TARGET = Target(
     engine="onnxruntime",
     precisions=("fp32", "fp16", "int8"),
     recipes=RECIPES,
+    parts=(WHOLE, *PART_NAMES),
     requires=("onnx", "onnxruntime", "nncf", "onnx_ir"),
     distributions=("onnx", "onnxruntime", "onnxslim", "onnxscript", "nncf", "torch"),
 )
@@ -23,6 +26,6 @@ def convert(job: Job, report: Report) -> Graph:
     return write(job, report)
 
 
-def convert_part(job: PartJob, report: Report) -> Graph:
-    """Write one graph of a vision-language model; a decoder appends to its cache in place."""
-    return job.source.write(job.graph, job.out, job.forms, SharedCache)
+def convert_written(job: WrittenJob, report: Report) -> Graph:
+    """Write ``NAME.onnx``; a decoder appends to its cache in place."""
+    return job.part.write(job.out, SharedCache)

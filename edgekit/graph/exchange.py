@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 INPUT = "images"
 """Name of the input tensor."""
 
+ONNX, PROGRAM = "graph.onnx", "graph.pt2"
+"""Names of the two files."""
+
 OPSET = 18
 """The dynamo exporter is native for opsets 18 to 25; 17 gives an invalid Split, 26 does not pass the checker."""
 
@@ -54,7 +57,7 @@ def write_exchange(module: nn.Module, example: torch.Tensor, outputs: tuple[str,
             f"the network has {len(shapes)} outputs, the contract names {len(outputs)}: {', '.join(outputs)}; "
             "name them all under cut: in the contract"
         )
-    program_path, onnx_path = folder / "graph.pt2", folder / "graph.onnx"
+    program_path, onnx_path = folder / PROGRAM, folder / ONNX
     torch.export.save(program, program_path)
     _write_onnx(program, outputs, onnx_path)
     return Exchange(onnx_path, program_path, dict(zip(outputs, shapes, strict=True)))

@@ -5,7 +5,7 @@ Sources import torch and other heavy packages inside their functions.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,10 +13,16 @@ from typing import TYPE_CHECKING
 from edgekit import registry
 from edgekit.errors import SourceError
 from edgekit.runtimes.bundle.manifest import Contract, Decoder, Origin, Output
+from edgekit.sources import _hub
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+    from edgekit.graph.blip2.blip2 import Blip2
+
+WHOLE = "model"
+"""Name of the only part of a model that is one network."""
 
 
 @dataclass(frozen=True)
@@ -69,21 +75,42 @@ class TrainedModel:
 
 
 @dataclass(frozen=True)
+class WrittenModel:
+    """A model of several parts, which may be too large to load: each is written from the checkpoint by tensors."""
+
+    name: str
+    source: Blip2
+    origin: Origin
+    contract: Contract
+
+
+@dataclass(frozen=True)
 class Source:
     """What an origin of models declares of itself, as ``SOURCE``.
 
     Attributes:
         kind: what the user gives, in words.
         matches: whether it is meant; looks at the spelling and the file's first bytes only.
-        load: reads the model.
+        load: reads the model: of one network, or of several parts.
         order: sources with a lower number are asked first. No two of edgekit's own claim one model, so it decides only
             where a source from outside claims what edgekit knows already, and in which order they are listed.
+        takes: names of options of a conversion that it reads, besides those that all read.
+        refuses: why it cannot read others, by name.
+        parts: of its models, as a user names them.
     """
 
     kind: str
     matches: Callable[[Request], bool]
-    load: Callable[[Request], TrainedModel]
+    load: Callable[[Request], TrainedModel | WrittenModel]
     order: int = 0
+    takes: frozenset[str] = frozenset({"contract", "size"})
+    refuses: Mapping[str, str] = field(default_factory=dict)
+    parts: tuple[str, ...] = (WHOLE,)
+
+    @property
+    def written(self) -> bool:
+        """Whether it yields a `WrittenModel`."""
+        return self.parts != (WHOLE,)
 
 
 def every() -> tuple[Source, ...]:
@@ -105,10 +132,33 @@ def find(request: Request) -> Source:
     raise SourceError(f"{request.spec!r} is no source that edgekit knows; give one of: {kinds}")
 
 
-def load(request: Request) -> TrainedModel:
+def locate(spec: str) -> _hub.Snapshot:
+    """Where a source is on this machine; a model of the hub is fetched, unless the cache has it.
+
+    Raises:
+        SourceError: it cannot be fetched.
+    """
+    if _hub.is_hub(spec):
+        return _hub.fetch(spec)
+    return _hub.Snapshot(str(Path(spec).absolute()) if Path(spec).is_dir() else spec, "")
+
+
+def load(request: Request) -> TrainedModel | WrittenModel:
     """Read a trained model from whatever the user named.
 
     Raises:
         SourceError: no source knows it, or the one that does cannot read it.
     """
     return find(request).load(request)
+
+
+def load_network(request: Request) -> TrainedModel:
+    """Read a trained model that is one network.
+
+    Raises:
+        SourceError: no source knows it, the one that does cannot read it, or it has several parts.
+    """
+    found = load(request)
+    if isinstance(found, WrittenModel):
+        raise SourceError(f"{request.spec} has several parts ({', '.join(found.source.graphs)}); one network is needed")
+    return found

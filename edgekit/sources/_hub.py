@@ -17,9 +17,11 @@ TAKEN = ("*.json", "*.safetensors", "*.txt", "*.model")
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A model as it was at one commit. ``name`` is ``hf://OWNER/NAME@COMMIT``, which gives the same again next year."""
+    """Where a source is, and of a model of the hub its ``name`` at one commit, ``hf://OWNER/NAME@COMMIT``, which gives
+    the same again next year.
+    """
 
-    folder: Path
+    spec: str
     name: str
 
 
@@ -46,4 +48,4 @@ def fetch(source: str) -> Snapshot:
     except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise SourceError(f"{source}: cannot be fetched ({reason}); give a folder that has it") from error
-    return Snapshot(Path(folder), f"{PREFIX}{named[1]}@{Path(folder).name}")
+    return Snapshot(folder, f"{PREFIX}{named[1]}@{Path(folder).name}")

@@ -159,4 +159,10 @@ def _state_hash(module: nn.Module) -> str:
     return total.hexdigest()
 
 
-SOURCE = Source("package.module:factory with --weights FILE", matches, load, order=50)
+SOURCE = Source(
+    "package.module:factory with --weights FILE",
+    matches,
+    load,
+    order=50,
+    takes=frozenset({"contract", "size", "weights", "trust"}),
+)

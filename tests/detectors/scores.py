@@ -80,7 +80,7 @@ def main_figures(model: Model, annotations: Path) -> dict[str, float]:
 def opened_source(spec: str) -> Model:
     """The float source ``module:factory``, run by PyTorch."""
     from edgekit.conversion.jobs import PrepareJob
-    from edgekit.conversion.prepare import read_source
+    from edgekit.conversion.reading import read_source
     from edgekit.sources.session import TorchSession
 
     read = read_source(PrepareJob(folder="", source=spec))

@@ -8,14 +8,16 @@ from pathlib import Path
 import msgspec
 
 from edgekit.calibration.explicit import quantise
-from edgekit.converters import PLAN, Job, PartJob, Report, Target
+from edgekit.converters import PLAN, Job, Report, Target, WrittenJob
 from edgekit.converters._nncf import NNCF, import_nncf, quantisation
 from edgekit.converters._onnx_precision import save
 from edgekit.converters.openvino.stateful import make_stateful
 from edgekit.errors import ConversionError
 from edgekit.graph.blip2.cache import GrownCache, is_cache
+from edgekit.graph.blip2.precision import PART_NAMES
 from edgekit.runtimes.bundle.manifest import Graph
 from edgekit.runtimes.engines.openvino.session import import_openvino
+from edgekit.sources import WHOLE
 
 TARGET = Target(
     name="openvino",
@@ -25,6 +27,7 @@ TARGET = Target(
     requires=("openvino", "nncf", "onnx"),
     distributions=("openvino", "nncf", "torch"),
     recipes=(PLAN, NNCF),
+    parts=(WHOLE, *PART_NAMES),
 )
 
 
@@ -63,24 +66,24 @@ def _check_size(path: Path, given: int) -> None:
         )
 
 
-def convert_part(job: PartJob, report: Report) -> Graph:
-    """Write one graph of a vision-language model; a decoder's cache becomes a state."""
+def convert_written(job: WrittenJob, report: Report) -> Graph:
+    """Write ``NAME.xml`` and ``NAME.bin``; a decoder's cache becomes a state."""
     openvino = import_openvino()
-    cache = partial(GrownCache, mask=job.source.family == "opt")
-    written = job.source.write(job.graph, job.work, job.forms, cache)
+    name, cache = job.part.name, partial(GrownCache, mask=job.part.source.family == "opt")
+    written = job.part.write(job.work, cache)
     report("reading the graph", 0.5)
     try:
         model = openvino.Core().read_model(job.work / written.files[0])
     except RuntimeError as error:
-        raise ConversionError(f"OpenVINO cannot read the graph {job.graph}: {error}") from error
+        raise ConversionError(f"OpenVINO cannot read the graph {name}: {error}") from error
     kept = [tensor for tensor in (*written.inputs, *written.outputs) if not is_cache(tensor.name)]
     if len(kept) < len(written.inputs) + len(written.outputs):
-        make_stateful(model, job.layers)
-    openvino.save_model(model, job.out / f"{job.graph}.xml", compress_to_fp16=False)
-    _check_size(job.out / f"{job.graph}.bin", sum((job.work / name).stat().st_size for name in written.files))
+        make_stateful(model, job.part.layers)
+    openvino.save_model(model, job.out / f"{name}.xml", compress_to_fp16=False)
+    _check_size(job.out / f"{name}.bin", sum((job.work / name).stat().st_size for name in written.files))
     return msgspec.structs.replace(
         written,
-        files=(f"{job.graph}.xml", f"{job.graph}.bin"),
+        files=(f"{name}.xml", f"{name}.bin"),
         inputs=tuple(tensor for tensor in written.inputs if tensor in kept),
         outputs=tuple(tensor for tensor in written.outputs if tensor in kept),
     )

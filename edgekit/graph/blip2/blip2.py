@@ -56,6 +56,24 @@ class Forms:
     head: Form
 
 
+@dataclass(frozen=True)
+class WrittenPart:
+    """One graph of a BLIP-2 in a precision, still to be written from the checkpoint."""
+
+    source: Blip2
+    name: str
+    forms: Forms
+
+    @property
+    def layers(self) -> int:
+        """Of a decoder's cache; 0 where there is no language model."""
+        return 0 if self.source.retrieval else self.source.language.heads.layers
+
+    def write(self, folder: Path, cache: CacheKind) -> Graph:
+        """Write ``NAME.onnx`` into a folder; a tensor at a time is in memory."""
+        return self.source.write(self.name, folder, self.forms, cache)
+
+
 class Blip2:
     """A BLIP-2 in a folder as Hugging Face saves it.
 

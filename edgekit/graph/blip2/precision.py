@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from edgekit.errors import ConversionError, UsageError, choices
@@ -57,8 +57,7 @@ class Precision:
     @property
     def roughest(self) -> str:
         """The word of the part with the fewest bits, by which a conversion is judged."""
-        order = list(PRESETS)
-        return max((part.word for part in self.parts), key=order.index)
+        return roughest([part.word for part in self.parts])
 
     @property
     def calibrated(self) -> bool:
@@ -69,6 +68,23 @@ class Precision:
         """That of one graph."""
         part: PartPrecision = getattr(self, PARTS[graph])
         return part
+
+
+def roughest(words: Iterable[str]) -> str:
+    """Of precisions the one with the fewest bits, without its block."""
+    return max((word.partition("-")[0] for word in words), key=list(PRESETS).index)
+
+
+def read_part(text: str) -> PartPrecision:
+    """The precision of a part from how it is written.
+
+    Raises:
+        UsageError: no such precision.
+    """
+    found = _WORD.fullmatch(text)
+    if found is None or (found[2] and found[1].startswith("fp")):
+        raise UsageError(f"--precision {choices(text, _VALID)}")
+    return PartPrecision(found[1], int(found[2] or BLOCK))
 
 
 def read_precisions(given: Sequence[str]) -> tuple[Precision, ...]:
@@ -93,13 +109,7 @@ def read_precisions(given: Sequence[str]) -> tuple[Precision, ...]:
 
 
 def _precision(words: Sequence[str]) -> Precision:
-    parts = []
-    for word in words:
-        found = _WORD.fullmatch(word)
-        if found is None or (found[2] and found[1].startswith("fp")):
-            raise UsageError(f"--precision {choices(word, _VALID)}")
-        parts.append(PartPrecision(found[1], int(found[2] or BLOCK)))
-    return Precision(*parts)
+    return Precision(*map(read_part, words))
 
 
 def forms(graph: str, precision: PartPrecision, ranges: Mapping[str, Range] | None) -> Forms:

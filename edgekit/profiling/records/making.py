@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from edgekit.errors import EngineError, StoppedError, UsageError
-from edgekit.events import OnProgress, ProgressEvent
 from edgekit.profiling.protocol import Event, Profiled, Progress, SessionJob, Skipped
 from edgekit.profiling.record import Accuracy, Profile, Settings
+from edgekit.progress import OnProgress, ProgressEvent
 from edgekit.runtimes.bundle.folder import Bundle, open_bundle
 
 if TYPE_CHECKING:

@@ -161,11 +161,12 @@ class _Converted:
         return self._known[key]
 
     def _made(self, point: Point) -> Path | None:
-        from edgekit.conversion.convert import Conversion, convert
+        from edgekit.conversion.convert import convert
+        from edgekit.conversion.request import Request
 
         self._report(Progress(text=f"converting to {point.target} {point.precision} {point.size}", share=0.0))
         out = self._asked.out / point.size if point.size != OWN else self._asked.out
-        conversion = Conversion(
+        request = Request(
             source=self._asked.source,
             targets=(point.target,),
             precisions=(point.precision,),
@@ -174,7 +175,7 @@ class _Converted:
             out=out,
         )
         try:
-            (outcome, *_) = convert(conversion).outcomes
+            (outcome, *_) = convert(request).outcomes
         except EdgekitError as error:
             self._report(Progress(text=f"{point.target} {point.precision} {point.size}: {error}", share=0.0))
             return None

@@ -185,7 +185,8 @@ class Graph(Record, frozen=True, kw_only=True):
     """One network of a bundle: its files (the first is the one an engine opens), inputs and outputs.
 
     The order of ``outputs`` is the order of the contract's outputs. ``report`` is what the toolchain said of the file:
-    operators per unit, memory, cycles.
+    operators per unit, memory, cycles. ``engine`` opens it where it is another one than the manifest's, and is absent
+    otherwise.
     """
 
     name: str = "model"
@@ -193,6 +194,7 @@ class Graph(Record, frozen=True, kw_only=True):
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     report: dict[str, str | int | float] = {}
+    engine: str | msgspec.UnsetType = msgspec.UNSET
 
     def __post_init__(self) -> None:
         if not (self.files and self.inputs and self.outputs):
@@ -398,3 +400,12 @@ class Manifest(Record, frozen=True, kw_only=True):
     proven: bool = False
     files: tuple[File, ...] = ()
     digest: str = ""
+
+    def engine_of(self, graph: Graph) -> str:
+        """The engine that opens a graph."""
+        return graph.engine or self.engine
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        """Each engine that a graph needs, once, in the order of the graphs."""
+        return tuple(dict.fromkeys(self.engine_of(graph) for graph in self.graphs))

@@ -39,7 +39,7 @@ def kind_of(language: Language) -> str:
 
 
 def open_parts(bundle: Bundle, options: SessionOptions) -> Parts:
-    """Open every graph of a bundle with its engine.
+    """Open every graph of a bundle with its own engine.
 
     Raises:
         BundleError: parts are missing or damaged.
@@ -54,12 +54,19 @@ def open_parts(bundle: Bundle, options: SessionOptions) -> Parts:
         if name not in graphs:
             raise BundleError(f"{bundle.path}: no graph {name!r}, only {', '.join(graphs)}; convert the model again")
     tokenizer = Tokenizer(_guarded(bundle, TOKENIZER))
-    networks = {name: open_network(manifest.engine, bundle.path, graphs[name], options) for name in NETWORKS[kind]}
+    networks = {
+        name: open_network(manifest.engine_of(graphs[name]), bundle.path, graphs[name], options)
+        for name in NETWORKS[kind]
+    }
     if not spoken:
         return Parts(language, networks, tokenizer)
     embeddings = _embeddings(bundle, language)
     parts = {name: graphs[name] for name in spoken}
-    graph = open_language(manifest.engine, bundle.path, parts, language, embeddings, options)
+    engine, *others = sorted({manifest.engine_of(part) for part in parts.values()})
+    if others:
+        named = " and ".join((engine, *others))
+        raise BundleError(f"{bundle.path}: {' and '.join(parts)} are for {named}, not for one; convert the model again")
+    graph = open_language(engine, bundle.path, parts, language, embeddings, options)
     return Parts(language, networks, tokenizer, graph, embeddings)
 
 

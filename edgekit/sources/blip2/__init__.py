@@ -1,1 +1,46 @@
 """BLIP-2 as a source: checkpoints of transformers, and the model in PyTorch as the reference."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgekit.graph.blip2.blip2 import MODEL_TYPE, Blip2
+from edgekit.graph.blip2.checkpoint import CONFIG, read_json
+from edgekit.graph.blip2.contract import contract_of
+from edgekit.graph.blip2.precision import PART_NAMES
+from edgekit.runtimes.bundle.manifest import Origin
+from edgekit.sources import Request, Source, WrittenModel, _hub
+
+
+def matches(request: Request) -> bool:
+    """Whether it is a folder with a BLIP-2, or a model of the Hugging Face hub: no other is taken from there."""
+    if _hub.is_hub(request.spec):
+        return True
+    config = Path(request.spec) / CONFIG
+    return config.is_file() and read_json(config).get("model_type") == MODEL_TYPE
+
+
+def load(request: Request) -> WrittenModel:
+    """Read the configuration and look at the checkpoint; no weight is read.
+
+    Raises:
+        SourceError: a BLIP-2 that is not known, or a missing or damaged file.
+    """
+    source = Blip2(Path(request.spec))
+    return WrittenModel(
+        name=source.folder.resolve().name,
+        source=source,
+        origin=Origin(kind="transformers", name=source.architecture, sha256=source.checkpoint.sha256()),
+        contract=contract_of(source),
+    )
+
+
+SOURCE = Source(
+    "a vision-language model (BLIP-2: a folder of transformers, or hf://OWNER/NAME)",
+    matches,
+    load,
+    order=35,  # before transformers, whose folders look alike
+    takes=frozenset({"prompts"}),
+    refuses={"size": "its positions are learnt for one size"},
+    parts=PART_NAMES,
+)

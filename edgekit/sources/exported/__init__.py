@@ -86,4 +86,6 @@ def _brief(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error).strip().splitlines()[-1][:300] if str(error).strip() else ''}"
 
 
-SOURCE = Source("a torch.export program (.pt2)", matches, load, order=10)
+SOURCE = Source(
+    "a torch.export program (.pt2)", matches, load, order=10, takes=frozenset({"contract", "size", "trust"})
+)

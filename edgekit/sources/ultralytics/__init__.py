@@ -208,4 +208,6 @@ def _uncut(head: Head, end2end: bool, outputs: Any, classes: int) -> Uncut:
     )
 
 
-SOURCE = Source("an ultralytics checkpoint (.pt)", matches, load, order=30)
+SOURCE = Source(
+    "an ultralytics checkpoint (.pt)", matches, load, order=30, takes=frozenset({"contract", "size", "trust"})
+)

@@ -1,11 +1,11 @@
-"""Third stage of a vision-language model, in a child process: open the bundle and compare its texts with the source's.
+"""The comparison of texts: what a vision-language bundle writes, or matches, beside its source.
 
 Each graph is given the source's own inputs, so that its drift is its own; the texts come from the pixels on.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -13,64 +13,93 @@ from numpy.typing import NDArray
 
 from edgekit.arrays import Floats
 from edgekit.calibration.samples import Samples
-from edgekit.conversion.build import PREPARED
-from edgekit.conversion.jobs import Prepared, ProveTextsJob
-from edgekit.conversion.source_texts import ANSWER, TEXTS, Asked
-from edgekit.converters import Report
+from edgekit.conversion.evidence import evidence_of
+from edgekit.conversion.jobs import Exported, Part, Prepared, PrepareJob
+from edgekit.conversion.source_texts import ANSWER, Asked, answer, match_all, read_texts
+from edgekit.conversion.workspace import Workspace
 from edgekit.errors import EngineError
 from edgekit.evaluation.agreement import DriftTally
-from edgekit.evaluation.texts import COSINES, TextTally, judge
-from edgekit.graph.blip2.precision import read_precisions
-from edgekit.runtimes.bundle.folder import open_bundle
-from edgekit.runtimes.bundle.manifest import Evidence
+from edgekit.evaluation.texts import COSINES, GATES, TextTally, judge
+from edgekit.graph.blip2.blip2 import PARTS
+from edgekit.graph.blip2.precision import read_precisions, roughest
+from edgekit.progress import Report
+from edgekit.runtimes.bundle.folder import Bundle
+from edgekit.runtimes.bundle.manifest import Evidence, Gate, Manifest
 from edgekit.runtimes.engines import SessionOptions
 from edgekit.runtimes.language import GenerationOptions, LanguageGraph, generate
 from edgekit.runtimes.language.distributions import log_probabilities
 from edgekit.runtimes.language.parts import Parts, open_parts
 from edgekit.runtimes.language.prompt import Prompt
 from edgekit.runtimes.language.prompts import PromptWriter, padded_texts
+from edgekit.sources import WrittenModel
+
+MOST_IMAGES = 24
+"""Proof images; each is asked with every prompt."""
 
 
-def work(job: ProveTextsJob, report: Report) -> Evidence:
-    """Measure a bundle against the reference that was prepared.
+class TextSource:
+    """A BLIP-2, run by transformers; see `edgekit.conversion.comparison.ReferenceSource`."""
 
-    Raises:
-        EngineError: the engine cannot open or run it, or it gives NaN or infinite values.
-    """
-    folder = Path(job.folder)
-    prepared = msgspec.json.decode((folder / PREPARED).read_bytes(), type=Prepared)
-    asked = msgspec.json.decode((folder / TEXTS).read_bytes(), type=Asked)
-    bundle = open_bundle(job.bundle)
-    opened = open_parts(bundle, SessionOptions(threads=job.threads))
-    proof = Samples(folder / "proof.npy", bundle.manifest.contract.image)
-    comparison = _Comparison(opened, folder, proof, asked, report)
-    (comparison.generation if asked.tokens else comparison.retrieval)()
-    texts, outputs = comparison.tally.agreement(), tuple(drift.drift() for drift in comparison.drifts.values())
-    roughest = read_precisions(bundle.manifest.options["precision"].split(","))[0].roughest
-    failures = judge(texts, outputs, job.gate, COSINES[roughest])
-    placements = [network.placement for network in opened.networks.values()]
-    return Evidence(
-        word=placements[0].word,
-        engine=bundle.manifest.engine,
-        images=prepared.photographs,
-        views=prepared.proof_views,
-        images_sha256=prepared.proof_sha256,
-        reference=prepared.reference,
-        compared="texts",
-        decoded=None,
-        outputs=outputs,
-        gate=job.gate,
-        passed=not failures,
-        failures=failures,
-        texts=texts,
-    )
+    most_images: int | None = MOST_IMAGES
+    has_recipes = False
+    packages: tuple[str, ...] = ("torch", "transformers", "tokenizers")
+
+    def __init__(self, job: PrepareJob, model: WrittenModel) -> None:
+        # A model of the hub has its name in its address; its folder is named after the commit.
+        self.name = job.name or job.hub.partition("@")[0].rpartition("/")[2] or model.name
+        self.contract, self.written = model.contract, str(model.source.folder)
+        notes = (f"fetched from {job.hub}",) if job.hub else ()
+        self.origin = msgspec.structs.replace(model.origin, notes=notes)
+        self.parts = tuple(Part(name=name, role=PARTS[name]) for name in model.source.graphs)
+        self._source, self._threads = model.source, job.threads
+        self._texts = read_texts(job.prompts, model.contract)
+
+    def export(self, workspace: Workspace) -> Exported:
+        """Nothing: parts are written when they are built."""
+        return Exported()
+
+    def run(self, proof: Samples, workspace: Workspace) -> str:
+        """Store texts, or matches, and the outputs of every part."""
+        run = match_all if self._source.retrieval else answer
+        run(self._source, self.contract, proof, self._texts, workspace, self._threads)
+        return "the source as it was given, in PyTorch"
+
+
+class TextComparison:
+    """Of several parts; see `edgekit.conversion.comparison.Comparison`."""
+
+    takes = frozenset({"options"})
+    bounds: tuple[str, ...] = ("matched", "score_drift")
+    gates: Mapping[str, Gate] = GATES
+
+    def judged_by(self, precisions: Sequence[str]) -> str:
+        """The precision with the fewest bits."""
+        return roughest(precisions)
+
+    def compare(
+        self, bundle: Bundle, prepared: Prepared, workspace: Workspace, gate: Gate, threads: int, report: Report
+    ) -> Evidence:
+        """Open every part of a bundle and hold texts, or matches, against the source's.
+
+        Raises:
+            EngineError: an engine cannot open or run its part, or it gives NaN or infinite values.
+        """
+        manifest = bundle.manifest
+        asked = msgspec.json.decode(workspace.questions.read_bytes(), type=Asked)
+        opened = open_parts(bundle, SessionOptions(threads=threads))
+        comparison = _Comparison(opened, workspace, workspace.proof_images(manifest.contract.image), asked, report)
+        (comparison.generation if asked.tokens else comparison.retrieval)()
+        texts, outputs = comparison.tally.agreement(), tuple(drift.drift() for drift in comparison.drifts.values())
+        failures = judge(texts, outputs, gate, COSINES[roughest(words_of(manifest))])
+        placements = [network.placement for network in opened.networks.values()]
+        return evidence_of(manifest, prepared, placements, gate, "texts", failures, texts=texts, outputs=outputs)
 
 
 class _Comparison:
-    """One bundle beside what the source left in a folder."""
+    """One bundle beside what the source left."""
 
-    def __init__(self, opened: Parts, folder: Path, proof: Samples, asked: Asked, report: Report) -> None:
-        self._opened, self._folder, self._proof, self._asked, self._report = opened, folder, proof, asked, report
+    def __init__(self, opened: Parts, workspace: Workspace, proof: Samples, asked: Asked, report: Report) -> None:
+        self._opened, self._workspace, self._proof, self._asked, self._report = opened, workspace, proof, asked, report
         self._language = opened.language
         self._prompts: PromptWriter | None = None
         if opened.embeddings is not None:
@@ -80,7 +109,7 @@ class _Comparison:
 
     def generation(self) -> None:
         """Compare logits along the source's texts, and texts that go their own way."""
-        tokens, answers = (np.load(self._folder / f"{name}.npy") for name in ("tokens", "answers"))
+        tokens, answers = np.load(self._workspace.tokens), np.load(self._workspace.answers)
         logits, inputs = self._kept("logits"), self._kept("language_inputs")
         prompts = self._asked.prompts
         for number, pixels in enumerate(self._proof):
@@ -148,7 +177,7 @@ class _Comparison:
         return self._opened.graph, self._prompts([image], [prompt], tokens)
 
     def _kept(self, name: str) -> Floats:
-        found: Floats = np.load(self._folder / f"reference-{name}.npy", mmap_mode="r")
+        found: Floats = np.load(self._workspace.reference(name), mmap_mode="r")
         return found
 
     def _drift(self, name: str, source: Floats, ours: Floats) -> None:
@@ -160,3 +189,9 @@ class _Comparison:
 def _matching(logits: Floats) -> Floats:
     """Probability of a match, from logits (pairs, 2)."""
     return np.exp(log_probabilities(logits))[:, 1]
+
+
+def words_of(manifest: Manifest) -> tuple[str, ...]:
+    """The precision of each part that a manifest tells."""
+    (precision,) = read_precisions(manifest.options["precision"].split(","))
+    return tuple(str(part) for part in precision.parts)

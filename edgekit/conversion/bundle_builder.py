@@ -1,0 +1,283 @@
+"""One bundle: built by the best of its recipes, validated, and put at its destination or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+import edgekit
+from edgekit import converters
+from edgekit.calibration.plan import read_plan
+from edgekit.calibration.sensitivity import worst_first
+from edgekit.conversion.budget import Attempt, keep
+from edgekit.conversion.jobs import Part, Prepared
+from edgekit.conversion.kept_graphs import KeptGraphs
+from edgekit.conversion.request import gate_of
+from edgekit.conversion.selection import AUTO, BundleSpec, refuse
+from edgekit.conversion.stages import Stages
+from edgekit.errors import ConversionError, EdgekitError, EngineError, GateError
+from edgekit.evaluation.agreement import quality
+from edgekit.graph.blip2.companions import write_companions
+from edgekit.progress import Report
+from edgekit.runtimes.bundle.folder import Bundle, Staging, sha256, stage
+from edgekit.runtimes.bundle.manifest import Budget, Evidence, Graph, Manifest, Record
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one target in one precision ended: a bundle, or an error, and the evidence where it came so far."""
+
+    target: str
+    precision: str
+    path: Path
+    bundle: Bundle | None = None
+    evidence: Evidence | None = None
+    error: EdgekitError | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is a bundle and its evidence passed."""
+        return self.bundle is not None and self.evidence is not None and self.evidence.passed
+
+
+Graphs = tuple[Graph, ...]
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """What a recipe gave: files in a folder, and how good they are."""
+
+    folder: Path
+    graphs: Graphs
+    quality: float
+
+
+@dataclass(frozen=True)
+class _Best:
+    """What a bundle is made of: its graphs, the recipe, the quality of all that were tried, the budget."""
+
+    graphs: Graphs
+    recipe: str
+    tried: dict[str, float]
+    budget: Budget | None = None
+
+
+class BundleBuilder:
+    """Builds the bundles of one prepared workspace. ``options`` are the targets' own."""
+
+    def __init__(self, stages: Stages, prepared: Prepared, options: Mapping[str, Record]) -> None:
+        self._stages, self._prepared, self._options = stages, prepared, options
+        self._request, self._workspace = stages.request, stages.workspace
+
+    def build(self, spec: BundleSpec, report: Report) -> Outcome:
+        """Build, validate and commit one bundle; errors become part of the outcome."""
+        path = self._request.out / f"{self._prepared.name}-{spec.target}-{spec.precision}"
+        evidence: Evidence | None = None
+        kept = KeptGraphs(self._request.out)
+        try:
+            with stage(path.absolute()) as staging:
+                for target in spec.targets:
+                    refuse(converters.target(target), self._prepared.operators)
+                best = self._best(spec, staging, kept, _within(report, 0.0, 0.7))
+                manifest = staging.seal(self._manifest(spec, best.graphs))
+                validated = self._validate(spec, staging.folder, _within(report, 0.7, 1.0))
+                evidence = _completed(validated, best)
+                if not evidence.passed and self._request.gated:
+                    raise GateError(
+                        f"outside its gate, not written: {'; '.join(evidence.failures)} (--no-gate writes it all the "
+                        "same)"
+                    )
+                staging.seal(msgspec.structs.replace(manifest, evidence=evidence, proven=evidence.passed))
+                bundle = staging.commit()
+        except EdgekitError as error:
+            report("failed", 1.0)
+            return Outcome(spec.target, spec.precision, path, evidence=evidence, error=error)
+        kept.forget()
+        report("done", 1.0)
+        return Outcome(spec.target, spec.precision, path, bundle=bundle, evidence=evidence)
+
+    def _best(self, spec: BundleSpec, staging: Staging, kept: KeptGraphs, report: Report) -> _Best:
+        """Build by every recipe and keep the files of the best one, within the budget where there is one.
+
+        Raises:
+            ConversionError: no recipe gives a file.
+        """
+        recipes = self._recipes(spec)
+        found, errors = {}, []
+        for number, recipe in enumerate(recipes if len(recipes) > 1 else ()):
+            step = _within(report, number / len(recipes), (number + 1) / len(recipes), f"{recipe}: ")
+            try:
+                found[recipe] = self._trial(spec, recipe, staging, kept, step)
+            except (ConversionError, EngineError) as error:
+                errors.append(error)
+        if errors and not found:
+            raise errors[0]
+        best = max(found, key=lambda recipe: found[recipe].quality) if found else next(iter(recipes), "")
+        tried = {recipe: one.quality for recipe, one in found.items()}
+        if recipes and self._request.max_drop is not None:
+            attempt, budget = self._keep_budget(spec, best, staging, kept, report)
+            _move(attempt.folder, staging.folder)
+            return _Best((attempt.graph,), best, tried, budget)
+        if not found:
+            return _Best(self._parts(spec, best, staging.folder, kept, report), best, tried)
+        _move(found[best].folder, staging.folder)
+        return _Best(found[best].graphs, best, tried)
+
+    def _recipes(self, spec: BundleSpec) -> tuple[str, ...]:
+        """The recipes to try: the one that was asked for, or all where there are images to compare them on."""
+        if not spec.calibrated or self._prepared.written:
+            return ()
+        offered = converters.target(spec.target).recipes
+        if self._request.recipe != AUTO:
+            return (self._request.recipe,)
+        return offered if self._prepared.held_views else offered[:1]
+
+    def _trial(self, spec: BundleSpec, recipe: str, staging: Staging, kept: KeptGraphs, report: Report) -> _Trial:
+        """Build by a recipe and see how good the files are on the images that were held back."""
+        folder = self._workspace.fresh(spec.target, spec.precision)
+        graphs = self._parts(spec, recipe, folder, kept, report)
+        Staging(staging.destination, folder).seal(self._manifest(spec, graphs))
+        decoded = self._validate(spec, folder, report, held=True).decoded
+        return _Trial(folder, graphs, 0.0 if decoded is None else round(quality(decoded), 6))
+
+    def _keep_budget(
+        self, spec: BundleSpec, recipe: str, staging: Staging, kept: KeptGraphs, report: Report
+    ) -> tuple[Attempt, Budget]:
+        """Put the worst layers back into float until the budget holds."""
+        integers = converters.target(spec.target).integer_only
+        order = [] if integers else worst_first(read_plan(self._workspace.plan).mixed)
+
+        def attempt(floats: tuple[str, ...]) -> Attempt:
+            folder = self._workspace.fresh(spec.target, spec.precision)
+            graphs = self._parts(spec, recipe, folder, kept, report, floats)
+            Staging(staging.destination, folder).seal(self._manifest(spec, graphs))
+            return Attempt(floats, folder, graphs[0], self._stages.measure(folder, report))
+
+        source = self._stages.measure(None, report)
+        return keep(self._request.max_drop or 0.0, source.score, order, attempt, source.by)
+
+    def _parts(
+        self, spec: BundleSpec, recipe: str, out: Path, kept: KeptGraphs, report: Report, floats: tuple[str, ...] = ()
+    ) -> Graphs:
+        """Build every part into a folder, with what belongs to none of them."""
+        parts, made = self._prepared.parts, []
+        for number, part in enumerate(parts):
+            step = _within(report, number / len(parts), (number + 1) / len(parts))
+            if self._prepared.written:
+                step(f"writing {part.name}", 0.0)
+                graph = self._kept(spec, part, out, kept, step)
+            else:
+                graph = self._part(spec, part, out, step, recipe, floats)
+            made.append(graph)
+        if self._prepared.written:
+            write_companions(Path(self._prepared.written), out, [part.precision for part in spec.parts.values()])
+        return tuple(made)
+
+    def _part(
+        self, spec: BundleSpec, part: Part, out: Path, report: Report, recipe: str = "", floats: tuple[str, ...] = ()
+    ) -> Graph:
+        """Build a part with its own target; the graph names its engine where it is not the bundle's."""
+        own = spec.parts[part.role]
+        graph = self._stages.build(
+            part.name, own.target, own.precision, self._options[own.target], out, report, recipe=recipe, floats=floats
+        )
+        engine = converters.target(own.target).engine
+        return graph if engine == _engine(spec) else msgspec.structs.replace(graph, engine=engine)
+
+    def _kept(self, spec: BundleSpec, part: Part, out: Path, kept: KeptGraphs, report: Report) -> Graph:
+        """A part that is written tensor by tensor, linked or copied; what an earlier run had finished is taken over."""
+        own = spec.parts[part.role]
+        ranges = self._workspace.ranges
+        depends = {
+            "source": self._prepared.origin.sha256,
+            "edgekit": edgekit.__version__,
+            "target": own.target,
+            "options": msgspec.to_builtins(self._options[own.target]),
+            "versions": converters.versions(converters.target(own.target)),
+            "engine": _engine(spec),
+            "graph": part.name,
+            "precision": own.precision,
+            "ranges": sha256(ranges) if part.role == "vision" and own.precision == "int8" else "",
+        }
+        files, graph = kept.build(depends, lambda folder: self._part(spec, part, folder, report))
+        for file in graph.files:
+            _link(files / file, out / file)
+        return graph
+
+    def _validate(self, spec: BundleSpec, folder: Path, report: Report, *, held: bool = False) -> Evidence:
+        report("comparing with the source", 0.0)
+        words = tuple(part.precision for part in spec.parts.values())
+        gate = gate_of(self._request, bool(self._prepared.written), words)
+        return self._stages.validate(folder, gate, report, held=held)
+
+    def _manifest(self, spec: BundleSpec, graphs: Graphs) -> Manifest:
+        prepared, targets = self._prepared, spec.targets
+        versions = [converters.versions(converters.target(target)) for target in targets]
+        return Manifest(
+            edgekit=edgekit.__version__,
+            name=prepared.name,
+            target=spec.target,
+            precision=spec.precision,
+            engine=_engine(spec),
+            graphs=graphs,
+            contract=prepared.contract,
+            origin=prepared.origin,
+            toolchain={name: version for one in (prepared.versions, *versions) for name, version in one.items()},
+            options=self._manifest_options(spec),
+            calibration=prepared.calibration if spec.calibrated else None,
+        )
+
+    def _manifest_options(self, spec: BundleSpec) -> dict[str, object]:
+        """The targets' own options; of a model of several parts the precision of each, and the target where they
+        differ.
+        """
+        options = {
+            name: value for target in spec.targets for name, value in msgspec.to_builtins(self._options[target]).items()
+        }
+        if not self._prepared.written:
+            return options
+        options["precision"] = ",".join(f"{name}={part.precision}" for name, part in spec.parts.items())
+        if len(spec.targets) > 1:
+            options["target"] = ",".join(f"{name}={part.target}" for name, part in spec.parts.items())
+        return options
+
+
+def _engine(spec: BundleSpec) -> str:
+    """The engine of a bundle: that of its first part."""
+    return converters.target(spec.targets[0]).engine
+
+
+def _within(report: Report, begin: float, end: float, prefix: str = "") -> Report:
+    """Reports of a step of something larger, which goes from ``begin`` to ``end``."""
+    return lambda text, share: report(f"{prefix}{text}", begin + (end - begin) * share)
+
+
+def _completed(evidence: Evidence, best: _Best) -> Evidence:
+    """Evidence with how the bundle was quantised; a budget that is not kept is a failure."""
+    broken = () if best.budget is None or best.budget.kept else (best.budget.sentence(),)
+    return msgspec.structs.replace(
+        evidence,
+        recipe=best.recipe,
+        recipes=best.tried,
+        budget=best.budget,
+        passed=evidence.passed and not broken,
+        failures=(*evidence.failures, *broken),
+    )
+
+
+def _move(source: Path, destination: Path) -> None:
+    for item in source.iterdir():
+        shutil.move(item, destination / item.name)
+
+
+def _link(source: Path, destination: Path) -> None:
+    """The same file in a second place, without another copy where the disk can do that."""
+    try:
+        os.link(source, destination)
+    except OSError:
+        shutil.copyfile(source, destination)

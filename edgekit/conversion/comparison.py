@@ -1,0 +1,85 @@
+"""How the bundles of a model are held against their source: what both kinds of model have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from edgekit.calibration.samples import Samples
+from edgekit.conversion.decoded import DecodedComparison
+from edgekit.conversion.jobs import Exported, Part, Prepared
+from edgekit.conversion.texts import TextComparison
+from edgekit.conversion.workspace import Workspace
+from edgekit.progress import Report
+from edgekit.runtimes.bundle.folder import Bundle
+from edgekit.runtimes.bundle.manifest import Contract, Evidence, Gate, Origin
+
+
+class ReferenceSource(Protocol):
+    """A source that was read: it runs on the proof images, and what it gives is kept for the comparison.
+
+    Attributes:
+        name: of the bundles.
+        contract: what goes in, and what the outputs mean.
+        origin: for the manifest.
+        parts: its networks.
+        written: the folder whose parts are written tensor by tensor, empty where it is exported.
+        most_images: proof images that it is run on at most, None for all.
+        has_recipes: whether there are several ways of quantising it, to be compared on images held back.
+        packages: whose versions are recorded.
+    """
+
+    name: str
+    contract: Contract
+    origin: Origin
+    parts: tuple[Part, ...]
+    written: str
+    most_images: int | None
+    has_recipes: bool
+    packages: tuple[str, ...]
+
+    def export(self, workspace: Workspace) -> Exported:
+        """Bring it into exchange form, where it is one network."""
+        ...
+
+    def run(self, proof: Samples, workspace: Workspace) -> str:
+        """Run it on all images and keep what it gives in the workspace; says what that was taken from.
+
+        Raises:
+            SourceError: the source gives NaN or infinite values itself.
+        """
+        ...
+
+
+class Comparison(Protocol):
+    """Holds a bundle against what its source gave.
+
+    Attributes:
+        takes: names of the options of a conversion that its bundles need, besides those that all have.
+        bounds: names of the bounds of its gates.
+        gates: bounds by precision.
+    """
+
+    takes: frozenset[str]
+    bounds: tuple[str, ...]
+    gates: Mapping[str, Gate]
+
+    def judged_by(self, precisions: Sequence[str]) -> str:
+        """Which of ``gates`` is that of a bundle whose parts have these precisions."""
+        ...
+
+    def compare(
+        self, bundle: Bundle, prepared: Prepared, workspace: Workspace, gate: Gate, threads: int, report: Report
+    ) -> Evidence:
+        """Run a bundle on the proof images and measure how far it is from its source.
+
+        Raises:
+            ContractError: the two cannot be compared.
+            EngineError: an engine cannot open or run it, or gives NaN or infinite values.
+        """
+        ...
+
+
+def comparison(*, written: bool) -> Comparison:
+    """Of texts where parts are written tensor by tensor, else of decoded results."""
+    return TextComparison() if written else DecodedComparison()

@@ -1,0 +1,206 @@
+"""The comparison of decoded results: detections, poses, masks and classes of a bundle beside those of its source."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.arrays import Floats
+from edgekit.calibration.samples import Samples
+from edgekit.conversion.evidence import evidence_of
+from edgekit.conversion.jobs import Exported, Part, Prepared, PrepareJob
+from edgekit.conversion.reading import ReadSource, arrays_of, read_source, uncut_task
+from edgekit.conversion.reference import add_anchors, are_enough, detections, read_detections, save_detections
+from edgekit.conversion.workspace import Workspace
+from edgekit.emulators import proof_device
+from edgekit.errors import ContractError, EngineError, SourceError
+from edgekit.evaluation.agreement import COSINES, GATES, DriftTally, Tally, judge
+from edgekit.graph.exchange import operators, write_exchange
+from edgekit.progress import Report
+from edgekit.runtimes.bundle.folder import Bundle
+from edgekit.runtimes.bundle.manifest import Contract, Evidence, Gate, Output
+from edgekit.runtimes.model import Model, load
+from edgekit.runtimes.results import Result
+from edgekit.runtimes.tasks import open_task
+from edgekit.runtimes.tasks.decoders import Candidates
+from edgekit.sources import WHOLE
+
+
+class DecodedSource:
+    """A model of one network, run in PyTorch; see `edgekit.conversion.comparison.ReferenceSource`."""
+
+    parts: tuple[Part, ...] = (Part(name=WHOLE, role=WHOLE),)
+    written = ""
+    most_images: int | None = None
+    has_recipes = True
+    packages: tuple[str, ...] = ("torch",)
+
+    def __init__(self, job: PrepareJob) -> None:
+        read = read_source(job)
+        self.name, self.contract = job.name or read.model.name, read.contract
+        self.origin = msgspec.structs.replace(read.model.origin, notes=(*read.model.notes, read.note), cut=read.cut)
+        self._read = read
+
+    def export(self, workspace: Workspace) -> Exported:
+        """Write the network in exchange form.
+
+        Raises:
+            SourceError: it cannot be exported.
+            ContractError: the decoder does not fit its outputs.
+        """
+        names = tuple(output.name for output in self.contract.outputs)
+        exchange = write_exchange(self._read.heads, self._read.model.example, names, workspace.folder)
+        # Decode zeros once, so that a decoder that does not fit its heads is found before anything is built.
+        empty = [np.zeros(exchange.shapes[name], np.float32) for name in names]
+        open_task(self.contract).candidates(empty, 0.99)
+        return Exported(exchange.shapes, operators(exchange.onnx))
+
+    def run(self, proof: Samples, workspace: Workspace) -> str:
+        """Store raw outputs and detections of all images.
+
+        Where the model as given can be decoded too, its detections are the reference, and the cut has to agree with
+        them.
+
+        Raises:
+            SourceError: the source gives NaN itself, or the cut changed the result.
+        """
+        return _store_results(self._read, proof, workspace)
+
+
+class DecodedComparison:
+    """Of one network; see `edgekit.conversion.comparison.Comparison`."""
+
+    takes = frozenset({"options", "methods", "plan", "recipe", "max_drop", "labels", "finetune", "choose"})
+    bounds: tuple[str, ...] = ("iou", "matched", "score_drift", "extra")
+    gates: Mapping[str, Gate] = GATES
+
+    def judged_by(self, precisions: Sequence[str]) -> str:
+        """The precision of the only part."""
+        return precisions[0]
+
+    def compare(
+        self, bundle: Bundle, prepared: Prepared, workspace: Workspace, gate: Gate, threads: int, report: Report
+    ) -> Evidence:
+        """Run a bundle on every proof image and hold its decoded results against the source's.
+
+        Raises:
+            ContractError: the two describe different heads or another resizing, so that nothing can be compared.
+            EngineError: the engine cannot open or run it, or it gives NaN or infinite values.
+        """
+        device = proof_device(bundle.manifest.engine, bundle.manifest.graphs[0])
+        model = load(bundle, threads=threads, unit=device, warm_up=0)
+        if model.placement.word == "compiled":
+            said = ("compiled, and nothing here can run it: verify it on the device",)
+            return evidence_of(bundle.manifest, prepared, [model.placement], gate, "nothing", said)
+        return compare_network(model, prepared, workspace, gate, report)
+
+
+def _store_results(read: ReadSource, proof: Samples, workspace: Workspace) -> str:
+    import torch
+
+    model, heads, contract = read.model, read.heads, read.contract
+    task, uncut = open_task(contract), uncut_task(model, contract)
+    stacks = None
+    found: list[Candidates] = []
+    cut_check = Tally(gate_iou=0.99, similarity=task.similarity, measure=task.measure)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for index, tensor in enumerate(proof):
+            raw = arrays_of(heads(torch.from_numpy(tensor)))
+            if stacks is None:
+                stacks = [
+                    _stack(workspace, output, len(proof), array)
+                    for output, array in zip(contract.outputs, raw, strict=True)
+                ]
+            for output, stack, array in zip(contract.outputs, stacks, raw, strict=True):
+                if not np.isfinite(array).all():
+                    raise SourceError(f"the source gives NaN or infinite values itself, in output {output.name!r}")
+                stack[index] = array
+            found.append(detections(task, raw))
+            if uncut is not None:
+                given = detections(uncut, arrays_of(model.module(torch.from_numpy(tensor))))
+                cut_check.add_detections(given, found[-1])
+                found[-1] = given
+    save_detections(workspace.detections, found)
+    if uncut is None:
+        return "the source's raw heads in PyTorch, decoded by edgekit"
+    agreement = cut_check.agreement()
+    if agreement.matched < 0.999 or agreement.score_drift > 1e-3:
+        raise SourceError(
+            f"cutting the head changed the result (matched {agreement.matched:.3f} {agreement.bound}, score drift "
+            f"{agreement.score_drift:.4f}): the decoder's numbers in the contract do not describe this network"
+        )
+    return "the source as it was given, in PyTorch"
+
+
+def _stack(workspace: Workspace, output: Output, count: int, array: Floats) -> NDArray[np.float32]:
+    path = workspace.reference(output.name)
+    return np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(count, *array.shape))
+
+
+def compare_network(
+    model: Model[Result], prepared: Prepared, workspace: Workspace, gate: Gate, report: Report
+) -> Evidence:
+    """Run an opened bundle on every proof image and hold it against the source's answers.
+
+    The bundle is normalised and decoded by its own contract, the source by the one that was stated for it: a mistake in
+    either shows as drift.
+
+    Raises:
+        ContractError: the two describe different heads or another resizing, so that nothing can be compared.
+        EngineError: the bundle gives NaN or infinite values.
+    """
+    if model.manifest is None:
+        raise TypeError("only an opened bundle can be proven")
+    _check_comparable(model.contract, prepared)
+    ours, theirs = model.task, open_task(prepared.contract)
+    tally = Tally(gate_iou=gate.iou, similarity=theirs.similarity, measure=theirs.measure)
+    names = [output.name for output in prepared.contract.outputs]
+    order = [[output.name for output in model.contract.outputs].index(name) for name in names]
+    raws = [np.load(workspace.reference(name), mmap_mode="r") for name in names]
+    drifts = [DriftTally(name) for name in names]
+    references = read_detections(workspace.detections)
+    enough = are_enough(references)
+    proof = workspace.proof_images(model.contract.image)
+    for index, tensor in enumerate(proof):
+        report("comparing with the source", index / len(proof))
+        outputs = list(model.outputs(tensor))
+        source = [np.asarray(raw[index]) for raw in raws]
+        for drift, place, reference in zip(drifts, order, source, strict=True):
+            if not np.isfinite(outputs[place]).all():
+                raise EngineError(f"output {drift.name!r} holds NaN or infinite values; convert in another precision")
+            drift.add(reference, outputs[place])
+        if enough:
+            tally.add_detections(references[index], detections(ours, outputs))
+        else:
+            add_anchors(tally, theirs, source, ours, outputs)
+    decoded, measured = tally.agreement(), tuple(drift.drift() for drift in drifts)
+    failures = judge(decoded, measured, gate, None if enough else COSINES.get(model.manifest.precision))
+    return evidence_of(
+        model.manifest,
+        prepared,
+        [model.placement],
+        gate,
+        "detections" if enough else "candidates",
+        failures,
+        decoded=decoded,
+        outputs=measured,
+    )
+
+
+def _check_comparable(bundle: Contract, prepared: Prepared) -> None:
+    """Refuse to compare what has other outputs or sees images resized in another way."""
+    source = prepared.contract
+    if sorted(output.name for output in bundle.outputs) != sorted(output.name for output in source.outputs):
+        given, wanted = (", ".join(output.name for output in one.outputs) for one in (bundle, source))
+        raise ContractError(f"the bundle has the outputs {given}, the source as stated has {wanted}")
+    for key in ("size", "resize", "pad", "align"):
+        ours, theirs = getattr(bundle.image, key), getattr(source.image, key)
+        if ours != theirs:
+            raise ContractError(f"image.{key} is {ours!r} in the bundle and {theirs!r} in the contract given")
+    if len(bundle.classes) != len(source.classes):
+        raise ContractError(f"the bundle has {len(bundle.classes)} classes, the contract given {len(source.classes)}")

@@ -1,0 +1,52 @@
+"""Evidence: what a comparison found, with where and on what it was made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+from edgekit.conversion.jobs import Prepared
+from edgekit.runtimes.bundle.manifest import (
+    Agreement,
+    Evidence,
+    Gate,
+    Manifest,
+    OutputDrift,
+    ProofWord,
+    TextAgreement,
+)
+from edgekit.runtimes.engines import Placement
+
+_STRENGTH: tuple[ProofWord, ...] = get_args(ProofWord)
+"""From the strongest word to the weakest."""
+
+
+def evidence_of(
+    manifest: Manifest,
+    prepared: Prepared,
+    placements: Sequence[Placement],
+    gate: Gate,
+    compared: Literal["detections", "candidates", "texts", "nothing"],
+    failures: tuple[str, ...],
+    *,
+    decoded: Agreement | None = None,
+    texts: TextAgreement | None = None,
+    outputs: tuple[OutputDrift, ...] = (),
+) -> Evidence:
+    """The evidence of a bundle. The word is that of the part that is proven least."""
+    return Evidence(
+        word=max((placement.word for placement in placements), key=_STRENGTH.index),
+        engine="+".join(manifest.engines),
+        images=prepared.photographs,
+        views=prepared.proof_views,
+        images_sha256=prepared.proof_sha256,
+        reference=prepared.reference,
+        compared=compared,
+        decoded=decoded,
+        outputs=outputs,
+        gate=gate,
+        passed=not failures,
+        failures=failures,
+        placement=placements[0].operators if len(placements) == 1 else {},
+        texts=texts,
+    )

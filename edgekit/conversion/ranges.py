@@ -1,0 +1,55 @@
+"""Ranges of the activations of a part that is written tensor by tensor: observed on images, and kept in a file."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from edgekit.arrays import Floats
+from edgekit.graph.blip2.blip2 import Blip2, Forms
+from edgekit.graph.blip2.cache import SharedCache
+from edgekit.graph.blip2.forms import Float32, Observed, Range
+
+
+def observe(source: Blip2, samples: Iterable[Floats], folder: Path) -> dict[str, Range]:
+    """What the inputs of all linear layers of the vision tower reach on images, per channel.
+
+    The tower is written in float32 for it, with these figures as further outputs, and run by ONNX Runtime.
+
+    Args:
+        source: the model.
+        samples: float32 (1, 3, height, width) each.
+        folder: for the tower; it must not exist, and is removed at the end.
+    """
+    import onnxruntime
+
+    folder.mkdir()
+    graph = source.write("vision", folder, Forms(Observed(), Float32()), SharedCache)
+    session = onnxruntime.InferenceSession(str(folder / graph.files[0]))
+    names = [tensor.name for tensor in graph.outputs if tensor.name.endswith((".low", ".high"))]
+    found: dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]] = {}
+    for tensor in samples:
+        for name, reached in zip(names, session.run(names, {"pixel_values": tensor}), strict=True):
+            further = np.minimum if name.endswith(".low") else np.maximum
+            found[name] = further(found[name], reached) if name in found else reached
+    shutil.rmtree(folder)
+    layers = [name.removesuffix(".low") for name in names if name.endswith(".low")]
+    return {name: Range(found[f"{name}.low"], found[f"{name}.high"]) for name in layers}
+
+
+def write_ranges(path: Path, ranges: Mapping[str, Range]) -> None:
+    """Store what each layer's input reached."""
+    arrays = {f"{name}.{end}": getattr(one, end) for name, one in ranges.items() for end in ("low", "high")}
+    np.savez(path, **arrays)
+
+
+def read_ranges(path: Path) -> dict[str, Range] | None:
+    """What was stored, None where nothing was observed."""
+    if not path.is_file():
+        return None
+    with np.load(path, allow_pickle=False) as arrays:
+        names = [name.removesuffix(".low") for name in arrays.files if name.endswith(".low")]
+        return {name: Range(arrays[f"{name}.low"], arrays[f"{name}.high"]) for name in names}

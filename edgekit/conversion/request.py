@@ -1,0 +1,233 @@
+"""What a user asks a conversion for: plain data, and one place that sees whether it can be had."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from edgekit import converters, sources
+from edgekit.calibration.plan import FILE, Methods, check_place
+from edgekit.conversion.comparison import comparison
+from edgekit.conversion.selection import AUTO, Selection, select
+from edgekit.errors import UsageError, choices
+from edgekit.runtimes.bundle.manifest import Gate
+from edgekit.sources import Source
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to convert, to what, judged on what.
+
+    Attributes:
+        source: what to convert, as on the command line.
+        targets: names, ``("all",)``, or one for each part of a model: ``("vision=openvino", "language=onnx")``.
+        precisions: each target makes those of them that it has; or one for each part, as the targets.
+        out: folder of the bundles.
+        data: images to calibrate on and to compare on.
+        proof_data: other images to compare on.
+        contract: a contract file, for sources that cannot say everything themselves.
+        weights: of a source that is code.
+        name: of the bundles, the source's own when left out.
+        seed: of the choice of images.
+        trust: allow unpickling the source.
+        gated: without it a bundle outside its gate is written all the same and marked unproven.
+        gates: bounds in place of those of a precision, by precision.
+        bounds: single bounds, of every precision.
+        jobs: targets built at once.
+        threads: CPU threads of each.
+        imports: modules that register decoders.
+        options: options of the targets' own by target, as text.
+        methods: what the quantisation plan does.
+        plan: folder of a quantisation plan, to take over or to leave one in.
+        recipe: way of quantising, `AUTO` for the best of the target's.
+        max_drop: what INT8 may lose (0..1).
+        labels: labelled images to measure that loss on.
+        finetune: minutes of fine-tuning.
+        choose: calibrate on so many images, the most informative ones.
+        prompts: file of prompts, for models that write.
+        size: (height, width) of the input, the source's own when left out.
+    """
+
+    source: str = ""
+    targets: tuple[str, ...] = ()
+    precisions: tuple[str, ...] = ("fp32",)
+    out: Path = Path("out")
+    data: str = ""
+    proof_data: str = ""
+    contract: str = ""
+    weights: str = ""
+    name: str = ""
+    seed: int = 0
+    trust: bool = False
+    gated: bool = True
+    gates: dict[str, Gate] = field(default_factory=dict)
+    bounds: dict[str, float] = field(default_factory=dict)
+    jobs: int = 1
+    threads: int = 2
+    imports: tuple[str, ...] = ()
+    options: dict[str, dict[str, str]] = field(default_factory=dict)
+    methods: Methods = field(default_factory=Methods)
+    plan: str = ""
+    recipe: str = AUTO
+    max_drop: float | None = None
+    labels: str = ""
+    finetune: float = 0.0
+    choose: int = 0
+    prompts: str = ""
+    size: tuple[int, int] | None = None
+
+
+_FLAGS = {
+    "contract": "--contract",
+    "weights": "--weights",
+    "size": "--size",
+    "trust": "--trust",
+    "options": "--option",
+    "prompts": "--prompts",
+    "plan": "--plan",
+    "recipe": "--recipe",
+    "max_drop": "--max-drop",
+    "labels": "--labels",
+    "finetune": "--finetune",
+    "choose": "--choose",
+    "methods": "",
+}
+"""Options that not every source or bundle can use, as they are spelled on the command line."""
+
+_METHOD_FLAGS = {
+    "cross_layer_equalization": "--no-equalization",
+    "ranges": "--ranges",
+    "bias_correction": "--no-bias-correction",
+    "rounding": "rounding",
+    "float_fallback": "--no-float-fallback",
+}
+_ON_IMAGES = ("plan", "recipe", "methods", "max_drop", "finetune", "choose")
+"""Options of quantising on images."""
+
+
+def source_of(request: Request) -> Source:
+    """Where the model comes from.
+
+    Raises:
+        SourceError: no source knows it.
+    """
+    return sources.find(sources.Request(request.source))
+
+
+def validate(request: Request, source: Source) -> Selection:
+    """See that everything that was asked for can be had and is of use; the bundles that are to be made.
+
+    Raises:
+        UsageError: something that the source or the targets do not know, or that would be ignored; says what it goes
+            with, or what there is to choose from.
+    """
+    check_options(request, source)
+    selection = select(source, request.targets, request.precisions, request.options, request.recipe)
+    if not selection.calibrated:
+        _refuse_without_images(request, selection)
+    elif not request.data:
+        raise UsageError(_needs_images(selection, source))
+    if request.labels and request.max_drop is None:
+        raise UsageError("--labels goes with --max-drop, whose loss is measured on them")
+    _check_gates(request, source, selection)
+    _check_plan(request)
+    return selection
+
+
+def check_options(request: Request, source: Source) -> None:
+    """Refuse options that the source cannot use.
+
+    Raises:
+        UsageError: names the option, and what it goes with.
+    """
+    for name in given_options(request):
+        if name not in _usable(source):
+            takers = [other.kind for other in sources.every() if name in _usable(other)]
+            why = f" ({source.refuses[name]})" if name in source.refuses else ""
+            raise UsageError(
+                f"{_flag(name, request)} is of no use for {source.kind}{why}; leave it out. It goes with: "
+                f"{'; '.join(takers)}"
+            )
+
+
+def given_options(request: Request) -> list[str]:
+    """Names of the options in `_FLAGS` that are not left at their default."""
+    default = Request()
+    return [name for name in _FLAGS if getattr(request, name) != getattr(default, name)]
+
+
+def gate_of(request: Request, source_written: bool, precisions: tuple[str, ...]) -> Gate:
+    """The bounds of a bundle whose parts have these precisions."""
+    rules = comparison(written=source_written)
+    word = rules.judged_by(precisions)
+    return msgspec.structs.replace(request.gates.get(word, rules.gates[word]), **request.bounds)
+
+
+def _usable(source: Source) -> frozenset[str]:
+    return source.takes | comparison(written=source.written).takes
+
+
+def _flag(name: str, request: Request) -> str:
+    if name != "methods":
+        return _FLAGS[name]
+    default = Methods()
+    return next(flag for key, flag in _METHOD_FLAGS.items() if getattr(request.methods, key) != getattr(default, key))
+
+
+def _refuse_without_images(request: Request, selection: Selection) -> None:
+    """Options of quantising on images, where nothing is."""
+    given = [name for name in given_options(request) if name in _ON_IMAGES]
+    if not given:
+        return
+    offered = {name: converters.target(name).calibrated for name in selection.targets}
+    listed = "; ".join(f"{name}: {', '.join(words)}" for name, words in offered.items() if words)
+    raise UsageError(
+        f"{_flag(given[0], request)} goes with a precision that is quantised on images; give one with --precision "
+        f"({listed or 'the chosen targets have none'})"
+    )
+
+
+def _needs_images(selection: Selection, source: Source) -> str:
+    needing = next(spec.precision for spec in selection.bundles if spec.calibrated)
+    if not source.written:
+        return f"{needing} needs calibration images like those the device will see: give --data FOLDER"
+    return (
+        "vision in int8 needs calibration images like those the device will see: give --data FOLDER, or another "
+        "precision for it (--precision vision=fp16,qformer=int8,language=int4)"
+    )
+
+
+def _check_gates(request: Request, source: Source, selection: Selection) -> None:
+    rules = comparison(written=source.written)
+    for name, bound in request.bounds.items():
+        if name not in rules.bounds:
+            raise UsageError(f"--gate {choices(name, rules.bounds)}")
+        if not 0 <= bound <= 1:  # NaN too, which every comparison would let pass
+            raise UsageError(f"--gate {name}={bound:g}: must be 0..1")
+    judged = {rules.judged_by([part.precision for part in spec.parts.values()]) for spec in selection.bundles}
+    for word in request.gates:
+        if word not in judged:
+            raise UsageError(f"gates: {choices(word, sorted(judged))}")
+
+
+def _check_plan(request: Request) -> None:
+    """A plan that is there already cannot be made in another way, and other files are left alone.
+
+    Raises:
+        UsageError: it would have to be.
+    """
+    if not request.plan:
+        return
+    check_place(Path(request.plan))
+    if plan_is_there(request) and (request.finetune or request.methods != Methods()):
+        raise UsageError(
+            f"--plan {request.plan}: that plan is taken as it is; leave out --finetune and the options of methods, "
+            "or make a new plan with edgekit calibrate"
+        )
+
+
+def plan_is_there(request: Request) -> bool:
+    """Whether the folder of the plan has one to take over."""
+    return bool(request.plan) and (Path(request.plan) / FILE).is_file()

@@ -1,0 +1,151 @@
+"""The stages of a conversion, each in a child process of its own, for one request in one workspace."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from edgekit import converters
+from edgekit.calibration.plan import Plan
+from edgekit.conversion import jobs
+from edgekit.conversion.request import Request
+from edgekit.conversion.runner import Stop, run
+from edgekit.conversion.workspace import Workspace
+from edgekit.errors import ConversionError, EdgekitError
+from edgekit.progress import Report
+from edgekit.runtimes.bundle.manifest import Evidence, Gate, Graph, Record
+from edgekit.sources import locate
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Stages:
+    """Runs stages. ``stop`` ends them from another thread.
+
+    Every method raises the error that its stage met, and a ConversionError where it crashed or was stopped.
+    """
+
+    request: Request
+    workspace: Workspace
+    stop: Stop = field(default_factory=Stop)
+
+    def prepare(self, report: Report, *, calibrate: bool, half: bool, like: str = "") -> jobs.Prepared:
+        """Read the source, export it, choose images, run the source. A model of the hub is fetched first.
+
+        Args:
+            report: told of progress.
+            calibrate: choose calibration images too.
+            half: look for what float16 cannot hold.
+            like: a bundle whose contract is taken, and whose calibration images are kept out of the proof.
+        """
+        request, located = self.request, locate(self.request.source)
+        job = jobs.PrepareJob(
+            folder=str(self.workspace.folder),
+            source=located.spec,
+            hub=located.name,
+            weights=request.weights,
+            contract=request.contract,
+            like=like,
+            size=request.size,
+            name=request.name,
+            data=request.data,
+            proof_data=request.proof_data,
+            prompts=request.prompts,
+            calibrate=calibrate,
+            choose=request.choose,
+            half=half,
+            seed=request.seed,
+            trust=request.trust,
+            threads=request.threads,
+            imports=request.imports,
+        )
+        prepared = self._run(job, jobs.Prepared, report)
+        self.workspace.write_prepared(prepared)
+        return prepared
+
+    def calibrate(
+        self, report: Report, *, plan: str = "", integer: bool = True, sensitivity: bool = False
+    ) -> Plan | None:
+        """Find out how the source becomes INT8; None of a source whose parts are written tensor by tensor.
+
+        Args:
+            report: told of progress.
+            plan: a plan to take over.
+            integer: make the graph of targets that compute everything in integers too.
+            sensitivity: measure the damage that each layer does.
+        """
+        job = jobs.CalibrateJob(
+            folder=str(self.workspace.folder),
+            plan=plan,
+            methods=self.request.methods,
+            integer=integer,
+            sensitivity=sensitivity,
+            finetune=self.request.finetune,
+            threads=self.request.threads,
+            imports=self.request.imports,
+        )
+        return self._run(job, jobs.Calibrated, report).plan
+
+    def build(
+        self,
+        part: str,
+        target: str,
+        precision: str,
+        options: Record,
+        out: Path,
+        report: Report,
+        *,
+        recipe: str = "",
+        floats: tuple[str, ...] = (),
+    ) -> Graph:
+        """Make one target's files of a part, with the interpreter of its own toolchain where it has one."""
+        spec = converters.target(target)
+        job = jobs.BuildJob(
+            folder=str(self.workspace.folder),
+            part=part,
+            target=target,
+            precision=precision,
+            out=str(out),
+            recipe=recipe,
+            floats=floats,
+            threads=self.request.threads,
+            options=msgspec.to_builtins(options),
+            # The user's own decoders may import what an isolated environment does not have; it decodes nothing.
+            imports=() if spec.builder else self.request.imports,
+        )
+        return self._run(job, Graph, report, spec.builder)
+
+    def validate(self, bundle: Path, gate: Gate, report: Report, *, held: bool = False) -> Evidence:
+        """Compare a bundle with the source, on the proof images or on those ``held`` back."""
+        job = jobs.ValidateJob(
+            folder=str(self.workspace.folder),
+            bundle=str(bundle),
+            gate=gate,
+            held=held,
+            threads=self.request.threads,
+            imports=self.request.imports,
+        )
+        return self._run(job, Evidence, report)
+
+    def measure(self, bundle: Path | None, report: Report) -> jobs.Measured:
+        """Measure what a budget is kept by, of a bundle or of the float network."""
+        job = jobs.MeasureJob(
+            folder=str(self.workspace.folder),
+            bundle=str(bundle or ""),
+            labels=self.request.labels,
+            threads=self.request.threads,
+            imports=self.request.imports,
+        )
+        return self._run(job, jobs.Measured, report)
+
+    def _run(self, job: jobs.Job, result: type[Result], report: Report, toolchain: str = "") -> Result:
+        try:
+            return run(job, result, report, toolchain=toolchain, stop=self.stop)
+        except EdgekitError as error:
+            if self.stop.pulled:
+                raise ConversionError("cancelled") from error
+            raise

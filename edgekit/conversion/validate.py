@@ -1,0 +1,26 @@
+"""The last stage, in a child process of its own: open the bundle with its engines and compare it with the source."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgekit.conversion.comparison import comparison
+from edgekit.conversion.jobs import ValidateJob
+from edgekit.conversion.workspace import Workspace
+from edgekit.progress import Report
+from edgekit.runtimes.bundle.folder import open_bundle
+from edgekit.runtimes.bundle.manifest import Evidence
+
+
+def work(job: ValidateJob, report: Report) -> Evidence:
+    """Measure a bundle against what the source gave.
+
+    Raises:
+        ContractError: the two cannot be compared.
+        EngineError: an engine cannot open or run it, or it gives NaN or infinite values.
+    """
+    workspace = Workspace(Path(job.folder))
+    prepared = workspace.read_prepared()
+    images = workspace.holdout if job.held else workspace
+    bundle = open_bundle(job.bundle)
+    return comparison(written=bool(prepared.written)).compare(bundle, prepared, images, job.gate, job.threads, report)

@@ -1,0 +1,228 @@
+"""What a conversion is asked for: nothing is ignored, and each refusal says what there is to choose from."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgekit import converters
+from edgekit.calibration.plan import Methods
+from edgekit.conversion.request import Request, gate_of, source_of, validate
+from edgekit.conversion.selection import Selection
+from edgekit.errors import SourceError, UsageError
+from edgekit.evaluation.agreement import GATES
+from edgekit.evaluation.texts import GATES as TEXT_GATES
+from edgekit.runtimes.bundle.manifest import Gate
+
+NETWORK = "tiny_models:detector"
+
+
+@pytest.fixture
+def blip2(tmp_path: Path) -> str:
+    """A folder that says of itself that it is a BLIP-2."""
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "blip-2"}))
+    return str(tmp_path)
+
+
+def asked(source: str, **given: Any) -> Selection:
+    request = Request(source=source, **{"targets": ("onnx",), **given})
+    return validate(request, source_of(request))
+
+
+def refused(source: str, **given: Any) -> str:
+    with pytest.raises(UsageError) as error:
+        asked(source, **given)
+    return str(error.value)
+
+
+# ---- options that the source has no use for ----
+
+OF_NETWORKS = {
+    "--recipe": {"recipe": "plan"},
+    "--ranges": {"methods": Methods(ranges="squared")},
+    "rounding": {"methods": Methods(rounding="adaptive")},
+    "--no-float-fallback": {"methods": Methods(float_fallback=False)},
+    "--no-equalisation": {"methods": Methods(cross_layer_equalization=False)},
+    "--no-bias-correction": {"methods": Methods(bias_correction=False)},
+    "--trust": {"trust": True},
+    "--contract": {"contract": "x.yaml"},
+    "--weights": {"weights": "x.pt"},
+    "--plan": {"plan": "plan"},
+    "--max-drop": {"max_drop": 0.1},
+    "--labels": {"labels": "x.json"},
+    "--finetune": {"finetune": 1.0},
+    "--choose": {"choose": 8},
+    "--size": {"size": (64, 64)},
+}
+
+
+@pytest.mark.parametrize("flag", OF_NETWORKS)
+def test_a_vision_language_model_ignores_nothing(flag: str, blip2: str) -> None:
+    said = refused(blip2, **OF_NETWORKS[flag])
+    assert said.startswith(f"{flag} is of no use for a vision-language model (BLIP-2: ")
+    assert "; leave it out. It goes with: " in said
+    assert "package.module:factory" in said
+
+
+def test_the_reason_is_told_where_there_is_one(blip2: str) -> None:
+    assert "(its positions are learnt for one size)" in refused(blip2, size=(64, 64))
+
+
+@pytest.mark.parametrize(
+    ("source", "given", "flag", "takers"),
+    [
+        (NETWORK, {"prompts": "x.txt"}, "--prompts", "a vision-language model (BLIP-2: a folder"),
+        ("x.onnx", {"weights": "x.pt"}, "--weights", "package.module:factory with --weights FILE"),
+        ("x.pt2", {"weights": "x.pt"}, "--weights", "package.module:factory with --weights FILE"),
+        ("x.pt", {"weights": "x.pt"}, "--weights", "package.module:factory with --weights FILE"),
+        (
+            "x.onnx",
+            {"trust": True},
+            "--trust",
+            "a torch.export program (.pt2); an ultralytics checkpoint (.pt); pack",
+        ),
+    ],
+)
+def test_neither_do_the_others(source: str, given: dict[str, Any], flag: str, takers: str) -> None:
+    said = refused(source, **given)
+    assert said.startswith(f"{flag} is of no use for ")
+    assert f"It goes with: {takers}" in said
+
+
+def test_what_they_take_is_taken(blip2: str) -> None:
+    asked("x.pt2", trust=True, size=(64, 64), contract="x.yaml", imports=("mine",))
+    asked(NETWORK, weights="x.pt", trust=True)
+    asked(blip2, prompts="x.txt", name="x", seed=3, gated=False, jobs=2, imports=("mine",))
+
+
+def test_a_source_that_nobody_knows() -> None:
+    with pytest.raises(SourceError, match="'what is this' is no source that edgekit knows; give one of: "):
+        source_of(Request(source="what is this"))
+
+
+# ---- recipes and what goes with quantising on images ----
+
+
+def test_an_unknown_recipe() -> None:
+    said = refused(NETWORK, precisions=("int8",), data="x", recipe="nncff")
+    assert said.startswith("--recipe 'nncff' is not one of: auto, ")
+    assert "nncf" in said
+    assert "plan" in said
+
+
+def test_a_recipe_of_another_target() -> None:
+    given: dict[str, Any] = {"precisions": ("fp32", "int8"), "data": "x", "recipe": "nncf"}
+    assert refused(NETWORK, targets=("onnx", "ncnn"), **given) == "target ncnn: has no recipe nncf; it has: plan"
+    found = asked(NETWORK, targets=("all",), **given)
+    assert {"onnx", "openvino"} <= set(found.targets)
+    assert "has no recipe nncf; it has: plan" in {one.reason for one in found.skipped if one.target == "ncnn"}
+
+
+@pytest.mark.parametrize("flag", ["--recipe", "--plan", "--ranges", "--max-drop", "--finetune", "--choose"])
+def test_quantising_on_images_needs_a_precision_for_it(flag: str) -> None:
+    said = refused(NETWORK, targets=("onnx", "coreml"), precisions=("fp32", "fp16"), data="x", **OF_NETWORKS[flag])
+    assert said == (
+        f"{flag} goes with a precision that is quantised on images; give one with --precision (onnx: int8; coreml: "
+        "w8a8)"
+    )
+
+
+def test_labels_are_for_a_budget() -> None:
+    said = refused(NETWORK, precisions=("int8",), data="x", labels="x.json")
+    assert said == "--labels goes with --max-drop, whose loss is measured on them"
+
+
+def test_int8_needs_images(blip2: str) -> None:
+    said = "int8 needs calibration images like those the device will see: give --data FOLDER"
+    assert refused(NETWORK, precisions=("int8",)) == said
+    assert refused(NETWORK, precisions=("fp32", "int8"), targets=("all",)) == said
+    assert refused(NETWORK, targets=("coreml",), precisions=("w8a8",)).startswith("w8a8 needs calibration images")
+    assert refused(blip2, precisions=("int4",)).startswith("vision in int8 needs calibration images like those")
+
+
+# ---- gates ----
+
+
+def test_bounds_are_those_of_the_comparison(blip2: str) -> None:
+    for bound in ("iou", "extra"):
+        assert refused(blip2, bounds={bound: 0.5}) == f"--gate '{bound}' is not one of: matched, score_drift"
+    assert refused(NETWORK, bounds={"speed": 1}) == "--gate 'speed' is not one of: iou, matched, score_drift, extra"
+    assert refused(NETWORK, bounds={"matched": float("nan")}) == "--gate matched=nan: must be 0..1"
+    assert refused(NETWORK, gates={"int8": GATES["int8"]}) == "gates: 'int8' is not one of: fp32"
+
+
+def test_gates_and_bounds_are_both_kept(blip2: str) -> None:
+    own = Gate(iou=0.1, matched=0.2, score_drift=0.3)
+    request = Request(gates={"int8": own}, bounds={"matched": 0.25})
+    assert gate_of(request, False, ("int8",)) == replace_bound(own, matched=0.25)
+    assert gate_of(request, False, ("fp16",)) == replace_bound(GATES["fp16"], matched=0.25)
+    assert gate_of(request, True, ("fp16", "int8", "fp16")) == replace_bound(own, matched=0.25)
+    assert gate_of(Request(), True, ("int8", "fp16", "int4-g64")) == TEXT_GATES["int4"]
+    found = asked(blip2, precisions=("vision=fp16", "language=int4-g64"), gates={"int4": own})
+    assert not found.calibrated
+
+
+def replace_bound(gate: Gate, **changes: float) -> Gate:
+    import msgspec
+
+    return msgspec.structs.replace(gate, **changes)
+
+
+# ---- a target for each part ----
+
+MIXED = ("vision=openvino", "qformer=openvino", "language=onnx")
+
+
+def test_each_part_has_its_target_and_its_precision(blip2: str) -> None:
+    pytest.importorskip("openvino", reason="needs the engines of the extra 'convert'")
+    (spec,) = asked(blip2, targets=MIXED, precisions=("vision=fp16", "language=int4-g64")).bundles
+    assert (spec.target, spec.precision) == ("openvino+openvino+onnx", "fp16-fp16-int4-g64")
+    assert [(part.target, part.precision) for part in spec.parts.values()] == [
+        ("openvino", "fp16"), ("openvino", "fp16"), ("onnx", "int4-g64"),
+    ]  # fmt: skip
+    assert spec.targets == ("openvino", "onnx")
+    alike = asked(blip2, targets=("language=onnx", "vision=onnx", "qformer=onnx")).bundles
+    assert [one.target for one in alike] == ["onnx"]
+
+
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        (("onnx", "vision=openvino"), "--target onnx,vision=openvino: give targets, or PART=TARGET for every part"),
+        (("sight=onnx",), "--target sight=onnx: 'sight' is not one of: vision, qformer, language"),
+        (("vision=onnx",), "--target vision=onnx: no target for qformer, language; name one for every part"),
+        ((*MIXED, "vision=onnx"), "vision has two targets; a part goes to one"),
+        (("vision=ncnn", *MIXED[1:]), "target ncnn takes no vision of a vision-language model; these do: onnx, open"),
+        (("vision=tpu", *MIXED[1:]), "target 'tpu' is not one of: "),
+    ],
+)
+def test_targets_by_part_are_refused_with_the_choices(targets: tuple[str, ...], message: str, blip2: str) -> None:
+    assert message in refused(blip2, targets=targets)
+
+
+def test_one_network_has_no_parts() -> None:
+    said = "the source is one network without parts of its own; give "
+    assert refused(NETWORK, targets=("vision=onnx",)) == f"vision=onnx: {said}onnx"
+    assert refused(NETWORK, precisions=("vision=fp16",)) == f"vision=fp16: {said}fp16"
+
+
+def test_a_part_whose_engine_is_missing(blip2: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the target's packages, and of the engine alone, without which nothing could be validated."""
+    genuine = converters.target
+    absent = replace(genuine("openvino"), requires=("no_such_package",))
+    monkeypatch.setattr(converters, "target", lambda name: absent if name == "openvino" else genuine(name))
+    said = "target openvino: missing no_such_package: pip install edgekit[convert]; possible here for vision: onnx"
+    assert refused(blip2, targets=MIXED) == said
+    assert refused(blip2, targets=("openvino",)) == said
+    found = asked(blip2, targets=("all",))
+    assert found.targets == ("onnx",)
+    assert [one.target for one in found.skipped] == ["openvino"]
+    elsewhere = replace(genuine("openvino"), engine="tensorrt", requires=())
+    monkeypatch.setattr(converters, "target", lambda name: elsewhere if name == "openvino" else genuine(name))
+    said = refused(blip2, targets=MIXED)
+    assert said.startswith("target openvino: engine tensorrt ")
+    assert said.endswith("; possible here for vision: onnx")
