@@ -20,7 +20,7 @@ CONTRACT = Path(__file__).parents[1] / "examples" / "yolox_nano.yaml"
 def test_yolox_finds_more_when_its_letterbox_is_aligned_as_it_was_trained(shared_data: Path) -> None:
     """mAP on 50 photographs: 0.533 in the corner, 0.527 in the center, which no proof against the source can see."""
     from edgekit.conversion.jobs import PrepareJob
-    from edgekit.conversion.prepare import read_source
+    from edgekit.conversion.reading import read_source
     from edgekit.evaluation.coco import SCORE_THRESHOLD, evaluate
     from edgekit.sources.session import TorchSession
 
