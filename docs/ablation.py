@@ -105,7 +105,7 @@ def score(bundle: str, annotations: Path, threads: int) -> float:
     from edgekit.runtimes.bundle.folder import open_bundle
 
     device = proof_device(manifest["engine"], open_bundle(bundle).manifest.graphs[0])
-    opened = load(bundle, device=device, threads=threads)
+    opened = load(bundle, unit=device, threads=threads)
     return float(evaluate(lambda image: opened.predict(image, score=SCORE_THRESHOLD), annotations).map)
 
 

@@ -1,6 +1,8 @@
 """edgekit: trained PyTorch models to the edge, with proof that they still work there.
 
-Importing this package imports no engine, no OpenCV and no torch; each name below is resolved on first use.
+Importing this package imports no engine, no OpenCV and no torch; each name below is resolved on first use. The names in
+``__all__``, and those of `edgekit.results`, `edgekit.tracking`, `edgekit.decoders` and `edgekit.errors`, are the public
+interface (docs/API.md); every other module is private and may change in any version.
 """
 
 from __future__ import annotations
@@ -11,13 +13,20 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from edgekit.conversion.convert import Conversion as Conversion
-    from edgekit.conversion.convert import convert as convert
+    from edgekit.conversion.api import convert as convert
+    from edgekit.conversion.bundle_builder import Outcome as Outcome
+    from edgekit.conversion.convert import Conversions as Conversions
     from edgekit.errors import EdgekitError as EdgekitError
     from edgekit.profiling.record import Profile as Profile
     from edgekit.profiling.records.making import profile as profile
+    from edgekit.progress import ProgressEvent as ProgressEvent
     from edgekit.runtimes.bundle.manifest import Contract as Contract
+    from edgekit.runtimes.bundle.manifest import Decoder as Decoder
+    from edgekit.runtimes.bundle.manifest import ImageRule as ImageRule
     from edgekit.runtimes.bundle.manifest import Manifest as Manifest
+    from edgekit.runtimes.bundle.manifest import Output as Output
+    from edgekit.runtimes.bundle.manifest import Postprocess as Postprocess
+    from edgekit.runtimes.bundle.manifest import Skeleton as Skeleton
     from edgekit.runtimes.language.index import ImageIndex as ImageIndex
     from edgekit.runtimes.language.vision_language import VisionLanguage as VisionLanguage
     from edgekit.runtimes.load import load as load
@@ -30,35 +39,39 @@ if TYPE_CHECKING:
     from edgekit.runtimes.results import Match as Match
     from edgekit.runtimes.results import Poses as Poses
     from edgekit.runtimes.results import Text as Text
+    from edgekit.runtimes.smoothing import OneEuro as OneEuro
     from edgekit.runtimes.top_down import pipeline as pipeline
+    from edgekit.runtimes.top_down import top_down as top_down
+    from edgekit.worker.process import Stop as Stop
 
-_WHERE = {
-    "load": "edgekit.runtimes.load",
-    "Model": "edgekit.runtimes.model",
-    "convert": "edgekit.conversion.convert",
-    "Conversion": "edgekit.conversion.convert",
-    "Contract": "edgekit.runtimes.bundle.manifest",
-    "Manifest": "edgekit.runtimes.bundle.manifest",
-    "Classification": "edgekit.runtimes.results",
-    "Detections": "edgekit.runtimes.results",
-    "Embedding": "edgekit.runtimes.results",
-    "Instances": "edgekit.runtimes.results",
-    "ImageIndex": "edgekit.runtimes.language.index",
-    "Masks": "edgekit.runtimes.results",
-    "Match": "edgekit.runtimes.results",
-    "Poses": "edgekit.runtimes.results",
-    "Profile": "edgekit.profiling.record",
-    "profile": "edgekit.profiling.records.making",
-    "Text": "edgekit.runtimes.results",
-    "VisionLanguage": "edgekit.runtimes.language.vision_language",
-    "EdgekitError": "edgekit.errors",
-    "pipeline": "edgekit.runtimes.top_down",
+_MODULES = {
+    "conversion.api": "convert",
+    "conversion.convert": "Conversions",
+    "conversion.bundle_builder": "Outcome",
+    "worker.process": "Stop",
+    "errors": "EdgekitError",
+    "progress": "ProgressEvent",
+    "profiling.record": "Profile",
+    "profiling.records.making": "profile",
+    "runtimes.bundle.manifest": "Contract Decoder ImageRule Manifest Output Postprocess Skeleton",
+    "runtimes.language.index": "ImageIndex",
+    "runtimes.language.vision_language": "VisionLanguage",
+    "runtimes.load": "load",
+    "runtimes.model": "Model",
+    "runtimes.results": "Classification Detections Embedding Instances Masks Match Poses Text",
+    "runtimes.smoothing": "OneEuro",
+    "runtimes.top_down": "pipeline top_down",
 }
+_WHERE = {name: f"{__name__}.{module}" for module, names in _MODULES.items() for name in names.split()}
 
 __all__ = sorted(["__version__", *_WHERE])
 
 
 def __getattr__(name: str) -> Any:
+    if name == "Conversion":
+        raise ImportError(
+            "edgekit.Conversion is no more: write edgekit.convert(model, target=..., precision=..., data=..., out=...)"
+        )
     if name not in _WHERE:
         raise AttributeError(f"module 'edgekit' has no attribute {name!r}")
     return getattr(importlib.import_module(_WHERE[name]), name)

@@ -59,6 +59,10 @@ class ConversionError(EdgekitError):
     """A converter failed on a graph."""
 
 
+class StoppedError(EdgekitError):
+    """The caller stopped the work (`edgekit.Stop`)."""
+
+
 class GateError(EdgekitError):
     """A conversion works but its decoded results differ too much from the source's."""
 

@@ -19,3 +19,23 @@ from edgekit.runtimes.results import TextTimings as TextTimings
 from edgekit.runtimes.results import Timings as Timings
 from edgekit.runtimes.results import column as column
 from edgekit.runtimes.results import columns as columns
+
+__all__ = [
+    "ArrayColumn",
+    "Classification",
+    "Column",
+    "Detection",
+    "Detections",
+    "Embedding",
+    "Instances",
+    "MaskColumn",
+    "Masks",
+    "Match",
+    "Poses",
+    "Result",
+    "Text",
+    "TextTimings",
+    "Timings",
+    "column",
+    "columns",
+]

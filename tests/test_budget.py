@@ -94,7 +94,7 @@ def test_a_budget_that_cannot_be_kept_says_so_and_keeps_the_best(tmp_path: Path)
     said = budget.sentence()
     assert said.startswith("agreement drop 0.1000 cannot be brought within 0.01: 2 layer(s) back in float")
     assert "(0.00 -> 0.00 MB, 5.0 -> 9.0 ms)" in said
-    assert said.endswith("try --finetune minutes=10, more calibration images, or fp16")
+    assert said.endswith("try --finetune 10min, more calibration images, or fp16")
 
 
 def test_a_build_that_fails_on_the_way_ends_the_search(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def test_the_commands_are_those_that_were_agreed_on(cli: Cli) -> None:
 
 
 OPTIONS = {
-    "ask": "--also --beams --max-new-tokens --json --threads --device --strict",
+    "ask": "--also --beams --max-new-tokens --json --threads --unit --strict",
     "caption": "--prompt --style --stream --beams --sample --seed --stop --json",
     "embed": "-o --json",
     "index": "-o",
@@ -97,17 +97,17 @@ OPTIONS = {
     "calibrate": "--data --proof-data -o --sensitivity --finetune --html --choose --ranges --no-float-fallback --json",
     "convert": "--plan --recipe --max-drop --labels --finetune --choose "
     "--target --precision --data --contract --weights -o --out -j --jobs --json --gate --no-gate --trust",
-    "run": "--conf --iou --track --every --save --video --mot --json --threads --device --strict",
+    "run": "--score --iou --track --every --save --video --mot --json --threads --unit --strict",
     "verify": "--against --data --json",
-    "evaluate": "--data --images --html --track --fps --class --json",
+    "evaluate": "--labels --data --html --track --fps --class --json",
     "info": "--json",
     "targets": "--json",
     "demo": "--target --precision --scenes -o --json",
-    "build": "--device --strict --json",
+    "build": "--unit --strict --json",
     "toolchain": "",
     "device": "",
     "profile": "",
-    "recommend": "--device --max-latency --min-map --min-agreement --max-size --max-memory --prefer --threads --labels"
+    "recommend": "--on --max-latency --min-map --min-agreement --max-size --max-memory --prefer --threads --labels"
     " --budget --source --target --precision --size --data -o --store --json",
 }
 GROUPS = {
@@ -121,10 +121,10 @@ GROUPS = {
     },
 }
 PROFILE = {
-    "measure": "--device --rounds --seconds --threads --unit --strict --data --track --batch --streams --sustain"
+    "measure": "--on --rounds --seconds --threads --unit --strict --data --track --batch --streams --sustain"
     " --tokens --prompt --labels --csv --html --store --json",
-    "compare": "--fail-if-slower --device --rounds --store --json",
-    "history": "--csv --html --device --name --last --store --json",
+    "compare": "--fail-if-slower --on --rounds --store --json",
+    "history": "--csv --html --on --name --last --store --json",
 }
 
 
@@ -182,8 +182,8 @@ def test_the_version_is_the_packages(cli: Cli) -> None:
         (["convert", "x"], "Missing option '--target'"),
         (["run", "x"], "Missing argument 'INPUTS...'"),
         (["verify", "x"], "Missing option '--against'"),
-        (["evaluate", "x"], "Missing option '--data'"),
-        (["run", "x", "y", "--conf", "2"], "2.0 is not in the range 0<=x<=1"),
+        (["evaluate", "x"], "evaluate needs --labels: COCO json, a folder or csv"),
+        (["run", "x", "y", "--score", "2"], "2.0 is not in the range 0<=x<=1"),
         (["run", "x", "y", "--threads", "-1"], "-1 is not in the range x>=0"),
         (["convert", "x", "--target", "onnx", "-j", "0"], "0 is not in the range x>=1"),
         (["info", "x", "--wings"], "No such option '--wings'"),
@@ -403,9 +403,9 @@ def test_thresholds_do_what_they_say(cli: Cli, tiny: Path, photos: Path) -> None
         rows = lines(cli("run", tiny, photos, "--json", *arguments))
         return [found["score"] for row in rows for found in row["detections"]]
 
-    assert len(scores("--conf", "0.001")) > len(scores()) > len(scores("--conf", "0.97")) > 0
-    assert min(scores("--conf", "0.97")) > 0.97
-    assert scores("--conf", "1") == []
+    assert len(scores("--score", "0.001")) > len(scores()) > len(scores("--score", "0.97")) > 0
+    assert min(scores("--score", "0.97")) > 0.97
+    assert scores("--score", "1") == []
 
 
 def test_save_draws_and_leaves_the_photographs(cli: Cli, tiny: Path, photos: Path, tmp_path: Path) -> None:
@@ -484,7 +484,7 @@ def test_nan_and_infinite_outputs_exit_with_1(cli: Cli, tmp_path: Path, photos: 
     )
 
 
-@pytest.mark.parametrize("command", [["run", "{}", "x.png"], ["info", "{}"], ["evaluate", "{}", "--data", "x.json"]])
+@pytest.mark.parametrize("command", [["run", "{}", "x.png"], ["info", "{}"], ["evaluate", "{}", "--labels", "x.json"]])
 @pytest.mark.parametrize("damage", ["nothing there", "bit", "edited", "empty manifest"])
 def test_a_damaged_bundle_is_refused_by_every_command(
     cli: Cli, tiny: Path, tmp_path: Path, command: list[str], damage: str
@@ -509,16 +509,16 @@ def test_a_damaged_bundle_is_refused_by_every_command(
 
 
 def test_unknown_and_missing_devices_are_told_apart(cli: Cli, tiny: Path, photos: Path) -> None:
-    said = cli("run", tiny, photos, "--device", "tpu")
+    said = cli("run", tiny, photos, "--unit", "tpu")
     assert (said.code, said.err) == (
         2,
-        "edgekit: error: device 'tpu' is not one of: cpu, cuda (engine onnxruntime)\n",
+        "edgekit: error: unit 'tpu' is not one of: cpu, cuda (engine onnxruntime)\n",
     )
     import onnxruntime
 
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        assert cli("run", tiny, photos, "--device", "cuda").code == 1
-    assert cli("run", tiny, photos, "--device", "cpu", "--threads", "1", "--strict").code == 0
+        assert cli("run", tiny, photos, "--unit", "cuda").code == 1
+    assert cli("run", tiny, photos, "--unit", "cpu", "--threads", "1", "--strict").code == 0
 
 
 def test_a_missing_engine_is_said_with_what_to_install(tiny: Path, photos: Path, tmp_path: Path) -> None:
@@ -579,14 +579,14 @@ def annotate(photos: Path, path: Path) -> Path:
 def test_evaluate_measures_what_is_known(cli: Cli, tiny: Path, photos: Path, tmp_path: Path) -> None:
     pytest.importorskip("pycocotools", reason="needs the extra 'convert'")
     truth = annotate(photos, tmp_path / "truth.json")
-    said = cli("evaluate", tiny, "--data", truth, "--images", photos, "--json")
+    said = cli("evaluate", tiny, "--labels", truth, "--data", photos, "--json")
     assert said.code == 0
     data = json.loads(said.out)
     assert data["bundle"] == str(tiny)
     assert data["mAP"] == data["mAP50"] == pytest.approx(1.0, abs=1e-6)
     assert data["per_class"] == pytest.approx({"red": 1.0, "green": 1.0}, abs=1e-6)
     assert data["images"] == 4
-    shown = cli("evaluate", tiny, "--data", truth, "--images", photos)
+    shown = cli("evaluate", tiny, "--labels", truth, "--data", photos)
     assert shown.out.startswith("mAP 1.0000  mAP50 1.0000")
 
 
@@ -594,7 +594,7 @@ def test_evaluate_measures_what_is_known(cli: Cli, tiny: Path, photos: Path, tmp
 def test_evaluate_measures_a_source_too(photos: Path, tmp_path: Path) -> None:
     pytest.importorskip("pycocotools", reason="needs the extra 'convert'")
     truth = annotate(photos, tmp_path / "truth.json")
-    done = child("evaluate", "tiny_models:recoloured", "--data", truth, "--images", photos, "--json")
+    done = child("evaluate", "tiny_models:recoloured", "--labels", truth, "--data", photos, "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["mAP"] < 0.1
 
@@ -608,7 +608,7 @@ def test_evaluate_names_bad_annotations(
 ) -> None:
     if content is not None:
         (tmp_path / "truth.json").write_bytes(content)
-    said = cli("evaluate", tiny, "--data", tmp_path / "truth.json")
+    said = cli("evaluate", tiny, "--labels", tmp_path / "truth.json")
     assert said.code == 2
     assert message in said.err
 

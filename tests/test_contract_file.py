@@ -71,7 +71,7 @@ def test_a_good_file(read: Any) -> None:
     assert (stated.image.resize, stated.image.color, stated.image.pad) == ("crop", "bgr", 114)
     assert stated.classes == ("cat", "dog")
     assert stated.decoder.options == {"strides": [8, 16, 32], "reg_max": 8}
-    assert stated.postprocess.score_threshold == 0.1
+    assert stated.postprocess.score == 0.1
     assert stated.cut == (CutPoint("conv2d_1", "boxes", 0), CutPoint("conv2d_2", "classes", 0))
     contract = stated.complete(())
     assert (contract.task, contract.image, contract.decoder) == (stated.task, stated.image, stated.decoder)
@@ -82,6 +82,39 @@ def test_what_may_be_left_out(read: Any) -> None:
     assert (stated.task, stated.classes, stated.cut) == ("detect", NAMED["coco"], ())
     assert len(NAMED["coco"]) == 80
     assert (NAMED["coco"][0], NAMED["coco"][79]) == ("person", "toothbrush")
+
+
+@pytest.mark.parametrize(
+    ("names", "found"), [("score: 0.3, iou: 0.6", (0.3, 0.6)), ("iou_threshold: 0.6", (0.25, 0.6))]
+)
+def test_thresholds_by_both_names(names: str, found: tuple[float, float], read: Any) -> None:
+    stated = read(GOOD.replace("  score_threshold: 0.1", f"  {names.replace(', ', chr(10) + '  ')}"))
+    assert (stated.postprocess.score, stated.postprocess.iou) == found
+
+
+@pytest.mark.parametrize(
+    ("image", "decoder", "align"),
+    [
+        ("", "name: grid, strides: [8]", "corner"),
+        (", align: center", "name: grid, strides: [8]", "center"),
+        (", resize: stretch", "name: grid, strides: [8]", "center"),
+        ("", "name: anchor_free, strides: [8]", "center"),
+        (", align: corner", "name: anchor_free, strides: [8]", "corner"),
+    ],
+)
+def test_a_letterbox_is_aligned_as_the_family_trains_unless_stated(
+    image: str, decoder: str, align: str, read: Any
+) -> None:
+    stated = read(f"image: {{size: [32, 32]{image}}}\nclasses: coco\ndecoder: {{{decoder}}}\n")
+    assert stated.image.align == align
+
+
+def test_a_network_that_ends_in_its_heads_names_them(read: Any) -> None:
+    whole = GOOD.partition("cut:")[0]
+    stated = read(whole + "outputs: [{name: b8, role: boxes}, {name: c8, role: classes, level: 1}]\n")
+    assert [(one.name, one.role, one.level) for one in stated.outputs] == [("b8", "boxes", 0), ("c8", "classes", 1)]
+    message = refusal(read, whole + "outputs: [{name: b8, role: boxs}]\n")
+    assert "outputs.0.role: 'boxs' is not one of: boxes, classes" in message
 
 
 def test_the_example_is_valid() -> None:
@@ -95,7 +128,7 @@ def test_every_example_is_valid(path: Path) -> None:
     assert read_contract(path).classes
 
 
-IMAGE_KEYS = "size, resize, color, scale, mean, std, pad, crop, interpolation"
+IMAGE_KEYS = "size, resize, color, scale, mean, std, pad, crop, interpolation, align"
 MISTAKES = {
     "no share": (
         ("resize: crop", "resize: crop\n  crop: 1.5"),
@@ -136,13 +169,30 @@ MISTAKES = {
         ("score_threshold: 0.1", "score_threshold: 1.5"),
         "13: postprocess.score_threshold: must be 0..1, not 1.5",
     ),
+    "new name out of range": (("score_threshold: 0.1", "iou: -1"), "13: postprocess.iou: must be 0..1, not -1.0"),
+    "both names": (
+        ("score_threshold: 0.1", "score_threshold: 0.1\n  score: 0.2"),
+        "13: postprocess.score_threshold: must be left out beside score, its newer name",
+    ),
+    "align without padding": (
+        ("resize: crop", "resize: stretch\n  align: corner"),
+        "5: image.align: must be left out with resize: stretch, not corner: only a letterbox has padding (center, ",
+    ),
+    "align without padding, the default": (
+        ("resize: crop", "resize: crop\n  align: center"),
+        "5: image.align: must be left out with resize: crop, not center: only a letterbox has padding (center, corner)",
+    ),
+    "unknown align": (
+        ("resize: crop", "align: left"),
+        "4: image.align: Invalid enum value 'left'; valid: center, corner",
+    ),
     "none left": (
         ("score_threshold: 0.1", "max_detections: 0"),
         "13: postprocess.max_detections: must be at least 1, not 0",
     ),
     "wrong postprocess key": (
         ("score_threshold: 0.1", "conf: 0.1"),
-        "13: postprocess.conf: unknown key; valid: score_threshold, iou_threshold, max_detections, class_agnostic, nms",
+        "13: postprocess.conf: unknown key; valid: score, iou, max_detections, class_agnostic, nms, score_threshold",
     ),
     "unknown task": (
         ("task: detect", "task: poses"),
@@ -192,6 +242,14 @@ MISTAKES = {
         "2: skeleton.sigmas: must be 2 positive numbers, not [0.1]",
     ),
     "cut with a wrong role": (("role: boxes", "role: boxs"), "15: cut.0.role: 'boxs' is not one of: boxes, classes"),
+    "outputs beside cut": (
+        ("classes: [cat, dog]", "classes: [cat, dog]\noutputs: [{name: a, role: boxes}]"),
+        "8: outputs: a network that is cut has none of its own; give cut or outputs",
+    ),
+    "output without a role": (
+        ("classes: [cat, dog]", "classes: [cat, dog]\noutputs: [{name: a}]"),
+        "8: outputs.0: missing key 'role'; valid: name, role, level",
+    ),
     "cut with a wrong level": (("level: 0", "level: fine"), "18: cut.1.level: Expected `int`, got `str`, not 'fine'"),
     "class that YAML takes for a truth": (
         ("[cat, dog]", "[cat, no]"),
@@ -227,7 +285,7 @@ def test_every_mistake_is_named_by_line_and_path(mistake: str, read: Any) -> Non
 
 @pytest.mark.parametrize("text", ["", "\n# nothing\n", "just text", "- a\n- list\n", "3", "~"])
 def test_not_a_mapping(text: str, read: Any) -> None:
-    keys = "task, image, classes, decoder, postprocess, skeleton, cut"
+    keys = "task, image, classes, decoder, postprocess, skeleton, outputs, cut"
     assert refusal(read, text) == f"contract.yaml:1: a contract file has keys: {keys}"
 
 

@@ -185,7 +185,7 @@ def test_target_says_what_it_is() -> None:
 def test_a_host_without_core_ml_refuses_unless_the_interpreter_is_asked_for(net: Converted) -> None:
     if engine("coreml").here:
         pytest.skip("this host has Core ML")
-    with pytest.raises(EngineError, match=r"runs on darwin.*device='interpreter' shows here what the file computes"):
+    with pytest.raises(EngineError, match=r"runs on darwin.*unit='interpreter' shows here what the file computes"):
         open_session("coreml", net.jobs["fp32"].out, net.graphs["fp32"], SessionOptions())
     assert coreml.TARGET.proof == "interpreted"
     session = open_session("coreml", net.jobs["fp32"].out, net.graphs["fp32"], INTERPRETER)

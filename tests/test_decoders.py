@@ -598,11 +598,11 @@ def test_one_to_one_contracts_are_not_suppressed() -> None:
 
 def test_thresholds_of_the_contract_and_of_the_call() -> None:
     mapping = transform(ImageRule(size=SIZE), SIZE[1], SIZE[0])
-    made, arrays = detections_of(ROWS, score_threshold=0.35, iou_threshold=0.95)
+    made, arrays = detections_of(ROWS, score=0.35, iou=0.95)
     assert made.result(arrays, mapping).scores.tolist() == pytest.approx([0.9, 0.5, 0.4])
     assert len(made.result(arrays, mapping, score=0.1)) == 4
     assert len(made.result(arrays, mapping, iou=0.5)) == 2
-    made, arrays = detections_of(ROWS, class_agnostic=True, max_detections=1, score_threshold=0.0)
+    made, arrays = detections_of(ROWS, class_agnostic=True, max_detections=1, score=0.0)
     assert made.result(arrays, mapping).class_ids.tolist() == [0]
 
 

@@ -254,7 +254,7 @@ def test_the_command_line_keeps_whole_records_only(
 ) -> None:
     store = tmp_path / "records.jsonl"
     length = ["--rounds", "1000"] if killed else ["--rounds", "2", "--seconds", "0.1s"]
-    given = [str(tiny.path), "--device", "loop", "--store", str(store), "--json", *length]
+    given = [str(tiny.path), "--on", "loop", "--store", str(store), "--json", *length]
     with subprocess.Popen(
         [sys.executable, "-m", "edgekit", "profile", *given], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as running:

@@ -294,7 +294,7 @@ def test_refused_jobs(made: Made, tmp_path: Path, change: Callable[[Job, Path], 
 def test_a_host_without_the_npu_is_told_so(made: Made) -> None:
     if runtimes.host().startswith("linux-aarch64"):
         pytest.skip("this host may have the NPU")
-    with pytest.raises(EngineError, match=r"runs on linux-aarch64, this host is .*device='reference' shows here"):
+    with pytest.raises(EngineError, match=r"runs on linux-aarch64, this host is .*unit='reference' shows here"):
         open_session("ethosu", made.job.out, made.graph, SessionOptions())
 
 

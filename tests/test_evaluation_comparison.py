@@ -136,20 +136,20 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class TestClassification:
     def test_one_bundle(self, cli: Cli, colours: Path, tmp_path: Path) -> None:
         bundle = write_classifier(tmp_path / "colours.onnx.fp32")
-        code, out, _ = cli("evaluate", bundle, "--data", colours, "--json")
+        code, out, _ = cli("evaluate", bundle, "--labels", colours, "--json")
         document = json.loads(out)
         assert (code, document["kind"], document["top1"], document["top5"], document["main"]) == (0, "classes", 1, 1, 1)
         assert document["per_class"] == dict.fromkeys(COLOURS, 1.0)
         assert document["bytes"] == open_bundle(bundle).bytes
         assert 0 < document["latency_ms"] < document["total_ms"]
-        code, out, _ = cli("evaluate", bundle, "--data", colours)
+        code, out, _ = cli("evaluate", bundle, "--labels", colours)
         assert out.startswith("top-1 1.0000  top-5 1.0000  on 6 images\n")
 
     def test_two_bundles_and_a_page(self, cli: Cli, colours: Path, tmp_path: Path) -> None:
         good = write_classifier(tmp_path / "good")
         bad = write_classifier(tmp_path / "bad", gain=-8.0)
         page = tmp_path / "pages" / "page.html"
-        code, out, _ = cli("evaluate", good, bad, "--data", colours, "--json", "--html", page)
+        code, out, _ = cli("evaluate", good, bad, "--labels", colours, "--json", "--html", page)
         document = json.loads(out)
         assert code == 0
         assert document["reference"] == str(good)
@@ -160,23 +160,23 @@ class TestClassification:
         text = page.read_text("utf-8")
         assert "-1.0000" in text
         assert text.count('class="flagged"') == 3, "every class loses"
-        code, out, _ = cli("evaluate", bad, good, "--data", colours)
+        code, out, _ = cli("evaluate", bad, good, "--labels", colours)
         assert re.search(r"good +1\.0000 +\+1\.0000 +1\.0000", out)
         assert "on 6 images; difference to bad" in out
 
     def test_multi_label(self, cli: Cli, colours: Path, tmp_path: Path) -> None:
         pytest.importorskip("sklearn", reason="needs scikit-learn, which measures it")
         bundle = write_classifier(tmp_path / "labels", "sigmoid")
-        code, out, _ = cli("evaluate", bundle, "--data", colours, "--json")
+        code, out, _ = cli("evaluate", bundle, "--labels", colours, "--json")
         document = json.loads(out)
         assert (code, document["kind"], document["mAP"]) == (0, "labels", 1.0)
 
     def test_wrong_data_is_a_sentence(self, cli: Cli, colours: Path, tmp_path: Path, cells: Path) -> None:
         bundle = write_classifier(tmp_path / "colours")
-        code, _, err = cli("evaluate", bundle, "--data", cells)
+        code, _, err = cli("evaluate", bundle, "--labels", cells)
         assert code == 2
         assert "a classification has no boxes" in err
-        code, _, err = cli("evaluate", bundle, "--data", tmp_path / "labels.csv")
+        code, _, err = cli("evaluate", bundle, "--labels", tmp_path / "labels.csv")
         assert (code, "labels.csv: no such file" in err) == (2, True)
 
 
@@ -184,7 +184,7 @@ class TestDetection:
     @pytest.mark.convert
     def test_the_first_source_is_what_bundles_are_compared_with(self, tiny: Path, cells: Path) -> None:
         models = (tiny, "tiny_models:recoloured", "tiny_models:detector")
-        done = child("evaluate", *models, "--data", cells / "annotations.json", "--json")
+        done = child("evaluate", *models, "--labels", cells / "annotations.json", "--json")
         assert done.returncode == 0, done.stderr
         document = json.loads(done.stdout)
         assert document["reference"] == "tiny_models:recoloured"
@@ -198,19 +198,19 @@ class TestDetection:
 
     def test_names_that_would_be_alike_are_told_whole(self, cli: Cli, tiny: Path, cells: Path, tmp_path: Path) -> None:
         other = write_tiny_bundle(tmp_path / "cells")
-        code, out, _ = cli("evaluate", tiny, other, "--data", cells)
+        code, out, _ = cli("evaluate", tiny, other, "--labels", cells)
         assert code == 0
         for path in (tiny, other):
             assert str(path) in out.replace("\n", "")
 
     def test_a_model_that_is_not_there_is_named_before_anything_runs(self, cli: Cli, tiny: Path, cells: Path) -> None:
         (cells.parent / "empty").mkdir(exist_ok=True)
-        code, _, err = cli("evaluate", tiny, cells.parent / "empty", "--data", "no-such-file.json")
+        code, _, err = cli("evaluate", tiny, cells.parent / "empty", "--labels", "no-such-file.json")
         assert code == 2
         assert "no bundle there" in err
 
     def test_models_of_several_tasks_are_refused(self, cli: Cli, tiny: Path, cells: Path, tmp_path: Path) -> None:
-        code, _, err = cli("evaluate", tiny, write_classifier(tmp_path / "colours"), "--data", cells)
+        code, _, err = cli("evaluate", tiny, write_classifier(tmp_path / "colours"), "--labels", cells)
         assert code == 2
         assert "models of one task can be compared, these are of several (cells: detect, colours: classify)" in err
 
@@ -219,9 +219,9 @@ class TestDetection:
             compare([], lambda model, told: ())
 
     def test_tracks(self, cli: Cli, tiny: Path, cells: Path, tmp_path: Path) -> None:
-        code, _, err = cli("evaluate", tiny, "--data", tmp_path / "gt.txt", "--track", "sort")
+        code, _, err = cli("evaluate", tiny, "--labels", tmp_path / "gt.txt", "--track", "sort")
         assert (code, "--track needs the video" in err) == (2, True)
-        code, _, err = cli("evaluate", tiny, "--data", tmp_path / "gt.txt", "--track", "none", "--images", cells)
+        code, _, err = cli("evaluate", tiny, "--labels", tmp_path / "gt.txt", "--track", "none", "--data", cells)
         assert (code, "tracker 'none' is not one of" in err) == (2, True)
         pytest.importorskip("trackeval", reason="needs trackeval (pip install trackeval)")
         still = tmp_path / "still"
@@ -235,7 +235,7 @@ class TestDetection:
             for track, (x1, y1, x2, y2) in enumerate(result.boxes.tolist(), 1)
         ]
         (tmp_path / "gt.txt").write_text("\n".join(rows))
-        arguments = ("evaluate", tiny, "--data", tmp_path / "gt.txt", "--images", still, "--track", "sort", "--json")
+        arguments = ("evaluate", tiny, "--labels", tmp_path / "gt.txt", "--data", still, "--track", "sort", "--json")
         code, out, _ = cli(*arguments)
         document = json.loads(out)
         assert (code, document["kind"], document["frames"], document["switches"]) == (0, "tracks", 12, 0)

@@ -284,7 +284,10 @@ CAPTIONED = [image(1, captions=["x"]), image(2, captions=["y"])]
         ({"images": 3}, "not a COCO-style file of images"),
         ({"images": [image(1), image(2)]}, "no image with captions or questions, so there is nothing to measure"),
         ({"images": [image(1), image(1)]}, "two images have the same id"),
-        ({"images": [image(5, captions=["x"]), *CAPTIONED]}, "5.png: no such image, 1 of 3 are missing; give --images"),
+        (
+            {"images": [image(5, captions=["x"]), *CAPTIONED]},
+            "5.png: no such image, 1 of 3 are missing; give their folder with --data",
+        ),
         (
             {"images": CAPTIONED, "annotations": [{"image_id": 9, "caption": "z"}]},
             "a caption is of image 9, which is not in the file",
@@ -473,7 +476,7 @@ def test_source_and_float_bundle_have_equal_figures(
     source, bundle = converted[kind]
     page = tmp_path / "page.html"
     data = scenes if kind == "retrieval" else answered_by(source, scenes, tmp_path)
-    code, out, err = cli("evaluate", bundle, source, "--data", data, "--threads", 1, "--json", "--html", page)
+    code, out, err = cli("evaluate", bundle, source, "--labels", data, "--threads", 1, "--json", "--html", page)
     assert code == 0, err
     document = json.loads(out)
     assert document["reference"] == str(source)
@@ -515,13 +518,13 @@ def test_bundles_say_what_the_source_says(converted: Any, scenes: Path) -> None:
 @pytest.mark.convert
 @pytest.mark.usefixtures("no_java")
 def test_what_is_printed(converted: Any, scenes: Path, cli: Cli) -> None:
-    code, out, err = cli("evaluate", converted["opt"][1], "--data", scenes, "--limit", 3)
+    code, out, err = cli("evaluate", converted["opt"][1], "--labels", scenes, "--limit", 3)
     assert code == 0, err
     assert out.startswith("VQA accuracy 0.0000  on 3 images\nCIDEr ")
     assert " ms for each text, " in out
     assert "question" in out
     assert "yes/no" in out
-    code, out, _ = cli("evaluate", *converted["retrieval"], "--data", scenes, "--limit", 3)
+    code, out, _ = cli("evaluate", *converted["retrieval"], "--labels", scenes, "--limit", 3)
     assert code == 0
     assert "TR@10" in out
     assert "ms: median for the vectors of an image" in out
@@ -539,7 +542,7 @@ def test_what_is_printed(converted: Any, scenes: Path, cli: Cli) -> None:
 def test_what_does_not_go_together_is_refused(
     kinds: tuple[str, ...], options: tuple[str, ...], words: str, converted: Any, scenes: Path, cli: Cli
 ) -> None:
-    code, _, err = cli("evaluate", *(converted[kind][0] for kind in kinds), "--data", scenes, *options)
+    code, _, err = cli("evaluate", *(converted[kind][0] for kind in kinds), "--labels", scenes, *options)
     assert code == 2
     assert words in err
 
@@ -548,7 +551,7 @@ def test_limit_is_for_texts(cli: Cli, tmp_path: Path) -> None:
     from tiny_onnx import write_tiny_bundle
 
     bundle = write_tiny_bundle(tmp_path / "bundle")
-    code, _, err = cli("evaluate", getattr(bundle, "path", bundle), "--data", tmp_path, "--limit", 3)
+    code, _, err = cli("evaluate", getattr(bundle, "path", bundle), "--labels", tmp_path, "--limit", 3)
     assert code == 2
     assert "--limit is for vision-language models; this is a detect model" in err
 

@@ -304,7 +304,7 @@ def test_a_flipped_weight_inside_shows(coreml: tuple[Job, Graph], detector: Any,
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="a Mac has Core ML")
 def test_core_ml_is_not_run_silently_elsewhere(coreml: tuple[Job, Graph]) -> None:
-    with pytest.raises(EngineError, match=r"needs the delegate coreml, .*device='interpreter' shows here"):
+    with pytest.raises(EngineError, match=r"needs the delegate coreml, .*unit='interpreter' shows here"):
         opened(coreml)
 
 
@@ -326,7 +326,7 @@ def test_a_file_is_proven_by_what_can_compute_it(
         "interpreter",
         "interpreter",
     ]
-    with pytest.raises(EngineError, match=r"device 'interpreter' is for Core ML files; this one is for xnnpack"):
+    with pytest.raises(EngineError, match=r"unit 'interpreter' is for Core ML files; this one is for xnnpack"):
         opened(fp32, device="interpreter")
 
 

@@ -22,6 +22,7 @@ EDGES = (1, 2, 3, 5, 7, 31, 63, 64, 65, 319, 320, 321, 351, 352, 353, 427, 639, 
 INPUTS = ((640, 640), (352, 352), (320, 416), (417, 333), (33, 97), (1, 1))
 
 resizes = st.sampled_from(RESIZES)
+aligns = st.sampled_from(("center", "corner"))
 # Inputs of 32 pixels a side or more: in a letterbox of 259x1 three pixels hold 4360, beyond the digits of float32.
 inputs = st.one_of(st.sampled_from(INPUTS), st.tuples(st.integers(32, 1280), st.integers(32, 1280)))
 sizes = st.tuples(st.integers(1, MOST_WIDTH), st.integers(1, MOST_HEIGHT))
@@ -111,6 +112,53 @@ class TestGeometry:
         # centred to the pixel
         assert abs((target_width - width) - 2 * mapping.offset_x) <= 1
         assert abs((target_height - height) - 2 * mapping.offset_y) <= 1
+
+    @settings(deadline=None)
+    @given(inputs, sizes, st.data())
+    def test_a_corner_letterbox_is_the_centred_one_moved(
+        self, size: tuple[int, int], original: tuple[int, int], data: st.DataObject
+    ) -> None:
+        centred, cornered = (transform(rule(size=size, align=align), *original) for align in ("center", "corner"))
+        assert (cornered.offset_x, cornered.offset_y) == (0, 0)
+        assert (cornered.resized, cornered.scale_x, cornered.scale_y) == (
+            centred.resized,
+            centred.scale_x,
+            centred.scale_y,
+        )
+        corner = st.tuples(st.floats(0, original[0], width=32), st.floats(0, original[1], width=32))
+        boxes = np.array([[*data.draw(corner), *data.draw(corner)]], np.float32)
+        assert np.abs(cornered.to_original(cornered.to_input(boxes), clip=False) - boxes).max() <= 0.01
+
+    @settings(deadline=None)
+    @given(
+        aligns,
+        st.tuples(st.integers(1, 97), st.integers(1, 97)),
+        st.tuples(st.integers(1, 150), st.integers(1, 150)),
+        st.integers(0, 255),
+    )
+    def test_padding_is_what_copy_make_border_adds(
+        self, align: str, size: tuple[int, int], original: tuple[int, int], pad: int
+    ) -> None:
+        """The whole input against OpenCV's own padding, on sizes that are odd in every way."""
+        width, height = original
+        image = np.random.default_rng(width * 151 + height).integers(1, 255, (height, width, 3), dtype=np.uint8)
+        ratio = min(size[0] / height, size[1] / width)
+        inner = cv2.resize(image, (max(1, round(width * ratio)), max(1, round(height * ratio))))
+        below, right = size[0] - inner.shape[0], size[1] - inner.shape[1]
+        above, left = (0, 0) if align == "corner" else (below // 2, right // 2)
+        border = (above, below - above, left, right - left)
+        expected = cv2.copyMakeBorder(inner, *border, cv2.BORDER_CONSTANT, value=(pad,) * 3)
+        found, mapping = Preprocessor(rule(size=size, align=align, pad=pad)).resize(image)
+        assert np.array_equal(found, expected)
+        whole = mapping.to_input(np.array([[0, 0, width, height]], np.float32))[0]
+        assert np.allclose(whole, [left, above, left + inner.shape[1], above + inner.shape[0]], atol=1e-3)
+
+    def test_align_goes_with_a_letterbox(self) -> None:
+        with pytest.raises(
+            ValueError, match="align must be left out with resize: stretch, not corner: only a letterbox"
+        ):
+            rule("stretch", align="corner")
+        assert rule("stretch", align="center").align == "center"  # what every manifest of a stretch says
 
     @settings(deadline=None)
     @given(inputs, sizes)
@@ -257,6 +305,7 @@ RULES = [
     rule("crop", (224, 160), crop=0.875),
     rule("letterbox", (320, 416), color="bgr", scale=1.0, mean=(103.53, 116.28, 123.675), std=(57.375, 57.12, 58.395)),
     rule("letterbox", (97, 33), scale=1 / 127.5, mean=(1.0, 1.0, 1.0), pad=0),
+    rule("letterbox", (64, 48), color="bgr", scale=1.0, align="corner"),
     rule("stretch", (192, 192), scale=1.0),
     rule("stretch", (64, 48), interpolation="bicubic"),
     rule("crop", (64, 48), crop=0.9, interpolation="bicubic"),

@@ -266,7 +266,7 @@ def test_the_camera_takes_no_image(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match=r"runs the network on its own frames.*imx500-package -i .*packerOut\.zip"):
         engine.ENGINE.open_session(tmp_path, graph, SessionOptions())
     if not engine.ENGINE.available:
-        with pytest.raises(EngineError, match="device='quantiser' shows here what the file computes"):
+        with pytest.raises(EngineError, match="unit='quantiser' shows here what the file computes"):
             open_session("imx500", tmp_path, graph, SessionOptions())
 
 
@@ -356,6 +356,6 @@ class TestMade:
             assert float(np.linalg.norm(other - right) / np.linalg.norm(right)) > 0.05
 
     def test_it_detects(self, demo_bundles: Converted) -> None:
-        model = load(demo_bundles.bundle("imx500", "int8")["path"], device="quantiser")
+        model = load(demo_bundles.bundle("imx500", "int8")["path"], unit="quantiser")
         assert model.placement.word == "reference"
         assert len(model.predict(scene(310_003).image)) > 0

@@ -87,7 +87,7 @@ def bundles(
 def score(bundle: Path, scenes: Path) -> dict[str, float]:
     manifest = open_bundle(bundle).manifest
     device = proof_device(manifest.engine, manifest.graphs[0])
-    return main_figures(load(bundle, device=device, threads=1), scenes)
+    return main_figures(load(bundle, unit=device, threads=1), scenes)
 
 
 def test_every_bundle_keeps_the_map_of_its_source(

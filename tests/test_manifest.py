@@ -57,7 +57,7 @@ contracts = st.builds(
     classes=st.lists(texts, max_size=4).map(tuple),
     decoder=st.builds(Decoder, name=texts, options=st.dictionaries(texts, plain, max_size=3)),
     outputs=st.lists(st.builds(Output, name=texts, role=texts, level=counts), max_size=3).map(tuple),
-    postprocess=st.builds(Postprocess, score_threshold=shares, iou_threshold=shares, max_detections=st.integers(1, 9)),
+    postprocess=st.builds(Postprocess, score=shares, iou=shares, max_detections=st.integers(1, 9)),
 )
 manifests_of_all_kinds = st.builds(
     Manifest,
@@ -218,8 +218,8 @@ def test_any_changed_byte_is_either_noticed_or_says_the_same(draw: st.DataObject
         (lambda: ImageRule(size=(0, 5)), r"size must be two positive numbers \(height, width\), not \[0, 5\]"),
         (lambda: ImageRule(size=(5, 5), pad=300), r"pad must be 0..255, not 300"),
         (lambda: ImageRule(size=(5, 5), std=(1, 0, 1)), r"std must be positive, not \[1, 0, 1\]"),
-        (lambda: Postprocess(score_threshold=1.5), r"score_threshold must be 0..1, not 1.5"),
-        (lambda: Postprocess(iou_threshold=-0.1), r"iou_threshold must be 0..1, not -0.1"),
+        (lambda: Postprocess(score=1.5), r"score must be 0..1, not 1.5"),
+        (lambda: Postprocess(iou=-0.1), r"iou must be 0..1, not -0.1"),
         (lambda: Postprocess(max_detections=0), r"max_detections must be at least 1, not 0"),
         (lambda: Graph(files=(), inputs=(), outputs=()), r"graph 'model' must have files, inputs and outputs"),
     ],
@@ -245,7 +245,7 @@ def test_the_json_schema_describes_every_structure() -> None:
     }
     assert set(definitions) == set(records)
     for name, record in records.items():
-        assert set(definitions[name]["properties"]) == set(record.__struct_fields__)
+        assert set(definitions[name]["properties"]) == set(record.__struct_encode_fields__)
         assert definitions[name]["additionalProperties"] is False
 
 

@@ -95,7 +95,7 @@ def test_nothing_measured_is_exit_code_one(cli: Cli, tmp_path: Path) -> None:
     ("arguments", "words"),
     [
         (("profile", "nothing/*"), "nothing/*: no bundle there"),
-        (("profile", "x", "--device", "pi9"), "pi9"),
+        (("profile", "x", "--on", "pi9"), "pi9"),
         (("profile", "x", "--seconds", "soon"), "'soon' is not a number with one of the units s, ms"),
         (("profile", "x", "--batch", "0,1"), "'0,1' is not a list of numbers from 1 on"),
         (("profile", "compare", "a", "b"), "a: neither a bundle, nor a file of records, nor the id or name"),
@@ -172,7 +172,7 @@ def test_history_is_shown_filtered_and_written(cli: Cli, tmp_path: Path) -> None
     assert len(names()) == 3
     assert names("--name", "a") == [old.id, "newer"]
     assert names("--name", "a", "--last") == ["newer"]
-    assert len(names("--device", "desk")) == 1
+    assert len(names("--on", "desk")) == 1
     code, out, _ = cli("profile", "history", "--html", tmp_path / "h.html")
     assert code == 0
     assert old.id[:8] in out
@@ -183,12 +183,12 @@ def test_a_recommendation_says_why(cli: Cli, tmp_path: Path) -> None:
     quick = with_accuracy(profile(1, "ncnn", "int8"), 0.80)
     good = with_accuracy(profile(2, "onnx", "fp32"), 0.89)
     store(tmp_path).add([quick, good, profile(3, "mnn", "fp32", device="desk")])
-    code, out, _ = cli("recommend", "--device", "pi5", "--max-latency", "100ms", "--min-map", 0.85)
+    code, out, _ = cli("recommend", "--on", "pi5", "--max-latency", "100ms", "--min-map", 0.85)
     assert code == 0
     assert out.startswith("onnx fp32")
     assert "accuracy 0.8000 is under 0.85" in out
     assert "mnn" not in out
-    code, out, _ = cli("recommend", "--device", "pi5", "--max-latency", "1ms", "--json")
+    code, out, _ = cli("recommend", "--on", "pi5", "--max-latency", "1ms", "--json")
     assert code == 1
     document = json.loads(out)
     assert document["best"] is None

@@ -225,7 +225,7 @@ def test_the_licence_is_told_and_the_engine_stays_out_of_the_main_environment() 
 def test_the_npu_is_not_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if engine.ENGINE.available:
         pytest.skip("this host has the engine")
-    with pytest.raises(EngineError, match=r"engine qnn runs on linux-aarch64 or win32-arm64.*device='emulator'"):
+    with pytest.raises(EngineError, match=r"engine qnn runs on linux-aarch64 or win32-arm64.*unit='emulator'"):
         open_session("qnn", tmp_path, graph_of(), SessionOptions())
     monkeypatch.setattr(emulator, "host", lambda: "linux-aarch64")
     with pytest.raises(EngineError, match="the emulator of engine qnn runs on linux-x86_64, this host is linux-aarch"):

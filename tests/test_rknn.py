@@ -128,7 +128,7 @@ def test_a_missing_toolchain_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 def test_the_npu_is_not_here(tmp_path: Path) -> None:
     if engine.ENGINE.available:
         pytest.skip("this host has the engine")
-    with pytest.raises(EngineError, match=r"engine rknn runs on linux-aarch64, .*device='simulator' shows here"):
+    with pytest.raises(EngineError, match=r"engine rknn runs on linux-aarch64, .*unit='simulator' shows here"):
         open_session("rknn", tmp_path, graph_of(), SessionOptions())
 
 

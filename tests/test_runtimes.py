@@ -186,7 +186,7 @@ def test_a_damaged_file_is_named(folder: Path, name: str, damage: str, tmp_path:
 
 def test_an_unknown_device_is_refused_with_the_choices(opened: Opened, name: str) -> None:
     valid = ", ".join(engine(name).devices)
-    with pytest.raises(UsageError, match=rf"device 'tpu' is not one of: {valid} \(engine {name}\)"):
+    with pytest.raises(UsageError, match=rf"unit 'tpu' is not one of: {valid} \(engine {name}\)"):
         opened(device="tpu")
 
 
@@ -195,10 +195,10 @@ def test_a_device_that_is_not_here_says_what_is(folder: Path) -> None:
     from openvino import Core
 
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        with pytest.raises(EngineError, match=r"device 'cuda' needs CUDAExecutionProvider, .+ install onnxruntime-gpu"):
+        with pytest.raises(EngineError, match=r"unit 'cuda' needs CUDAExecutionProvider, .+ install onnxruntime-gpu"):
             open_session("onnxruntime", folder, graph_for("onnxruntime"), SessionOptions(device="cuda"))
     if "NPU" not in Core().available_devices:
-        with pytest.raises(EngineError, match=r"device 'npu' is not here; OpenVINO sees: .*CPU"):
+        with pytest.raises(EngineError, match=r"unit 'npu' is not here; OpenVINO sees: .*CPU"):
             open_session("openvino", folder, graph_for("openvino"), SessionOptions(device="npu"))
 
 

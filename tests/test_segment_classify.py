@@ -60,13 +60,17 @@ def plainly(prototypes: Floats, weights: Floats, box: Floats, mapping: Any) -> A
 
 
 @quick
-@given(st.integers(0, 10_000), st.sampled_from([(96, 64), (60, 64), (120, 50), (33, 47)]))
-def test_masks_are_those_of_a_plain_computation(seed: int, size: tuple[int, int]) -> None:
+@given(
+    st.integers(0, 10_000),
+    st.sampled_from([(96, 64), (60, 64), (120, 50), (33, 47)]),
+    st.sampled_from(["center", "corner"]),
+)
+def test_masks_are_those_of_a_plain_computation(seed: int, size: tuple[int, int], align: str) -> None:
     random = np.random.default_rng(seed)
     low = random.uniform(0, (60, 40), (3, 2))
     boxes = np.concatenate([low, low + random.uniform(4, 30, (3, 2))], 1)
     task, outputs = segmentation(boxes, random.normal(0, 1, (3, KINDS)))
-    mapping = transform(task.contract.image, *size)
+    mapping = transform(msgspec.structs.replace(task.contract.image, align=align), *size)
     result = task.result(outputs, mapping, iou=1.0)
     assert isinstance(result, Instances)
     kept = task.kept(outputs, None, 1.0)

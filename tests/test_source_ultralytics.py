@@ -87,7 +87,7 @@ def test_contract(name: str, loaded: dict[str, TrainedModel]) -> None:
     names = [output.name for output in contract.outputs]
     assert names == ["boxes_0", "classes_0", "boxes_1", "classes_1", "boxes_2", "classes_2"]
     assert [(output.role, output.level) for output in contract.outputs[2:4]] == [("boxes", 1), ("classes", 1)]
-    assert contract.postprocess.iou_threshold == 0.7
+    assert contract.postprocess.iou == 0.7
     assert model.example.shape == (1, 3, *SIZE)
     assert model.origin.kind == "ultralytics"
     assert len(model.origin.sha256) == 64

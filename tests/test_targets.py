@@ -66,7 +66,7 @@ def test_the_detector_is_good_enough_to_judge_int8_on(source_map: float) -> None
 def opened(entry: dict[str, Any], **options: Any) -> Model:
     """A bundle, opened by what proves it on this host."""
     bundle = open_bundle(entry["path"])
-    return edgekit.load(bundle, device=proof_device(bundle.manifest.engine), **options)
+    return edgekit.load(bundle, unit=proof_device(bundle.manifest.engine), **options)
 
 
 @pytest.mark.parametrize(("target", "precision"), pairs())
@@ -174,7 +174,7 @@ def test_a_file_is_never_run_by_an_emulator_silently(target: str, demo_bundles: 
         return
     other = emulator(spec.name)
     assert other is not None
-    with pytest.raises(EngineError, match=f"device='{other.device}' shows here what the file computes"):
+    with pytest.raises(EngineError, match=f"unit='{other.device}' shows here what the file computes"):
         edgekit.load(path)
 
 

@@ -180,7 +180,7 @@ def test_an_emulator_says_what_it_is(small: Converted) -> None:
         placement = open_session("tensorrt", small.jobs[precision].out, small.graphs[precision], options).placement
         assert (placement.device, placement.word) == ("reference", "reference")
         assert placement.arithmetic.startswith(arithmetic)
-    with pytest.raises(EngineError, match=r"engine tensorrt needs tensorrt: it comes with JetPack.*device='reference'"):
+    with pytest.raises(EngineError, match=r"engine tensorrt needs tensorrt: it comes with JetPack.*unit='reference'"):
         open_session("tensorrt", small.jobs["fp32"].out, small.graphs["fp32"], SessionOptions())
 
 

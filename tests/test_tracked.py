@@ -109,7 +109,7 @@ def test_model_track_opens_what_media_opens(model: Model, scenes: list[Any]) -> 
 def test_weak_detections_keep_known_tracks(model: Model, scenes: list[Any]) -> None:
     """ByteTrack asks for weaker detections than a detector usually gives; its results do not show them as new ones."""
     tracker = open_tracker("bytetrack")
-    assert tracker.least_score < model.contract.postprocess.score_threshold
+    assert tracker.least_score < model.contract.postprocess.score
     for _, result in follow(model, frames(scenes)[:5], tracker):
         assert len(set(result.track_ids.tolist())) == len(result)  # type: ignore[union-attr]
 

@@ -570,7 +570,7 @@ def test_other_bundles_open_as_before(monkeypatch: Any) -> None:
 
     bundle = Bundle(Path("x"), sample_manifest())
     monkeypatch.setattr("edgekit.runtimes.load.model.load", lambda given, **options: (given, options))
-    found, options = edgekit.load(bundle, threads=2, device="cpu", strict=True, warm_up=0)
+    found, options = edgekit.load(bundle, threads=2, unit="cpu", strict=True, warm_up=0)
     assert found is bundle
     assert options == {"threads": 2, "device": "cpu", "strict": True, "warm_up": 0}
     with pytest.raises(UsageError, match="a detect bundle is no vision-language model"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,8 +26,9 @@ from edgekit.converters.web import TARGET
 from edgekit.emulators import proof_device
 from edgekit.emulators.web import EMULATOR
 from edgekit.errors import EngineError
-from edgekit.runtimes.bundle.manifest import Tensor
+from edgekit.runtimes.bundle.manifest import ImageRule, Tensor
 from edgekit.runtimes.engines import SessionOptions, open_session
+from edgekit.runtimes.inputs.images import transform
 from edgekit.runtimes.model import load
 from edgekit.shapes import scene
 from edgekit.worker import toolchains
@@ -76,7 +78,7 @@ def test_the_files_are_those_of_the_onnx_target(tmp_path: Path) -> None:
 
 
 def test_a_browser_is_not_this_host(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    with pytest.raises(EngineError, match=r"engine web runs on browsers, this host is .*; device='node' shows here"):
+    with pytest.raises(EngineError, match=r"engine web runs on browsers, this host is .*; unit='node' shows here"):
         open_session("web", folder, GRAPH, SessionOptions())
     assert proof_device("web") == "node"
     monkeypatch.setenv("EDGEKIT_TOOLCHAINS", str(tmp_path))
@@ -175,13 +177,46 @@ def test_a_crash_of_node_is_told(folder: Path) -> None:
         session.run([picture()])
 
 
+PLACEMENTS = """
+import { placement } from "PAGE";
+const cases = JSON.parse(process.argv[1]);
+console.log(JSON.stringify(cases.map(([rule, width, height]) => placement(rule, width, height))));
+"""
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
+def test_the_example_page_places_images_as_the_runtime_does() -> None:
+    page = Path(__file__).parents[1] / "examples" / "web" / "detector.mjs"
+    rules = [
+        ImageRule(size=size, resize=resize, align=align, crop=0.875 if resize == "crop" else 1.0)
+        for size in ((64, 64), (37, 91), (352, 320))
+        for resize, align in (
+            ("letterbox", "center"),
+            ("letterbox", "corner"),
+            ("stretch", "center"),
+            ("crop", "center"),
+        )
+    ]
+    originals = [(1, 1), (203, 317), (317, 203), (64, 64), (1, 300), (4999, 31)]
+    cases = [(rule, width, height) for rule in rules for width, height in originals]
+    code = PLACEMENTS.replace("PAGE", page.as_uri())
+    given = msgspec.json.encode(cases).decode()
+    done = subprocess.run(
+        ["node", "--input-type=module", "-e", code, given], capture_output=True, text=True, check=True
+    )
+    for case, found in zip(cases, json.loads(done.stdout), strict=True):
+        mapping = transform(*case)
+        wanted = (mapping.offset_x, mapping.offset_y, *mapping.resized)
+        assert (found["left"], found["top"], found["width"], found["height"]) == wanted, case
+
+
 @with_toolchain
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_the_example_page_finds_what_the_runtime_finds(precision: str, demo_bundles: Converted, tmp_path: Path) -> None:
     if not chromium():
         pytest.skip("needs Chromium: apt-get install chromium")
     bundle = Path(demo_bundles.bundle("web", precision)["path"]).absolute()
-    model = load(bundle, device="node")
+    model = load(bundle, unit="node")
     # The first needs no resizing: the same pixels, so the same boxes. Browsers resize a little otherwise than OpenCV.
     cases = (
         ("whole", scene(310_002).image, 0.01, 1e-4),

@@ -26,7 +26,7 @@ CONTRACT = Contract(
     classes=CLASSES,
     decoder=Decoder(name="anchor_free", options={"strides": [CELL], "reg_max": 1}),
     outputs=(Output(name="boxes", role="boxes"), Output(name="classes", role="classes")),
-    postprocess=Postprocess(iou_threshold=0.6),
+    postprocess=Postprocess(iou=0.6),
 )
 
 

@@ -83,7 +83,7 @@ def write_tiny_bundle(path: Path, dark: str = "", engine: str = "onnxruntime") -
         classes=CLASSES,
         decoder=Decoder(name="anchor_free", options={"strides": [CELL], "reg_max": 1}),
         outputs=(Output(name="boxes", role="boxes"), Output(name="classes", role="classes")),
-        postprocess=Postprocess(iou_threshold=0.6),
+        postprocess=Postprocess(iou=0.6),
     )
     with stage(path) as staging:
         write_model(staging.folder / "model.onnx", dark)

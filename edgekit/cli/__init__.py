@@ -1,4 +1,5 @@
-"""The command line. One file per command, named like it; a command registers by declaring ``command``.
+"""The command line. One file per command, named like it; a command registers by declaring ``command``, and its other
+names as ``ALIASES``.
 
 Commands are thin: parse, call the API, print. Heavy imports happen inside them, so that ``--help`` stays instant.
 """
@@ -21,10 +22,23 @@ class _Commands(click.Group):
         return list(registry.names(__name__))
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name not in registry.names(__name__):
+        own = name if name in registry.names(__name__) else _aliases().get(name)
+        if own is None:
             return None
-        found: click.Command = registry.module(__name__, name).command
+        found: click.Command = registry.module(__name__, own).command
         return found
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The names that other tools have for the same."""
+        pairs = ", ".join(f"{alias} is {name}" for alias, name in _aliases().items())
+        formatter.write_paragraph()
+        formatter.write_text(f"Also: {pairs}.")
+
+
+def _aliases() -> dict[str, str]:
+    """Further names of commands, each with the command's own."""
+    declared = registry.declared(__name__, "ALIASES")
+    return {alias: name for name, module in declared.items() for alias in module.ALIASES}
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -48,7 +48,7 @@ def generation_given(given: dict[str, Any]) -> dict[str, Any]:
     return {**found, "stop": tuple(given["stop"])} if given["stop"] else found
 
 
-def opened(bundle: str, given: dict[str, Any]) -> VisionLanguage:
+def opened(bundle: str, threads: int, unit: str, strict: bool) -> VisionLanguage:
     """The vision-language bundle of a command.
 
     Raises:
@@ -62,7 +62,7 @@ def opened(bundle: str, given: dict[str, Any]) -> VisionLanguage:
         task = found.manifest.contract.task
         raise UsageError(f"{bundle} is no vision-language model (its task is {task}): use edgekit run")
     # The only call of a short process pays for the set-up either way.
-    return open_vision_language(found, **{name: given[name] for name in ("threads", "device", "strict")}, warm_up=0)
+    return open_vision_language(found, threads=threads, unit=unit, strict=strict, warm_up=0)
 
 
 def images_of(inputs: Sequence[str]) -> Iterator[Frame]:

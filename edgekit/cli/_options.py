@@ -51,13 +51,13 @@ def _import(ctx: click.Context, param: click.Parameter, names: tuple[str, ...]) 
 
 
 def engine_options(command: Command) -> Command:
-    """``--threads``, ``--device`` and ``--strict``: how to open a bundle."""
-    strict = click.option("--strict", is_flag=True, help="Fail when an operator leaves the device.")
-    device = click.option("--device", default="", help="cpu, cuda, gpu, npu: what the engine has. [default: its first]")
+    """``--threads``, ``--unit`` and ``--strict``: how to open a bundle."""
+    strict = click.option("--strict", is_flag=True, help="Fail when an operator leaves the unit.")
+    unit = click.option("--unit", default="", help="cpu, cuda, gpu, npu: what the engine has. [default: its first]")
     threads = click.option(
         "--threads", type=click.IntRange(0), default=0, help="CPU threads, 0 for the engine's choice."
     )
-    return threads(device(strict(command)))
+    return threads(unit(strict(command)))
 
 
 def import_modules(names: Sequence[str]) -> None:

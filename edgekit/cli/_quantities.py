@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -16,26 +17,32 @@ class Quantity(click.ParamType):  # type: ignore[type-arg]
     Args:
         name: for the usage line.
         units: factor of each unit; a number without one is in the first.
+        most: the largest number, in the first unit.
     """
 
-    def __init__(self, name: str, units: dict[str, float]) -> None:
+    def __init__(self, name: str, units: dict[str, float], most: float = math.inf) -> None:
         self.name = name
-        self._units = units
+        self.units = units
+        self._most = most
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Read the text."""
         if isinstance(value, int | float):
             return float(value)
         found = re.fullmatch(_NUMBER + r"([a-zA-Z%]*)", str(value))
-        unit = found[2] if found and found[2] else next(iter(self._units))
-        if not found or unit not in self._units:
-            self.fail(f"{value!r} is not a number with one of the units {', '.join(self._units)}", param, ctx)
-        return float(found[1]) * self._units[unit]
+        unit = found[2] if found and found[2] else next(iter(self.units))
+        if not found or unit not in self.units:
+            self.fail(f"{value!r} is not a number with one of the units {', '.join(self.units)}", param, ctx)
+        number = float(found[1]) * self.units[unit]
+        if number > self._most:
+            self.fail(f"{value!r} is more than {self._most:g}", param, ctx)
+        return number
 
 
 SECONDS = Quantity("seconds", {"s": 1.0, "ms": 1e-3, "min": 60.0, "m": 60.0, "h": 3600.0})
 MILLISECONDS = Quantity("ms", {"ms": 1.0, "s": 1e3})
 SHARE = Quantity("share", {"": 1.0, "%": 0.01})
+FRACTION = Quantity("share", {"": 1.0, "%": 0.01}, most=1.0)
 BYTES = Quantity("size", {"MB": 1e6, "kB": 1e3, "GB": 1e9, "B": 1.0})
 
 

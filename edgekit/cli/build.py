@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import click
 
+from edgekit.cli._command import UNIT, Command
 from edgekit.cli._options import json_option
 
 
-@click.command(short_help="Build a bundle's engine on this device ahead of its first load.")
+@click.command(cls=Command, renamed=UNIT, short_help="Build a bundle's engine on this device ahead of its first load.")
 @click.argument("bundle")
-@click.option("--device", default="", help="gpu, dla0, dla1. [default: gpu]")
-@click.option("--strict", is_flag=True, help="Fail when a layer would leave the device.")
+@click.option("--unit", default="", help="gpu, dla0, dla1. [default: gpu]")
+@click.option("--strict", is_flag=True, help="Fail when a layer would leave the unit.")
 @json_option
-def command(bundle: str, device: str, strict: bool, as_json: bool) -> None:
+def command(bundle: str, unit: str, strict: bool, as_json: bool) -> None:
     """Build the TensorRT engine of BUNDLE for this device and keep it in the cache.
 
     Otherwise the first load does it, which can take minutes. The cache is in $EDGEKIT_CACHE, or in edgekit's folder of
@@ -26,7 +27,7 @@ def command(bundle: str, device: str, strict: bool, as_json: bool) -> None:
     from edgekit.runtimes.engines.tensorrt import prepare_bundle
 
     start = time.monotonic()
-    prepared = prepare_bundle(open_bundle(bundle), SessionOptions(device=device, strict=strict))
+    prepared = prepare_bundle(open_bundle(bundle), SessionOptions(device=unit, strict=strict))
     seconds = round(time.monotonic() - start, 1)
     if as_json:
         data = {

@@ -8,11 +8,28 @@ from typing import Any
 
 import click
 
-from edgekit.cli._methods import finetune_minutes, methods_options, take_methods
+from edgekit.cli._command import Command
+from edgekit.cli._methods import METHODS, finetune_option, methods_options, take_methods
 from edgekit.cli._options import imports_option, json_option
 
+GROUPS = {
+    "Model": ("contract", "weights", "imports", "trust"),
+    "Images": ("data", "proof_data", "choose", "seed"),
+    "Quantisation": (
+        "finetune",
+        "ranges",
+        "no_equalization",
+        "no_bias_correction",
+        "no_float_fallback",
+        "sensitivity",
+    ),
+    "Output": ("out", "html", "as_json"),
+}
 
-@click.command(short_help="Find out how a model becomes INT8, and keep it as a plan.")
+
+@click.command(
+    cls=Command, groups=GROUPS, renamed=METHODS, short_help="Find out how a model becomes INT8, and keep it as a plan."
+)
 @click.argument("source")
 @click.option("--data", required=True, help="Images: folder, glob, list file, .npy/.npz stack, video or hf:// dataset.")
 @click.option(
@@ -25,16 +42,30 @@ from edgekit.cli._options import imports_option, json_option
 )
 @click.option("--sensitivity", is_flag=True, help="Measure what each layer alone in INT8 costs, and plot it.")
 @click.option("--choose", type=click.IntRange(0), default=0, help="Calibrate on the N most informative images.")
-@click.option(
-    "--finetune", default="", metavar="minutes=N", help="Fine-tune on the images for so long, without labels."
-)
+@finetune_option
 @click.option("--html", type=click.Path(path_type=Path), default=None, help="Write a report, one page.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the choice of images.")
 @click.option("--trust", is_flag=True, help="Allow unpickling: the source can run any code it likes.")
 @methods_options
 @imports_option
 @json_option
-def command(sensitivity: bool, finetune: str, html: Path | None, out: Path, as_json: bool, **given: Any) -> None:
+def command(
+    source: str,
+    data: str,
+    proof_data: str,
+    contract: str,
+    weights: str,
+    out: Path,
+    sensitivity: bool,
+    choose: int,
+    finetune: float,
+    html: Path | None,
+    seed: int,
+    trust: bool,
+    imports: tuple[str, ...],
+    as_json: bool,
+    **methods: Any,
+) -> None:
     """Look at SOURCE on the images of --data and write down how it becomes INT8 on every target.
 
     The plan is a folder with a readable plan.json; edgekit convert --plan takes it over.
@@ -48,11 +79,18 @@ def command(sensitivity: bool, finetune: str, html: Path | None, out: Path, as_j
     from edgekit.conversion.request import Request
     from edgekit.report.calibration import write_report, write_sensitivity_plot
 
-    methods = take_methods(given)
     request = Request(
-        methods=methods,
-        finetune=finetune_minutes(finetune),
-        **{**given, "imports": tuple(given["imports"])},
+        source=source,
+        data=data,
+        proof_data=proof_data,
+        contract=contract,
+        weights=weights,
+        choose=choose,
+        finetune=finetune / 60,
+        methods=take_methods(methods),
+        seed=seed,
+        trust=trust,
+        imports=imports,
     )
     with progress_bars() as progress:
         plan = calibrate(request, out, sensitivity=sensitivity, progress=progress)

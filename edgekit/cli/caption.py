@@ -6,11 +6,12 @@ from typing import Any
 
 import click
 
+from edgekit.cli._command import UNIT, Command
 from edgekit.cli._generation import generation_flags, generation_given, images_of, opened, show
 from edgekit.cli._options import engine_options, json_option
 
 
-@click.command(short_help="Describe images with a vision-language bundle.")
+@click.command(cls=Command, renamed=UNIT, short_help="Describe images with a vision-language bundle.")
 @click.argument("bundle")
 @click.argument("inputs", nargs=-1, required=True)
 @click.option("--prompt", help="What the caption continues. [default: the bundle's]")
@@ -20,7 +21,16 @@ from edgekit.cli._options import engine_options, json_option
 @engine_options
 @json_option
 def command(
-    bundle: str, inputs: tuple[str, ...], prompt: str | None, style: str | None, stream: bool, **given: Any
+    bundle: str,
+    inputs: tuple[str, ...],
+    prompt: str | None,
+    style: str | None,
+    stream: bool,
+    threads: int,
+    unit: str,
+    strict: bool,
+    as_json: bool,
+    **generation: Any,
 ) -> None:
     """Describe INPUTS (images, folders, globs, videos) with BUNDLE.
 
@@ -28,13 +38,13 @@ def command(
     """
     from edgekit.errors import UsageError
 
-    if stream and given["as_json"]:
+    if stream and as_json:
         raise UsageError("--stream prints plain text: leave out --json")
-    options = generation_given(given)
-    model = opened(bundle, given)
+    options = generation_given(generation)
+    model = opened(bundle, threads, unit, strict)
     for frame in images_of(inputs):
         if not stream:
-            show(model.caption([frame.image], prompt, style=style, **options), frame.name, given["as_json"])
+            show(model.caption([frame.image], prompt, style=style, **options), frame.name, as_json)
             continue
         click.echo(f"{frame.name}: ", nl=False)
         for piece in model.stream(frame.image, prompt, style=style, **options):

@@ -7,23 +7,42 @@ from typing import Any
 
 import click
 
-from edgekit.cli._methods import finetune_minutes, methods_options, take_methods
-from edgekit.cli._options import imports_option, json_option, read_options, split_names
-from edgekit.cli._quantities import INPUT_SIZE
+from edgekit.cli._command import Command
+from edgekit.cli._methods import METHODS, finetune_option, methods_options
+from edgekit.cli._options import imports_option, json_option, read_options
+from edgekit.cli._quantities import FRACTION, INPUT_SIZE
+
+ALIASES = ("export",)
+
+GROUPS = {
+    "Targets": ("target", "precision", "options"),
+    "Model": ("contract", "size", "weights", "name", "imports", "trust"),
+    "Images": ("data", "proof_data", "labels", "prompts", "choose", "seed"),
+    "Quantisation": (
+        "plan",
+        "recipe",
+        "max_drop",
+        "finetune",
+        "ranges",
+        "no_equalization",
+        "no_bias_correction",
+        "no_float_fallback",
+    ),
+    "Checks": ("gate", "no_gate"),
+    "Output": ("out", "jobs", "as_json"),
+}
 
 
-@click.command(short_help="Convert a trained model to proven bundles.")
+@click.command(cls=Command, groups=GROUPS, renamed=METHODS, short_help="Convert a trained model to proven bundles.")
 @click.argument("source")
 @click.option(
     "--target",
-    "targets",
     required=True,
     help="Targets, comma-separated, or all (see: edgekit targets). BLIP-2: vision=openvino,qformer=openvino,"
     "language=onnx too.",
 )
 @click.option(
     "--precision",
-    "precisions",
     default="fp32",
     show_default=True,
     help="fp32, fp16, int8 ...; comma-separated. BLIP-2: int4 too, or vision=int8,qformer=fp16,language=int4.",
@@ -41,19 +60,31 @@ from edgekit.cli._quantities import INPUT_SIZE
 @click.option("--no-gate", is_flag=True, help="Write bundles outside their gate too, marked unproven.")
 @click.option("--plan", default="", help="Folder of a quantisation plan to take over, or to leave one in.")
 @click.option("--recipe", default="auto", show_default=True, help="Way of quantising; auto: the best of the target's.")
-@click.option("--max-drop", type=click.FloatRange(0, 1), default=None, help="What INT8 may lose: mAP, else agreement.")
-@click.option("--prompts", default="", help="BLIP-2: file with a prompt on each line, for the proof.")
-@click.option("--labels", default="", help="Labelled images for --max-drop: what edgekit evaluate takes as --data.")
-@click.option("--choose", type=click.IntRange(0), default=0, help="Calibrate on the N most informative images.")
 @click.option(
-    "--finetune", default="", metavar="minutes=N", help="Fine-tune the INT8 weights for so long, without labels."
+    "--max-drop",
+    type=FRACTION,
+    help="What INT8 may lose, as a difference: 0.01 of mAP on --labels, or of agreement without labels; or 1%.",
 )
+@click.option("--prompts", default="", help="BLIP-2: file with a prompt on each line, for the proof.")
+@click.option("--labels", default="", help="Annotations for --max-drop: what edgekit evaluate takes as --labels.")
+@click.option("--choose", type=click.IntRange(0), default=0, help="Calibrate on the N most informative images.")
+@finetune_option
 @click.option("--option", "options", multiple=True, metavar="TARGET.NAME=VALUE", help="See: edgekit targets NAME.")
 @click.option("--trust", is_flag=True, help="Allow unpickling: the source can run any code it likes.")
 @methods_options
 @imports_option
 @json_option
-def command(targets: str, precisions: str, gate: tuple[str, ...], no_gate: bool, as_json: bool, **given: Any) -> None:
+def command(
+    source: str,
+    gate: tuple[str, ...],
+    no_gate: bool,
+    options: tuple[str, ...],
+    no_equalization: bool,
+    no_bias_correction: bool,
+    no_float_fallback: bool,
+    as_json: bool,
+    **given: Any,
+) -> None:
     """Convert SOURCE and prove every result against it.
 
     SOURCE is a torch.export .pt2, a package.module:factory, an ultralytics .pt, a folder of transformers (BLIP-2 too)
@@ -61,37 +92,36 @@ def command(targets: str, precisions: str, gate: tuple[str, ...], no_gate: bool,
     differ too much.
     """
     from edgekit.cli._reports import progress_bars
-    from edgekit.conversion.convert import convert
-    from edgekit.conversion.request import Request
+    from edgekit.conversion.api import convert
 
-    request = Request(
-        methods=take_methods(given),
-        finetune=finetune_minutes(given.pop("finetune")),
-        targets=split_names(targets),
-        precisions=split_names(precisions),
-        bounds=_bounds(gate),
-        gated=not no_gate,
-        options=read_options(given.pop("options")),
-        **{**given, "imports": tuple(given["imports"])},
-    )
-    with progress_bars() as progress:
-        done = convert(request, progress)
+    with progress_bars() as watch:
+        done = convert(
+            source,
+            gate=_bounds(gate),
+            gated=not no_gate,
+            options=read_options(options),
+            cross_layer_equalization=not no_equalization,
+            bias_correction=not no_bias_correction,
+            float_fallback=not no_float_fallback,
+            progress=lambda event: watch(event.step, event.text, event.share),
+            **given,
+        )
     _print(done, as_json)
     click.get_current_context().exit(0 if done.ok else 1)
 
 
 def _bounds(pairs: tuple[str, ...]) -> dict[str, float]:
-    """Single bounds of gates."""
+    """Single bounds of gates, from ``KEY=VALUE``."""
     from edgekit.errors import UsageError
 
-    changes = {}
+    bounds = {}
     for pair in pairs:
         key, _, value = pair.partition("=")
         try:
-            changes[key] = float(value)
+            bounds[key] = float(value)
         except ValueError:
             raise UsageError(f"--gate {pair}: {value!r} is not a number") from None
-    return changes
+    return bounds
 
 
 def _print(done: Any, as_json: bool) -> None:

@@ -11,7 +11,7 @@ from edgekit.cli._options import json_option
 
 @click.group(short_help="Add, list, check, set up and remove devices that are reached over SSH.")
 def command() -> None:
-    """Devices over SSH, for edgekit profile --device and edgekit recommend --device.
+    """Devices over SSH, for edgekit profile --on and edgekit recommend --on.
 
     The list is $EDGEKIT_DEVICES, or edgekit/devices.json in the user's configuration. Keys, known hosts and everything
     else are those of your own SSH configuration.

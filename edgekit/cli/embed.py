@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgekit.cli._command import UNIT, Command
 from edgekit.cli._generation import images_of, opened
 from edgekit.cli._options import engine_options, json_option
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from edgekit.arrays import Floats
 
 
-@click.command(short_help="Vectors of images and texts from a vision-language bundle.")
+@click.command(cls=Command, renamed=UNIT, short_help="Vectors of images and texts from a vision-language bundle.")
 @click.argument("bundle")
 @click.argument("inputs", nargs=-1)
 @click.option("--text", "texts", multiple=True, help="A text to embed, with a retrieval bundle. May be repeated.")
@@ -27,7 +28,15 @@ if TYPE_CHECKING:
 @engine_options
 @json_option
 def command(
-    bundle: str, inputs: tuple[str, ...], texts: tuple[str, ...], level: Any, output: Path | None, **given: Any
+    bundle: str,
+    inputs: tuple[str, ...],
+    texts: tuple[str, ...],
+    level: Any,
+    output: Path | None,
+    threads: int,
+    unit: str,
+    strict: bool,
+    as_json: bool,
 ) -> None:
     """Embed INPUTS (images, folders, globs, videos) and texts with BUNDLE.
 
@@ -40,11 +49,11 @@ def command(
 
     if not inputs and not texts:
         raise UsageError("nothing to embed: give images, or --text")
-    model = opened(bundle, given)
+    model = opened(bundle, threads, unit, strict)
     made: list[tuple[str, str, Floats]] = [("text", text, model.embed_text(text)) for text in texts]
     made += [("image", frame.name, model.embed(frame.image, level)) for frame in images_of(inputs)]
     for kind, name, vectors in made:
-        if given["as_json"]:
+        if as_json:
             click.echo(json.dumps({kind: name, "shape": list(vectors.shape), "vectors": vectors.tolist()}))
         else:
             click.echo(f"{name}: {' x '.join(map(str, vectors.shape))}")

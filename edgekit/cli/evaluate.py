@@ -3,23 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgekit.cli._command import UNIT, Command, tell
 from edgekit.cli._options import TrackerName, engine_options, import_modules, imports_option, json_option
 
 if TYPE_CHECKING:
     from edgekit.evaluation.comparison import Candidate, Comparison, Evaluation, Measured, Watch
+    from edgekit.runtimes.bundle.folder import Bundle
 
 
-@click.command(short_help="Measure the accuracy of bundles, and of their source, on labelled images.")
+ALIASES = ("val",)
+
+GROUPS = {
+    "Images": ("labels", "data", "limit"),
+    "Tracks": ("tracker", "fps", "classes"),
+    "Sources": ("contract", "weights", "trust", "imports"),
+    "Engine": ("threads", "unit", "strict"),
+    "Output": ("html", "as_json"),
+}
+
+
+@dataclass(frozen=True)
+class _Opening:
+    """How each model is opened: a bundle by its engine, a source by what is stated of it."""
+
+    threads: int
+    unit: str
+    strict: bool
+    contract: str
+    weights: str
+    trust: bool
+
+
+@click.command(
+    cls=Command,
+    groups=GROUPS,
+    renamed={**UNIT, "--images": "--data"},
+    short_help="Measure the accuracy of bundles, and of their source, on labelled images.",
+)
 @click.argument("models", nargs=-1, required=True, metavar="BUNDLE...")
 @click.option(
-    "--data", required=True, help="COCO json; for classes a folder or csv of 'path,class'; MOT file (--track)."
+    "--labels", default="", help="COCO json; a folder or csv of 'path,class' for classes; MOT file with --track."
 )
-@click.option("--images", default=None, help="Folder of the images, or the video. [default: beside the annotations]")
+@click.option("--data", multiple=True, help="Folder of the images, or the video. [default: beside the labels]")
 @click.option(
     "--track", "tracker", default="", type=TrackerName(), help="Measure tracks by this tracker: HOTA, IDF1, MOTA."
 )
@@ -35,11 +66,28 @@ if TYPE_CHECKING:
 @engine_options
 @imports_option
 @json_option
-def command(models: tuple[str, ...], data: str, html: Path | None, as_json: bool, **given: Any) -> None:
+def command(
+    models: tuple[str, ...],
+    labels: str,
+    data: tuple[str, ...],
+    tracker: str,
+    fps: float,
+    classes: tuple[str, ...],
+    limit: int,
+    html: Path | None,
+    contract: str,
+    weights: str,
+    trust: bool,
+    threads: int,
+    unit: str,
+    strict: bool,
+    imports: tuple[str, ...],
+    as_json: bool,
+) -> None:
     """Run each BUNDLE (or source, in PyTorch) over labelled images and print how accurate it is.
 
     What is measured follows from the task: mAP of boxes, and of masks or keypoints; top-1 and top-5 of classes; of
-    BLIP-2 VQA accuracy, captions and recall, by the captions and questions in --data. Several give one table with the
+    BLIP-2 VQA accuracy, captions and recall, by the captions and questions in --labels. Several give one table with the
     differences to the first source among them, or else to the first.
     """
     import json
@@ -48,19 +96,24 @@ def command(models: tuple[str, ...], data: str, html: Path | None, as_json: bool
     from edgekit.cli._reports import progress_bars
 
     check_html(html)
-    import_modules(given["imports"])
-    candidates = [_candidate(spec, name, given) for spec, name in zip(models, _names(models), strict=True)]
+    labels, images = _labels_and_images(labels, data)
+    import_modules(imports)
+    opening = _Opening(threads, unit, strict, contract, weights, trust)
+    candidates = [_candidate(spec, name, opening) for spec, name in zip(models, _names(models), strict=True)]
     with progress_bars() as watch:
-        comparison = _compared(
-            candidates,
-            data,
-            given,
-            lambda name, done, total: watch(name, f"{done}/{total or '?'} images", done / max(total, done, 1)),
-        )
+
+        def told(name: str, done: int, total: int) -> None:
+            watch(name, f"{done}/{total or '?'} images", done / max(total, done, 1))
+
+        if candidates[0].task.startswith("vision-language"):
+            _refuse_tracks(tracker, classes)
+            comparison = _texts(candidates, labels, images, limit, told)
+        else:
+            comparison = _figures(candidates, _evaluation(labels, images, tracker, fps, classes), limit, tracker, told)
     if html is not None:
         from edgekit.report.evaluation import write_evaluation
 
-        write_evaluation(comparison, data, html)
+        write_evaluation(comparison, labels, html)
     if as_json:
         click.echo(json.dumps(_document(models, comparison), indent=2))
     elif len(models) == 1:
@@ -69,43 +122,65 @@ def command(models: tuple[str, ...], data: str, html: Path | None, as_json: bool
         _print_several(comparison)
 
 
-def _compared(candidates: Sequence[Candidate], data: str, given: dict[str, Any], watch: Watch) -> Comparison:
-    """Measure all models, each as its task is measured."""
+def _labels_and_images(labels: str, data: tuple[str, ...]) -> tuple[str, str | None]:
+    """The annotations, and where the images are; ``--data`` meant the annotations before there was ``--labels``."""
+    from edgekit.errors import UsageError
+
+    if not labels and data:
+        tell("--data ANNOTATIONS is called --labels ANNOTATIONS now; --data is the folder of the images")
+        labels, data = data[0], data[1:]
+    if not labels:
+        raise UsageError("evaluate needs --labels: COCO json, a folder or csv of classes, or a MOT file with --track")
+    if len(data) > 1:
+        raise UsageError(f"--data {data[1]}: the images are in one place; give --data once")
+    return labels, data[0] if data else None
+
+
+def _refuse_tracks(tracker: str, classes: tuple[str, ...]) -> None:
+    from edgekit.errors import UsageError
+
+    for name, said in (("--track", tracker), ("--class", classes)):
+        if said:
+            raise UsageError(f"{name} is of no use for a vision-language model; leave it out")
+
+
+def _texts(candidates: Sequence[Candidate], labels: str, images: str | None, limit: int, watch: Watch) -> Comparison:
+    """Measure vision-language models."""
+    from edgekit.evaluation.described import read_described
+    from edgekit.evaluation.vision_language import compare_texts
+
+    described = read_described(labels, images, limit)
+    return compare_texts(candidates, described, candidates[0].task.split()[-1], watch)
+
+
+def _figures(
+    candidates: Sequence[Candidate], evaluation: Evaluation, limit: int, tracker: str, watch: Watch
+) -> Comparison:
+    """Measure models of images."""
     from edgekit.errors import UsageError
     from edgekit.evaluation.coco import SCORE_THRESHOLD
     from edgekit.evaluation.comparison import compare
 
-    first = candidates[0].task
-    if first.startswith("vision-language"):
-        from edgekit.evaluation.described import read_described
-        from edgekit.evaluation.vision_language import compare_texts
-
-        for name, said in (("--track", given["tracker"]), ("--class", given["classes"])):
-            if said:
-                raise UsageError(f"{name} is of no use for a vision-language model; leave it out")
-        described = read_described(data, given["images"], given["limit"])
-        return compare_texts(candidates, described, first.split()[-1], watch)
-    if given["limit"]:
-        raise UsageError(f"--limit is for vision-language models; this is a {first} model, give a smaller --data")
-    return compare(candidates, _evaluation(data, given), watch, None if given["tracker"] else SCORE_THRESHOLD)
+    if limit:
+        task = candidates[0].task
+        raise UsageError(f"--limit is for vision-language models; this is a {task} model, give smaller --labels")
+    return compare(candidates, evaluation, watch, None if tracker else SCORE_THRESHOLD)
 
 
-def _evaluation(data: str, given: dict[str, Any]) -> Evaluation:
+def _evaluation(labels: str, images: str | None, tracker: str, fps: float, classes: tuple[str, ...]) -> Evaluation:
     """What is done with each model: labelled images, or a video with a tracker."""
-    images, tracker = given["images"], given["tracker"]
     if not tracker:
         from edgekit.evaluation.labelled import evaluate
 
-        return lambda model, progress: evaluate(model, data, images, progress)
+        return lambda model, progress: evaluate(model, labels, images, progress)
     from edgekit.errors import UsageError
     from edgekit.evaluation.tracks import evaluate_tracks
     from edgekit.runtimes.tracking import open_tracker
 
     if images is None:
-        raise UsageError("--track needs the video, or the folder of its frames: give it with --images")
-    options = {"fps": given["fps"], "classes": given["classes"]}
+        raise UsageError("--track needs the video, or the folder of its frames: give it with --data")
     return lambda model, progress: (
-        evaluate_tracks(model, open_tracker(tracker), data, images, progress=progress, **options),
+        evaluate_tracks(model, open_tracker(tracker), labels, images, progress=progress, fps=fps, classes=classes),
     )
 
 
@@ -115,7 +190,7 @@ def _names(specs: Sequence[str]) -> list[str]:
     return [name if short.count(name) == 1 else spec for spec, name in zip(specs, short, strict=True)]
 
 
-def _candidate(spec: str, name: str, given: dict[str, Any]) -> Candidate:
+def _candidate(spec: str, name: str, opening: _Opening) -> Candidate:
     """A bundle, or a source run by PyTorch; both are read and checked here, before anything is measured."""
     from edgekit.runtimes.bundle.manifest import MANIFEST
     from edgekit.sources import Request, find
@@ -124,42 +199,46 @@ def _candidate(spec: str, name: str, given: dict[str, Any]) -> Candidate:
     path = Path(spec)
     bundled = path.name == MANIFEST or (path / MANIFEST).exists()
     if bundled or (path.is_dir() and not (path / CONFIG).is_file()):
-        return _bundle(path, name, given)
-    return (_source_of_texts if find(Request(spec)).written else _source)(spec, name, given)
+        return _bundle(path, name, opening)
+    return (_source_of_texts if find(Request(spec)).written else _source)(spec, name, opening)
 
 
-def _bundle(path: Path, name: str, given: dict[str, Any]) -> Candidate:
+def _bundle(path: Path, name: str, opening: _Opening) -> Candidate:
     from edgekit.emulators import proof_device
     from edgekit.evaluation.comparison import Candidate
     from edgekit.runtimes.bundle.folder import open_bundle
-    from edgekit.runtimes.load import load
 
     bundle = open_bundle(path)
     manifest = bundle.manifest
     task, language = manifest.contract.task, manifest.contract.language
     if language is not None:
         task = _task_of_texts(language.family)
-    device = given["device"] or proof_device(manifest.engine, manifest.graphs[0])
-    options = {"threads": given["threads"], "device": device, "strict": given["strict"]}
+    unit = opening.unit or proof_device(manifest.engine, manifest.graphs[0])
     proof = manifest.evidence.word if manifest.evidence else ""
-    return Candidate(name, task, bundle.bytes, lambda: load(bundle, **options), proof=proof)
+    return Candidate(name, task, bundle.bytes, lambda: _opened(bundle, unit, opening), proof=proof)
 
 
-def _source(spec: str, name: str, given: dict[str, Any]) -> Candidate:
+def _opened(bundle: Bundle, unit: str, opening: _Opening) -> Any:
+    from edgekit.runtimes.load import load
+
+    return load(bundle, threads=opening.threads, unit=unit, strict=opening.strict)
+
+
+def _source(spec: str, name: str, opening: _Opening) -> Candidate:
     from edgekit.conversion.jobs import PrepareJob
     from edgekit.conversion.reading import read_source
     from edgekit.evaluation.comparison import Candidate
     from edgekit.runtimes.model import Model
     from edgekit.sources.session import TorchSession
 
-    job = PrepareJob(folder="", source=spec, contract=given["contract"], weights=given["weights"], trust=given["trust"])
+    job = PrepareJob(folder="", source=spec, contract=opening.contract, weights=opening.weights, trust=opening.trust)
     read = read_source(job)
     size = sum(value.numel() * value.element_size() for value in read.heads.parameters())
     task = read.contract.task
     return Candidate(name, task, size, lambda: Model(read.contract, TorchSession(read.heads)), source=True)
 
 
-def _source_of_texts(spec: str, name: str, given: dict[str, Any]) -> Candidate:
+def _source_of_texts(spec: str, name: str, opening: _Opening) -> Candidate:
     from edgekit.evaluation.comparison import Candidate
     from edgekit.graph.blip2.blip2 import Blip2
     from edgekit.sources import locate
@@ -167,7 +246,7 @@ def _source_of_texts(spec: str, name: str, given: dict[str, Any]) -> Candidate:
 
     folder = Path(locate(spec).spec)
     task = _task_of_texts(Blip2(folder).family)
-    return Candidate(name, task, parameter_bytes(folder), lambda: open_source(folder, given["threads"]), source=True)
+    return Candidate(name, task, parameter_bytes(folder), lambda: open_source(folder, opening.threads), source=True)
 
 
 def _task_of_texts(family: str) -> str:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
+from edgekit.cli._command import UNIT, Command
 from edgekit.cli._generation import opened
 from edgekit.cli._options import engine_options, json_option
 
 
-@click.command(short_help="Index images for edgekit search, with a retrieval bundle.")
+@click.command(cls=Command, renamed=UNIT, short_help="Index images for edgekit search, with a retrieval bundle.")
 @click.argument("bundle")
 @click.argument("inputs", nargs=-1, required=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder for the index.")
 @click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Images that run together.")
 @engine_options
 @json_option
-def command(bundle: str, inputs: tuple[str, ...], output: Path, batch: int, **given: Any) -> None:
+def command(
+    bundle: str, inputs: tuple[str, ...], output: Path, batch: int, threads: int, unit: str, strict: bool, as_json: bool
+) -> None:
     """Index INPUTS (images, folders, globs) with BUNDLE.
 
     With --json: {"index", "images", "vectors"}, the last being the vectors of each image.
@@ -30,10 +32,10 @@ def command(bundle: str, inputs: tuple[str, ...], output: Path, batch: int, **gi
     def progress(done: int) -> None:
         click.echo(f"\r{done} images", err=True, nl=False)
 
-    model = opened(bundle, given)
-    index = ImageIndex.build(model, list(inputs), batch=batch, progress=None if given["as_json"] else progress)
+    model = opened(bundle, threads, unit, strict)
+    index = ImageIndex.build(model, list(inputs), batch=batch, progress=None if as_json else progress)
     folder = index.save(output)
-    if given["as_json"]:
+    if as_json:
         click.echo(json.dumps({"index": str(folder), "images": len(index), "vectors": index.vectors.shape[1]}))
         return
     click.echo(err=True)

@@ -56,7 +56,8 @@ def command(bundle: str, as_json: bool) -> None:
 def _task(contract: Contract) -> list[str]:
     """What goes in, and what comes out of it."""
     rule, language = contract.image, contract.language
-    image = f"input {rule.size[0]}x{rule.size[1]} {rule.color}, {rule.resize}"
+    corner = " to the corner" if rule.align == "corner" else ""
+    image = f"input {rule.size[0]}x{rule.size[1]} {rule.color}, {rule.resize}{corner}"
     if language is None:
         names = ", ".join(contract.classes[:5]) + (", ..." if len(contract.classes) > 5 else "")
         counted = f"task {contract.task}, {len(contract.classes)} classes: {names}"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgekit.cli._command import ON, Command
 from edgekit.cli._options import json_option
 from edgekit.cli._profiles import bundle_folders, check_html, document, show, store_option, told, write
 from edgekit.cli._quantities import SECONDS, SHARE, Counts
@@ -15,8 +16,11 @@ from edgekit.cli._quantities import SECONDS, SHARE, Counts
 if TYPE_CHECKING:
     from edgekit.profiling.record import Profile, Settings
     from edgekit.profiling.records.comparison import Comparison
-    from edgekit.profiling.records.making import Made
+    from edgekit.profiling.records.making import Made, Request
     from edgekit.profiling.records.store import Store
+
+
+ALIASES = ("benchmark",)
 
 
 class _Measuring(click.Group):
@@ -50,9 +54,18 @@ def command() -> None:
     """
 
 
-@command.command()
+GROUPS = {
+    "Where": ("on", "unit", "threads", "strict"),
+    "Rounds": ("rounds", "seconds", "seed", "sustain", "batch", "streams", "operators"),
+    "Input": ("data", "tracker", "tokens", "prompt"),
+    "Accuracy": ("labels", "images"),
+    "Output": ("csv", "html", "keep", "store", "as_json"),
+}
+
+
+@command.command(cls=Command, groups=GROUPS, renamed=ON)
 @click.argument("bundles", nargs=-1, required=True, metavar="BUNDLE...")
-@click.option("--device", default="", metavar="NAME", help="A device of edgekit device list. [default: this machine]")
+@click.option("--on", default="", metavar="NAME", help="A host of edgekit device list. [default: this machine]")
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Fresh processes of each bundle.")
 @click.option("--seconds", type=SECONDS, default="1s", show_default=True, help="Of calls in each round, at least.")
 @click.option(
@@ -68,7 +81,7 @@ def command() -> None:
 @click.option("--operators/--no-operators", default=True, help="Where the time goes. [default: yes]")
 @click.option("--tokens", type=click.IntRange(2), default=32, show_default=True, help="BLIP-2: tokens to generate.")
 @click.option("--prompt", default="", help="BLIP-2: what it is asked. [default: its usual one]")
-@click.option("--labels", default="", help="Labelled images (as evaluate --data): measures the accuracy too.")
+@click.option("--labels", default="", help="Annotations (as evaluate --labels): measures the accuracy too.")
 @click.option("--images", default="", help="Folder of the labelled images, when they are not beside the labels.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the order in a round, and the photograph.")
 @click.option("--delay", type=float, default=0.0, hidden=True, help="Slow every inference by so many per cent.")
@@ -77,30 +90,53 @@ def command() -> None:
 @click.option("--keep/--no-keep", default=True, help="Add the records to the store. [default: yes]")
 @store_option
 @json_option
-def measure(bundles: tuple[str, ...], as_json: bool, csv: Path | None, html: Path | None, **given: Any) -> None:
+def measure(
+    bundles: tuple[str, ...],
+    on: str,
+    threads: tuple[int, ...],
+    labels: str,
+    images: str,
+    csv: Path | None,
+    html: Path | None,
+    keep: bool,
+    store: Path | None,
+    as_json: bool,
+    **settings: Any,
+) -> None:
     """Measure bundles: what edgekit profile BUNDLE... does."""
+    from edgekit.profiling.records.making import Request
     from edgekit.profiling.records.store import Store, default_store
 
     check_html(html)
-    store = Store(given["store"] or default_store())
-    made = _made(bundle_folders(bundles), _settings(given), given, store)
-    if given["keep"]:
-        store.add(made.profiles)
+    records = Store(store or default_store())
+    counts = threads or (0,)
+    each = [(path, _settings(threads=count, **settings)) for path in bundle_folders(bundles) for count in counts]
+    request = Request(
+        bundles=tuple(path for path, _ in each),
+        settings=_settings(threads=counts[0], **settings),
+        each=tuple(one for _, one in each) if len(counts) > 1 else (),
+        on=on,
+        labels=labels,
+        images=images,
+    )
+    made = _made(request, records)
+    if keep:
+        records.add(made.profiles)
     write(made.profiles, csv, html)
     if as_json:
         click.echo(document(made.profiles, made))
     else:
         show(made)
-        if given["keep"] and made.profiles:
-            click.echo(f"kept in {store.path}")
+        if keep and made.profiles:
+            click.echo(f"kept in {records.path}")
     click.get_current_context().exit(0 if made.profiles else 1)
 
 
-@command.command()
+@command.command(cls=Command, renamed=ON)
 @click.argument("candidate")
 @click.argument("baseline")
 @click.option("--fail-if-slower", type=SHARE, metavar="SHARE", help="Exit code 1 when slower by more than 10%, say.")
-@click.option("--device", default="", metavar="NAME", help="Bundles: a device to compare them on. [default: here]")
+@click.option("--on", default="", metavar="NAME", help="Bundles: a host to compare them on. [default: here]")
 @click.option(
     "--rounds", type=click.IntRange(2), default=8, show_default=True, help="Bundles: rounds of each, in turns."
 )
@@ -109,18 +145,31 @@ def measure(bundles: tuple[str, ...], as_json: bool, csv: Path | None, html: Pat
 @click.option("--data", default="", help="Bundles: images to show. [default: a generated photograph]")
 @store_option
 @json_option
-def compare(candidate: str, baseline: str, fail_if_slower: float | None, as_json: bool, **given: Any) -> None:
+def compare(
+    candidate: str,
+    baseline: str,
+    fail_if_slower: float | None,
+    on: str,
+    rounds: int,
+    seconds: float,
+    threads: int,
+    data: str,
+    store: Path | None,
+    as_json: bool,
+) -> None:
     """Say whether CANDIDATE is slower or faster than BASELINE, only where a 99 % interval holds.
 
     Each is a bundle, which is measured now (two bundles in turns), or a record: its id, a file of edgekit profile
     --json, or the name of a bundle in the store, whose last record is taken.
     """
+    from edgekit.profiling.record import Settings
     from edgekit.profiling.records.comparison import compare as compared
     from edgekit.profiling.records.store import Store, default_store
 
-    store = Store(given["store"] or default_store())
-    history = store.read()
-    ours, theirs = _pair(candidate, baseline, given, store, history)
+    records = Store(store or default_store())
+    history = records.read()
+    settings = Settings(rounds=rounds, seconds=seconds, threads=threads, data=data, operators=False)
+    ours, theirs = _pair((candidate, baseline), settings, on, records, history)
     found = compared(ours, theirs, history)
     failed = fail_if_slower is not None and found.slower_than(fail_if_slower)
     if as_json:
@@ -132,25 +181,27 @@ def compare(candidate: str, baseline: str, fail_if_slower: float | None, as_json
     click.get_current_context().exit(1 if failed else 0)
 
 
-@command.command()
+@command.command(cls=Command, renamed=ON)
 @click.option("--csv", type=click.Path(path_type=Path), help="Write the table as CSV.")
 @click.option("--html", type=click.Path(path_type=Path), help="Write the page of these records.")
-@click.option("--device", default="", help="Only of this machine.")
+@click.option("--on", default="", metavar="NAME", help="Only of this machine.")
 @click.option("--name", default="", help="Only of bundles of this name.")
 @click.option("--last", is_flag=True, help="Only the last record of each bundle, machine and setting.")
 @store_option
 @json_option
-def history(csv: Path | None, html: Path | None, as_json: bool, **given: Any) -> None:
+def history(
+    csv: Path | None, html: Path | None, on: str, name: str, last: bool, store: Path | None, as_json: bool
+) -> None:
     """Show the records of the store."""
     from edgekit.profiling.records.choosing import latest
     from edgekit.profiling.records.store import Store, default_store
 
     found = [
         one
-        for one in Store(given["store"] or default_store()).read()
-        if given["device"] in ("", one.conditions.machine.key) and given["name"] in ("", one.subject.name)
+        for one in Store(store or default_store()).read()
+        if on in ("", one.conditions.machine.key) and name in ("", one.subject.name)
     ]
-    found = latest(found) if given["last"] else found
+    found = latest(found) if last else found
     write(found, csv, html)
     if as_json:
         click.echo(document(found))
@@ -170,57 +221,36 @@ def history(csv: Path | None, html: Path | None, as_json: bool, **given: Any) ->
     table(("id", "time", "bundle", "machine", "p50 ms"), rows, right=("p50 ms",))
 
 
-def _settings(given: dict[str, Any]) -> Settings:
+def _settings(*, unit: str, **given: Any) -> Settings:
+    """Settings of a profile, in which the unit is called device."""
     import msgspec
 
     from edgekit.errors import UsageError
     from edgekit.profiling.record import Settings
 
-    names = {name: given[name] for name in Settings.__struct_fields__ if name in given and name != "threads"}
     try:
-        return msgspec.convert({**names, "threads": (given["threads"] or (0,))[0], "device": given["unit"]}, Settings)
+        return msgspec.convert({**given, "device": unit}, Settings)
     except msgspec.ValidationError as error:
         raise UsageError(str(error)) from error
 
 
-def _made(bundles: tuple[Path, ...], settings: Settings, given: dict[str, Any], store: Store) -> Made:
-    import msgspec
+def _made(request: Request, store: Store) -> Made:
+    from edgekit.profiling.records.making import make
 
-    from edgekit.profiling.records.making import Request, make
-
-    threads = given["threads"] or (0,)
-    every = tuple(path for path in bundles for _ in threads)
-    each = tuple(msgspec.structs.replace(settings, threads=count) for _ in bundles for count in threads)
-    request = Request(
-        bundles=every,
-        settings=settings,
-        each=each if len(threads) > 1 else (),
-        device=given["device"],
-        labels=given.get("labels", ""),
-        images=given.get("images", ""),
-    )
     with told() as report:
         return make(request, report, store.read() if request.labels else ())
 
 
-def _pair(candidate: str, baseline: str, given: dict[str, Any], store: Store, history: list[Profile]) -> list[Profile]:
+def _pair(named: Sequence[str], settings: Settings, on: str, store: Store, history: list[Profile]) -> list[Profile]:
     """The two records, measured now where bundles are given."""
     from edgekit.errors import EngineError
-    from edgekit.profiling.record import Settings
+    from edgekit.profiling.records.making import Request
     from edgekit.runtimes.bundle.manifest import MANIFEST
 
-    named = [candidate, baseline]
     bundles = [Path(text) for text in named if (Path(text) / MANIFEST).is_file()]
     found: list[Profile] = []
     if bundles:
-        settings = Settings(
-            rounds=given["rounds"],
-            seconds=given["seconds"],
-            threads=given["threads"],
-            data=given["data"],
-            operators=False,
-        )
-        made = _made(tuple(bundles), settings, {"threads": (given["threads"],), "device": given["device"]}, store)
+        made = _made(Request(bundles=tuple(bundles), settings=settings, on=on), store)
         if made.skipped:
             raise EngineError(f"{made.skipped[0].bundle}: {made.skipped[0].reason}")
         found = list(made.profiles)

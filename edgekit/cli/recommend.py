@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgekit.cli._command import ON, Command
 from edgekit.cli._options import json_option, split_names
 from edgekit.cli._profiles import bundle_folders, store_option, told
 from edgekit.cli._quantities import BYTES, INPUT_SIZE, MILLISECONDS, SECONDS, SHARE, Counts
@@ -15,9 +16,20 @@ if TYPE_CHECKING:
     from edgekit.profiling.records.choosing import Choice, Preference, Recommendation
 
 
-@click.command(short_help="Choose target, precision, threads and input size for a device.")
+GROUPS = {
+    "Where": ("on", "threads"),
+    "Bounds": ("latency", "accuracy", "agreement", "size", "memory", "prefer"),
+    "Accuracy": ("labels", "images"),
+    "Search": ("budget", "source", "targets", "precisions", "sizes", "data", "out"),
+    "Output": ("store", "as_json"),
+}
+
+
+@click.command(
+    cls=Command, groups=GROUPS, renamed=ON, short_help="Choose target, precision, threads and input size for a device."
+)
 @click.argument("bundles", nargs=-1, metavar="[BUNDLE]...")
-@click.option("--device", default="", metavar="NAME", help="A device of edgekit device list. [default: this machine]")
+@click.option("--on", default="", metavar="NAME", help="A host of edgekit device list. [default: this machine]")
 @click.option("--max-latency", "latency", type=MILLISECONDS, help="Of 19 of 20 calls (p95), end to end: 50ms.")
 @click.option("--min-map", "--min-accuracy", "accuracy", type=SHARE, help="Least accuracy on --labels: 0.88 or 88%.")
 @click.option("--min-agreement", "agreement", type=SHARE, help="Least share of the source's results: 99%.")
@@ -31,7 +43,7 @@ if TYPE_CHECKING:
 @click.option(
     "--threads", type=Counts(0), default="0", help="CPU threads to try: 1,2,4. [default: the engine's choice]"
 )
-@click.option("--labels", default="", help="Labelled images (as evaluate --data), for --min-map.")
+@click.option("--labels", default="", help="Annotations (as evaluate --labels), for --min-map.")
 @click.option("--images", default="", help="Folder of the labelled images, when they are not beside the labels.")
 @click.option("--budget", type=SECONDS, default="0s", help="Search within this time: 10min. [default: none]")
 @click.option("--source", default="", help="Search: a source to convert.")
@@ -46,48 +58,61 @@ if TYPE_CHECKING:
 )
 @store_option
 @json_option
-def command(bundles: tuple[str, ...], as_json: bool, **given: Any) -> None:
+def command(
+    bundles: tuple[str, ...],
+    on: str,
+    latency: float | None,
+    accuracy: float | None,
+    agreement: float | None,
+    size: float | None,
+    memory: float | None,
+    prefer: Preference | None,
+    threads: tuple[int, ...],
+    labels: str,
+    images: str,
+    budget: float,
+    source: str,
+    targets: str,
+    precisions: str,
+    sizes: tuple[tuple[int, int], ...],
+    data: str,
+    out: Path,
+    store: Path | None,
+    as_json: bool,
+) -> None:
     """Say which BUNDLE to ship, and why.
 
     Chosen from the records of the store; a BUNDLE without a record on the device is measured first. With --budget more
     is tried than given: numbers of threads, and conversions of --source. Exit code 1 when nothing keeps the bounds.
     """
     from edgekit.profiling.records.choosing import Bounds
-    from edgekit.profiling.records.recommending import Question, recommend
+    from edgekit.profiling.records.recommending import Conversions, Question, recommend
     from edgekit.profiling.records.store import Store, default_store
 
-    bounds = Bounds(**{name: given[name] for name in ("latency", "accuracy", "agreement", "size", "memory")})
-    prefer: Preference = given["prefer"] or (
-        "accuracy" if bounds.accuracy is None and bounds.agreement is None else "latency"
+    bounds = Bounds(latency=latency, accuracy=accuracy, agreement=agreement, size=size, memory=memory)
+    conversions = Conversions(
+        source=source,
+        targets=split_names(targets),
+        precisions=split_names(precisions),
+        sizes=sizes or (None,),
+        data=data,
+        out=out,
     )
     question = Question(
         bounds=bounds,
-        prefer=prefer,
+        prefer=prefer or ("accuracy" if accuracy is None and agreement is None else "latency"),
         bundles=bundle_folders(bundles),
-        device=given["device"],
-        threads=given["threads"] or (0,),
-        labels=given["labels"],
-        images=given["images"],
-        budget=given["budget"],
-        conversions=_conversions(given) if given["source"] else None,
+        on=on,
+        threads=threads or (0,),
+        labels=labels,
+        images=images,
+        budget=budget,
+        conversions=conversions if source else None,
     )
     with told() as report:
-        found = recommend(question, Store(given["store"] or default_store()), report)
+        found = recommend(question, Store(store or default_store()), report)
     click.echo(_document(found)) if as_json else _print(found)
     click.get_current_context().exit(0 if found.best else 1)
-
-
-def _conversions(given: dict[str, Any]) -> Any:
-    from edgekit.profiling.records.recommending import Conversions
-
-    return Conversions(
-        source=given["source"],
-        targets=split_names(given["targets"]),
-        precisions=split_names(given["precisions"]),
-        sizes=given["sizes"] or (None,),
-        data=given["data"],
-        out=given["out"],
-    )
 
 
 def _print(found: Recommendation) -> None:

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from edgekit.cli._command import UNIT, Command
 from edgekit.cli._options import TrackerName, engine_options, import_modules, imports_option, json_option
 
 if TYPE_CHECKING:
     from edgekit.runtimes.results import Result
 
 
-@click.command(short_help="Run a bundle on images, folders, videos or a camera.")
+ALIASES = ("predict",)
+
+
+@click.command(
+    cls=Command,
+    renamed={**UNIT, "--conf": "--score"},
+    short_help="Run a bundle on images, folders, videos or a camera.",
+)
 @click.argument("bundle")
 @click.argument("inputs", nargs=-1, required=True)
-@click.option("--conf", type=click.FloatRange(0, 1), help="Least score. [default: the contract's]")
+@click.option("--score", type=click.FloatRange(0, 1), help="Least score. [default: the contract's]")
 @click.option("--iou", type=click.FloatRange(0, 1), help="IoU above which NMS drops a box. [default: the contract's]")
 @click.option("--track", type=TrackerName(), help="Follow objects with this tracker (docs/TRACKING.md).")
 @click.option(
@@ -29,7 +37,23 @@ if TYPE_CHECKING:
 @engine_options
 @imports_option
 @json_option
-def command(bundle: str, inputs: tuple[str, ...], conf: float | None, iou: float | None, **given: Any) -> None:
+def command(
+    bundle: str,
+    inputs: tuple[str, ...],
+    score: float | None,
+    iou: float | None,
+    track: str | None,
+    every: int,
+    appearance: str | None,
+    save: Path | None,
+    video: Path | None,
+    mot: Path | None,
+    threads: int,
+    unit: str,
+    strict: bool,
+    imports: tuple[str, ...],
+    as_json: bool,
+) -> None:
     """Run BUNDLE on INPUTS: images, folders, globs, videos, camera:0. Ctrl-C ends a camera.
 
     With --json, one line per image: {"image", "detections": [{"box", "score", "class_id", "name"}]}; poses also have
@@ -39,24 +63,22 @@ def command(bundle: str, inputs: tuple[str, ...], conf: float | None, iou: float
     from edgekit.errors import UsageError
     from edgekit.runtimes.model import load
 
-    import_modules(given["imports"])
-    track = given["track"]
-    for name, empty in (("mot", None), ("every", 1), ("appearance", None)):
-        if given[name] != empty and not track:
+    import_modules(imports)
+    for name, given in (("mot", mot is not None), ("every", every != 1), ("appearance", appearance is not None)):
+        if given and not track:
             raise UsageError(f"--{name} goes with --track NAME")
-    engine = {name: given[name] for name in ("threads", "device", "strict")}
-    model = load(bundle, **engine)
-    appearance = load(given["appearance"], **engine) if given["appearance"] else None
-    with Drawn(given["save"], given["video"], given["mot"]) as drawn:
+    model = load(bundle, threads=threads, unit=unit, strict=strict)
+    looks = load(appearance, threads=threads, unit=unit, strict=strict) if appearance else None
+    with Drawn(save, video, mot) as drawn:
         for source in inputs:
             stream = (
-                model.track_with_images(source, track, every=given["every"], score=conf, iou=iou, appearance=appearance)
+                model.track_with_images(source, track, every=every, score=score, iou=iou, appearance=looks)
                 if track
-                else model.stream_with_images(source, score=conf, iou=iou)
+                else model.stream_with_images(source, score=score, iou=iou)
             )
             try:
                 for image, result in stream:
-                    _show(result, given["as_json"])
+                    _show(result, as_json)
                     drawn.add(image, result)
             except KeyboardInterrupt:  # how a camera is ended: what was written so far stays whole
                 break

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
+from edgekit.cli._command import UNIT, Command
 from edgekit.cli._generation import opened
 from edgekit.cli._options import engine_options, json_option
 
 
-@click.command(short_help="Find images of an index by a text or by an image.")
+@click.command(cls=Command, renamed=UNIT, short_help="Find images of an index by a text or by an image.")
 @click.argument("bundle")
 @click.argument("index")
 @click.argument("query")
@@ -22,7 +22,18 @@ from edgekit.cli._options import engine_options, json_option
 )
 @engine_options
 @json_option
-def command(bundle: str, index: str, query: str, image: bool, top: int, rerank: int, **given: Any) -> None:
+def command(
+    bundle: str,
+    index: str,
+    query: str,
+    image: bool,
+    top: int,
+    rerank: int,
+    threads: int,
+    unit: str,
+    strict: bool,
+    as_json: bool,
+) -> None:
     """Search INDEX, which edgekit index made with the same BUNDLE, for QUERY.
 
     With --json, one line per image, the best first: {"image", "score", "probability"}.
@@ -31,9 +42,9 @@ def command(bundle: str, index: str, query: str, image: bool, top: int, rerank: 
 
     from edgekit.runtimes.language.index import ImageIndex
 
-    found = ImageIndex.open(index, opened(bundle, given))
+    found = ImageIndex.open(index, opened(bundle, threads, unit, strict))
     for hit in found.search(Path(query) if image else query, top, rerank=rerank):
-        if given["as_json"]:
+        if as_json:
             click.echo(msgspec.json.encode(hit).decode())
             continue
         likely = f"  probability {hit.probability:.3f}" if hit.probability is not None else ""

@@ -17,7 +17,17 @@ from edgekit.cli._options import imports_option, json_option
 @click.option("--trust", is_flag=True, help="Allow unpickling: the source can run any code it likes.")
 @imports_option
 @json_option
-def command(bundle: str, source: str, data: str, imports: tuple[str, ...], as_json: bool, **given: str) -> None:
+def command(
+    bundle: str,
+    source: str,
+    data: str,
+    contract: str,
+    weights: str,
+    seed: int,
+    trust: bool,
+    imports: tuple[str, ...],
+    as_json: bool,
+) -> None:
     """Run BUNDLE and its source on images and compare the decoded results.
 
     Images that the bundle was calibrated on are left out. Exit code 1 when it falls outside its gate.
@@ -32,7 +42,17 @@ def command(bundle: str, source: str, data: str, imports: tuple[str, ...], as_js
 
     import_modules(imports)
     with progress_bars() as progress:
-        evidence = verify(bundle, source, data, imports=imports, progress=progress, **given)  # type: ignore[arg-type]
+        evidence = verify(
+            bundle,
+            source,
+            data,
+            contract=contract,
+            weights=weights,
+            seed=seed,
+            trust=trust,
+            imports=imports,
+            progress=progress,
+        )
     if as_json:
         click.echo(
             json.dumps({"bundle": bundle, "ok": evidence.passed, "evidence": msgspec.to_builtins(evidence)}, indent=2)

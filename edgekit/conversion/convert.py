@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,12 +27,28 @@ Conversion = Request
 
 @dataclass(frozen=True)
 class Conversions:
-    """Everything that one call of `convert` gave; ``skipped`` are targets that ``all`` cannot have here."""
+    """Everything that one call of `convert` gave: a sequence of outcomes, in the order of targets and precisions.
+
+    Attributes:
+        prepared: what was read of the source.
+        outcomes: one for each bundle that was asked for.
+        skipped: targets that ``all`` cannot have here, and why.
+        plan: how the model became INT8, where it did.
+    """
 
     prepared: Prepared
     outcomes: tuple[Outcome, ...]
     skipped: tuple[Skipped, ...] = ()
     plan: Plan | None = None
+
+    def __iter__(self) -> Iterator[Outcome]:
+        return iter(self.outcomes)
+
+    def __len__(self) -> int:
+        return len(self.outcomes)
+
+    def __getitem__(self, place: int) -> Outcome:
+        return self.outcomes[place]
 
     @property
     def ok(self) -> bool:

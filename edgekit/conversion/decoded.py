@@ -24,6 +24,7 @@ from edgekit.progress import Report
 from edgekit.runtimes.bundle.folder import Bundle
 from edgekit.runtimes.bundle.manifest import Contract, Evidence, Gate, Output
 from edgekit.runtimes.model import Model, load
+from edgekit.runtimes.results import Result
 from edgekit.runtimes.tasks import open_task
 from edgekit.runtimes.tasks.decoders import Candidates
 from edgekit.sources import WHOLE
@@ -91,7 +92,7 @@ class DecodedComparison:
             EngineError: the engine cannot open or run it, or it gives NaN or infinite values.
         """
         device = proof_device(bundle.manifest.engine, bundle.manifest.graphs[0])
-        model = load(bundle, threads=threads, device=device, warm_up=0)
+        model = load(bundle, threads=threads, unit=device, warm_up=0)
         if model.placement.word == "compiled":
             said = ("compiled, and nothing here can run it: verify it on the device",)
             return evidence_of(bundle.manifest, prepared, [model.placement], gate, "nothing", said)
@@ -141,7 +142,9 @@ def _stack(workspace: Workspace, output: Output, count: int, array: Floats) -> N
     return np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(count, *array.shape))
 
 
-def compare_network(model: Model, prepared: Prepared, workspace: Workspace, gate: Gate, report: Report) -> Evidence:
+def compare_network(
+    model: Model[Result], prepared: Prepared, workspace: Workspace, gate: Gate, report: Report
+) -> Evidence:
     """Run an opened bundle on every proof image and hold it against the source's answers.
 
     The bundle is normalised and decoded by its own contract, the source by the one that was stated for it: a mistake in
@@ -195,7 +198,7 @@ def _check_comparable(bundle: Contract, prepared: Prepared) -> None:
     if sorted(output.name for output in bundle.outputs) != sorted(output.name for output in source.outputs):
         given, wanted = (", ".join(output.name for output in one.outputs) for one in (bundle, source))
         raise ContractError(f"the bundle has the outputs {given}, the source as stated has {wanted}")
-    for key in ("size", "resize", "pad"):
+    for key in ("size", "resize", "pad", "align"):
         ours, theirs = getattr(bundle.image, key), getattr(source.image, key)
         if ours != theirs:
             raise ContractError(f"image.{key} is {ours!r} in the bundle and {theirs!r} in the contract given")

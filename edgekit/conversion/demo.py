@@ -179,7 +179,7 @@ def _draw_texts(image: Image, texts: list[str], path: Path, scale: int = 4, colu
         raise InputError(f"{path}: cannot be written; free space or choose another -o")
 
 
-def _source() -> Model:
+def _source() -> Model[Result]:
     """The source in PyTorch, behind the same runtime as its bundles."""
     from edgekit.runtimes.bundle.manifest import Contract
     from edgekit.sources.session import TorchSession
@@ -192,7 +192,12 @@ def _source() -> Model:
 
 
 def _measure(
-    target: str, precision: str, model: Model, annotations: Path, progress: Progress, outcome: Outcome | None = None
+    target: str,
+    precision: str,
+    model: Model[Result],
+    annotations: Path,
+    progress: Progress,
+    outcome: Outcome | None = None,
 ) -> Measured:
     spent: list[float] = []
     pace = _pace(model)
@@ -213,12 +218,12 @@ def _measure(
     return Measured(target, precision, float(np.median(spent)), metrics.map, metrics.map50, outcome)
 
 
-def _open(bundle: Bundle) -> Model:
+def _open(bundle: Bundle) -> Model[Result]:
     """A bundle, opened by what proves it here."""
-    return load(bundle, device=proof_device(bundle.manifest.engine, bundle.manifest.graphs[0]))
+    return load(bundle, unit=proof_device(bundle.manifest.engine, bundle.manifest.graphs[0]))
 
 
-def _pace(model: Model) -> float:
+def _pace(model: Model[Result]) -> float:
     """Seconds that one image takes, once warm."""
     start = time.perf_counter()
     model.warm_up()

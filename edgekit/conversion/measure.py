@@ -17,6 +17,7 @@ from edgekit.evaluation.labelled import evaluate
 from edgekit.progress import Report
 from edgekit.runtimes.bundle.folder import open_bundle
 from edgekit.runtimes.model import Model, load
+from edgekit.runtimes.results import Result
 from edgekit.sources.session import TorchSession
 
 AGREEMENT = "agreement"
@@ -50,17 +51,17 @@ def work(job: MeasureJob, report: Report) -> Measured:
     return Measured(score=score, by=AGREEMENT, milliseconds=_latency(model, prepared, workspace))
 
 
-def _opened(job: MeasureJob, prepared: Prepared, workspace: Workspace) -> Model:
+def _opened(job: MeasureJob, prepared: Prepared, workspace: Workspace) -> Model[Result]:
     if job.bundle:
         bundle = open_bundle(job.bundle)
         device = proof_device(bundle.manifest.engine, bundle.manifest.graphs[0])
-        return load(bundle, threads=job.threads, device=device, warm_up=0)
+        return load(bundle, threads=job.threads, unit=device, warm_up=0)
     import torch
 
     return Model(prepared.contract, TorchSession(torch.export.load(workspace.program).module()))
 
 
-def _latency(model: Model, prepared: Prepared, workspace: Workspace) -> float:
+def _latency(model: Model[Result], prepared: Prepared, workspace: Workspace) -> float:
     """Median of inference alone, in milliseconds."""
     seconds = []
     for tensor in itertools.islice(workspace.proof_images(prepared.contract.image), TIMED):

@@ -100,6 +100,7 @@ def _stated(job: PrepareJob) -> StatedContract | None:
         postprocess=contract.postprocess,
         cut=tuple(points),
         skeleton=contract.skeleton,
+        outputs=() if points else contract.outputs,
     )
 
 
@@ -109,6 +110,8 @@ def _cut(model: TrainedModel, stated: StatedContract) -> ReadSource:
         names = ", ".join(model.origin.cut)
         outputs = outputs_at(stated.cut)
         return ReadSource(model, stated.complete(outputs), model.heads, f"cut at {names}", model.origin.cut)
+    if stated.outputs:
+        return ReadSource(model, stated.complete(stated.outputs), model.module, "raw heads as the contract names them")
     decoder = find(stated.decoder)
     flat = flatten(model.module, model.example)
     if stated.cut:

@@ -97,7 +97,7 @@ _FLAGS = {
 """Options that not every source or bundle can use, as they are spelled on the command line."""
 
 _METHOD_FLAGS = {
-    "cross_layer_equalization": "--no-equalisation",
+    "cross_layer_equalization": "--no-equalization",
     "ranges": "--ranges",
     "bias_correction": "--no-bias-correction",
     "rounding": "rounding",

@@ -17,7 +17,7 @@ class Emulator:
 
     Attributes:
         engine: the engine's name, and that of the file.
-        device: the value of ``device=`` that asks for it.
+        device: the value of ``unit=`` that asks for it.
         word: the strongest word that a check with it deserves.
         packages: importable names, all of which it needs.
         toolchain: the isolated environment that it needs instead, if any.

@@ -119,7 +119,10 @@ def read_described(
         )
     missing = [image.path for image in described if not image.path.is_file()]
     if missing:
-        raise InputError(f"{missing[0]}: no such image, {len(missing)} of {len(described)} are missing; give --images")
+        raise InputError(
+            f"{missing[0]}: no such image, {len(missing)} of {len(described)} are missing; "
+            "give their folder with --data"
+        )
     return tuple(described)
 
 

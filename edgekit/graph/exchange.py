@@ -50,7 +50,7 @@ def write_exchange(module: nn.Module, example: torch.Tensor, outputs: tuple[str,
     """
     import torch
 
-    program = _export(flatten(module, example), example)
+    program = export_program(flatten(module, example), example)
     shapes = output_shapes(program)
     if len(shapes) != len(outputs):
         raise SourceError(
@@ -73,10 +73,15 @@ def flatten(module: nn.Module, example: torch.Tensor) -> fx.GraphModule:
     from edgekit.graph.fold import fold_batch_norm
     from edgekit.graph.layout import simplify_layout
 
-    return fold_batch_norm(simplify_layout(_export(module, example).module()))
+    return fold_batch_norm(simplify_layout(export_program(module, example).module()))
 
 
-def _export(module: nn.Module, example: torch.Tensor) -> torch.export.ExportedProgram:
+def export_program(module: nn.Module, example: torch.Tensor) -> torch.export.ExportedProgram:
+    """A network as a torch.export program.
+
+    Raises:
+        SourceError: torch.export cannot follow it.
+    """
     import torch
 
     try:

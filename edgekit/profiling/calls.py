@@ -14,7 +14,7 @@ from edgekit.errors import UsageError
 from edgekit.profiling.record import Settings, StageName
 from edgekit.runtimes.engines import Placement, Session
 from edgekit.runtimes.model import Model
-from edgekit.runtimes.results import Detections, Text
+from edgekit.runtimes.results import Detections, Result, Text
 
 Stages = dict[StageName, float]
 Call = Callable[[Image], Stages]
@@ -65,7 +65,7 @@ def call_of(model: Any, settings: Settings) -> Call:
     return _retrieval(model, settings) if model.kind == "retrieval" else _generation(model, settings)
 
 
-def _single(model: Model) -> Call:
+def _single(model: Model[Result]) -> Call:
     def call(image: Image) -> Stages:
         timings = model.predict(image).timings
         return {} if timings is None else _stages(timings)
@@ -73,7 +73,7 @@ def _single(model: Model) -> Call:
     return call
 
 
-def _tracked(model: Model, name: str) -> Call:
+def _tracked(model: Model[Result], name: str) -> Call:
     from edgekit.runtimes.tracking import open_tracker
 
     tracker, frames = open_tracker(name), itertools.count()

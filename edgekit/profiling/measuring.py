@@ -187,7 +187,7 @@ def _import_engine(name: str) -> int:
 def _open(folder: str, settings: Settings, device: str) -> Any:
     from edgekit.runtimes.load import load
 
-    return load(folder, threads=settings.threads, device=device, strict=settings.strict, warm_up=0)
+    return load(folder, threads=settings.threads, unit=device, strict=settings.strict, warm_up=0)
 
 
 def _drop_from_cache(folder: Path) -> bool:

@@ -153,7 +153,7 @@ def device_here(manifest: Manifest, wanted: str) -> str:
     if other.word != "executed":
         raise EngineError(
             f"engine {spec.name} {spec.missing or 'cannot run this file here'}; its {other.device} here says "
-            "nothing about time: profile it on a device that has it (--device NAME)"
+            "nothing about time: profile it on a host that has it (--on NAME)"
         )
     if other.missing:
         raise EngineError(f"engine {spec.name} needs: {other.missing}")

@@ -6,11 +6,11 @@ import dataclasses
 import os
 import time
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast, overload
 
 import numpy as np
 
-from edgekit.arrays import Floats, Image
+from edgekit.arrays import Floats, Image, ImageLike, ImageLikes
 from edgekit.errors import BundleError, InputError, UsageError
 from edgekit.runtimes.bundle.folder import Bundle, open_bundle
 from edgekit.runtimes.bundle.manifest import Contract, Manifest
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from edgekit.runtimes.tracking import Tracker
 
 
+ResultT = TypeVar("ResultT", bound=Result, covariant=True)
+
+
 class _Inferred(NamedTuple):
     """An image between inference and postprocessing; times in ms."""
 
@@ -34,8 +37,10 @@ class _Inferred(NamedTuple):
     inference: float
 
 
-class Model:
+class Model(Generic[ResultT]):
     """A contract bound to a session. Call it with an image; not thread-safe, open one per thread.
+
+    ``Model[Detections]`` is a model that gives `Detections`, and so on.
 
     Attributes:
         contract: what goes in and what comes out.
@@ -56,12 +61,22 @@ class Model:
         """What ran where: operators per compute unit, and the arithmetic."""
         return self.session.placement
 
-    def __call__(self, source: Any, *, score: float | None = None, iou: float | None = None) -> Result | list[Result]:
+    @overload
+    def __call__(
+        self, source: ImageLikes, *, score: float | None = None, iou: float | None = None
+    ) -> list[ResultT]: ...
+    @overload
+    def __call__(self, source: ImageLike, *, score: float | None = None, iou: float | None = None) -> ResultT: ...
+
+    def __call__(
+        self, source: ImageLike | ImageLikes, *, score: float | None = None, iou: float | None = None
+    ) -> ResultT | list[ResultT]:
         """The result of one image, or a list of results for several.
 
         Args:
             source: a path, a uint8 array (h, w, 3) BGR as OpenCV gives it, or a PIL image; a list of these or an array
-                (n, h, w, 3) is a batch. Folders, videos and cameras go through `stream`.
+                (n, h, w, 3) is a batch (type checkers know a list only). Folders, videos and cameras go through
+                `stream`.
             score: least score, instead of the contract's.
             iou: IoU above which NMS drops a box, instead of the contract's.
 
@@ -73,19 +88,19 @@ class Model:
             return [self.predict(image, score=score, iou=iou) for image in source]
         return self.predict(source, score=score, iou=iou)
 
-    def predict(self, source: Any, *, score: float | None = None, iou: float | None = None) -> Result:
+    def predict(self, source: ImageLike, *, score: float | None = None, iou: float | None = None) -> ResultT:
         """The result of one image; the arguments are those of a call."""
         image, name = read(source)
         return self._finished(self._inferred(image), score, iou, name)
 
-    def stream(self, source: Any, *, score: float | None = None, iou: float | None = None) -> Iterator[Result]:
+    def stream(self, source: Any, *, score: float | None = None, iou: float | None = None) -> Iterator[ResultT]:
         """Results one by one for anything `inputs.media.frames` opens: folders, globs, videos, cameras, stacks."""
         for _, result in self.stream_with_images(source, score=score, iou=iou):
             yield result
 
     def stream_with_images(
         self, source: Any, *, score: float | None = None, iou: float | None = None
-    ) -> Iterator[tuple[Image, Result]]:
+    ) -> Iterator[tuple[Image, ResultT]]:
         """Like `stream`, with the BGR image beside each result, for drawing.
 
         Frames are decoded in a thread of their own (`inputs.reader.Reader`). Of a camera or stream the newest frame is
@@ -106,7 +121,7 @@ class Model:
                 # The next inference may write over an engine's outputs.
                 return frame, one._replace(outputs=[np.array(output) for output in one.outputs])
 
-            def second(given: tuple[Frame, _Inferred]) -> tuple[Image, Result]:
+            def second(given: tuple[Frame, _Inferred]) -> tuple[Image, ResultT]:
                 frame, one = given
                 return frame.image, self._finished(one, score, iou, frame.name, frame.time)
 
@@ -121,9 +136,9 @@ class Model:
 
     def _finished(
         self, one: _Inferred, score: float | None, iou: float | None, name: str, seconds: float | None = None
-    ) -> Result:
+    ) -> ResultT:
         start = time.perf_counter()
-        result = self.task.result(one.outputs, one.mapping, score=score, iou=iou)
+        result = cast(ResultT, self.task.result(one.outputs, one.mapping, score=score, iou=iou))
         timings = Timings(one.pre, one.inference, 1e3 * (time.perf_counter() - start))
         return dataclasses.replace(result, source=name, time=seconds, timings=timings)
 
@@ -136,7 +151,7 @@ class Model:
         fps: float | None = None,
         score: float | None = None,
         iou: float | None = None,
-        appearance: Model | None = None,
+        appearance: Model[Result] | None = None,
         **options: Any,
     ) -> Iterator[Detections]:
         """Results of one stream with track ids: what `stream` opens, through a tracker.
@@ -167,7 +182,7 @@ class Model:
         fps: float | None = None,
         score: float | None = None,
         iou: float | None = None,
-        appearance: Model | None = None,
+        appearance: Model[Result] | None = None,
         **options: Any,
     ) -> Iterator[tuple[Image, Detections]]:
         """Like `track`, with the BGR image beside each result, for drawing."""
@@ -198,21 +213,21 @@ class Model:
 
 
 def load(
-    path: str | os.PathLike[str] | Bundle, *, threads: int = 0, device: str = "", strict: bool = False, warm_up: int = 1
-) -> Model:
+    path: str | os.PathLike[str] | Bundle, *, threads: int = 0, unit: str = "", strict: bool = False, warm_up: int = 1
+) -> Model[Result]:
     """Open a bundle.
 
     Args:
         path: the folder that ``edgekit convert`` wrote.
         threads: CPU threads for the engine, 0 for its own choice.
-        device: one of the engine's devices, empty for its first.
-        strict: make it an error when an operator leaves that device.
+        unit: one of the engine's units, such as ``cpu`` or ``npu``; empty for its first.
+        strict: make it an error when an operator leaves that unit.
         warm_up: runs on an empty image before returning.
 
     Raises:
         BundleError: damaged, altered or too new.
         EngineError: the engine is missing or refuses the file.
-        UsageError: a device or thread count that the engine does not have, or a vision-language bundle, which
+        UsageError: a unit or thread count that the engine does not have, or a vision-language bundle, which
             `edgekit.load` opens.
     """
     bundle = path if isinstance(path, Bundle) else open_bundle(path)
@@ -225,8 +240,8 @@ def load(
     if len(manifest.graphs) != 1:
         raise BundleError(f"{bundle.path}: {len(manifest.graphs)} graphs; a {manifest.contract.task} model has one")
     (graph,) = manifest.graphs
-    session = open_session(manifest.engine, bundle.path, graph, SessionOptions(threads, device, strict))
-    model = Model(manifest.contract, session, manifest)
+    session = open_session(manifest.engine, bundle.path, graph, SessionOptions(threads, unit, strict))
+    model: Model[Result] = Model(manifest.contract, session, manifest)
     model.warm_up(warm_up)
     return model
 

@@ -8,13 +8,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from edgekit.arrays import Floats, Image
+from edgekit.arrays import Floats, Image, ImageLike
 from edgekit.errors import UsageError
-from edgekit.runtimes.inputs.images import Transform
+from edgekit.runtimes.inputs.images import Transform, warp_matrix
 from edgekit.runtimes.model import Model, read
-from edgekit.runtimes.results import Detections, Poses, Timings
+from edgekit.runtimes.results import Detections, Poses, Result, Timings
 from edgekit.runtimes.tasks.similarity import AREA_SHARE, box_areas, keypoint_suppression
 from edgekit.runtimes.tasks.skeletons import sigmas_of
 
@@ -41,8 +40,8 @@ class TopDown:
 
     def __init__(
         self,
-        detector: Model,
-        pose: Model,
+        detector: Model[Result],
+        pose: Model[Result],
         *,
         classes: Sequence[str] | None = None,
         margin: float = MARGIN,
@@ -63,7 +62,7 @@ class TopDown:
         height, width = pose.contract.image.size
         self._aspect = width / height
 
-    def __call__(self, source: Any, *, score: float | None = None, iou: float | None = None) -> Poses:
+    def __call__(self, source: ImageLike, *, score: float | None = None, iou: float | None = None) -> Poses:
         """The poses in one image, best first; the arguments are those of the detector.
 
         Boxes are the detector's; scores are its score times the pose's (the mean of its keypoints').
@@ -148,13 +147,7 @@ class TopDown:
         rows, columns = self.pose.contract.image.size
         scale = columns / width, rows / height
         offset = columns / 2 - centre[0] * scale[0], rows / 2 - centre[1] * scale[1]
-        # OpenCV counts from the centres of pixels, half a pixel off the corner that a Transform counts from.
-        matrix: NDArray[np.float64] = np.array(
-            [
-                [scale[0], 0.0, offset[0] + (scale[0] - 1) / 2],
-                [0.0, scale[1], offset[1] + (scale[1] - 1) / 2],
-            ]
-        )
+        matrix = warp_matrix(scale, offset)
         grey = (self.pose.contract.image.pad,) * 3
         part = cv2.warpAffine(image, matrix, (columns, rows), flags=cv2.INTER_LINEAR, borderValue=grey)
         size = (image.shape[1], image.shape[0])
@@ -162,6 +155,17 @@ class TopDown:
         return np.asarray(part, np.uint8), Transform(scale[0], scale[1], offset[0], offset[1], *size, resized)
 
 
-def pipeline(detector: Model, pose: Model, **options: Any) -> TopDown:
-    """A detector and a pose model as one; the options are those of `TopDown`."""
-    return TopDown(detector, pose, **options)
+def top_down(
+    detector: Model[Result],
+    pose: Model[Result],
+    *,
+    classes: Sequence[str] | None = None,
+    margin: float = MARGIN,
+    double: float = DOUBLE,
+) -> TopDown:
+    """A detector and a pose model as one: `TopDown`, whose arguments and errors these are."""
+    return TopDown(detector, pose, classes=classes, margin=margin, double=double)
+
+
+pipeline = top_down
+"""The former name."""

@@ -86,7 +86,7 @@ def _of_boxes(task: str, roles: tuple[str, ...]) -> Contract:
         skeleton=Skeleton(names=KEYPOINTS, edges=SKELETON) if task == "pose" else None,
         decoder=Decoder(name="anchor_free", options={"strides": list(STRIDES), "reg_max": REG_MAX}),
         outputs=tuple(outputs),
-        postprocess=Postprocess(iou_threshold=0.6),
+        postprocess=Postprocess(iou=0.6),
     )
 
 
@@ -99,5 +99,5 @@ def _of_labels() -> Contract:
         classes=tuple(CLASSES),
         decoder=Decoder(name="classes", options={"activation": "sigmoid"}),
         outputs=(Output(name="labels", role="logits"),),
-        postprocess=Postprocess(score_threshold=0.5),
+        postprocess=Postprocess(score=0.5),
     )

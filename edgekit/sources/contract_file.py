@@ -33,20 +33,61 @@ class CutEntry(Record, frozen=True):
     level: int = 0
 
 
+class PostprocessEntry(Record, frozen=True, kw_only=True):
+    """Thresholds as a contract file spells them: ``score`` and ``iou``, like the command line and the API.
+
+    ``score_threshold`` and ``iou_threshold``, the manifest's names, are read too.
+    """
+
+    score: float | None = None
+    iou: float | None = None
+    max_detections: int = Postprocess().max_detections
+    class_agnostic: bool = False
+    nms: bool = True
+    score_threshold: float | None = None
+    iou_threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("score", "iou"):
+            values = {key: getattr(self, key) for key in (name, f"{name}_threshold")}
+            given = {key: value for key, value in values.items() if value is not None}
+            for key, value in given.items():
+                if not 0.0 <= value <= 1.0:
+                    raise ValueError(f"{key} must be 0..1, not {value}")
+            if len(given) > 1:
+                raise ValueError(f"{name}_threshold must be left out beside {name}, its newer name")
+        self.read()
+
+    def read(self) -> Postprocess:
+        """The same as a contract has it."""
+        default = Postprocess()
+        score = self.score if self.score is not None else self.score_threshold
+        iou = self.iou if self.iou is not None else self.iou_threshold
+        return Postprocess(
+            score=default.score if score is None else score,
+            iou=default.iou if iou is None else iou,
+            max_detections=self.max_detections,
+            class_agnostic=self.class_agnostic,
+            nms=self.nms,
+        )
+
+
 class ContractFile(Record, frozen=True, kw_only=True):
     """The keys of a contract file.
 
     ``classes`` is a list of names, the name of a known set (``coco``), or a text file with a name a line, relative to
     the contract file. ``decoder`` holds ``name`` and, beside it, that decoder's own options. ``skeleton`` is written
-    out or the name of a known one (``coco``).
+    out or the name of a known one (``coco``). ``outputs`` names the outputs of a network that ends in its raw heads, in
+    order; it is not cut then.
     """
 
     task: str = "detect"
     image: ImageRule
     classes: tuple[str, ...] | str
     decoder: dict[str, Any]
-    postprocess: Postprocess = Postprocess()
+    postprocess: PostprocessEntry = PostprocessEntry()
     skeleton: Skeleton | str | None = None
+    outputs: tuple[Output, ...] = ()
     cut: tuple[CutEntry, ...] = ()
 
 
@@ -61,6 +102,7 @@ class StatedContract:
     postprocess: Postprocess
     cut: tuple[CutPoint, ...]
     skeleton: Skeleton | None = None
+    outputs: tuple[Output, ...] = ()
 
     def complete(self, outputs: tuple[Output, ...]) -> Contract:
         """The contract of a graph with these outputs."""
@@ -88,6 +130,26 @@ def read_contract(path: Path) -> StatedContract:
     except msgspec.ValidationError as error:
         raise ContractError(_explain(path, root, data, str(error))) from error
     return _checked(path, root, data, stated)
+
+
+def write_contract(contract: Contract, path: Path) -> Path:
+    """A contract as a contract file, which `read_contract` reads.
+
+    Raises:
+        ContractError: of a vision-language model, whose contract is read from its own files.
+    """
+    import yaml
+
+    if contract.language is not None:
+        raise ContractError("the contract of a vision-language model is in its own files; leave contract out")
+    data = msgspec.to_builtins(contract)
+    data["decoder"] = {"name": contract.decoder.name, **contract.decoder.options}
+    if contract.image.resize != "letterbox":
+        del data["image"]["align"]
+    for key in ("language", *(key for key in ("skeleton", "outputs") if not data[key])):
+        del data[key]
+    path.write_text(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    return path
 
 
 def _read_yaml(path: Path) -> tuple[yaml.Node, dict[Any, Any]]:
@@ -152,19 +214,40 @@ def _checked(path: Path, root: yaml.Node, data: dict[Any, Any], stated: Contract
     """The parts that the structure alone cannot validate: task, decoder options, class names and roles."""
     if stated.task not in task_names():
         raise ContractError(f"{path}:{_line(root, ['task'])}: task: {choices(stated.task, task_names())}")
+    if stated.cut and stated.outputs:
+        raise ContractError(
+            f"{path}:{_line(root, ['outputs'])}: outputs: a network that is cut has none of its own; "
+            "give cut or outputs"
+        )
     decoder = _decoder(path, root, stated.decoder)
     classes = _class_names(path, root, stated.classes) if stated.classes or stated.task != "embed" else ()
     skeleton = _skeleton(path, root, stated)
     _check_roles(path, root, stated, decoder, len(classes))
     return StatedContract(
         task=stated.task,
-        image=stated.image,
+        image=_image(path, root, data["image"], stated.image, decoder),
         classes=classes,
         decoder=decoder,
-        postprocess=stated.postprocess,
+        postprocess=stated.postprocess.read(),
         cut=tuple(CutPoint(entry.tensor, entry.role, entry.level) for entry in stated.cut),
         skeleton=skeleton,
+        outputs=stated.outputs,
     )
+
+
+def _image(path: Path, root: yaml.Node, given: dict[Any, Any], rule: ImageRule, decoder: Decoder) -> ImageRule:
+    """The image rule; a letterbox that does not say how it is aligned is aligned as the decoder's family trains."""
+    if "align" in given:
+        if rule.resize != "letterbox":
+            where = f"{path}:{_line(root, ['image', 'align'])}: image.align"
+            raise ContractError(
+                f"{where}: must be left out with resize: {rule.resize}, not {rule.align}: only a letterbox has padding "
+                "(center, corner)"
+            )
+        return rule
+    if rule.resize != "letterbox":
+        return rule
+    return msgspec.structs.replace(rule, align=find(decoder).align)
 
 
 def _skeleton(path: Path, root: yaml.Node, stated: ContractFile) -> Skeleton | None:
@@ -206,7 +289,7 @@ def _decoder(path: Path, root: yaml.Node, given: dict[str, Any]) -> Decoder:
 
 
 def _check_roles(path: Path, root: yaml.Node, stated: ContractFile, decoder: Decoder, classes: int) -> None:
-    """A wrong role in an entry of cut would show up much later, as an output that nobody reads."""
+    """A wrong role in an entry of cut or outputs would show up much later, as an output that nobody reads."""
     registered = find(decoder)
     if registered.channels is None:
         return
@@ -214,10 +297,13 @@ def _check_roles(path: Path, root: yaml.Node, stated: ContractFile, decoder: Dec
         roles = (*registered.channels(registered.read(decoder.options), classes), *task_roles(stated.task))
     except ContractError:  # no automatic cut, which is why the tensors are named
         return
-    for index, entry in enumerate(stated.cut):
-        if entry.role not in roles:
-            line = _line(root, ["cut", index, "role"])
-            raise ContractError(f"{path}:{line}: cut.{index}.role: {choices(entry.role, roles)}")
+    entries = [("cut", index, entry.role) for index, entry in enumerate(stated.cut)]
+    entries += [("outputs", index, output.role) for index, output in enumerate(stated.outputs)]
+    for key, index, role in entries:
+        if role not in roles:
+            raise ContractError(
+                f"{path}:{_line(root, [key, index, 'role'])}: {key}.{index}.role: {choices(role, roles)}"
+            )
 
 
 def _class_names(path: Path, root: yaml.Node, given: tuple[str, ...] | str) -> tuple[str, ...]:

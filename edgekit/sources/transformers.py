@@ -166,7 +166,7 @@ def _contract(folder: Path, family: Family, model: Any, request: Request) -> Con
         classes=("person",) if pose else tuple(names[key] for key in sorted(names)),
         decoder=family.decoder,
         outputs=tuple(Output(name=role, role=role) for role, _ in family.outputs),
-        postprocess=Postprocess(score_threshold=0.3 if pose else 0.5, nms=False),
+        postprocess=Postprocess(score=0.3 if pose else 0.5, nms=False),
         skeleton=numbered(len(names)) if pose else None,
     )
 
@@ -191,6 +191,7 @@ def _image(folder: Path, family: Family, config: Any, request: Request) -> Image
     return ImageRule(
         size=(height, width),
         resize="stretch" if fixed else "letterbox",
+        align="center" if fixed else "corner",  # such processors pad right and below
         interpolation="bicubic" if given.resample == 3 else "linear",
         scale=given.rescale_factor if given.do_rescale else 1.0,
         mean=mean,

@@ -108,9 +108,10 @@ export function placement(rule, width, height) {
     resized = [Math.max(1, rounded(width * ratio)), Math.max(1, rounded(height * ratio))];
     if (rule.resize === "crop") resized = [Math.max(resized[0], inputWidth), Math.max(resized[1], inputHeight)];
   }
+  const corner = rule.align === "corner"; // all of the padding right and below
   return {
-    left: Math.floor((inputWidth - resized[0]) / 2),
-    top: Math.floor((inputHeight - resized[1]) / 2),
+    left: corner ? 0 : Math.floor((inputWidth - resized[0]) / 2),
+    top: corner ? 0 : Math.floor((inputHeight - resized[1]) / 2),
     width: resized[0],
     height: resized[1],
     original: [width, height],

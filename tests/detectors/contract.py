@@ -29,7 +29,7 @@ def shapes_contract() -> Contract:
         classes=tuple(CLASSES),
         decoder=Decoder(name="anchor_free", options={"strides": list(STRIDES), "reg_max": REG_MAX}),
         outputs=tuple(outputs),
-        postprocess=Postprocess(iou_threshold=0.6),
+        postprocess=Postprocess(iou=0.6),
     )
 
 

@@ -55,7 +55,7 @@ class DelegateInterpreter(Emulator):
             return InterpretedSession(path, graph, options)
         if delegate == VULKAN:
             return CompiledSession(path, graph)
-        raise EngineError(f"device {options.device!r} is for Core ML files; this one is for {delegate}: device='cpu'")
+        raise EngineError(f"unit {options.device!r} is for Core ML files; this one is for {delegate}: unit='cpu'")
 
 
 EMULATOR = DelegateInterpreter(

@@ -34,7 +34,7 @@ def measure(folder: Path, graph: Graph, options: SessionOptions, feeds: Sequence
         EngineError: the engine refuses the file, or failed.
     """
     if options.device not in ("", *ENGINE.devices):
-        return Operators(by="", unavailable=f"device {options.device!r} is not what the file is for: no times of it")
+        return Operators(by="", unavailable=f"unit {options.device!r} is not what the file is for: no times of it")
     ENGINE.open_session(folder, graph, options)  # for all that it checks, and the number of threads
     data = _dump(folder / graph.files[0], feeds, WARM_UP + runs)
     if not data:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from edgekit.errors import EngineError, UsageError
+from edgekit.errors import EngineError, StoppedError, UsageError
 from edgekit.profiling.protocol import Event, Profiled, Progress, SessionJob, Skipped
 from edgekit.profiling.record import Accuracy, Profile, Settings
+from edgekit.progress import OnProgress, ProgressEvent
 from edgekit.runtimes.bundle.folder import Bundle, open_bundle
+
+if TYPE_CHECKING:
+    from edgekit.worker.process import Stop
 
 Report = Callable[[Event], None]
 
@@ -22,15 +27,16 @@ Report = Callable[[Event], None]
 class Request:
     """What to profile, and how.
 
-    ``each`` has the settings of every bundle where they differ; a bundle may be given several times. ``device`` is the
-    name of a device (`edgekit.profiling.devices`), empty for this machine. ``labels`` are labelled images to measure
-    accuracy on, as ``edgekit evaluate --data`` takes them, ``images`` the folder of their images where that is another.
+    ``each`` has the settings of every bundle where they differ; a bundle may be given several times. ``on`` is the
+    name of a host over SSH (`edgekit.profiling.devices`), empty for this machine. ``labels`` are annotations to measure
+    accuracy on, as ``edgekit evaluate --labels`` takes them, ``images`` the folder of their images where that is
+    another.
     """
 
     bundles: tuple[Path, ...]
     settings: Settings = Settings()  # noqa: RUF009 - it is immutable
     each: tuple[Settings, ...] = ()
-    device: str = ""
+    on: str = ""
     labels: str = ""
     images: str = ""
 
@@ -65,7 +71,7 @@ def make(request: Request, report: Report, known: Sequence[Profile] = ()) -> Mad
             skipped.append(event)
         report(event)
 
-    if request.device:
+    if request.on:
         _there(request, follow)
     else:
         from edgekit.profiling.session import run_session
@@ -88,36 +94,115 @@ def make(request: Request, report: Report, known: Sequence[Profile] = ()) -> Mad
 
 def profile(
     *bundles: str | os.PathLike[str],
-    device: str = "",
-    labels: str = "",
-    report: Report = lambda event: None,
-    **settings: Any,
+    on: str = "",
+    unit: str = "",
+    threads: int = 0,
+    strict: bool = False,
+    rounds: int = 5,
+    seconds: float = 1.0,
+    data: str | os.PathLike[str] = "",
+    tracker: str = "",
+    batch: Sequence[int] = (),
+    streams: Sequence[int] = (),
+    sustain: float = 0.0,
+    operators: bool = True,
+    tokens: int = 32,
+    prompt: str = "",
+    labels: str | os.PathLike[str] = "",
+    images: str | os.PathLike[str] = "",
+    seed: int = 0,
+    progress: OnProgress | None = None,
+    stop: Stop | None = None,
+    device: str | None = None,
 ) -> tuple[Profile, ...]:
     """Profile bundles in turns, as ``edgekit profile`` does; nothing is kept.
 
+    ::
+
+        (one,) = edgekit.profile("out/detector-litert-int8", on="pi5", sustain=60)
+        print(one.total.p50, one.total.p95)  # ms
+
     Args:
         bundles: folders that ``edgekit convert`` wrote.
-        device: name of a device of ``edgekit device list``, empty for this machine.
-        labels: labelled images, to measure the accuracy too.
-        report: given progress, and what is skipped and why.
-        settings: of `edgekit.profiling.record.Settings`: ``rounds``, ``threads``, ``tracker`` and so on. What is called
-            ``device`` there, the engine's unit, is ``unit`` here.
+        on: name of a host of ``edgekit device list``, empty for this machine.
+        unit: one of the engine's units (``cpu``, ``npu`` ...), empty for its first.
+        threads: CPU threads, 0 for the engine's own choice.
+        strict: make it an error when an operator leaves the unit.
+        rounds: fresh processes of each bundle.
+        seconds: of calls in each round, at least.
+        data: images to show; a generated photograph when left out.
+        tracker: name of a tracker behind the model.
+        batch: also so many images in a call.
+        streams: also so many streams at a time, a session each.
+        sustain: also this many seconds without a pause.
+        operators: also where the time goes.
+        tokens: of a vision-language model, how many to generate.
+        prompt: of a vision-language model, what it is asked.
+        labels: annotations, to measure the accuracy too.
+        images: folder of the labelled images, where they are not beside the labels.
+        seed: of the order in a round, and of the photograph.
+        progress: called with each `edgekit.ProgressEvent`; what is skipped, and why, is told there too.
+        stop: ends the profile after the step it is at, when it is pulled from another thread.
+        device: the former name of ``on``.
 
     Raises:
         UsageError: no bundle, or settings that are not valid.
         EngineError: none of the bundles could be measured.
-        DeviceError: the device cannot be reached, is not set up, or was lost in the middle.
+        DeviceError: the host cannot be reached, is not set up, or was lost in the middle.
+        StoppedError: ``stop`` was pulled.
     """
+    if device is not None:
+        warnings.warn("profile(device=...) is called profile(on=...) now", DeprecationWarning, stacklevel=2)
+        if on:
+            raise UsageError(f"on={on!r} and device={device!r} are one setting: give on alone")
+        on = device
+    given = {
+        "device": unit,
+        "threads": threads,
+        "strict": strict,
+        "rounds": rounds,
+        "seconds": seconds,
+        "data": os.fspath(data),
+        "tracker": tracker,
+        "batch": tuple(batch),
+        "streams": tuple(streams),
+        "sustain": sustain,
+        "operators": operators,
+        "tokens": tokens,
+        "prompt": prompt,
+        "seed": seed,
+    }
     try:
-        unit = settings.pop("unit", "")
-        chosen = msgspec.convert({**settings, "device": unit}, Settings)
+        settings = msgspec.convert(given, Settings)
     except msgspec.ValidationError as error:
         raise UsageError(f"profile: {error}") from error
-    request = Request(bundles=tuple(Path(one) for one in bundles), settings=chosen, device=device, labels=labels)
-    made = make(request, report)
+    request = Request(
+        bundles=tuple(Path(one) for one in bundles),
+        settings=settings,
+        on=on,
+        labels=os.fspath(labels),
+        images=os.fspath(images),
+    )
+    made = make(request, _reporting(progress, stop))
     if not made.profiles:
         raise EngineError("; ".join(one.reason for one in made.skipped))
     return made.profiles
+
+
+def _reporting(progress: OnProgress | None, stop: Stop | None) -> Report:
+    """A report that passes progress on; once the profile is stopped it raises, which ends what runs."""
+
+    def report(event: Event) -> None:
+        if stop is not None and stop.pulled:
+            raise StoppedError("the profile was stopped; nothing is kept of it")
+        if progress is None:
+            return
+        if isinstance(event, Progress):
+            progress(ProgressEvent("profile", event.text, event.share))
+        elif isinstance(event, Skipped):
+            progress(ProgressEvent("profile", f"{Path(event.bundle).name}: not measured: {event.reason}", 0.0))
+
+    return report
 
 
 def accuracy(path: Path, labels: str, images: str = "") -> Accuracy:
@@ -136,7 +221,7 @@ def accuracy(path: Path, labels: str, images: str = "") -> Accuracy:
     manifest = bundle.manifest
     if manifest.contract.language is not None:
         raise UsageError(f"{path}: --labels measures models of images; of BLIP-2 edgekit evaluate does")
-    model = load(bundle, device=proof_device(manifest.engine, manifest.graphs[0]))
+    model = load(bundle, unit=proof_device(manifest.engine, manifest.graphs[0]))
     report = evaluate(lambda image: model.predict(image, score=SCORE_THRESHOLD), labels, images or None)
     name, value = next(iter(report[0].figures.items()))
     return Accuracy(metric=name, value=value, data=labels)
@@ -153,6 +238,6 @@ def _there(request: Request, report: Report) -> None:
     from edgekit.profiling.devices.known import device
     from edgekit.profiling.devices.remote import profile_on
 
-    where = device(request.device)
+    where = device(request.on)
     bundles = [open_bundle(path) for path in request.bundles]
     profile_on(where, bundles, request.settings, report, each=request.each)

@@ -37,15 +37,15 @@ class Conversions:
 class Question:
     """What is asked.
 
-    ``bundles`` are the candidates, all that the store knows of the machine when empty. ``device`` is the name of a
-    device, empty for this machine. ``budget`` are the seconds of a search, 0 for none: then ``bundles`` that the store
-    does not know on this machine are measured, one after the other. ``conversions`` widen a search.
+    ``bundles`` are the candidates, all that the store knows of the machine when empty. ``on`` is the name of a host
+    over SSH, empty for this machine. ``budget`` are the seconds of a search, 0 for none: then ``bundles`` that the
+    store does not know on this machine are measured, one after the other. ``conversions`` widen a search.
     """
 
     bounds: Bounds
     prefer: Preference
     bundles: tuple[Path, ...] = ()
-    device: str = ""
+    on: str = ""
     threads: tuple[int, ...] = (0,)
     settings: Settings = Settings(operators=False)  # noqa: RUF009 - it is immutable
     labels: str = ""
@@ -64,7 +64,7 @@ def recommend(question: Question, store: Store, report: Report) -> Recommendatio
         return choose(_searched(question, store, report), question.bounds, question.prefer)
     if question.conversions is not None:
         raise UsageError("--source is converted by a search: say how long it may take with --budget 10min")
-    machine = question.device or platform.node() or "this machine"
+    machine = question.on or platform.node() or "this machine"
     known = [one for one in store.read() if one.conditions.machine.key == machine]
     if question.bundles:
         known = _completed(question, known, store, report)
@@ -107,7 +107,7 @@ def _measured(
         bundles=tuple(paths),
         settings=each[0],
         each=tuple(each),
-        device=question.device,
+        on=question.on,
         labels=question.labels,
         images=question.images,
     )

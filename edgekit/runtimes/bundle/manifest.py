@@ -19,6 +19,9 @@ ProofWord = Literal["executed", "emulated", "interpreted", "reference", "compile
 """How strong a proof is: the device's engine ran the file; a vendor's simulator did; the file was read and computed by
 an interpreter; the same arithmetic ran on another engine; a compiler accepted it and nothing ran."""
 
+Align = Literal["center", "corner"]
+"""Where a letterboxed image lies on the input: in the middle, or in the top-left corner."""
+
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Base of all manifest structures: immutable, no unknown keys."""
@@ -28,8 +31,9 @@ class ImageRule(Record, frozen=True, kw_only=True):
     """How a photograph becomes the input tensor: ``(pixel * scale - mean) / std`` after resizing to ``size``.
 
     ``size`` is (height, width) in pixels. ``mean`` and ``std`` are per channel in the model's ``color`` order,
-    in units after ``scale``. ``pad`` is the grey level (0..255) around a letterboxed image. ``crop`` is the share of
-    the scaled image's shorter side that a crop keeps: 0.875 where a classifier takes 224 of 256 pixels.
+    in units after ``scale``. ``pad`` is the grey level (0..255) around a letterboxed image, ``align`` where that image
+    lies: in the center, or in the top-left corner with all of the padding right and below (YOLOX, RTMDet). ``crop`` is
+    the share of the scaled image's shorter side that a crop keeps: 0.875 where a classifier takes 224 of 256 pixels.
     ``interpolation`` is OpenCV's ``linear``, or Pillow's ``bicubic`` (see `inputs.resampling`), which takes longer.
     """
 
@@ -42,6 +46,7 @@ class ImageRule(Record, frozen=True, kw_only=True):
     pad: int = 114
     crop: float = 1.0
     interpolation: Literal["linear", "bicubic"] = "linear"
+    align: Align = "center"
 
     def __post_init__(self) -> None:
         if min(self.size) < 1:
@@ -56,6 +61,11 @@ class ImageRule(Record, frozen=True, kw_only=True):
             raise ValueError(f"crop must be above 0 and at most 1, not {self.crop}")
         if self.crop < 1 and self.resize != "crop":
             raise ValueError(f"crop must be 1 with resize: {self.resize}, not {self.crop}")
+        if self.align != "center" and self.resize != "letterbox":
+            raise ValueError(
+                f"align must be left out with resize: {self.resize}, not {self.align}: only a letterbox has padding "
+                "(center, corner)"
+            )
 
 
 class Decoder(Record, frozen=True, kw_only=True):
@@ -76,17 +86,19 @@ class Output(Record, frozen=True, kw_only=True):
 class Postprocess(Record, frozen=True, kw_only=True):
     """Defaults of what happens after decoding; a call may override the thresholds.
 
-    ``nms`` is off for one-to-one heads, which give each object once (YOLO26, YOLOv10).
+    ``score`` is the least score, ``iou`` the IoU above which NMS drops a box; in the manifest they are called
+    ``score_threshold`` and ``iou_threshold``. ``nms`` is off for one-to-one heads, which give each object once (YOLO26,
+    YOLOv10).
     """
 
-    score_threshold: float = 0.25
-    iou_threshold: float = 0.45
+    score: float = msgspec.field(default=0.25, name="score_threshold")
+    iou: float = msgspec.field(default=0.45, name="iou_threshold")
     max_detections: int = 300
     class_agnostic: bool = False
     nms: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("score_threshold", "iou_threshold"):
+        for name in ("score", "iou"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name} must be 0..1, not {getattr(self, name)}")
         if self.max_detections < 1:
@@ -318,7 +330,7 @@ class Budget(Record, frozen=True, kw_only=True):
         left = done if self.floats else "layers back in float do not help, or are not possible"
         return (
             f"{self.by} drop {self.drop:.4f} cannot be brought within {self.max_drop:g}: {left} ({cost}); "
-            "try --finetune minutes=10, more calibration images, or fp16"
+            "try --finetune 10min, more calibration images, or fp16"
         )
 
 

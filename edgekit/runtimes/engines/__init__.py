@@ -77,7 +77,7 @@ def substitute(name: str) -> Substitute | None:
 def hint(name: str) -> str:
     """How to see here what a file computes that this engine cannot run here; the end of an error message."""
     other = substitute(name)
-    return f"; device={other.device!r} shows here what the file computes" if other is not None else ""
+    return f"; unit={other.device!r} shows here what the file computes" if other is not None else ""
 
 
 def open_session(name: str, folder: Path, graph: Graph, options: SessionOptions) -> Session:
@@ -112,7 +112,7 @@ def _opener(spec: Engine, device: str) -> Engine | Substitute:
         raise EngineError(f"engine {spec.name} {spec.missing}{hint(spec.name)}")
     if not own:
         known = (*spec.devices, other.device) if other is not None else spec.devices
-        raise UsageError(f"device {choices(device, known)} (engine {spec.name})")
+        raise UsageError(f"unit {choices(device, known)} (engine {spec.name})")
     return spec
 
 

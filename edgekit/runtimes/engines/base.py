@@ -85,7 +85,7 @@ class Engine:
         name: that of its file.
         packages: importable names, any one of which provides the engine.
         extra: the pip extra that brings it; empty where ``install`` says how it comes.
-        devices: values that ``device=`` takes, the default first.
+        devices: values that ``unit=`` takes, the default first.
         hosts: where the engine exists at all, as beginnings of `host`; empty for everywhere.
         install: how to install it where no extra does.
     """

@@ -63,6 +63,21 @@ class Transform:
         return scale, offset
 
 
+def warp_matrix(
+    scale: tuple[float, float] | NDArray[np.float64], offset: tuple[float, float] | NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """The map ``x' = x * scale + offset`` as ``cv2.warpAffine`` wants it, float64 (2, 3).
+
+    OpenCV counts from the centres of pixels, half a pixel off the corner that a `Transform` counts from.
+    """
+    return np.array(
+        [
+            [scale[0], 0.0, offset[0] + (scale[0] - 1) / 2],
+            [0.0, scale[1], offset[1] + (scale[1] - 1) / 2],
+        ]
+    )
+
+
 def transform(rule: ImageRule, width: int, height: int) -> Transform:
     """The map that an image rule means for an original of ``width`` x ``height`` pixels."""
     target_height, target_width = rule.size
@@ -74,8 +89,10 @@ def transform(rule: ImageRule, width: int, height: int) -> Transform:
         resized = (max(1, round(width * ratio)), max(1, round(height * ratio)))
         if rule.resize == "crop":  # rounding must not leave a border uncovered
             resized = (max(resized[0], target_width), max(resized[1], target_height))
-    # Whole-pixel offsets: a half-pixel pad would shift every box by half a pixel against what was drawn.
-    left, top = (target_width - resized[0]) // 2, (target_height - resized[1]) // 2
+    left, top = 0, 0
+    if rule.align == "center":
+        # Whole-pixel offsets: a half-pixel pad would shift every box by half a pixel against what was drawn.
+        left, top = (target_width - resized[0]) // 2, (target_height - resized[1]) // 2
     return Transform(resized[0] / width, resized[1] / height, left, top, width, height, resized)
 
 
@@ -188,13 +205,7 @@ def _sampled(image: Image, mapping: Transform, width: int, height: int) -> Image
     # Only the part that is seen, with a pixel round it: warpAffine takes no image of more than 32767 pixels a side.
     left, top = max(0, int(x) - 1), max(0, int(y) - 1)
     part = image[top : int(y + height / mapping.scale_y) + 2, left : int(x + width / mapping.scale_x) + 2]
-    # OpenCV counts from the centres of pixels, half a pixel off the corner that a Transform counts from.
-    matrix = np.array(
-        [
-            [1 / mapping.scale_x, 0.0, x - left + 0.5 / mapping.scale_x - 0.5],
-            [0.0, 1 / mapping.scale_y, y - top + 0.5 / mapping.scale_y - 0.5],
-        ]
-    )
+    matrix = warp_matrix((1 / mapping.scale_x, 1 / mapping.scale_y), (x - left, y - top))
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     return _as_image(cv2.warpAffine(part, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE))
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard, overload
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.arrays import Floats, Image
+from edgekit.arrays import Floats, Image, ImageLike, ImageLikes
 from edgekit.errors import BundleError, UsageError, choices
 from edgekit.runtimes.bundle.folder import Bundle
 from edgekit.runtimes.bundle.manifest import Contract, Manifest
@@ -34,6 +34,10 @@ KINDS = {
     "generation": "a generation bundle (BLIP-2 with OPT or T5: caption, ask, stream, embed)",
     "retrieval": "a retrieval bundle (BLIP-2 for image-text matching: embed, embed_text, match)",
 }
+
+
+Texts = list[str] | tuple[str, ...]
+"""Several texts."""
 
 
 class VisionLanguage:
@@ -102,8 +106,24 @@ class VisionLanguage:
             return ""
         return hashlib.sha256(msgspec.json.encode(self.manifest.files)).hexdigest()
 
+    @overload
     def caption(
-        self, image: Any, prompt: str | Sequence[str] | None = None, *, style: str | None = None, **options: Any
+        self, image: ImageLike, prompt: str | None = None, *, style: str | None = None, **options: Any
+    ) -> Text: ...
+    @overload
+    def caption(
+        self, image: ImageLikes, prompt: str | Texts | None = None, *, style: str | None = None, **options: Any
+    ) -> list[Text]: ...
+    @overload
+    def caption(self, image: ImageLike, prompt: Texts, *, style: str | None = None, **options: Any) -> list[Text]: ...
+
+    def caption(
+        self,
+        image: ImageLike | ImageLikes,
+        prompt: str | Texts | None = None,
+        *,
+        style: str | None = None,
+        **options: Any,
     ) -> Text | list[Text]:
         """Describe an image.
 
@@ -122,7 +142,14 @@ class VisionLanguage:
         prompts = self._generating("caption").prompts
         return self._written(image, _each(prompt, lambda one: prompts.caption(one, style)), options)
 
-    def ask(self, image: Any, question: str | Sequence[str], **options: Any) -> Text | list[Text]:
+    @overload
+    def ask(self, image: ImageLike, question: str, **options: Any) -> Text: ...
+    @overload
+    def ask(self, image: ImageLikes, question: str | Texts, **options: Any) -> list[Text]: ...
+    @overload
+    def ask(self, image: ImageLike, question: Texts, **options: Any) -> list[Text]: ...
+
+    def ask(self, image: ImageLike | ImageLikes, question: str | Texts, **options: Any) -> Text | list[Text]:
         """Answer a question about an image; the contract says how it is asked.
 
         Ten questions about one image (a list of texts) are one batch behind one run of the vision model. Arguments and
@@ -156,7 +183,7 @@ class VisionLanguage:
         (features,), _ = self._features([image])
         return generator.stream(features.projected, written, chosen)
 
-    def embed(self, image: Any, level: Level | None = None) -> Floats:
+    def embed(self, image: ImageLike | ImageLikes, level: Level | None = None) -> Floats:
         """What the model makes of an image: float32 (tokens, width), or (images, tokens, width) of a list.
 
         Args:
@@ -195,7 +222,14 @@ class VisionLanguage:
         made = self.networks["text"].run({"input_ids": ids, "attention_mask": mask})
         return output(made, "text_vector", (len(text), None))
 
-    def match(self, image: Any, text: str | Sequence[str]) -> Match | list[Match]:
+    @overload
+    def match(self, image: ImageLike, text: str) -> Match: ...
+    @overload
+    def match(self, image: ImageLikes, text: str | Texts) -> list[Match]: ...
+    @overload
+    def match(self, image: ImageLike, text: Texts) -> list[Match]: ...
+
+    def match(self, image: ImageLike | ImageLikes, text: str | Texts) -> Match | list[Match]:
         """How well a text fits an image.
 
         Raises:
@@ -265,30 +299,30 @@ class VisionLanguage:
 
 
 def open_vision_language(
-    bundle: Bundle, *, threads: int = 0, device: str = "", strict: bool = False, warm_up: int = 1
+    bundle: Bundle, *, threads: int = 0, unit: str = "", strict: bool = False, warm_up: int = 1
 ) -> VisionLanguage:
     """Open the graphs of a bundle.
 
     Args:
         bundle: opened, its files checked.
         threads: CPU threads for the engine, 0 for its own choice.
-        device: one of the engine's devices, empty for its first.
-        strict: make it an error when an operator leaves that device.
+        unit: one of the engine's units, such as ``cpu`` or ``npu``; empty for its first.
+        strict: make it an error when an operator leaves that unit.
         warm_up: runs on an empty image before returning.
 
     Raises:
         BundleError: parts are missing or damaged.
         EngineError: the engine is missing, or refuses a file.
-        UsageError: not a vision-language bundle, or a device or thread count that the engine does not have.
+        UsageError: not a vision-language bundle, or a unit or thread count that the engine does not have.
     """
-    parts = open_parts(bundle, SessionOptions(threads, device, strict))
+    parts = open_parts(bundle, SessionOptions(threads, unit, strict))
     manifest = bundle.manifest
     model = VisionLanguage(manifest.contract, parts.networks, parts.graph, parts.embeddings, parts.tokenizer, manifest)
     model.warm_up(warm_up)
     return model
 
 
-def _is_many(images: Any) -> bool:
+def _is_many(images: Any) -> TypeGuard[Sequence[Any]]:
     return isinstance(images, list | tuple) or (isinstance(images, np.ndarray) and images.ndim == 4)
 
 

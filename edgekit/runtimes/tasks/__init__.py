@@ -16,10 +16,14 @@ from edgekit.runtimes.tasks.decoders import Candidates
 
 
 class Task(Protocol):
-    """Postprocessing of one contract: results for users, candidates in input pixels for the proof of a conversion."""
+    """Postprocessing of one contract: results for users, candidates in input pixels for the proof of a conversion.
+
+    ``gives`` is the type of its results.
+    """
 
     contract: Contract
     measure: str
+    gives: type[Result]
 
     def result(
         self, outputs: Sequence[Floats], mapping: Transform, *, score: float | None = None, iou: float | None = None

@@ -25,6 +25,7 @@ class Classify(Detect):
     """
 
     measure = ""
+    gives = Classification
 
     def suppressed(self, found: Candidates, *, iou: float | None = None, most: int | None = None) -> Candidates:
         """All of them: every box is the whole input, and NMS would take the classes for doubles."""
@@ -41,7 +42,7 @@ class Classify(Detect):
             classes=self.contract.classes,
             size=(mapping.width, mapping.height),
             multi_label=self._options.activation == "sigmoid",
-            threshold=self.contract.postprocess.score_threshold if score is None else score,
+            threshold=self.contract.postprocess.score if score is None else score,
         )
 
 

@@ -35,6 +35,9 @@ class Detect:
     measure: str = "IoU"
     """What `similarity` is called; empty where objects agree or do not."""
 
+    gives: type[Result] = Detections
+    """The type of its results."""
+
     def __init__(self, contract: Contract) -> None:
         self.contract = contract
         self._decoder = find(contract.decoder)
@@ -119,7 +122,7 @@ class Detect:
         """What NMS leaves of candidates, best first, at most ``most``."""
         post = self.contract.postprocess
         if post.nms:
-            limit = post.iou_threshold if iou is None else iou
+            limit = post.iou if iou is None else iou
             kept = non_maximum_suppression(
                 found.boxes, found.scores, found.class_ids, limit, class_agnostic=post.class_agnostic
             )
@@ -135,7 +138,7 @@ class Detect:
 
     def kept(self, outputs: Sequence[Floats], score: float | None, iou: float | None) -> Candidates:
         """The objects that the thresholds leave, best first, with what the task has beside their boxes."""
-        threshold = self.contract.postprocess.score_threshold if score is None else score
+        threshold = self.contract.postprocess.score if score is None else score
         return self.with_attached(outputs, self.suppressed(self.candidates(outputs, threshold), iou=iou))
 
     def columns(self, kept: Candidates, mapping: Transform) -> dict[str, Any]:

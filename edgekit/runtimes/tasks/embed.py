@@ -29,6 +29,7 @@ class Embed(Detect):
     """
 
     measure = f"cosine^{SHARPNESS}"
+    gives = Embedding
 
     def suppressed(self, found: Candidates, *, iou: float | None = None, most: int | None = None) -> Candidates:
         """The one there is."""

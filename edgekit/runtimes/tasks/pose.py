@@ -29,6 +29,7 @@ class Pose(Detect):
 
     attached = "keypoints"
     measure = "OKS"
+    gives = Poses
 
     def __init__(self, contract: Contract) -> None:
         if contract.skeleton is None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from edgekit.arrays import Floats
 from edgekit.errors import ContractError
 from edgekit.runtimes.bundle.manifest import Contract
-from edgekit.runtimes.inputs.images import Transform
+from edgekit.runtimes.inputs.images import Transform, warp_matrix
 from edgekit.runtimes.results import Instances, Masks
 from edgekit.runtimes.tasks.decoders import Candidates, check_finite
 from edgekit.runtimes.tasks.detect import Detect
@@ -36,6 +36,7 @@ class Segment(Detect):
 
     attached = "coefficients"
     measure = "mask IoU"
+    gives = Instances
 
     def __init__(self, contract: Contract) -> None:
         super().__init__(contract)
@@ -97,9 +98,7 @@ class Segment(Detect):
         # One cell more on each side, which the interpolation at the border of the box looks at.
         around = np.concatenate([low * scale + offset - 1, high * scale + offset + 1], 1)
         windows = _windows(around, columns, rows)
-        # Centres of pixels and of cells are half a unit from their corners, where both scales start.
-        shifts = (low + 0.5) * scale + offset - 0.5 - windows[:, :2]
-        matrix = np.array([[scale[0], 0.0, 0.0], [0.0, scale[1], 0.0]])
+        shifts = low * scale + offset - windows[:, :2]
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         crops: list[NDArray[np.bool_]] = []
         for weights, (left, top, right, bottom), size, shift in zip(
@@ -109,8 +108,9 @@ class Segment(Detect):
                 crops.append(np.zeros((size[1], size[0]), np.bool_))
                 continue
             weighed = _weighed(weights, prototypes[:, top:bottom, left:right])
-            matrix[:, 2] = shift
-            fine = cv2.warpAffine(weighed, matrix, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+            fine = cv2.warpAffine(
+                weighed, warp_matrix(scale, shift), size, flags=flags, borderMode=cv2.BORDER_REPLICATE
+            )
             crops.append(np.asarray(fine) > 0)
         return Masks(crops, low, (mapping.width, mapping.height))
 

@@ -185,7 +185,7 @@ def _contract(path: Path, model: Any, head: Head, end2end: bool, size: tuple[int
         classes=classes,
         decoder=Decoder(name="anchor_free", options={"strides": strides, "reg_max": int(last.reg_max), **head.options}),
         outputs=tuple(outputs),
-        postprocess=Postprocess(score_threshold=0.25, iou_threshold=0.7, max_detections=300, nms=not end2end),
+        postprocess=Postprocess(score=0.25, iou=0.7, max_detections=300, nms=not end2end),
         skeleton=numbered(last.kpt_shape[0]) if head.task == "pose" else None,
     )
 

@@ -39,9 +39,7 @@ class OnnxRuntimeNetwork:
             settings.enable_profiling, settings.profile_file_prefix = True, str(profile)
         wanted = PROVIDERS[device]
         if wanted not in onnxruntime.get_available_providers():
-            raise EngineError(
-                f"device {device!r} needs {wanted}, which this onnxruntime lacks; install onnxruntime-gpu"
-            )
+            raise EngineError(f"unit {device!r} needs {wanted}, which this onnxruntime lacks; install onnxruntime-gpu")
         try:
             self.session: Any = onnxruntime.InferenceSession(
                 str(path), settings, providers=list(dict.fromkeys([wanted, PROVIDERS["cpu"]]))

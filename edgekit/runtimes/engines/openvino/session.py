@@ -45,7 +45,7 @@ class OpenVinoNetwork:
         core = openvino.Core()
         if device not in {name.split(".")[0] for name in core.available_devices}:
             raise EngineError(
-                f"device {device.lower()!r} is not here; OpenVINO sees: {', '.join(core.available_devices)}"
+                f"unit {device.lower()!r} is not here; OpenVINO sees: {', '.join(core.available_devices)}"
             )
         wanted: dict[str, object] = {"PERFORMANCE_HINT": "LATENCY", **(settings or {})}
         if device == "CPU":

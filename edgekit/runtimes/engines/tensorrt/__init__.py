@@ -106,7 +106,7 @@ def prepare_bundle(bundle: Bundle, options: SessionOptions) -> list[Prepared]:
             f"{bundle.path} is for engine {manifest.engine}, which opens its file as it is; only {ENGINE.name} builds"
         )
     if device not in ENGINE.devices:
-        raise UsageError(f"device {choices(device, ENGINE.devices)} (engine {ENGINE.name})")
+        raise UsageError(f"unit {choices(device, ENGINE.devices)} (engine {ENGINE.name})")
     if ENGINE.missing:
         raise EngineError(f"engine {ENGINE.name} {ENGINE.missing}")
     gpu, found = Gpu(), []

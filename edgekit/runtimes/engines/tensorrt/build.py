@@ -100,7 +100,7 @@ def _refuse(settings: BuildSettings, builder: Any, device: str) -> None:
     if device == "gpu":
         return
     if int(device.removeprefix("dla")) >= builder.num_DLA_cores:
-        raise EngineError(f"this device has {builder.num_DLA_cores} DLA core(s), no {device!r}; use device='gpu'")
+        raise EngineError(f"this device has {builder.num_DLA_cores} DLA core(s), no {device!r}; use unit='gpu'")
     if settings.precision == "int8":
         raise EngineError("a DLA takes no QuantizeLinear, which an int8 bundle is made of; convert with fp16 for it")
     if settings.precision == "fp32":

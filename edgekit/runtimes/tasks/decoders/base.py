@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from edgekit import registry
 from edgekit.arrays import Floats, Ints
 from edgekit.errors import ContractError, choices
-from edgekit.runtimes.bundle.manifest import Decoder
+from edgekit.runtimes.bundle.manifest import Align, Decoder
 
 PACKAGE = "edgekit.runtimes.tasks.decoders"
 
@@ -86,6 +86,7 @@ class Registered:
     decoder of the one tensor that such networks usually return, or None for a shape that is not it; the cut is
     checked with it. ``task`` is the one whose results ``run`` gives whole, ``whole`` the roles
     of the outputs of a graph that is not cut. ``attachments`` decode what other tasks have beside the boxes, by role.
+    ``align`` is where the family's training puts a letterboxed image: what a contract file means that does not say.
     """
 
     name: str
@@ -96,6 +97,7 @@ class Registered:
     task: str = "detect"
     whole: tuple[str, ...] = ("predictions",)
     attachments: dict[str, Attach] = field(default_factory=dict)
+    align: Align = "center"
 
     def read(self, options: Mapping[str, Any]) -> Any:
         """Validated options.
@@ -127,6 +129,7 @@ def decoder(
     fused: Callable[[dict[str, Any], tuple[int, ...], int], Decoder | None] | None = None,
     task: str = "detect",
     whole: tuple[str, ...] = ("predictions",),
+    align: Align = "center",
 ) -> Callable[[Decode], Decode]:
     """Register a decoder function under a name. Its options are a msgspec Struct, named by the annotation.
 
@@ -140,7 +143,7 @@ def decoder(
         if name in DECODERS:
             raise ContractError(f"a decoder named {name!r} is registered already; choose another name")
         options = typing.get_type_hints(run).get("options", NoOptions)
-        DECODERS[name] = Registered(name, run, options, channels, fused, task, whole)
+        DECODERS[name] = Registered(name, run, options, channels, fused, task, whole, align=align)
         return run
 
     return register

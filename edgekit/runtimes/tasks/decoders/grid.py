@@ -25,7 +25,7 @@ class Grid(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     strides: tuple[Count, ...]
 
 
-@decoder("grid", channels=lambda options, classes: {"boxes": 4, "objectness": 1, "classes": classes})
+@decoder("grid", channels=lambda options, classes: {"boxes": 4, "objectness": 1, "classes": classes}, align="corner")
 def grid(heads: Heads, options: Grid, frame: Frame, threshold: float) -> Candidates:
     """YOLOX: centre offsets and log sizes in strides; score = sigmoid(objectness) * sigmoid(class).
 

@@ -1,0 +1,237 @@
+"""``edgekit.convert``: what a user calls, with keywords, in front of the conversion's request."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from edgekit.calibration.plan import Methods
+from edgekit.conversion.convert import Conversions
+from edgekit.conversion.convert import convert as run
+from edgekit.conversion.request import Request
+from edgekit.conversion.selection import AUTO
+from edgekit.errors import EdgekitError, SourceError, StoppedError, UsageError
+from edgekit.progress import OnProgress, ProgressEvent
+from edgekit.runtimes.bundle.manifest import Contract
+from edgekit.worker.process import Stop
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.export import ExportedProgram
+
+    Network = nn.Module | ExportedProgram
+
+Names = str | Sequence[str]
+"""Names, as a sequence or separated by commas."""
+
+StrPath = str | os.PathLike[str]
+
+STOPPED = "the conversion was stopped; bundles that were finished before are whole"
+
+Ranges = Literal["auto", "min-max", "percentile", "squared"]
+
+
+def convert(
+    model: StrPath | Network,
+    target: Names,
+    *,
+    precision: Names = "fp32",
+    data: StrPath = "",
+    out: StrPath = "out",
+    contract: StrPath | Contract | None = None,
+    weights: StrPath = "",
+    size: int | tuple[int, int] | None = None,
+    name: str = "",
+    proof_data: StrPath = "",
+    labels: StrPath = "",
+    prompts: StrPath = "",
+    choose: int = 0,
+    seed: int = 0,
+    plan: StrPath = "",
+    recipe: str = AUTO,
+    ranges: Ranges = "auto",
+    cross_layer_equalization: bool = True,
+    bias_correction: bool = True,
+    float_fallback: bool = True,
+    finetune: float = 0.0,
+    max_drop: float | None = None,
+    gate: Mapping[str, float] | None = None,
+    gated: bool = True,
+    options: Mapping[str, Mapping[str, object]] | None = None,
+    jobs: int = 1,
+    threads: int = 2,
+    imports: Sequence[str] = (),
+    trust: bool = False,
+    progress: OnProgress | None = None,
+    stop: Stop | None = None,
+) -> Conversions:
+    """Convert a trained model to bundles, and prove each against it. One target that fails does not stop the others.
+
+    ::
+
+        done = edgekit.convert("detector.pt", target="litert,ncnn", precision="int8", data="photos/", out="out")
+        for outcome in done:
+            print(outcome.target, outcome.precision, outcome.path if outcome.ok else outcome.error)
+
+    Args:
+        model: the path of a trained model, ``package.module:factory``, or a network that is open: a `torch.nn.Module`
+            in eval mode on the CPU, or a `torch.export.ExportedProgram`. An open network needs ``contract``.
+        target: names of targets, or ``all`` (``edgekit targets`` lists them).
+        precision: ``fp32``, ``fp16``, ``int8`` ...; each target makes those of them that it has.
+        data: images to calibrate on and to compare on: a folder, glob, list file, stack, video or ``hf://`` dataset.
+        out: folder of the bundles; each is ``OUT/NAME-TARGET-PRECISION``.
+        contract: what the model cannot say itself: a `edgekit.Contract`, or the path of a contract file.
+        weights: state dict or safetensors for a ``module:factory``.
+        size: input size, (height, width) or one number for both. The model's own when left out.
+        name: of the bundles. The model's own when left out.
+        proof_data: other images to compare on. Held back from ``data`` when left out.
+        labels: annotations of images, to measure ``max_drop`` on.
+        prompts: file with a prompt on each line, for vision-language models.
+        choose: calibrate on so many images, the most informative ones; 0 for all.
+        seed: of the choice of images.
+        plan: folder of a quantisation plan, to take over or to leave one in.
+        recipe: way of quantising; ``auto`` is the best of the target's.
+        ranges: how ranges of activations are found; ``auto`` is the best for each tensor.
+        cross_layer_equalization: even out channels that one scale cannot hold.
+        bias_correction: let biases undo the mean shift of rounded weights.
+        float_fallback: keep layers in float that INT8 would damage, where the target can.
+        finetune: seconds of fine-tuning of the INT8 weights, without labels; 0 for none.
+        max_drop: what INT8 may lose (0..1): mAP on ``labels``, else agreement with the source.
+        gate: other bounds by key: ``matched``, ``iou``, ``score_drift``, ``extra``, each 0..1.
+        gated: without it, bundles outside their gate are written too, marked unproven.
+        options: options of targets by target: ``{"rknn": {"platform": "rk3566"}}``.
+        jobs: targets built at once.
+        threads: CPU threads of each process.
+        imports: modules of yours to import first, which register decoders.
+        trust: allow unpickling: the source can run any code it likes.
+        progress: called with each `edgekit.ProgressEvent`, from several threads.
+        stop: ends the conversion when it is pulled from another thread.
+
+    Returns:
+        One outcome for each target and precision, in order: ``bundle`` or ``error``, ``evidence``, ``path``, ``ok``.
+
+    Raises:
+        UsageError, SourceError, ContractError, InputError: nothing can be begun with what was given.
+        StoppedError: ``stop`` was pulled.
+    """
+    told = progress or (lambda event: None)
+    stop = stop or Stop()
+    with _source(model, contract, size, name) as (source, contract_file):
+        request = Request(
+            source=source,
+            contract=contract_file,
+            targets=names(target),
+            precisions=names(precision),
+            out=Path(out),
+            data=os.fspath(data),
+            weights=os.fspath(weights),
+            size=(size, size) if isinstance(size, int) else size,
+            name=name,
+            proof_data=os.fspath(proof_data),
+            labels=os.fspath(labels),
+            prompts=os.fspath(prompts),
+            choose=choose,
+            seed=seed,
+            plan=os.fspath(plan),
+            recipe=recipe,
+            methods=Methods(
+                ranges=ranges,
+                cross_layer_equalization=cross_layer_equalization,
+                bias_correction=bias_correction,
+                float_fallback=float_fallback,
+            ),
+            finetune=finetune / 60,
+            max_drop=max_drop,
+            bounds=dict(gate or {}),
+            gated=gated,
+            options={key: {one: str(value) for one, value in given.items()} for key, given in (options or {}).items()},
+            jobs=jobs,
+            threads=threads,
+            imports=tuple(imports),
+            trust=trust,
+        )
+        try:
+            done = run(request, lambda step, text, share: told(ProgressEvent(step, text, share)), stop)
+        except EdgekitError as error:
+            if stop.pulled:  # what was running says that it was killed
+                raise StoppedError(STOPPED) from error
+            raise
+    if stop.pulled:
+        raise StoppedError(STOPPED)
+    return done
+
+
+def names(given: Names) -> tuple[str, ...]:
+    """Names of a sequence or of a list separated by commas, each once, in order."""
+    every = given.split(",") if isinstance(given, str) else given
+    return tuple(dict.fromkeys(name.strip() for name in every if name.strip()))
+
+
+@contextlib.contextmanager
+def _source(
+    model: StrPath | Network, contract: StrPath | Contract | None, size: int | tuple[int, int] | None, name: str
+) -> Iterator[tuple[str, str]]:
+    """The paths of the source and of the contract file; what is open is written to a temporary folder first."""
+    given = "" if contract is None or isinstance(contract, Contract) else os.fspath(contract)
+    if isinstance(model, str | os.PathLike) and not isinstance(contract, Contract):
+        yield os.fspath(model), given
+        return
+    with tempfile.TemporaryDirectory(prefix="edgekit-convert-") as folder:
+        if isinstance(contract, Contract):
+            from edgekit.sources.contract_file import write_contract
+
+            given = os.fspath(write_contract(contract, Path(folder) / "contract.yaml"))
+        if isinstance(model, str | os.PathLike):
+            yield os.fspath(model), given
+        else:
+            yield os.fspath(_written(model, given, size, Path(folder), name)), given
+
+
+def _written(model: Network, contract: str, size: int | tuple[int, int] | None, folder: Path, name: str) -> Path:
+    """An open network as a torch.export program, which child processes can read.
+
+    Raises:
+        UsageError: no contract, or not a network.
+        SourceError: in training mode, not on the CPU, not float32, or torch.export cannot follow it.
+    """
+    import torch
+
+    path = folder / f"{name or type(model).__name__.lower()}.pt2"
+    if isinstance(model, torch.export.ExportedProgram):
+        torch.export.save(model, path)
+        return path
+    if not isinstance(model, torch.nn.Module):
+        raise UsageError(
+            f"a model is a path, module:factory, a torch.nn.Module or an ExportedProgram, not {type(model).__name__}"
+        )
+    if not contract:
+        raise UsageError(
+            "an open network needs its contract: convert(network, ..., contract=edgekit.Contract(...)), or the path of "
+            "a contract file (docs/CONTRACT.md)"
+        )
+    _check(model)
+    from edgekit.graph.exchange import export_program
+    from edgekit.sources.contract_file import read_contract
+
+    height, width = ((size, size) if isinstance(size, int) else size) or read_contract(Path(contract)).image.size
+    torch.export.save(export_program(model, torch.zeros(1, 3, height, width)), path)
+    return path
+
+
+def _check(network: nn.Module) -> None:
+    """Refuse a network that would be converted otherwise than it runs here; it is never changed."""
+    import torch
+
+    for place, part in network.named_modules():
+        if part.training:
+            where = f"its part {place}" if place else "the network"
+            raise SourceError(f"{where} is in training mode; call .eval() on the network first")
+    for place, value in network.named_parameters():
+        if value.device.type != "cpu":
+            raise SourceError(f"the parameter {place} is on {value.device}; call .cpu() on the network first")
+        if value.is_floating_point() and value.dtype != torch.float32:
+            raise SourceError(f"the parameter {place} is {value.dtype}; call .float() on the network first")
