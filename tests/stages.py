@@ -21,7 +21,7 @@ STAGES: dict[type, Any] = {
 
 def run(job: Any, result: Any, report: Callable[[str, float], None], **given: Any) -> Any:
     """What a child does between reading its job and writing its result."""
-    done = STAGES[type(job)].work(jobs.decode_job(jobs.encode(job)), report)
+    done = STAGES[type(job)].work(msgspec.json.decode(msgspec.json.encode(job), type=type(job)), report)
     return msgspec.convert(msgspec.to_builtins(done), result)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,7 +45,7 @@ def with_one(images: list[Seen], odd: Seen, place: int = 7) -> ImageStatistics:
 
 
 @pytest.fixture(scope="module")
-def look() -> Callable[[Image], Seen]:
+def look() -> Iterator[Callable[[Image], Seen]]:
     """The demo detector, watched at every layer."""
     torch = pytest.importorskip("torch", reason="needs the extra 'convert'")
     from edgekit.shapes.trained import detector
@@ -73,7 +73,10 @@ def look() -> Callable[[Image], Seen]:
         extremes = {name: (float(value.min()), float(value.max())) for name, value in held.items()}
         return Seen(extremes)
 
-    return run
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # small layers: more threads wait for each other
+    yield run
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import os
@@ -9,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -188,8 +190,8 @@ def test_paths_may_have_spaces_and_begin_at_home(device: book.Device, server: Lo
     python = script(spaced / "my python", f'HOME="$(dirname "$0")" exec {sys.executable} "$@"')
     changes = {"identity": identity, "known_hosts": known_hosts, "python": python, "folder": "~/far away"}
     with Connection(msgspec.structs.replace(device, **changes)) as connection:
-        assert connection.ask("missing", list[str], hashes=["a" * 64]) == ["a" * 64]
-    assert (spaced / "far away" / "blobs").is_dir()
+        assert connection.ask("missing", list[bool], trees=[["data", "a" * 64]]) == [True]
+    assert (spaced / "far away" / agent.MARKER).is_file()
 
 
 def test_an_unknown_host_key_is_refused_with_its_fingerprint(
@@ -264,6 +266,16 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
 
+def one_file(path: Path, content: bytes) -> Tree:
+    """A tree of a file that has a content now."""
+    path.write_bytes(content)
+    return Tree("data", {path.name: Content(path, hashlib.sha256(content).hexdigest(), len(content))})
+
+
+def partials(device: book.Device) -> list[Path]:
+    return list(far(device).glob("*/*.partial"))
+
+
 def test_a_bundle_is_brought_once(device: book.Device, tmp_path: Path) -> None:
     bundle = write_bundle(tmp_path / "cells")
     (bundle.path / "notes.txt").write_text("not of the bundle")
@@ -273,60 +285,65 @@ def test_a_bundle_is_brought_once(device: book.Device, tmp_path: Path) -> None:
         first = deliver(connection, [tree], lambda *sent: told.append(sent))
         again = deliver(connection, [tree])
     with Connection(device) as connection:
-        later = deliver(connection, [tree])
-        assert connection.sent == 0
-    size = sum(content.bytes for content in tree.files.values())
-    assert (first.files, first.bytes) == (3, size)
-    assert told[-1] == (size, size)
-    assert [(one.files, one.bytes, one.paths) for one in (again, later)] == [(0, 0, first.paths)] * 2
+        later = deliver(connection, [tree, tree])
+    assert first.bytes == tree.bytes
+    assert told[-1] == (tree.bytes, tree.bytes)
+    assert (again.bytes, again.paths) == (0, first.paths)
+    assert (later.bytes, later.paths) == (0, first.paths * 2)
     there = Path(first.paths[0], "cells")
     assert names(there) == ["manifest.json", "model.bin", "parts"]
     assert (there / "parts" / "weights.bin").read_bytes() == FILES["parts/weights.bin"]
-    assert names(far(device, "partial")) == []
+    assert names(far(device)) == [agent.MARKER, "bundles"]
+    assert partials(device) == []
 
 
 def test_only_what_differs_is_sent(device: book.Device, tmp_path: Path) -> None:
+    first = bundle_tree(write_bundle(tmp_path / "a" / "cells"))
+    changed = bundle_tree(write_bundle(tmp_path / "b" / "cells", {**FILES, "parts/weights.bin": b"others"}))
+    told = list[tuple[int, int]]()
     with Connection(device) as connection:
-        deliver(connection, [bundle_tree(write_bundle(tmp_path / "a" / "cells"))])
-        changed = write_bundle(tmp_path / "b" / "cells", {**FILES, "parts/weights.bin": b"others"})
-        sent = deliver(connection, [bundle_tree(changed)])
-    assert sent.files == 2  # those weights and the manifest
+        deliver(connection, [first])
+        sent = deliver(connection, [first, changed, one_file(tmp_path / "x", b"12345")], lambda *now: told.append(now))
+    assert sent.bytes == changed.bytes + 5
+    assert told == sorted(told)
+    assert told[-1] == (sent.bytes, sent.bytes)
     assert len(names(far(device, "bundles"))) == 2
 
 
-@pytest.mark.parametrize("which", ["blob", "copy"])
-def test_what_was_damaged_there_is_sent_again(device: book.Device, tmp_path: Path, which: str) -> None:
+@pytest.mark.parametrize("how", ["altered", "missing", "added"])
+def test_what_was_damaged_there_is_sent_again(device: book.Device, tmp_path: Path, how: str) -> None:
     tree = bundle_tree(write_bundle(tmp_path / "cells"))
-    content = tree.files["cells/model.bin"]
     with Connection(device) as connection:
         (path,) = deliver(connection, [tree]).paths
-        blob, file = far(device, "blobs", content.sha256), Path(path, "cells", "model.bin")
-        assert blob.samefile(file)
-        if which == "copy":  # as on a file system without links
+        file = Path(path, "cells", "model.bin")
+        if how == "missing":
             file.unlink()
-        (blob if which == "blob" else file).write_bytes(b"x" * content.bytes)
-        assert deliver(connection, [tree]).files == (1 if which == "blob" else 0)
-    for found in (blob, file):
-        assert hashlib.sha256(found.read_bytes()).hexdigest() == content.sha256
+        else:
+            (file if how == "altered" else file.with_name("more")).write_bytes(b"x")
+        assert deliver(connection, [tree]).bytes == tree.bytes
+        assert deliver(connection, [tree]).bytes == 0
+    assert file.read_bytes() == FILES["model.bin"]
+    assert not file.with_name("more").exists()
 
 
-def test_what_arrives_damaged_is_sent_again_and_then_refused(device: book.Device, tmp_path: Path) -> None:
-    file, right = tmp_path / "model", os.urandom(3000)
-    file.write_bytes(right[:2000])
-    sha256 = hashlib.sha256(right).hexdigest()
-    tree = Tree("data", "0" * 64, {"model": Content(file, sha256, len(right))})
+@pytest.mark.parametrize("length", [0, 2000, 3000, 9000])
+def test_a_file_that_changes_while_it_is_sent_is_named(device: book.Device, tmp_path: Path, length: int) -> None:
+    tree = one_file(tmp_path / "model", os.urandom(3000))
+    (tmp_path / "model").write_bytes(bytes(length))
     with Connection(device) as connection:
-        with pytest.raises(DeviceError, match=f"{file} arrived with other content than it had, twice"):
+        with pytest.raises(DeviceError, match=f"{tmp_path / 'model'} changed while it was sent: is something writing"):
             deliver(connection, [tree])
-        assert names(far(device, "blobs")) == names(far(device, "partial")) == names(far(device, "data")) == []
-        file.write_bytes(bytes(len(right)))
+        assert names(far(device, "data")) == []
 
-        def repair(sent: int, every: int) -> None:
-            file.write_bytes(right)
 
-        sent = deliver(connection, [tree], repair)
-    assert sent.bytes == 2 * len(right)
-    assert Path(sent.paths[0], "model").read_bytes() == right
+@pytest.mark.parametrize("size", [0, 1, 511, 512, 513, 10240, (1 << 20) - 1, (1 << 20) + 1])
+def test_archives_of_every_size_arrive_whole(device: book.Device, tmp_path: Path, size: int) -> None:
+    content = os.urandom(size)
+    with Connection(device) as connection:
+        (path,) = deliver(connection, [one_file(tmp_path / f"{'long name ' * 20}é", content)]).paths
+        assert connection.ask("purge", int, places=["venv"]) == 0  # the next request is understood
+    (file,) = Path(path).iterdir()
+    assert file.read_bytes() == content
 
 
 def test_an_interrupted_delivery_leaves_nothing(device: book.Device, tmp_path: Path) -> None:
@@ -342,39 +359,68 @@ def test_an_interrupted_delivery_leaves_nothing(device: book.Device, tmp_path: P
 
         with pytest.raises(DeviceError, match="the connection was lost"):
             deliver(connection, [tree], cut)
-    wait_for(lambda: names(far(device, "partial")) == [])
-    assert names(far(device, "bundles")) == []
-    assert tree.files["cells/model.bin"].sha256 not in names(far(device, "blobs"))
+    wait_for(lambda: names(far(device, "bundles")) == [])
     with Connection(device) as connection:
         assert (Path(deliver(connection, [tree]).paths[0]) / "cells" / "manifest.json").is_file()
 
 
-def test_what_a_killed_agent_left_is_swept(device: book.Device) -> None:
-    gone = subprocess.Popen(["true"])
-    gone.wait()
+def test_what_a_killed_agent_left_is_swept(device: book.Device, tmp_path: Path) -> None:
+    left = far(device, "data", f"{'0' * 64}.partial")
     with Connection(device) as connection:
-        connection.ask("missing", list[str], hashes=[])
-        left, mine = far(device, "partial", f"{gone.pid}.ab"), far(device, "partial", f"{os.getpid()}.cd")
-        left.mkdir()
-        mine.touch()
-        connection.ask("missing", list[str], hashes=[])
-    assert (left.exists(), mine.exists()) == (False, True)
+        connection.ask("missing", list[bool], trees=[])
+        left.mkdir(parents=True)
+        (left / "half").touch()
+        deliver(connection, [one_file(tmp_path / "x", b"1")])
+    assert not left.exists()
+
+
+def test_two_deliveries_at_once_do_not_mix(device: book.Device, tmp_path: Path) -> None:
+    tree = one_file(tmp_path / "model", os.urandom(3_000_000))
+    refused = list[str]()
+
+    def second(sent: int, every: int) -> None:
+        wait_for(lambda: partials(device) != [])
+        with Connection(device) as connection, pytest.raises(DeviceError) as raised:
+            deliver(connection, [tree])
+        refused.append(str(raised.value))
+
+    with Connection(device) as connection:
+        deliver(connection, [tree], second)
+    assert refused
+    assert "something is being measured or sent there already; wait until that is done" in refused[0]
+    assert hashlib.sha256(Path(far(device, "data", tree.digest, "model")).read_bytes()).hexdigest() == (
+        tree.files["model"].sha256
+    )
 
 
 def test_edgekit_itself_is_brought_as_it_stands(device: book.Device) -> None:
     tree = code_tree()
-    assert {"edgekit/profiling/__main__.py", "edgekit/emulators/web/session.mjs"} <= set(tree.files)
+    assert {"edgekit/profiling/session.py", "edgekit/emulators/web/session.mjs"} <= set(tree.files)
     assert not [name for name in tree.files if name.endswith((".safetensors", ".pyc"))]
+    assert not [name for name in tree.files if name.startswith(("edgekit/conversion", "edgekit/profiling/devices"))]
     with Connection(device) as connection:
         first, again = deliver(connection, [tree]), deliver(connection, [tree])
     code = Path(first.paths[0])
-    assert again.files == 0
-    assert list((code / "edgekit" / "__pycache__").glob("bundle.*.pyc"))
+    assert again.bytes == 0
+    assert list((code / "edgekit" / "__pycache__").glob("errors.*.pyc"))
     command = [sys.executable, "-P", "-c", "import edgekit.runtimes.bundle.folder; print(edgekit.__file__)"]
     if sys.version_info < (3, 11):
         command.remove("-P")
     done = subprocess.run(command, env={"PYTHONPATH": str(code)}, capture_output=True, text=True, check=True, cwd="/")
     assert done.stdout.strip() == str(code / "edgekit" / "__init__.py")
+
+
+def test_what_a_device_gets_needs_nothing_else_of_edgekit() -> None:
+    files = code_tree().files
+    there = {Path(name).parts[1].removesuffix(".py") for name in files} | {"__version__"}
+    wanted = set[str]()
+    for name in set(files) - {"edgekit/__init__.py"}:  # whose names are only resolved when they are used
+        for node in ast.walk(ast.parse(files[name].path.read_bytes()) if name.endswith(".py") else ast.Module([], [])):
+            if isinstance(node, ast.ImportFrom) and node.module == "edgekit":
+                wanted |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("edgekit."):
+                wanted.add(str(node.module).split(".")[1])
+    assert {"runtimes", "worker"} < wanted <= there
 
 
 def test_images_by_every_name(tmp_path: Path) -> None:
@@ -393,11 +439,10 @@ def test_images_by_every_name(tmp_path: Path) -> None:
 
 
 def test_no_room_is_said_before_anything_is_sent(device: book.Device, tmp_path: Path) -> None:
-    huge = Tree("data", "1", {"huge": Content(tmp_path / "huge", "a" * 64, 1 << 60)})
-    with Connection(device) as connection:
-        with pytest.raises(DeviceError, match=r"1152921504606\.8 MB have to go to .* MB are free: free some space"):
-            deliver(connection, [huge])
-        assert connection.sent == 0
+    huge = Tree("data", {"huge": Content(tmp_path / "huge", "a" * 64, 1 << 60)})
+    wanted = r"1152921504606\.8 MB have to go to .* MB are free: free some space"
+    with Connection(device) as connection, pytest.raises(DeviceError, match=wanted):
+        deliver(connection, [huge], lambda sent, every: pytest.fail("it was sent"))
 
 
 def test_a_full_disk_is_named(device: book.Device, tmp_path: Path) -> None:
@@ -406,19 +451,18 @@ def test_a_full_disk_is_named(device: book.Device, tmp_path: Path) -> None:
     far(device).mkdir()
     mount = f'mount -t tmpfs -o size=200k tmpfs {device.folder} && exec {sys.executable} "$@"'
     small = script(tmp_path / "small", f"exec unshare -rm sh -c '{mount}' sh \"$@\"")
-    (tmp_path / "model").write_bytes(os.urandom(400_000))
-    sha256 = hashlib.sha256((tmp_path / "model").read_bytes()).hexdigest()
+    tree = one_file(tmp_path / "model", os.urandom(400_000))
     with Connection(msgspec.structs.replace(device, python=small)) as connection:
         assert connection.facts.free < 250_000
         connection.facts = msgspec.structs.replace(connection.facts, free=1 << 60)  # it was free when it was asked
         with pytest.raises(DeviceError, match="its disk is full"):
-            deliver(connection, [Tree("data", "1", {"model": Content(tmp_path / "model", sha256, 400_000)})])
+            deliver(connection, [tree])
 
 
 def test_a_folder_of_the_users_own_is_left_alone(device: book.Device) -> None:
     far(device, "code").mkdir(parents=True)
     far(device, "code", "mine.c").touch()
-    for request in ({"do": "missing", "hashes": []}, {"do": "purge", "places": []}):
+    for request in ({"do": "missing", "trees": []}, {"do": "purge", "places": []}):
         with Connection(device) as connection, pytest.raises(DeviceError, match=r"is not edgekit's; add .* --folder"):
             connection.ask(answer=Any, **request)
     assert far(device, "code", "mine.c").exists()
@@ -427,28 +471,44 @@ def test_a_folder_of_the_users_own_is_left_alone(device: book.Device) -> None:
 def test_a_folder_that_may_not_be_written_is_named(device: book.Device) -> None:
     closed = msgspec.structs.replace(device, folder="/proc/edgekit")
     with Connection(closed) as connection, pytest.raises(DeviceError, match="/proc/edgekit"):
-        connection.ask("missing", list[str], hashes=[])
+        connection.ask("missing", list[bool], trees=[])
+
+
+def tar(name: str, kind: bytes = tarfile.REGTYPE) -> bytes:
+    """An archive with one entry."""
+    entry = tarfile.TarInfo(name)
+    entry.type, entry.linkname = kind, "/etc/passwd"
+    return entry.tobuf(tarfile.PAX_FORMAT) + bytes(1024)
+
+
+@pytest.mark.parametrize(
+    "archive",
+    [tar("../out"), tar("a/../../out"), tar("/out"), tar("link", tarfile.SYMTYPE), tar("link", tarfile.LNKTYPE)],
+)
+def test_an_archive_keeps_to_its_folder(device: book.Device, archive: bytes) -> None:
+    with Connection(device) as connection, pytest.raises(DeviceError, match=r"leaves its folder"):
+        connection.ask("unpack", type(None), [archive], place="data", digest="a" * 64)
+    wait_for(lambda: names(far(device, "data")) == [])
+    assert not far(device, "out").exists()
 
 
 @pytest.mark.parametrize(
     "request_",
     [
-        {"do": "assemble", "place": "data", "name": "1", "files": {"../out": "a" * 64}},
-        {"do": "assemble", "place": "data", "name": "1", "files": {"/out": "a" * 64}},
-        {"do": "assemble", "place": "data", "name": "1", "files": {"absent": "b" * 64}},
-        {"do": "assemble", "place": "venv", "name": "1", "files": {}},
-        {"do": "assemble", "place": "data", "name": "../..", "files": {}},
-        {"do": "missing", "hashes": ["../../etc/passwd"]},
+        {"do": "unpack", "place": "data", "digest": "a" * 64, "archive": [tar("x")]},
+        {"do": "unpack", "place": "venv", "digest": "a" * 64, "archive": []},
+        {"do": "unpack", "place": "data", "digest": "../..", "archive": []},
+        {"do": "missing", "trees": [["data", "../../etc/passwd"]]},
         {"do": "become", "arguments": ["/no/such/python"], "environment": {}},
     ],
 )
 def test_the_agent_keeps_to_its_folder(device: book.Device, request_: dict[str, Any]) -> None:
     with (
         Connection(device) as connection,
-        pytest.raises(DeviceError, match=r"leaves its|not sent|no such place|SHA|not there"),
+        pytest.raises(DeviceError, match=r"other content|no such place|not there"),
     ):
         connection.ask(answer=Any, **request_)
-    wait_for(lambda: not far(device, "data").is_dir() or names(far(device, "data")) == [])
+    wait_for(lambda: names(far(device, "data")) == [])
 
 
 def test_what_runs_there_ends_with_the_connection(device: book.Device, tmp_path: Path) -> None:

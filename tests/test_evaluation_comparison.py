@@ -332,7 +332,7 @@ points = st.builds(
 @given(st.lists(points, min_size=1, max_size=15))
 @settings(max_examples=80, deadline=None)
 def test_whatever_is_plotted_lies_inside_the_plot(given_points: list[Point]) -> None:
-    drawn = ElementTree.fromstring(scatter(given_points, measure="mAP", told="a plot"))
+    drawn = ElementTree.fromstring(scatter(given_points, measure="mAP", alt="a plot"))
     dots = [one for one in drawn.iter("circle") if one.get("r") == "3.5"]
     assert len(dots) == len(given_points)
     for dot in dots:
@@ -347,7 +347,7 @@ def test_whatever_is_plotted_lies_inside_the_plot(given_points: list[Point]) -> 
 
 def test_further_right_is_slower_and_higher_is_better() -> None:
     given_points = [Point("slow", 100, 0.5, 4), Point("fast", 1, 0.5, 4), Point("good", 10, 0.9, 1)]
-    drawn = ElementTree.fromstring(scatter(given_points, measure="mAP", told="a plot"))
+    drawn = ElementTree.fromstring(scatter(given_points, measure="mAP", alt="a plot"))
     circles = list(drawn.iter("circle"))
     told = {str(one[0].text).split(":")[0]: one for one in circles if len(one)}
     x, y, r = ({name: float(str(one.get(key))) for name, one in told.items()} for key in ("cx", "cy", "r"))

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.profiling import conditions, memory
+from edgekit.profiling import conditions
 from edgekit.profiling.boards import board, jetson, mac, raspberry_pi, said
+from edgekit.worker import memory
 
 PI_TREE = {
     "proc/device-tree/model": "Raspberry Pi 5 Model B Rev 1.0\0",

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
@@ -362,7 +363,7 @@ def test_the_front_is_what_no_other_beats(some: list[Point]) -> None:
         )
         shown = any((one.latency, one.accuracy) == (point.latency, point.accuracy) for one in front)
         assert shown != beaten
-    drawn = scatter(some, measure="mAP", told="", front=True)
+    drawn = scatter(some, measure="mAP", alt="", front=True)
     assert drawn.count('class="front"') == 1
     assert "nan" not in drawn
 
@@ -614,3 +615,24 @@ def test_on_paper_nothing_is_cut_off(path: Path, tmp_path: Path) -> None:
     said = json.loads(answer[1])
     assert said["widest"] <= 721
     assert all(gap >= 0 for gap in said["notes"]), "a table runs into its note"
+
+
+def test_without_jinja_it_is_said_what_to_install(tmp_path: Path) -> None:
+    """A device has no Jinja2: tables work, and a page is refused before anything is measured."""
+    script = (
+        "import sys; sys.modules['jinja2'] = None\n"
+        "import edgekit.report.profile_table, edgekit.report.numbers\n"
+        "from edgekit.cli import main\n"
+        f"main(['profile', 'no-such-bundle', '--html', {str(tmp_path / 'p.html')!r}])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert "an HTML report needs the package jinja2: pip install 'edgekit[report]'" in done.stderr
+
+
+def test_the_templates_are_in_the_package() -> None:
+    """Beside the code, so that the wheel has them; no page has a template that is not there."""
+    there = {path.name for path in STYLE.parent.iterdir()}
+    code = "".join(path.read_text() for path in STYLE.parents[1].glob("*.py"))
+    assert set(re.findall(r'"(\w+\.html\.j2)"', code)) <= there
+    assert {"page.html.j2", "page.css", "page.js"} <= there

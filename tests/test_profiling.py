@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -18,13 +17,13 @@ from sample_bundles import write_bundle
 from tiny_onnx import write_tiny_bundle
 
 from edgekit.errors import EngineError, InputError, UsageError
-from edgekit.profiling import jobs, protocol
+from edgekit.profiling import jobs
 from edgekit.profiling.calls import SlowedSession, endless, images, photograph
-from edgekit.profiling.processes import ask, environment
-from edgekit.profiling.protocol import Event, Finished, Profiled, Progress, SessionJob, Skipped
+from edgekit.profiling.protocol import Event, Profiled, Progress, SessionJob, SessionResult, Skipped
 from edgekit.profiling.record import Profile, Settings
-from edgekit.profiling.session import run_session
+from edgekit.profiling.session import ask, run_session
 from edgekit.profiling.summary import round_medians, settled
+from edgekit.worker import call, messages, process
 
 pytest.importorskip("onnxruntime", reason="needs the extra 'onnx'")
 pytest.importorskip("onnx", reason="needs onnx to write a model")
@@ -109,7 +108,6 @@ def test_bundles_take_turns_and_share_a_session(bundle: Path) -> None:
     assert plain.id != slowed.id
     rounds = [event.text for event in events if isinstance(event, Progress) and "round" in event.text]
     assert [text.split(": ")[1] for text in rounds] == ["round 1 of 2"] * 2 + ["round 2 of 2"] * 2
-    assert isinstance(events[-1], Finished)
     shares = [event.share for event in events if isinstance(event, Progress)]
     assert shares == sorted(shares)
     assert min(np.array(round_medians(slowed, "inference")) / round_medians(plain, "inference")) > 1.5
@@ -178,47 +176,45 @@ def test_an_error_in_a_process_is_raised_here(tmp_path: Path) -> None:
 
 
 def test_a_process_that_crashes_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "msgspec.py").write_text("import os; os.kill(os.getpid(), 9)")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    environment_of = {**environment(), "PYTHONPATH": str(tmp_path) + os.pathsep + environment()["PYTHONPATH"]}
-    monkeypatch.setattr("edgekit.profiling.processes.environment", lambda: environment_of)
-    with pytest.raises(EngineError, match="was killed by SIGKILL"):
-        ask(jobs.OperatorsJob(bundle="", settings=QUICK, device="cpu"), jobs.Lasting, 60)
+    (tmp_path / "onnxruntime.py").write_text("import os; os.kill(os.getpid(), 9)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    with pytest.raises(EngineError, match="measuring: the child process was killed by SIGKILL"):
+        ask(jobs.RoundJob(bundle="", engine="onnxruntime", settings=QUICK, device="", cold=False), jobs.Rounded, 60)
 
 
-def start(job: SessionJob) -> subprocess.Popen[bytes]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "edgekit.profiling"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env=environment(),
+def start(job: SessionJob, patience: float = 60.0) -> process.Process:
+    """A session as a host elsewhere starts it."""
+    begin = process.program(
+        [sys.executable, "-m", "edgekit.worker"], {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     )
-    assert process.stdin is not None
-    process.stdin.write(msgspec.json.encode(job) + b"\n")
-    process.stdin.flush()
-    return process
+    started = process.Process(begin, "session", EngineError)
+    asked = call.called("edgekit.profiling.session:answer", job, patience=patience)
+    started.stdin.write(messages.encode(asked))
+    started.stdin.flush()
+    return started
 
 
-def test_a_host_elsewhere_gets_events_and_whole_records(bundle: Path) -> None:
+def test_a_host_elsewhere_gets_progress_and_whole_records(bundle: Path) -> None:
     settings = msgspec.structs.replace(QUICK, rounds=1, operators=False)
-    process = start(SessionJob(bundles=(str(bundle),), settings=settings, key="pi5"))
-    assert process.stdout is not None
-    events = [msgspec.json.decode(line, type=protocol.Event) for line in process.stdout]
-    (found,) = profiles(events)
-    assert found.conditions.machine.key == "pi5"
-    assert isinstance(events[-1], Finished)
-    assert process.wait(30) == 0
+    with start(SessionJob(bundles=(str(bundle),), settings=settings, key="pi5")) as session:
+        events = [msgspec.json.decode(line, type=messages.Event) for line in session.stdout]
+        assert session.wait() == 0
+    done = events.pop()
+    assert isinstance(done, messages.Done)
+    assert all(isinstance(event, messages.Progress) for event in events)
+    (found,) = msgspec.json.decode(done.result, type=SessionResult).found
+    assert isinstance(found, Profiled)
+    assert found.profile.conditions.machine.key == "pi5"
+    assert done.seconds > 0.1
+    assert done.peak_bytes > 10 << 20
 
 
 def test_errors_go_to_the_host() -> None:
-    process = start(SessionJob(bundles=(), settings=QUICK))
-    assert process.stdout is not None
-    event = msgspec.json.decode(process.stdout.readline(), type=protocol.Event)
-    assert isinstance(event, protocol.Failed)
+    with start(SessionJob(bundles=(), settings=QUICK)) as session:
+        event = msgspec.json.decode(session.stdout.readline(), type=messages.Event)
+    assert isinstance(event, messages.Failed)
     with pytest.raises(UsageError, match="there is no bundle to profile"):
-        raise event.error()
-    process.wait(30)
+        raise event.error("session", EngineError)
 
 
 def children(process: int) -> list[int]:
@@ -238,26 +234,27 @@ def children(process: int) -> list[int]:
 @pytest.mark.parametrize("how", ["closed", "silent"])
 def test_nothing_runs_on_when_the_host_is_gone(bundle: Path, how: str) -> None:
     settings = msgspec.structs.replace(QUICK, sustain=300, operators=False, rounds=1)
-    process = start(SessionJob(bundles=(str(bundle),), settings=settings, patience=2.0 if how == "silent" else 0.0))
-    assert process.stdin is not None
-    assert process.stdout is not None
-    for line in process.stdout:  # until the long part has begun
-        if how == "silent":
-            process.stdin.write(b'{"type":"alive"}\n')
-            process.stdin.flush()
-        if b"without a pause" in line:
-            break
-    end = time.monotonic() + 30
-    while not children(process.pid) and time.monotonic() < end:
-        time.sleep(0.05)
-    assert children(process.pid)
-    if how == "closed":
-        process.stdin.close()
-    assert process.wait(60) in (-signal.SIGKILL, 3)
-    end = time.monotonic() + 30
-    while children(process.pid) and time.monotonic() < end:
-        time.sleep(0.05)
-    assert not children(process.pid)
+    job = SessionJob(bundles=(str(bundle),), settings=settings)
+    with start(job, patience=2.0 if how == "silent" else 60.0) as session:
+        for line in session.stdout:  # until the long part has begun
+            session.stdin.write(messages.encode(messages.Alive()))
+            session.stdin.flush()
+            if b"without a pause" in line:
+                break
+        pid = session._running.pid  # type: ignore[attr-defined]
+        end = time.monotonic() + 30
+        while not children(pid) and time.monotonic() < end:
+            session.stdin.write(messages.encode(messages.Alive()))
+            session.stdin.flush()
+            time.sleep(0.05)
+        assert children(pid)
+        if how == "closed":
+            session.stdin.close()
+        assert session.wait() in (-signal.SIGKILL, 3)
+        end = time.monotonic() + 30
+        while children(pid) and time.monotonic() < end:
+            time.sleep(0.05)
+        assert not children(pid)
 
 
 # What is shown

@@ -15,6 +15,7 @@ from edgekit.converters import Job, NoOptions, read_options, target
 from edgekit.errors import ConversionError, EngineError, UsageError
 from edgekit.runtimes.bundle.manifest import Graph
 from edgekit.runtimes.engines import SessionOptions, open_session
+from edgekit.runtimes.engines.tensorrt.build import BuildSettings
 from edgekit.worker import toolchains
 
 torch = pytest.importorskip("torch", reason="needs torch, the source of every conversion")
@@ -294,9 +295,8 @@ def test_tensorrt_rtx_parses_and_builds_every_file(
 def test_tensorrt_rtx_refuses_what_is_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGEKIT_TOOLCHAINS", str(INSTALLED))
     (tmp_path / "model.onnx").write_bytes(b"not an ONNX file")
-    given = (str(tmp_path / "model.onnx"), '{"precision": "fp32"}', "86")
     with pytest.raises(ConversionError, match=r"cannot parse it: .*Failed to parse"):
-        toolchains.call(RTX.name, "edgekit.converters.tensorrt.rtx", *given)
+        tensorrt._tried(tmp_path / "model.onnx", BuildSettings(precision="fp32"), 86, lambda text, share: None)
 
 
 @pytest.mark.toolchain

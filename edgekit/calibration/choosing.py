@@ -32,11 +32,11 @@ def most_informative(references: Sequence[Reference], count: int, rule: ImageRul
     is kept of it is under 1 kB. They are then chosen by greedy k-means++ (Arthur and Vassilvitskii, 2007): one after
     the other, at random by the squared distance to the nearest one chosen, of a few candidates that which brings all
     images nearest. Rare kinds of images are so taken early, which a random choice misses; the farthest-point rule would
-    do it with more certainty, but fills the choice with freaks and damaged images.
+    find them more surely, but fills the choice with outliers and damaged images.
 
     Args:
         references: images to choose from (`edgekit.runtimes.inputs.media.references`).
-        count: how many; fewer come back where there are not so many different ones.
+        count: how many; fewer come back if fewer are different.
         rule: the model's, for images are judged as it sees them.
         seed: the same images, count and seed give the same choice.
 

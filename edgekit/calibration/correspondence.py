@@ -1,4 +1,4 @@
-"""Whose tensor is whose: the plan's names, carried over to the programs and files that targets make of the same graph.
+"""The plan's names for the tensors of the programs and files that targets make of the same graph.
 
 Names hold between the ONNX form and the program, but for the input and the outputs, which have the contract's names in
 ONNX. A toolchain that names tensors in its own way still computes the same values: there, tensors are recognised by
@@ -48,7 +48,7 @@ def planned_names(graph: fx.Graph, outputs: Iterable[str]) -> dict[str, str]:
 
 
 def kept_in_float(plan: PlannedGraph, layers: Mapping[Theirs, tuple[str, str]]) -> set[Theirs]:
-    """Those of a toolchain's operators with weights that stay in float.
+    """The operators with weights of a toolchain that stay in float.
 
     Where one operator is a layer and more, as a product with its bias, what it writes has the name of the last part: it
     is recognised by what it reads then.
@@ -72,7 +72,7 @@ def kept_in_float(plan: PlannedGraph, layers: Mapping[Theirs, tuple[str, str]]) 
 
 
 def fingerprint(values: Floats) -> Fingerprint:
-    """What can be told of a tensor without its shape and the order of its axes."""
+    """Statistics of a tensor that do not depend on its shape and the order of its axes."""
     flat = values.reshape(-1).astype(np.float64)
     finite = flat[np.abs(flat) < FINITE]
     if not finite.size:

@@ -76,7 +76,7 @@ def equalize(
 
     Args:
         module: a float network of aten operators with one input, as `torch.export` gives it.
-        samples: calibration tensors (1, 3, H, W) float32; the first `MOST_SAMPLES` are looked at.
+        samples: calibration tensors (1, 3, H, W) float32; the first `MOST_SAMPLES` are used.
         free: the largest ratio of channels that is left alone where equalizing costs nothing.
         through_silu: the same where it costs a convolution; infinite: never.
 

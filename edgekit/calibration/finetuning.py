@@ -49,13 +49,13 @@ HOLDOUT = 32
 """Most hold-out images that the best state is chosen by."""
 
 CHECKS = 6
-"""Times that the hold-out images are looked at."""
+"""Number of checks on the hold-out images."""
 
 RESERVE = 1.5
-"""Times as long as the longest step and a look at the hold-out images: the time that is left for the last look."""
+"""Time kept for the last check, in multiples of the longest step and a check together."""
 
 CHECK_SHARE = 0.25
-"""Share of the time for looking at hold-out images: fewer of them are looked at where the network is slow."""
+"""Share of the time for checks: a slow network is checked on fewer hold-out images."""
 
 OUTSTANDING = 3.0
 """Standard deviations from which on a value weighs no more."""
@@ -89,7 +89,7 @@ def finetune(
     Args:
         module: a float network of aten operators with one input, as `torch.export` gives it; rounded already or not.
         samples: calibration images to train on.
-        holdout: others, to choose by; the first `HOLDOUT` are looked at.
+        holdout: others, to choose by; the first `HOLDOUT` are used.
         minutes: wall-clock time after which it ends, everything included, give or take one run of the network. About
             20 runs to begin with cannot be done without, however short the time.
         ranges: ends (low, high) of the affine 8-bit grids of layers' inputs, by the name of the node that gives the
@@ -254,7 +254,7 @@ class _Trainer:
         )
 
     def hold_out(self, holdout: Images, seconds: float) -> _Holdout:
-        """Float outputs of as many hold-out images as can be looked at in some seconds, at least 2."""
+        """Float outputs of as many hold-out images as can be run in some seconds, at least 2."""
         import torch
 
         result = _Holdout([], [], 0.0)
@@ -342,7 +342,7 @@ def _input(images: Images, index: int) -> torch.Tensor:
 
 
 def _spread(count: int, most: int) -> list[int]:
-    """At most so many places, evenly over all."""
+    """At most ``most`` indices, evenly spaced."""
     places: list[int] = np.unique(np.linspace(0, count - 1, most).round().astype(int)).tolist()
     return places
 

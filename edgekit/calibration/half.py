@@ -1,4 +1,4 @@
-"""What float16 cannot hold: operators that have to stay in float32, found by watching the float graph."""
+"""float16 overflow and underflow: operators that have to stay in float32, found on the float graph."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def fp16_issues(onnx: Path, samples: Samples, threads: int) -> tuple[Fp16Issue, 
 
     Args:
         onnx: exchange file.
-        samples: images; the first `MOST_IMAGES` are looked at.
+        samples: images; the first `MOST_IMAGES` are used.
         threads: of the engine.
     """
     import onnx as onnx_package

@@ -1,4 +1,4 @@
-"""What a quantiser has to know of an exchange ONNX graph: its layers, and what follows each tensor.
+"""The layers of an exchange ONNX graph, the activation behind each tensor, and which layers fall back to float.
 
 A layer is a convolution or product with constant weights and is named by the tensor that it writes; exporting names
 tensors after the nodes of the program, so the names hold in both forms.
@@ -28,7 +28,7 @@ _PASSING = ("Add", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Un
 """What only brings values into another shape, or adds a constant to them."""
 
 STEM = 3
-"""Layers at the beginning that stay in float where they can: the whole image has to pass through them."""
+"""First layers that stay in float where the target can: the whole image passes through them."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def sites(model: ModelProto) -> Iterator[Site]:
 
 
 def float_fallback_layers(model: ModelProto) -> list[str]:
-    """Names of the layers to leave in float: the first three, and those that give the graph's outputs.
+    """Names of the layers that stay in float (mixed precision): the first three, and those that give the outputs.
 
     They are a few per cent of the arithmetic. Measured with NNCF on the ONNX file of FastestDet (634 detections on 50
     photographs, 14 others to calibrate), matched at IoU 0.5 / 0.75: all in INT8 .883 / .763, heads and the first
@@ -108,7 +108,7 @@ def float_fallback_layers(model: ModelProto) -> list[str]:
 
 
 def feeding_layers(model: ModelProto, layers: Collection[str]) -> list[str]:
-    """Names of the layers whose results reach one of these without passing another layer."""
+    """Names of the layers that feed these ones directly, through no other layer."""
     makers = {name: node for node in model.graph.node for name in node.output}
     left = [makers[name].input[0] for name in layers if name in makers and makers[name].op_type in WEIGHTED]
     seen: set[str] = set()

@@ -1,4 +1,4 @@
-"""Float layers with their own weights: what rounding changed, kept, and put back where a layer stays in float.
+"""Original weights: kept before rounding, and put back where a layer stays in float.
 
 Which layers stay is decided after all have been rounded (their noise is observed in the rounded graph), and a budget
 decides later still. So the weights from before are kept beside the graph, and put into its exchange files by name.

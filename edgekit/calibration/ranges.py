@@ -1,4 +1,4 @@
-"""What was seen of a tensor in one pass, in memory that does not grow with the number of images, and the 8-bit grids.
+"""Statistics of a tensor over one pass, in memory that does not grow with the number of images, and the 8-bit grids.
 
 `edgekit.calibration.fitting` fits a grid to it: symmetric (-127 to 127 steps) or affine (256 steps with a zero point).
 """
@@ -32,7 +32,7 @@ FINITE = 1e30
 
 @dataclass
 class TensorStatistics:
-    """What one tensor held over all samples; its size does not depend on their number.
+    """Extremes and histogram of one tensor over all samples, of a size that does not depend on their number.
 
     The histogram spans [-limit, limit]. When a value falls outside, the limit doubles and the bins merge in pairs.
     """

@@ -1,4 +1,4 @@
-"""Choosing images: some to calibrate on, others to be judged on, never the same ones."""
+"""Split images into a calibration set, a hold-out set and proof images; no image is in two of them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MOST_CALIBRATION = 300
 MOST_PROOF = 64
 MOST_HOLDOUT = 24
 ENOUGH_TO_HOLD_OUT = 10
-"""From so many calibration images on a fifth of them is held back."""
+"""From this many calibration images on, a fifth of them is the hold-out set."""
 
 PROOF_SHARE = 0.3
 
@@ -71,7 +71,7 @@ def split(
         seed: of the choice.
         calibrate: whether a calibration stream is needed; without it all images may serve as proof.
         proof_data: a second source for the proof; ``data`` is then used for calibration alone.
-        choose: calibrate on so many images, those that represent all of them best; 0: on a random choice.
+        choose: calibrate on this many images, those that represent all of them best; 0: on a random choice.
         refuse: digests (`digest`) of images that must not serve as proof: another bundle was calibrated on them.
 
     Raises:
@@ -124,7 +124,7 @@ def _apart(
 
 
 def _hold(chosen: Sequence[Reference], rule: ImageRule, folder: Path, seen: set[str]) -> Samples | None:
-    """Store the images that are held back, if any is left that is not a copy of a calibration image."""
+    """Store the hold-out images, if one is left that is not a copy of a calibration image."""
     if not chosen:
         return None
     folder.mkdir(exist_ok=True)

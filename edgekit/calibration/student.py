@@ -1,4 +1,4 @@
-"""A network as it is trained for INT8: rounded inputs of layers, and constants of its own in place of the module's."""
+"""The student of fine-tuning: the network with rounded layer inputs and trainable weights and biases."""
 
 from __future__ import annotations
 

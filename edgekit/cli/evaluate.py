@@ -44,8 +44,10 @@ def command(models: tuple[str, ...], data: str, html: Path | None, as_json: bool
     """
     import json
 
+    from edgekit.cli._profiles import check_html
     from edgekit.cli._reports import progress_bars
 
+    check_html(html)
     import_modules(given["imports"])
     candidates = [_candidate(spec, name, given) for spec, name in zip(models, _names(models), strict=True)]
     with progress_bars() as watch:

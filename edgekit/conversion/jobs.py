@@ -1,4 +1,4 @@
-"""What passes between a conversion and its child processes: jobs in, events out, all JSON."""
+"""What a conversion asks of its child processes, and what they give back."""
 
 from __future__ import annotations
 
@@ -160,44 +160,3 @@ class Prepared(Record, frozen=True, kw_only=True):
     half: tuple[Fp16Issue, ...] = ()
     reference: str
     versions: dict[str, str]
-
-
-class Progress(Record, frozen=True, kw_only=True, tag="progress"):
-    """What a child is doing, and the share of it that is done."""
-
-    text: str
-    share: float
-
-
-class Done(Record, frozen=True, kw_only=True, tag="done"):
-    """A child's result, as plain JSON data of the type that its job returns."""
-
-    result: Any
-
-
-class Failed(Record, frozen=True, kw_only=True, tag="failed"):
-    """A child's error: the name of an error type of edgekit and its message, or any other with its traceback."""
-
-    kind: str
-    message: str
-    traceback: str = ""
-
-
-Event = Progress | Done | Failed
-
-
-def encode(record: Record) -> bytes:
-    """One line of JSON."""
-    return msgspec.json.encode(record) + b"\n"
-
-
-def decode_job(line: bytes) -> Job:
-    """Read a job."""
-    job: Job = msgspec.json.decode(line, type=Job)
-    return job
-
-
-def decode_event(line: bytes) -> Event:
-    """Read an event."""
-    event: Event = msgspec.json.decode(line, type=Event)
-    return event

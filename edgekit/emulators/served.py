@@ -7,12 +7,9 @@ shapes followed by their bytes the other.
 
 from __future__ import annotations
 
-import subprocess
-import tempfile
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
 
 import msgspec
 import numpy as np
@@ -22,6 +19,7 @@ from edgekit.errors import EngineError
 from edgekit.runtimes.bundle.manifest import Graph, ProofWord, Record
 from edgekit.runtimes.engines import Placement, SessionOptions, check_inputs
 from edgekit.worker import toolchains
+from edgekit.worker.process import Process, program
 
 
 class Opening(Record, frozen=True, kw_only=True):
@@ -72,17 +70,11 @@ class ServedSession:
     ) -> None:
         if not toolchains.installed(toolchain):
             raise EngineError(f"the {options.device} is not installed: edgekit toolchain install {toolchain}")
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
-        self._process = subprocess.Popen(
-            command or toolchains.command(toolchains.python(toolchain), "edgekit.emulators.server"),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            env=toolchains.environment(),
-        )
-        self._end = weakref.finalize(self, _end, self._process, self._log)
+        started = command or toolchains.command(toolchains.python(toolchain), "edgekit.emulators.server")
+        begin = program(started, toolchains.environment())
+        self._process = Process(begin, f"{engine} in toolchain {toolchain}", EngineError)
+        weakref.finalize(self, self._process.close)
         self._graph = graph
-        self._name = f"{engine} in toolchain {toolchain}"
         opening = Opening(
             engine=engine,
             folder=str(folder),
@@ -106,40 +98,22 @@ class ServedSession:
         return [self._array(shape) for shape in ran.shapes]
 
     def _send(self, *parts: bytes) -> None:
-        if self._process.stdin is None:
-            raise EngineError(f"{self._name} has no pipe")
         try:
             for part in parts:
                 self._process.stdin.write(part)
             self._process.stdin.flush()
         except BrokenPipeError:
-            raise self._ended() from None
+            raise self._process.ended() from None
 
     def _line(self) -> bytes:
-        line = self._process.stdout.readline() if self._process.stdout else b""
+        line = self._process.stdout.readline()
         if not line:
-            raise self._ended()
+            raise self._process.ended()
         return line
 
     def _array(self, shape: tuple[int, ...]) -> Floats:
         size = 4 * int(np.prod(shape))
-        data = self._process.stdout.read(size) if self._process.stdout else b""
+        data = self._process.stdout.read(size)
         if len(data) != size:
-            raise self._ended()
+            raise self._process.ended()
         return np.frombuffer(data, np.float32).reshape(shape)
-
-    def _ended(self) -> EngineError:
-        """Why the process is gone, with its last words."""
-        code = self._process.wait()
-        self._log.seek(0)
-        words = self._log.read()[-4000:].decode("utf-8", "replace").strip().splitlines()[-1:] or ["no output"]
-        return EngineError(f"{self._name} ended with exit code {code}; its last words: {words[0]}")
-
-
-def _end(process: subprocess.Popen[bytes], log: IO[bytes]) -> None:
-    process.kill()
-    process.wait()
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            pipe.close()
-    log.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
@@ -15,13 +14,12 @@ from edgekit.arrays import Floats
 from edgekit.emulators.served import Opened, Opening, Ran
 from edgekit.errors import EdgekitError
 from edgekit.runtimes.engines import Session, SessionOptions, open_session
+from edgekit.worker.child import streams
 
 
 def main() -> None:
     """Serve what the parent asks for on stdin; prints of the engine go to stderr."""
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    asked = sys.stdin.buffer
+    asked, answers = streams()
     opening = msgspec.json.decode(asked.readline(), type=Opening)
     session: Session | None = None
 

@@ -1,12 +1,12 @@
-"""DEVICE: what a session asks of one of its processes, and what that answers."""
+"""DEVICE: what a session asks of one of its processes, and what that answers (`edgekit.profiling.measuring`)."""
 
 from __future__ import annotations
 
-from edgekit.profiling.record import Load, Memory, Operators, Processor, Round, Second, Settings, Throughput
+from edgekit.profiling.record import Load, Memory, Processor, Round, Second, Settings, Throughput
 from edgekit.runtimes.bundle.manifest import Record
 
 
-class RoundJob(Record, frozen=True, kw_only=True, tag="round"):
+class RoundJob(Record, frozen=True, kw_only=True):
     """Open a bundle in a fresh process and measure calls; ``cold`` drops its files from the page cache first."""
 
     bundle: str
@@ -16,7 +16,7 @@ class RoundJob(Record, frozen=True, kw_only=True, tag="round"):
     cold: bool
 
 
-class ThroughputJob(Record, frozen=True, kw_only=True, tag="throughput"):
+class ThroughputJob(Record, frozen=True, kw_only=True):
     """Measure batches and streams."""
 
     bundle: str
@@ -24,7 +24,7 @@ class ThroughputJob(Record, frozen=True, kw_only=True, tag="throughput"):
     device: str
 
 
-class SustainJob(Record, frozen=True, kw_only=True, tag="sustain"):
+class SustainJob(Record, frozen=True, kw_only=True):
     """Call without a pause for ``settings.sustain`` seconds."""
 
     bundle: str
@@ -32,7 +32,7 @@ class SustainJob(Record, frozen=True, kw_only=True, tag="sustain"):
     device: str
 
 
-class OperatorsJob(Record, frozen=True, kw_only=True, tag="operators"):
+class OperatorsJob(Record, frozen=True, kw_only=True):
     """Profile the operators."""
 
     bundle: str
@@ -64,6 +64,3 @@ class Lasting(Record, frozen=True, kw_only=True):
     seconds: tuple[Second, ...]
     times: tuple[float, ...]
     throttled: str
-
-
-Answer = Rounded | Throughputs | Lasting | Operators

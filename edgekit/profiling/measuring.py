@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.arrays import Image
-from edgekit.profiling import memory
 from edgekit.profiling.calls import Call, Stages, call_of, endless, images
 from edgekit.profiling.conditions import state
 from edgekit.profiling.jobs import Lasting, OperatorsJob, Rounded, RoundJob, SustainJob, ThroughputJob, Throughputs
 from edgekit.profiling.record import Load, Memory, Processor, Round, Second, Settings, StageName, Throughput
 from edgekit.profiling.statistics import warm_up
 from edgekit.runtimes.engines import SessionOptions, engine
+from edgekit.worker import child, memory
+from edgekit.worker.call import Report
 
 LEAST_CALLS = 25
 """Calls of a round at least, so that there is something to find a steady state in: five batches of five."""
@@ -29,8 +30,9 @@ MOST_SECONDS = 20.0
 """A round of slow calls ends after this many times its seconds, with fewer calls."""
 
 
-def measure_round(job: RoundJob) -> Rounded:
+def measure_round(job: RoundJob, report: Report) -> Rounded:
     """Open, make the first call, then call for the seconds that were asked for, and at least `LEAST_CALLS` times."""
+    reading = time.perf_counter() - child.began  # what was imported to read the job is part of the load
     bundle_bytes_out_of_cache = job.cold and _drop_from_cache(Path(job.bundle))
     began = time.perf_counter()
     before = _import_engine(job.engine)
@@ -41,7 +43,10 @@ def measure_round(job: RoundJob) -> Rounded:
     image = next(shown)
     first = _timed(call, image)[0]
     load = Load(
-        cold=bundle_bytes_out_of_cache, imports=1e3 * (imported - began), open=1e3 * (opened - imported), first=first
+        cold=bundle_bytes_out_of_cache,
+        imports=1e3 * (reading + imported - began),
+        open=1e3 * (opened - imported),
+        first=first,
     )
     cpu, begun = time.process_time(), time.perf_counter()
     total, stages = _calls(call, shown, job.settings.seconds)
@@ -57,7 +62,7 @@ def measure_round(job: RoundJob) -> Rounded:
     )
 
 
-def measure_throughput(job: ThroughputJob) -> Throughputs:
+def measure_throughput(job: ThroughputJob, report: Report) -> Throughputs:
     """Batches in one session, and streams with a session and thread each."""
     shown = images(job.settings)
     found = [_batch(job, shown, count) for count in job.settings.batch]
@@ -111,7 +116,7 @@ def _streams(job: ThroughputJob, shown: list[Image], count: int) -> Throughput:
     )
 
 
-def measure_sustained(job: SustainJob) -> Lasting:
+def measure_sustained(job: SustainJob, report: Report) -> Lasting:
     """Calls without a pause, summed up about every second with the machine's state at its end."""
     model = _open(job.bundle, job.settings, job.device)
     shown, call = endless(images(job.settings)), call_of(model, job.settings)
@@ -137,7 +142,7 @@ def measure_sustained(job: SustainJob) -> Lasting:
     return Lasting(seconds=tuple(seconds), times=tuple(every), throttled="; ".join(sorted(said)))
 
 
-def measure_operators(job: OperatorsJob) -> Any:
+def measure_operators(job: OperatorsJob, report: Report) -> Any:
     """The engine's own profiler on one real input."""
     from edgekit.profiling.operators import operators
     from edgekit.runtimes.bundle.folder import open_bundle

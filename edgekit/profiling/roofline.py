@@ -8,10 +8,7 @@ that brings.
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +18,8 @@ import numpy as np
 
 from edgekit.errors import EngineError, UsageError
 from edgekit.profiling.record import Roofline
+from edgekit.runtimes.bundle.manifest import Record
+from edgekit.worker import call
 
 _SIDE = 1024
 """Rows and columns of the matrices: enough for a library's full speed, 4 MiB each."""
@@ -34,6 +33,19 @@ _BYTES_LEAST, _BYTES_MOST = 64 << 20, 512 << 20
 _PATIENCE = 120.0
 _POOLS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 """Variables by which the libraries that numpy may be built with are told how many threads to take."""
+
+
+class _Threads(Record, frozen=True):
+    """How many threads to measure with."""
+
+    threads: int
+
+
+class _Peaks(Record, frozen=True):
+    """Float32 operations per second, and bytes per second."""
+
+    operations: float
+    bytes: float
 
 
 def reached(threads: int = 0) -> tuple[float, float]:
@@ -51,19 +63,22 @@ def reached(threads: int = 0) -> tuple[float, float]:
     if threads < 0:
         raise UsageError(f"threads must be 0 (one for each core) or more, not {threads}")
     count = threads or available_cores()
-    environment = {**os.environ, **dict.fromkeys(_POOLS, str(count))}
-    environment["PYTHONPATH"] = os.pathsep.join(
-        [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
-    )
-    command = [sys.executable, "-m", __name__, str(count)]
-    try:
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=_PATIENCE, stdin=subprocess.DEVNULL
-        )
-        operations, moved = json.loads(done.stdout)
-    except (subprocess.TimeoutExpired, ValueError) as error:
-        raise EngineError(f"what this machine reaches could not be measured: {error}; profile again") from error
-    return float(operations), float(moved)
+    found = call.run(
+        "edgekit.profiling.roofline:peaks",
+        _Threads(threads=count),
+        _Peaks,
+        name="what this machine reaches could not be measured, profile again",
+        error=EngineError,
+        variables=dict.fromkeys(_POOLS, str(count)),
+        group=False,
+        seconds=_PATIENCE,
+    ).result
+    return found.operations, found.bytes
+
+
+def peaks(job: _Threads, report: call.Report) -> _Peaks:
+    """Measure both rates in this process."""
+    return _Peaks(operations=_product(), bytes=_copy(job.threads))
 
 
 def roofline(operations: float, moved: float, peaks: tuple[float, float], inference: float) -> Roofline:
@@ -139,8 +154,3 @@ def _cache() -> int:
         if text[-1:] in ("K", "M") and text[:-1].isdigit():
             sizes.append(int(text[:-1]) << (10 if text[-1] == "K" else 20))
     return max(sizes)
-
-
-if __name__ == "__main__":
-    cores = int(sys.argv[1])
-    sys.stdout.write(json.dumps([_product(), _copy(cores)]))

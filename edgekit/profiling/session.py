@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, TypeVar
 from edgekit.emulators import emulator
 from edgekit.errors import EdgekitError, EngineError, UsageError
 from edgekit.profiling import conditions, jobs
-from edgekit.profiling.processes import ask
-from edgekit.profiling.protocol import Event, Finished, Profiled, Progress, SessionJob, Skipped
+from edgekit.profiling.protocol import Event, Profiled, Progress, SessionJob, SessionResult, Skipped
 from edgekit.profiling.record import Conditions, Operators, Settings, State, Subject
 from edgekit.profiling.roofline import reached
 from edgekit.profiling.summary import Measured, profile_of
 from edgekit.runtimes.bundle.folder import Bundle, open_bundle
 from edgekit.runtimes.engines import engine
+from edgekit.worker import call
 
 if TYPE_CHECKING:
     from edgekit.runtimes.bundle.manifest import Manifest
@@ -32,6 +32,15 @@ Answer = TypeVar("Answer")
 
 OPENING = 600.0
 """Seconds that a process may take beside what it measures: some engines compile for minutes."""
+
+
+_MEASURES: dict[type[jobs.Job], str] = {
+    jobs.RoundJob: "measure_round",
+    jobs.ThroughputJob: "measure_throughput",
+    jobs.SustainJob: "measure_sustained",
+    jobs.OperatorsJob: "measure_operators",
+}
+"""The function of `edgekit.profiling.measuring` that does a job."""
 
 
 @dataclass
@@ -89,7 +98,42 @@ def run_session(job: SessionJob, report: Callable[[Event], None]) -> None:
             arithmetic=_arithmetic(entry.bundle.manifest),
         )
         report(Profiled(profile=profile_of(measured)))
-    report(Finished())
+
+
+def answer(job: SessionJob, report: call.Report) -> SessionResult:
+    """`run_session` for a caller in another process."""
+    found: list[Profiled | Skipped] = []
+
+    def told(event: Event) -> None:
+        if isinstance(event, Progress):
+            report(event.text, event.share)
+        else:
+            found.append(event)
+
+    run_session(job, told)
+    return SessionResult(found=tuple(found))
+
+
+def ask(job: jobs.Job, answer: type[Answer], seconds: float) -> Answer:
+    """Have a job done in a fresh process.
+
+    Args:
+        job: the work.
+        answer: type of what it gives.
+        seconds: after which it is killed.
+
+    Raises:
+        EdgekitError: what the process met; EngineError when it crashed or took too long.
+    """
+    return call.run(
+        f"edgekit.profiling.measuring:{_MEASURES[type(job)]}",
+        job,
+        answer,
+        name="measuring",
+        error=EngineError,
+        group=False,  # one with the session: they end together
+        seconds=seconds,
+    ).result
 
 
 def device_here(manifest: Manifest, wanted: str) -> str:

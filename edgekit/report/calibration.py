@@ -224,8 +224,8 @@ def _sensitivity_chart(layers: Sequence[Layer]) -> Markup:
     steep = bool(values) and values[-1] > STEEP * values[len(values) // 2]
     which = f"the worst {WORST} of {len(known)} layers" if len(known) > WORST else count(len(known), "layer")
     title = f"Sensitivity: cost of each layer alone in INT8, {which}{', logarithmic' if steep else ''}"
-    told = f"{title}. Worst: " + ", ".join(f"{entry.name} {number(entry.value)}" for entry in entries[:5])
-    return bar_chart(entries, title=title, told=told, logarithmic=steep)
+    alt = f"{title}. Worst: " + ", ".join(f"{entry.name} {number(entry.value)}" for entry in entries[:5])
+    return bar_chart(entries, title=title, alt=alt, logarithmic=steep)
 
 
 def _gained(gains: Gains) -> dict[str, object]:
@@ -255,9 +255,9 @@ def _curve(advice: Advice | None) -> Markup | None:
     if advice is None or not advice.curve:
         return None
     images, distances = zip(*advice.curve, strict=True)
-    told = (
+    alt = (
         f"Distance of the ranges from the final ones: {percent(distances[0])} after {count(images[0], 'image')}, "
         f"{percent(distances[-1])} after {images[-1]}."
     )
     panel = Panel(distances, "%", 130.0, dots=True)
-    return curves([float(one) for one in images], "", [panel], told, logarithmic=True)
+    return curves([float(one) for one in images], "", [panel], alt, logarithmic=True)

@@ -35,9 +35,9 @@ def _title(text: str) -> Markup:
     return Markup("<title>{}</title>").format(text) if text else Markup("")
 
 
-def _rect(x: Place, y: float, width: Place, height: float, kind: str, told: str = "") -> Markup:
+def _rect(x: Place, y: float, width: Place, height: float, kind: str, alt: str = "") -> Markup:
     shape = Markup('<rect x="{}" y="{}" width="{}" height="{}" class="{}">{}</rect>')
-    return shape.format(_at(x), _at(y), _at(width), _at(height), kind, _title(told))
+    return shape.format(_at(x), _at(y), _at(width), _at(height), kind, _title(alt))
 
 
 def _line(x1: Place, y1: float, x2: Place, y2: float, kind: str) -> Markup:
@@ -45,9 +45,9 @@ def _line(x1: Place, y1: float, x2: Place, y2: float, kind: str) -> Markup:
     return shape.format(_at(x1), _at(y1), _at(x2), _at(y2), kind)
 
 
-def _circle(x: Place, y: float, radius: float, kind: str, told: str = "") -> Markup:
+def _circle(x: Place, y: float, radius: float, kind: str, alt: str = "") -> Markup:
     shape = Markup('<circle cx="{}" cy="{}" r="{}" class="{}">{}</circle>')
-    return shape.format(_at(x), _at(y), _at(radius), kind, _title(told))
+    return shape.format(_at(x), _at(y), _at(radius), kind, _title(alt))
 
 
 def _text(x: Place, y: float, content: object, kind: str = "", anchor: str = "start") -> Markup:
@@ -64,11 +64,11 @@ def _group(parts: Sequence[Markup], marks: Mapping[str, str], kind: str = "") ->
     return Markup('<g class="{}"{}>{}</g>').format(kind, attributes, Markup("").join(parts))
 
 
-def _chart(width: float, height: float, told: str, parts: Sequence[Markup], kind: str = "") -> Markup:
+def _chart(width: float, height: float, alt: str, parts: Sequence[Markup], kind: str = "") -> Markup:
     shape = Markup(
         '<svg viewBox="0 0 {0} {1}" width="{0}" height="{1}" role="img" aria-label="{2}" class="{3}">{4}</svg>'
     )
-    return shape.format(_at(width), _at(height), told, kind, Markup("").join(parts))
+    return shape.format(_at(width), _at(height), alt, kind, Markup("").join(parts))
 
 
 def _plot(drawing: Markup) -> Markup:
@@ -141,28 +141,28 @@ def shared_end(lengths: Sequence[float]) -> float:
 # ---- strips ----
 
 
-def _strip(height: float, told: str, parts: Sequence[Markup], kind: str = "") -> Markup:
-    label = Markup('role="img" aria-label="{}"').format(told) if told else Markup('aria-hidden="true"')
+def _strip(height: float, alt: str, parts: Sequence[Markup], kind: str = "") -> Markup:
+    label = Markup('role="img" aria-label="{}"').format(alt) if alt else Markup('aria-hidden="true"')
     shape = Markup('<svg class="strip {}" {} style="height:{:g}px">{}{}</svg>')
-    return shape.format(kind, label, height, _title(told), Markup("").join(parts))
+    return shape.format(kind, label, height, _title(alt), Markup("").join(parts))
 
 
-def _box(start: float, end: float, y: float, height: float, kind: str, told: str = "") -> Markup:
-    return _rect(f"{start:.2f}%", y, f"{max(end - start, 0):.2f}%", height, kind, told)
+def _box(start: float, end: float, y: float, height: float, kind: str, alt: str = "") -> Markup:
+    return _rect(f"{start:.2f}%", y, f"{max(end - start, 0):.2f}%", height, kind, alt)
 
 
 def _upright(place: float, y: float, height: float, kind: str) -> Markup:
     return _line(f"{place:.2f}%", y, f"{place:.2f}%", y + height, kind)
 
 
-def bar(share: float, kind: str = "fill", *, tail: float = 0.0, mark: float | None = None, told: str = "") -> Markup:
+def bar(share: float, kind: str = "fill", *, tail: float = 0.0, mark: float | None = None, alt: str = "") -> Markup:
     """A thin bar for a cell, ``share`` (0..1) of it filled, pale up to ``tail``, with a tick at ``mark``."""
     full, pale = (100 * min(max(one, 0.0), 1.0) if math.isfinite(one) else 0.0 for one in (share, tail))
     parts = [_box(0, 100, 0, 8, "track")]
     parts += [_box(0, pale, 0, 8, "pale")] if tail else []
     parts.append(_box(0, full, 0, 8, kind))
     parts += [_box(100 * mark, 100 * mark + 0.8, 0, 8, "tick")] if mark is not None else []
-    return _strip(8, told, parts, "bar")
+    return _strip(8, alt, parts, "bar")
 
 
 def log_bar(value: float, end: float, mark: float, kind: str) -> Markup:
@@ -203,7 +203,7 @@ def scale(axis: Axis, words: Mapping[float, str] | None = None) -> Markup:
     return _strip(20, "", parts)
 
 
-def stack(stages: Mapping[str, float], axis: Axis | None, median: float, told: str) -> Markup:
+def stack(stages: Mapping[str, float], axis: Axis | None, median: float, alt: str) -> Markup:
     """Times of stages one after the other, with a tick at the time that was measured of all; without an axis, their
     shares of the sum in a thin bar that is always full."""
     total, start = sum(stages.values()) or 1.0, 0.0
@@ -214,14 +214,14 @@ def stack(stages: Mapping[str, float], axis: Axis | None, median: float, told: s
         start += time
     if axis:
         parts.append(_upright(axis.place(median), 1, 24, "median"))
-    return _strip(26 if axis else 12, told, parts)
+    return _strip(26 if axis else 12, alt, parts)
 
 
 LANE = 44.0
 """Height of the strips of a profile's calls."""
 
 
-def quantiles(times: Doubles, quantile: tuple[float, float, float], axis: Axis, told: str) -> Markup:
+def quantiles(times: Doubles, quantile: tuple[float, float, float], axis: Axis, alt: str) -> Markup:
     """p50 as a tick, the fastest (pale) to p90 (thick) and p99 (thin) as bars, and circles for what lies far out."""
     y = LANE / 2
     p50, p90, p99 = (axis.place(value) for value in quantile)
@@ -235,7 +235,7 @@ def quantiles(times: Doubles, quantile: tuple[float, float, float], axis: Axis, 
         _upright(p99, y - 5, 10, "quantile"),
         _upright(p50, y - 9, 18, "median"),
     ]
-    return _strip(LANE, told, parts)
+    return _strip(LANE, alt, parts)
 
 
 @dataclass(frozen=True)
@@ -248,7 +248,7 @@ class RoundMark:
     settled: bool
 
 
-def rounds(shares: Doubles, marks: Sequence[RoundMark], axis: Axis, ticks: Sequence[float], told: str) -> Markup:
+def rounds(shares: Doubles, marks: Sequence[RoundMark], axis: Axis, ticks: Sequence[float], alt: str) -> Markup:
     """The density of all calls (as shares of their median), and over it a line for each round."""
     parts = [_density(100 * np.log(shares / axis.low) / math.log(axis.high / axis.low))]
     parts += [_upright(axis.place(at), 0, LANE, "middle" if at == 1 else "grid") for at in ticks]
@@ -258,7 +258,7 @@ def rounds(shares: Doubles, marks: Sequence[RoundMark], axis: Axis, ticks: Seque
         y = first + place * step
         parts.append(_box(axis.place(one.low), axis.place(one.high), y - 1.5, 3, "reach"))
         parts.append(_circle(f"{axis.place(one.median):.2f}%", y, 2.5, "dot" if one.settled else "dot flag"))
-    return _strip(LANE, told, parts)
+    return _strip(LANE, alt, parts)
 
 
 BINS = 300
@@ -299,7 +299,7 @@ FIRST, LAST = 76.0, 450.0
 """Ends of the axis of curves."""
 
 
-def curves(at: Sequence[float], unit: str, panels: Sequence[Panel], told: str, *, logarithmic: bool = False) -> Markup:
+def curves(at: Sequence[float], unit: str, panels: Sequence[Panel], alt: str, *, logarithmic: bool = False) -> Markup:
     """Curves over one axis, one under the other."""
     axis = Axis(at[0], max(at[-1], at[0] * 2 if logarithmic else at[0] + 1), logarithmic)
     across = [FIRST + (LAST - FIRST) * axis.place(one) / 100 for one in at]
@@ -311,7 +311,7 @@ def curves(at: Sequence[float], unit: str, panels: Sequence[Panel], told: str, *
     for tick in axis.ticks(12):
         x = FIRST + (LAST - FIRST) * axis.place(tick) / 100
         parts.append(_text(x, top + 6, f"{number(tick)} {unit}".strip(), "", "middle"))
-    return _plot(_chart(LAST + 14, top + 12, told, parts))
+    return _plot(_chart(LAST + 14, top + 12, alt, parts))
 
 
 def _written(value: float, unit: str) -> str:
@@ -353,13 +353,13 @@ class Entry:
     kind: str = "fill"
 
 
-def bar_chart(entries: Sequence[Entry], *, title: str, told: str, logarithmic: bool = False) -> Markup:
+def bar_chart(entries: Sequence[Entry], *, title: str, alt: str, logarithmic: bool = False) -> Markup:
     """Horizontal bars from top to bottom: name, value, bar, and the remark at its end.
 
     Args:
         entries: in the order that they are shown; long names are shortened in the middle and whole in the tooltip.
         title: a line over them.
-        told: for those who do not see it.
+        alt: for those who do not see it.
         logarithmic: the axis starts a little under the smallest positive value, at most four decades below the largest.
     """
     names = [shortened(entry.name, LONGEST) for entry in entries]
@@ -383,7 +383,7 @@ def bar_chart(entries: Sequence[Entry], *, title: str, told: str, logarithmic: b
         if entry.remark:
             parts.append(_text(left + filled + 6, y + 12, entry.remark))
     width = left + length + 12 + 6.5 * max((len(entry.remark) for entry in entries), default=0)
-    return _chart(width, top + row * len(entries) + 8, told, parts, "wide")
+    return _chart(width, top + row * len(entries) + 8, alt, parts, "wide")
 
 
 def _columns(name: str) -> int:
@@ -467,14 +467,14 @@ class _Scatter:
 
 
 def scatter(
-    points: Sequence[Point], *, measure: str, told: str, latency: str = "ms of inference", front: bool = False
+    points: Sequence[Point], *, measure: str, alt: str, latency: str = "ms of inference", front: bool = False
 ) -> Markup:
     """Accuracy against latency (logarithmic), with the size of a model as the area of its circle.
 
     Args:
         points: at least one.
         measure: what the accuracy is.
-        told: for those who do not see it.
+        alt: for those who do not see it.
         latency: what the latency is.
         front: draw the Pareto front. The script of the page draws it anew where a filter hides some; of more than
             `CROWD` models only those on it have labels.
@@ -496,7 +496,7 @@ def scatter(
         words = f"{point.name}: {percent(point.accuracy)}, {number(point.latency)} ms, {point.bytes / 1e6:.2f} MB"
         area = _circle(x, y, max(LARGEST * math.sqrt(point.bytes / largest), SMALLEST + 2), "area", words)
         parts.append(_group([area, _circle(x, y, SMALLEST, "fill flag" if point.reference else "dot")], point.marks))
-    return _plot(_chart(WIDTH, HEIGHT, told, [*parts, *_labels(points, best, axes)], "wide"))
+    return _plot(_chart(WIDTH, HEIGHT, alt, [*parts, *_labels(points, best, axes)], "wide"))
 
 
 _Area = tuple[float, float, float, float]

@@ -39,7 +39,7 @@ def write_evaluation(comparison: Comparison, data: str, path: Path) -> None:
         best=max(every, key=lambda one: one.main),
         fastest=min(every, key=lambda one: one.inference),
         smallest=min(every, key=lambda one: one.candidate.bytes),
-        plot=scatter(points, measure=main, told=f"{main} against latency. {words}"),
+        plot=scatter(points, measure=main, alt=f"{main} against latency. {words}"),
         elsewhere=[one.candidate.name for one in every if one.candidate.proof not in ("", "executed")],
         comparison=comparison,
         loss=LOSS,

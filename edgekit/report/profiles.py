@@ -119,12 +119,12 @@ def _facts(given: Sequence[Named], tasks: Mapping[str, Sequence[Named]]) -> list
     machines = len({one.conditions.machine.key for one in profiles})
     spreads = [one.spread for one in profiles]
     measured = f"{len(profiles)} profiles on {machines} machine{'s' if machines > 1 else ''}"
-    told = [("Bundles", f"{len({one.subject.sha256 + one.subject.name for one in profiles})}", measured)]
+    facts = [("Bundles", f"{len({one.subject.sha256 + one.subject.name for one in profiles})}", measured)]
     for task, some in tasks.items():
         several = f" {task}" if len(tasks) > 1 else ""
-        told.append((f"Fastest{several}", f"{number(some[0].profile.total.p50)} ms", some[0].label))
+        facts.append((f"Fastest{several}", f"{number(some[0].profile.total.p50)} ms", some[0].label))
     noise = f"worst {percent(max(spreads))}" if len(spreads) > 1 else "between rounds"
-    return [*told, ("Noise of the machine", percent(statistics.median(spreads)), noise)]
+    return [*facts, ("Noise of the machine", percent(statistics.median(spreads)), noise)]
 
 
 def _machines(profiles: Sequence[Profile]) -> dict[str, dict[str, str]]:
@@ -239,13 +239,13 @@ def _latency(given: Sequence[Named]) -> Lanes:
     lines = []
     for one, times, parts in zip(given, every, spread, strict=True):
         total = one.profile.total
-        told = (
+        alt = (
             f"p50 {number(total.p50)}, p90 {number(total.p90)}, p99 {number(total.p99)}, longest {number(total.max)} ms"
         )
         medians = ", ".join(f"{100 * (part.median - 1):+.1f} %" for part in parts)
         said = f"medians of {len(parts)} rounds: {medians}"
         drawings = [
-            quantiles(times, (total.p50, total.p90, total.p99), axis, told),
+            quantiles(times, (total.p50, total.p90, total.p99), axis, alt),
             rounds(times / max(total.p50, 1e-6), parts, own, ticks, said),
         ]
         lines.append(Lane(one, drawings))
@@ -354,8 +354,8 @@ def _plots(task: str, given: Sequence[Named]) -> list[Plot]:
         words = "; ".join(
             f"{one.label}: {percent(_quality(one.profile))}, {number(one.profile.total.p50)} ms" for one in some
         )
-        told = f"{measure} against latency. {words}"
-        drawing = scatter(points, measure=measure, latency="ms end to end", told=told, front=True)
+        alt = f"{measure} against latency. {words}"
+        drawing = scatter(points, measure=measure, latency="ms end to end", alt=alt, front=True)
         front = [some[points.index(point)].label for point in pareto_front(points)]
         plots.append(Plot(task, drawing, front, len(points) > CROWD))
     return plots
@@ -436,8 +436,8 @@ def _load_curves(load: Sustained) -> Markup | None:
     panels = [Panel([one.p50 for one in seconds], "ms", 84.0)]
     panels += [Panel(heat, "°C", 40.0, "curve thin")] if len(heat) == len(seconds) else []
     panels += [Panel(clock, "MHz", 40.0, "curve thin")] if len(clock) == len(seconds) else []
-    told = f"{number(load.burst)} ms at first, {number(load.steady)} ms in the end"
-    return curves([one.at for one in seconds], "s", panels, told)
+    alt = f"{number(load.burst)} ms at first, {number(load.steady)} ms in the end"
+    return curves([one.at for one in seconds], "s", panels, alt)
 
 
 def heat(profile: Profile) -> str:

@@ -8,12 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-
-from edgekit.errors import ConversionError
 
 RECORD = "installed.json"
 """Written last by an installation: a folder without it is half an installation, which another one completes."""
@@ -112,27 +109,3 @@ def environment() -> dict[str, str]:
     hidden = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
     kept = {key: value for key, value in os.environ.items() if key not in hidden}
     return {**kept, "PYTHONNOUSERSITE": "1", "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "ignore"}
-
-
-def call(name: str, module: str, *arguments: str) -> str:
-    """Run a module of edgekit in an environment and return what it printed.
-
-    Raises:
-        ConversionError: it failed; its last words are in the message.
-    """
-    interpreter = python(name)
-    if not installed(name):
-        raise ConversionError(f"toolchain missing: edgekit toolchain install {name}")
-    done = subprocess.run(
-        command(interpreter, module, *arguments),
-        env=environment(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-    )
-    if done.returncode:
-        words = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["no output"]
-        raise ConversionError(f"{module} failed in toolchain {name} (exit code {done.returncode}): {words[0]}")
-    return done.stdout

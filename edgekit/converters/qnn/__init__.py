@@ -16,7 +16,7 @@ import msgspec
 from edgekit.converters import Job, Report, Target
 from edgekit.errors import ConversionError
 from edgekit.runtimes.bundle.manifest import Graph, Record
-from edgekit.worker import toolchains
+from edgekit.worker import call
 from edgekit.worker.toolchains import Toolchain
 
 SOCS = {
@@ -139,12 +139,17 @@ def _int8(job: Job, destination: Path, report: Report) -> int:
 
 def _compile(source: Path, destination: Path, soc: int, arch: int) -> int:
     """Compile in the toolchain; the number of operators on the NPU, which is all of them."""
-    from edgekit.converters.qnn.context import Compiled
+    from edgekit.converters.qnn.context import Compiled, CompileJob
 
-    printed = toolchains.call(
-        TOOLCHAIN.name, "edgekit.converters.qnn.context", str(source), str(destination), str(soc), str(arch)
-    )
-    told = msgspec.json.decode(printed.strip().splitlines()[-1], type=Compiled)
+    told = call.run(
+        "edgekit.converters.qnn.context:compile_context",
+        CompileJob(source=str(source), destination=str(destination), soc_model=soc, htp_arch=arch),
+        Compiled,
+        name="compiling for the NPU",
+        error=ConversionError,
+        toolchain=TOOLCHAIN.name,
+        group=False,  # it is a stage's own, and ends with that
+    ).result
     if told.error or not destination.is_file():
         raise ConversionError(f"QNN does not compile this network for Hexagon v{arch}: {told.error or 'no context'}")
     return sum(told.operators.values())

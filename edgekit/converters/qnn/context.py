@@ -1,19 +1,24 @@
-"""Compiles an ONNX file to a context for one SoC; runs in the toolchain ``qnn``.
-
-``python -m edgekit.converters.qnn.context SOURCE DESTINATION SOC_MODEL HTP_ARCH`` prints what became of it as JSON, in
-the last line.
-"""
+"""Compiles an ONNX file to a context for one SoC; runs in the toolchain ``qnn``."""
 
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 import msgspec
 
 from edgekit.runtimes.bundle.manifest import Record
 from edgekit.runtimes.engines.qnn.provider import assigned, session
+from edgekit.worker.call import Report
+
+
+class CompileJob(Record, frozen=True, kw_only=True):
+    """The ONNX file, where its context goes, and the SoC: its model and the version of its NPU."""
+
+    source: str
+    destination: str
+    soc_model: int
+    htp_arch: int
 
 
 class Compiled(Record, frozen=True, kw_only=True):
@@ -23,22 +28,14 @@ class Compiled(Record, frozen=True, kw_only=True):
     error: str = ""
 
 
-def main() -> None:
-    """Compile and report."""
+def compile_context(job: CompileJob, report: Report) -> Compiled:
+    """Compile, and say what became of it."""
     from edgekit.runtimes.engines.onnxruntime.session import failures
 
-    source, destination = (Path(argument).absolute() for argument in sys.argv[1:3])
-    soc, arch = sys.argv[3:]
+    source, destination = Path(job.source).absolute(), Path(job.destination).absolute()
+    options = {"soc_model": str(job.soc_model), "htp_arch": str(job.htp_arch)}
     os.chdir(source.parent)  # ONNX Runtime names the context after a hash of the path that it was given
     try:
-        opened = session(Path(source.name), {"soc_model": soc, "htp_arch": arch}, destination)
+        return Compiled(operators=assigned(session(Path(source.name), options, destination)))
     except failures() as error:
-        told = Compiled(error=str(error))
-    else:
-        told = Compiled(operators=assigned(opened))
-    sys.stdout.write("\n" + msgspec.json.encode(told).decode() + "\n")
-    sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    main()
+        return Compiled(error=str(error))

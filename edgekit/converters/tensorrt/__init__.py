@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 
 from edgekit.converters import Job, Report, Target
 from edgekit.converters._onnx_precision import FILE, half, in_float32, save
+from edgekit.errors import ConversionError
 from edgekit.runtimes.bundle.manifest import Graph, Record
 from edgekit.runtimes.engines.tensorrt.build import SETTINGS, BuildSettings
-from edgekit.worker import toolchains
+from edgekit.worker import call
 from edgekit.worker.toolchains import Toolchain
 
 
@@ -104,9 +105,18 @@ def _tried(path: Path, settings: BuildSettings, sm: int, report: Report) -> dict
     if RTX.state != "installed":
         return {}
     report("building with TensorRT-RTX", 0.9)
-    given = (str(path), msgspec.json.encode(settings).decode(), str(sm))
-    said: dict[str, Any] = msgspec.json.decode(toolchains.call(RTX.name, "edgekit.converters.tensorrt.rtx", *given))
+    from edgekit.converters.tensorrt.rtx import Tried, TryJob
+
+    tried = call.run(
+        "edgekit.converters.tensorrt.rtx:try_build",
+        TryJob(file=str(path), settings=settings, sm=sm),
+        Tried,
+        name="building with TensorRT-RTX",
+        error=ConversionError,
+        toolchain=RTX.name,
+        group=False,  # it is a stage's own, and ends with that
+    ).result
     return {
         "tensorrt_rtx": f"parsed and built for sm_{sm}, not run",
-        **{f"tensorrt_rtx_{name}": value for name, value in said.items()},
+        **{f"tensorrt_rtx_{name}": value for name, value in msgspec.structs.asdict(tried).items()},
     }

@@ -6,33 +6,51 @@ TensorRT-RTX has TensorRT's parser, builder and Python API under another name; n
 from __future__ import annotations
 
 import importlib
-import json
 import sys
 import time
 import types
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from edgekit.errors import EngineError
+from edgekit.errors import ConversionError, EngineError
+from edgekit.runtimes.bundle.manifest import Record
 from edgekit.runtimes.engines.tensorrt.build import BuildSettings, build
+from edgekit.worker.call import Report
 
 
-def main() -> None:
-    """``_tensorrt_rtx FILE SETTINGS SM``: prints version, layers, bytes, seconds as JSON, or why not."""
-    file, settings, sm = sys.argv[1:]
+class TryJob(Record, frozen=True, kw_only=True):
+    """The file, how to build it, and the compute capability of the GPU to build for (89 for 8.9)."""
+
+    file: str
+    settings: BuildSettings
+    sm: int
+
+
+class Tried(Record, frozen=True, kw_only=True):
+    """TensorRT-RTX's version, the engine's layers and bytes, and the seconds that building it took."""
+
+    version: str
+    layers: int
+    bytes: int
+    seconds: float
+
+
+def try_build(job: TryJob, report: Report) -> Tried:
+    """Parse and build.
+
+    Raises:
+        ConversionError: it cannot.
+    """
     importlib.import_module("tensorrt_rtx_libs")  # loads what the bindings link to
     rtx = importlib.import_module("tensorrt_rtx_bindings")
-    sys.modules["tensorrt"] = _for_absent_gpu(rtx, int(sm))
+    sys.modules["tensorrt"] = _for_absent_gpu(rtx, job.sm)
     start = time.monotonic()
     try:
-        built = build(Path(file), msgspec.json.decode(settings, type=BuildSettings), "gpu", b"")
+        built = build(Path(job.file), job.settings, "gpu", b"")
     except EngineError as error:
-        sys.exit(str(error).replace("\n", " "))
+        raise ConversionError(str(error).replace("\n", " ")) from error
     seconds = round(time.monotonic() - start, 1)
-    said = {"version": rtx.__version__, "layers": built.operators["gpu"], "bytes": len(built.plan), "seconds": seconds}
-    sys.stdout.write(json.dumps(said))
+    return Tried(version=rtx.__version__, layers=built.operators["gpu"], bytes=len(built.plan), seconds=seconds)
 
 
 def _for_absent_gpu(rtx: Any, sm: int) -> types.ModuleType:
@@ -48,7 +66,3 @@ def _for_absent_gpu(rtx: Any, sm: int) -> types.ModuleType:
     module = types.ModuleType("tensorrt")
     module.__dict__.update(vars(rtx), Builder=Builder)
     return module
-
-
-if __name__ == "__main__":
-    main()

@@ -1,12 +1,11 @@
 """DEVICE: keeps edgekit's folder on a device; needs Python's standard library only.
 
 The host sends this file with every connection and nothing of it stays there, so that both ends always fit. It reads
-requests (one JSON object a line, file contents right behind) from stdin and answers on stdout, also in lines: any
-number of ``{"line": ...}``, then ``{"answer": ...}`` or ``{"refused": kind, "message": ...}``.
+requests (one JSON object a line, an archive right behind) from stdin and answers on stdout, also in lines: any number
+of ``{"line": ...}``, then ``{"answer": ...}`` or ``{"refused": kind, "message": ...}``.
 
-In the folder: ``blobs/<sha256>``, each content once; ``bundles``, ``code``, ``data`` and ``wheels`` with folders of
-links to blobs, whole or not there; ``venv``, the environment that ``edgekit device setup`` made; ``partial``, what is
-being written.
+In the folder: ``bundles``, ``code``, ``data`` and ``wheels`` with one folder for each archive, named by the digest of
+what is in it and whole or not there; ``venv``, the environment that ``edgekit device setup`` made.
 """
 
 from __future__ import annotations
@@ -24,14 +23,18 @@ import shutil
 import signal
 import subprocess
 import sys
-import uuid
+import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 MARKER = ".edgekit-device"
 """Says that a folder is edgekit's: nothing is written into, or removed from, any other."""
 
-PLACES = ("blobs", "bundles", "code", "data", "wheels", "venv", "partial")
+PLACES = ("bundles", "code", "data", "wheels")
+OWN = (*PLACES, "venv", "blobs", "partial")
+"""All that may be in the folder; the last two are from edgekit 0.1's first devices."""
+
 _CHUNK = 1 << 20
 _SPACE = (errno.ENOSPC, errno.EDQUOT)
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -52,33 +55,27 @@ class Folder:
         self.path = path
 
     def claim(self) -> None:
-        """Make the folder, or check that it is edgekit's, and remove what killed connections left behind."""
+        """Make the folder, or check that it is edgekit's."""
         if self.path.is_dir() and any(self.path.iterdir()) and not (self.path / MARKER).is_file():
             raise RefusedError("foreign", f"{self.path} is there already and is not edgekit's")
         self.path.mkdir(parents=True, exist_ok=True)
         (self.path / MARKER).touch()
-        for place in PLACES[:-2]:
-            (self.path / place).mkdir(exist_ok=True)
-        (self.path / "partial").mkdir(exist_ok=True)
-        for left in (self.path / "partial").iterdir():
-            if not _running(left.name.partition(".")[0]):
-                _remove(left)
 
-    def partial(self) -> Path:
-        """A new name for something being written, which tells whose it is."""
-        return self.path / "partial" / f"{os.getpid()}.{uuid.uuid4().hex}"
+    def tree(self, place: str, digest: str) -> Path:
+        """Where an archive is unpacked to."""
+        if place not in PLACES or not re.fullmatch(r"[0-9a-f]{64}", digest):
+            raise RefusedError("request", f"no such place: {place}/{digest}")
+        return self.path / place / digest
 
-    def blob(self, sha256: str) -> Path:
-        """Where a content lies."""
-        if not re.fullmatch(r"[0-9a-f]{64}", sha256):
-            raise RefusedError("request", f"{sha256!r} is not a SHA-256")
-        return self.path / "blobs" / sha256
-
-    def tree(self, place: str, name: str) -> Path:
-        """Where a folder made of blobs lies."""
-        if place not in ("bundles", "code", "data", "wheels") or not re.fullmatch(r"[0-9a-zA-Z]+", name):
-            raise RefusedError("request", f"no such place: {place}/{name}")
-        return self.path / place / name
+    def lock(self) -> int:
+        """The right to write or to measure there, until the file that is returned is closed."""
+        lock = os.open(self.path / MARKER, os.O_RDWR)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(lock)
+            raise RefusedError("busy", "something is being measured or sent there already") from error
+        return lock
 
 
 def facts(folder: Folder) -> dict[str, Any]:
@@ -101,81 +98,91 @@ def facts(folder: Folder) -> dict[str, Any]:
     }
 
 
-def missing(folder: Folder, hashes: list[str]) -> list[str]:
-    """Those contents that are not here. What is here is read and checked; a damaged one is removed, and is missing."""
+def missing(folder: Folder, trees: list[list[str]]) -> list[bool]:
+    """For each (place, digest): whether it is not here. What is here is read, and missing where it is damaged."""
     folder.claim()
-    absent = []
-    for sha256 in hashes:
-        path = folder.blob(sha256)
-        if not path.is_file() or _sha256(path) != sha256:
-            path.unlink(missing_ok=True)
-            absent.append(sha256)
-    return absent
+    return [_digest(folder.tree(place, digest)) != digest for place, digest in trees]
 
 
-def receive(folder: Folder, files: list[list[Any]]) -> list[str]:
-    """Take (SHA-256, bytes) contents from stdin, one behind the other; the answer is those that arrived damaged."""
+def _digest(tree: Path) -> str:
+    """The digest of the files in a folder, as the host computes it; what Python compiled does not count."""
+    paths = [path for path in tree.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    return _listed({path.relative_to(tree).as_posix(): _sha256(path) for path in paths})
+
+
+def _listed(files: dict[str, str]) -> str:
+    listing = "".join(f"{name}\0{sha256}\n" for name, sha256 in sorted(files.items()))
+    return hashlib.sha256(listing.encode()).hexdigest()
+
+
+def unpack(folder: Folder, place: str, digest: str, compiled: bool = False) -> None:
+    """Unpack the archive that follows beside its place, and rename: it is whole there or not there at all."""
     folder.claim()
-    return [sha256 for sha256, size in files if not _receive(folder, sha256, size)]
+    target = folder.tree(place, digest)
+    partial = target.with_suffix(".partial")
+    with _locked(folder):
+        for left in target.parent.glob("*.partial"):  # of connections that were killed
+            shutil.rmtree(left)
+        try:
+            _extract(partial)
+            if _digest(partial) != digest:
+                raise RefusedError("request", f"{place}/{digest} arrived with other content than it had")
+            if compiled:  # else the first of the measured processes would do so, and its import be slower
+                import compileall
+
+                compileall.compile_dir(str(partial), quiet=2, stripdir=str(partial), prependdir=str(target))
+            shutil.rmtree(target, ignore_errors=True)
+            partial.rename(target)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
-def _receive(folder: Folder, sha256: str, size: int) -> bool:
-    target, partial, total = folder.blob(sha256), folder.partial(), hashlib.sha256()
+def _extract(partial: Path) -> None:
+    partial.mkdir(parents=True)
+    frames = _Frames()
+    with tarfile.open(fileobj=frames, mode="r|", bufsize=_CHUNK) as archive:  # type: ignore[call-overload]
+        for member in archive:
+            content = archive.extractfile(member) if member.isreg() else None
+            if content is None or member.name.startswith("/") or ".." in member.name.split("/"):
+                raise RefusedError("request", f"{member.name!r} leaves its folder")
+            path = partial / member.name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("wb") as stream:
+                shutil.copyfileobj(content, stream, _CHUNK)
+    while frames.read(_CHUNK):  # what follows the archive's end
+        pass
+
+
+class _Frames:
+    """An archive on stdin: pieces, each after its length in 4 bytes; one of length 0 is the end."""
+
+    def __init__(self) -> None:
+        self._left = -1
+
+    def read(self, size: int) -> bytes:
+        """As many bytes as there are in the piece, at most ``size``."""
+        if self._left == -1:
+            self._left = int.from_bytes(self._exactly(4), "big")
+        if not self._left:
+            return b""
+        piece = self._exactly(min(size, self._left))
+        self._left = self._left - len(piece) or -1
+        return piece
+
+    def _exactly(self, size: int) -> bytes:
+        piece = sys.stdin.buffer.read(size)
+        if len(piece) < size:
+            raise SystemExit(1)  # the host has gone
+        return piece
+
+
+@contextlib.contextmanager
+def _locked(folder: Folder) -> Iterator[None]:
+    lock = folder.lock()
     try:
-        with partial.open("wb") as stream:
-            while size:
-                piece = sys.stdin.buffer.read(min(size, _CHUNK))
-                if not piece:
-                    raise SystemExit(1)  # the host has gone
-                size -= len(piece)
-                total.update(piece)
-                stream.write(piece)
-        if total.hexdigest() != sha256:
-            return False
-        partial.replace(target)
-        return True
+        yield
     finally:
-        partial.unlink(missing_ok=True)
-
-
-def assemble(folder: Folder, place: str, name: str, files: dict[str, str], compiled: bool = False) -> str:
-    """Make a folder of blobs: paths in it to SHA-256. Whole or not there; a damaged one is made anew."""
-    folder.claim()
-    target, partial = folder.tree(place, name), folder.partial()
-    if target.is_dir() and all(_is_whole(target / path, folder.blob(files[path])) for path in files):
-        return str(target)
-    try:
-        for path, sha256 in files.items():
-            if path.startswith("/") or ".." in path.split("/"):
-                raise RefusedError("request", f"{path!r} leaves its folder")
-            (partial / path).parent.mkdir(parents=True, exist_ok=True)
-            _link(folder.blob(sha256), partial / path)
-        if compiled:  # else the first of the measured processes would do so, and its import be slower
-            import compileall
-
-            compileall.compile_dir(str(partial), quiet=2, stripdir=str(partial), prependdir=str(target))
-        if target.exists():
-            target.replace(folder.partial())
-        partial.replace(target)
-    finally:
-        _remove(partial)
-    return str(target)
-
-
-def _link(blob: Path, path: Path) -> None:
-    try:
-        path.hardlink_to(blob)
-    except FileNotFoundError as error:
-        raise RefusedError("request", f"{blob.name} was not sent") from error
-    except OSError:  # a file system without hard links (FAT on a card)
-        shutil.copyfile(blob, path)
-
-
-def _is_whole(path: Path, blob: Path) -> bool:
-    """Whether a file of a folder is the blob that it should be. Blobs themselves were checked by `missing`."""
-    if not path.is_file():
-        return False
-    return (blob.is_file() and path.samefile(blob)) or _sha256(path) == blob.name
+        os.close(lock)
 
 
 def run(folder: Folder, arguments: list[str], environment: dict[str, str]) -> int:
@@ -228,12 +235,7 @@ def become(folder: Folder, arguments: list[str], environment: dict[str, str]) ->
         raise RefusedError("request", f"{arguments[0]} is not there")
     folder.claim()
     # Held by this process as whatever it goes on as, until it ends: two measurements at once would both be wrong.
-    lock = os.open(folder.path / MARKER, os.O_RDWR)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise RefusedError("busy", "something is being measured there already") from error
-    os.set_inheritable(lock, True)
+    os.set_inheritable(folder.lock(), True)
     os.chdir(folder.path)
     say({"answer": None})
     os.execve(arguments[0], arguments, _environment(environment))  # noqa: S606
@@ -245,15 +247,15 @@ def purge(folder: Folder, places: list[str]) -> int:
         if folder.path.is_dir() and any(folder.path.iterdir()):
             raise RefusedError("foreign", f"{folder.path} is not edgekit's")
         return 0
-    chosen = [folder.path / place for place in PLACES if place in (places or PLACES)]
+    chosen = [folder.path / place for place in OWN if place in (places or OWN)]
     sizes = {}
     for place in chosen:
         for parent, _, names in os.walk(place):
             for name in names:
                 stat = (Path(parent) / name).lstat()
                 sizes[stat.st_dev, stat.st_ino] = stat.st_size
-    for place in chosen:
-        _remove(place)
+    for place in filter(Path.exists, chosen):
+        shutil.rmtree(place)
     if not places:
         (folder.path / MARKER).unlink()
         with contextlib.suppress(OSError):  # something of the user's is in it
@@ -277,42 +279,17 @@ def _sha256(path: Path) -> str:
     return total.hexdigest()
 
 
-def _running(pid: str) -> bool:
-    try:
-        os.kill(int(pid), 0)
-    except (ValueError, ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
 def say(message: dict[str, Any]) -> None:
     """Write one line to the host."""
     sys.stdout.write(json.dumps(message) + "\n")
     sys.stdout.flush()
 
 
-REQUESTS = {
-    "facts": facts,
-    "missing": missing,
-    "receive": receive,
-    "assemble": assemble,
-    "run": run,
-    "become": become,
-    "purge": purge,
-}
+REQUESTS = {"facts": facts, "missing": missing, "unpack": unpack, "run": run, "become": become, "purge": purge}
 
 
 def serve(folder: Folder) -> None:
-    """Answer requests until stdin ends. After a refusal nothing more is read: contents may still be on their way."""
+    """Answer requests until stdin ends. After a refusal nothing more is read: an archive may still be on its way."""
     while line := sys.stdin.buffer.readline():
         request = json.loads(line)
         do: Any = REQUESTS[request.pop("do")]

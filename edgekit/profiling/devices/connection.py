@@ -59,13 +59,12 @@ class _Reply(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Connection:
-    """An agent on a device that answers requests, one after the other. ``sent`` counts bytes of contents."""
+    """An agent on a device that answers requests, one after the other."""
 
     def __init__(self, device: Device) -> None:
         source = Path(__file__).with_name("agent.py").read_bytes()
         start = [device.python, "-c", _START, str(len(source)), device.folder]
         self.device = device
-        self.sent = 0
         self._stderr = collections.deque[str](maxlen=60)
         self._process = subprocess.Popen(
             # The shell stays: what it starts is then no session leader, and may make a process group of its own. A bare
@@ -127,16 +126,16 @@ class Connection:
         self,
         do: str,
         answer: type[T],
-        contents: Iterable[bytes] = (),
+        archive: Iterable[bytes] | None = None,
         heard: Callable[[str], None] | None = None,
         **request: Any,
     ) -> T:
-        """Ask the agent for something, send the contents that belong to it, and wait for the answer.
+        """Ask the agent for something, send the archive that belongs to it, and wait for the answer.
 
         Args:
             do: one of the agent's requests.
             answer: the type of the answer.
-            contents: bytes that follow the request.
+            archive: bytes that follow the request, in pieces.
             heard: is given lines of output on the way.
             **request: the request's arguments.
 
@@ -144,7 +143,8 @@ class Connection:
             DeviceError: the agent refused, or the connection was lost.
         """
         self._put([msgspec.json.encode({"do": do, **request}) + b"\n"])
-        self._put(self._counted(contents))
+        if archive is not None:
+            self._put(_framed(archive))
         for line in self._pipe(self._process.stdout):
             reply = self._decoded(line)
             if reply.refused:
@@ -154,11 +154,6 @@ class Connection:
             if heard is not None:
                 heard(reply.line)
         raise self.lost()
-
-    def _counted(self, contents: Iterable[bytes]) -> Iterator[bytes]:
-        for piece in contents:
-            self.sent += len(piece)
-            yield piece
 
     def _decoded(self, line: bytes) -> _Reply:
         try:
@@ -232,3 +227,11 @@ class Connection:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _framed(archive: Iterable[bytes]) -> Iterator[bytes]:
+    """Pieces, each after its length, so that the agent knows the archive's end."""
+    for piece in filter(None, archive):
+        yield len(piece).to_bytes(4, "big")
+        yield piece
+    yield bytes(4)

@@ -1,9 +1,10 @@
-"""HOST: brings files to a device: each content once, by its SHA-256, and only what is missing there."""
+"""HOST: brings folders to a device as archives, each by the digest of what is in it, and only what is missing there."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import tarfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,6 @@ from edgekit.runtimes.bundle.manifest import MANIFEST
 from edgekit.runtimes.inputs import media
 
 _CHUNK = 1 << 20
-_WEIGHTS = ".safetensors"
 
 Told = Callable[[int, int], None]
 """Is told how many bytes were sent, and how many there are to send."""
@@ -31,19 +31,28 @@ class Content:
 
 @dataclass(frozen=True)
 class Tree:
-    """A folder to be on the device: ``name`` in ``place``, which is ``bundles``, ``code``, ``data`` or ``wheels``."""
+    """A folder to be on the device in ``place``, which is ``bundles``, ``code``, ``data`` or ``wheels``."""
 
     place: str
-    name: str
     files: dict[str, Content]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the names and contents, the folder's name there."""
+        listing = "".join(f"{name}\0{content.sha256}\n" for name, content in sorted(self.files.items()))
+        return hashlib.sha256(listing.encode()).hexdigest()
+
+    @property
+    def bytes(self) -> int:
+        """Of all files together."""
+        return sum(content.bytes for content in self.files.values())
 
 
 @dataclass(frozen=True)
 class Delivered:
-    """Where the trees are on the device, in their order, and what had to be sent for them."""
+    """Where the trees are on the device, in their order, and how many bytes had to be sent for them."""
 
     paths: tuple[str, ...]
-    files: int
     bytes: int
 
 
@@ -52,16 +61,22 @@ def bundle_tree(bundle: Bundle) -> Tree:
     files = {file.path: Content(bundle.file(file.path), file.sha256, file.bytes) for file in bundle.manifest.files}
     name = bundle.path.resolve().name
     listed = {MANIFEST: _content(bundle.path / MANIFEST), **files}
-    return _named("bundles", {f"{name}/{path}": content for path, content in listed.items()})
+    return Tree("bundles", {f"{name}/{path}": content for path, content in listed.items()})
+
+
+_DEVICE_CODE = ("__init__.py", "arrays.py", "errors.py", "registry.py", "emulators", "profiling", "runtimes", "worker")
+_HOST_CODE = ("profiling/devices", "profiling/records")
 
 
 def code_tree() -> Tree:
-    """This edgekit as it stands here, without the trained weights of its demonstrations."""
+    """What a device needs of this edgekit, as it stands here."""
     root = Path(__file__).parents[2]
-    found = (path for path in sorted(root.rglob("*")) if path.is_file() and "__pycache__" not in path.parts)
-    return _tree(
-        "code", {f"edgekit/{path.relative_to(root).as_posix()}": path for path in found if path.suffix != _WEIGHTS}
-    )
+    found = {}
+    for path in sorted(path for top in _DEVICE_CODE for path in (root / top, *(root / top).rglob("*"))):
+        name = path.relative_to(root).as_posix()
+        if path.is_file() and "__pycache__" not in path.parts and not name.startswith(_HOST_CODE):
+            found[f"edgekit/{name}"] = path
+    return _tree("code", found)
 
 
 def wheels_tree(folder: Path) -> Tree:
@@ -96,13 +111,7 @@ def data_tree(source: str, most: int) -> tuple[Tree, str]:
 
 
 def _tree(place: str, paths: dict[str, Path]) -> Tree:
-    return _named(place, {name: _content(path) for name, path in paths.items()})
-
-
-def _named(place: str, files: dict[str, Content]) -> Tree:
-    """A tree whose name is the hash of what is in it."""
-    listing = "".join(f"{name}\0{content.sha256}\n" for name, content in sorted(files.items()))
-    return Tree(place, hashlib.sha256(listing.encode()).hexdigest(), files)
+    return Tree(place, {name: _content(path) for name, path in paths.items()})
 
 
 def _content(path: Path) -> Content:
@@ -118,25 +127,16 @@ def deliver(connection: Connection, trees: Sequence[Tree], told: Told = lambda s
     Raises:
         DeviceError: no room, a file that changes while it is sent, a lost connection.
     """
-    contents = {content.sha256: content for tree in trees for content in tree.files.values()}
-    absent = connection.ask("missing", list[str], hashes=list(contents))
-    wanted = [contents[key] for key in absent]
-    _check_room(connection, sum(content.bytes for content in wanted))
-    before = connection.sent
-    if wanted:
-        _send(connection, wanted, told)
-    paths = [
-        connection.ask(
-            "assemble",
-            str,
-            place=tree.place,
-            name=tree.name,
-            files={name: content.sha256 for name, content in tree.files.items()},
-            compiled=tree.place == "code",
-        )
-        for tree in trees
-    ]
-    return Delivered(tuple(paths), len(wanted), connection.sent - before)
+    different = {tree.digest: tree for tree in trees}
+    absent = connection.ask("missing", list[bool], trees=[[tree.place, key] for key, tree in different.items()])
+    wanted = [tree for tree, is_absent in zip(different.values(), absent, strict=True) if is_absent]
+    total, sent = sum(tree.bytes for tree in wanted), 0
+    _check_room(connection, total)
+    for tree in wanted:
+        _send(connection, tree, lambda now, done=sent: told(done + now, total))  # type: ignore[misc]
+        sent += tree.bytes
+    folder = connection.facts.folder
+    return Delivered(tuple(f"{folder}/{tree.place}/{tree.digest}" for tree in trees), total)
 
 
 def _check_room(connection: Connection, needed: int) -> None:
@@ -149,33 +149,38 @@ def _check_room(connection: Connection, needed: int) -> None:
         )
 
 
-def _send(connection: Connection, wanted: Sequence[Content], told: Told) -> None:
-    """Send contents, and those that arrive damaged once more."""
-    damaged = _sent(connection, wanted, told)
-    damaged = _sent(connection, damaged, told) if damaged else []
-    if damaged:
-        raise DeviceError(
-            f"{connection.device.name}: {damaged[0].path} arrived with other content than it had, twice: "
-            f"is something writing it? Try again when it is done"
-        )
+def _send(connection: Connection, tree: Tree, told: Callable[[int], None]) -> None:
+    """Send a tree as an archive, which the device unpacks beside its place, checks, and renames."""
+    changed: list[Path] = []
+    compiled = tree.place == "code"
+    archive = _archive(tree, told, changed)
+    try:
+        connection.ask("unpack", type(None), archive, place=tree.place, digest=tree.digest, compiled=compiled)
+    except DeviceError:
+        if changed:
+            raise DeviceError(
+                f"{connection.device.name}: {changed[0]} changed while it was sent: is something writing it? Try again "
+                f"when it is done"
+            ) from None
+        raise
 
 
-def _sent(connection: Connection, wanted: Sequence[Content], told: Told) -> list[Content]:
-    files = [[content.sha256, content.bytes] for content in wanted]
-    bad = connection.ask("receive", list[str], _read(wanted, told), files=files)
-    return [content for content in wanted if content.sha256 in bad]
-
-
-def _read(wanted: Iterable[Content], told: Told) -> Iterator[bytes]:
-    """The contents, each as long as it was said to be: one that has become shorter is filled up, and found damaged."""
-    wanted = list(wanted)
-    total, sent = sum(content.bytes for content in wanted), 0
-    for content in wanted:
-        left = content.bytes
+def _archive(tree: Tree, told: Callable[[int], None], changed: list[Path]) -> Iterator[bytes]:
+    """A tree in tar's format. Each file is as long as it was said to be, whatever became of it meanwhile."""
+    sent = 0
+    for name, content in tree.files.items():
+        entry, left, read = tarfile.TarInfo(name), content.bytes, hashlib.sha256()
+        entry.size = left
+        yield entry.tobuf(tarfile.PAX_FORMAT)
         with content.path.open("rb") as stream:
             while left:
                 piece = stream.read(min(left, _CHUNK)) or bytes(min(left, _CHUNK))
                 left -= len(piece)
                 sent += len(piece)
-                told(sent, total)
+                read.update(piece)
+                told(sent)
                 yield piece
+        if read.hexdigest() != content.sha256:
+            changed.append(content.path)
+        yield bytes(-content.bytes % tarfile.BLOCKSIZE)
+    yield bytes(2 * tarfile.BLOCKSIZE)

@@ -109,11 +109,11 @@ def setup(
     """
     wanted = requirements(engines, system_packages=system_packages)
     tree = wheels_tree(wheels) if wheels is not None else None
+    offline = ["--no-index", "--find-links", deliver(connection, [tree]).paths[0]] if tree is not None else []
     created = not connection.facts.environment
     try:
         if created or system_packages:
             _create(connection, system_packages, heard)
-        offline = ["--no-index", "--find-links", deliver(connection, [tree]).paths[0]] if tree is not None else []
         _install(connection, [*offline, *wanted], heard)
         there = inspect(connection)
     except DeviceError:

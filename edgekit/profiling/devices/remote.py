@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import IO
 
@@ -14,34 +12,38 @@ import msgspec
 from edgekit.errors import DeviceError
 from edgekit.profiling.calls import MOST_IMAGES
 from edgekit.profiling.devices.connection import Connection
-from edgekit.profiling.devices.delivery import Delivered, Tree, bundle_tree, code_tree, data_tree, deliver
+from edgekit.profiling.devices.delivery import Tree, bundle_tree, code_tree, data_tree, deliver
 from edgekit.profiling.devices.environment import code_environment
 from edgekit.profiling.devices.known import Device
-from edgekit.profiling.protocol import (
-    HEARTBEAT,
-    PATIENCE,
-    Alive,
-    Event,
-    Failed,
-    Finished,
-    Profiled,
-    Progress,
-    SessionJob,
-    Skipped,
-)
+from edgekit.profiling.protocol import Event, Profiled, Progress, SessionJob, SessionResult, Skipped
 from edgekit.profiling.record import Profile, Settings
 from edgekit.runtimes.bundle.folder import Bundle
+from edgekit.worker import call
+from edgekit.worker.process import MODULE
 
-MODULE = "edgekit.profiling"
+HEARTBEAT = 2.0
+"""Seconds between two signs of life to a device."""
+
+PATIENCE = 20.0
+"""Seconds without one after which a device gives up."""
+
 _PIP = re.compile(r"pip install edgekit\[[^]]*\]")  # what an engine that is missing advises where it is missing
 
 
 @dataclass(frozen=True)
-class _Wanted:
-    bundles: tuple[Bundle, ...]
-    settings: Settings
-    each: tuple[Settings, ...]
-    patience: float
+class _Session:
+    """A session on a device, as a channel of the worker."""
+
+    name: str
+    connection: Connection
+    stdin: IO[bytes]
+    stdout: IO[bytes]
+    who = "the session there"
+    error = DeviceError
+
+    def ended(self) -> DeviceError:
+        """Why its events ended."""
+        return self.connection.lost()
 
 
 def profile_on(
@@ -76,11 +78,19 @@ def profile_on(
         if not connection.facts.environment:
             engines = " ".join(f"--engine {name}" for name in sorted({bundle.manifest.engine for bundle in bundles}))
             raise DeviceError(f"{device.name}: is not set up yet: edgekit device setup {device.name} {engines}")
-        wanted = _Wanted(tuple(bundles), settings, tuple(each), patience)
-        code, job, names = _prepared(connection, wanted, report)
-        stdin, stdout = connection.become([connection.facts.interpreter, "-m", MODULE], code_environment(code))
-        with _heart(stdin, job, heartbeat):
-            return tuple(_profiles(connection, stdout, names, report))
+        code, job, names = _prepared(connection, bundles, settings, each, report)
+        pipes = connection.become([connection.facts.interpreter, "-m", MODULE], code_environment(code))
+        found = call.ask(
+            _Session(device.name, connection, *pipes),
+            call.called("edgekit.profiling.session:answer", job, patience=patience),
+            SessionResult,
+            lambda text, share: report(Progress(text=text, share=share)),
+            heartbeat=heartbeat,
+        ).result.found
+    told = [names.local(event) for event in found]
+    for event in told:
+        report(event)
+    return tuple(event.profile for event in told if isinstance(event, Profiled))
 
 
 class _Names:
@@ -94,16 +104,14 @@ class _Names:
         self._bundles = bundles
         self._data = data
 
-    def local(self, event: Event) -> Event:
+    def local(self, event: Profiled | Skipped) -> Profiled | Skipped:
         """The same event in the words of this machine."""
         if isinstance(event, Profiled):
             return Profiled(profile=self._profile(event.profile))
-        if isinstance(event, Skipped):
-            bundle = self._bundles[event.bundle][0]
-            reason = event.reason.replace(event.bundle, str(bundle.path))
-            install = f"edgekit device setup {self._device} --engine {bundle.manifest.engine}"
-            return Skipped(bundle=str(bundle.path), reason=_PIP.sub(install, reason))
-        return event
+        bundle = self._bundles[event.bundle][0]
+        reason = event.reason.replace(event.bundle, str(bundle.path))
+        install = f"edgekit device setup {self._device} --engine {bundle.manifest.engine}"
+        return Skipped(bundle=str(bundle.path), reason=_PIP.sub(install, reason))
 
     def _profile(self, profile: Profile) -> Profile:
         given = self._bundles[profile.subject.path]  # the same content may have been given by several paths
@@ -115,13 +123,17 @@ class _Names:
 
 
 def _prepared(
-    connection: Connection, wanted: _Wanted, report: Callable[[Event], None]
+    connection: Connection,
+    bundles: Sequence[Bundle],
+    settings: Settings,
+    each: Sequence[Settings],
+    report: Callable[[Event], None],
 ) -> tuple[str, SessionJob, _Names]:
     """Bring everything there: the code's folder, the job in the device's words, and the way back from these."""
-    bundles, sources = wanted.bundles, sorted({one.data for one in (wanted.settings, *wanted.each) if one.data})
+    sources = sorted({one.data for one in (settings, *each) if one.data})
     images = [data_tree(source, MOST_IMAGES) for source in sources]
     trees = [code_tree(), *(bundle_tree(bundle) for bundle in bundles), *(tree for tree, _ in images)]
-    code, *paths = _delivered(connection, trees, report).paths
+    code, *paths = _delivered(connection, trees, report)
     folders = [
         f"{path}/{single}" if single else path for path, (_, single) in zip(paths[len(bundles) :], images, strict=True)
     ]
@@ -131,20 +143,19 @@ def _prepared(
     for path, bundle in zip(far, bundles, strict=True):
         local.setdefault(path, []).append(bundle)
 
-    def there(settings: Settings) -> Settings:
-        return msgspec.structs.replace(settings, data=data.get(settings.data, ""))
+    def there(one: Settings) -> Settings:
+        return msgspec.structs.replace(one, data=data.get(one.data, ""))
 
     job = SessionJob(
         bundles=tuple(far),
-        settings=there(wanted.settings),
-        each=tuple(there(one) for one in wanted.each),
+        settings=there(settings),
+        each=tuple(there(one) for one in each),
         key=connection.device.name,
-        patience=wanted.patience,
     )
     return code, job, _Names(connection.device.name, local, {folder: source for source, folder in data.items()})
 
 
-def _delivered(connection: Connection, trees: Sequence[Tree], report: Callable[[Event], None]) -> Delivered:
+def _delivered(connection: Connection, trees: Sequence[Tree], report: Callable[[Event], None]) -> tuple[str, ...]:
     said = ""
 
     def told(sent: int, every: int) -> None:
@@ -154,53 +165,4 @@ def _delivered(connection: Connection, trees: Sequence[Tree], report: Callable[[
             said = text
             report(Progress(text=text, share=0.0))
 
-    return deliver(connection, trees, told)
-
-
-@contextlib.contextmanager
-def _heart(stdin: IO[bytes], job: SessionJob, heartbeat: float) -> Iterator[None]:
-    """Give the job, and a sign of life every few seconds until the block ends, from a thread."""
-    ended, alive = threading.Event(), msgspec.json.encode(Alive()) + b"\n"
-
-    def beat() -> None:
-        # Where the connection is gone, whoever reads from it finds out, and says so.
-        with contextlib.suppress(OSError, ValueError):
-            stdin.write(msgspec.json.encode(job) + b"\n")
-            stdin.flush()
-            while not ended.wait(heartbeat):
-                stdin.write(alive)
-                stdin.flush()
-
-    beating = threading.Thread(target=beat, daemon=True)
-    beating.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        beating.join(timeout=1)
-
-
-def _profiles(
-    connection: Connection, stdout: IO[bytes], names: _Names, report: Callable[[Event], None]
-) -> Iterator[Profile]:
-    """Pass on what the session says until it has finished."""
-    decoder = msgspec.json.Decoder(Event)
-    for line in stdout:
-        if not line.endswith(b"\n"):
-            break  # cut off in the middle of a word
-        try:
-            event: Event = decoder.decode(line)
-        except msgspec.DecodeError as error:
-            words = line.decode(errors="replace").strip()[:200]
-            raise DeviceError(
-                f"{connection.device.name}: the session there says what edgekit does not: {words!r}"
-            ) from error
-        if isinstance(event, Failed):
-            raise event.error()
-        event = names.local(event)
-        report(event)
-        if isinstance(event, Profiled):
-            yield event.profile
-        if isinstance(event, Finished):
-            return
-    raise connection.lost()
+    return deliver(connection, trees, told).paths

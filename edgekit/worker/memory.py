@@ -1,4 +1,4 @@
-"""DEVICE: the memory of this process, and of it on an accelerator."""
+"""DEVICE: the memory and threads of this process, and its memory on an accelerator."""
 
 from __future__ import annotations
 

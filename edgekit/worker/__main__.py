@@ -1,0 +1,5 @@
+"""``python -m edgekit.worker``: one call on stdin, events on stdout."""
+
+from edgekit.worker.child import main
+
+main()
