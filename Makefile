@@ -15,22 +15,33 @@ ONLY_TESTS := $(wildcard tests/requirements-*.txt)
 export EDGEKIT_TOOLCHAINS ?= $(CURDIR)/$(VENV)/toolchains
 TOOLCHAINS := rknn qnn imx500 imx500-converter tensorrt-rtx
 
-.PHONY: demo test test-toolchains test-arm64 accuracy ablation blip2-table lint types check format tables bench clean
+# Threads that wait for each other in a spin loop take the core from those that work, where processes run side by side.
+export OMP_WAIT_POLICY ?= PASSIVE
 
-demo: $(VENV)/.installed            ## convert the detector that comes with edgekit to every target, measure, draw
+.PHONY: demo demo-all test test-all test-toolchains test-arm64 accuracy ablation blip2-table lint types check format tables bench clean
+
+demo: $(VENV)/.installed            ## a trained detector and a small BLIP-2, converted, measured and shown, in three minutes
 	$(BIN)/edgekit demo -o out/demo -j $(JOBS)
 
-test: $(VENV)/.installed check      ## lint, types and all tests, with coverage
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal --cov --cov-report=term
+demo-all: $(VENV)/.installed        ## the detector to every target in every precision
+	$(BIN)/edgekit demo --target all --precision fp32,fp16,int8 --scenes 300 -o out/demo -j $(JOBS)
+
+PYTEST := $(BIN)/python -m pytest -n $(JOBS) --no-loadscope-reorder
+
+test: $(VENV)/.installed lint       ## lint, types (tests/test_static.py) and the short suite
+	$(PYTEST)
+
+test-all: $(VENV)/.installed lint   ## everything: all targets, precisions and recipes, clean environments, accuracy, training; with coverage
+	EDGEKIT_TEST_ALL=1 $(PYTEST) --cov --cov-report=term
 
 test-toolchains: $(VENV)/.installed ## install the isolated toolchains, then run what needs them
 	$(BIN)/edgekit toolchain install $(TOOLCHAINS)
 	$(BIN)/edgekit toolchain check
-	EDGEKIT_TEST_TOOLCHAINS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m toolchain
+	EDGEKIT_TEST_TOOLCHAINS=1 EDGEKIT_TEST_ALL=1 $(PYTEST) -m toolchain
 
 accuracy: $(VENV)/.installed        ## INT8 of all detectors on every target that executes, emulates or interprets here
-	EDGEKIT_TEST_ACCURACY=all $(BIN)/python -m pytest -q tests/test_int8_accuracy.py
-	EDGEKIT_TEST_ACCURACY=all EDGEKIT_TEST_TOOLCHAINS=1 $(BIN)/python -m pytest -q tests/test_int8_accuracy.py
+	EDGEKIT_TEST_ALL=1 $(BIN)/python -m pytest -q tests/test_int8_accuracy.py
+	EDGEKIT_TEST_ALL=1 EDGEKIT_TEST_TOOLCHAINS=1 $(BIN)/python -m pytest -q tests/test_int8_accuracy.py
 
 test-arm64: $(VENV)/.installed $(VENV)/arm64/.installed ## the device runtime on an emulated ARM board; needs qemu-user, apt-get
 	EDGEKIT_ARM64=$(VENV)/arm64 $(BIN)/python -m pytest -m arm64

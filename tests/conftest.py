@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests."""
+"""Fixtures shared by all tests, and what tells the short suite (``make test``) from everything (``make test-all``)."""
 
 from __future__ import annotations
 
@@ -7,13 +7,51 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from real_conversions import Converted, convert_once
-from target_lists import PRECISIONS, here
+from target_lists import EVERYTHING, PRECISIONS, WITH_TOOLCHAINS, here
 
 from edgekit.shapes import write_coco
 from edgekit.shapes.trained import SOURCE
 
 ROOT = Path(__file__).parents[1]
+
+# The short suite tries the same few examples each time, so that it fails for a reason and not by chance.
+settings.register_profile("short", max_examples=25, deadline=None, derandomize=True)
+settings.register_profile("everything", max_examples=200, deadline=None)
+settings.load_profile("everything" if EVERYTHING else "short")
+
+
+DEMO = ("targets", "documentation", "ethosu", "imx500", "nothing_is_fetched", "web", "toolchains", "clean_install")
+TINY = ("conversion", "conversion_interrupted", "cli")
+TOGETHER = {f"tests/test_{name}.py": group for group, names in {"demo": DEMO, "tiny": TINY}.items() for name in names}
+"""Files that look at one conversion: the same worker makes it and looks, and the other does not wait at its lock."""
+
+FIRST = ("tests/test_targets.py", "tests/test_static.py", "tests/test_cli.py", "tests/test_vision_language.py")
+"""What takes longest begins, so that no worker is left with it at the end."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is for ``make test-all``, unless that was asked for or the tests were named one by one."""
+    if not EVERYTHING and not any("::" in argument for argument in config.args):
+        nightly = [item for item in items if "nightly" in item.keywords]
+        config.hook.pytest_deselected(items=nightly)
+        items[:] = [item for item in items if "nightly" not in item.keywords]
+    order = {name: number for number, name in enumerate(FIRST)}
+    items.sort(key=lambda item: order.get(item.nodeid.partition("::")[0], len(order)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Whole files go to a worker, and the files that share a conversion to the same one."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Files(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return TOGETHER.get(file, file)
+
+    return Files(config, log)
 
 
 @pytest.fixture(scope="session")
@@ -44,22 +82,26 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def demo_bundles(shared_folder: Path) -> Converted:
-    """The detector that comes with edgekit, in every precision of the targets that this run makes."""
+    """The detector that comes with edgekit, by the targets that this run makes, in their `target_lists.made`."""
 
     def arguments(folder: Path) -> list[str]:
-        data = write_coco(folder.with_name("demo-data"), range(100_000, 100_080)).parent
-        return [SOURCE, "--target", ",".join(here()), "--precision", PRECISIONS, "--data", f"{data}/*.png", "-j", "2"]
+        scenes = 80 if EVERYTHING else 56
+        data = write_coco(folder.with_name("demo-data"), range(100_000, 100_000 + scenes)).parent
+        recipe = [] if EVERYTHING or WITH_TOOLCHAINS else ["--recipe", "plan"]
+        given = ["--precision", PRECISIONS, "--data", f"{data}/*.png", *recipe, "-j", "2"]
+        return [SOURCE, "--target", ",".join(here()), *given]
 
     return convert_once(shared_folder, "demo", arguments)
 
 
 @pytest.fixture(scope="session")
 def fastestdet_bundles(shared_folder: Path, shared_data: Path) -> Converted:
-    """The real FastestDet, in every precision of the targets that this run makes, calibrated on 20 photographs."""
+    """The real FastestDet, calibrated on 20 photographs: every target and precision, or INT8 of two and fp32 of one."""
 
     def arguments(folder: Path) -> list[str]:
         given = ["--contract", str(ROOT / "examples" / "fastestdet.yaml"), "--data", str(shared_data / "calibration")]
         source = str(shared_data / "models" / "fastestdet_coco.pt2")
-        return [source, "--target", ",".join(here()), "--precision", PRECISIONS, *given, "-j", "2"]
+        targets, precisions = (here(), PRECISIONS) if EVERYTHING else (("onnx", "ncnn"), "fp32,int8")
+        return [source, "--target", ",".join(targets), "--precision", precisions, *given, "-j", "2"]
 
     return convert_once(shared_folder, "fastestdet", arguments)

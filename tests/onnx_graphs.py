@@ -19,7 +19,7 @@ runtime = pytest.importorskip("onnxruntime", reason="needs an engine of the extr
 
 SHAPE = (1, 3, 9, 7)
 FLOAT = onnx.TensorProto.FLOAT
-examples = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+examples = settings(deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def node(operator: str, *inputs: str, name: str = "", count: int = 1, domain: str = "", **attributes: Any) -> Any:

@@ -15,13 +15,20 @@ ISOLATED = tuple(
 )
 ORDINARY = tuple(name for name in converters.target_names() if name not in ISOLATED)
 WITH_TOOLCHAINS = "EDGEKIT_TEST_TOOLCHAINS" in os.environ
-EVERYTHING = os.environ.get("EDGEKIT_TEST_ACCURACY") == "all"
-"""Whether this is ``make accuracy``, which takes its time."""
+EVERYTHING = "EDGEKIT_TEST_ALL" in os.environ
+"""Whether this is ``make test-all``, which takes its time."""
 
 MADE = ISOLATED if WITH_TOOLCHAINS else ORDINARY
 """What the shared conversions of this run make."""
 
-PRECISIONS = ",".join(sorted({p for name in MADE for p in converters.target(name).precisions}))
+
+def made(target: str) -> tuple[str, ...]:
+    """The precisions that the shared conversions make of a target: its most exact one and the one in integers."""
+    known = converters.target(target).precisions
+    return known if EVERYTHING else tuple(dict.fromkeys((known[0], "int8")))
+
+
+PRECISIONS = ",".join(sorted({p for name in MADE for p in made(name)}))
 
 
 def here() -> list[str]:
@@ -43,7 +50,7 @@ def pairs(*precisions: str) -> list[Any]:
     return [
         pytest.param(name, precision, marks=_marks(name), id=f"{name}-{precision}")
         for name in converters.target_names()
-        for precision in converters.target(name).precisions
+        for precision in made(name)
         if not precisions or precision in precisions
     ]
 

@@ -25,7 +25,7 @@ from edgekit.evaluation.agreement import (
 from edgekit.runtimes.bundle.manifest import Agreement, Gate, OutputDrift
 from edgekit.runtimes.tasks.decoders import Candidates
 
-quick = settings(max_examples=60, deadline=None)
+quick = settings(deadline=None)
 
 
 def found(*rows: tuple[float, int, list[float]]) -> Candidates:

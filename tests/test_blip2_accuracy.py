@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from target_lists import EVERYTHING
 
 pytest.importorskip("transformers", reason="needs the extra 'convert'")
 pytest.importorskip("pycocoevalcap", reason="needs the extra 'captions'")
@@ -21,9 +20,9 @@ from edgekit.sources.blip2.reference import open_source
 
 MODELS = Path(__file__).parents[1] / "examples" / "blip2"
 SCENES = 100
-TARGETS = ("onnx", "openvino") if EVERYTHING else ("onnx",)
+TARGETS = ("onnx", "openvino")
 
-pytestmark = pytest.mark.convert
+pytestmark = [pytest.mark.convert, pytest.mark.nightly]
 
 
 class Scenes(NamedTuple):

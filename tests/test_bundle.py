@@ -67,7 +67,7 @@ def test_a_large_file_is_hashed_in_pieces(tmp_path: Path) -> None:
 
 
 @given(st.data())
-@settings(max_examples=150, deadline=None)
+@settings(deadline=None)
 def test_any_flipped_bit_is_noticed(scratch: Path, draw: st.DataObject) -> None:
     whole = open_bundle(scratch).manifest
     file = scratch / draw.draw(st.sampled_from([*FILES, MANIFEST]))
@@ -86,7 +86,7 @@ def test_any_flipped_bit_is_noticed(scratch: Path, draw: st.DataObject) -> None:
 
 
 @given(st.data())
-@settings(max_examples=60, deadline=None)
+@settings(deadline=None)
 def test_any_truncation_is_noticed(scratch: Path, draw: st.DataObject) -> None:
     file = scratch / draw.draw(st.sampled_from([*FILES, MANIFEST]))
     data = file.read_bytes()

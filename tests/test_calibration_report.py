@@ -580,7 +580,7 @@ any_advice = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(mixed=any_graph, integer=st.none() | any_graph, advice=st.none() | any_advice, images=st.integers(0, 10**6))
 def test_whatever_a_plan_holds_the_page_is_well_formed(
     tmp_path_factory: pytest.TempPathFactory,

@@ -20,7 +20,10 @@ ROOT = Path(__file__).parents[1]
 # The engines that PyPI has for this host; the others come with their device, or stand in a toolchain. ExecuTorch's
 # Python module imports torch, so it is not among those that go without.
 ENGINES = [name for name in engine_names() if engine(name).extra and not engine(name).hosts and name != "executorch"]
-EXTRAS = sorted((engine(name).extra, name) for name in ENGINES)
+EXTRAS = [
+    pytest.param(engine(name).extra, name, id=name, marks=() if name == "litert" else pytest.mark.nightly)
+    for name in sorted(ENGINES)
+]
 
 pytestmark = pytest.mark.clean
 
@@ -65,7 +68,7 @@ def test_one_engine_is_enough(extra: str, name: str, wheel: Path, tmp_path: Path
     assert found.strip() == "[]"
 
     other = next(t for t in ORDINARY if converters.target(t).engine in ENGINES and converters.target(t).engine != name)
-    command[command.index("run") + 1] = demo_bundles.bundle(other, "fp32")["path"]
+    command[command.index("run") + 1] = demo_bundles.bundle(other, "int8")["path"]
     missing = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path)
     assert missing.returncode != 0
     assert f"pip install edgekit[{engine(converters.target(other).engine).extra}]" in missing.stderr
@@ -85,6 +88,7 @@ def blip2_bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("extra", ["onnx", "openvino"])
 def test_blip2_needs_neither_torch_nor_transformers(
     extra: str, wheel: Path, tmp_path: Path, blip2_bundles: Path

@@ -296,7 +296,7 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(KEYS) | SCALARS, inner, max_size=5),
     max_leaves=20,
 )
-fuzz = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+fuzz = settings(deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def only_contract_errors(folder: Path, data: bytes) -> None:

@@ -39,7 +39,7 @@ STRIDES = (8, 16)
 PRIORS = (((6.0, 9.0), (12.0, 5.0)), ((20.0, 30.0), (25.0, 14.0)))
 CLASSES = 5
 THRESHOLDS = (-1.0, 0.0, 0.001, 0.25, 0.5, 0.9, 1.0)
-quick = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+quick = settings(deadline=None, suppress_health_check=list(HealthCheck))
 Oracle = list[tuple[float, int, list[float]]]
 """One entry for each anchor, in the network's order: score, class, box."""
 
@@ -521,7 +521,7 @@ def greedy(boxes: Any, scores: Any, ids: Any, limit: float, agnostic: bool) -> l
     return kept
 
 
-@settings(max_examples=150, deadline=None)
+@settings(deadline=None)
 @given(
     count=st.integers(0, 40),
     seed=st.integers(0, 10**6),

@@ -38,7 +38,7 @@ class TestTrails:
         assert (drawing.draw_trails(self.image(), paths, [1, 2]) == 128).all()
         assert (drawing.draw_trails(self.image(), [], []) == 128).all()
 
-    @settings(max_examples=50, deadline=None)
+    @settings(deadline=None)
     @given(arrays.arrays(np.float32, (3, 2), elements=st.floats(-(2.0**120), 2.0**120, width=32)))
     def test_any_path_can_be_drawn(self, path: np.ndarray) -> None:
         assert drawing.draw_trails(self.image(), [path], [3]).shape == (60, 100, 3)

@@ -71,7 +71,7 @@ class MeanColour:
         return [inputs[0].mean((2, 3))]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None)
 @given(vectors)
 def test_a_vector_has_the_length_one_and_survives_json(values: Floats) -> None:
     result = Model(CONTRACT, Told(values[None])).predict(np.zeros((20, 30, 3), np.uint8))

@@ -330,7 +330,7 @@ points = st.builds(
 
 
 @given(st.lists(points, min_size=1, max_size=15))
-@settings(max_examples=80, deadline=None)
+@settings(deadline=None)
 def test_whatever_is_plotted_lies_inside_the_plot(given_points: list[Point]) -> None:
     drawn = ElementTree.fromstring(scatter(given_points, measure="mAP", alt="a plot"))
     dots = [one for one in drawn.iter("circle") if one.get("r") == "3.5"]

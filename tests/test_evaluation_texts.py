@@ -190,7 +190,7 @@ def test_captions_need_their_package(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @given(st.data())
-@settings(max_examples=150, deadline=None)
+@settings(deadline=None)
 def test_recall_is_that_of_sorting_by_hand(data: st.DataObject) -> None:
     texts = data.draw(st.lists(st.sampled_from("abcdefghijklmnopqrst"), min_size=2, max_size=16).filter(different))
     known = list(dict.fromkeys(texts))

@@ -1,4 +1,4 @@
-"""The flagship: a real COCO detector, given as a fused torch.export program, to all targets and precisions."""
+"""The flagship: a real COCO detector, given as a fused torch.export program. ``make test-all`` has every target."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from real_conversions import Converted
-from target_lists import pairs
+from target_lists import EVERYTHING, pairs
 from test_targets import opened
 
 from edgekit.arrays import Image
@@ -23,6 +23,8 @@ from edgekit.sources.session import TorchSession
 
 ROOT = Path(__file__).parents[1]
 CONTRACT = ROOT / "examples" / "fastestdet.yaml"
+INT8 = pairs("int8", "w8a8") if EVERYTHING else [("onnx", "int8"), ("ncnn", "int8")]
+PAIRS = pairs() if EVERYTHING else [("onnx", "fp32"), ("ncnn", "fp32"), *INT8]
 
 pytestmark = pytest.mark.convert
 
@@ -48,7 +50,7 @@ def test_the_head_is_cut_and_said_so(fastestdet_bundles: Converted) -> None:
     assert not fastestdet_bundles.report["failed"]
 
 
-@pytest.mark.parametrize(("target", "precision"), pairs())
+@pytest.mark.parametrize(("target", "precision"), PAIRS)
 def test_all_pass_their_gates(target: str, precision: str, fastestdet_bundles: Converted) -> None:
     entry = fastestdet_bundles.bundle(target, precision)
     assert entry["ok"]
@@ -57,7 +59,7 @@ def test_all_pass_their_gates(target: str, precision: str, fastestdet_bundles: C
     assert open_bundle(entry["path"]).manifest.proven
 
 
-@pytest.mark.parametrize(("target", "precision"), pairs("int8", "w8a8"))
+@pytest.mark.parametrize(("target", "precision"), INT8)
 def test_int8_keeps_the_map_of_photographs(
     target: str, precision: str, fastestdet_bundles: Converted, torch_map: float, shared_data: Path
 ) -> None:

@@ -124,11 +124,11 @@ def tuned(module: Any, **changes: Any) -> Any:
         "ranges": {},
         "floats": (),
         "seed": 0,
-        "report": lambda *_: None,
+        "progress": lambda *_: None,
         "threads": 1,
     }
-    given = {"samples": images(24), "held": images(24, 7), **options, **changes}
-    return finetuning.finetune(module, given.pop("samples"), given.pop("held"), **given)
+    given = {"samples": images(24), "holdout": images(24, 7), **options, **changes}
+    return finetuning.finetune(module, given.pop("samples"), given.pop("holdout"), **given)
 
 
 def state(module: Any) -> list[Any]:
@@ -161,7 +161,7 @@ def own_int8_error(module: Any, ranges: dict[str, tuple[float, float]], wanted: 
     return total
 
 
-def test_the_loss_on_held_images_falls_and_so_does_the_error_of_int8(module: Any, weights: dict[str, Any]) -> None:
+def test_the_loss_on_holdout_images_falls_and_so_does_the_error_of_int8(module: Any, weights: dict[str, Any]) -> None:
     ranges, original = seen(module), state(module)
     with torch.no_grad():
         wanted = [module(torch.from_numpy(image)) for image in images(16, 9)]
@@ -229,7 +229,7 @@ def test_layers_in_float_keep_their_weights(module: Any) -> None:
 @pytest.mark.parametrize("minutes", [0.02, 0.05, 0.1])
 def test_it_ends_in_time_and_says_how_far_it_is(module: Any, clock: Clock, minutes: float) -> None:
     told: list[tuple[str, float]] = []
-    result = tuned(module, ranges=seen(module), minutes=minutes, report=lambda *one: told.append(one))
+    result = tuned(module, ranges=seen(module), minutes=minutes, progress=lambda *one: told.append(one))
     assert 0.8 * minutes < clock.now / 60 < minutes + 0.001  # a few readings more
     assert result.minutes == pytest.approx(clock.now / 60, abs=1e-3)
     assert told
@@ -256,9 +256,9 @@ def test_images_are_read_from_a_file_and_threads_are_given_back(module: Any, tmp
         result = tuned(
             module,
             samples=samples,
-            held=samples,
+            holdout=samples,
             ranges=seen(module),
-            report=lambda *_: during.add(torch.get_num_threads()),
+            progress=lambda *_: during.add(torch.get_num_threads()),
         )
         assert result.kept
         assert (during, torch.get_num_threads()) == ({1}, 2)
@@ -287,7 +287,7 @@ def test_what_is_refused(module: Any) -> None:
     with pytest.raises(UsageError, match=r"finetune minutes=0: the time must be positive"):
         tuned(module, minutes=0)
     with pytest.raises(UsageError, match=r"not 24 and 0; give more calibration images"):
-        tuned(module, held=[])
+        tuned(module, holdout=[])
     broken = torch.export.export(Broken().eval(), (torch.zeros(1, 3, SIZE, SIZE),)).module()
     with pytest.raises(ConversionError, match="the float network gives NaN or infinity"):
         tuned(broken)

@@ -18,7 +18,7 @@ from edgekit.calibration.ranges import BINS, TensorStatistics
 METHODS = get_args(RangeMethod)
 tensors = hypothesis_numpy.arrays(np.float32, st.integers(1, 80), elements=st.floats(-1e4, 1e4, width=32))
 several = st.lists(tensors, min_size=1, max_size=4)
-examples = settings(max_examples=40, deadline=None)
+examples = settings(deadline=None)
 
 
 def seen(*arrays: Any) -> TensorStatistics:

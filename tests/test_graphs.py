@@ -88,7 +88,7 @@ def test_itc_and_itm_are_those_of_transformers(target: str, folders: dict[str, P
     reach=st.integers(17, 300),
     two_sided=st.booleans(),
 )
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None)
 def test_distances_fall_into_the_buckets_of_transformers(count: int, reach: int, two_sided: bool) -> None:
     from transformers.models.t5.modeling_t5 import T5Attention
 
@@ -101,7 +101,7 @@ def test_distances_fall_into_the_buckets_of_transformers(count: int, reach: int,
 
 
 @given(st.integers(0, 10_000), st.sampled_from([4, 8]), st.sampled_from([32, 64, 128]), st.integers(1, 200))
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None)
 def test_blocks_are_within_half_a_step(seed: int, bits: int, size: int, inputs: int) -> None:
     weight = np.random.default_rng(seed).standard_normal((5, inputs)).astype(np.float32)
     integers, scales = blocks(weight, bits, size)

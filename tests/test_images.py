@@ -48,7 +48,7 @@ def assert_round_trip(resize: str, size: tuple[int, int], width: int, height: in
 
 
 class TestRoundTrip:
-    @settings(max_examples=500, deadline=None)
+    @settings(deadline=None)
     @given(resizes, inputs, sizes, st.data())
     def test_any_box_comes_back_within_a_hundredth_of_a_pixel(
         self, resize: str, size: tuple[int, int], original: tuple[int, int], data: st.DataObject
@@ -93,7 +93,7 @@ class TestRoundTrip:
 
 
 class TestGeometry:
-    @settings(max_examples=300, deadline=None)
+    @settings(deadline=None)
     @given(inputs, sizes)
     def test_letterbox_shows_all_of_the_image_as_large_as_fits(
         self, size: tuple[int, int], original: tuple[int, int]
@@ -112,7 +112,7 @@ class TestGeometry:
         assert abs((target_width - width) - 2 * mapping.offset_x) <= 1
         assert abs((target_height - height) - 2 * mapping.offset_y) <= 1
 
-    @settings(max_examples=300, deadline=None)
+    @settings(deadline=None)
     @given(inputs, sizes)
     def test_crop_covers_the_input_with_the_middle_of_the_image(
         self, size: tuple[int, int], original: tuple[int, int]
@@ -175,7 +175,7 @@ class TestPixelsLandWhereTheTransformSays:
         assert edges(cols) == pytest.approx((max(x1, 0), min(x2, size[1])), abs=tolerance)
         assert edges(rows) == pytest.approx((max(y1, 0), min(y2, size[0])), abs=tolerance)
 
-    @settings(max_examples=150, deadline=None)
+    @settings(deadline=None)
     @given(st.integers(1, 300), st.integers(1, 300), resizes, st.sampled_from([(64, 64), (37, 91), (8, 8)]))
     @example(1, 300, "crop", (64, 64))
     @example(300, 1, "crop", (64, 64))

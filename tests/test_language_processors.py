@@ -31,7 +31,7 @@ from edgekit.runtimes.language.processors import (
 from edgekit.runtimes.language.sampling import Sampler
 
 seeds = st.integers(0, 2**32 - 1)
-often = settings(max_examples=150, deadline=None)
+often = settings(deadline=None)
 
 
 def scores_and_history(seed: int, ties: bool = False) -> tuple[Floats, Ints]:

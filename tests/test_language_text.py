@@ -73,7 +73,7 @@ def test_special_tokens_are_put_in_and_left_out(folder: Path) -> None:
     assert tokenizer.decode([*with_them, 1]) == "a photo of"
 
 
-@settings(max_examples=200, deadline=None)
+@settings(deadline=None)
 @given(text=st.text(max_size=30))
 def test_any_text_in_pieces_is_the_whole(text: str, folder: Path) -> None:
     """Characters of several bytes are cut by tokens, and come in one piece all the same."""
@@ -110,7 +110,7 @@ def test_a_stop_text_ends_the_rows_that_have_it(tokenizer: Tokenizer) -> None:
 stops = st.lists(st.text("ab.", min_size=1, max_size=3), max_size=3)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(deadline=None)
 @given(st.lists(st.text("ab.", max_size=4), max_size=8), stops)
 def test_a_streamed_text_ends_where_the_whole_would(pieces: list[str], stop: list[str]) -> None:
     """A generation ends with the first piece that completes a stop text: what would follow never comes."""

@@ -343,7 +343,7 @@ def test_channels_too_unlike_for_one_scale_stay_float(spread: Converted, tmp_pat
 arrays = hypothesis_numpy.arrays(np.float32, (2, 3, 4), elements=st.floats(-1e3, 1e3, width=32), unique=True)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(deadline=None)
 @given(st.lists(arrays, min_size=1, max_size=5, unique_by=lambda values: float(values.sum())))
 def test_tensors_are_found_again_in_any_order_of_axes(several: list[Any]) -> None:
     ours = {str(place): [fingerprint(values)] for place, values in enumerate(several)}

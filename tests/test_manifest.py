@@ -86,7 +86,7 @@ manifests_of_all_kinds = st.builds(
 
 
 @given(manifests_of_all_kinds)
-@settings(max_examples=40, deadline=None)
+@settings(deadline=None)
 def test_a_manifest_survives_its_file(manifest: Manifest) -> None:
     data = encode(manifest)
     read = decode(data, "here")
@@ -200,7 +200,7 @@ def test_what_is_almost_a_manifest_is_refused(old: bytes, new: bytes) -> None:
 
 
 @given(st.data())
-@settings(max_examples=200, deadline=None)
+@settings(deadline=None)
 def test_any_changed_byte_is_either_noticed_or_says_the_same(draw: st.DataObject) -> None:
     data = encode(sample_manifest())
     place, byte = draw.draw(st.integers(0, len(data) - 1)), draw.draw(st.integers(0, 255))

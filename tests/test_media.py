@@ -136,7 +136,7 @@ class TestReadImage:
         with pytest.raises(InputError, match="cannot be read"):
             read_image(path)
 
-    @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(st.sampled_from([".jpg", ".png", ".bmp", ".webp", ".tiff"]), st.floats(0.0, 0.97))
     def test_truncated_files_are_refused_and_not_filled_with_grey(
         self, tmp_path: Path, suffix: str, share: float
@@ -161,7 +161,7 @@ class TestReadImage:
         with pytest.raises(InputError, match="the JPEG is cut short"):
             read_image(path)
 
-    @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(
         st.binary(min_size=1, max_size=300), st.sampled_from([b"", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n", b"BM"])
     )

@@ -23,7 +23,7 @@ from edgekit.runtimes.tasks.decoders import at_anchors
 from edgekit.runtimes.tasks.pose import Pose
 from edgekit.runtimes.tasks.skeletons import COCO
 
-quick = settings(max_examples=30, deadline=None)
+quick = settings(deadline=None)
 SIZE = (256, 192)
 FIVE = Skeleton(names=("a", "b", "c", "d", "e"), edges=((0, 1),))
 

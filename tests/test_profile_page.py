@@ -320,7 +320,7 @@ positive = st.floats(1e-6, 1e6)
 
 
 @given(st.lists(positive, min_size=2, max_size=2, unique=True), st.lists(positive, max_size=9), st.booleans())
-@settings(max_examples=200, deadline=None)
+@settings(deadline=None)
 def test_axes_keep_order_and_their_ticks_are_inside(ends: list[float], values: list[float], logarithmic: bool) -> None:
     low, high = sorted(ends)
     if high < low * 1.001:
@@ -351,7 +351,7 @@ models = st.lists(
 
 
 @given(models)
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None)
 def test_the_front_is_what_no_other_beats(some: list[Point]) -> None:
     front = pareto_front(some)
     for point in some:

@@ -17,7 +17,7 @@ tensors = hypothesis_numpy.arrays(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(deadline=None)
 @given(st.lists(tensors, min_size=1, max_size=6))
 @example([np.zeros(1, np.float32), np.ones(1, np.float32)])  # zeros count before anything else was seen, too
 def test_statistics_hold_all_values_in_constant_memory(samples: list[Any]) -> None:

@@ -30,7 +30,7 @@ def by_pillow(image: Image, size: tuple[int, int]) -> Image:
     return np.asarray(narrow.resize(size, Picture.Resampling.BICUBIC))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(deadline=None)
 @given(side, side, side, side, st.integers(0, 99), st.booleans())
 @example(90, 80, 90, 80, 0, False)
 @example(1, 1, 60, 1, 0, False)
@@ -55,7 +55,7 @@ def test_opencvs_bicubic_is_another() -> None:
     assert np.abs(other - by_pillow(image, (90, 90))).mean() > 5
 
 
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None)
 @given(st.integers(1, 400), st.integers(1, 400))
 def test_weights_leave_brightness_as_it_is(old: int, new: int) -> None:
     shares = weights(old, new)

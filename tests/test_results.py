@@ -142,7 +142,7 @@ rows = st.lists(st.tuples(st.tuples(floats, floats, floats, floats), st.floats(0
 
 
 class TestExport:
-    @settings(max_examples=300, deadline=None)
+    @settings(deadline=None)
     @given(rows, st.none() | st.floats(0, 1e6), st.none() | st.tuples(*[st.floats(0, 1e5)] * 3), st.text())
     def test_json_round_trip_loses_nothing(
         self, found: list[tuple[tuple[float, ...], float, int]], time: float | None, took: object, source: str
@@ -271,7 +271,7 @@ class TestDrawing:
         assert (drawn[45, 110] == 128).all()
         assert tuple(drawn[98, 170]) == circle
 
-    @settings(max_examples=150, deadline=None)
+    @settings(deadline=None)
     @given(
         st.integers(1, 300),
         st.integers(1, 300),

@@ -159,7 +159,7 @@ class TestDrawing:
         assert (make().draw(self.image(), scores=False) != make().draw(self.image())).any()
         assert (make().draw(self.image(), labels=False) == 128).all()
 
-    @settings(max_examples=60, deadline=None)
+    @settings(deadline=None)
     @given(st.integers(1, 300), st.integers(1, 300), st.text(max_size=40))
     def test_any_size_and_name(self, width: int, height: int, name: str) -> None:
         found = make(size=(width, height), classes=(name, "dog", "bird", "fish"))

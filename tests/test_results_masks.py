@@ -124,7 +124,7 @@ class TestMasks:
 
 
 class TestRunLengths:
-    @settings(max_examples=300, deadline=None)
+    @settings(deadline=None)
     @given(bitmaps)
     @example(np.ones((1, 3, 3), np.bool_))
     @example(np.zeros((1, 3, 3), np.bool_))
@@ -420,7 +420,7 @@ class TestInstances:
         with pytest.raises(UsageError, match="pixels of a 80x60 image, not 8x6"):
             make().draw(image[:6, :8])
 
-    @settings(max_examples=50, deadline=None)
+    @settings(deadline=None)
     @given(bitmaps)
     def test_any_masks_can_be_drawn(self, given_bitmaps: np.ndarray) -> None:
         masks = Masks.from_bitmaps(given_bitmaps)

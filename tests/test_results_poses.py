@@ -181,7 +181,7 @@ class TestDrawing:
         middle, left, right = skeletons.MIDDLE, skeletons.LEFT, skeletons.RIGHT
         assert colors == [middle, left, right, right, middle]
 
-    @settings(max_examples=100, deadline=None)
+    @settings(deadline=None)
     @given(arrays.arrays(np.float32, (2, 3, 3), elements=st.floats(-(2.0**120), 2.0**120, width=32)))
     def test_any_place_can_be_drawn(self, keypoints: np.ndarray) -> None:
         assert make(keypoints=keypoints).draw(self.image()).shape == (60, 100, 3)

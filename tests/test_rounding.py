@@ -102,7 +102,7 @@ def test_every_quantiser_finds_the_same_integers_again(dtype: Any) -> None:
 VALUES = st.floats(-1e4, 1e4, width=32).filter(lambda x: x == 0 or abs(x) > 1e-30)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(deadline=None)
 @given(weight=arrays.arrays(np.float32, st.tuples(st.integers(1, 4), st.integers(1, 6)), elements=VALUES))
 def test_rounding_twice_changes_no_bit(weight: Any) -> None:
     for axis in (0, 1):

@@ -80,7 +80,7 @@ def test_the_truth_scores_one_against_itself(folder: Path, kind: str) -> None:
 
 
 @given(hnp.arrays(np.bool_, st.tuples(st.integers(1, 9), st.integers(1, 9))))
-@settings(max_examples=60, deadline=None)
+@settings(deadline=None)
 def test_run_lengths_are_read_back_by_pycocotools(mask: npt.NDArray[np.bool_]) -> None:
     from pycocotools import mask as coding
 

@@ -36,7 +36,7 @@ def clear(first: list[SceneObject], how: str, second: list[SceneObject]) -> bool
 
 
 @given(seed=seeds)
-@settings(max_examples=50, deadline=None)
+@settings(deadline=None)
 def test_captions_hold(seed: int) -> None:
     found = scene(seed, options=FEW)
     everything, *relations = captions(found)
@@ -78,7 +78,7 @@ def expected(found: Scene, text: str, kind: str) -> str:
 
 
 @given(seed=seeds)
-@settings(max_examples=50, deadline=None)
+@settings(deadline=None)
 def test_answers_hold_and_no_question_has_two(seed: int) -> None:
     found = scene(seed, options=FEW)
     asked = questions(found)

@@ -24,7 +24,7 @@ from edgekit.shapes.talk import (
 )
 
 seeds = st.integers(FIRST_EVALUATION_SEED, FIRST_EVALUATION_SEED + 10_000)
-quick = settings(max_examples=60, deadline=None)
+quick = settings(deadline=None)
 SINGULAR = {plural(name): name for name in CLASSES} | {name: name for name in CLASSES}
 
 

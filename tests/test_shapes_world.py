@@ -114,7 +114,7 @@ def test_masks_do_not_overlap_and_visibility_is_their_share() -> None:
     radius=st.floats(12, 55),
     rotation=st.floats(0, 360),
 )
-@settings(max_examples=60, deadline=None)
+@settings(deadline=None)
 def test_a_free_shape_has_its_analytic_box_mask_and_keypoints(
     class_id: int, x: float, y: float, radius: float, rotation: float
 ) -> None:
@@ -151,7 +151,7 @@ def test_rotation_is_clockwise_on_screen() -> None:
 
 
 @given(radius=st.floats(10, 50), rotation=st.floats(0, 360), x=st.floats(-20, 20))
-@settings(max_examples=30, deadline=None)
+@settings(deadline=None)
 def test_the_box_of_a_circle_is_its_formula(radius: float, rotation: float, x: float) -> None:
     box = exact_box(0, (x, 5.0), radius, rotation)
     assert np.allclose(box, [x - 0.85 * radius, 5 - 0.85 * radius, x + 0.85 * radius, 5 + 0.85 * radius], atol=1e-4)

@@ -13,7 +13,7 @@ from edgekit.runtimes.tasks.similarity import box_areas, keypoint_similarity, ke
 from edgekit.runtimes.tasks.skeletons import COCO
 
 pytest.importorskip("pycocotools", reason="the oracle is pycocotools (extra 'convert')")
-quick = settings(max_examples=30, deadline=None)
+quick = settings(deadline=None)
 
 
 def poses(seed: int, count: int) -> Any:

@@ -180,7 +180,7 @@ def test_other_archives(tmp_path: Path) -> None:
         load(path, trust=True)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, suppress_health_check=list(HealthCheck))
 @given(share=st.floats(0, 1, exclude_max=True))
 def test_truncated(share: float, good: Path) -> None:
     data = good.read_bytes()
@@ -190,7 +190,7 @@ def test_truncated(share: float, good: Path) -> None:
         load(path)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, suppress_health_check=list(HealthCheck))
 @given(share=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), trust=st.booleans())
 def test_one_flipped_bit(share: float, bit: int, trust: bool, good: Path) -> None:
     """It is refused, or it hit something that nobody reads; weights never change without a word."""
@@ -206,7 +206,7 @@ def test_one_flipped_bit(share: float, bit: int, trust: bool, good: Path) -> Non
     torch.testing.assert_close(model.module(x), load(good).module(x))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     ending=st.sampled_from(
         ["models/model.json", "model_weights_config.json", "model_constants_config.json", "model.pt"]

@@ -268,7 +268,7 @@ def test_damaged_weights(name: str, data: bytes, tmp_path: Path) -> None:
         load(weights=path, trust=True)
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, suppress_health_check=list(HealthCheck))
 @given(share=st.floats(0, 1, exclude_max=True), name=st.sampled_from(["t.pt", "t.safetensors", "old.pt"]))
 def test_truncated_weights(share: float, name: str, tmp_path: Path, trained: dict[str, Any]) -> None:
     path = tmp_path / name
@@ -282,7 +282,7 @@ def test_truncated_weights(share: float, name: str, tmp_path: Path, trained: dic
         load(weights=path)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.binary(max_size=200), head=st.sampled_from([b"", b"PK\x03\x04", b"\x80\x02", b"\x80\x02}"]))
 def test_any_bytes_as_weights(data: bytes, head: bytes, tmp_path: Path) -> None:
     for name in ("any.pt", "any.safetensors"):

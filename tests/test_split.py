@@ -38,7 +38,7 @@ def hashes(samples: Samples | None) -> list[str]:
 
 
 @given(st.lists(st.integers(0, 30), min_size=2, max_size=50), st.integers(0, 2**32))
-@settings(max_examples=60, deadline=None)
+@settings(deadline=None)
 def test_the_two_streams_never_share_an_image(kinds: list[int], seed: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -1,6 +1,6 @@
 """Poses, masks and classes through the whole conversion: networks of the shapes world, MoveNet, MobileNetV2, YOLO11.
 
-The ordinary suite makes INT8 of all of them and some of the rest; ``make accuracy`` makes every precision of all.
+The short suite makes INT8 of the shapes world's networks for two targets; ``make test-all`` every precision of all.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ pytestmark = pytest.mark.convert
 __all__ = ["checkpoints"]  # the fixture, which pytest finds by its name in this module
 
 ROOT = Path(__file__).parents[1]
-TARGETS = ("litert", "ncnn", "onnx", "openvino")
-PRECISIONS = ("fp32", "fp16", "int8")
-FEW = TARGETS if EVERYTHING else ("ncnn", "onnx")
+TARGETS = ("litert", "ncnn", "onnx", "openvino") if EVERYTHING else ("ncnn", "onnx")
+PRECISIONS = ("fp32", "fp16", "int8") if EVERYTHING else ("int8",)
+FEW = TARGETS
 """Targets of the larger networks."""
 
 
@@ -50,13 +50,15 @@ def passed(done: Converted, targets: tuple[str, ...], precisions: tuple[str, ...
 @pytest.mark.parametrize(("task", "measure"), [("pose", "OKS"), ("segment", "mask IoU"), ("classify", "")])
 def test_the_tasks_of_the_shapes_world(task: str, measure: str, shared_folder: Path) -> None:
     def arguments(folder: Path) -> list[str]:
-        data = write_coco(folder.with_name(f"{task}-data"), range(100_000, 100_060)).parent
+        data = write_coco(folder.with_name(f"{task}-data"), range(100_000, 100_060 if EVERYTHING else 100_040)).parent
         wanted = ["--target", ",".join(TARGETS), "--precision", ",".join(PRECISIONS), "-j", "2"]
+        wanted += [] if EVERYTHING else ["--recipe", "plan"]
         return [f"edgekit.shapes.trained:{task}", *wanted, "--data", f"{data}/*.png"]
 
     passed(convert_once(shared_folder, f"shapes-{task}", arguments), TARGETS, PRECISIONS, measure)
 
 
+@pytest.mark.nightly
 def test_mobilenet_of_imagenet(shared_folder: Path, shared_data: Path) -> None:
     weights = mobilenet.weights()
 
@@ -100,10 +102,12 @@ def movenet_bundles(shared_folder: Path, shared_data: Path) -> Converted:
     return convert_once(shared_folder, "movenet", arguments)
 
 
+@pytest.mark.nightly
 def test_movenet(movenet_bundles: Converted) -> None:
     passed(movenet_bundles, FEW, PRECISIONS, "OKS")
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("target", FEW)
 def test_movenet_places_keypoints_as_pytorch_does(
@@ -121,6 +125,7 @@ def test_movenet_places_keypoints_as_pytorch_does(
 KINDS = {"yolo11n-pose": "OKS", "yolo11n-seg": "mask IoU", "yolo11n-cls": ""}
 
 
+@pytest.mark.nightly
 @pytest.mark.ultralytics
 @pytest.mark.parametrize("name", KINDS)
 def test_yolo11_of_every_task(name: str, checkpoints: Path) -> None:
@@ -140,6 +145,7 @@ def test_yolo11_of_every_task(name: str, checkpoints: Path) -> None:
             assert min(output["cosine"] for output in evidence["outputs"]) > 0.999
 
 
+@pytest.mark.nightly
 def test_a_bundle_of_another_network_is_not_taken_for_movenet(movenet_bundles: Converted, tmp_path: Path) -> None:
     """Negative control: one swapped file is found out when the bundle is opened."""
     from edgekit.errors import BundleError

@@ -61,7 +61,7 @@ class PlainKalman:
         self.size = np.maximum(self.state[[2, 3, 2, 3]], 1)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(deadline=None)
 @given(st.lists(st.tuples(measurement, st.lists(st.tuples(step, measurement), max_size=4)), min_size=1, max_size=4))
 def test_the_filter_over_all_tracks_is_the_textbook_one_over_each(tracks: list) -> None:
     pytest.importorskip("scipy", reason="SciPy's matrix exponential is the oracle")
@@ -175,7 +175,7 @@ if importlib.util.find_spec("lap"):
     WIDE["lap"] = by_lap
 
 
-@settings(max_examples=200, deadline=None)
+@settings(deadline=None)
 @given(matrix)
 def test_every_solver_gives_the_same_pairs(gains: np.ndarray) -> None:
     """Also where many choices are equally good. lap takes part where it is installed (see the test below)."""
@@ -202,7 +202,7 @@ def test_lap_gives_the_same_pairs_on_crowds() -> None:
             assert np.array_equal(columns, found[0][1])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None)
 @given(st.tuples(st.integers(1, 5), st.integers(1, 5)).flatmap(lambda s: arrays(np.float64, s, elements=gain)))
 def test_no_choice_of_pairs_is_worth_more(gains: np.ndarray) -> None:
     rows, columns = assign(gains, shortest_augmenting_paths)

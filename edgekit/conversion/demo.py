@@ -1,9 +1,9 @@
-"""The demonstration: the trained detector of shapes to every target available, each measured on held-out scenes."""
+"""The demonstration: a trained detector of shapes converted, measured on held-out scenes and drawn, and a small BLIP-2
+asked about one of them."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,8 +23,16 @@ from edgekit.runtimes.results import Result
 from edgekit.shapes import write_coco
 from edgekit.shapes.trained import SOURCE, detector
 
-CALIBRATION_SEEDS = range(100_000, 100_200)
+TARGETS = ("onnx", "openvino", "litert", "ncnn")
+"""What is converted when nothing else is asked for: engines that every host has, in a few minutes."""
+
+PRECISIONS = ("fp32", "int8")
+CALIBRATION_SEEDS = range(100_000, 100_080)
 EVALUATION_SEEDS = range(200_000, 300_000)
+TALKED = 40
+"""Scenes that the BLIP-2 is calibrated and compared on."""
+DESCRIBED_SEED = 500_060
+"""A scene that it has not seen, and that is none of those."""
 
 PATIENCE = 90.0
 """Seconds that measuring one bundle may take; a simulator of a whole chip needs longer, and its evidence has to do."""
@@ -46,17 +54,43 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Demonstration:
-    """Everything the demonstration gave: the float source first, then every target."""
+class Described:
+    """What the BLIP-2 bundle says of one held-out scene; ``picture`` shows the scene with both texts."""
 
-    conversions: Conversions
-    measured: tuple[Measured, ...]
-    scenes: int
+    bundle: Bundle
+    caption: str
+    question: str
+    answer: str
     picture: Path
 
 
+@dataclass(frozen=True)
+class Demonstration:
+    """Everything the demonstration gave: the float source first, then every target.
+
+    ``described`` is None where no BLIP-2 was asked for, or where its conversion failed (see ``conversions``).
+    """
+
+    conversions: tuple[Conversions, ...]
+    measured: tuple[Measured, ...]
+    scenes: int
+    picture: Path
+    described: Described | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether every bundle that was asked for is there and proven."""
+        return all(conversions.ok for conversions in self.conversions)
+
+
 def demonstrate(
-    out: Path, targets: tuple[str, ...], precisions: tuple[str, ...], scenes: int, jobs: int, progress: Progress
+    out: Path,
+    targets: tuple[str, ...],
+    precisions: tuple[str, ...],
+    scenes: int,
+    jobs: int,
+    progress: Progress,
+    blip2: Path | None = None,
 ) -> Demonstration:
     """Convert, measure and draw.
 
@@ -67,6 +101,7 @@ def demonstrate(
         scenes: how many held-out scenes to measure on; none of them was used to train, calibrate or prove.
         jobs: targets built at once.
         progress: called as it goes on.
+        blip2: folder of a BLIP-2 that was trained on shapes; converted to onnx in int4 and asked about a scene.
     """
     progress("scenes", "drawing", 0.0)
     calibration = write_coco(out / "calibration", CALIBRATION_SEEDS).parent
@@ -84,16 +119,64 @@ def demonstrate(
         ),
         progress,
     )
-    measured = [_measure("torch", "fp32", _source(), annotations, progress)]
-    for outcome in conversions.outcomes:
+    made = [outcome for outcome in conversions.outcomes if outcome.bundle is not None]
+    measured = [_measure("torch", "fp32", _source(), annotations, _part(progress, 0, len(made) + 1))]
+    for number, outcome in enumerate(made, 1):
         if outcome.bundle is not None:
+            told = _part(progress, number, len(made) + 1)
             model = _open(outcome.bundle)
-            measured.append(_measure(outcome.target, outcome.precision, model, annotations, progress, outcome))
+            measured.append(_measure(outcome.target, outcome.precision, model, annotations, told, outcome))
     picture = out / "shapes.png"
     # The last precision of each target is the one that asks most of it.
     last = {outcome.target: outcome for outcome in conversions.outcomes if outcome.bundle}
     _draw(list(last.values()), picture)
-    return Demonstration(conversions, tuple(measured), scenes, picture)
+    if blip2 is None:
+        return Demonstration((conversions,), tuple(measured), scenes, picture)
+    talked = _convert_blip2(blip2, out, progress)
+    bundle = next((outcome.bundle for outcome in talked.outcomes if outcome.bundle), None)
+    described = _describe(bundle, out / "blip2.png") if bundle else None
+    return Demonstration((conversions, talked), tuple(measured), scenes, picture, described)
+
+
+def _convert_blip2(source: Path, out: Path, progress: Progress) -> Conversions:
+    from edgekit.shapes.talk_dataset import write_talk
+
+    data = write_talk(out / "talk", TALKED).parent
+    conversion = Request(
+        source=str(source), targets=("onnx",), precisions=("int4",), out=out, data=str(data), name="blip2"
+    )
+    return convert(conversion, lambda what, text, share: progress(f"blip2 {what}", text, share))
+
+
+def _describe(bundle: Bundle, picture: Path) -> Described:
+    """Caption a held-out scene, ask about it, and draw the scene with both texts beside it."""
+    from edgekit.runtimes.language.vision_language import open_vision_language
+    from edgekit.shapes.talk import balanced, talked
+
+    given = talked(DESCRIBED_SEED)
+    model = open_vision_language(bundle)
+    question = balanced(given)[0].text
+    caption, answer = model.caption(given.scene.image).text, model.ask(given.scene.image, question).text
+    _draw_texts(given.scene.image, [caption, f"{question} {answer}"], picture)
+    return Described(bundle, caption, question, answer, picture)
+
+
+def _draw_texts(image: Image, texts: list[str], path: Path, scale: int = 4, columns: int = 30, line: int = 28) -> None:
+    """An image, enlarged, with texts on white to the right of it."""
+    import textwrap
+
+    import cv2
+
+    large = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+    page = np.full((large.shape[0], 16 * columns, 3), 255, np.uint8)
+    row = 2 * line
+    for text in texts:
+        for words in textwrap.wrap(text, columns):
+            cv2.putText(page, words, (20, row), cv2.FONT_HERSHEY_SIMPLEX, 0.7, (40, 40, 40), 1, cv2.LINE_AA)
+            row += line
+        row += line
+    if not cv2.imwrite(str(path), np.hstack([np.asarray(large, np.uint8), page])):
+        raise InputError(f"{path}: cannot be written; free space or choose another -o")
 
 
 def _source() -> Model:
@@ -122,7 +205,9 @@ def _measure(
             spent.append(result.timings.inference)
         return result
 
-    metrics = evaluate(run, annotations, None, _told(progress, f"{target} {precision}"))
+    metrics = evaluate(
+        run, annotations, None, lambda done, of: progress("mAP", f"{target} {precision}", done / max(of, 1))
+    )
     if not spent:
         raise EngineError("nothing was timed")
     return Measured(target, precision, float(np.median(spent)), metrics.map, metrics.map50, outcome)
@@ -140,8 +225,9 @@ def _pace(model: Model) -> float:
     return time.perf_counter() - start
 
 
-def _told(progress: Progress, what: str) -> Callable[[int, int], None]:
-    return lambda done, total: progress(what, "measuring mAP", done / max(total, 1))
+def _part(progress: Progress, number: int, total: int) -> Progress:
+    """Progress of one of several equal parts."""
+    return lambda what, text, share: progress(what, text, (number + share) / total)
 
 
 def _draw(outcomes: list[Outcome], path: Path, columns: int = 5, size: int = 512) -> None:
