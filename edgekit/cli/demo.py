@@ -10,8 +10,8 @@ import click
 from edgekit.cli._options import json_option, split_names
 
 if TYPE_CHECKING:
-    from edgekit.conversion.demo import Demonstration, Measured
     from edgekit.conversion.bundle_builder import Outcome
+    from edgekit.conversion.demo import Demonstration, Measured
 
 
 @click.command(short_help="Convert a detector and a small BLIP-2, measure them, and show what they find.")
