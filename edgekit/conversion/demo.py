@@ -142,10 +142,10 @@ def _convert_blip2(source: Path, out: Path, progress: Progress) -> Conversions:
     from edgekit.shapes.talk_dataset import write_talk
 
     data = write_talk(out / "talk", TALKED).parent
-    conversion = Request(
+    request = Request(
         source=str(source), targets=("onnx",), precisions=("int4",), out=out, data=str(data), name="blip2"
     )
-    return convert(conversion, lambda what, text, share: progress(f"blip2 {what}", text, share))
+    return convert(request, lambda what, text, share: progress(f"blip2 {what}", text, share))
 
 
 def _describe(bundle: Bundle, picture: Path) -> Described:
@@ -156,7 +156,7 @@ def _describe(bundle: Bundle, picture: Path) -> Described:
     given = talked(DESCRIBED_SEED)
     model = open_vision_language(bundle)
     question = balanced(given)[0].text
-    caption, answer = model.caption(given.scene.image).text, model.ask(given.scene.image, question).text
+    caption, answer = str(model.caption(given.scene.image)), str(model.ask(given.scene.image, question))
     _draw_texts(given.scene.image, [caption, f"{question} {answer}"], picture)
     return Described(bundle, caption, question, answer, picture)
 

@@ -32,7 +32,9 @@ _PRELOAD = (
 """What the first stage needs anyway, imported once for all. Nothing that starts a thread when it is imported: openvino,
 onnxruntime and nncf do."""
 
-_QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "HF_HUB_OFFLINE": "1", "KMP_BLOCKTIME": "0"}
+_QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "HF_HUB_OFFLINE": "1", "KMP_BLOCKTIME": "0", "OMP_WAIT_POLICY": "PASSIVE"}
+"""Libraries say little and stay off the network. Threads that wait give up their core: stages run side by side, and
+where more threads than cores spin, everything takes many times as long."""
 
 
 def run(job: jobs.Job, result: type[Result], report: Report, toolchain: str = "", stop: Stop | None = None) -> Result:
@@ -54,7 +56,7 @@ def run(job: jobs.Job, result: type[Result], report: Report, toolchain: str = ""
         job,
         result,
         report,
-        name=stage,
+        name=stage.replace("_", " "),
         error=ConversionError,
         toolchain=toolchain,
         preload=_PRELOAD,
