@@ -20,7 +20,6 @@ from edgekit import converters
 from edgekit.calibration.plan import FILE as PLAN_FILE
 from edgekit.calibration.plan import Range
 from edgekit.calibration.samples import Samples
-from edgekit.conversion import jobs as conversion_jobs
 from edgekit.conversion.jobs import BuildJob, Prepared
 from edgekit.conversion.runner import run
 from edgekit.conversion.selection import refuse
@@ -337,7 +336,7 @@ def build(job: Any, folder: Path, precision: str, recipe: str = "", **options: s
         recipe=recipe,
         options=dict(options),
     )
-    assert conversion_jobs.encode(work)
+    assert msgspec.json.encode(work)
     return out, run(work, Graph, quiet, toolchain="rknn")
 
 
