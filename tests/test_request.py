@@ -46,7 +46,7 @@ OF_NETWORKS = {
     "--ranges": {"methods": Methods(ranges="squared")},
     "rounding": {"methods": Methods(rounding="adaptive")},
     "--no-float-fallback": {"methods": Methods(float_fallback=False)},
-    "--no-equalisation": {"methods": Methods(cross_layer_equalization=False)},
+    "--no-equalization": {"methods": Methods(cross_layer_equalization=False)},
     "--no-bias-correction": {"methods": Methods(bias_correction=False)},
     "--trust": {"trust": True},
     "--contract": {"contract": "x.yaml"},
