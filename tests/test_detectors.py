@@ -23,7 +23,7 @@ from edgekit.evaluation.coco import Metrics
 from edgekit.runtimes.bundle.manifest import Contract
 from edgekit.runtimes.inputs.images import Preprocessor
 from edgekit.shapes import FIRST_TRAINING_SEED, scene, trained
-from edgekit.sources import Request, load
+from edgekit.sources import SourceRequest, load
 
 nn = torch.nn
 ROOT = Path(__file__).parents[1]
@@ -123,7 +123,7 @@ def test_the_factories_are_sources_from_the_root_of_the_repository() -> None:
 def test_it_exports_with_the_outputs_of_its_contract(spec: str) -> None:
     from edgekit.graph.exchange import flatten
 
-    model = load(Request(f"detectors.{spec}"))
+    model = load(SourceRequest(f"detectors.{spec}"))
     assert model.contract is not None
     image = torch.rand(model.example.shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():

@@ -14,7 +14,7 @@ from conftest import ROOT
 
 from edgekit import registry
 from edgekit.errors import UsageError
-from edgekit.sources import Request, every
+from edgekit.sources import SourceRequest, every
 
 HERE = Path(__file__).parent
 PLUGIN = HERE / "plugin_example"
@@ -141,7 +141,7 @@ SPECS = {
 def test_no_two_sources_claim_one_model(kind: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "yolos", "architectures": ["YolosForObjectDetection"]}')
     (tmp_path / "model.safetensors").write_bytes(b"")
-    request = Request(str(tmp_path) if SPECS[kind] == "FOLDER" else SPECS[kind])
+    request = SourceRequest(str(tmp_path) if SPECS[kind] == "FOLDER" else SPECS[kind])
     (claiming,) = [source.kind for source in every() if source.matches(request)]
     assert claiming.startswith(kind)
 

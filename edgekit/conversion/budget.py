@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekit.conversion.jobs import Measured
+from edgekit.conversion.jobs import MeasuredScore
 from edgekit.errors import ConversionError
 from edgekit.runtimes.bundle.manifest import Budget, Graph
 
@@ -18,7 +18,7 @@ class Attempt:
     floats: tuple[str, ...]
     folder: Path
     graph: Graph
-    measured: Measured
+    measured: MeasuredScore
 
     @property
     def bytes(self) -> int:

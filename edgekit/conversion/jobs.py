@@ -120,7 +120,7 @@ class Calibrated(Record, frozen=True, kw_only=True):
     plan: Plan | None = None
 
 
-class Measured(Record, frozen=True, kw_only=True):
+class MeasuredScore(Record, frozen=True, kw_only=True):
     """A score (0..1), what it is called (``mAP``, ``top-1``, ``agreement``...), and the median latency of inference."""
 
     score: float

@@ -19,7 +19,7 @@ from edgekit.errors import UsageError
 from edgekit.progress import Report
 from edgekit.runtimes.bundle.folder import open_bundle
 from edgekit.runtimes.bundle.manifest import Calibration, Contract
-from edgekit.sources import Request, WrittenModel, find
+from edgekit.sources import SourceRequest, WrittenModel, find
 
 SYNTHETIC = 24
 """Generated scenes that serve as proof images when the user gives none."""
@@ -67,7 +67,7 @@ def work(job: PrepareJob, report: Report) -> Prepared:
 
 def _read(job: PrepareJob) -> ReferenceSource:
     """The source as it was given."""
-    request = Request(job.source)
+    request = SourceRequest(job.source)
     source = find(request)
     model = source.load(request) if source.written else None
     return TextSource(job, model) if isinstance(model, WrittenModel) else DecodedSource(job)

@@ -18,7 +18,7 @@ from edgekit.runtimes.bundle.folder import open_bundle
 from edgekit.runtimes.bundle.manifest import Contract, Output
 from edgekit.runtimes.tasks import Task, open_task
 from edgekit.runtimes.tasks.decoders import find
-from edgekit.sources import Request, TrainedModel, Uncut, load_network
+from edgekit.sources import SourceRequest, TrainedModel, Uncut, load_network
 from edgekit.sources.contract_file import StatedContract, read_contract
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def read_source(job: PrepareJob) -> ReadSource:
         stated = dataclasses.replace(stated, image=msgspec.structs.replace(stated.image, size=job.size))
     size = stated.image.size if stated else job.size
     cut = tuple(point.tensor for point in stated.cut) if stated else ()
-    model = load_network(Request(job.source, weights=weights, size=size, cut=cut, trust=job.trust))
+    model = load_network(SourceRequest(job.source, weights=weights, size=size, cut=cut, trust=job.trust))
     if job.size is not None:
         model = _sized(model, job.size)
     own = "raw heads as the source defines them"

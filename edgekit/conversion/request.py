@@ -113,7 +113,7 @@ def source_of(request: Request) -> Source:
     Raises:
         SourceError: no source knows it.
     """
-    return sources.find(sources.Request(request.source))
+    return sources.find(sources.SourceRequest(request.source))
 
 
 def validate(request: Request, source: Source) -> Selection:

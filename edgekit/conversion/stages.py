@@ -131,7 +131,7 @@ class Stages:
         )
         return self._run(job, Evidence, report)
 
-    def measure(self, bundle: Path | None, report: Report) -> jobs.Measured:
+    def measure(self, bundle: Path | None, report: Report) -> jobs.MeasuredScore:
         """Measure what a budget is kept by, of a bundle or of the float network."""
         job = jobs.MeasureJob(
             folder=str(self.workspace.folder),
@@ -140,7 +140,7 @@ class Stages:
             threads=self.request.threads,
             imports=self.request.imports,
         )
-        return self._run(job, jobs.Measured, report)
+        return self._run(job, jobs.MeasuredScore, report)
 
     def _run(self, job: jobs.Job, result: type[Result], report: Report, toolchain: str = "") -> Result:
         try:

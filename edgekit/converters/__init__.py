@@ -32,7 +32,7 @@ from edgekit.worker.toolchains import Toolchain
 Options = TypeVar("Options", bound=Record)
 
 
-class NoOptions(Record, frozen=True):
+class NoTargetOptions(Record, frozen=True):
     """The options of a target that has none."""
 
 
@@ -61,7 +61,7 @@ class Target:
     distributions: tuple[str, ...]
     extra: str = "convert"
     calibrated: tuple[str, ...] = ("int8",)
-    options: type[Record] = NoOptions
+    options: type[Record] = NoTargetOptions
     refuses: Mapping[str, str] = field(default_factory=dict)
     hosts: tuple[str, ...] = ()
     toolchains: tuple[Toolchain, ...] = ()
@@ -104,7 +104,7 @@ class PartJob:
     out: Path
     work: Path
     threads: int = 2
-    options: Record = field(default_factory=NoOptions)
+    options: Record = field(default_factory=NoTargetOptions)
 
     def chosen(self, kind: type[Options]) -> Options:
         """The target's own options, typed.

@@ -15,7 +15,7 @@ from edgekit.arrays import Floats, Image
 from edgekit.errors import InputError
 from edgekit.evaluation import answers, captions, recall
 from edgekit.evaluation.coco import Progress
-from edgekit.evaluation.comparison import Candidate, Comparison, Latencies, Measured, Watch, compare_by
+from edgekit.evaluation.comparison import Candidate, Latencies, MeasuredModel, ModelComparison, Watch, compare_by
 from edgekit.evaluation.described import AskedQuestion, DescribedImage
 from edgekit.evaluation.metrics import AnswerMetrics, Report
 from edgekit.runtimes.inputs.media import read_image
@@ -55,20 +55,20 @@ class MeasuredTexts:
 
 def compare_texts(
     candidates: Sequence[Candidate], data: Sequence[DescribedImage], kind: str, watch: Watch | None = None
-) -> Comparison:
+) -> ModelComparison:
     """Measure vision-language models of one kind (`edgekit.VisionLanguage.kind`); see `comparison.compare`.
 
     Raises:
         UsageError, InputError, BundleError, EngineError: as there, and as `evaluate`.
     """
 
-    def measure(candidate: Candidate) -> Measured:
+    def measure(candidate: Candidate) -> MeasuredModel:
         def told(done: int, images: int) -> None:
             if watch is not None:
                 watch(candidate.name, done, images)
 
         found = evaluate(candidate.open(), data, told)
-        return Measured(candidate, found.report, found.inference, found.total)
+        return MeasuredModel(candidate, found.report, found.inference, found.total)
 
     return compare_by(candidates, measure, LATENCIES[kind])
 

@@ -15,7 +15,7 @@ from edgekit.runtimes.results import Detections, Embedding, Result
 from edgekit.runtimes.tracking import Tracker, Tracks, open_tracker
 
 if TYPE_CHECKING:
-    from edgekit.runtimes.inputs.media import Frame
+    from edgekit.runtimes.inputs.media import SourceFrame
 
 FRAMES_PER_SECOND = 30.0
 """Of frames that carry no time: images of a folder, and videos whose file does not say."""
@@ -49,7 +49,7 @@ def tracker_of(tracker: str | Tracker, options: dict[str, Any]) -> Tracker:
 
 def follow(
     model: Predicting,
-    frames: Iterable[Frame],
+    frames: Iterable[SourceFrame],
     tracker: Tracker,
     *,
     every: int = 1,

@@ -26,7 +26,7 @@ WHOLE = "model"
 
 
 @dataclass(frozen=True)
-class Request:
+class SourceRequest:
     """What the user said about a source.
 
     ``size`` is the input (height, width) of the contract, for sources that do not fix one themselves. ``cut`` names
@@ -100,8 +100,8 @@ class Source:
     """
 
     kind: str
-    matches: Callable[[Request], bool]
-    load: Callable[[Request], TrainedModel | WrittenModel]
+    matches: Callable[[SourceRequest], bool]
+    load: Callable[[SourceRequest], TrainedModel | WrittenModel]
     order: int = 0
     takes: frozenset[str] = frozenset({"contract", "size"})
     refuses: Mapping[str, str] = field(default_factory=dict)
@@ -119,7 +119,7 @@ def every() -> tuple[Source, ...]:
     return tuple(sorted(found, key=lambda source: source.order))
 
 
-def find(request: Request) -> Source:
+def find(request: SourceRequest) -> Source:
     """The source of what the user named; nothing is read.
 
     Raises:
@@ -143,7 +143,7 @@ def locate(spec: str) -> _hub.Snapshot:
     return _hub.Snapshot(str(Path(spec).absolute()) if Path(spec).is_dir() else spec, "")
 
 
-def load(request: Request) -> TrainedModel | WrittenModel:
+def load(request: SourceRequest) -> TrainedModel | WrittenModel:
     """Read a trained model from whatever the user named.
 
     Raises:
@@ -152,7 +152,7 @@ def load(request: Request) -> TrainedModel | WrittenModel:
     return find(request).load(request)
 
 
-def load_network(request: Request) -> TrainedModel:
+def load_network(request: SourceRequest) -> TrainedModel:
     """Read a trained model that is one network.
 
     Raises:

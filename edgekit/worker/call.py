@@ -12,7 +12,7 @@ import msgspec
 
 from edgekit.errors import EdgekitError
 from edgekit.worker import process
-from edgekit.worker.messages import Alive, Call, Done, Event, Progress, encode
+from edgekit.worker.messages import Alive, Call, Done, Event, WorkerProgress, encode
 from edgekit.worker.process import Stop
 
 Result = TypeVar("Result")
@@ -123,7 +123,7 @@ def ask(
     with _sent(channel.stdin, call, heartbeat):
         # Not to the end of the stream: what a tool or an engine left behind may hold it open.
         for event in _events(channel):
-            if isinstance(event, Progress):
+            if isinstance(event, WorkerProgress):
                 report(event.text, event.share)
             elif isinstance(event, Done):
                 return Finished(msgspec.json.decode(event.result, type=result), event.seconds, event.peak_bytes)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgekit.calibration.correspondence import kept_in_float, planned_names
-from edgekit.calibration.plan import Range
+from edgekit.calibration.plan import TensorRange
 from edgekit.calibration.ranges import STEPS
 from edgekit.converters import PLAN, Job, Report
 from edgekit.errors import ConversionError
@@ -73,7 +73,7 @@ def quantised(program: Any, job: Job, report: Report, quiet: Callable[[], Abstra
         return torch.export.export(convert_pt2e(observed), (example,))
 
 
-def preset(observed: fx.GraphModule, ranges: Mapping[str, Range]) -> list[str]:
+def preset(observed: fx.GraphModule, ranges: Mapping[str, TensorRange]) -> list[str]:
     """Put fixed ranges in the place of the observers of activations; the names of those that have none.
 
     Tensors that share an observer, as around a concatenation, get one range that contains all of theirs.

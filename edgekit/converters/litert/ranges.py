@@ -26,11 +26,11 @@ from edgekit.calibration.correspondence import (
 )
 from edgekit.calibration.fitting import fit
 from edgekit.calibration.layers import sites
-from edgekit.calibration.plan import Range
+from edgekit.calibration.plan import TensorRange
 from edgekit.calibration.ranges import TensorStatistics
 from edgekit.converters import Job
 from edgekit.converters._quiet import quiet
-from edgekit.converters.litert.network import Network, Operator
+from edgekit.converters.litert.network import LiteRTNetwork, LiteRTOperator
 from edgekit.errors import ConversionError
 
 LITERT = "litert"
@@ -50,7 +50,7 @@ Told = Callable[[int], None]
 
 
 @dataclass(frozen=True)
-class Calibration:
+class CalibrationRun:
     """A job with its float file. ``channels_last``: whether the file's input is NHWC; ``told`` hears of every image.
 
     Raises:
@@ -59,7 +59,7 @@ class Calibration:
 
     job: Job
     path: Path
-    network: Network
+    network: LiteRTNetwork
     told: Told
     channels_last: bool = False
 
@@ -75,7 +75,7 @@ class Calibration:
             yield np.ascontiguousarray(sample.transpose(0, 2, 3, 1)) if self.channels_last else sample
 
 
-def chosen_ranges(given: Calibration, names: dict[int, str], quantiser: Any) -> Ranges:
+def chosen_ranges(given: CalibrationRun, names: dict[int, str], quantiser: Any) -> Ranges:
     """Ranges for a configured quantiser, by the job's recipe.
 
     Args:
@@ -93,7 +93,7 @@ def chosen_ranges(given: Calibration, names: dict[int, str], quantiser: Any) -> 
     return found
 
 
-def _own_calibration(given: Calibration, quantiser: Any) -> Ranges:
+def _own_calibration(given: CalibrationRun, quantiser: Any) -> Ranges:
     interpreter = _inspectable(given.path, 1)
     ((key, signature),) = interpreter.get_signature_list().items()
     (entry,) = signature["inputs"]
@@ -106,7 +106,7 @@ def _own_calibration(given: Calibration, quantiser: Any) -> Ranges:
     return found or {}
 
 
-def recognise(given: Calibration) -> dict[int, str]:
+def recognise(given: CalibrationRun) -> dict[int, str]:
     """The plan's names of a file's tensors by index, as far as the plan knows them.
 
     What only moves or pads a tensor that the plan knows has its name too.
@@ -125,7 +125,7 @@ def recognise(given: Calibration) -> dict[int, str]:
     }
 
 
-def ranges_of(given: Calibration, names: dict[int, str]) -> dict[int, Range]:
+def ranges_of(given: CalibrationRun, names: dict[int, str]) -> dict[int, TensorRange]:
     """The range of every tensor of a file by index: the plan's, and where it has none, one observed on all images."""
     planned = given.job.planned().tensors
     found = {index: planned[name] for index, name in names.items() if name in planned}
@@ -138,7 +138,7 @@ def ranges_of(given: Calibration, names: dict[int, str]) -> dict[int, Range]:
     return found | {index: fit(statistics) for index, statistics in unknown.items()}
 
 
-def float_operators(given: Calibration, names: dict[int, str]) -> list[Operator]:
+def float_operators(given: CalibrationRun, names: dict[int, str]) -> list[LiteRTOperator]:
     """The operators that stay in float because the plan wants it of a layer.
 
     A layer is recognised by its weights; among several with the same ones, or where the toolchain has merged a factor

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.calibration.layers import WEIGHTED
-from edgekit.calibration.plan import PlannedGraph, Range
+from edgekit.calibration.plan import PlannedGraph, TensorRange
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -100,7 +100,7 @@ def _overrides(model: ModelProto, plan: PlannedGraph) -> dict[str, list[dict[str
     return found
 
 
-def _told(ends: Range, wide: bool) -> dict[str, Any]:
+def _told(ends: TensorRange, wide: bool) -> dict[str, Any]:
     """Type and range: all that was seen fits into 16 bits."""
     from onnxruntime.quantization import QuantType
 

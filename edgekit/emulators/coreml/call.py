@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     import torch
 
 Kernel = Callable[..., "torch.Tensor | tuple[torch.Tensor, ...]"]
-"""Takes the operation's tensors in the order its `Operator` names them, None for one left out."""
+"""Takes the operation's tensors in the order its `MilOperator` names them, None for one left out."""
 
 
 @dataclass(frozen=True)
-class Call:
+class MilCall:
     """What a kernel is made from: the operation's parameters by MIL name, and what it has to give."""
 
     kind: str
@@ -84,22 +84,22 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Operator:
+class MilOperator:
     """``tensors`` are computed with, in this order; every other argument is a parameter of ``build``."""
 
     tensors: tuple[str, ...]
-    build: Callable[[Call], Kernel]
+    build: Callable[[MilCall], Kernel]
 
 
-OPERATORS: dict[str, Operator] = {}
+OPERATORS: dict[str, MilOperator] = {}
 """All operators by MIL name; the modules beside this one fill it when they are imported."""
 
 
-def operator(kinds: str, *tensors: str) -> Callable[[Callable[[Call], Kernel]], Callable[[Call], Kernel]]:
+def operator(kinds: str, *tensors: str) -> Callable[[Callable[[MilCall], Kernel]], Callable[[MilCall], Kernel]]:
     """Declare the builder of one or more operators (their names with spaces between)."""
 
-    def declare(build: Callable[[Call], Kernel]) -> Callable[[Call], Kernel]:
-        OPERATORS.update({kind: Operator(tensors, build) for kind in kinds.split()})
+    def declare(build: Callable[[MilCall], Kernel]) -> Callable[[MilCall], Kernel]:
+        OPERATORS.update({kind: MilOperator(tensors, build) for kind in kinds.split()})
         return build
 
     return declare

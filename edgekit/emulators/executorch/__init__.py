@@ -50,9 +50,9 @@ class DelegateInterpreter(Emulator):
         """
         path, delegate = file_of(folder, graph), delegate_of(graph)
         if delegate == COREML:
-            from edgekit.emulators.executorch.coreml import InterpretedSession
+            from edgekit.emulators.executorch.coreml import InterpretedDelegateSession
 
-            return InterpretedSession(path, graph, options)
+            return InterpretedDelegateSession(path, graph, options)
         if delegate == VULKAN:
             return CompiledSession(path, graph)
         raise EngineError(f"unit {options.device!r} is for Core ML files; this one is for {delegate}: unit='cpu'")

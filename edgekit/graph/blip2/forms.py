@@ -134,7 +134,7 @@ def _blocks(weight: Floats, bits: int, size: int) -> tuple[NDArray[np.uint8], Fl
 
 
 @dataclass(frozen=True)
-class Range:
+class ChannelRanges:
     """What the input of a layer reached on calibration images, per input channel."""
 
     low: Floats
@@ -150,7 +150,7 @@ class Static:
     channels that are tens of times as large as the others.
     """
 
-    ranges: Mapping[str, Range]
+    ranges: Mapping[str, ChannelRanges]
 
     def behind(self, name: str, normalised: Normalised) -> tuple[Form, Normalised]:
         """Scale large channels of the input down in the normalisation, and up in the weight."""
@@ -158,7 +158,7 @@ class Static:
         activations, weights = np.maximum(np.abs(seen.low), np.abs(seen.high)), np.abs(weight).max(0)
         usable = (activations > 0) & (weights > 0)
         scales: Floats = np.where(usable, np.sqrt(activations / np.where(usable, weights, 1)), 1).astype(np.float32)
-        smoothed = Range(seen.low / scales, seen.high / scales)
+        smoothed = ChannelRanges(seen.low / scales, seen.high / scales)
         moved = Normalised(normalised.gain / scales, normalised.shift / scales, weight * scales)
         return Static({**self.ranges, name: smoothed}), moved
 
@@ -181,7 +181,7 @@ class Static:
 
 
 @dataclass(frozen=True)
-class Observed(_Plain):
+class ObservedFloat32(_Plain):
     """Float32, with the smallest and largest value of each input channel as further outputs: what `Static` needs."""
 
     def product(self, writer: GraphWriter, x: str, name: str, weight: Floats) -> str:

@@ -28,7 +28,7 @@ class Hit(msgspec.Struct, frozen=True, kw_only=True, rename={"source": "image"})
     """One image that was found.
 
     Args:
-        source: its name, as `edgekit.runtimes.inputs.media.Frame.name`.
+        source: its name, as `edgekit.runtimes.inputs.media.SourceFrame.name`.
         score: similarity to the query, -1..1.
         probability: that a text belongs to it (image-text matching), where that was asked for.
     """

@@ -30,7 +30,7 @@ Operand: TypeAlias = Value | torch.Tensor
 """What flows between nodes: values that depend on the image, and constants."""
 
 
-class Network:
+class TorchGraph:
     """The torch graph that is being built. Whatever depends on constants alone is computed at once."""
 
     def __init__(self) -> None:
@@ -87,7 +87,7 @@ class Step:
     ``inputs`` has None where an optional input is left out; trailing ones may be missing.
     """
 
-    network: Network
+    network: TorchGraph
     operator: str
     label: str
     opset: int
