@@ -1,4 +1,4 @@
-"""Keeping to a budget of accuracy: the worst layers go back to float until it holds."""
+"""Keep an accuracy budget: return the most sensitive layers to float until the loss is within it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Attempt:
 def keep(
     wanted: float, source: float, order: Sequence[str], attempt: Callable[[tuple[str, ...]], Attempt], by: str
 ) -> tuple[Attempt, Budget]:
-    """The first build that loses no more than wanted; without one, the build that loses least.
+    """The first build within the budget, or else the build that loses least.
 
     Layers go back in the order given: none, then 1, 2, 4, 8 ... of them, as long as one is left in INT8.
 

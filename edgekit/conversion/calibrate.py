@@ -1,4 +1,4 @@
-"""The second stage, in a child process: the quantisation plan that all targets lower, or ranges of activations."""
+"""The second stage, in a child process: make the quantisation plan, or find ranges of activations."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def _made(job: CalibrateJob, prepared: Prepared, workspace: Workspace, report: R
 
 
 def _with_sensitivity(plan: Plan, prepared: Prepared, workspace: Workspace, threads: int, report: Report) -> Plan:
-    """The plan with what each layer of its graphs costs, measured on images held back (or the first ones)."""
+    """The plan with each layer's sensitivity, measured on the hold-out set or else on the first calibration images."""
     path = workspace.holdout.proof if prepared.held_views else workspace.calibration
     images = list(itertools.islice(Samples(path, prepared.contract.image), MOST_IMAGES))
     judge = _judge(prepared.contract, outputs_of(workspace.onnx.read_bytes(), images, threads))

@@ -183,7 +183,7 @@ def _alone(toolchain: Toolchain) -> Iterator[None]:
 
 
 def _requirements_met(toolchain: Toolchain) -> str:
-    """The interpreter for the environment, after a look at everything that has to be there before."""
+    """Check everything that the environment needs and return its Python interpreter."""
     missing = [program for program in toolchain.programs if shutil.which(program) is None]
     if missing:
         raise ToolchainError(f"toolchain {toolchain.name} needs {', '.join(missing)} on PATH; install it first")
@@ -234,7 +234,7 @@ def _succeeds(call: Sequence[str]) -> bool:
 
 
 def _run(call: Sequence[str], told: Told) -> None:
-    """Run a command and pass on what it says.
+    """Run a command and report its output.
 
     Raises:
         ToolchainError: it failed; with its last lines.

@@ -1,4 +1,4 @@
-"""What a budget is kept by, in a child process: the main figure on labelled images, or agreement with the source."""
+"""Measure the score of an accuracy budget, in a child process: accuracy on labels, or agreement with the source."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _opened(job: MeasureJob, prepared: Prepared, workspace: Workspace) -> Model[
 
 
 def _latency(model: Model[Result], prepared: Prepared, workspace: Workspace) -> float:
-    """Median of inference alone, in milliseconds."""
+    """Median latency of inference alone, in ms."""
     seconds = []
     for tensor in itertools.islice(workspace.proof_images(prepared.contract.image), TIMED):
         begun = time.perf_counter()

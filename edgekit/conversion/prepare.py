@@ -1,4 +1,4 @@
-"""The first stage, in a child process: a source in; exchange files, streams of images and the source's answers out."""
+"""The first stage, in a child process: read and export the source, split the images, run the source on them."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def work(job: PrepareJob, report: Report) -> Prepared:
 
 
 def _read(job: PrepareJob) -> ReferenceSource:
-    """The source as it was given."""
+    """Load the source."""
     request = SourceRequest(job.source)
     source = find(request)
     model = source.load(request) if source.written else None
@@ -74,7 +74,7 @@ def _read(job: PrepareJob) -> ReferenceSource:
 
 
 def _images(job: PrepareJob, source: ReferenceSource, workspace: Workspace) -> Split:
-    """The streams of a conversion, with no more proof images than the source is run on."""
+    """The image sets of a conversion, with at most as many proof images as the source is run on."""
     chosen = _split(job, source.contract, workspace)
     if job.calibrate and chosen.calibration is None:
         raise UsageError("int8 needs calibration images like those the device will see: give --data FOLDER")
@@ -85,7 +85,7 @@ def _images(job: PrepareJob, source: ReferenceSource, workspace: Workspace) -> S
 
 
 def _split(job: PrepareJob, contract: Contract, workspace: Workspace) -> Split:
-    """What the user gave, or generated scenes as proof."""
+    """The user's images, or generated scenes as proof images if there are none."""
     if job.data or job.proof_data:
         return split(
             job.data or job.proof_data,
@@ -119,7 +119,7 @@ def _calibrated_on(bundle: str) -> frozenset[str]:
 
 
 def _calibration_of(seed: int, chosen: Split) -> Calibration | None:
-    """What a manifest says of the calibration images."""
+    """The manifest's entry on the calibration images."""
     if chosen.calibration is None:
         return None
     samples = chosen.calibration

@@ -1,4 +1,4 @@
-"""Ranges of the activations of a part that is written tensor by tensor: observed on images, and kept in a file."""
+"""Activation ranges of parts that are written tensor by tensor: observed on images, stored in a file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edgekit.graph.blip2.forms import ChannelRanges, Float32, ObservedFloat32
 
 
 def observe(source: Blip2, samples: Iterable[Floats], folder: Path) -> dict[str, ChannelRanges]:
-    """What the inputs of all linear layers of the vision tower reach on images, per channel.
+    """Per-channel ranges of the inputs of all linear layers of the vision tower, over calibration images.
 
     The tower is written in float32 for it, with these figures as further outputs, and run by ONNX Runtime.
 
@@ -41,13 +41,13 @@ def observe(source: Blip2, samples: Iterable[Floats], folder: Path) -> dict[str,
 
 
 def write_ranges(path: Path, ranges: Mapping[str, ChannelRanges]) -> None:
-    """Store what each layer's input reached."""
+    """Write the ranges of each layer's input."""
     arrays = {f"{name}.{end}": getattr(one, end) for name, one in ranges.items() for end in ("low", "high")}
     np.savez(path, **arrays)
 
 
 def read_ranges(path: Path) -> dict[str, ChannelRanges] | None:
-    """What was stored, None where nothing was observed."""
+    """Read the ranges; None if there are none."""
     if not path.is_file():
         return None
     with np.load(path, allow_pickle=False) as arrays:

@@ -1,4 +1,4 @@
-"""A stage of a conversion in a child process."""
+"""Run one stage of a conversion in a child process."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ where more threads than cores spin, everything takes many times as long."""
 
 
 def run(job: jobs.Job, result: type[Result], report: Report, toolchain: str = "", stop: Stop | None = None) -> Result:
-    """Do a job in a child process and return what it gave.
+    """Run a job in a child process and return its result.
 
     Args:
         job: the work.

@@ -34,7 +34,7 @@ class Stages:
     stop: Stop = field(default_factory=Stop)
 
     def prepare(self, report: Report, *, calibrate: bool, half: bool, like: str = "") -> jobs.Prepared:
-        """Read the source, export it, choose images, run the source. A model of the hub is fetched first.
+        """Read the source, export it, choose images, run the source. A model of the Hugging Face hub is fetched first.
 
         Args:
             report: told of progress.
@@ -70,7 +70,7 @@ class Stages:
     def calibrate(
         self, report: Report, *, plan: str = "", integer: bool = True, sensitivity: bool = False
     ) -> Plan | None:
-        """Find out how the source becomes INT8; None of a source whose parts are written tensor by tensor.
+        """Make the quantisation plan; None for a source whose parts are written tensor by tensor.
 
         Args:
             report: told of progress.
@@ -132,7 +132,7 @@ class Stages:
         return self._run(job, Evidence, report)
 
     def measure(self, bundle: Path | None, report: Report) -> jobs.MeasuredScore:
-        """Measure what a budget is kept by, of a bundle or of the float network."""
+        """Measure the score of an accuracy budget, for a bundle or for the float network."""
         job = jobs.MeasureJob(
             folder=str(self.workspace.folder),
             bundle=str(bundle or ""),

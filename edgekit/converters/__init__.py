@@ -42,7 +42,7 @@ PLAN = "plan"
 
 @dataclass(frozen=True)
 class Target:
-    """What a target is: everything the command line and the documentation say of it comes from here.
+    """Declaration of a target; the command line and the documentation are generated from it.
 
     ``requires`` are importable packages of the main environment, ``distributions`` their pip names (recorded with
     their versions in the manifest); ``toolchains`` are what cannot live there, and ``builder`` names the one whose
@@ -89,14 +89,14 @@ class Target:
 
     @property
     def proof(self) -> ProofWord:
-        """The word that a check on this host deserves at most."""
+        """The strongest evidence word that validation on this host can give."""
         other = emulator(self.engine)
         return other.word if other is not None and other.needed(None) else "executed"
 
 
 @dataclass(frozen=True, kw_only=True)
 class PartJob:
-    """What every conversion of a part has: where to put what, and the target's own options.
+    """What all conversions of a part are given: folders, threads and the target's options.
 
     ``out`` takes the files, ``work`` is for intermediate ones. ``options`` are of the type that the `Target` names.
     """
@@ -119,14 +119,14 @@ class PartJob:
 
 @dataclass(frozen=True, kw_only=True)
 class WrittenJob(PartJob):
-    """A part that is written tensor by tensor, in the precision that it was given."""
+    """Conversion of a part that is written tensor by tensor."""
 
     part: WrittenPart
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job(PartJob):
-    """A part in exchange form, and a precision.
+    """Conversion of an exchange graph to one precision.
 
     ``onnx`` and ``program`` are the same float32 graph with batch size 1, NCHW input and raw heads: as ONNX and as
     a torch.export program. ``work`` is shared by the precisions of one target.

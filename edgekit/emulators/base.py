@@ -1,4 +1,4 @@
-"""What every emulator declares."""
+"""Base class of all emulators."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgekit.worker import toolchains
 
 @dataclass(frozen=True, kw_only=True)
 class Emulator:
-    """What opens an engine's files on a host where the engine cannot run. A subclass has `open_session`.
+    """Opens an engine's files on a host where the engine cannot run. A subclass implements `open_session`.
 
     Attributes:
         engine: the engine's name, and that of the file.

@@ -1,4 +1,4 @@
-"""Stands in for TensorRT: the graph of a bundle on ONNX Runtime's CPU, without TensorRT and without a GPU."""
+"""TensorRT emulator: the graph of a bundle on ONNX Runtime's CPU, without TensorRT or a GPU."""
 
 from __future__ import annotations
 

@@ -170,7 +170,7 @@ def _retrieval(model: VisionLanguage, data: Sequence[DescribedImage], progress: 
 
 
 def _told(model: VisionLanguage, image: Image, true: str, false: str | None) -> list[bool]:
-    """Whether matching takes the true text, and refuses the false one."""
+    """Whether matching accepts the true text and rejects the false one."""
     pairs = [(true, True)] if false is None else [(true, True), (false, False)]
     made = model.match(image, [text for text, _ in pairs])
     matches = [made] if isinstance(made, Match) else made

@@ -22,7 +22,7 @@ FRAMES_PER_SECOND = 30.0
 
 
 class Predicting(Protocol):
-    """What is asked of a model here: `edgekit.Model`, or a pair of them."""
+    """The interface of a model that can be tracked: `edgekit.Model`, or a `TopDown`."""
 
     @property
     def contract(self) -> Contract:
@@ -35,7 +35,7 @@ class Predicting(Protocol):
 
 
 def tracker_of(tracker: str | Tracker, options: dict[str, Any]) -> Tracker:
-    """The tracker that is meant, new where it is named.
+    """The given tracker, or a new one by name.
 
     Raises:
         UsageError: no tracker of that name, or a wrong option.
@@ -127,7 +127,7 @@ def _check_appearance(tracker: Tracker, appearance: Predicting | None) -> None:
 
 
 def _expected(model: Predicting, tracks: Tracks, image: Image) -> Detections:
-    """Where tracks are expected to be, as detections inside the image."""
+    """Predicted positions of tracks, as detections inside the image."""
     height, width = image.shape[:2]
     return Detections(
         boxes=np.clip(tracks.boxes, 0, np.array([width, height, width, height], np.float32)),

@@ -27,7 +27,7 @@ WHOLE = "model"
 
 @dataclass(frozen=True)
 class SourceRequest:
-    """What the user said about a source.
+    """A source as the user names it, with its options.
 
     ``size`` is the input (height, width) of the contract, for sources that do not fix one themselves. ``cut`` names
     the tensors that the contract cuts at, for sources with names of their own. ``trust`` allows unpickling and is only
@@ -43,7 +43,7 @@ class SourceRequest:
 
 @dataclass(frozen=True)
 class Uncut:
-    """How to decode the outputs of the model as it was given, to check that cutting it changed nothing."""
+    """How to decode the model's original, uncut outputs, to check that the cut changed nothing."""
 
     decoder: Decoder
     outputs: tuple[Output, ...]
@@ -76,7 +76,7 @@ class TrainedModel:
 
 @dataclass(frozen=True)
 class WrittenModel:
-    """A model of several parts, which may be too large to load: each is written from the checkpoint by tensors."""
+    """A model of several parts, which may be too large to load; each is written tensor by tensor."""
 
     name: str
     source: Blip2
@@ -86,7 +86,7 @@ class WrittenModel:
 
 @dataclass(frozen=True)
 class Source:
-    """What an origin of models declares of itself, as ``SOURCE``.
+    """Declaration of a kind of source, as ``SOURCE``.
 
     Attributes:
         kind: what the user gives, in words.
@@ -120,7 +120,7 @@ def every() -> tuple[Source, ...]:
 
 
 def find(request: SourceRequest) -> Source:
-    """The source of what the user named; nothing is read.
+    """The kind of source that the user named; reads nothing.
 
     Raises:
         SourceError: no source knows it.

@@ -53,7 +53,7 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 class PreprocessorConfig(msgspec.Struct):
-    """What of a preprocessor's configuration matters here."""
+    """The keys of a preprocessor's configuration that are used here."""
 
     size: dict[str, int] | None = None
     do_rescale: bool = True
@@ -172,7 +172,7 @@ def _contract(folder: Path, family: Family, model: Any, request: SourceRequest) 
 
 
 def _image(folder: Path, family: Family, config: Any, request: SourceRequest) -> ImageRule:
-    """How the processor makes an input; without its file, as processors of this kind do."""
+    """The image rule of the processor's configuration, or the defaults of its kind."""
     path = folder / PROCESSOR
     given: PreprocessorConfig = _read(path, PreprocessorConfig) if path.is_file() else PreprocessorConfig()
     size = given.size or {}

@@ -1,4 +1,4 @@
-"""What a plan says of a float Core ML package: the range of each tensor, and what has to stay in float.
+"""Map a quantisation plan to a float Core ML package: the range of each tensor, and what stays in float.
 
 coremltools would ask Core ML for the extremes of every tensor. It names tensors after the nodes of the program, so most
 ranges are the plan's; what the plan does not know is observed by interpreting the saved float16 package.

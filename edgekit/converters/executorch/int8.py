@@ -74,7 +74,7 @@ def quantised(program: Any, job: Job, report: Report, quiet: Callable[[], Abstra
 
 
 def preset(observed: fx.GraphModule, ranges: Mapping[str, TensorRange]) -> list[str]:
-    """Put fixed ranges in the place of the observers of activations; the names of those that have none.
+    """Replace activation observers by fixed ranges; returns the names of those without a range.
 
     Tensors that share an observer, as around a concatenation, get one range that contains all of theirs.
 
@@ -102,7 +102,7 @@ def preset(observed: fx.GraphModule, ranges: Mapping[str, TensorRange]) -> list[
 
 
 def _fixed(low: float, high: float) -> Any:
-    """An observer that has made up its mind."""
+    """An observer with a fixed range."""
     import torch
     from torchao.quantization.pt2e.observer import FixedQParamsObserver
 

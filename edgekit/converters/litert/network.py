@@ -1,4 +1,4 @@
-"""A float ``.tflite`` file as operators, tensors and weights: what static INT8 has to know of it beforehand."""
+"""Read a float ``.tflite`` file as operators, tensors and weights, to prepare static INT8."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class LiteRTNetwork:
         return op.inputs[2 if op.kind == "TRANSPOSE_CONV" else 0]  # which has the shape of the result in front
 
     def source(self, index: int) -> int:
-        """The tensor whose values a tensor holds: the one before all that computes nothing."""
+        """The tensor that a tensor's values come from, before operators that only move them."""
         op = self._maker.get(index)
         return index if op is None or op.kind not in MOVES else self.source(op.inputs[0])
 

@@ -1,4 +1,4 @@
-"""What a plan says of a float ``.tflite`` file: the range of every tensor, and the operators that stay in float.
+"""Map a quantisation plan to a float ``.tflite`` file: the range of every tensor, and the operators that stay in float.
 
 LiteRT wants every tensor in int8 with one scale. Its converter names tensors in its own way, so they are recognised by
 what they hold on a few images; only what the plan does not know is observed on all of them. The other recipe is the
@@ -139,7 +139,7 @@ def ranges_of(given: CalibrationRun, names: dict[int, str]) -> dict[int, TensorR
 
 
 def float_operators(given: CalibrationRun, names: dict[int, str]) -> list[LiteRTOperator]:
-    """The operators that stay in float because the plan wants it of a layer.
+    """The operators of layers that the plan keeps in float.
 
     A layer is recognised by its weights; among several with the same ones, or where the toolchain has merged a factor
     into them, by what it reads and by their number. What makes the input of a layer stays in float with it, but for the

@@ -1,4 +1,4 @@
-"""The quantisation plan's ranges in a file of MNN's quantiser, written over its own in place.
+"""Replace the ranges in a file of MNN's quantiser by those of the quantisation plan, in place.
 
 The quantiser takes no ranges. But with its method EMA the file tells the scale and the zero point of every tensor, and
 tells them again beside each convolution; weights and biases do not depend on them.
@@ -124,7 +124,7 @@ class _Planned:
         return self._originals.get(name, name)
 
     def ends(self, name: str) -> TensorRange | None:
-        """The range of a tensor, or of what it is converted from; None where the plan knows neither."""
+        """The range of a tensor, or of the tensor it is converted from; None if the plan has neither."""
         while True:
             original = self._original(name)
             found = self._tensors.get(self._fused.get(original, original))

@@ -169,7 +169,7 @@ def _prove(folder: Path, graph: Graph, job: Job, log: Path) -> None:
 
 
 def _tail(log: str) -> str:
-    """What matters of pnnx's log: the operators it could not convert, else its last lines."""
+    """The relevant part of pnnx's log: unsupported operators, or its last lines."""
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     named = [line for line in lines if "not supported" in line or "unsupported" in line or line.startswith("ignore ")]
     return " | ".join((named or lines)[-_LOG_LINES:])

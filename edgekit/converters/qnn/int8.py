@@ -101,7 +101,7 @@ def _overrides(model: ModelProto, plan: PlannedGraph) -> dict[str, list[dict[str
 
 
 def _told(ends: TensorRange, wide: bool) -> dict[str, Any]:
-    """Type and range: all that was seen fits into 16 bits."""
+    """Type and range of a tensor with 16-bit activations, which hold everything observed."""
     from onnxruntime.quantization import QuantType
 
     low, high = (ends.lowest, ends.highest) if wide else (ends.low, ends.high)

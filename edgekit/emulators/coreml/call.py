@@ -20,7 +20,7 @@ Kernel = Callable[..., "torch.Tensor | tuple[torch.Tensor, ...]"]
 
 @dataclass(frozen=True)
 class MilCall:
-    """What a kernel is made from: the operation's parameters by MIL name, and what it has to give."""
+    """One call of a MIL operation: its parameters by MIL name, and its outputs."""
 
     kind: str
     name: str
@@ -40,7 +40,7 @@ class MilCall:
         return [int(value) for value in np.asarray(self._value(key)).reshape(-1)]
 
     def integers_or(self, key: str, default: list[int]) -> list[int]:
-        """A list of integers, or what holds without it."""
+        """A list of integers, or the default."""
         return self.integers(key) if self.given(key) else default
 
     def integer(self, key: str, default: int | None = None) -> int:
@@ -66,7 +66,7 @@ class MilCall:
         return str(self.parameters[key] if self.given(key) or default is None else default)
 
     def refuse(self, why: str) -> EngineError:
-        """The error for what this operation asks and the interpreter does not do."""
+        """The error for something that the interpreter does not support."""
         return EngineError(f"MIL operation {self.name!r} ({self.kind}): {why}")
 
     def _value(self, key: str) -> Value:

@@ -1,4 +1,4 @@
-"""Computes a saved Core ML package with torch: what the file says, on any host, without Core ML.
+"""Run a saved Core ML package with torch, on any host, without Core ML.
 
 Arithmetic: every operation is computed in float32, sums included; the result of one that the file types as float16 is
 then rounded to float16, so that overflow and lost digits show. Core ML's own units may sum in float16 or fuse
@@ -136,7 +136,7 @@ class Interpreter:
         return values
 
     def _advance(self, step: _Step, values: dict[str, Tensor], watch: Watch | None) -> None:
-        """Run one step and drop what nobody needs any more."""
+        """Run one step and free the tensors that no later step reads."""
         results = self._results(step, values)
         for port, result, dtype, rounded in zip(step.outputs, results, step.held, step.rounded, strict=True):
             _check_shape(result, port, step.kind, self._package.name)
@@ -260,7 +260,7 @@ class Interpreter:
         return name
 
     def _use(self, name: str, reader: str) -> None:
-        """Make sure that a tensor is there when it is read; one that is a constant is made a tensor.
+        """Check that a tensor is defined before it is read; convert constants to tensors.
 
         Raises:
             EngineError: nothing before gives it, or it is text.
@@ -297,7 +297,7 @@ def _late(operation: Operation, fixed: Mapping[str, Value], late: tuple[str, ...
 
 
 def _with_ends(steps: Sequence[_Step], outputs: Sequence[str]) -> list[_Step]:
-    """The steps, each with the tensors that it is the last to read."""
+    """The steps, each with the tensors that can be freed after it."""
     import dataclasses
 
     read = set(outputs)

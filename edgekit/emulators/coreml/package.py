@@ -217,7 +217,7 @@ class _Reader:
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """Keep away what coremltools says when it is imported or runs: which of its parts are for a Mac only."""
+    """Suppress coremltools' messages about parts that exist on a Mac only."""
     level = logging.root.manager.disable
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

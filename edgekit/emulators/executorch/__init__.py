@@ -1,4 +1,4 @@
-"""Stands in for ExecuTorch's delegates that no host has: the Core ML program in a ``.pte`` file is interpreted.
+"""Emulator of ExecuTorch delegates that no host has: interprets the Core ML program in a ``.pte`` file.
 
 Nothing here computes a Vulkan program: its session opens only to say that it was compiled.
 """
@@ -24,7 +24,7 @@ from edgekit.runtimes.engines.executorch import (
 
 
 class CompiledSession:
-    """A file that nothing here can run: it was lowered for its delegate, and that is all that is known of it."""
+    """A file that cannot run here: all that is known is that it was lowered for its delegate."""
 
     def __init__(self, path: Path, graph: Graph) -> None:
         delegate = str(graph.report[DELEGATE])

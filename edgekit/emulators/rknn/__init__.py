@@ -1,4 +1,4 @@
-"""Stands in for Rockchip's NPUs: the simulator of RKNN-Toolkit2.
+"""Rockchip NPU emulator: the simulator of RKNN-Toolkit2.
 
 What the simulator proves: it computes, with the types and ranges of every tensor, the very graph that was compiled
 into ``model.rknn``. Opening it compiles that graph anew from what the bundle keeps, and refuses the bundle when the

@@ -1,4 +1,4 @@
-"""In what form the weights of linear layers are written: floats, blocks of 8 or 4 bits, or static INT8."""
+"""Weight formats of linear layers: floats, blocks of 8 or 4 bits, or static INT8."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Form(Protocol):
     """A way of writing the weight of a linear layer."""
 
     def behind(self, name: str, normalised: Normalised) -> tuple[Form, Normalised]:
-        """How to write a layer that alone reads a normalisation: the form and the values may be made for each other."""
+        """How to write a layer that is the only reader of a normalisation, so that both can be scaled together."""
         ...
 
     def product(self, writer: GraphWriter, x: str, name: str, weight: Floats) -> str:
@@ -67,7 +67,7 @@ class Float16(_Plain):
 
 
 def float16(writer: GraphWriter, name: str, array: Floats) -> str:
-    """A constant kept in float16 and read as float32. What float16 cannot hold becomes its largest number."""
+    """A constant stored in float16 and read as float32; overflows are clipped."""
     from onnx import TensorProto
 
     largest = np.finfo(np.float16).max
@@ -135,7 +135,7 @@ def _blocks(weight: Floats, bits: int, size: int) -> tuple[NDArray[np.uint8], Fl
 
 @dataclass(frozen=True)
 class ChannelRanges:
-    """What the input of a layer reached on calibration images, per input channel."""
+    """Per-channel range of a layer's input over the calibration images."""
 
     low: Floats
     high: Floats

@@ -1,4 +1,4 @@
-"""The contract of a bundle: what goes in, what the outputs mean, where it came from, and the proof.
+"""The manifest of a bundle as validated types: contract, origin, calibration, evidence, files.
 
 Everything here is an immutable, validated structure. ``manifest.json`` is `Manifest` as JSON
 (`edgekit.runtimes.bundle.manifest_file`).
@@ -260,7 +260,7 @@ class Agreement(Record, frozen=True, kw_only=True):
 
     @property
     def bound(self) -> str:
-        """How alike two objects have to be to be matched, in words."""
+        """The matching criterion, in words."""
         return f"at {self.measure} {self.iou:g}" if self.measure else "by class"
 
 
@@ -319,7 +319,7 @@ class Budget(Record, frozen=True, kw_only=True):
     milliseconds: float
 
     def sentence(self) -> str:
-        """What became of it, in words."""
+        """The outcome, in words."""
         cost = (
             f"{self.bytes_before / 1e6:.2f} -> {self.bytes / 1e6:.2f} MB, "
             f"{self.milliseconds_before:.1f} -> {self.milliseconds:.1f} ms"
@@ -335,7 +335,7 @@ class Budget(Record, frozen=True, kw_only=True):
 
 
 class Evidence(Record, frozen=True, kw_only=True):
-    """The measured proof that a bundle gives the source's answers.
+    """The measured evidence that a bundle gives the source's results.
 
     ``images`` photographs were compared, in ``views`` (more when each is shown mirrored too). ``word`` is the strength
     of the proof; ``compared`` says what the decoded comparison was made on:

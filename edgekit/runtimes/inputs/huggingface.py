@@ -174,7 +174,7 @@ def _stream(address: Address, text: str) -> Iterator[bytes]:
 
 
 def _line(error: Exception) -> str:
-    """What an error says, on one line."""
+    """The message of an error on one line."""
     return " ".join(str(error).split())
 
 

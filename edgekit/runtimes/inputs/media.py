@@ -1,4 +1,4 @@
-"""All that images come from: files, folders, lists, stacks, videos, cameras, datasets, arrays. They come out alike.
+"""All sources of images: files, folders, lists, stacks, videos, cameras, datasets, arrays.
 
 Images are uint8 (height, width, 3) BGR wherever they come from; arrays and stacks that are given are taken as BGR.
 """
@@ -53,7 +53,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class SourceFrame:
-    """One image on its way in.
+    """One image of a source, with its name and position.
 
     Attributes:
         image: uint8 (height, width, 3), BGR unless asked for otherwise.
@@ -95,7 +95,7 @@ class _Stills:
 
 @dataclass(frozen=True)
 class _Fetched:
-    """Images of a dataset, which come one after the other; those that are there can be opened in any order."""
+    """Images of a dataset, fetched in order; those already fetched can be opened in any order."""
 
     examples: Examples
 
@@ -164,12 +164,12 @@ def _frames(parts: list[_Part], color: str, on_error: str) -> Iterator[SourceFra
 
 
 def is_live(source: Source) -> bool:
-    """Whether the source is a camera or a stream, which does not wait for who reads it."""
+    """Whether the source is a camera or a network stream."""
     return any(isinstance(part, Video) and part.live for part in _parts(source))
 
 
 def count(source: Source) -> int | None:
-    """How many images `frames` will give; None where only the end will tell (cameras, streams, some videos)."""
+    """Number of images that `frames` gives; None if unknown in advance (cameras, streams, some videos)."""
     total = 0
     for part in _parts(source):
         if (length := part.length) is None:

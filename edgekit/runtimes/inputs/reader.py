@@ -1,4 +1,4 @@
-"""Frames of a source decoded in a thread of their own, so that the next ones are ready while the model works."""
+"""Decode frames ahead in a thread, so that the next ones are ready while the model runs."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class Reader:
             return None
 
     def _put(self, frame: SourceFrame) -> bool:
-        """Queue a frame; False when nobody wants any more."""
+        """Queue a frame; False if the reader is closed."""
         with self._changed:
             while self.keep == "every" and len(self._queue) >= self._size and not self._closing:
                 self._changed.wait(WAKE)

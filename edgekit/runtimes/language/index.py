@@ -1,4 +1,4 @@
-"""An index of images that are found by a text or by another image, over the vectors of a retrieval bundle."""
+"""An image index, searchable by text or image, over the vectors of a retrieval bundle."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options of generation: typed, with ranges, and refused in words."""
+"""Options of generation, typed and validated."""
 
 from __future__ import annotations
 

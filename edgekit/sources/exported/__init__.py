@@ -82,7 +82,7 @@ def input_shape(program: torch.export.ExportedProgram, origin: str) -> tuple[int
 
 
 def _brief(error: Exception) -> str:
-    """The last line of a message, which in torch's is the reason, with the kind of error."""
+    """The last line of a torch error message, which has the reason, with the type of the error."""
     return f"{type(error).__name__}: {str(error).strip().splitlines()[-1][:300] if str(error).strip() else ''}"
 
 

@@ -96,7 +96,7 @@ class Step:
     outputs: tuple[str, ...]
 
     def emit(self, function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
-        """`Network.emit`, with this node's name."""
+        """`TorchGraph.emit`, with this node's name."""
         return self.network.emit(self.outputs[0], function, *arguments, **keywords)
 
     def attribute(self, name: str, default: Any) -> Any:

@@ -86,7 +86,7 @@ class MnnSession:
 
 
 def _operators(path: Path) -> list[MnnOperator]:
-    """Look at the file before MNN does: it ends the process on some broken files."""
+    """Check the file before MNN opens it, because MNN aborts the process on some broken files."""
     try:
         operators = read_operators(path)
     except FileNotFoundError as error:
@@ -111,7 +111,7 @@ def _placement(operators: list[MnnOperator]) -> Placement:
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Keep off stdout what MNN prints there about the CPU: a command's JSON goes to the same place."""
+    """Redirect what MNN prints about the CPU, so that it does not mix with a command's JSON on stdout."""
     with _STDOUT:
         kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 1)

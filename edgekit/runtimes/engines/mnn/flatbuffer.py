@@ -1,4 +1,4 @@
-"""Reads what a ``.mnn`` file says of its operators, with numpy alone.
+"""Read the operators of a ``.mnn`` file, with numpy alone.
 
 The file is a FlatBuffer (https://flatbuffers.dev/internals); the numbers of tables' fields are those of MNN's published
 schema (schema/default of the MNN project: Net, Op, Convolution2D, IDSTQuan), to which fields have only been appended.
@@ -86,7 +86,7 @@ class FlatbufferTable:
 
     @classmethod
     def root(cls, data: Data) -> FlatbufferTable:
-        """The table that a file is."""
+        """The root table of a file."""
         return cls(data, _number(data, 0, "I"))
 
     def number(self, field: int, kind: str) -> int:

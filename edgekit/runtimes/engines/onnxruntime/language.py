@@ -104,7 +104,7 @@ class _Decoder:
         return self._logits
 
     def hold(self, name: str, array: NDArray[Any]) -> None:
-        """Give an input that stays until it is given anew."""
+        """Bind an input until it is bound again."""
         self._held[name] = np.ascontiguousarray(array)
         self._bind(name, self._held[name], output=False)
 
@@ -182,7 +182,7 @@ class T5OnOnnxRuntime:
             self._look(self._prompts[rows])
 
     def _look(self, prompts: Ints) -> None:
-        """Let every row look at the encoder's output for its prompt."""
+        """Bind each row to the encoder's output for its prompt."""
         self._prompts = prompts
         for name, array in self._seen.items():
             self._decoder.hold(name, array[prompts])
