@@ -112,8 +112,8 @@ def test_a_factory_gives_the_same_network_every_time(made: Callable[[], Any]) ->
 def test_the_factories_are_sources_from_the_root_of_the_repository() -> None:
     names = ["relu:detector", "leaky:detector", "hard:detector", "hard:leaky_detector", "hard:silu_detector"]
     code = (
-        "import sys; from edgekit.sources import Request, load\n"
-        "for spec in sys.argv[1:]: assert load(Request(spec)).contract, spec"
+        "import sys; from edgekit.sources import SourceRequest, load\n"
+        "for spec in sys.argv[1:]: assert load(SourceRequest(spec)).contract, spec"
     )
     specs = [f"tests.detectors.{name}" for name in names]
     subprocess.run([sys.executable, "-c", code, *specs], cwd=ROOT, check=True)

@@ -350,8 +350,8 @@ def watch(event, arguments):
         written.append(str(arguments[0]))
 import torch, cv2
 sys.addaudithook(watch)
-from edgekit.sources import Request, ultralytics
-ultralytics.load(Request(sys.argv[1]))
+from edgekit.sources import SourceRequest, ultralytics
+ultralytics.load(SourceRequest(sys.argv[1]))
 sys.stderr.write(repr((blocked, [path for path in written if "edgekit-ultralytics-" not in path
     and "__pycache__" not in path and not path.startswith("/dev/")])))
 """
@@ -377,8 +377,8 @@ def test_reading_prints_installs_fetches_and_leaves_nothing(checkpoints: dict[st
 def test_without_ultralytics_the_message_says_how_to_install(checkpoints: dict[str, Path]) -> None:
     code = (
         "import sys; sys.modules['ultralytics'] = None\n"
-        "from edgekit.errors import SourceError\nfrom edgekit.sources import Request, ultralytics\n"
-        "try:\n    ultralytics.load(Request(sys.argv[1]))\nexcept SourceError as error:\n    print(error)"
+        "from edgekit.errors import SourceError\nfrom edgekit.sources import SourceRequest, ultralytics\n"
+        "try:\n    ultralytics.load(SourceRequest(sys.argv[1]))\nexcept SourceError as error:\n    print(error)"
     )
     command = [sys.executable, "-c", code, str(checkpoints["yolov8n.yaml"])]
     result = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -92,8 +92,9 @@ class Source:
         kind: what the user gives, in words.
         matches: whether it is meant; looks at the spelling and the file's first bytes only.
         load: reads the model: of one network, or of several parts.
-        order: sources with a lower number are asked first. No two of edgekit's own claim one model, so it decides only
-            where a source from outside claims what edgekit knows already, and in which order they are listed.
+        order: sources with a lower number are asked first, one from outside before edgekit's own unless it says
+            otherwise. A narrow source has a lower number than a wide one that would take the same model; no other two
+            of edgekit's own claim one model.
         takes: names of options of a conversion that it reads, besides those that all read.
         refuses: why it cannot read others, by name.
         parts: of its models, as a user names them.
