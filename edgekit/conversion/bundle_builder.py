@@ -135,14 +135,14 @@ class BundleBuilder:
         offered = converters.target(spec.target).recipes
         if self._request.recipe != AUTO:
             return (self._request.recipe,)
-        return offered if self._prepared.held_views else offered[:1]
+        return offered if self._prepared.holdout_views else offered[:1]
 
     def _trial(self, spec: BundleSpec, recipe: str, staging: Staging, kept: KeptGraphs, report: Report) -> _Trial:
         """Build with one recipe and measure its quality on the hold-out set."""
         folder = self._workspace.fresh(spec.target, spec.precision)
         graphs = self._parts(spec, recipe, folder, kept, report)
         Staging(staging.destination, folder).seal(self._manifest(spec, graphs))
-        decoded = self._validate(spec, folder, report, held=True).decoded
+        decoded = self._validate(spec, folder, report, holdout=True).decoded
         return _Trial(folder, graphs, 0.0 if decoded is None else round(quality(decoded), 6))
 
     def _keep_budget(
@@ -209,11 +209,11 @@ class BundleBuilder:
             _link(files / file, out / file)
         return graph
 
-    def _validate(self, spec: BundleSpec, folder: Path, report: Report, *, held: bool = False) -> Evidence:
+    def _validate(self, spec: BundleSpec, folder: Path, report: Report, *, holdout: bool = False) -> Evidence:
         report("comparing with the source", 0.0)
         words = tuple(part.precision for part in spec.parts.values())
         gate = gate_of(self._request, bool(self._prepared.written), words)
-        return self._stages.validate(folder, gate, report, held=held)
+        return self._stages.validate(folder, gate, report, holdout=holdout)
 
     def _manifest(self, spec: BundleSpec, graphs: Graphs) -> Manifest:
         prepared, targets = self._prepared, spec.targets

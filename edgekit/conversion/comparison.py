@@ -25,7 +25,7 @@ class ReferenceSource(Protocol):
         parts: its networks.
         written: the folder whose parts are written tensor by tensor, empty where it is exported.
         most_images: proof images that it is run on at most, None for all.
-        has_recipes: whether there are several ways of quantising it, to be compared on images held back.
+        has_recipes: whether there are several ways of quantising it, to be compared on the hold-out set.
         packages: whose versions are recorded.
     """
 

@@ -77,7 +77,7 @@ def convert(request: Request, progress: Progress = silent, stop: Stop | None = N
         stages = Stages(request, workspace, stop or Stop())
         half = not source.written and any(spec.precision == "fp16" for spec in selection.bundles)
         prepared = stages.prepare(report_of(progress, "prepare"), calibrate=selection.calibrated, half=half)
-        if request.max_drop is not None and not request.labels and not prepared.held_views:
+        if request.max_drop is not None and not request.labels and not prepared.holdout_views:
             raise UsageError(
                 "--max-drop needs labelled images (--labels) or more images in --data: from ten calibration images on "
                 "some are held back, on which the results are compared with the source's"

@@ -92,13 +92,13 @@ class BuildJob(Record, frozen=True, kw_only=True, tag="build"):
 class ValidateJob(Record, frozen=True, kw_only=True, tag="validate"):
     """Open a bundle with its engine, or with the engine's emulator, and compare it with the source.
 
-    ``held``: on the calibration images that were held back, not on the proof images.
+    ``holdout``: compare on the hold-out set instead of the proof images.
     """
 
     folder: str
     bundle: str
     gate: Gate
-    held: bool = False
+    holdout: bool = False
     threads: int = 2
     imports: tuple[str, ...] = ()
 
@@ -144,10 +144,14 @@ class Exported:
 class Prepared(Record, frozen=True, kw_only=True):
     """Results of the first stage; the `edgekit.conversion.workspace.Workspace` has the files.
 
-    ``written`` is the folder of a source whose parts are written tensor by tensor, empty where there is one network in
-    exchange form. Of that, ``shapes`` are the outputs', ``operators`` the ONNX operator types, each with the name of
-    one of its nodes, and ``half`` names operators that float16 cannot compute. ``held_views`` calibration images were
-    held back to compare recipes on.
+    Attributes:
+        written: the folder of a source whose parts are written tensor by tensor; empty for a model of one network.
+        shapes: of the exported network's outputs, by name.
+        operators: ONNX operator types of the exported network, each with the name of one of its nodes.
+        half: operators that float16 cannot compute.
+        holdout_views: number of images in the hold-out set, on which recipes are compared.
+        photographs: number of different images behind the proof images.
+        reference: how the reference results were obtained, in words.
     """
 
     name: str
@@ -161,7 +165,7 @@ class Prepared(Record, frozen=True, kw_only=True):
     proof_sha256: str
     proof_views: int
     photographs: int
-    held_views: int = 0
+    holdout_views: int = 0
     half: tuple[Fp16Issue, ...] = ()
     reference: str
     versions: dict[str, str]

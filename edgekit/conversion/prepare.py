@@ -43,9 +43,9 @@ def work(job: PrepareJob, report: Report) -> Prepared:
     chosen = _images(job, source, workspace)
     report("running the source", 0.5)
     reference = source.run(chosen.proof, workspace)
-    held = chosen.holdout if source.has_recipes else None
-    if held is not None:
-        source.run(held, workspace.holdout)
+    holdout = chosen.holdout if source.has_recipes else None
+    if holdout is not None:
+        source.run(holdout, workspace.holdout)
     return Prepared(
         name=source.name,
         parts=source.parts,
@@ -58,7 +58,7 @@ def work(job: PrepareJob, report: Report) -> Prepared:
         proof_sha256=chosen.proof.sha256(),
         proof_views=len(chosen.proof),
         photographs=chosen.photographs if source.most_images is None else len(chosen.proof),
-        held_views=len(held) if held else 0,
+        holdout_views=len(holdout) if holdout else 0,
         reference=reference,
         half=_half(job, chosen, workspace, report),
         versions={name: metadata.version(name) for name in source.packages},

@@ -119,13 +119,13 @@ class Stages:
         )
         return self._run(job, Graph, report, spec.builder)
 
-    def validate(self, bundle: Path, gate: Gate, report: Report, *, held: bool = False) -> Evidence:
-        """Compare a bundle with the source, on the proof images or on those ``held`` back."""
+    def validate(self, bundle: Path, gate: Gate, report: Report, *, holdout: bool = False) -> Evidence:
+        """Compare a bundle with the source, on the proof images or on the ``holdout`` set."""
         job = jobs.ValidateJob(
             folder=str(self.workspace.folder),
             bundle=str(bundle),
             gate=gate,
-            held=held,
+            holdout=holdout,
             threads=self.request.threads,
             imports=self.request.imports,
         )

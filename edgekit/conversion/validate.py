@@ -21,6 +21,6 @@ def work(job: ValidateJob, report: Report) -> Evidence:
     """
     workspace = Workspace(Path(job.folder))
     prepared = workspace.read_prepared()
-    images = workspace.holdout if job.held else workspace
+    images = workspace.holdout if job.holdout else workspace
     bundle = open_bundle(job.bundle)
     return comparison(written=bool(prepared.written)).compare(bundle, prepared, images, job.gate, job.threads, report)

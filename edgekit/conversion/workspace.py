@@ -28,7 +28,7 @@ class Workspace:
 
     A network in exchange form is ``onnx`` and ``program``, its quantisation plan the folder ``plan``. ``calibration``
     and ``proof`` are streams of images, ``reference(name)`` what the source gave for each of the proof images.
-    `holdout` has both of the calibration images that were held back.
+    `holdout` has both for the hold-out set.
     """
 
     folder: Path

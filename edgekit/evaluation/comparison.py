@@ -139,9 +139,9 @@ def _measured(candidate: Candidate, evaluation: Evaluation, watch: Watch | None,
             total.append(result.timings.total)
         return result
 
-    def told(done: int, images: int) -> None:
+    def on_progress(done: int, images: int) -> None:
         if watch is not None:
             watch(candidate.name, done, images)
 
-    report = evaluation(run, told)
+    report = evaluation(run, on_progress)
     return MeasuredModel(candidate, report, statistics.median(inference), statistics.median(total))

@@ -63,11 +63,11 @@ def compare_texts(
     """
 
     def measure(candidate: Candidate) -> MeasuredModel:
-        def told(done: int, images: int) -> None:
+        def on_progress(done: int, images: int) -> None:
             if watch is not None:
                 watch(candidate.name, done, images)
 
-        found = evaluate(candidate.open(), data, told)
+        found = evaluate(candidate.open(), data, on_progress)
         return MeasuredModel(candidate, found.report, found.inference, found.total)
 
     return compare_by(candidates, measure, LATENCIES[kind])
@@ -161,7 +161,7 @@ def _retrieval(model: VisionLanguage, data: Sequence[DescribedImage], progress: 
         began = time.perf_counter()
         similarity[number] = (model.embed(image) @ words.T).max(0)
         each.append(1e3 * (time.perf_counter() - began))
-        told += _told(model, image, texts[number], false[number])
+        told += _matches_truth(model, image, texts[number], false[number])
         whole.append(1e3 * (time.perf_counter() - began))
         if progress is not None:
             progress(number + 1, len(described))
@@ -169,7 +169,7 @@ def _retrieval(model: VisionLanguage, data: Sequence[DescribedImage], progress: 
     return MeasuredTexts((report,), statistics.median(each), statistics.median(whole))
 
 
-def _told(model: VisionLanguage, image: Image, true: str, false: str | None) -> list[bool]:
+def _matches_truth(model: VisionLanguage, image: Image, true: str, false: str | None) -> list[bool]:
     """Whether matching accepts the true text and rejects the false one."""
     pairs = [(true, True)] if false is None else [(true, True), (false, False)]
     made = model.match(image, [text for text, _ in pairs])

@@ -104,13 +104,13 @@ def answer(job: SessionJob, report: call.Report) -> SessionResult:
     """`run_session` for a caller in another process."""
     found: list[Profiled | SkippedBundle] = []
 
-    def told(event: Event) -> None:
+    def on_event(event: Event) -> None:
         if isinstance(event, SessionProgress):
             report(event.text, event.share)
         else:
             found.append(event)
 
-    run_session(job, told)
+    run_session(job, on_event)
     return SessionResult(found=tuple(found))
 
 

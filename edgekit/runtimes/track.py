@@ -98,14 +98,14 @@ def follow(
                 found.class_ids,
                 time=time,
                 image=frame.image,
-                embeddings=None if appearance is None else looks(appearance, frame.image, found),
+                embeddings=None if appearance is None else appearance_embeddings(appearance, frame.image, found),
             ).visible
             result = dataclasses.replace(found[tracks.detections], track_ids=tracks.track_ids)
         yield frame.image, dataclasses.replace(result, source=frame.name, time=time)
 
 
-def looks(appearance: Predicting, image: Image, found: Detections) -> Floats | None:
-    """The embedding (n, d) of what is in each box, None without boxes; zeros, like nothing, for an empty box."""
+def appearance_embeddings(appearance: Predicting, image: Image, found: Detections) -> Floats | None:
+    """Embeddings (n, d) of the crop of each box, None without boxes; zeros for an empty box."""
     vectors: list[Floats | None] = []
     for crop in found.crop(image):
         result = appearance.predict(crop) if crop.size else None

@@ -45,13 +45,17 @@ CHUNK = 16
 Ranges = dict[str, dict[str, Any]]
 """``min`` and ``max`` by tensor name, as the quantiser's own ``calibrate`` returns them."""
 
-Told = Callable[[int], None]
-"""Told the number of images done."""
+OnImage = Callable[[int], None]
+"""Called with the number of images done."""
 
 
 @dataclass(frozen=True)
 class CalibrationRun:
-    """A job with its float file. ``channels_last``: whether the file's input is NHWC; ``told`` hears of every image.
+    """A job with its float file.
+
+    Attributes:
+        on_image: called after every image.
+        channels_last: whether the file's input is NHWC.
 
     Raises:
         ConversionError: the job has no images.
@@ -60,7 +64,7 @@ class CalibrationRun:
     job: Job
     path: Path
     network: LiteRTNetwork
-    told: Told
+    on_image: OnImage
     channels_last: bool = False
 
     def __post_init__(self) -> None:
@@ -102,7 +106,7 @@ def _own_calibration(given: CalibrationRun, quantiser: Any) -> Ranges:
         with quiet():
             found = quantiser.calibrate({key: chunk}, found, num_threads=given.job.threads)
         done += len(chunk)
-        given.told(done)
+        given.on_image(done)
     return found or {}
 
 
@@ -134,7 +138,7 @@ def ranges_of(given: CalibrationRun, names: dict[int, str]) -> dict[int, TensorR
     for count, values in enumerate(_run(given.path, list(unknown), inputs, given.job.threads), 1):
         for index, statistics in unknown.items():
             statistics.add(values(index))
-        given.told(count)
+        given.on_image(count)
     return found | {index: fit(statistics) for index, statistics in unknown.items()}
 
 

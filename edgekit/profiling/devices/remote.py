@@ -140,11 +140,11 @@ def _prepared(
 def _delivered(connection: Connection, trees: Sequence[Tree], report: Callable[[Event], None]) -> tuple[str, ...]:
     said = ""
 
-    def told(sent: int, every: int) -> None:
+    def on_bytes(sent: int, every: int) -> None:
         nonlocal said
         text = f"sending to {connection.device.name}: {sent / 1e6:.1f} of {every / 1e6:.1f} MB"
         if text != said and every >= 1e5:
             said = text
             report(SessionProgress(text=text, share=0.0))
 
-    return deliver(connection, trees, told).paths
+    return deliver(connection, trees, on_bytes).paths
