@@ -91,7 +91,7 @@ def convert(
         proof_data: other images to compare on. Held back from ``data`` when left out.
         labels: annotations of images, to measure ``max_drop`` on.
         prompts: file with a prompt on each line, for vision-language models.
-        choose: calibrate on so many images, the most informative ones; 0 for all.
+        choose: number of calibration images, the most informative ones; 0 for all.
         seed: of the choice of images.
         plan: folder of a quantisation plan, to take over or to leave one in.
         recipe: way of quantising; ``auto`` is the best of the target's.

@@ -102,7 +102,7 @@ class BundleBuilder:
         return Outcome(spec.target, spec.precision, path, bundle=bundle, evidence=evidence)
 
     def _best(self, spec: BundleSpec, staging: Staging, kept: KeptGraphs, report: Report) -> _Best:
-        """Build by every recipe and keep the files of the best one, within the budget where there is one.
+        """Build with every recipe and keep the files of the best one, within the budget if there is one.
 
         Raises:
             ConversionError: no recipe gives a file.

@@ -58,7 +58,7 @@ class CalibrateJob(Record, frozen=True, kw_only=True, tag="calibrate"):
     written tensor by tensor, find the ranges that they need.
 
     ``integer`` asks for the graph of targets that compute everything in integers, ``sensitivity`` for the damage that
-    each layer does, ``finetune`` for so many minutes of fine-tuning.
+    each layer does, ``finetune`` for that many minutes of fine-tuning.
     """
 
     folder: str

@@ -45,7 +45,7 @@ class Request:
         max_drop: what INT8 may lose (0..1).
         labels: labelled images to measure that loss on.
         finetune: minutes of fine-tuning.
-        choose: calibrate on so many images, the most informative ones.
+        choose: number of calibration images, the most informative ones; 0 for all.
         prompts: file of prompts, for models that write.
         size: (height, width) of the input, the source's own when left out.
     """

@@ -43,7 +43,7 @@ def run(job: jobs.Job, result: type[Result], report: Report, toolchain: str = ""
     Args:
         job: the work.
         result: type of what the work returns.
-        report: told of progress.
+        report: progress callback.
         toolchain: the isolated environment to run in, empty for this one.
         stop: ends the child early.
 

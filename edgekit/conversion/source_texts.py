@@ -18,7 +18,7 @@ from edgekit.runtimes.bundle.manifest import Contract, Record
 from edgekit.sources.blip2.reference import load_model, load_tokenizer
 
 POSITIONS = 512
-"""At least so many tokens are compared."""
+"""The minimum number of tokens that are compared."""
 
 ANSWER = 20
 """Tokens of an answer that goes its own way."""

@@ -37,7 +37,7 @@ class Stages:
         """Read the source, export it, choose images, run the source. A model of the Hugging Face hub is fetched first.
 
         Args:
-            report: told of progress.
+            report: progress callback.
             calibrate: choose calibration images too.
             half: look for what float16 cannot hold.
             like: a bundle whose contract is taken, and whose calibration images are kept out of the proof.
@@ -73,7 +73,7 @@ class Stages:
         """Make the quantisation plan; None for a source whose parts are written tensor by tensor.
 
         Args:
-            report: told of progress.
+            report: progress callback.
             plan: a plan to take over.
             integer: make the graph of targets that compute everything in integers too.
             sensitivity: measure the damage that each layer does.

@@ -27,7 +27,7 @@ class Workspace:
     """Paths of all files that the stages exchange.
 
     A network in exchange form is ``onnx`` and ``program``, its quantisation plan the folder ``plan``. ``calibration``
-    and ``proof`` are streams of images, ``reference(name)`` what the source gave for each of the proof images.
+    and ``proof`` are streams of images, ``reference(name)`` the source's output for each proof image.
     `holdout` has both for the hold-out set.
     """
 

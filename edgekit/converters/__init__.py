@@ -213,7 +213,7 @@ def versions(spec: Target) -> dict[str, str]:
 
 
 def read_options(spec: Target, given: Mapping[str, str]) -> Record:
-    """The options of a target from what the command line gave as text.
+    """Read a target's options from the text of the command line.
 
     Raises:
         UsageError: no such option, or a value that it does not take.

@@ -13,7 +13,7 @@ from edgekit.runtimes.engines import engine
 
 
 def emulator(name: str) -> Emulator | None:
-    """The emulator of an engine, None where there is none."""
+    """The emulator of an engine, or None."""
     found: Emulator | None = registry.find(__name__, name, "EMULATOR")
     return found
 

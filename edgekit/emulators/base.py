@@ -18,7 +18,7 @@ class Emulator:
     Attributes:
         engine: the engine's name, and that of the file.
         device: the value of ``unit=`` that asks for it.
-        word: the strongest word that a check with it deserves.
+        word: the strongest evidence word that validation with it can give.
         packages: importable names, all of which it needs.
         toolchain: the isolated environment that it needs instead, if any.
     """

@@ -79,6 +79,6 @@ class OneEuro:
 
 
 def _weight(cutoff: float | Doubles, passed: float) -> float | Doubles:
-    """Share of a new value in a low-pass filter of first order, after so many seconds."""
+    """Weight of a new value in a first-order low-pass filter, after the given seconds."""
     step = 2 * math.pi * cutoff * passed
     return step / (step + 1)

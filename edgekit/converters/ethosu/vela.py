@@ -35,7 +35,7 @@ def compile_with_vela(
     """Compile ``model.tflite`` to ``model_vela.tflite`` in ``out``.
 
     Returns:
-        Operators by unit, memory, cycles and time as Vela estimates them; nothing of it was measured on a device.
+        Operators by unit, memory, cycles and time as Vela estimates them; none of it measured on a device.
 
     Raises:
         ConversionError: Vela refuses the file or an option; its own words are in the message.

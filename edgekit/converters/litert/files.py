@@ -18,7 +18,7 @@ def float_file(job: Job, report: Report, *, channels_last: bool = False) -> Path
 
     Args:
         job: the conversion.
-        report: told of progress.
+        report: progress callback.
         channels_last: make all inputs and outputs NHWC, so that no transposition is left in the file for them.
     """
     path = job.work / "float.tflite"

@@ -212,10 +212,14 @@ class Origin(Record, frozen=True, kw_only=True):
 
 
 class Calibration(Record, frozen=True, kw_only=True):
-    """The data INT8 was calibrated on: how many images, how chosen, and the hash of their pixels.
+    """The data INT8 was calibrated on.
 
-    ``held`` others were held back to compare ways of quantising on. ``images`` has the first 16 hex digits of the hash
-    of each image of both kinds, so that a later check can leave these out.
+    Attributes:
+        count: number of calibration images.
+        method: how they were chosen.
+        sha256: of their pixels, in order.
+        held: number of images in the hold-out set, on which recipes are compared.
+        images: first 16 hex digits of the SHA-256 of each image of both sets, so that a later check can leave them out.
     """
 
     count: int

@@ -63,7 +63,7 @@ class Substitute(Protocol):
 
 
 def substitute(name: str) -> Substitute | None:
-    """The emulator of an engine, None where there is none.
+    """The emulator of an engine, or None.
 
     This is the only way from device code to host code: by the engine's name, and only when a device is asked for that
     the engine does not have, or when an error should name the emulator.

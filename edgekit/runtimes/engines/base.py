@@ -41,7 +41,7 @@ class SessionOptions:
 class Placement:
     """Where a graph's operators run: number of operators per compute unit, and the arithmetic that was used.
 
-    ``word`` says what a run on this session proves; an emulator never says ``executed``.
+    ``word`` is the evidence word of a run on this session; an emulator's is never ``executed``.
     """
 
     device: str

@@ -89,13 +89,13 @@ def ending(tokenizer: Tokenizer, stop: Sequence[str]) -> Stopped | None:
 
 
 def cut(text: str, stop: Sequence[str]) -> str:
-    """What stands before the first of these texts; all of it where there is none."""
+    """The text before the first of these stop texts; the whole text if none occurs."""
     places = [place for place in (text.find(one) for one in stop) if place >= 0]
     return text[: min(places)] if places else text
 
 
 def before(pieces: Iterable[str], stop: Sequence[str]) -> Iterator[str]:
-    """`cut` of a text that comes in pieces. What may be the beginning of such a text is held back until it is known."""
+    """`cut` for a text in pieces. A possible beginning of a stop text is held back until it is decided."""
     held = ""
     for piece in pieces:
         held += piece

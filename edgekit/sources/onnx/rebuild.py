@@ -97,7 +97,7 @@ def rebuild(model: Any, path: Path, outputs: Sequence[str] = (), size: tuple[int
     """The part of an ONNX model that computes ``outputs`` as a torch module in eval mode.
 
     Args:
-        model: what `read_onnx` gave.
+        model: from `read_onnx`.
         path: for messages.
         outputs: tensor names, in order; empty for the model's own outputs.
         size: height and width, where the model leaves them open.

@@ -16,7 +16,7 @@ from edgekit.runtimes.engines.base import SessionOptions
 from edgekit.runtimes.engines.onnxruntime.session import OnnxRuntimeNetwork, failures
 
 ROOM = 64
-"""Buffers begin with room for so many more tokens than the prompt has, and double when they are full."""
+"""Initial capacity of the buffers beyond the prompt, in tokens; full buffers double."""
 
 
 class _Cache:
@@ -73,7 +73,7 @@ class _Decoder:
         self.cache = _Cache(language, np.zeros(1, np.int64))
 
     def begin(self, lengths: Ints) -> None:
-        """Empty buffers for rows that are about to have so many tokens."""
+        """Empty buffers for rows of the given numbers of tokens."""
         self.cache = _Cache(self._language, lengths)
         self._bind_cache()
 
@@ -145,7 +145,7 @@ class OptOnOnnxRuntime:
         )
 
     def select(self, rows: Ints) -> None:
-        """Go on with these rows."""
+        """Continue with these rows."""
         self._decoder.select(rows)
 
 
@@ -176,7 +176,7 @@ class T5OnOnnxRuntime:
         return self._decoder.run({"inputs_embeds": embeddings, "last": np.zeros(len(tokens), np.int64)})
 
     def select(self, rows: Ints) -> None:
-        """Go on with these rows; what the encoder gave is copied only when a row changes its prompt."""
+        """Continue with these rows; encoder outputs are copied only if a row changes its prompt."""
         self._decoder.select(rows)
         if not np.array_equal(self._prompts[rows], self._prompts):
             self._look(self._prompts[rows])

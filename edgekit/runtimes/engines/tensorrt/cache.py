@@ -86,7 +86,7 @@ def building(key: Key) -> Iterator[None]:
 
 
 def read(key: Key) -> tuple[bytes, Header] | None:
-    """The plan of a key, or None where there is none that can be trusted."""
+    """The plan of a key, or None if there is none or its file cannot be trusted."""
     try:
         with (folder() / f"{key.name}.engine").open("rb") as stream:
             if not _own(os.fstat(stream.fileno())):
