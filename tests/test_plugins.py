@@ -14,7 +14,7 @@ from conftest import ROOT
 
 from edgekit import registry
 from edgekit.errors import UsageError
-from edgekit.sources import Request, every
+from edgekit.sources import SourceRequest, every
 
 HERE = Path(__file__).parent
 PLUGIN = HERE / "plugin_example"
@@ -144,7 +144,7 @@ WIDER = {"a vision-language model": ["a transformers folder"]}
 def test_no_two_sources_claim_one_model_but_a_narrow_one_before_a_wide_one(kind: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": SPECS[kind]}))
     folder = "/" not in SPECS[kind] and ":" not in SPECS[kind]
-    request = Request(str(tmp_path) if folder else SPECS[kind])
+    request = SourceRequest(str(tmp_path) if folder else SPECS[kind])
     claiming = [source.kind.split(" (")[0].split(" with")[0] for source in every() if source.matches(request)]
     assert claiming == [kind, *WIDER.get(kind, [])]
 

@@ -10,7 +10,7 @@ import click
 from edgekit.errors import UsageError
 
 if TYPE_CHECKING:
-    from edgekit.runtimes.inputs.media import Frame
+    from edgekit.runtimes.inputs.media import SourceFrame
     from edgekit.runtimes.language.vision_language import VisionLanguage
     from edgekit.runtimes.results import Text
 
@@ -65,7 +65,7 @@ def opened(bundle: str, threads: int, unit: str, strict: bool) -> VisionLanguage
     return open_vision_language(found, threads=threads, unit=unit, strict=strict, warm_up=0)
 
 
-def images_of(inputs: Sequence[str]) -> Iterator[Frame]:
+def images_of(inputs: Sequence[str]) -> Iterator[SourceFrame]:
     """Every image of the inputs, one at a time; an input that is not there is told before any work is done."""
     from edgekit.runtimes.inputs.media import frames
 
