@@ -58,7 +58,7 @@ class _Opening:
     "--fps", type=click.FloatRange(0, min_open=True), default=25.0, show_default=True, help="Of --track images."
 )
 @click.option("--class", "classes", multiple=True, metavar="NAME", help="Class that the tracks are of. [default: all]")
-@click.option("--limit", type=click.IntRange(0), default=0, help="BLIP-2: only the first so many images; 0 is all.")
+@click.option("--limit", type=click.IntRange(0), default=0, help="BLIP-2: number of images, from the first; 0 is all.")
 @click.option("--html", type=click.Path(path_type=Path), help="Write a page: accuracy against latency and size.")
 @click.option("--contract", default="", help="Contract file, when BUNDLE is a source.")
 @click.option("--weights", default="", help="Weights, when BUNDLE is a module:factory source.")

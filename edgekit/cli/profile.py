@@ -84,7 +84,7 @@ GROUPS = {
 @click.option("--labels", default="", help="Annotations (as evaluate --labels): measures the accuracy too.")
 @click.option("--images", default="", help="Folder of the labelled images, when they are not beside the labels.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the order in a round, and the photograph.")
-@click.option("--delay", type=float, default=0.0, hidden=True, help="Slow every inference by so many per cent.")
+@click.option("--delay", type=float, default=0.0, hidden=True, help="Slow every inference down, in per cent.")
 @click.option("--csv", type=click.Path(path_type=Path), help="Write the table as CSV.")
 @click.option("--html", type=click.Path(path_type=Path), help="Write a page with distributions, stages and operators.")
 @click.option("--keep/--no-keep", default=True, help="Add the records to the store. [default: yes]")

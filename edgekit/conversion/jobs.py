@@ -54,11 +54,14 @@ class PrepareJob(Record, frozen=True, kw_only=True, tag="prepare"):
 
 
 class CalibrateJob(Record, frozen=True, kw_only=True, tag="calibrate"):
-    """Make the quantisation plan of a prepared folder, or take over the one in the folder ``plan``. Of parts that are
-    written tensor by tensor, find the ranges that they need.
+    """Make or reuse the quantisation plan of a prepared workspace; for parts that are written tensor by tensor, find
+    their activation ranges.
 
-    ``integer`` asks for the graph of targets that compute everything in integers, ``sensitivity`` for the damage that
-    each layer does, ``finetune`` for that many minutes of fine-tuning.
+    Attributes:
+        plan: folder of a plan to reuse; empty to make one.
+        integer: make the graph of integer-only targets too.
+        sensitivity: measure the sensitivity of each layer.
+        finetune: minutes of fine-tuning, 0 for none.
     """
 
     folder: str

@@ -30,8 +30,10 @@ class PartSpec:
 class BundleSpec:
     """One bundle to make.
 
-    ``target`` and ``precision`` are what it is called after; ``parts`` has those of each part, by the word that the
-    user chooses it by. ``calibrated`` tells that calibration images are needed.
+    Attributes:
+        target, precision: for its name.
+        parts: target and precision of each part, by the part's role.
+        calibrated: whether calibration images are needed.
     """
 
     target: str

@@ -44,13 +44,19 @@ PLAN = "plan"
 class Target:
     """Declaration of a target; the command line and the documentation are generated from it.
 
-    ``requires`` are importable packages of the main environment, ``distributions`` their pip names (recorded with
-    their versions in the manifest); ``toolchains`` are what cannot live there, and ``builder`` names the one whose
-    interpreter runs ``convert`` (empty: this one). ``hosts`` are where converting is possible, as beginnings of
-    `edgekit.runtimes.engines.host`. ``calibrated`` are the precisions that need images. ``options`` is the structure of
-    the target's own options. ``refuses`` are ONNX operators that the target cannot take, with the reason. ``parts`` are
-    the parts of models that it takes: `edgekit.sources.WHOLE` is a model of one network. ``recipes`` are its ways of
-    quantising on images; with ``integer_only`` it computes everything in integers, so that no layer can stay in float.
+    Attributes:
+        requires: importable packages of the main environment.
+        distributions: their pip names, recorded in the manifest with their versions.
+        extra: the extra of edgekit that installs them.
+        calibrated: the precisions that need images.
+        options: structure of the target's own options.
+        refuses: ONNX operators that the target cannot take, with the reason.
+        hosts: platforms on which it can be converted, as prefixes of `edgekit.runtimes.engines.host`; empty for all.
+        toolchains: isolated environments for packages that conflict with the main environment.
+        builder: the toolchain whose interpreter runs ``convert``; empty for this interpreter.
+        recipes: its ways of quantising on images.
+        integer_only: it computes everything in integers, so that no layer can stay in float.
+        parts: the parts of models that it takes; `edgekit.sources.WHOLE` is a model of one network.
     """
 
     name: str
