@@ -118,7 +118,7 @@ def test_a_bundle_that_cannot_be_measured_does_not_stop_the_others(bundle: Path,
     events = session(tmp_path / "none", elsewhere.path, bundle, settings=msgspec.structs.replace(QUICK, rounds=1))
     skipped = {Path(event.bundle).name: event.reason for event in events if isinstance(event, SkippedBundle)}
     assert "no bundle there" in skipped["none"]
-    assert "says nothing about time: profile it on a device that has it" in skipped["coreml"]
+    assert "says nothing about time: profile it on a host that has it (--on NAME)" in skipped["coreml"]
     assert len(profiles(events)) == 1
 
 

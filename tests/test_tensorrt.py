@@ -265,7 +265,7 @@ def test_options_are_checked() -> None:
 
 def test_what_cannot_be_converted_is_refused(small: Converted, tmp_path: Path) -> None:
     job = replace(small.jobs["int8"], out=tmp_path)
-    with pytest.raises(ConversionError, match="the job holds NoOptions"):
+    with pytest.raises(ConversionError, match="the job holds NoTargetOptions"):
         tensorrt.convert(replace(job, options=NoTargetOptions()), lambda text, share: None)
     with pytest.raises(ConversionError, match="int8 needs a quantisation plan: give --data"):
         tensorrt.convert(replace(job, plan=None), lambda text, share: None)
