@@ -39,6 +39,8 @@ def watch():
 
     def hook(event, args):
         if event in network:
+            if getattr(args[0], "family", None) == 1:  # AF_UNIX: between processes of one machine
+                return
             # A socket between processes of one machine has a path for its address, not a pair.
             found = [arg for arg in args if isinstance(arg, (str, tuple))] or list(map(str, args))
             if event.startswith("socket.") and (isinstance(found[0], str) and "/" in found[0] or

@@ -67,6 +67,13 @@ def test_the_hook_is_inherited_by_forked_processes(tmp_path: Path) -> None:
     assert any("nowhere.invalid" in one for one in watched.attempts)
 
 
+def test_processes_of_one_machine_may_talk(tmp_path: Path) -> None:
+    code = "import socket; one, other = socket.socketpair(); one.sendmsg([b'x']); print(other.recv(1))"
+    watched = run(code, tmp_path)
+    assert watched.stdout == "b'x'\n"
+    assert watched.attempts == []
+
+
 def test_a_connection_at_import_is_seen(tmp_path: Path) -> None:
     (tmp_path / "modules").mkdir()
     (tmp_path / "modules" / "chatty.py").write_text(
