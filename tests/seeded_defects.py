@@ -274,14 +274,14 @@ TARGETS = (
         "emulators/coreml/constexpr.py",
         "(data.astype(np.float32) - zero) * scale",
         "data.astype(np.float32) * scale - zero",
-        "test_coreml_package.py",
+        "test_coreml_package.py::test_compressed_weights_are_what_coremltools_makes_of_them",
     ),
     Defect(
         "onnx: outputs in the order of the file",
         "runtimes/engines/onnxruntime/session.py",
         "self.session.run(self._outputs, feeds)",
         "self.session.run(None, feeds)",
-        "test_runtimes.py::test_another_order_in_the_manifest_gives_another_order",
+        "test_runtimes.py::test_outputs_are_right_and_in_the_order_of_the_contract",
     ),
     Defect(
         "openvino: computes in what the CPU likes best",
