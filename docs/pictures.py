@@ -12,7 +12,7 @@ import numpy as np
 
 from edgekit.arrays import Image
 from edgekit.runtimes.drawing import draw_trails
-from edgekit.runtimes.inputs.media import Frame
+from edgekit.runtimes.inputs.media import SourceFrame
 from edgekit.runtimes.model import Model
 from edgekit.runtimes.track import follow
 from edgekit.runtimes.tracking import open_tracker
@@ -46,7 +46,9 @@ def still(build: object) -> Image:
 def tracks() -> Image:
     """The last frame of a moving scene, with the ways of what moved there."""
     scenes = list(moving_scene(FILM, FRAMES, FPS))
-    frames = [Frame(enlarged(one.image), f"film#{number}", number, number / FPS) for number, one in enumerate(scenes)]
+    frames = [
+        SourceFrame(enlarged(one.image), f"film#{number}", number, number / FPS) for number, one in enumerate(scenes)
+    ]
     tracker = open_tracker("bytetrack")
     image, result = list(follow(opened(detector()), frames, tracker))[-1]
     drawn = result.draw(image, color_by="track")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-from edgekit.sources import Request, TrainedModel
+from edgekit.sources import SourceRequest, TrainedModel
 from edgekit.sources import onnx as onnx_file
 
 torch = pytest.importorskip("torch", reason="needs the extra 'convert'")
@@ -55,7 +55,7 @@ def write(
 
 
 def load(path: Path, size: tuple[int, int] | None = None) -> TrainedModel:
-    return onnx_file.load(Request(str(path), size=size))
+    return onnx_file.load(SourceRequest(str(path), size=size))
 
 
 def image(shape: Sequence[int] = SHAPE, seed: int = 0) -> Any:

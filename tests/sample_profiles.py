@@ -14,6 +14,7 @@ from edgekit.profiling.record import (
     Distribution,
     Load,
     Machine,
+    MachineState,
     Memory,
     Operators,
     OperatorTime,
@@ -24,7 +25,6 @@ from edgekit.profiling.record import (
     Second,
     Settings,
     StageName,
-    State,
     Subject,
     Sustained,
     Throughput,
@@ -232,13 +232,13 @@ def profile(
 
 
 def _conditions(device: str, target: str) -> Conditions:
-    state = State(
+    state = MachineState(
         governor="ondemand" if device == "pi5" else None,
         megahertz=2400.0,
         celsius=51.4 if device == "pi5" else None,
         load=0.2,
     )
-    after = State(governor=state.governor, megahertz=1500.0, celsius=63.2 if device == "pi5" else None, load=1.9)
+    after = MachineState(governor=state.governor, megahertz=1500.0, celsius=63.2 if device == "pi5" else None, load=1.9)
     return Conditions(machine=machine(device), packages={target: "1.2.3", "numpy": "2.2.6"}, before=state, after=after)
 
 

@@ -21,7 +21,7 @@ from tiny_onnx import write_tiny_bundle
 import edgekit
 from edgekit.conversion import api
 from edgekit.errors import ContractError, SourceError, StoppedError, UsageError
-from edgekit.profiling.protocol import Profiled, Progress, SessionJob, Skipped
+from edgekit.profiling.protocol import Profiled, SessionJob, SessionProgress, SkippedBundle
 from edgekit.sources.contract_file import read_contract, write_contract
 from edgekit.worker.process import Stop
 
@@ -294,8 +294,8 @@ def test_a_profile_tells_and_is_stopped(monkeypatch: pytest.MonkeyPatch, tmp_pat
     profile = sample(1, "onnx", "fp32")
 
     def measured(job: SessionJob, report: Callable[[Any], None]) -> None:
-        report(Progress(text="round 1", share=0.25))
-        report(Skipped(bundle="out/other", reason="no engine"))
+        report(SessionProgress(text="round 1", share=0.25))
+        report(SkippedBundle(bundle="out/other", reason="no engine"))
         report(Profiled(profile=profile))
 
     monkeypatch.setattr(sessions, "run_session", measured)

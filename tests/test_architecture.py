@@ -208,6 +208,29 @@ def test_a_circle_would_be_seen() -> None:
     assert {"a", "b", "c"} in strongly_connected(graph)
 
 
+def floors() -> dict[str, int]:
+    """The floor of each folder and file, as the table of the architecture page has it."""
+    page = (ROOT / "docs" / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) \| ([^|]+) \|", page, re.MULTILINE)
+    return {name: int(floor) for floor, names in rows for name in re.findall(r"`(\w+)(?:/|\.py)`", names)}
+
+
+def rooms(names: set[str]) -> set[str]:
+    """The folders and files at the top of the package that these modules are in."""
+    return {name.split(".")[1] for name in names if name.startswith("edgekit.")}
+
+
+def test_arrows_only_go_down_the_floors_of_the_architecture_page() -> None:
+    known, upward = floors(), []
+    for path in EVERY:
+        room = rooms({f"edgekit.{named(path).removesuffix('.py').replace('/', '.')}"}).pop()
+        others = rooms(imported(path, tree(path), functions=True, types=True)) - {room}
+        if room in known:
+            upward += [(named(path), other) for other in others & set(known) if known[other] <= known[room]]
+    assert max(known.values()) <= 11
+    assert not upward
+
+
 def public(node: ast.AST) -> Iterator[ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef]:
     for child in ast.iter_child_nodes(node):
         if not isinstance(child, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef) or child.name.startswith("_"):

@@ -20,7 +20,7 @@ from tiny_conversions import edgekit
 from edgekit.conversion import convert
 from edgekit.conversion.budget import Attempt, keep
 from edgekit.conversion.convert import Conversion
-from edgekit.conversion.jobs import Measured
+from edgekit.conversion.jobs import MeasuredScore
 from edgekit.errors import ConversionError, GateError, UsageError
 from edgekit.runtimes.bundle.folder import open_bundle
 from edgekit.runtimes.bundle.manifest import Budget, Gate, Graph, Tensor
@@ -50,7 +50,7 @@ class Bench:
         folder = self.folder / str(len(floats))
         folder.mkdir()
         (folder / "model").write_bytes(bytes(1000 + 100 * len(floats)))
-        measured = Measured(score=self.scores[len(floats)], by="mAP", milliseconds=5.0 + 2 * len(floats))
+        measured = MeasuredScore(score=self.scores[len(floats)], by="mAP", milliseconds=5.0 + 2 * len(floats))
         return Attempt(floats, folder, GRAPH, measured)
 
 

@@ -136,7 +136,6 @@ def test_in_words(cli: Cli, photos: Path, tmp_path: Path) -> None:
         plan,
     )
     assert again.code == 0, again.err
-    assert "--no-islands is now called --no-float-fallback" in again.err
     assert "layers: 8 int8, 0 in float where a target can (none)" in again.out
     assert "biases corrected: 0" in again.out
     assert not (plan / "sensitivity.svg").exists(), "an older plan is replaced altogether"

@@ -30,7 +30,7 @@ from edgekit.calibration.plan import (
     Outlier,
     Plan,
     PlannedGraph,
-    Range,
+    TensorRange,
     Tuning,
 )
 from edgekit.errors import UsageError
@@ -79,7 +79,7 @@ def demo_layers(*, damage: bool, integer: bool) -> tuple[Layer, ...]:
     return tuple(layers)
 
 
-def demo_ranges() -> dict[str, Range]:
+def demo_ranges() -> dict[str, TensorRange]:
     draw = random.Random(5)
     found = {}
     for name in (
@@ -89,7 +89,7 @@ def demo_ranges() -> dict[str, Range]:
         lowest = -0.2785 if name.startswith("silu") else -highest * draw.uniform(0.4, 1.2)
         keep, keep_low = draw.choice((1, 1, draw.uniform(0.4, 1))), draw.choice((1, draw.uniform(0.3, 1)))
         low, high = lowest * (1 if name.startswith("silu") else keep_low), highest * keep
-        found[name] = Range(
+        found[name] = TensorRange(
             lowest=lowest,
             highest=highest,
             low=low,
@@ -542,7 +542,7 @@ any_layer = st.builds(
 )
 any_end = st.floats(allow_nan=True) | st.floats(-9.0, 9.0)
 any_range = st.builds(
-    Range,
+    TensorRange,
     lowest=any_end,
     highest=any_end,
     low=any_end,
@@ -663,8 +663,8 @@ def test_numbers_are_written_as_one_reads_them(value: float | None, text: str) -
 
 
 def test_the_share_cut_off() -> None:
-    def found(lowest: float, highest: float, low: float, high: float) -> Range:
-        return Range(lowest=lowest, highest=highest, low=low, high=high, limit=1, method="", symmetric_method="")
+    def found(lowest: float, highest: float, low: float, high: float) -> TensorRange:
+        return TensorRange(lowest=lowest, highest=highest, low=low, high=high, limit=1, method="", symmetric_method="")
 
     assert clipped(found(-1, 3, -1, 3)) == 0
     assert clipped(found(-1, 3, -2, 9)) == 0

@@ -18,7 +18,7 @@ from edgekit.arrays import Image
 from edgekit.calibration.choosing import evenly_spaced, most_informative
 from edgekit.errors import InputError, UsageError
 from edgekit.runtimes.bundle.manifest import ImageRule
-from edgekit.runtimes.inputs.media import Reference, references
+from edgekit.runtimes.inputs.media import ImageReference, references
 from edgekit.shapes import moving_scene, scene
 
 RULE = ImageRule(size=(96, 96), resize="letterbox")
@@ -53,7 +53,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def kinds(chosen: list[Reference]) -> Counter[str]:
+def kinds(chosen: list[ImageReference]) -> Counter[str]:
     return Counter(Path(reference.name).name.partition("-")[0] for reference in chosen)
 
 
@@ -148,7 +148,7 @@ def test_every_image_is_opened_once_in_order_and_let_go() -> None:
 
         return opens
 
-    chosen = most_informative([Reference(str(number), opener(number)) for number in range(12)], 5, RULE, seed=0)
+    chosen = most_informative([ImageReference(str(number), opener(number)) for number in range(12)], 5, RULE, seed=0)
     assert opened == list(range(12))
     assert most <= 1, "memory does not grow with the number of images"
     assert len(chosen) == 5
@@ -177,7 +177,7 @@ def film(path: Path, images: Iterable[Image]) -> Path:
     return path
 
 
-def frame_number(reference: Reference) -> int:
+def frame_number(reference: ImageReference) -> int:
     number = int(reference.name.rpartition("#")[2])
     assert round((float(reference.open().mean()) - 5) / 4) == number, "the name says which frame comes"
     return number
@@ -192,7 +192,7 @@ def test_frames_of_a_video_at_equal_distances(tmp_path: Path, count: int, expect
 
 @pytest.mark.parametrize("total", [1, 2, 7, 59, 60])
 def test_evenly_spaced_is_even_for_every_count(total: int) -> None:
-    every = [Reference(str(number), lambda: day(0)) for number in range(total)]
+    every = [ImageReference(str(number), lambda: day(0)) for number in range(total)]
     for count in range(1, total + 5):
         places = [int(one.name) for one in evenly_spaced(every, count)]
         assert len(set(places)) == min(count, total)

@@ -174,15 +174,24 @@ def test_a_crash_in_the_users_code_is_named(tmp_path: Path, factory: str, messag
 
 
 def test_an_error_that_nobody_foresaw_is_named_and_debug_shows_where(tmp_path: Path) -> None:
-    (tmp_path / "surprising.py").write_text("raise ZeroDivisionError('nobody thought of that')")
+    in_a_stage = "import sys\nif 'edgekit.conversion.prepare' in sys.modules: "
+    (tmp_path / "surprising.py").write_text(f"{in_a_stage}raise ZeroDivisionError('nobody thought of that')")
     given = ("--target", "onnx", "-o", tmp_path / "out", "--import", "surprising")
     done = edgekit("convert", SOURCE, *given, PYTHONPATH=str(tmp_path))
     assert done.returncode == 1
     assert done.stderr.strip() == "edgekit: error: prepare: ZeroDivisionError: nobody thought of that"
     done = edgekit("convert", SOURCE, *given, "--debug", PYTHONPATH=str(tmp_path))
     assert done.returncode == 1
-    assert 'surprising.py", line 1, in <module>' in done.stderr
+    assert 'surprising.py", line 2, in <module>' in done.stderr
     assert "Traceback" in done.stderr
+
+
+def test_a_module_that_fails_when_it_is_imported_is_named(tmp_path: Path) -> None:
+    (tmp_path / "failing.py").write_text("raise KeyError('no such thing')")
+    given = ("--target", "onnx", "-o", tmp_path / "out", "--import", "failing")
+    done = edgekit("convert", SOURCE, *given, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 2
+    assert done.stderr.strip() == "edgekit: error: --import failing: KeyError: 'no such thing'"
 
 
 # ---- no room ----

@@ -363,7 +363,7 @@ def test_coremltools_own_function_is_put_back(net: Converted) -> None:
         ({"samples": None}, "w8a8 needs calibration images"),
         ({"plan": None}, "w8a8 needs a quantisation plan"),
         ({"options": CoremlOptions(deployment="iOS16")}, "w8a8 needs iOS17"),
-        ({"options": converters.NoOptions()}, "the job holds NoOptions, the converter takes CoremlOptions"),
+        ({"options": converters.NoTargetOptions()}, "the job holds NoTargetOptions, the converter takes CoremlOptions"),
     ],
 )
 def test_w8a8_refuses_what_it_cannot_use(net: Converted, change: dict[str, Any], message: str, tmp_path: Path) -> None:

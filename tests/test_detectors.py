@@ -23,7 +23,7 @@ from edgekit.evaluation.coco import Metrics
 from edgekit.runtimes.bundle.manifest import Contract
 from edgekit.runtimes.inputs.images import Preprocessor
 from edgekit.shapes import FIRST_TRAINING_SEED, scene, trained
-from edgekit.sources import Request, load
+from edgekit.sources import SourceRequest, load
 
 nn = torch.nn
 ROOT = Path(__file__).parents[1]
@@ -112,8 +112,8 @@ def test_a_factory_gives_the_same_network_every_time(made: Callable[[], Any]) ->
 def test_the_factories_are_sources_from_the_root_of_the_repository() -> None:
     names = ["relu:detector", "leaky:detector", "hard:detector", "hard:leaky_detector", "hard:silu_detector"]
     code = (
-        "import sys; from edgekit.sources import Request, load\n"
-        "for spec in sys.argv[1:]: assert load(Request(spec)).contract, spec"
+        "import sys; from edgekit.sources import SourceRequest, load\n"
+        "for spec in sys.argv[1:]: assert load(SourceRequest(spec)).contract, spec"
     )
     specs = [f"tests.detectors.{name}" for name in names]
     subprocess.run([sys.executable, "-c", code, *specs], cwd=ROOT, check=True)
@@ -123,7 +123,7 @@ def test_the_factories_are_sources_from_the_root_of_the_repository() -> None:
 def test_it_exports_with_the_outputs_of_its_contract(spec: str) -> None:
     from edgekit.graph.exchange import flatten
 
-    model = load(Request(f"detectors.{spec}"))
+    model = load(SourceRequest(f"detectors.{spec}"))
     assert model.contract is not None
     image = torch.rand(model.example.shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():

@@ -30,7 +30,7 @@ from edgekit.profiling.devices import known as book
 from edgekit.profiling.devices.connection import Connection
 from edgekit.profiling.devices.delivery import bundle_tree, deliver
 from edgekit.profiling.devices.remote import profile_on
-from edgekit.profiling.protocol import Event, Profiled, Progress, SessionJob, Skipped
+from edgekit.profiling.protocol import Event, Profiled, SessionJob, SessionProgress, SkippedBundle
 from edgekit.profiling.record import Profile, Settings
 from edgekit.profiling.session import run_session
 from edgekit.runtimes.bundle.folder import Bundle, open_bundle
@@ -154,7 +154,7 @@ def test_a_profile_over_ssh_is_one_of_here_in_form(ready: book.Device, tiny: Bun
     assert first == second
     assert (one.subject, one.settings) == (other.subject, other.settings)
     assert other.conditions.machine.key == "loop"
-    assert any(isinstance(event, Progress) and event.text.startswith("tiny") for event in there)
+    assert any(isinstance(event, SessionProgress) and event.text.startswith("tiny") for event in there)
     assert processes_of(ready.folder) == []
 
 
@@ -195,7 +195,7 @@ def test_what_cannot_be_measured_there_is_skipped_by_its_name_here(
     measured = profile_on(ready, twice, QUICK, events.append)
     assert [profile.subject.path for profile in measured] == [str(tiny.path), str(tmp_path / "second")]
     assert [profile.subject.name for profile in measured] == ["tiny", "second"]
-    (skipped,) = [event for event in events if isinstance(event, Skipped)]
+    (skipped,) = [event for event in events if isinstance(event, SkippedBundle)]
     assert skipped.bundle == str(other.path)
     assert "edgekit device setup loop --engine openvino" in skipped.reason
     assert ready.folder not in skipped.reason
@@ -211,7 +211,7 @@ def test_errors_there_are_raised_here(ready: book.Device, tiny: Bundle) -> None:
 
 
 def measuring(event: Event) -> bool:
-    return isinstance(event, Progress) and "round" in event.text
+    return isinstance(event, SessionProgress) and "round" in event.text
 
 
 def cut(ready: book.Device, tiny: Bundle, at: Callable[[], None], **options: float) -> tuple[list[Event], DeviceError]:

@@ -17,7 +17,7 @@ from edgekit.errors import ContractError, EngineError, InputError, UsageError
 from edgekit.runtimes.bundle.manifest import Contract, Decoder, ImageRule, Output
 from edgekit.runtimes.engines import Placement
 from edgekit.runtimes.inputs.images import transform
-from edgekit.runtimes.inputs.media import Frame
+from edgekit.runtimes.inputs.media import SourceFrame
 from edgekit.runtimes.model import Model
 from edgekit.runtimes.results import Embedding
 from edgekit.runtimes.tasks import open_task
@@ -168,7 +168,7 @@ LEFT, RIGHT = (100, 50, 140, 130), (110, 50, 150, 130)
 RED, BLUE = (0, 0, 255), (255, 0, 0)
 
 
-def film() -> list[Frame]:
+def film() -> list[SourceFrame]:
     """Two that overlap, one red and one blue in front of it, which change places between two frames."""
     frames = []
     for number in range(8):
@@ -176,7 +176,7 @@ def film() -> list[Frame]:
         places = (LEFT, RIGHT) if number < 4 else (RIGHT, LEFT)
         for (left, top, right, bottom), colour in zip(places, (RED, BLUE), strict=True):
             image[top:bottom, left:right] = colour
-        frames.append(Frame(image, f"film#{number}", number, number / 10))
+        frames.append(SourceFrame(image, f"film#{number}", number, number / 10))
     return frames
 
 

@@ -24,10 +24,10 @@ from tiny_onnx import write_tiny_bundle
 
 from edgekit.cli import main
 from edgekit.errors import UsageError
-from edgekit.evaluation.comparison import Candidate, Comparison, Measured, compare
+from edgekit.evaluation.comparison import Candidate, MeasuredModel, ModelComparison, compare
 from edgekit.evaluation.labelled import evaluate
 from edgekit.evaluation.metrics import ClassMetrics, Metrics
-from edgekit.report.charts import HEIGHT, WIDTH, Point, scatter
+from edgekit.report.charts import HEIGHT, WIDTH, ChartPoint, scatter
 from edgekit.report.evaluation import write_evaluation
 from edgekit.runtimes.bundle.folder import open_bundle, stage
 from edgekit.runtimes.bundle.manifest import Contract, Decoder, Graph, ImageRule, Output, Tensor
@@ -264,9 +264,9 @@ def test_one_model_in_memory_at_a_time_and_progress_of_each(tiny: Path, cells: P
 # ---- the page ----
 
 
-def made(name: str, main: float, latency: float, size: int, **more: Any) -> Measured:
+def made(name: str, main: float, latency: float, size: int, **more: Any) -> MeasuredModel:
     metrics = Metrics(main, main, main, {"a": main, "<b>": main / 2}, 10, 20, 30)
-    return Measured(Candidate(name, "detect", size, lambda: None, **more), (metrics,), latency, latency + 1)  # type: ignore[arg-type,return-value]
+    return MeasuredModel(Candidate(name, "detect", size, lambda: None, **more), (metrics,), latency, latency + 1)  # type: ignore[arg-type,return-value]
 
 
 class Tags(HTMLParser):
@@ -292,7 +292,7 @@ def test_the_page_is_whole_and_takes_no_name_for_markup(tmp_path: Path) -> None:
         made("<script>x</script>", 0.8, 3.0, 1_000_000, proof="interpreted"),
         made("good", 0.9, 4.0, 2_000_000, proof="executed"),
     )
-    write_evaluation(Comparison(measured, measured[0]), "photos & more", tmp_path / "p.html")
+    write_evaluation(ModelComparison(measured, measured[0]), "photos & more", tmp_path / "p.html")
     text = (tmp_path / "p.html").read_text("utf-8")
     tags = Tags()
     tags.feed(text)
@@ -303,24 +303,24 @@ def test_the_page_is_whole_and_takes_no_name_for_markup(tmp_path: Path) -> None:
     assert "Not run by the device's own engine there: &lt;script&gt;" in text
     assert text.count('class="flagged"') == 1, "class a loses 0.1, class b exactly 0.05"
     with pytest.raises(UsageError, match="give another path"):
-        write_evaluation(Comparison(measured, measured[0]), "x", tmp_path / "p.html" / "q.html")
+        write_evaluation(ModelComparison(measured, measured[0]), "x", tmp_path / "p.html" / "q.html")
 
 
 def test_the_page_of_one_model_of_classes(tmp_path: Path) -> None:
-    one = Measured(
+    one = MeasuredModel(
         Candidate("a", "classify", 10, lambda: None),  # type: ignore[arg-type,return-value]
         (ClassMetrics(0.5, 1.0, {"cat": 0.5}, 3),),
         2.0,
         3.0,
     )
-    write_evaluation(Comparison((one,), one), "x", tmp_path / "p.html")
+    write_evaluation(ModelComparison((one,), one), "x", tmp_path / "p.html")
     text = (tmp_path / "p.html").read_text("utf-8")
     assert "Best top-1" in text
     assert "Highlighted" not in text
 
 
 points = st.builds(
-    Point,
+    ChartPoint,
     name=st.text("abcdefg.-", min_size=1, max_size=40),
     latency=st.floats(0, 1e6),
     accuracy=st.floats(0, 1),
@@ -331,7 +331,7 @@ points = st.builds(
 
 @given(st.lists(points, min_size=1, max_size=15))
 @settings(deadline=None)
-def test_whatever_is_plotted_lies_inside_the_plot(given_points: list[Point]) -> None:
+def test_whatever_is_plotted_lies_inside_the_plot(given_points: list[ChartPoint]) -> None:
     drawn = ElementTree.fromstring(scatter(given_points, measure="mAP", alt="a plot"))
     dots = [one for one in drawn.iter("circle") if one.get("r") == "3.5"]
     assert len(dots) == len(given_points)
@@ -346,7 +346,7 @@ def test_whatever_is_plotted_lies_inside_the_plot(given_points: list[Point]) -> 
 
 
 def test_further_right_is_slower_and_higher_is_better() -> None:
-    given_points = [Point("slow", 100, 0.5, 4), Point("fast", 1, 0.5, 4), Point("good", 10, 0.9, 1)]
+    given_points = [ChartPoint("slow", 100, 0.5, 4), ChartPoint("fast", 1, 0.5, 4), ChartPoint("good", 10, 0.9, 1)]
     drawn = ElementTree.fromstring(scatter(given_points, measure="mAP", alt="a plot"))
     circles = list(drawn.iter("circle"))
     told = {str(one[0].text).split(":")[0]: one for one in circles if len(one)}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hypothesis_numpy
 
 from edgekit.calibration.fitting import PERCENTILE, fit, squared_error
-from edgekit.calibration.plan import Range, RangeMethod
+from edgekit.calibration.plan import RangeMethod, TensorRange
 from edgekit.calibration.ranges import BINS, TensorStatistics
 
 METHODS = get_args(RangeMethod)
@@ -86,7 +86,7 @@ def test_auto_is_never_worse_than_any_method_by_its_criterion(samples: list[Any]
     values = np.clip(values, statistics.low, statistics.high)
     counts = statistics.counts[used].astype(np.float64)
 
-    def losses(one: Range) -> Any:
+    def losses(one: TensorRange) -> Any:
         wanted = silu(values)
         grids = (affine(values, one.low, one.high), symmetric(values, one.limit))
         return np.array([np.average((silu(grid) - wanted) ** 2, weights=counts) for grid in grids])

@@ -27,7 +27,7 @@ from edgekit.graph.blip2.blip2 import Blip2, Forms
 from edgekit.graph.blip2.cache import SharedCache
 from edgekit.graph.blip2.checkpoint import Checkpoint
 from edgekit.graph.blip2.contract import contract_of
-from edgekit.graph.blip2.forms import Blocks, Float32, Range, Static, blocks
+from edgekit.graph.blip2.forms import Blocks, ChannelRanges, Float32, Static, blocks
 from edgekit.graph.blip2.precision import PartPrecision, forms, read_precisions
 from edgekit.graph.blip2.t5 import T5Config, buckets
 from edgekit.graph.blip2.writer import GraphWriter
@@ -140,7 +140,7 @@ def test_static_int8_is_close_and_smoothing_helps_with_large_channels(tmp_path: 
     gain = np.where(np.arange(64) % 16 == 0, 60, 1).astype(np.float32)
     shift = np.zeros(64, np.float32)
     normal = (x - x.mean(-1, keepdims=True)) / x.std(-1, keepdims=True) * gain
-    ranges = {"w": Range(normal.min((0, 1)), normal.max((0, 1)))}
+    ranges = {"w": ChannelRanges(normal.min((0, 1)), normal.max((0, 1)))}
     errors = []
     for number, smoothed in enumerate((False, True)):
         from edgekit.graph.blip2.forms import Normalised

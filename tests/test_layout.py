@@ -108,10 +108,10 @@ def test_what_cannot_be_cancelled_is_left_right() -> None:
 
 
 def test_the_real_movenet(shared_data: Path) -> None:
-    from edgekit.sources import Request, load
+    from edgekit.sources import SourceRequest, load
 
     torch.set_num_threads(1)
-    model = load(Request(str(shared_data / "models" / "movenet_lightning.pt2")))
+    model = load(SourceRequest(str(shared_data / "models" / "movenet_lightning.pt2")))
     flat = flatten(model.module, model.example)
     assert counted(flat)["conv2d"] == counted(model.module)["conv2d"]
     assert counted(model.module)["permute"] > 150

@@ -36,8 +36,8 @@ from jobs import make_job
 from edgekit.calibration.correspondence import correspondence, fingerprint, weights_mark
 from edgekit.calibration.observation import watched
 from edgekit.converters import litert
-from edgekit.converters.litert.network import Network
-from edgekit.converters.litert.ranges import Calibration, float_operators, ranges_of, recognise
+from edgekit.converters.litert.network import LiteRTNetwork
+from edgekit.converters.litert.ranges import CalibrationRun, float_operators, ranges_of, recognise
 
 nn = torch.nn
 
@@ -257,9 +257,9 @@ def test_int8_prints_nothing(zoo: Converted, tmp_path: Path, capfd: pytest.Captu
 # What a plan says of a file
 
 
-def calibration(job: Job, told: list[int] | None = None) -> Calibration:
+def calibration(job: Job, told: list[int] | None = None) -> CalibrationRun:
     source = job.work / "float.tflite"
-    return Calibration(job, source, Network(source), (told if told is not None else []).append)
+    return CalibrationRun(job, source, LiteRTNetwork(source), (told if told is not None else []).append)
 
 
 def test_every_tensor_is_recognised_by_what_it_holds(zoo: Converted) -> None:
@@ -514,7 +514,7 @@ def test_an_engine_built_for_another_numpy_says_what_to_do(zoo: Converted, monke
 def test_placement_names_what_xnnpack_left(zoo: Converted) -> None:
     fp32 = open_session("litert", zoo.jobs["fp32"].out, zoo.graphs["fp32"], SessionOptions()).placement
     int8 = open_session("litert", zoo.jobs["int8"].out, zoo.graphs["int8"], SessionOptions()).placement
-    network = Network(zoo.jobs["fp32"].out / "model.tflite")
+    network = LiteRTNetwork(zoo.jobs["fp32"].out / "model.tflite")
     assert sum(fp32.operators.values()) == len(network.operators)
     assert fp32.operators["builtin RESIZE_NEAREST_NEIGHBOR"] == 1
     assert fp32.operators["xnnpack"] > 0.8 * len(network.operators)

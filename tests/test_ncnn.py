@@ -18,8 +18,8 @@ from edgekit.converters.ncnn.model import (
     TAG_FLOAT16,
     TAG_FLOAT32,
     TAG_INT8,
-    Layer,
-    Model,
+    NcnnLayer,
+    NcnnModel,
     Weight,
     parse_param,
     read_model,
@@ -351,11 +351,11 @@ def test_int8_weights_are_padded_to_four_bytes() -> None:
 # --- quantising -------------------------------------------------------------------------------------------------------
 
 
-def _single(outputs: int, kernel: int, stride: int, weights: Any) -> Layer:
+def _single(outputs: int, kernel: int, stride: int, weights: Any) -> NcnnLayer:
     params = {0: outputs, 1: kernel, 11: kernel, 2: 1, 12: 1, 3: stride, 13: stride, 4: kernel // 2, 14: kernel // 2}
     params |= {5: 1, 6: weights.size}
     biases = np.linspace(-1, 1, outputs).astype(np.float32)
-    return Layer(
+    return NcnnLayer(
         "Convolution", "c", ["in0"], ["out0"], {key: str(value) for key, value in params.items()},
         [Weight(weights.ravel(), TAG_FLOAT32), Weight(biases)],
     )  # fmt: skip
@@ -369,8 +369,8 @@ CASES = [
 ]
 
 
-def _run_single(folder: Path, layer: Layer, x: Any, stride: int) -> Any:
-    model = Model([Layer("Input", "in0", [], ["in0"], {}), layer], 2)
+def _run_single(folder: Path, layer: NcnnLayer, x: Any, stride: int) -> Any:
+    model = NcnnModel([NcnnLayer("Input", "in0", [], ["in0"], {}), layer], 2)
     model.write(folder / "model.ncnn.param", folder / "model.ncnn.bin")
     side = -(-x.shape[2] // stride)
     graph = graph_of(((1, layer.number(0), side, side),), x.shape)
@@ -419,7 +419,7 @@ def test_winograd_does_not_overflow_on_the_worst_input(tmp_path: Path, monkeypat
     assert abs(found - written) > 1000
 
 
-def planned_model(job: Any) -> tuple[Model, list[Any]]:
+def planned_model(job: Any) -> tuple[NcnnModel, list[Any]]:
     """What pnnx made of a plan's graph, and the graph's layers."""
     folder = job.work / "fp32"
     return read_model(folder / "model.ncnn.param", folder / "model.ncnn.bin"), list(sites(onnx.load(job.onnx)))

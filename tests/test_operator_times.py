@@ -268,7 +268,7 @@ def test_what_cannot_be_profiled_is_refused(tmp_path: Path) -> None:
         profiled(bundle, runs=0)
     with pytest.raises(EngineError, match="takes 1 input"):
         operators(bundle, ONE_THREAD, [])
-    with pytest.raises(UsageError, match="device"):
+    with pytest.raises(UsageError, match="unit 'toaster' is not one of"):
         operators(bundle, SessionOptions(device="toaster"), feeds(bundle))
 
 

@@ -28,7 +28,7 @@ from web_page import FLAGS, chromium
 from edgekit.errors import UsageError
 from edgekit.profiling.record import STAGES, Profile, encode
 from edgekit.profiling.records.naming import named
-from edgekit.report.charts import FAR, Axis, Point, pareto_front, scatter, shared_end
+from edgekit.report.charts import FAR, Axis, ChartPoint, pareto_front, scatter, shared_end
 from edgekit.report.numbers import number, percent
 from edgekit.report.profile_table import COLUMNS, rows, terminal, write_csv
 from edgekit.report.profiles import TOP, kinds, whole, write_profiles
@@ -344,7 +344,7 @@ def test_one_that_is_far_slower_does_not_squeeze_the_others() -> None:
 
 
 models = st.lists(
-    st.builds(Point, name=st.just("x"), latency=st.floats(0.1, 1e4), accuracy=st.floats(0, 1), bytes=st.just(1)),
+    st.builds(ChartPoint, name=st.just("x"), latency=st.floats(0.1, 1e4), accuracy=st.floats(0, 1), bytes=st.just(1)),
     min_size=1,
     max_size=25,
 )
@@ -352,7 +352,7 @@ models = st.lists(
 
 @given(models)
 @settings(deadline=None)
-def test_the_front_is_what_no_other_beats(some: list[Point]) -> None:
+def test_the_front_is_what_no_other_beats(some: list[ChartPoint]) -> None:
     front = pareto_front(some)
     for point in some:
         beaten = any(

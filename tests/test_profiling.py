@@ -19,7 +19,7 @@ from tiny_onnx import write_tiny_bundle
 from edgekit.errors import EngineError, InputError, UsageError
 from edgekit.profiling import jobs
 from edgekit.profiling.calls import SlowedSession, endless, images, photograph
-from edgekit.profiling.protocol import Event, Profiled, Progress, SessionJob, SessionResult, Skipped
+from edgekit.profiling.protocol import Event, Profiled, SessionJob, SessionProgress, SessionResult, SkippedBundle
 from edgekit.profiling.record import Profile, Settings
 from edgekit.profiling.session import ask, run_session
 from edgekit.profiling.summary import round_medians, settled
@@ -106,9 +106,9 @@ def test_bundles_take_turns_and_share_a_session(bundle: Path) -> None:
     plain, slowed = profiles(events)
     assert plain.session == slowed.session
     assert plain.id != slowed.id
-    rounds = [event.text for event in events if isinstance(event, Progress) and "round" in event.text]
+    rounds = [event.text for event in events if isinstance(event, SessionProgress) and "round" in event.text]
     assert [text.split(": ")[1] for text in rounds] == ["round 1 of 2"] * 2 + ["round 2 of 2"] * 2
-    shares = [event.share for event in events if isinstance(event, Progress)]
+    shares = [event.share for event in events if isinstance(event, SessionProgress)]
     assert shares == sorted(shares)
     assert min(np.array(round_medians(slowed, "inference")) / round_medians(plain, "inference")) > 1.5
 
@@ -116,9 +116,9 @@ def test_bundles_take_turns_and_share_a_session(bundle: Path) -> None:
 def test_a_bundle_that_cannot_be_measured_does_not_stop_the_others(bundle: Path, tmp_path: Path) -> None:
     elsewhere = write_bundle(tmp_path / "coreml", engine="coreml")
     events = session(tmp_path / "none", elsewhere.path, bundle, settings=msgspec.structs.replace(QUICK, rounds=1))
-    skipped = {Path(event.bundle).name: event.reason for event in events if isinstance(event, Skipped)}
+    skipped = {Path(event.bundle).name: event.reason for event in events if isinstance(event, SkippedBundle)}
     assert "no bundle there" in skipped["none"]
-    assert "says nothing about time: profile it on a device that has it" in skipped["coreml"]
+    assert "says nothing about time: profile it on a host that has it (--on NAME)" in skipped["coreml"]
     assert len(profiles(events)) == 1
 
 
@@ -126,7 +126,7 @@ def test_what_fails_while_it_is_measured_is_told(bundle: Path, tmp_path: Path) -
     settings = msgspec.structs.replace(QUICK, data=str(tmp_path / "none"))
     events = session(bundle, settings=settings)
     assert not profiles(events)
-    (skipped,) = (event for event in events if isinstance(event, Skipped))
+    (skipped,) = (event for event in events if isinstance(event, SkippedBundle))
     assert str(tmp_path / "none") in skipped.reason
 
 
@@ -179,7 +179,7 @@ def test_a_process_that_crashes_is_told(monkeypatch: pytest.MonkeyPatch, tmp_pat
     (tmp_path / "onnxruntime.py").write_text("import os; os.kill(os.getpid(), 9)")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     with pytest.raises(EngineError, match="measuring: the child process was killed by SIGKILL"):
-        ask(jobs.RoundJob(bundle="", engine="onnxruntime", settings=QUICK, device="", cold=False), jobs.Rounded, 60)
+        ask(jobs.RoundJob(bundle="", engine="onnxruntime", settings=QUICK, device="", cold=False), jobs.RoundResult, 60)
 
 
 def start(job: SessionJob, patience: float = 60.0) -> process.Process:
@@ -201,7 +201,7 @@ def test_a_host_elsewhere_gets_progress_and_whole_records(bundle: Path) -> None:
         assert session.wait() == 0
     done = events.pop()
     assert isinstance(done, messages.Done)
-    assert all(isinstance(event, messages.Progress) for event in events)
+    assert all(isinstance(event, messages.WorkerProgress) for event in events)
     (found,) = msgspec.json.decode(done.result, type=SessionResult).found
     assert isinstance(found, Profiled)
     assert found.profile.conditions.machine.key == "pi5"

@@ -17,7 +17,7 @@ import pytest
 from edgekit.errors import InputError, UsageError
 from edgekit.runtimes.drawing.video_writer import VideoWriter
 from edgekit.runtimes.inputs import media
-from edgekit.runtimes.inputs.media import Frame
+from edgekit.runtimes.inputs.media import SourceFrame
 from edgekit.runtimes.inputs.reader import Reader, overlapped
 
 
@@ -106,14 +106,14 @@ class Camera:
     def __init__(self, *connections: int | str) -> None:
         self.connections = iter(connections)
 
-    def __call__(self, source: Any) -> Iterator[Frame]:
+    def __call__(self, source: Any) -> Iterator[SourceFrame]:
         return self._frames(next(self.connections, 0))
 
-    def _frames(self, what: int | str) -> Iterator[Frame]:
+    def _frames(self, what: int | str) -> Iterator[SourceFrame]:
         if isinstance(what, str):
             raise InputError(what)
         for number in range(what):
-            yield Frame(np.zeros((2, 2, 3), np.uint8), f"rtsp://camera#{number}", number, number / 10)
+            yield SourceFrame(np.zeros((2, 2, 3), np.uint8), f"rtsp://camera#{number}", number, number / 10)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from edgekit.profiling.record import SCHEMA, Profile, Settings, encode
 from edgekit.profiling.records import searching
 from edgekit.profiling.records.choosing import Bounds, choose, latest
 from edgekit.profiling.records.comparison import SESSION_NOISE, compare, session_noise
-from edgekit.profiling.records.searching import Point, Space, cost, points, search
+from edgekit.profiling.records.searching import SearchPoint, Space, cost, points, search
 from edgekit.profiling.records.store import Store, default_store, read_records
 
 
@@ -219,7 +219,7 @@ class Bench:
         self.asked: list[tuple[str, int, int, float]] = []
         self._noise, self._draw = noise, random.Random(seed)
 
-    def bundle(self, point: Point) -> Path | None:
+    def bundle(self, point: SearchPoint) -> Path | None:
         return None if point.target == "broken" else Path(f"{point.target}-{point.precision}-{point.size}")
 
     def measure(self, paths, each):  # type: ignore[no-untyped-def]

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from edgekit import converters
 from edgekit.calibration.plan import FILE as PLAN_FILE
-from edgekit.calibration.plan import Range
+from edgekit.calibration.plan import TensorRange
 from edgekit.calibration.samples import Samples
 from edgekit.conversion.jobs import BuildJob, Prepared
 from edgekit.conversion.runner import run
@@ -198,8 +198,8 @@ def entry(name: str, ends: tuple[float, float], own: tuple[float, float], kind: 
 
 
 def test_tensors_that_share_a_range_go_on_sharing_one(tmp_path: Path) -> None:
-    def planned(low: float, high: float) -> Range:
-        return Range(lowest=low, highest=high, low=low, high=high, limit=1, method="kl", symmetric_method="kl")
+    def planned(low: float, high: float) -> TensorRange:
+        return TensorRange(lowest=low, highest=high, low=low, high=high, limit=1, method="kl", symmetric_method="kl")
 
     shared, own = (0.0, 4.5), (-1.5, 2.5)
     before = [

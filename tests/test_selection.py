@@ -15,13 +15,13 @@ from tiny_conversions import edgekit, write_pictures
 from edgekit import converters
 from edgekit.cli._options import read_options
 from edgekit.conversion.selection import refuse, select
-from edgekit.converters import NoOptions
+from edgekit.converters import NoTargetOptions
 from edgekit.converters import read_options as typed_options
 from edgekit.errors import ConversionError, UsageError
 from edgekit.runtimes.bundle.manifest import Record
-from edgekit.sources import Request, find
+from edgekit.sources import SourceRequest, find
 
-NETWORK = find(Request("tiny_models:detector"))
+NETWORK = find(SourceRequest("tiny_models:detector"))
 
 
 def chosen(
@@ -104,7 +104,7 @@ def test_options_are_typed() -> None:
         typed_options(spec, {"kind": "glass"})
     with pytest.raises(UsageError, match=r"option of target onnx: .*\$\.count"):
         typed_options(spec, {"count": "many"})
-    assert typed_options(converters.target("onnx"), {}) == NoOptions()
+    assert typed_options(converters.target("onnx"), {}) == NoTargetOptions()
 
 
 def test_options_of_a_target_that_is_not_made_are_refused() -> None:

@@ -16,14 +16,16 @@ from edgekit.errors import InputError, UsageError
 from edgekit.shapes import BACKGROUNDS, CLASSES, COLOURS, KEYPOINTS, SceneObject, SceneOptions, scene
 from edgekit.shapes.outlines import exact_box, place, unit_keypoints, unit_outline
 from edgekit.shapes.truth import objects
-from edgekit.shapes.types import Placement, Style
+from edgekit.shapes.types import ShapePlacement, Style
 
 PLAIN = Style((40.0, 35.0, 215.0), 0.0, 0.0, "none", 0.0, 0.0)
 SEEDS = range(40)
 
 
-def placement(class_id: int, centre: tuple[float, float], radius: float, rotation: float, track: int = 1) -> Placement:
-    return Placement(class_id, "red", centre, radius, rotation, PLAIN, track)
+def placement(
+    class_id: int, centre: tuple[float, float], radius: float, rotation: float, track: int = 1
+) -> ShapePlacement:
+    return ShapePlacement(class_id, "red", centre, radius, rotation, PLAIN, track)
 
 
 def mask_box(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:

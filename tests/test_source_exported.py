@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from edgekit.errors import SourceError
 from edgekit.runtimes.bundle.folder import sha256
-from edgekit.sources import Request, exported
+from edgekit.sources import SourceRequest, exported
 from edgekit.sources import load as load_any
 
 torch = pytest.importorskip("torch", reason="needs the extra 'convert'")
@@ -44,7 +44,7 @@ def save(path: Path, *inputs: Any, training: bool = False, network: Any = None, 
 
 
 def load(path: Path, trust: bool = False) -> Any:
-    return exported.load(Request(str(path), trust=trust))
+    return exported.load(SourceRequest(str(path), trust=trust))
 
 
 def members(path: Path) -> Members:
@@ -76,7 +76,7 @@ def _good(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_program(good: Path) -> None:
     x = torch.rand(1, 3, 16, 24)
-    model = load_any(Request(str(good)))
+    model = load_any(SourceRequest(str(good)))
     assert (model.name, tuple(model.example.shape), model.contract, model.heads) == (
         "small",
         (1, 3, 16, 24),

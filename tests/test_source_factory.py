@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from edgekit.errors import SourceError, UsageError
 from edgekit.runtimes.bundle.folder import sha256
-from edgekit.sources import Request, factory
+from edgekit.sources import SourceRequest, factory
 from edgekit.sources import load as load_any
 
 torch = pytest.importorskip("torch", reason="needs the extra 'convert'")
@@ -68,7 +68,7 @@ def _modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def load(
     name: str = "network", size: tuple[int, int] | None = (8, 16), weights: Path | None = None, **more: Any
 ) -> Any:
-    return factory.load(Request(f"factory_module:{name}", weights=weights, size=size, **more))
+    return factory.load(SourceRequest(f"factory_module:{name}", weights=weights, size=size, **more))
 
 
 @pytest.fixture
@@ -90,13 +90,13 @@ def same(module: Any, state: dict[str, Any]) -> None:
 
 def test_spelling() -> None:
     for spec in ("a:b", "a.b.c:d_e", "_a:B2"):
-        assert factory.matches(Request(spec))
+        assert factory.matches(SourceRequest(spec))
     for spec in ("a.pt", "a/b:c", "a:", ":b", "a:b:c", "C:\\model.pt", "a-b:c", "http://x", "1a:b", "a..b:c"):
-        assert not factory.matches(Request(spec))
+        assert not factory.matches(SourceRequest(spec))
 
 
 def test_a_factory() -> None:
-    model = load_any(Request("factory_module:network", size=(8, 16)))
+    model = load_any(SourceRequest("factory_module:network", size=(8, 16)))
     assert (model.name, tuple(model.example.shape), model.contract, model.heads) == (
         "network",
         (1, 3, 8, 16),
@@ -130,7 +130,7 @@ def test_the_demo_detector() -> None:
     from edgekit.shapes.trained import SOURCE
 
     assert SOURCE == "edgekit.shapes.trained:detector"
-    model = load_any(Request(SOURCE))
+    model = load_any(SourceRequest(SOURCE))
     assert model.contract is not None
     assert tuple(model.example.shape) == (1, 3, *model.contract.image.size)
     with torch.no_grad():
@@ -168,7 +168,7 @@ def test_the_demo_detector() -> None:
 )
 def test_what_cannot_be_built(spec: str, words: str) -> None:
     with pytest.raises(SourceError) as caught:
-        factory.load(Request(spec, size=(8, 8)))
+        factory.load(SourceRequest(spec, size=(8, 8)))
     assert spec in str(caught.value)
     assert words in str(caught.value)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from onnx_graphs import SHAPE, check, examples, image, ints, load, node, onnx, oracle, torch, weights, write
 
 from edgekit.errors import ContractError, SourceError
-from edgekit.sources import Request
+from edgekit.sources import SourceRequest
 from edgekit.sources import onnx as onnx_file
 
 
@@ -324,5 +324,5 @@ def test_external_data_must_stay_beside_the_file(folder: Path) -> None:
 
 
 def test_matches_by_spelling() -> None:
-    assert onnx_file.matches(Request("a/B.ONNX"))
-    assert not onnx_file.matches(Request("model.pt"))
+    assert onnx_file.matches(SourceRequest("a/B.ONNX"))
+    assert not onnx_file.matches(SourceRequest("model.pt"))

@@ -17,7 +17,7 @@ from edgekit.errors import ContractError, SourceError
 from edgekit.runtimes.bundle.manifest import Contract, Decoder, ImageRule, Output, Postprocess
 from edgekit.runtimes.tasks import open_task
 from edgekit.runtimes.tasks.skeletons import COCO
-from edgekit.sources import Request, TrainedModel, load
+from edgekit.sources import SourceRequest, TrainedModel, load
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def loaded(folders: dict[str, Path]) -> dict[str, TrainedModel]:
-    return {kind: load(Request(str(folder))) for kind, folder in folders.items()}
+    return {kind: load(SourceRequest(str(folder))) for kind, folder in folders.items()}
 
 
 def outputs(model: TrainedModel) -> list[Any]:
@@ -86,15 +86,15 @@ def test_processors_without_a_fixed_size(folders: dict[str, Path], tmp_path: Pat
     (tmp_path / "preprocessor_config.json").write_text(
         json.dumps({"size": {"shortest_edge": 96, "longest_edge": 160}, "image_mean": [0.5, 0.5, 0.5]})
     )
-    model = load(Request(str(tmp_path)))
+    model = load(SourceRequest(str(tmp_path)))
     assert model.contract is not None
     rule = model.contract.image
     assert (rule.size, rule.resize, rule.mean, rule.pad) == ((96, 96), "letterbox", (0.5, 0.5, 0.5), 128)
     assert (rule.std, rule.interpolation) == ((0.229, 0.224, 0.225), "linear")
     assert "border of a letterboxed image" in model.notes[0]
-    assert load(Request(str(tmp_path), size=(64, 128))).contract.image.size == (64, 128)  # type: ignore[union-attr]
+    assert load(SourceRequest(str(tmp_path), size=(64, 128))).contract.image.size == (64, 128)  # type: ignore[union-attr]
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({"size": {"height": 96, "width": 64}, "resample": 3}))
-    assert load(Request(str(tmp_path))).contract.image.interpolation == "bicubic"  # type: ignore[union-attr]
+    assert load(SourceRequest(str(tmp_path))).contract.image.interpolation == "bicubic"  # type: ignore[union-attr]
 
 
 @pytest.mark.convert
@@ -118,30 +118,30 @@ def test_folders_that_are_refused(folders: dict[str, Path], tmp_path: Path) -> N
     config = json.loads((folders["yolos"] / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(SourceError, match=r"model\.safetensors: no such file; save the model with save_pretrained"):
-        load(Request(str(tmp_path)))
+        load(SourceRequest(str(tmp_path)))
     (tmp_path / "model.safetensors").write_bytes(b"not a model")
     with pytest.raises(SourceError, match="transformers cannot load it: "):
-        load(Request(str(tmp_path)))
+        load(SourceRequest(str(tmp_path)))
     (tmp_path / "config.json").write_text(json.dumps(config | {"model_type": "bert"}))
     with pytest.raises(
         SourceError, match="model_type 'bert' is not one of: rt_detr, rt_detr_v2, d_fine, detr, yolos, "
     ):
-        load(Request(str(tmp_path)))
+        load(SourceRequest(str(tmp_path)))
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(SourceError, match=r"config\.json: cannot be read: "):
-        load(Request(str(tmp_path)))
+        load(SourceRequest(str(tmp_path)))
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "preprocessor_config.json").write_text('{"do_normalize": "perhaps"}')
     (tmp_path / "model.safetensors").write_bytes((folders["yolos"] / "model.safetensors").read_bytes())
     with pytest.raises(SourceError, match=r"preprocessor_config\.json: cannot be read: "):
-        load(Request(str(tmp_path)))
+        load(SourceRequest(str(tmp_path)))
 
 
 def test_a_pickle_is_not_taken_for_weights(folders: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "config.json").write_bytes((folders["yolos"] / "config.json").read_bytes())
     torch.save({}, tmp_path / "pytorch_model.bin")
     with pytest.raises(SourceError, match=r"model\.safetensors: no such file"):
-        load(Request(str(tmp_path)))
+        load(SourceRequest(str(tmp_path)))
 
 
 def test_outputs_that_are_no_queries() -> None:

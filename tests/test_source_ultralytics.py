@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from edgekit.errors import SourceError
-from edgekit.sources import Request, TrainedModel
+from edgekit.sources import SourceRequest, TrainedModel
 from edgekit.sources import ultralytics as source
 
 torch = pytest.importorskip("torch", reason="needs the extra 'convert'")
@@ -69,7 +69,7 @@ def image(size: tuple[int, int] = SIZE) -> Any:
 
 @pytest.fixture(scope="session")
 def loaded(checkpoints: dict[str, Path]) -> dict[str, TrainedModel]:
-    return {name: source.load(Request(str(path), size=SIZE)) for name, path in checkpoints.items()}
+    return {name: source.load(SourceRequest(str(path), size=SIZE)) for name, path in checkpoints.items()}
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -162,25 +162,27 @@ def test_heads_can_be_exported_and_traced(name: str, loaded: dict[str, TrainedMo
 
 
 def test_size_comes_from_training_rounded_up_to_the_stride(checkpoints: dict[str, Path]) -> None:
-    model = source.load(Request(str(checkpoints["yolov8n.yaml"])))
+    model = source.load(SourceRequest(str(checkpoints["yolov8n.yaml"])))
     assert model.contract is not None
     assert model.contract.image.size == (128, 128)
 
 
 def test_size_must_fit_the_stride(checkpoints: dict[str, Path]) -> None:
     with pytest.raises(SourceError, match="100x128 must be a multiple of the largest stride, 32"):
-        source.load(Request(str(checkpoints["yolov8n.yaml"]), size=(100, 128)))
+        source.load(SourceRequest(str(checkpoints["yolov8n.yaml"]), size=(100, 128)))
 
 
 def test_other_heads_of_the_same_kind(tasks: Any, tmp_path: Path) -> None:
     """YOLOv10 (one-to-one with DFL) and a fused YOLO26 whose one-to-many branch is gone."""
-    ten = source.load(Request(str(save(tasks.DetectionModel("yolov10n.yaml", verbose=False), tmp_path / "10.pt"))))
+    ten = source.load(
+        SourceRequest(str(save(tasks.DetectionModel("yolov10n.yaml", verbose=False), tmp_path / "10.pt")))
+    )
     assert ten.contract is not None
     assert ten.contract.decoder.options == {"strides": [8, 16, 32], "reg_max": 16}
     assert ten.contract.postprocess.nms is False
     fused = tasks.DetectionModel("yolo26n.yaml", verbose=False).eval()
     fused.end2end = True
-    model = source.load(Request(str(save(fused.fuse(verbose=False), tmp_path / "26.pt"))))
+    model = source.load(SourceRequest(str(save(fused.fuse(verbose=False), tmp_path / "26.pt"))))
     assert model.contract is not None
     assert model.contract.postprocess.nms is False
     with torch.no_grad():
@@ -189,7 +191,7 @@ def test_other_heads_of_the_same_kind(tasks: Any, tmp_path: Path) -> None:
 
 def test_a_model_object_saved_without_its_dictionary(tasks: Any, tmp_path: Path) -> None:
     torch.save(tasks.DetectionModel("yolov8n.yaml", verbose=False), tmp_path / "bare.pt")
-    model = source.load(Request(str(tmp_path / "bare.pt")))
+    model = source.load(SourceRequest(str(tmp_path / "bare.pt")))
     assert model.contract is not None
     assert model.contract.image.size == (640, 640)
 
@@ -202,7 +204,7 @@ def test_training_leftovers_are_read_as_data(tasks: Any, tmp_path: Path) -> None
     detector.args = IterableSimpleNamespace(box=7.5, cls=0.5, dfl=1.5, imgsz=64)
     detector.criterion = v8DetectionLoss(detector)
     torch.save({"model": detector}, tmp_path / "old.pt")
-    model = source.load(Request(str(tmp_path / "old.pt")))
+    model = source.load(SourceRequest(str(tmp_path / "old.pt")))
     assert model.contract is not None
     assert model.contract.image.size == (64, 64)
 
@@ -214,14 +216,14 @@ def test_other_tasks_are_refused(tasks: Any, tmp_path: Path) -> None:
     path = save(tasks.OBBModel("yolo11n-obb.yaml", verbose=False), tmp_path / "other.pt")
     for trust in (False, True):
         with pytest.raises(SourceError, match="a oriented-box model; edgekit reads models with these heads: Detect, "):
-            source.load(Request(str(path), trust=trust))
+            source.load(SourceRequest(str(path), trust=trust))
 
 
 def test_a_model_without_a_known_head_is_refused(tasks: Any, tmp_path: Path) -> None:
     model = tasks.DetectionModel("yolov8n.yaml", verbose=False)
     model.model = model.model[:-1]
     with pytest.raises(SourceError, match="a C2f model; edgekit reads models with these heads: Detect, v10Detect, "):
-        source.load(Request(str(save(model, tmp_path / "cut.pt"))))
+        source.load(SourceRequest(str(save(model, tmp_path / "cut.pt"))))
 
 
 class Evil:
@@ -240,9 +242,9 @@ def test_a_malicious_pickle_does_nothing(tmp_path: Path, tasks: Any) -> None:
         tasks.DetectionModel("yolov8n.yaml", verbose=False), tmp_path / "evil.pt", x=Evil(os.mkdir, str(marker))
     )
     with pytest.raises(SourceError, match=r"asks for posix\.mkdir.*--trust"):
-        source.load(Request(str(path)))
+        source.load(SourceRequest(str(path)))
     assert not marker.exists()
-    source.load(Request(str(path), trust=True))  # negative control: it would have worked
+    source.load(SourceRequest(str(path), trust=True))  # negative control: it would have worked
     assert marker.exists()
 
 
@@ -256,7 +258,7 @@ def test_allowed_classes_cannot_be_called(tmp_path: Path, tasks: Any) -> None:
     }  # fmt: skip
     torch.save({"model": Evil(tasks.DetectionModel, recipe, 3)}, tmp_path / "call.pt")
     with pytest.raises(SourceError, match="it calls DetectionModel with arguments of its own"):
-        source.load(Request(str(tmp_path / "call.pt")))
+        source.load(SourceRequest(str(tmp_path / "call.pt")))
     assert not marker.exists()
     torch.load(tmp_path / "call.pt", weights_only=False)  # negative control: the text was run
     assert marker.exists()
@@ -268,7 +270,7 @@ def test_allowed_classes_cannot_be_called(tmp_path: Path, tasks: Any) -> None:
 def test_no_function_is_allowed(function: Any, tmp_path: Path, tasks: Any) -> None:
     torch.save({"model": Evil(function, "1")}, tmp_path / "call.pt")
     with pytest.raises(SourceError, match="--trust"):
-        source.load(Request(str(tmp_path / "call.pt")))
+        source.load(SourceRequest(str(tmp_path / "call.pt")))
 
 
 def test_classes_outside_the_layers_are_refused(tmp_path: Path, tasks: Any) -> None:
@@ -278,7 +280,7 @@ def test_classes_outside_the_layers_are_refused(tmp_path: Path, tasks: Any) -> N
     for other in (Model, ModelEMA, torch.nn.DataParallel):
         torch.save({"model": other.__new__(other)}, tmp_path / "class.pt")
         with pytest.raises(SourceError, match=f"asks for {other.__module__}.{other.__name__}.*--trust"):
-            source.load(Request(str(tmp_path / "class.pt")))
+            source.load(SourceRequest(str(tmp_path / "class.pt")))
 
 
 def test_damaged_files(checkpoints: dict[str, Path], tmp_path: Path) -> None:
@@ -292,9 +294,9 @@ def test_damaged_files(checkpoints: dict[str, Path], tmp_path: Path) -> None:
         path = tmp_path / f"{name}.pt"
         path.write_bytes(content)
         with pytest.raises(SourceError, match=message):
-            source.load(Request(str(path)))
+            source.load(SourceRequest(str(path)))
     with pytest.raises(SourceError, match="no such file"):
-        source.load(Request(str(tmp_path / "none.pt")))
+        source.load(SourceRequest(str(tmp_path / "none.pt")))
 
 
 def test_a_damaged_pickle_inside_a_good_archive(checkpoints: dict[str, Path], tmp_path: Path) -> None:
@@ -307,32 +309,32 @@ def test_a_damaged_pickle_inside_a_good_archive(checkpoints: dict[str, Path], tm
         path = tmp_path / "pickle.pt"
         path.write_bytes(copy.getvalue())
         with pytest.raises(SourceError, match=r"pickle\.pt"):
-            source.load(Request(str(path)))
+            source.load(SourceRequest(str(path)))
 
 
 def test_files_that_are_something_else(tmp_path: Path, tasks: Any) -> None:
     torch.save({"weight": torch.zeros(3)}, tmp_path / "state.pt")
     with pytest.raises(SourceError, match=r"holds no model object.*--weights"):
-        source.load(Request(str(tmp_path / "state.pt")))
+        source.load(SourceRequest(str(tmp_path / "state.pt")))
     torch.jit.trace(torch.nn.Conv2d(3, 3, 1), image()).save(tmp_path / "script.pt")
     with pytest.raises(SourceError, match="torchscript checkpoint; give the original checkpoint"):
-        source.load(Request(str(tmp_path / "script.pt")))
+        source.load(SourceRequest(str(tmp_path / "script.pt")))
 
 
 def test_inconsistent_checkpoints(tasks: Any, tmp_path: Path) -> None:
     model = tasks.DetectionModel("yolov8n.yaml", verbose=False)
     model.names = {0: "only"}
     with pytest.raises(SourceError, match="1 class names for 80 classes"):
-        source.load(Request(str(save(model, tmp_path / "names.pt"))))
+        source.load(SourceRequest(str(save(model, tmp_path / "names.pt"))))
     del model.model[0].conv
     with pytest.raises(SourceError, match="does not run with the installed ultralytics"):
-        source.load(Request(str(save(model, tmp_path / "layer.pt"))))
+        source.load(SourceRequest(str(save(model, tmp_path / "layer.pt"))))
 
 
 def test_matches_by_spelling() -> None:
-    assert source.matches(Request("runs/best.PT"))
-    assert not source.matches(Request("best.pt2"))
-    assert not source.matches(Request("package.module:factory"))
+    assert source.matches(SourceRequest("runs/best.PT"))
+    assert not source.matches(SourceRequest("best.pt2"))
+    assert not source.matches(SourceRequest("package.module:factory"))
 
 
 WATCHED = """
@@ -348,8 +350,8 @@ def watch(event, arguments):
         written.append(str(arguments[0]))
 import torch, cv2
 sys.addaudithook(watch)
-from edgekit.sources import Request, ultralytics
-ultralytics.load(Request(sys.argv[1]))
+from edgekit.sources import SourceRequest, ultralytics
+ultralytics.load(SourceRequest(sys.argv[1]))
 sys.stderr.write(repr((blocked, [path for path in written if "edgekit-ultralytics-" not in path
     and "__pycache__" not in path and not path.startswith("/dev/")])))
 """
@@ -375,8 +377,8 @@ def test_reading_prints_installs_fetches_and_leaves_nothing(checkpoints: dict[st
 def test_without_ultralytics_the_message_says_how_to_install(checkpoints: dict[str, Path]) -> None:
     code = (
         "import sys; sys.modules['ultralytics'] = None\n"
-        "from edgekit.errors import SourceError\nfrom edgekit.sources import Request, ultralytics\n"
-        "try:\n    ultralytics.load(Request(sys.argv[1]))\nexcept SourceError as error:\n    print(error)"
+        "from edgekit.errors import SourceError\nfrom edgekit.sources import SourceRequest, ultralytics\n"
+        "try:\n    ultralytics.load(SourceRequest(sys.argv[1]))\nexcept SourceError as error:\n    print(error)"
     )
     command = [sys.executable, "-c", code, str(checkpoints["yolov8n.yaml"])]
     result = subprocess.run(command, capture_output=True, text=True, check=True)

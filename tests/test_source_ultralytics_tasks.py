@@ -14,7 +14,7 @@ from edgekit.runtimes.inputs.images import ImageRule, transform
 from edgekit.runtimes.results import Classification, Instances, Poses
 from edgekit.runtimes.tasks import open_task
 from edgekit.runtimes.tasks.skeletons import COCO
-from edgekit.sources import Request, TrainedModel
+from edgekit.sources import SourceRequest, TrainedModel
 from edgekit.sources import ultralytics as source
 
 torch = pytest.importorskip("torch", reason="needs the extra 'convert'")
@@ -42,7 +42,7 @@ def loaded(tasks: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tr
     models = {}
     for name, kind in MODELS.items():
         path = save(seeded(getattr(tasks, kind)(f"{name}.yaml", verbose=False)), folder / f"{name}.pt")
-        models[name] = source.load(Request(str(path), size=None if name.endswith("cls") else SIZE))
+        models[name] = source.load(SourceRequest(str(path), size=None if name.endswith("cls") else SIZE))
     return models
 
 
@@ -147,7 +147,7 @@ def test_poses_are_in_original_pixels(loaded: dict[str, TrainedModel]) -> None:
 
 def test_other_keypoints_have_numbers_for_names(tasks: Any, tmp_path: Path) -> None:
     model = seeded(tasks.PoseModel("yolov8n-pose.yaml", data_kpt_shape=[4, 2], nc=1, verbose=False))
-    loaded = source.load(Request(str(save(model, tmp_path / "four.pt")), size=SIZE))
+    loaded = source.load(SourceRequest(str(save(model, tmp_path / "four.pt")), size=SIZE))
     assert loaded.contract is not None
     assert loaded.contract.skeleton is not None
     assert loaded.contract.skeleton.names == ("keypoint_0", "keypoint_1", "keypoint_2", "keypoint_3")
@@ -161,7 +161,7 @@ def test_inconsistent_class_names(tasks: Any, tmp_path: Path) -> None:
     model = tasks.ClassificationModel("yolov8n-cls.yaml", verbose=False)
     model.names = {0: "one"}
     with pytest.raises(SourceError, match="1 class names for 1000 classes"):
-        source.load(Request(str(save(model, tmp_path / "few.pt"))))
+        source.load(SourceRequest(str(save(model, tmp_path / "few.pt"))))
 
 
 @pytest.mark.parametrize("name", ["yolo11n-pose", "yolov8n-seg"])

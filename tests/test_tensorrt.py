@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from edgekit.converters import Job, NoOptions, read_options, target
+from edgekit.converters import Job, NoTargetOptions, read_options, target
 from edgekit.errors import ConversionError, EngineError, UsageError
 from edgekit.runtimes.bundle.manifest import Graph
 from edgekit.runtimes.engines import SessionOptions, open_session
@@ -265,8 +265,8 @@ def test_options_are_checked() -> None:
 
 def test_what_cannot_be_converted_is_refused(small: Converted, tmp_path: Path) -> None:
     job = replace(small.jobs["int8"], out=tmp_path)
-    with pytest.raises(ConversionError, match="the job holds NoOptions"):
-        tensorrt.convert(replace(job, options=NoOptions()), lambda text, share: None)
+    with pytest.raises(ConversionError, match="the job holds NoTargetOptions"):
+        tensorrt.convert(replace(job, options=NoTargetOptions()), lambda text, share: None)
     with pytest.raises(ConversionError, match="int8 needs a quantisation plan: give --data"):
         tensorrt.convert(replace(job, plan=None), lambda text, share: None)
     every = job.planned().keep_float([layer.name for layer in job.planned().layers], "budget")

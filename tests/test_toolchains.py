@@ -271,13 +271,13 @@ def test_another_interpreter_has_this_edgekit_and_none_of_its_neighbours(borrowe
 
 def test_a_toolchain_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("EDGEKIT_TOOLCHAINS", str(tmp_path))
-    job = jobs.BuildJob(folder="", target="onnx", precision="fp32", out="")
+    job = jobs.BuildJob(folder="", part="detector", target="onnx", precision="fp32", out="")
     with pytest.raises(ConversionError, match="toolchain missing: edgekit toolchain install absent"):
         run(job, Graph, lambda text, share: None, toolchain="absent")
 
 
 def test_a_job_in_another_environment_ends_with_its_own_errors(borrowed: str, tmp_path: Path) -> None:
-    job = jobs.BuildJob(folder=str(tmp_path), target="onnx", precision="fp32", out=str(tmp_path))
+    job = jobs.BuildJob(folder=str(tmp_path), part="detector", target="onnx", precision="fp32", out=str(tmp_path))
     with pytest.raises(ConversionError, match="build: FileNotFoundError"):
         run(job, Graph, lambda text, share: None, toolchain=borrowed)
 

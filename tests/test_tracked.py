@@ -10,7 +10,7 @@ import pytest
 
 from edgekit.arrays import Floats
 from edgekit.errors import UsageError
-from edgekit.runtimes.inputs.media import Frame
+from edgekit.runtimes.inputs.media import SourceFrame
 from edgekit.runtimes.model import Model
 from edgekit.runtimes.results import Detections
 from edgekit.runtimes.tasks.similarity import box_iou
@@ -37,9 +37,9 @@ def scenes() -> list[Any]:
     return list(moving_scene(SEED, FRAMES, FPS))
 
 
-def frames(scenes: list[Any], fps: float | None = FPS) -> list[Frame]:
+def frames(scenes: list[Any], fps: float | None = FPS) -> list[SourceFrame]:
     return [
-        Frame(scene.image, f"film#{number}", number, None if fps is None else number / fps)
+        SourceFrame(scene.image, f"film#{number}", number, None if fps is None else number / fps)
         for number, scene in enumerate(scenes)
     ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -569,10 +570,14 @@ def test_other_bundles_open_as_before(monkeypatch: Any) -> None:
     from edgekit.runtimes.language.vision_language import open_vision_language
 
     bundle = Bundle(Path("x"), sample_manifest())
-    monkeypatch.setattr("edgekit.runtimes.load.model.load", lambda given, **options: (given, options))
-    found, options = edgekit.load(bundle, threads=2, unit="cpu", strict=True, warm_up=0)
-    assert found is bundle
-    assert options == {"threads": 2, "device": "cpu", "strict": True, "warm_up": 0}
+
+    def opened(given: Bundle, **options: Any) -> Any:
+        return SimpleNamespace(bundle=given, options=options, task=SimpleNamespace(gives=edgekit.Detections))
+
+    monkeypatch.setattr("edgekit.runtimes.load.model.load", opened)
+    found: Any = edgekit.load(bundle, threads=2, unit="cpu", strict=True, warm_up=0)
+    assert found.bundle is bundle
+    assert found.options == {"threads": 2, "unit": "cpu", "strict": True, "warm_up": 0}
     with pytest.raises(UsageError, match="a detect bundle is no vision-language model"):
         open_vision_language(bundle)
 

@@ -135,7 +135,7 @@ def test_node_ends_with_its_session_and_with_its_parent(folder: Path) -> None:
         "import sys, time; from pathlib import Path; from tiny_onnx import GRAPH\n"
         "from edgekit.runtimes.engines import SessionOptions, open_session\n"
         f"session = open_session('web', Path({str(folder)!r}), GRAPH, SessionOptions(device='node', threads=2))\n"
-        "print(session._process.pid, flush=True)\n"
+        "print(session._process._running.pid, flush=True)\n"
         "if sys.argv[1] == 'deleted': del session\n"
         "time.sleep(600)"
     )
@@ -173,7 +173,7 @@ def test_a_crash_of_node_is_told(folder: Path) -> None:
     session: Any = open_session("web", folder, GRAPH, NODE)
     session._process.kill()
     session._process.wait()
-    with pytest.raises(EngineError, match="web in toolchain web ended with exit code -9"):
+    with pytest.raises(EngineError, match="web in toolchain web: the child process was killed by SIGKILL"):
         session.run([picture()])
 
 

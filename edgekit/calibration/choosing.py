@@ -12,7 +12,7 @@ from edgekit.arrays import Floats, Image
 from edgekit.errors import UsageError
 from edgekit.runtimes.bundle.manifest import ImageRule
 from edgekit.runtimes.inputs.images import Preprocessor
-from edgekit.runtimes.inputs.media import Reference
+from edgekit.runtimes.inputs.media import ImageReference
 
 THUMBNAIL = 8
 PIXELS = THUMBNAIL * THUMBNAIL * 3
@@ -25,7 +25,9 @@ CANDIDATES = 4
 """Images of which every choice is the best one."""
 
 
-def most_informative(references: Sequence[Reference], count: int, rule: ImageRule, *, seed: int = 0) -> list[Reference]:
+def most_informative(
+    references: Sequence[ImageReference], count: int, rule: ImageRule, *, seed: int = 0
+) -> list[ImageReference]:
     """The ``count`` images that represent all of them best, without two that are nearly the same.
 
     Every image is opened once, in order, and described by a thumbnail and a few statistics as the model sees it; what
@@ -56,7 +58,7 @@ def most_informative(references: Sequence[Reference], count: int, rule: ImageRul
     return [references[index] for index in sorted(chosen)]
 
 
-def evenly_spaced(references: Sequence[Reference], count: int) -> list[Reference]:
+def evenly_spaced(references: Sequence[ImageReference], count: int) -> list[ImageReference]:
     """``count`` images at equal distances, from the middle of the first stretch on: for videos, whose neighbours are
     alike and which take too long to look at whole. All where there are no more.
 

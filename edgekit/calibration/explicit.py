@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgekit.calibration.layers import Site, sites
-from edgekit.calibration.plan import PlannedGraph, Range
+from edgekit.calibration.plan import PlannedGraph, TensorRange
 from edgekit.calibration.ranges import LEVELS, STEPS
 from edgekit.errors import ConversionError
 
@@ -56,7 +56,7 @@ def quantise(
     return writer.finished()
 
 
-def _width(ends: Range) -> float:
+def _width(ends: TensorRange) -> float:
     return ends.high - ends.low
 
 
@@ -73,7 +73,7 @@ class _Writer:
         self._taken = {*self._constants, *(name for node in model.graph.node for name in node.output)}
         self.rewritten = 0
 
-    def rewrite(self, site: Site, ends: Range) -> None:
+    def rewrite(self, site: Site, ends: TensorRange) -> None:
         """Let a layer read its input on the grid of a range, and its weights in INT8."""
         node = site.node
         rows = site.weights.reshape(len(site.weights), -1)
@@ -99,7 +99,7 @@ class _Writer:
         graph.initializer.extend(constants)
         return self._model
 
-    def _activation(self, tensor: str, ends: Range, before: list[NodeProto]) -> str:
+    def _activation(self, tensor: str, ends: TensorRange, before: list[NodeProto]) -> str:
         if tensor not in self._activations:
             if self._symmetric:
                 scale = np.array(max(ends.limit, _LEAST) / LEVELS, np.float32)

@@ -17,7 +17,7 @@ import numpy as np
 
 from edgekit.arrays import Doubles
 from edgekit.calibration.layers import Response
-from edgekit.calibration.plan import Range
+from edgekit.calibration.plan import TensorRange
 from edgekit.calibration.ranges import BINS, LEVELS, SHARES, STEPS, TensorStatistics
 from edgekit.errors import UsageError, choices
 
@@ -27,7 +27,7 @@ PERCENTILE = 1e-4
 Ends = tuple[float, float]
 
 
-def fit(statistics: TensorStatistics, response: Response | None = None, method: str = "auto") -> Range:
+def fit(statistics: TensorStatistics, response: Response | None = None, method: str = "auto") -> TensorRange:
     """The affine and the symmetric grid of one tensor.
 
     Args:
@@ -41,14 +41,14 @@ def fit(statistics: TensorStatistics, response: Response | None = None, method: 
     if method not in ("auto", *_METHODS):
         raise UsageError(f"ranges: {choices(method, ('auto', *_METHODS))}")
     if not np.count_nonzero(statistics.counts):
-        return Range(lowest=0, highest=0, low=0, high=0, limit=0, method="nothing", symmetric_method="nothing")
+        return TensorRange(lowest=0, highest=0, low=0, high=0, limit=0, method="nothing", symmetric_method="nothing")
     histogram = _Histogram.of(statistics, response or _same)
     fits = _METHODS if method == "auto" else {method: _METHODS[method]}
     affine = {name: find(histogram, False) for name, find in fits.items()}
     symmetric = {name: find(histogram, True) for name, find in fits.items()}
     best = min(affine, key=lambda name: histogram.loss(affine[name], False))
     even = min(symmetric, key=lambda name: histogram.loss(symmetric[name], True))
-    return Range(
+    return TensorRange(
         lowest=statistics.low,
         highest=statistics.high,
         low=affine[best][0],

@@ -62,7 +62,7 @@ class Methods(Record, frozen=True, kw_only=True):
     float_fallback: bool = msgspec.field(default=True, name="islands")
 
 
-class Range(Record, frozen=True, kw_only=True):
+class TensorRange(Record, frozen=True, kw_only=True):
     """The values of a tensor, and the ends of the 8-bit grids that fit it best.
 
     Attributes:
@@ -136,7 +136,7 @@ class Fp16Issue(Record, frozen=True, kw_only=True):
 class PlannedGraph(Record, frozen=True, kw_only=True):
     """One graph of a plan: ranges by tensor, layers in the order of the graph, and where channels were equalized."""
 
-    tensors: dict[str, Range]
+    tensors: dict[str, TensorRange]
     layers: tuple[Layer, ...]
     equalized: tuple[Equalization, ...] = msgspec.field(default=(), name="equalised")
 

@@ -32,8 +32,8 @@ from edgekit.calibration.plan import (
     Methods,
     Plan,
     PlannedGraph,
-    Range,
     RangeMethod,
+    TensorRange,
     Tuning,
 )
 from edgekit.calibration.rounding import round_weights
@@ -301,7 +301,7 @@ def planned(onnx: Path, seen: Observations, request: PlanRequest, equalized: tup
     return PlannedGraph(tensors=tensors, layers=tuple(layers), equalized=equalized)
 
 
-def _without_certainty(one: Range) -> Range:
+def _without_certainty(one: TensorRange) -> TensorRange:
     """The range of logits, but for scores below 1/3000, which do not matter: that makes the others finer."""
     if one.high <= CERTAINLY_NOT or one.low >= CERTAINLY_NOT:
         return one

@@ -43,7 +43,7 @@ FEW_SAMPLES = 8
 
 
 @dataclass(frozen=True)
-class Rounded:
+class RoundingSummary:
     """What rounding did: the numbers of layers rounded and of biases changed, and the error of the layers' outputs.
 
     ``before`` is the error of rounding alone, ``after`` that with corrected biases: root mean square over the standard
@@ -58,7 +58,7 @@ class Rounded:
 
 def round_weights(
     module: fx.GraphModule, samples: Iterable[Floats], *, correct_bias: bool, progress: Progress
-) -> Rounded:
+) -> RoundingSummary:
     """Round the weights of every layer to the nearest step of its grid and correct the biases, in place.
 
     A bias is corrected by the mean, over images and positions, of what rounding changes in the output; borders count
@@ -93,7 +93,7 @@ def round_weights(
         float(np.mean([change.error(corrected) for change in changes.values() if seen] or 0.0))
         for corrected in (False, correct_bias)
     )
-    return Rounded(len(layers), biases, before, after)
+    return RoundingSummary(len(layers), biases, before, after)
 
 
 class _Change:

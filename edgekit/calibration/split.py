@@ -16,7 +16,7 @@ from edgekit.calibration.samples import Samples
 from edgekit.errors import UsageError
 from edgekit.runtimes.bundle.manifest import ImageRule
 from edgekit.runtimes.inputs.images import Preprocessor
-from edgekit.runtimes.inputs.media import Reference, References, references
+from edgekit.runtimes.inputs.media import ImageReference, References, references
 
 CALIBRATION, PROOF, HELD = "calibration.npy", "proof.npy", "held"
 """Names of the streams' files; images that are held back are the proof of a folder of their own."""
@@ -106,7 +106,7 @@ def split(
 
 def _apart(
     chosen: References, proofs: References | None, calibrate: bool, seed: int
-) -> tuple[list[Reference], NDArray[np.int64]]:
+) -> tuple[list[ImageReference], NDArray[np.int64]]:
     """The images to be judged on, and the places of the others in an order in which to take them.
 
     The frames of a video are like their neighbours, so its last part is judged on and the others are spread evenly.
@@ -123,7 +123,7 @@ def _apart(
     return _pick(chosen, order[:count]), order[count:]
 
 
-def _hold(chosen: Sequence[Reference], rule: ImageRule, folder: Path, seen: set[str]) -> Samples | None:
+def _hold(chosen: Sequence[ImageReference], rule: ImageRule, folder: Path, seen: set[str]) -> Samples | None:
     """Store the hold-out images, if one is left that is not a copy of a calibration image."""
     if not chosen:
         return None
@@ -135,7 +135,7 @@ def _hold(chosen: Sequence[Reference], rule: ImageRule, folder: Path, seen: set[
 
 
 def store(
-    chosen: Sequence[Reference],
+    chosen: Sequence[ImageReference],
     rule: ImageRule,
     path: Path,
     *,
@@ -183,7 +183,7 @@ def store(
     return Samples(path, rule)
 
 
-def _pick(every: Sequence[Reference], order: NDArray[np.int64]) -> list[Reference]:
+def _pick(every: Sequence[ImageReference], order: NDArray[np.int64]) -> list[ImageReference]:
     """Chosen images in the order of the source: a video is then decoded once, not from its start for every frame."""
     return [every[index] for index in sorted(order.tolist())]
 
@@ -193,7 +193,7 @@ def digest(resized: Image) -> str:
     return hashlib.sha256(np.ascontiguousarray(resized).tobytes()).hexdigest()[:16]
 
 
-def _open(reference: Reference) -> Image:
+def _open(reference: ImageReference) -> Image:
     return reference.open()
 
 

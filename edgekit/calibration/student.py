@@ -88,26 +88,26 @@ def trained_biases(module: fx.GraphModule, layers: list[ProgramLayer], images: l
 
 
 @dataclass(frozen=True)
-class Grid:
+class AffineGrid:
     """An affine grid of 256 steps: ``zero`` is the number (0..255) that stands for 0."""
 
     step: float
     zero: int
 
 
-def grid_between(ends: tuple[float, float] | None) -> Grid | None:
+def grid_between(ends: tuple[float, float] | None) -> AffineGrid | None:
     """The grid of 256 steps between two ends, which includes zero; None: not rounded."""
     if ends is None:
         return None
     low, high = min(ends[0], 0.0), max(ends[1], 0.0)
     step = (high - low) / 255
-    return Grid(step, round(-low / step)) if step > 1e-30 else None
+    return AffineGrid(step, round(-low / step)) if step > 1e-30 else None
 
 
 def student(
     module: fx.GraphModule,
     layers: Mapping[fx.Node, ProgramLayer],
-    grids: Mapping[fx.Node, Grid],
+    grids: Mapping[fx.Node, AffineGrid],
     leaves: Mapping[int, torch.Tensor],
 ) -> fx.Interpreter:
     """Runs a network with rounded inputs of layers, and with other constants."""

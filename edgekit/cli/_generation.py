@@ -10,7 +10,7 @@ import click
 from edgekit.errors import UsageError
 
 if TYPE_CHECKING:
-    from edgekit.runtimes.inputs.media import Frame
+    from edgekit.runtimes.inputs.media import SourceFrame
     from edgekit.runtimes.language.vision_language import VisionLanguage
     from edgekit.runtimes.results import Text
 
@@ -19,14 +19,14 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 _FLAGS: dict[str, tuple[Any, str]] = {
     "beams": (click.IntRange(1), "Sequences that a beam search keeps; 1 is greedy."),
     "max_new_tokens": (click.IntRange(1), "The most tokens that are generated."),
-    "min_new_tokens": (click.IntRange(0), "No end before so many tokens."),
+    "min_new_tokens": (click.IntRange(0), "Minimum number of new tokens."),
     "temperature": (click.FloatRange(0, min_open=True), "With --sample: below 1 is bolder for the likely."),
-    "top_k": (click.IntRange(0), "With --sample: among so many likeliest tokens; 0 is all."),
+    "top_k": (click.IntRange(0), "With --sample: among this many likeliest tokens; 0 is all."),
     "top_p": (click.FloatRange(0, 1, min_open=True), "With --sample: among the likeliest that make up this share."),
     "min_p": (click.FloatRange(0, 1), "With --sample: among those at least this times as likely as the likeliest."),
     "seed": (click.IntRange(0), "With --sample: the same seed draws the same text."),
     "repetition_penalty": (click.FloatRange(0, min_open=True), "Above 1, tokens that are there become less likely."),
-    "no_repeat_ngram_size": (click.IntRange(0), "No sequence of so many tokens twice; 0 is off."),
+    "no_repeat_ngram_size": (click.IntRange(0), "Length of n-grams that may not repeat; 0 is off."),
     "length_penalty": (click.FloatRange(-5, 5), "With beams: above 0 favours long texts, below 0 short ones."),
     "returned": (click.IntRange(1), "Texts for each image; at most --beams, any number with --sample."),
 }
@@ -65,7 +65,7 @@ def opened(bundle: str, threads: int, unit: str, strict: bool) -> VisionLanguage
     return open_vision_language(found, threads=threads, unit=unit, strict=strict, warm_up=0)
 
 
-def images_of(inputs: Sequence[str]) -> Iterator[Frame]:
+def images_of(inputs: Sequence[str]) -> Iterator[SourceFrame]:
     """Every image of the inputs, one at a time; an input that is not there is told before any work is done."""
     from edgekit.runtimes.inputs.media import frames
 

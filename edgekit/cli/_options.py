@@ -71,6 +71,8 @@ def import_modules(names: Sequence[str]) -> None:
             importlib.import_module(name)
         except ImportError as error:
             raise UsageError(f"--import {name}: {error}") from error
+        except Exception as error:  # a user's own code may raise anything
+            raise UsageError(f"--import {name}: {type(error).__name__}: {error}") from error
 
 
 def split_names(text: str) -> tuple[str, ...]:

@@ -54,12 +54,12 @@ def bundle_folders(given: Sequence[str]) -> tuple[Path, ...]:
 def told() -> Iterator[Callable[[Event], None]]:
     """A report that shows progress where a person watches."""
     from edgekit.cli._reports import progress_bars
-    from edgekit.profiling.protocol import Progress
+    from edgekit.profiling.protocol import SessionProgress
 
     with progress_bars() as watch:
 
         def report(event: Event) -> None:
-            if isinstance(event, Progress):
+            if isinstance(event, SessionProgress):
                 watch("profile", event.text, event.share)
 
         yield report

@@ -85,7 +85,7 @@ def command(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Convert SOURCE and prove every result against it.
+    """Convert SOURCE and validate every result against it.
 
     SOURCE is a torch.export .pt2, a package.module:factory, an ultralytics .pt, a folder of transformers (BLIP-2 too)
     or an .onnx file. Each target and precision becomes OUT/NAME-TARGET-PRECISION/, or nothing when its decoded results

@@ -25,11 +25,12 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, file_okay=False),
     help="A BLIP-2 trained on shapes.  [default: examples/blip2/opt of the repository, where it is]",
 )
+@click.option("--no-blip2", is_flag=True, help="The detector alone.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), default=Path("out/demo"), show_default=True)
 @click.option("-j", "--jobs", type=click.IntRange(1), default=2, show_default=True, help="Targets built at once.")
 @json_option
 def command(
-    targets: str, precisions: str, scenes: int, blip2: Path | None, out: Path, jobs: int, as_json: bool
+    targets: str, precisions: str, scenes: int, blip2: Path | None, no_blip2: bool, out: Path, jobs: int, as_json: bool
 ) -> None:
     """Convert a detector of shapes, measure each bundle on scenes it has never seen, and draw what it finds.
 
@@ -41,7 +42,9 @@ def command(
     from edgekit.cli._reports import outcome_data, progress_bars
     from edgekit.conversion.demo import demonstrate
 
-    blip2 = blip2 or _shipped_blip2()
+    if blip2 is not None and no_blip2:
+        raise click.UsageError("--blip2 and --no-blip2 exclude each other")
+    blip2 = None if no_blip2 else blip2 or _shipped_blip2()
     names, wanted = split_names(targets), split_names(precisions)
     with progress_bars(_expected(names, wanted, blip2 is not None)) as watch:
         done = demonstrate(out, names, wanted, scenes, jobs, watch, blip2)
@@ -132,7 +135,7 @@ def _print(done: Demonstration) -> None:
         said = done.described
         click.echo(f"what {said.bundle.path.name} says of a scene: {said.picture}")
         click.echo(f"  caption: {said.caption}\n  {said.question} {said.answer}")
-    else:
+    elif len(done.conversions) == 1:
         click.echo("no BLIP-2: give a folder with --blip2 (the repository has one in examples/blip2/opt)")
 
 

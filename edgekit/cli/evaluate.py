@@ -13,7 +13,7 @@ from edgekit.cli._command import UNIT, Command, tell
 from edgekit.cli._options import TrackerName, engine_options, import_modules, imports_option, json_option
 
 if TYPE_CHECKING:
-    from edgekit.evaluation.comparison import Candidate, Comparison, Evaluation, Measured, Watch
+    from edgekit.evaluation.comparison import Candidate, Evaluation, MeasuredModel, ModelComparison, Watch
     from edgekit.runtimes.bundle.folder import Bundle
 
 
@@ -58,7 +58,7 @@ class _Opening:
     "--fps", type=click.FloatRange(0, min_open=True), default=25.0, show_default=True, help="Of --track images."
 )
 @click.option("--class", "classes", multiple=True, metavar="NAME", help="Class that the tracks are of. [default: all]")
-@click.option("--limit", type=click.IntRange(0), default=0, help="BLIP-2: only the first so many images; 0 is all.")
+@click.option("--limit", type=click.IntRange(0), default=0, help="BLIP-2: number of images, from the first; 0 is all.")
 @click.option("--html", type=click.Path(path_type=Path), help="Write a page: accuracy against latency and size.")
 @click.option("--contract", default="", help="Contract file, when BUNDLE is a source.")
 @click.option("--weights", default="", help="Weights, when BUNDLE is a module:factory source.")
@@ -144,7 +144,9 @@ def _refuse_tracks(tracker: str, classes: tuple[str, ...]) -> None:
             raise UsageError(f"{name} is of no use for a vision-language model; leave it out")
 
 
-def _texts(candidates: Sequence[Candidate], labels: str, images: str | None, limit: int, watch: Watch) -> Comparison:
+def _texts(
+    candidates: Sequence[Candidate], labels: str, images: str | None, limit: int, watch: Watch
+) -> ModelComparison:
     """Measure vision-language models."""
     from edgekit.evaluation.described import read_described
     from edgekit.evaluation.vision_language import compare_texts
@@ -155,7 +157,7 @@ def _texts(candidates: Sequence[Candidate], labels: str, images: str | None, lim
 
 def _figures(
     candidates: Sequence[Candidate], evaluation: Evaluation, limit: int, tracker: str, watch: Watch
-) -> Comparison:
+) -> ModelComparison:
     """Measure models of images."""
     from edgekit.errors import UsageError
     from edgekit.evaluation.coco import SCORE_THRESHOLD
@@ -193,14 +195,14 @@ def _names(specs: Sequence[str]) -> list[str]:
 def _candidate(spec: str, name: str, opening: _Opening) -> Candidate:
     """A bundle, or a source run by PyTorch; both are read and checked here, before anything is measured."""
     from edgekit.runtimes.bundle.manifest import MANIFEST
-    from edgekit.sources import Request, find
+    from edgekit.sources import SourceRequest, find
     from edgekit.sources.transformers import CONFIG
 
     path = Path(spec)
     bundled = path.name == MANIFEST or (path / MANIFEST).exists()
     if bundled or (path.is_dir() and not (path / CONFIG).is_file()):
         return _bundle(path, name, opening)
-    return (_source_of_texts if find(Request(spec)).written else _source)(spec, name, opening)
+    return (_source_of_texts if find(SourceRequest(spec)).written else _source)(spec, name, opening)
 
 
 def _bundle(path: Path, name: str, opening: _Opening) -> Candidate:
@@ -254,7 +256,7 @@ def _task_of_texts(family: str) -> str:
     return f"vision-language {'retrieval' if family == 'retrieval' else 'generation'}"
 
 
-def _data(spec: str, one: Measured) -> dict[str, Any]:
+def _data(spec: str, one: MeasuredModel) -> dict[str, Any]:
     """The main metrics of a model, ``others`` that it was measured by, and what it costs."""
     import msgspec
 
@@ -263,7 +265,7 @@ def _data(spec: str, one: Measured) -> dict[str, Any]:
     return {"bundle": spec, **main, "main": one.main, "others": others, **cost}
 
 
-def _document(specs: Sequence[str], comparison: Comparison) -> dict[str, Any]:
+def _document(specs: Sequence[str], comparison: ModelComparison) -> dict[str, Any]:
     """One model as it is; several with what they lose against the reference."""
     rows = [_data(spec, one) for spec, one in zip(specs, comparison.measured, strict=True)]
     if len(rows) == 1:
@@ -274,7 +276,7 @@ def _document(specs: Sequence[str], comparison: Comparison) -> dict[str, Any]:
     return {"reference": specs[place], "models": rows}
 
 
-def _print_one(comparison: Comparison) -> None:
+def _print_one(comparison: ModelComparison) -> None:
     from edgekit.cli._reports import escape, megabytes, table
 
     one = comparison.reference
@@ -290,7 +292,7 @@ def _print_one(comparison: Comparison) -> None:
         table((what, main), rows, right=(main,))
 
 
-def _print_several(comparison: Comparison) -> None:
+def _print_several(comparison: ModelComparison) -> None:
     from edgekit.cli._reports import escape, megabytes, table
 
     reference = comparison.reference

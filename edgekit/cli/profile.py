@@ -15,8 +15,8 @@ from edgekit.cli._quantities import SECONDS, SHARE, Counts
 
 if TYPE_CHECKING:
     from edgekit.profiling.record import Profile, Settings
-    from edgekit.profiling.records.comparison import Comparison
-    from edgekit.profiling.records.making import Made, Request
+    from edgekit.profiling.records.comparison import ProfileComparison
+    from edgekit.profiling.records.making import Made, ProfileRequest
     from edgekit.profiling.records.store import Store
 
 
@@ -84,7 +84,7 @@ GROUPS = {
 @click.option("--labels", default="", help="Annotations (as evaluate --labels): measures the accuracy too.")
 @click.option("--images", default="", help="Folder of the labelled images, when they are not beside the labels.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the order in a round, and the photograph.")
-@click.option("--delay", type=float, default=0.0, hidden=True, help="Slow every inference by so many per cent.")
+@click.option("--delay", type=float, default=0.0, hidden=True, help="Slow every inference down, in per cent.")
 @click.option("--csv", type=click.Path(path_type=Path), help="Write the table as CSV.")
 @click.option("--html", type=click.Path(path_type=Path), help="Write a page with distributions, stages and operators.")
 @click.option("--keep/--no-keep", default=True, help="Add the records to the store. [default: yes]")
@@ -104,14 +104,14 @@ def measure(
     **settings: Any,
 ) -> None:
     """Measure bundles: what edgekit profile BUNDLE... does."""
-    from edgekit.profiling.records.making import Request
+    from edgekit.profiling.records.making import ProfileRequest
     from edgekit.profiling.records.store import Store, default_store
 
     check_html(html)
     records = Store(store or default_store())
     counts = threads or (0,)
     each = [(path, _settings(threads=count, **settings)) for path in bundle_folders(bundles) for count in counts]
-    request = Request(
+    request = ProfileRequest(
         bundles=tuple(path for path, _ in each),
         settings=_settings(threads=counts[0], **settings),
         each=tuple(one for _, one in each) if len(counts) > 1 else (),
@@ -234,7 +234,7 @@ def _settings(*, unit: str, **given: Any) -> Settings:
         raise UsageError(str(error)) from error
 
 
-def _made(request: Request, store: Store) -> Made:
+def _made(request: ProfileRequest, store: Store) -> Made:
     from edgekit.profiling.records.making import make
 
     with told() as report:
@@ -244,13 +244,13 @@ def _made(request: Request, store: Store) -> Made:
 def _pair(named: Sequence[str], settings: Settings, on: str, store: Store, history: list[Profile]) -> list[Profile]:
     """The two records, measured now where bundles are given."""
     from edgekit.errors import EngineError
-    from edgekit.profiling.records.making import Request
+    from edgekit.profiling.records.making import ProfileRequest
     from edgekit.runtimes.bundle.manifest import MANIFEST
 
     bundles = [Path(text) for text in named if (Path(text) / MANIFEST).is_file()]
     found: list[Profile] = []
     if bundles:
-        made = _made(Request(bundles=tuple(bundles), settings=settings, on=on), store)
+        made = _made(ProfileRequest(bundles=tuple(bundles), settings=settings, on=on), store)
         if made.skipped:
             raise EngineError(f"{made.skipped[0].bundle}: {made.skipped[0].reason}")
         found = list(made.profiles)
@@ -274,7 +274,7 @@ def _record(text: str, history: Sequence[Profile]) -> Profile:
     return matching[-1]
 
 
-def _verdict(found: Comparison, failed: bool) -> str:
+def _verdict(found: ProfileComparison, failed: bool) -> str:
     import dataclasses
     import json
 

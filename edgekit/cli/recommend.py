@@ -86,11 +86,11 @@ def command(
     is tried than given: numbers of threads, and conversions of --source. Exit code 1 when nothing keeps the bounds.
     """
     from edgekit.profiling.records.choosing import Bounds
-    from edgekit.profiling.records.recommending import Conversions, Question, recommend
+    from edgekit.profiling.records.recommending import ConversionChoices, RecommendRequest, recommend
     from edgekit.profiling.records.store import Store, default_store
 
     bounds = Bounds(latency=latency, accuracy=accuracy, agreement=agreement, size=size, memory=memory)
-    conversions = Conversions(
+    conversions = ConversionChoices(
         source=source,
         targets=split_names(targets),
         precisions=split_names(precisions),
@@ -98,7 +98,7 @@ def command(
         data=data,
         out=out,
     )
-    question = Question(
+    question = RecommendRequest(
         bounds=bounds,
         prefer=prefer or ("accuracy" if accuracy is None and agreement is None else "latency"),
         bundles=bundle_folders(bundles),

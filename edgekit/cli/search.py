@@ -18,7 +18,7 @@ from edgekit.cli._options import engine_options, json_option
 @click.option("--image", is_flag=True, help="QUERY is the path of an image, not a text.")
 @click.option("--top", type=click.IntRange(1), default=10, show_default=True, help="The most images that are listed.")
 @click.option(
-    "--rerank", type=click.IntRange(0), default=0, help="Order so many of the best anew by matching image and text."
+    "--rerank", type=click.IntRange(0), default=0, help="Rerank this many of the best by image-text matching."
 )
 @engine_options
 @json_option

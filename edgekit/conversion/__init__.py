@@ -1,1 +1,1 @@
-"""HOST: turning one source into proven bundles, each step in a child process."""
+"""HOST: one pipeline from a trained model to validated bundles; each stage runs in a child process."""

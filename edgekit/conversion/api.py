@@ -1,4 +1,4 @@
-"""``edgekit.convert``: what a user calls, with keywords, in front of the conversion's request."""
+"""``edgekit.convert``: the public function; it turns its keywords into a conversion request."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def convert(
     progress: OnProgress | None = None,
     stop: Stop | None = None,
 ) -> Conversions:
-    """Convert a trained model to bundles, and prove each against it. One target that fails does not stop the others.
+    """Convert a trained model to bundles and validate each against it. A target that fails does not stop the others.
 
     ::
 
@@ -91,7 +91,7 @@ def convert(
         proof_data: other images to compare on. Held back from ``data`` when left out.
         labels: annotations of images, to measure ``max_drop`` on.
         prompts: file with a prompt on each line, for vision-language models.
-        choose: calibrate on so many images, the most informative ones; 0 for all.
+        choose: number of calibration images, the most informative ones; 0 for all.
         seed: of the choice of images.
         plan: folder of a quantisation plan, to take over or to leave one in.
         recipe: way of quantising; ``auto`` is the best of the target's.
@@ -175,7 +175,7 @@ def names(given: Names) -> tuple[str, ...]:
 def _source(
     model: StrPath | Network, contract: StrPath | Contract | None, size: int | tuple[int, int] | None, name: str
 ) -> Iterator[tuple[str, str]]:
-    """The paths of the source and of the contract file; what is open is written to a temporary folder first."""
+    """Paths of the source and of the contract file; objects in memory are written to a temporary folder first."""
     given = "" if contract is None or isinstance(contract, Contract) else os.fspath(contract)
     if isinstance(model, str | os.PathLike) and not isinstance(contract, Contract):
         yield os.fspath(model), given
@@ -192,7 +192,7 @@ def _source(
 
 
 def _written(model: Network, contract: str, size: int | tuple[int, int] | None, folder: Path, name: str) -> Path:
-    """An open network as a torch.export program, which child processes can read.
+    """Export a network in memory to a ``.pt2`` file, which child processes can read.
 
     Raises:
         UsageError: no contract, or not a network.
@@ -223,7 +223,7 @@ def _written(model: Network, contract: str, size: int | tuple[int, int] | None, 
 
 
 def _check(network: nn.Module) -> None:
-    """Refuse a network that would be converted otherwise than it runs here; it is never changed."""
+    """Refuse a network whose conversion would behave differently from the network itself, which is never changed."""
     import torch
 
     for place, part in network.named_modules():

@@ -1,4 +1,4 @@
-"""How much a graph computes and moves in one inference, counted on its exchange file."""
+"""Multiply-accumulates and memory traffic of one inference, counted on the exchange file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def arithmetic(path: Path) -> dict[str, int]:
-    """What to add to a graph's report.
+    """The counts, as entries of the graph's report.
 
     ``operations`` are 2 x multiply-accumulates of convolutions and matrix products, which is nearly all of a network's
     arithmetic; biases and elementwise operators are left out. ``weight_bytes`` are its constants and
@@ -84,7 +84,7 @@ def _products(node: Any, shapes: Shapes) -> int:
 
 
 def _stored(graph: Any, constants: Shapes) -> set[str]:
-    """Names of the activations that have to be kept until something reads them."""
+    """Names of the activations that have to be stored because a later operator reads them."""
     constant = set(constants) | {name for node in graph.node if node.op_type == "Constant" for name in node.output}
     readers: dict[str, set[str]] = {}
     made: set[str] = {value.name for value in graph.input} - constant

@@ -1,4 +1,4 @@
-"""Keeping to a budget of accuracy: the worst layers go back to float until it holds."""
+"""Keep an accuracy budget: return the most sensitive layers to float until the loss is within it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekit.conversion.jobs import Measured
+from edgekit.conversion.jobs import MeasuredScore
 from edgekit.errors import ConversionError
 from edgekit.runtimes.bundle.manifest import Budget, Graph
 
@@ -18,7 +18,7 @@ class Attempt:
     floats: tuple[str, ...]
     folder: Path
     graph: Graph
-    measured: Measured
+    measured: MeasuredScore
 
     @property
     def bytes(self) -> int:
@@ -29,7 +29,7 @@ class Attempt:
 def keep(
     wanted: float, source: float, order: Sequence[str], attempt: Callable[[tuple[str, ...]], Attempt], by: str
 ) -> tuple[Attempt, Budget]:
-    """The first build that loses no more than wanted; without one, the build that loses least.
+    """The first build within the budget, or else the build that loses least.
 
     Layers go back in the order given: none, then 1, 2, 4, 8 ... of them, as long as one is left in INT8.
 

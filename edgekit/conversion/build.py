@@ -1,4 +1,4 @@
-"""The third stage, in a child process of its own: one part of a model becomes one target's files."""
+"""The third stage, in a child process: convert one part of a model to one target's files."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _exported(job: BuildJob, prepared: Prepared, workspace: Workspace, report: R
 
 
 def _exchange(workspace: Workspace, spec: Target, precision: str) -> tuple[Path, PlannedGraph | None]:
-    """The folder of the exchange files that a precision is made from, and its part of the plan."""
+    """The folder of the exchange files for a precision, and the plan's graph that goes with them."""
     if precision not in spec.calibrated or not (workspace.plan / plans.FILE).is_file():
         return workspace.folder, None
     plan = plans.read_plan(workspace.plan)
@@ -88,7 +88,7 @@ def _exchange(workspace: Workspace, spec: Target, precision: str) -> tuple[Path,
 
 
 def _rounded(workspace: Workspace) -> Path:
-    """The plan's graph with all weights rounded; a plan from before there were two has no other."""
+    """The folder of the graph with all weights rounded; older plans have only one graph."""
     rounded = workspace.plan / plans.ROUNDED
     return rounded if rounded.is_dir() else workspace.plan / plans.MIXED
 

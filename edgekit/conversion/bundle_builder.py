@@ -1,4 +1,4 @@
-"""One bundle: built by the best of its recipes, validated, and put at its destination or not at all."""
+"""Build one bundle with its best recipe, validate it, and commit it whole or not at all."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from edgekit.runtimes.bundle.manifest import Budget, Evidence, Graph, Manifest, 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one target in one precision ended: a bundle, or an error, and the evidence where it came so far."""
+    """Result for one target and precision: a bundle or an error, and the evidence if validation was reached."""
 
     target: str
     precision: str
@@ -50,7 +50,7 @@ Graphs = tuple[Graph, ...]
 
 @dataclass(frozen=True)
 class _Trial:
-    """What a recipe gave: files in a folder, and how good they are."""
+    """The files that a recipe gave, and their quality on the hold-out set (0..1)."""
 
     folder: Path
     graphs: Graphs
@@ -59,7 +59,7 @@ class _Trial:
 
 @dataclass(frozen=True)
 class _Best:
-    """What a bundle is made of: its graphs, the recipe, the quality of all that were tried, the budget."""
+    """The chosen build: its graphs and recipe, the quality of every recipe tried, and the budget."""
 
     graphs: Graphs
     recipe: str
@@ -102,7 +102,7 @@ class BundleBuilder:
         return Outcome(spec.target, spec.precision, path, bundle=bundle, evidence=evidence)
 
     def _best(self, spec: BundleSpec, staging: Staging, kept: KeptGraphs, report: Report) -> _Best:
-        """Build by every recipe and keep the files of the best one, within the budget where there is one.
+        """Build with every recipe and keep the files of the best one, within the budget if there is one.
 
         Raises:
             ConversionError: no recipe gives a file.
@@ -135,20 +135,20 @@ class BundleBuilder:
         offered = converters.target(spec.target).recipes
         if self._request.recipe != AUTO:
             return (self._request.recipe,)
-        return offered if self._prepared.held_views else offered[:1]
+        return offered if self._prepared.holdout_views else offered[:1]
 
     def _trial(self, spec: BundleSpec, recipe: str, staging: Staging, kept: KeptGraphs, report: Report) -> _Trial:
-        """Build by a recipe and see how good the files are on the images that were held back."""
+        """Build with one recipe and measure its quality on the hold-out set."""
         folder = self._workspace.fresh(spec.target, spec.precision)
         graphs = self._parts(spec, recipe, folder, kept, report)
         Staging(staging.destination, folder).seal(self._manifest(spec, graphs))
-        decoded = self._validate(spec, folder, report, held=True).decoded
+        decoded = self._validate(spec, folder, report, holdout=True).decoded
         return _Trial(folder, graphs, 0.0 if decoded is None else round(quality(decoded), 6))
 
     def _keep_budget(
         self, spec: BundleSpec, recipe: str, staging: Staging, kept: KeptGraphs, report: Report
     ) -> tuple[Attempt, Budget]:
-        """Put the worst layers back into float until the budget holds."""
+        """Return the most sensitive layers to float until the budget holds."""
         integers = converters.target(spec.target).integer_only
         order = [] if integers else worst_first(read_plan(self._workspace.plan).mixed)
 
@@ -164,7 +164,7 @@ class BundleBuilder:
     def _parts(
         self, spec: BundleSpec, recipe: str, out: Path, kept: KeptGraphs, report: Report, floats: tuple[str, ...] = ()
     ) -> Graphs:
-        """Build every part into a folder, with what belongs to none of them."""
+        """Build every part into a folder, and write the files that all parts share."""
         parts, made = self._prepared.parts, []
         for number, part in enumerate(parts):
             step = _within(report, number / len(parts), (number + 1) / len(parts))
@@ -190,7 +190,7 @@ class BundleBuilder:
         return graph if engine == _engine(spec) else msgspec.structs.replace(graph, engine=engine)
 
     def _kept(self, spec: BundleSpec, part: Part, out: Path, kept: KeptGraphs, report: Report) -> Graph:
-        """A part that is written tensor by tensor, linked or copied; what an earlier run had finished is taken over."""
+        """A part that is written tensor by tensor; the files of an interrupted run are reused."""
         own = spec.parts[part.role]
         ranges = self._workspace.ranges
         depends = {
@@ -209,11 +209,11 @@ class BundleBuilder:
             _link(files / file, out / file)
         return graph
 
-    def _validate(self, spec: BundleSpec, folder: Path, report: Report, *, held: bool = False) -> Evidence:
+    def _validate(self, spec: BundleSpec, folder: Path, report: Report, *, holdout: bool = False) -> Evidence:
         report("comparing with the source", 0.0)
         words = tuple(part.precision for part in spec.parts.values())
         gate = gate_of(self._request, bool(self._prepared.written), words)
-        return self._stages.validate(folder, gate, report, held=held)
+        return self._stages.validate(folder, gate, report, holdout=holdout)
 
     def _manifest(self, spec: BundleSpec, graphs: Graphs) -> Manifest:
         prepared, targets = self._prepared, spec.targets
@@ -253,7 +253,7 @@ def _engine(spec: BundleSpec) -> str:
 
 
 def _within(report: Report, begin: float, end: float, prefix: str = "") -> Report:
-    """Reports of a step of something larger, which goes from ``begin`` to ``end``."""
+    """Map the progress of one step (0..1) to the range ``begin``..``end`` of the whole."""
     return lambda text, share: report(f"{prefix}{text}", begin + (end - begin) * share)
 
 
@@ -276,7 +276,7 @@ def _move(source: Path, destination: Path) -> None:
 
 
 def _link(source: Path, destination: Path) -> None:
-    """The same file in a second place, without another copy where the disk can do that."""
+    """Hard-link a file, or copy it where the file system has no links."""
     try:
         os.link(source, destination)
     except OSError:

@@ -1,4 +1,4 @@
-"""The second stage, in a child process: the quantisation plan that all targets lower, or ranges of activations."""
+"""The second stage, in a child process: make the quantisation plan, or find ranges of activations."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from edgekit.runtimes.tasks import open_task
 SCORES = frozenset({"classes", "objectness", "scores"})
 """Roles of outputs that are logits."""
 
-PLACES = frozenset({"keypoints"})
-"""Roles of outputs that are places in the image, in strides."""
+COORDINATES = frozenset({"keypoints"})
+"""Roles of outputs that are coordinates in the image, in strides."""
 
 if TYPE_CHECKING:
     from torch import fx
@@ -67,7 +67,7 @@ def _observe(prepared: Prepared, workspace: Workspace, report: Report) -> None:
 
 
 def _plan(job: CalibrateJob, prepared: Prepared, workspace: Workspace, report: Report) -> Plan:
-    if job.finetune and not prepared.held_views:
+    if job.finetune and not prepared.holdout_views:
         raise UsageError(
             "--finetune needs more images in --data: from ten calibration images on some are held back, to judge by"
         )
@@ -99,7 +99,7 @@ def _made(job: CalibrateJob, prepared: Prepared, workspace: Workspace, report: R
         workspace.onnx,
         Streams(
             calibration=Samples(workspace.calibration, rule),
-            holdout=workspace.holdout.proof_images(rule) if prepared.held_views else None,
+            holdout=workspace.holdout.proof_images(rule) if prepared.holdout_views else None,
         ),
         workspace.plan,
         PlanRequest(
@@ -108,7 +108,7 @@ def _made(job: CalibrateJob, prepared: Prepared, workspace: Workspace, report: R
             threads=job.threads,
             finetune=job.finetune,
             score_outputs=of_roles(SCORES),
-            coordinate_outputs=of_roles(PLACES),
+            coordinate_outputs=of_roles(COORDINATES),
         ),
         write,
         report,
@@ -119,8 +119,8 @@ def _made(job: CalibrateJob, prepared: Prepared, workspace: Workspace, report: R
 
 
 def _with_sensitivity(plan: Plan, prepared: Prepared, workspace: Workspace, threads: int, report: Report) -> Plan:
-    """The plan with what each layer of its graphs costs, measured on images held back (or the first ones)."""
-    path = workspace.holdout.proof if prepared.held_views else workspace.calibration
+    """The plan with each layer's sensitivity, measured on the hold-out set or else on the first calibration images."""
+    path = workspace.holdout.proof if prepared.holdout_views else workspace.calibration
     images = list(itertools.islice(Samples(path, prepared.contract.image), MOST_IMAGES))
     judge = _judge(prepared.contract, outputs_of(workspace.onnx.read_bytes(), images, threads))
     mixed = measure_sensitivity(workspace.plan / MIXED / ONNX, plan.mixed, images, judge, threads, report)

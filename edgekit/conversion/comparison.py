@@ -1,4 +1,4 @@
-"""How the bundles of a model are held against their source: what both kinds of model have in common."""
+"""Interfaces for validation: a source that gives reference results, and the comparison of a bundle with them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from edgekit.runtimes.bundle.manifest import Contract, Evidence, Gate, Origin
 
 
 class ReferenceSource(Protocol):
-    """A source that was read: it runs on the proof images, and what it gives is kept for the comparison.
+    """A loaded source, which runs on the proof images and stores its results as the reference.
 
     Attributes:
         name: of the bundles.
@@ -25,7 +25,7 @@ class ReferenceSource(Protocol):
         parts: its networks.
         written: the folder whose parts are written tensor by tensor, empty where it is exported.
         most_images: proof images that it is run on at most, None for all.
-        has_recipes: whether there are several ways of quantising it, to be compared on images held back.
+        has_recipes: whether there are several ways of quantising it, to be compared on the hold-out set.
         packages: whose versions are recorded.
     """
 
@@ -39,11 +39,11 @@ class ReferenceSource(Protocol):
     packages: tuple[str, ...]
 
     def export(self, workspace: Workspace) -> Exported:
-        """Bring it into exchange form, where it is one network."""
+        """Export the exchange files of a model of one network."""
         ...
 
     def run(self, proof: Samples, workspace: Workspace) -> str:
-        """Run it on all images and keep what it gives in the workspace; says what that was taken from.
+        """Run it on all images and store the results in the workspace; returns how they were obtained.
 
         Raises:
             SourceError: the source gives NaN or infinite values itself.
@@ -52,7 +52,7 @@ class ReferenceSource(Protocol):
 
 
 class Comparison(Protocol):
-    """Holds a bundle against what its source gave.
+    """Compares a bundle with the reference results of its source.
 
     Attributes:
         takes: names of the options of a conversion that its bundles need, besides those that all have.
@@ -65,7 +65,7 @@ class Comparison(Protocol):
     gates: Mapping[str, Gate]
 
     def judged_by(self, precisions: Sequence[str]) -> str:
-        """Which of ``gates`` is that of a bundle whose parts have these precisions."""
+        """The key in ``gates`` for a bundle whose parts have these precisions."""
         ...
 
     def compare(
@@ -81,5 +81,5 @@ class Comparison(Protocol):
 
 
 def comparison(*, written: bool) -> Comparison:
-    """Of texts where parts are written tensor by tensor, else of decoded results."""
+    """The comparison of texts for models written tensor by tensor, of decoded results for all others."""
     return TextComparison() if written else DecodedComparison()

@@ -1,4 +1,4 @@
-"""Converting: one source to many validated bundles, targets side by side, each step in a child process."""
+"""Convert one source to many validated bundles, several targets at once, each stage in a child process."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Conversion = Request
 
 @dataclass(frozen=True)
 class Conversions:
-    """Everything that one call of `convert` gave: a sequence of outcomes, in the order of targets and precisions.
+    """The results of one call of `convert`: a sequence of outcomes, in the order of targets and precisions.
 
     Attributes:
         prepared: what was read of the source.
@@ -77,7 +77,7 @@ def convert(request: Request, progress: Progress = silent, stop: Stop | None = N
         stages = Stages(request, workspace, stop or Stop())
         half = not source.written and any(spec.precision == "fp16" for spec in selection.bundles)
         prepared = stages.prepare(report_of(progress, "prepare"), calibrate=selection.calibrated, half=half)
-        if request.max_drop is not None and not request.labels and not prepared.held_views:
+        if request.max_drop is not None and not request.labels and not prepared.holdout_views:
             raise UsageError(
                 "--max-drop needs labelled images (--labels) or more images in --data: from ten calibration images on "
                 "some are held back, on which the results are compared with the source's"
@@ -90,7 +90,7 @@ def convert(request: Request, progress: Progress = silent, stop: Stop | None = N
 
 
 def _calibrate(stages: Stages, selection: Selection, progress: Progress) -> Plan | None:
-    """The quantisation plan, once for all targets; left in the folder ``plan`` where there was none yet."""
+    """Make or load the quantisation plan for all targets; a new one is copied to the folder ``plan``, if given."""
     request = stages.request
     known = plan_is_there(request)
     integer = bool(request.plan) or any(converters.target(name).integer_only for name in selection.targets)
@@ -106,7 +106,7 @@ def _calibrate(stages: Stages, selection: Selection, progress: Progress) -> Plan
 
 
 def copy_plan(workspace: Workspace, out: Path) -> None:
-    """Leave the plan of a workspace in a folder of the user's.
+    """Copy the plan of a workspace to a folder of the user's.
 
     Raises:
         BundleError: it cannot be written.
@@ -117,7 +117,7 @@ def copy_plan(workspace: Workspace, out: Path) -> None:
 
 
 def _side_by_side(stages: Stages, selection: Selection, prepared: Prepared, progress: Progress) -> tuple[Outcome, ...]:
-    """Build everything, several targets at once. Precisions of one target go one after another: they share files."""
+    """Build all bundles, several targets at once. Precisions of one target share files and are built in turn."""
     lanes: dict[str, list[BundleSpec]] = {}
     for spec in selection.bundles:
         lanes.setdefault(spec.target, []).append(spec)

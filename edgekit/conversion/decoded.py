@@ -1,4 +1,4 @@
-"""The comparison of decoded results: detections, poses, masks and classes of a bundle beside those of its source."""
+"""Compare decoded results: a bundle's detections, poses, masks or classes with those of its source."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class DecodedSource:
 
 
 class DecodedComparison:
-    """Of one network; see `edgekit.conversion.comparison.Comparison`."""
+    """Compares bundles of one network; see `edgekit.conversion.comparison.Comparison`."""
 
     takes = frozenset({"options", "methods", "plan", "recipe", "max_drop", "labels", "finetune", "choose"})
     bounds: tuple[str, ...] = ("iou", "matched", "score_drift", "extra")
@@ -85,7 +85,7 @@ class DecodedComparison:
     def compare(
         self, bundle: Bundle, prepared: Prepared, workspace: Workspace, gate: Gate, threads: int, report: Report
     ) -> Evidence:
-        """Run a bundle on every proof image and hold its decoded results against the source's.
+        """Run a bundle on every proof image and compare its decoded results with the source's.
 
         Raises:
             ContractError: the two describe different heads or another resizing, so that nothing can be compared.
@@ -145,7 +145,7 @@ def _stack(workspace: Workspace, output: Output, count: int, array: Floats) -> N
 def compare_network(
     model: Model[Result], prepared: Prepared, workspace: Workspace, gate: Gate, report: Report
 ) -> Evidence:
-    """Run an opened bundle on every proof image and hold it against the source's answers.
+    """Run an opened bundle on every proof image and compare it with the source's results.
 
     The bundle is normalised and decoded by its own contract, the source by the one that was stated for it: a mistake in
     either shows as drift.
@@ -193,7 +193,7 @@ def compare_network(
 
 
 def _check_comparable(bundle: Contract, prepared: Prepared) -> None:
-    """Refuse to compare what has other outputs or sees images resized in another way."""
+    """Refuse to compare if outputs, image rule or number of classes differ."""
     source = prepared.contract
     if sorted(output.name for output in bundle.outputs) != sorted(output.name for output in source.outputs):
         given, wanted = (", ".join(output.name for output in one.outputs) for one in (bundle, source))

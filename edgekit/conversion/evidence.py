@@ -1,4 +1,4 @@
-"""Evidence: what a comparison found, with where and on what it was made."""
+"""Evidence: what a comparison measured, with which engine, and on which images."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def evidence_of(
     texts: TextAgreement | None = None,
     outputs: tuple[OutputDrift, ...] = (),
 ) -> Evidence:
-    """The evidence of a bundle. The word is that of the part that is proven least."""
+    """The evidence of a bundle. Its word is that of the weakest part."""
     return Evidence(
         word=max((placement.word for placement in placements), key=_STRENGTH.index),
         engine="+".join(manifest.engines),

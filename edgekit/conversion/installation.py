@@ -23,8 +23,8 @@ from edgekit.runtimes.bundle.folder import locked
 from edgekit.worker import toolchains
 from edgekit.worker.toolchains import RECORD, Toolchain
 
-Told = Callable[[str], None]
-"""Told one line of what is being done."""
+OnLine = Callable[[str], None]
+"""Called with each line of progress."""
 
 TORCH_CPU = "https://download.pytorch.org/whl/cpu"
 """PyTorch's index of CPU builds; PyPI's own builds for Linux bring gigabytes of CUDA."""
@@ -64,7 +64,7 @@ def find(name: str) -> Toolchain:
     return declared()[name]
 
 
-def install(toolchain: Toolchain, told: Told) -> None:
+def install(toolchain: Toolchain, on_line: OnLine) -> None:
     """Make an environment, or complete one that was begun.
 
     Raises:
@@ -73,22 +73,22 @@ def install(toolchain: Toolchain, told: Told) -> None:
     """
     with _alone(toolchain):
         if toolchain.state == "installed":
-            told(f"{toolchain.name} is installed already")
+            on_line(f"{toolchain.name} is installed already")
             return
         interpreter = _requirements_met(toolchain)
         if toolchain.state == "outdated":
             shutil.rmtree(toolchains.root() / toolchain.name)
         if toolchain.requirements or toolchain.without_dependencies:
-            _install_wheels(toolchain, interpreter, told)
+            _install_wheels(toolchain, interpreter, on_line)
         if toolchain.npm:
-            _install_npm(toolchain, told)
-        _record(toolchain, check(toolchain, told))
+            _install_npm(toolchain, on_line)
+        _record(toolchain, check(toolchain, on_line))
 
 
-def _install_wheels(toolchain: Toolchain, interpreter: str, told: Told) -> None:
+def _install_wheels(toolchain: Toolchain, interpreter: str, on_line: OnLine) -> None:
     python, wheels = toolchains.python(toolchain.name), toolchains.root() / "wheels"
-    told(f"making {python.parent.parent}")
-    _run([interpreter, "-m", "venv", str(python.parent.parent)], told)  # completes one that was interrupted
+    on_line(f"making {python.parent.parent}")
+    _run([interpreter, "-m", "venv", str(python.parent.parent)], on_line)  # completes one that was interrupted
     pip = [str(python), "-m", "pip", "--disable-pip-version-check"]
     every = (*toolchain.requirements, *toolchain.without_dependencies)
     torch = tuple(pin for pin in every if pin.startswith("torch=="))
@@ -102,23 +102,23 @@ def _install_wheels(toolchain: Toolchain, interpreter: str, told: Told) -> None:
         if not pins or _succeeds(offline):
             continue
         wheels.mkdir(parents=True, exist_ok=True)
-        told(f"fetching {', '.join(pins)} into {wheels}")
+        on_line(f"fetching {', '.join(pins)} into {wheels}")
         # Built once and kept: the next installation needs neither the network nor a compiler.
-        _run([*pip, "wheel", "--wheel-dir", str(wheels), "--find-links", str(wheels), *how, *pins], told)
-        told(f"installing into {python.parent.parent}")
-        _run(offline, told)
+        _run([*pip, "wheel", "--wheel-dir", str(wheels), "--find-links", str(wheels), *how, *pins], on_line)
+        on_line(f"installing into {python.parent.parent}")
+        _run(offline, on_line)
 
 
-def _install_npm(toolchain: Toolchain, told: Told) -> None:
+def _install_npm(toolchain: Toolchain, on_line: OnLine) -> None:
     folder = toolchains.root() / toolchain.name
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "package.json").write_text('{"private": true}\n', encoding="utf-8")
     quiet = ["--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline", "--no-save"]
-    told(f"fetching {', '.join(toolchain.npm)}")
-    _run(["npm", "install", "--prefix", str(folder), *quiet, *toolchain.npm], told)
+    on_line(f"fetching {', '.join(toolchain.npm)}")
+    _run(["npm", "install", "--prefix", str(folder), *quiet, *toolchain.npm], on_line)
 
 
-def check(toolchain: Toolchain, told: Told = lambda line: None) -> dict[str, str]:
+def check(toolchain: Toolchain, on_line: OnLine = lambda line: None) -> dict[str, str]:
     """Import what a toolchain is for; returns the versions of its pinned packages as they are installed.
 
     Raises:
@@ -136,8 +136,8 @@ def check(toolchain: Toolchain, told: Told = lambda line: None) -> dict[str, str
     if toolchain.requirements or toolchain.without_dependencies:
         if not python.is_file():
             raise ToolchainError(f"{toolchain.name}: {python} is not there; {_again(toolchain)}")
-        told(f"trying {', '.join(toolchain.imports)}")
-        _run([str(python), "-c", "\n".join(f"import {name}" for name in toolchain.imports)], told)
+        on_line(f"trying {', '.join(toolchain.imports)}")
+        _run([str(python), "-c", "\n".join(f"import {name}" for name in toolchain.imports)], on_line)
         found |= _versions(python)
     for pin in (*toolchain.requirements, *toolchain.without_dependencies, *toolchain.npm):
         package, _, version = pin.replace("==", "@").rpartition("@")
@@ -183,7 +183,7 @@ def _alone(toolchain: Toolchain) -> Iterator[None]:
 
 
 def _requirements_met(toolchain: Toolchain) -> str:
-    """The interpreter for the environment, after a look at everything that has to be there before."""
+    """Check everything that the environment needs and return its Python interpreter."""
     missing = [program for program in toolchain.programs if shutil.which(program) is None]
     if missing:
         raise ToolchainError(f"toolchain {toolchain.name} needs {', '.join(missing)} on PATH; install it first")
@@ -233,8 +233,8 @@ def _succeeds(call: Sequence[str]) -> bool:
     return done.returncode == 0
 
 
-def _run(call: Sequence[str], told: Told) -> None:
-    """Run a command and pass on what it says.
+def _run(call: Sequence[str], on_line: OnLine) -> None:
+    """Run a command and report its output.
 
     Raises:
         ToolchainError: it failed; with its last lines.
@@ -253,7 +253,7 @@ def _run(call: Sequence[str], told: Told) -> None:
         for line in process.stdout or ():
             said = [*said[-5:], line.strip()]
             if line.startswith(("Collecting", "Downloading", "Building", "Saved", "Successfully")):
-                told(line.strip())
+                on_line(line.strip())
     if process.returncode:
         words = " | ".join(line for line in said if line) or "no output"
         raise ToolchainError(f"{Path(call[0]).name} failed (exit code {process.returncode}): {words}")

@@ -1,4 +1,4 @@
-"""What a conversion asks of its child processes, and what they give back."""
+"""Messages between a conversion and its child processes: jobs and results."""
 
 from __future__ import annotations
 
@@ -21,11 +21,16 @@ class Part(Record, frozen=True, kw_only=True):
 class PrepareJob(Record, frozen=True, kw_only=True, tag="prepare"):
     """Read the source, bring its parts into exchange form, choose the images, and run the source on the proof images.
 
-    ``calibrate`` asks for calibration images (``choose``: so many, the most informative ones), ``half`` for the
-    operators that float16 cannot compute. ``like`` is a bundle whose contract is used instead of a contract file, and
-    whose calibration images are kept out of the proof. ``size`` is (height, width) of the input, where it shall be
-    another than the source's own. ``hub`` is the model's address and commit where it came from the Hugging Face hub.
-    ``prompts`` is a file with a prompt on each line, for a model that writes.
+    Attributes:
+        folder: the workspace.
+        hub: address and commit of a model from the Hugging Face hub.
+        like: a bundle whose contract is used instead of a contract file, and whose calibration images are kept out of
+            the proof images.
+        size: (height, width) of the input, if not the source's own.
+        prompts: a file with one prompt per line, for a model that generates text.
+        calibrate: choose calibration images too.
+        choose: number of calibration images, the most informative ones; 0 for all.
+        half: find the operators that float16 cannot compute.
     """
 
     folder: str
@@ -49,11 +54,14 @@ class PrepareJob(Record, frozen=True, kw_only=True, tag="prepare"):
 
 
 class CalibrateJob(Record, frozen=True, kw_only=True, tag="calibrate"):
-    """Make the quantisation plan of a prepared folder, or take over the one in the folder ``plan``. Of parts that are
-    written tensor by tensor, find the ranges that they need.
+    """Make or reuse the quantisation plan of a prepared workspace; for parts that are written tensor by tensor, find
+    their activation ranges.
 
-    ``integer`` asks for the graph of targets that compute everything in integers, ``sensitivity`` for the damage that
-    each layer does, ``finetune`` for so many minutes of fine-tuning.
+    Attributes:
+        plan: folder of a plan to reuse; empty to make one.
+        integer: make the graph of integer-only targets too.
+        sensitivity: measure the sensitivity of each layer.
+        finetune: minutes of fine-tuning, 0 for none.
     """
 
     folder: str
@@ -85,21 +93,21 @@ class BuildJob(Record, frozen=True, kw_only=True, tag="build"):
 
 
 class ValidateJob(Record, frozen=True, kw_only=True, tag="validate"):
-    """Open a bundle with its own engine, or what stands in for it here, and compare it with the source.
+    """Open a bundle with its engine, or with the engine's emulator, and compare it with the source.
 
-    ``held``: on the calibration images that were held back, not on the proof images.
+    ``holdout``: compare on the hold-out set instead of the proof images.
     """
 
     folder: str
     bundle: str
     gate: Gate
-    held: bool = False
+    holdout: bool = False
     threads: int = 2
     imports: tuple[str, ...] = ()
 
 
 class MeasureJob(Record, frozen=True, kw_only=True, tag="measure"):
-    """Measure what a budget is kept by: the main figure on ``labels``, else agreement on the images held back.
+    """Measure the score of an accuracy budget: the main figure on ``labels``, or agreement on the hold-out set.
 
     ``bundle`` is empty for the float graph.
     """
@@ -115,12 +123,12 @@ Job = PrepareJob | CalibrateJob | BuildJob | ValidateJob | MeasureJob
 
 
 class Calibrated(Record, frozen=True, kw_only=True):
-    """What calibrating gave: the plan of a network in exchange form."""
+    """The quantisation plan of an exported network; None for a model written tensor by tensor."""
 
     plan: Plan | None = None
 
 
-class Measured(Record, frozen=True, kw_only=True):
+class MeasuredScore(Record, frozen=True, kw_only=True):
     """A score (0..1), what it is called (``mAP``, ``top-1``, ``agreement``...), and the median latency of inference."""
 
     score: float
@@ -137,12 +145,16 @@ class Exported:
 
 
 class Prepared(Record, frozen=True, kw_only=True):
-    """What the first stage found out; the `edgekit.conversion.workspace.Workspace` has the files.
+    """Results of the first stage; the `edgekit.conversion.workspace.Workspace` has the files.
 
-    ``written`` is the folder of a source whose parts are written tensor by tensor, empty where there is one network in
-    exchange form. Of that, ``shapes`` are the outputs', ``operators`` the ONNX operator types, each with the name of
-    one of its nodes, and ``half`` names operators that float16 cannot compute. ``held_views`` calibration images were
-    held back to compare recipes on.
+    Attributes:
+        written: the folder of a source whose parts are written tensor by tensor; empty for a model of one network.
+        shapes: of the exported network's outputs, by name.
+        operators: ONNX operator types of the exported network, each with the name of one of its nodes.
+        half: operators that float16 cannot compute.
+        holdout_views: number of images in the hold-out set, on which recipes are compared.
+        photographs: number of different images behind the proof images.
+        reference: how the reference results were obtained, in words.
     """
 
     name: str
@@ -156,7 +168,7 @@ class Prepared(Record, frozen=True, kw_only=True):
     proof_sha256: str
     proof_views: int
     photographs: int
-    held_views: int = 0
+    holdout_views: int = 0
     half: tuple[Fp16Issue, ...] = ()
     reference: str
     versions: dict[str, str]

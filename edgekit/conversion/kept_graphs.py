@@ -1,4 +1,4 @@
-"""Graphs that are finished before their bundle is: a conversion that was interrupted goes on with them."""
+"""Cache of finished graphs, so that an interrupted conversion can resume."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ROOT = threading.Lock()
 
 
 class KeptGraphs:
-    """A store beside the bundles, with a folder for each graph that is named after everything it depends on."""
+    """A cache folder beside the bundles, with one entry per graph, keyed by a hash of all that the graph depends on."""
 
     def __init__(self, out: Path) -> None:
         self._root = out.absolute() / FOLDER
@@ -31,7 +31,7 @@ class KeptGraphs:
         self._used: list[Path] = []
 
     def build(self, depends: object, write: Callable[[Path], Graph]) -> tuple[Path, Graph]:
-        """A graph's folder and entry: the one that is there, or what ``write`` puts into an empty folder."""
+        """A graph's folder and manifest entry, from the cache or newly made by ``write`` in an empty folder."""
         key = hashlib.sha256(msgspec.json.encode(depends, order="sorted")).hexdigest()[:24]
         folder = self._root / key
         if not (folder / ENTRY).is_file():
@@ -49,13 +49,13 @@ class KeptGraphs:
         return folder / "files", msgspec.json.decode((folder / ENTRY).read_bytes(), type=Graph)
 
     def _sweep(self) -> None:
-        """Remove what nobody came back for."""
+        """Remove expired entries."""
         for folder in self._root.iterdir() if self._root.is_dir() else ():
             if time.time() - folder.stat().st_mtime > KEPT_SECONDS:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def forget(self) -> None:
-        """Remove what was used: the bundles have it now."""
+        """Remove the entries that were used; the bundles have their own files now."""
         for folder in self._used:
             shutil.rmtree(folder, ignore_errors=True)
         with _ROOT:

@@ -1,4 +1,4 @@
-"""What a budget is kept by, in a child process: the main figure on labelled images, or agreement with the source."""
+"""Measure the score of an accuracy budget, in a child process: accuracy on labels, or agreement with the source."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from edgekit.conversion.decoded import compare_network
-from edgekit.conversion.jobs import Measured, MeasureJob, Prepared
+from edgekit.conversion.jobs import MeasuredScore, MeasureJob, Prepared
 from edgekit.conversion.workspace import Workspace
 from edgekit.emulators import proof_device
 from edgekit.evaluation.agreement import GATES
@@ -27,7 +27,7 @@ TIMED = 20
 """Images that a bundle is timed on."""
 
 
-def work(job: MeasureJob, report: Report) -> Measured:
+def work(job: MeasureJob, report: Report) -> MeasuredScore:
     """Measure a bundle, or the float graph where none is named.
 
     Raises:
@@ -43,12 +43,14 @@ def work(job: MeasureJob, report: Report) -> Measured:
             None,
             lambda done, total: report(f"accuracy, {done} of {total} images", done / max(total, 1)),
         )
-        return Measured(score=main.main, by=next(iter(main.figures)), milliseconds=_latency(model, prepared, workspace))
+        return MeasuredScore(
+            score=main.main, by=next(iter(main.figures)), milliseconds=_latency(model, prepared, workspace)
+        )
     if not job.bundle:
-        return Measured(score=1.0, by=AGREEMENT, milliseconds=0.0)
+        return MeasuredScore(score=1.0, by=AGREEMENT, milliseconds=0.0)
     decoded = compare_network(model, prepared, workspace.holdout, GATES["int8"], report).decoded
     score = 0.0 if decoded is None else min(decoded.matched, 1 - decoded.extra)
-    return Measured(score=score, by=AGREEMENT, milliseconds=_latency(model, prepared, workspace))
+    return MeasuredScore(score=score, by=AGREEMENT, milliseconds=_latency(model, prepared, workspace))
 
 
 def _opened(job: MeasureJob, prepared: Prepared, workspace: Workspace) -> Model[Result]:
@@ -62,7 +64,7 @@ def _opened(job: MeasureJob, prepared: Prepared, workspace: Workspace) -> Model[
 
 
 def _latency(model: Model[Result], prepared: Prepared, workspace: Workspace) -> float:
-    """Median of inference alone, in milliseconds."""
+    """Median latency of inference alone, in ms."""
     seconds = []
     for tensor in itertools.islice(workspace.proof_images(prepared.contract.image), TIMED):
         begun = time.perf_counter()

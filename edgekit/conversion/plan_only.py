@@ -1,4 +1,4 @@
-"""A quantisation plan without any bundle: what ``edgekit calibrate`` makes."""
+"""``edgekit calibrate``: make a quantisation plan without any bundle."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from edgekit.runtimes.bundle.folder import writing
 
 
 def calibrate(request: Request, out: Path, *, sensitivity: bool = False, progress: Progress = silent) -> Plan:
-    """Make a plan and leave it in a folder, replacing an older plan there.
+    """Make a plan and write it to a folder, replacing an older plan there.
 
     Args:
         request: the source, the images, the methods; its targets and precisions do not matter.

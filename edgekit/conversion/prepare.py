@@ -1,4 +1,4 @@
-"""The first stage, in a child process: a source in; exchange files, streams of images and the source's answers out."""
+"""The first stage, in a child process: read and export the source, split the images, run the source on them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from edgekit.errors import UsageError
 from edgekit.progress import Report
 from edgekit.runtimes.bundle.folder import open_bundle
 from edgekit.runtimes.bundle.manifest import Calibration, Contract
-from edgekit.sources import Request, WrittenModel, find
+from edgekit.sources import SourceRequest, WrittenModel, find
 
 SYNTHETIC = 24
 """Generated scenes that serve as proof images when the user gives none."""
@@ -43,9 +43,9 @@ def work(job: PrepareJob, report: Report) -> Prepared:
     chosen = _images(job, source, workspace)
     report("running the source", 0.5)
     reference = source.run(chosen.proof, workspace)
-    held = chosen.holdout if source.has_recipes else None
-    if held is not None:
-        source.run(held, workspace.holdout)
+    holdout = chosen.holdout if source.has_recipes else None
+    if holdout is not None:
+        source.run(holdout, workspace.holdout)
     return Prepared(
         name=source.name,
         parts=source.parts,
@@ -58,7 +58,7 @@ def work(job: PrepareJob, report: Report) -> Prepared:
         proof_sha256=chosen.proof.sha256(),
         proof_views=len(chosen.proof),
         photographs=chosen.photographs if source.most_images is None else len(chosen.proof),
-        held_views=len(held) if held else 0,
+        holdout_views=len(holdout) if holdout else 0,
         reference=reference,
         half=_half(job, chosen, workspace, report),
         versions={name: metadata.version(name) for name in source.packages},
@@ -66,15 +66,15 @@ def work(job: PrepareJob, report: Report) -> Prepared:
 
 
 def _read(job: PrepareJob) -> ReferenceSource:
-    """The source as it was given."""
-    request = Request(job.source)
+    """Load the source."""
+    request = SourceRequest(job.source)
     source = find(request)
     model = source.load(request) if source.written else None
     return TextSource(job, model) if isinstance(model, WrittenModel) else DecodedSource(job)
 
 
 def _images(job: PrepareJob, source: ReferenceSource, workspace: Workspace) -> Split:
-    """The streams of a conversion, with no more proof images than the source is run on."""
+    """The image sets of a conversion, with at most as many proof images as the source is run on."""
     chosen = _split(job, source.contract, workspace)
     if job.calibrate and chosen.calibration is None:
         raise UsageError("int8 needs calibration images like those the device will see: give --data FOLDER")
@@ -85,7 +85,7 @@ def _images(job: PrepareJob, source: ReferenceSource, workspace: Workspace) -> S
 
 
 def _split(job: PrepareJob, contract: Contract, workspace: Workspace) -> Split:
-    """What the user gave, or generated scenes as proof."""
+    """The user's images, or generated scenes as proof images if there are none."""
     if job.data or job.proof_data:
         return split(
             job.data or job.proof_data,
@@ -119,7 +119,7 @@ def _calibrated_on(bundle: str) -> frozenset[str]:
 
 
 def _calibration_of(seed: int, chosen: Split) -> Calibration | None:
-    """What a manifest says of the calibration images."""
+    """The manifest's entry on the calibration images."""
     if chosen.calibration is None:
         return None
     samples = chosen.calibration

@@ -1,4 +1,4 @@
-"""Ranges of the activations of a part that is written tensor by tensor: observed on images, and kept in a file."""
+"""Activation ranges of parts that are written tensor by tensor: observed on images, stored in a file."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import numpy as np
 from edgekit.arrays import Floats
 from edgekit.graph.blip2.blip2 import Blip2, Forms
 from edgekit.graph.blip2.cache import SharedCache
-from edgekit.graph.blip2.forms import Float32, Observed, Range
+from edgekit.graph.blip2.forms import ChannelRanges, Float32, ObservedFloat32
 
 
-def observe(source: Blip2, samples: Iterable[Floats], folder: Path) -> dict[str, Range]:
-    """What the inputs of all linear layers of the vision tower reach on images, per channel.
+def observe(source: Blip2, samples: Iterable[Floats], folder: Path) -> dict[str, ChannelRanges]:
+    """Per-channel ranges of the inputs of all linear layers of the vision tower, over calibration images.
 
     The tower is written in float32 for it, with these figures as further outputs, and run by ONNX Runtime.
 
@@ -27,7 +27,7 @@ def observe(source: Blip2, samples: Iterable[Floats], folder: Path) -> dict[str,
     import onnxruntime
 
     folder.mkdir()
-    graph = source.write("vision", folder, Forms(Observed(), Float32()), SharedCache)
+    graph = source.write("vision", folder, Forms(ObservedFloat32(), Float32()), SharedCache)
     session = onnxruntime.InferenceSession(str(folder / graph.files[0]))
     names = [tensor.name for tensor in graph.outputs if tensor.name.endswith((".low", ".high"))]
     found: dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]] = {}
@@ -37,19 +37,19 @@ def observe(source: Blip2, samples: Iterable[Floats], folder: Path) -> dict[str,
             found[name] = further(found[name], reached) if name in found else reached
     shutil.rmtree(folder)
     layers = [name.removesuffix(".low") for name in names if name.endswith(".low")]
-    return {name: Range(found[f"{name}.low"], found[f"{name}.high"]) for name in layers}
+    return {name: ChannelRanges(found[f"{name}.low"], found[f"{name}.high"]) for name in layers}
 
 
-def write_ranges(path: Path, ranges: Mapping[str, Range]) -> None:
-    """Store what each layer's input reached."""
+def write_ranges(path: Path, ranges: Mapping[str, ChannelRanges]) -> None:
+    """Write the ranges of each layer's input."""
     arrays = {f"{name}.{end}": getattr(one, end) for name, one in ranges.items() for end in ("low", "high")}
     np.savez(path, **arrays)
 
 
-def read_ranges(path: Path) -> dict[str, Range] | None:
-    """What was stored, None where nothing was observed."""
+def read_ranges(path: Path) -> dict[str, ChannelRanges] | None:
+    """Read the ranges; None if there are none."""
     if not path.is_file():
         return None
     with np.load(path, allow_pickle=False) as arrays:
         names = [name.removesuffix(".low") for name in arrays.files if name.endswith(".low")]
-        return {name: Range(arrays[f"{name}.low"], arrays[f"{name}.high"]) for name in names}
+        return {name: ChannelRanges(arrays[f"{name}.low"], arrays[f"{name}.high"]) for name in names}

@@ -1,4 +1,4 @@
-"""A source of one network with its whole contract: read, brought together with what was stated, and cut."""
+"""Read a source of one network, complete its contract from the contract file, and cut it to raw heads."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from edgekit.runtimes.bundle.folder import open_bundle
 from edgekit.runtimes.bundle.manifest import Contract, Output
 from edgekit.runtimes.tasks import Task, open_task
 from edgekit.runtimes.tasks.decoders import find
-from edgekit.sources import Request, TrainedModel, Uncut, load_network
+from edgekit.sources import SourceRequest, TrainedModel, Uncut, load_network
 from edgekit.sources.contract_file import StatedContract, read_contract
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ReadSource:
-    """A source with its whole contract, the network that gives the contract's outputs, and how it was cut."""
+    """A source with its complete contract, its network cut to raw heads, and where it was cut."""
 
     model: TrainedModel
     contract: Contract
@@ -37,7 +37,7 @@ class ReadSource:
 
 
 def read_source(job: PrepareJob) -> ReadSource:
-    """Load the trained model and bring it together with what was stated about it.
+    """Load the trained model and complete its contract from the contract file.
 
     Raises:
         SourceError, ContractError: it cannot be read, or the two do not fit.
@@ -48,7 +48,7 @@ def read_source(job: PrepareJob) -> ReadSource:
         stated = dataclasses.replace(stated, image=msgspec.structs.replace(stated.image, size=job.size))
     size = stated.image.size if stated else job.size
     cut = tuple(point.tensor for point in stated.cut) if stated else ()
-    model = load_network(Request(job.source, weights=weights, size=size, cut=cut, trust=job.trust))
+    model = load_network(SourceRequest(job.source, weights=weights, size=size, cut=cut, trust=job.trust))
     if job.size is not None:
         model = _sized(model, job.size)
     own = "raw heads as the source defines them"
@@ -84,7 +84,7 @@ def _sized(model: TrainedModel, size: tuple[int, int]) -> TrainedModel:
 
 
 def _stated(job: PrepareJob) -> StatedContract | None:
-    """What was stated about the source: in a contract file, or by a bundle made from it."""
+    """The contract from a contract file, or from a bundle made from the source."""
     if job.contract:
         return read_contract(Path(job.contract))
     if not job.like:
@@ -129,7 +129,7 @@ def _cut(model: TrainedModel, stated: StatedContract) -> ReadSource:
 
 
 def uncut_task(model: TrainedModel, contract: Contract) -> Task | None:
-    """Decoding of what the model returns as it was given, where that is known."""
+    """The task that decodes the model's original, uncut outputs; None if they cannot be decoded."""
     uncut = model.uncut or _fused(model, contract)
     if uncut is None:
         return None
@@ -137,7 +137,7 @@ def uncut_task(model: TrainedModel, contract: Contract) -> Task | None:
 
 
 def _fused(model: TrainedModel, contract: Contract) -> Uncut | None:
-    """The usual fused form of a decoder's family, if the model returns one tensor of that shape."""
+    """The fused output of a decoder's family, if the model returns one tensor of that shape."""
     import torch
 
     decoder = find(contract.decoder)
@@ -161,7 +161,7 @@ def _fused(model: TrainedModel, contract: Contract) -> Uncut | None:
 
 
 def arrays_of(outputs: object) -> list[Floats]:
-    """What a network returned, as arrays in order.
+    """The outputs of a network as arrays, in order.
 
     Raises:
         SourceError: it returns something else than tensors.

@@ -1,4 +1,4 @@
-"""The source's answers: what is compared of an image, how it is stored between stages, and which comparison is made."""
+"""The source's results: which of them are compared, how they are stored between stages, and at which level."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ ENOUGH = 10
 
 
 def detections(task: Task, outputs: Sequence[Floats]) -> Candidates:
-    """What is compared: detections after NMS, down to the slack below the floor."""
+    """Detections after NMS, with scores down to a margin below the threshold."""
     kept = task.suppressed(task.candidates(outputs, SCORE_FLOOR * SLACK))
     return task.comparable(outputs, kept)
 
 
 def are_enough(found: Sequence[Candidates]) -> bool:
-    """Whether the source finds so much in all images that its detections say how good a copy is."""
+    """Whether the source has enough detections for a detection-level comparison."""
     return sum(int((one.scores > SCORE_FLOOR).sum()) for one in found) >= ENOUGH
 
 
 def add_anchors(
     tally: Tally, source: Task, source_outputs: Sequence[Floats], target: Task, target_outputs: Sequence[Floats]
 ) -> None:
-    """Compare the source's best anchors of one image with the same anchors of the target, whatever their scores."""
+    """Compare the source's highest-scoring anchors in one image with the same anchors of the target."""
     ours, theirs = source.candidates(source_outputs, -1.0), target.candidates(target_outputs, -1.0)
     pairs = paired(ours, theirs)
     tally.add_pairs(
@@ -46,7 +46,7 @@ _COLUMNS = ("boxes", "scores", "class_ids", "anchors", "attached")
 
 
 def save_detections(path: Path, found: Sequence[Candidates]) -> None:
-    """Detections of all images in one file."""
+    """Write the detections of all images to one file."""
     counts = np.array([len(one) for one in found], np.int64)
     names = [name for name in _COLUMNS if getattr(found[0], name) is not None]
     columns = {name: np.concatenate([getattr(one, name) for one in found]) for name in names}
@@ -54,7 +54,7 @@ def save_detections(path: Path, found: Sequence[Candidates]) -> None:
 
 
 def read_detections(path: Path) -> list[Candidates]:
-    """What `save_detections` wrote."""
+    """Read the file of `save_detections`."""
     with np.load(path) as file:
         ends = np.cumsum(file["counts"])[:-1]
         columns = {name: np.split(file[name], ends) for name in _COLUMNS if name in file}

@@ -1,4 +1,4 @@
-"""What a user asks a conversion for: plain data, and one place that sees whether it can be had."""
+"""A conversion request: plain data, and the one place that validates it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from edgekit.sources import Source
 
 @dataclass(frozen=True)
 class Request:
-    """What to convert, to what, judged on what.
+    """What to convert, to which targets, and how to calibrate and validate.
 
     Attributes:
         source: what to convert, as on the command line.
@@ -45,7 +45,7 @@ class Request:
         max_drop: what INT8 may lose (0..1).
         labels: labelled images to measure that loss on.
         finetune: minutes of fine-tuning.
-        choose: calibrate on so many images, the most informative ones.
+        choose: number of calibration images, the most informative ones; 0 for all.
         prompts: file of prompts, for models that write.
         size: (height, width) of the input, the source's own when left out.
     """
@@ -108,16 +108,16 @@ _ON_IMAGES = ("plan", "recipe", "methods", "max_drop", "finetune", "choose")
 
 
 def source_of(request: Request) -> Source:
-    """Where the model comes from.
+    """The kind of source that a request names.
 
     Raises:
         SourceError: no source knows it.
     """
-    return sources.find(sources.Request(request.source))
+    return sources.find(sources.SourceRequest(request.source))
 
 
 def validate(request: Request, source: Source) -> Selection:
-    """See that everything that was asked for can be had and is of use; the bundles that are to be made.
+    """Check a request against its source and targets, and return the bundles to make.
 
     Raises:
         UsageError: something that the source or the targets do not know, or that would be ignored; says what it goes
@@ -159,7 +159,7 @@ def given_options(request: Request) -> list[str]:
 
 
 def gate_of(request: Request, source_written: bool, precisions: tuple[str, ...]) -> Gate:
-    """The bounds of a bundle whose parts have these precisions."""
+    """The gate of a bundle whose parts have these precisions."""
     rules = comparison(written=source_written)
     word = rules.judged_by(precisions)
     return msgspec.structs.replace(request.gates.get(word, rules.gates[word]), **request.bounds)
@@ -177,7 +177,7 @@ def _flag(name: str, request: Request) -> str:
 
 
 def _refuse_without_images(request: Request, selection: Selection) -> None:
-    """Options of quantising on images, where nothing is."""
+    """Refuse options of calibration if no precision needs it."""
     given = [name for name in given_options(request) if name in _ON_IMAGES]
     if not given:
         return
@@ -213,7 +213,7 @@ def _check_gates(request: Request, source: Source, selection: Selection) -> None
 
 
 def _check_plan(request: Request) -> None:
-    """A plan that is there already cannot be made in another way, and other files are left alone.
+    """Refuse options that an existing plan would ignore, and a folder that holds other files.
 
     Raises:
         UsageError: it would have to be.
@@ -229,5 +229,5 @@ def _check_plan(request: Request) -> None:
 
 
 def plan_is_there(request: Request) -> bool:
-    """Whether the folder of the plan has one to take over."""
+    """Whether the plan's folder already holds a plan to reuse."""
     return bool(request.plan) and (Path(request.plan) / FILE).is_file()

@@ -1,4 +1,4 @@
-"""A stage of a conversion in a child process."""
+"""Run one stage of a conversion in a child process."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ where more threads than cores spin, everything takes many times as long."""
 
 
 def run(job: jobs.Job, result: type[Result], report: Report, toolchain: str = "", stop: Stop | None = None) -> Result:
-    """Do a job in a child process and return what it gave.
+    """Run a job in a child process and return its result.
 
     Args:
         job: the work.
         result: type of what the work returns.
-        report: told of progress.
+        report: progress callback.
         toolchain: the isolated environment to run in, empty for this one.
         stop: ends the child early.
 

@@ -1,4 +1,4 @@
-"""Which bundles a conversion is to make, checked before anything starts."""
+"""The bundles to make, checked before anything starts."""
 
 from __future__ import annotations
 
@@ -28,10 +28,12 @@ class PartSpec:
 
 @dataclass(frozen=True)
 class BundleSpec:
-    """One bundle that is to be made.
+    """One bundle to make.
 
-    ``target`` and ``precision`` are what it is called after; ``parts`` has those of each part, by the word that the
-    user chooses it by. ``calibrated`` tells that calibration images are needed.
+    Attributes:
+        target, precision: for its name.
+        parts: target and precision of each part, by the part's role.
+        calibrated: whether calibration images are needed.
     """
 
     target: str
@@ -55,7 +57,7 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Selection:
-    """What is to be made, in order; ``skipped`` are the targets that ``all`` cannot have here."""
+    """The bundles to make, in order; ``skipped`` are the targets of ``all`` that are not possible here."""
 
     bundles: tuple[BundleSpec, ...]
     skipped: tuple[Skipped, ...]
@@ -68,7 +70,7 @@ class Selection:
 
     @property
     def calibrated(self) -> bool:
-        """Whether anything of it needs calibration images."""
+        """Whether any of the bundles needs calibration images."""
         return any(spec.calibrated for spec in self.bundles)
 
 
@@ -103,7 +105,7 @@ def select(
 def _of_network(
     source: Source, targets: Sequence[str], precisions: Sequence[str], recipe: str
 ) -> tuple[tuple[BundleSpec, ...], tuple[Skipped, ...]]:
-    """Of a model of one network: every target in every precision that it has."""
+    """Bundles of a model of one network: each target in each requested precision that it supports."""
     for one in (*targets, *precisions):
         if "=" in one:
             raise UsageError(f"{one}: the source is one network without parts of its own; give {one.split('=')[1]}")
@@ -127,7 +129,7 @@ def _of_network(
 def _of_parts(
     source: Source, targets: Sequence[str], precisions: Sequence[str], recipe: str
 ) -> tuple[tuple[BundleSpec, ...], tuple[Skipped, ...]]:
-    """Of a model of several parts: every choice of targets in every choice of precisions."""
+    """Bundles of a model of several parts: each choice of targets in each choice of precisions."""
     read = read_precisions(precisions)
     skipped: tuple[Skipped, ...] = ()
     if tuple(targets) == ALL:
@@ -180,7 +182,7 @@ def _takes(name: str, parts: Iterable[str]) -> bool:
 
 
 def _check_part(part: str, name: str) -> None:
-    """See that a target can take a part here, and say which others can."""
+    """Refuse a target that cannot take a part here, and name those that can."""
     spec = converters.target(name)
     takers = [other for other in converters.target_names() if _takes(other, [part])]
     if name not in takers:
@@ -192,7 +194,7 @@ def _check_part(part: str, name: str) -> None:
 
 
 def _absent(spec: Target) -> str:
-    """What is missing to convert parts here, which only their own engine checks."""
+    """What is missing to convert parts here; parts are validated by their own engine only."""
     return spec.missing or (f"engine {spec.engine} {missing}" if (missing := engine(spec.engine).missing) else "")
 
 
@@ -231,7 +233,7 @@ def _options(given: Mapping[str, Mapping[str, str]], chosen: Sequence[str]) -> d
 
 
 def refuse(spec: Target, operators: Mapping[str, str]) -> None:
-    """Refuse a graph that a target cannot take, before its toolchain fails in its own words.
+    """Refuse a graph with operators that a target does not support, before its toolchain fails on them.
 
     Args:
         spec: the target.

@@ -1,4 +1,4 @@
-"""What a BLIP-2 says in PyTorch: the answers that its bundles are held against."""
+"""Reference results of a BLIP-2 in PyTorch, which its bundles are compared with."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from edgekit.runtimes.bundle.manifest import Contract, Record
 from edgekit.sources.blip2.reference import load_model, load_tokenizer
 
 POSITIONS = 512
-"""At least so many tokens are compared."""
+"""The minimum number of tokens that are compared."""
 
 ANSWER = 20
 """Tokens of an answer that goes its own way."""
@@ -40,7 +40,7 @@ class Asked(Record, frozen=True, kw_only=True):
 
 
 def read_texts(path: str, contract: Contract) -> tuple[str, ...]:
-    """Prompts from a file, one on each line, or ones of our own.
+    """Read prompts from a file, one per line, or return the built-in ones.
 
     Raises:
         InputError: the file cannot be read, or is empty.
@@ -63,7 +63,7 @@ def read_texts(path: str, contract: Contract) -> tuple[str, ...]:
 def answer(
     source: Blip2, contract: Contract, proof: Samples, prompts: tuple[str, ...], workspace: Workspace, threads: int
 ) -> None:
-    """Let the source write about every image after every prompt, and keep how sure it was of each token.
+    """Generate the source's text for every image and prompt, and store the logits of each token.
 
     Left in the folder, with one row for each image and prompt: ``image_embeds``, ``query_output`` and
     ``language_inputs`` (one for each image), ``tokens`` (rows, positions) and ``logits`` of a text that may not end,
@@ -126,7 +126,7 @@ def _cut(answers: Ints, eos: tuple[int, ...]) -> Ints:
 def match_all(
     source: Blip2, contract: Contract, proof: Samples, texts: tuple[str, ...], workspace: Workspace, threads: int
 ) -> None:
-    """Let the source compare every image with every text.
+    """Match every image with every text in the source, and store the scores.
 
     Left in the folder: ``image_embeds``, ``query_output`` and ``image_vectors`` of each image, ``text_vector`` of each
     text, and for each pair ``logits`` (images, texts, 2) and ``similarity`` (images, texts).

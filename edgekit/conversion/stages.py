@@ -34,10 +34,10 @@ class Stages:
     stop: Stop = field(default_factory=Stop)
 
     def prepare(self, report: Report, *, calibrate: bool, half: bool, like: str = "") -> jobs.Prepared:
-        """Read the source, export it, choose images, run the source. A model of the hub is fetched first.
+        """Read the source, export it, choose images, run the source. A model of the Hugging Face hub is fetched first.
 
         Args:
-            report: told of progress.
+            report: progress callback.
             calibrate: choose calibration images too.
             half: look for what float16 cannot hold.
             like: a bundle whose contract is taken, and whose calibration images are kept out of the proof.
@@ -70,10 +70,10 @@ class Stages:
     def calibrate(
         self, report: Report, *, plan: str = "", integer: bool = True, sensitivity: bool = False
     ) -> Plan | None:
-        """Find out how the source becomes INT8; None of a source whose parts are written tensor by tensor.
+        """Make the quantisation plan; None for a source whose parts are written tensor by tensor.
 
         Args:
-            report: told of progress.
+            report: progress callback.
             plan: a plan to take over.
             integer: make the graph of targets that compute everything in integers too.
             sensitivity: measure the damage that each layer does.
@@ -119,20 +119,20 @@ class Stages:
         )
         return self._run(job, Graph, report, spec.builder)
 
-    def validate(self, bundle: Path, gate: Gate, report: Report, *, held: bool = False) -> Evidence:
-        """Compare a bundle with the source, on the proof images or on those ``held`` back."""
+    def validate(self, bundle: Path, gate: Gate, report: Report, *, holdout: bool = False) -> Evidence:
+        """Compare a bundle with the source, on the proof images or on the ``holdout`` set."""
         job = jobs.ValidateJob(
             folder=str(self.workspace.folder),
             bundle=str(bundle),
             gate=gate,
-            held=held,
+            holdout=holdout,
             threads=self.request.threads,
             imports=self.request.imports,
         )
         return self._run(job, Evidence, report)
 
-    def measure(self, bundle: Path | None, report: Report) -> jobs.Measured:
-        """Measure what a budget is kept by, of a bundle or of the float network."""
+    def measure(self, bundle: Path | None, report: Report) -> jobs.MeasuredScore:
+        """Measure the score of an accuracy budget, for a bundle or for the float network."""
         job = jobs.MeasureJob(
             folder=str(self.workspace.folder),
             bundle=str(bundle or ""),
@@ -140,7 +140,7 @@ class Stages:
             threads=self.request.threads,
             imports=self.request.imports,
         )
-        return self._run(job, jobs.Measured, report)
+        return self._run(job, jobs.MeasuredScore, report)
 
     def _run(self, job: jobs.Job, result: type[Result], report: Report, toolchain: str = "") -> Result:
         try:

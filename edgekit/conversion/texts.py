@@ -1,4 +1,4 @@
-"""The comparison of texts: what a vision-language bundle writes, or matches, beside its source.
+"""Compare texts: what a vision-language bundle generates, or matches, with its source.
 
 Each graph is given the source's own inputs, so that its drift is its own; the texts come from the pixels on.
 """
@@ -66,7 +66,7 @@ class TextSource:
 
 
 class TextComparison:
-    """Of several parts; see `edgekit.conversion.comparison.Comparison`."""
+    """Compares bundles of several parts; see `edgekit.conversion.comparison.Comparison`."""
 
     takes = frozenset({"options"})
     bounds: tuple[str, ...] = ("matched", "score_drift")
@@ -79,7 +79,7 @@ class TextComparison:
     def compare(
         self, bundle: Bundle, prepared: Prepared, workspace: Workspace, gate: Gate, threads: int, report: Report
     ) -> Evidence:
-        """Open every part of a bundle and hold texts, or matches, against the source's.
+        """Open every part of a bundle and compare its texts, or matches, with the source's.
 
         Raises:
             EngineError: an engine cannot open or run its part, or it gives NaN or infinite values.
@@ -96,7 +96,7 @@ class TextComparison:
 
 
 class _Comparison:
-    """One bundle beside what the source left."""
+    """The comparison of one bundle with the source's stored results."""
 
     def __init__(self, opened: Parts, workspace: Workspace, proof: Samples, asked: Asked, report: Report) -> None:
         self._opened, self._workspace, self._proof, self._asked, self._report = opened, workspace, proof, asked, report
@@ -108,7 +108,7 @@ class _Comparison:
         self.drifts: dict[str, DriftTally] = {}
 
     def generation(self) -> None:
-        """Compare logits along the source's texts, and texts that go their own way."""
+        """Compare logits along the source's texts, and the texts that the bundle generates itself."""
         tokens, answers = np.load(self._workspace.tokens), np.load(self._workspace.answers)
         logits, inputs = self._kept("logits"), self._kept("language_inputs")
         prompts = self._asked.prompts
@@ -146,7 +146,7 @@ class _Comparison:
             self.tally.add_answers([bool(best == similarity[number].argmax())])
 
     def _image(self, number: int, pixels: Floats, projected: str) -> Floats:
-        """What the bundle makes of an image, from the pixels on; the drift of its graphs is counted on the way."""
+        """The bundle's image features, from pixels; the drift of each graph is measured on the way."""
         networks = self._opened.networks
         self._image_embeds = np.array(networks["vision"].run({"pixel_values": pixels})["image_embeds"])
         source = self._kept("image_embeds")[number]
@@ -165,7 +165,7 @@ class _Comparison:
         return np.stack(found)
 
     def _answer(self, image: Floats, prompt: str) -> NDArray[np.int64]:
-        """What the bundle itself writes, greedily."""
+        """The text that the bundle generates, greedily."""
         graph, ready = self._ready(image, prompt, ANSWER)
         options = GenerationOptions(max_new_tokens=ANSWER)
         made = generate(graph, ready.embeddings, ready.mask, ready.ids, options, eos=self._language.eos, pad=ready.pad)
@@ -192,6 +192,6 @@ def _matching(logits: Floats) -> Floats:
 
 
 def words_of(manifest: Manifest) -> tuple[str, ...]:
-    """The precision of each part that a manifest tells."""
+    """The precision of each part, from a manifest."""
     (precision,) = read_precisions(manifest.options["precision"].split(","))
     return tuple(str(part) for part in precision.parts)

@@ -1,4 +1,4 @@
-"""The last stage, in a child process of its own: open the bundle with its engines and compare it with the source."""
+"""The last stage, in a child process: open a bundle with its engines and compare it with the source."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgekit.runtimes.bundle.manifest import Evidence
 
 
 def work(job: ValidateJob, report: Report) -> Evidence:
-    """Measure a bundle against what the source gave.
+    """Compare a bundle with the source's stored results.
 
     Raises:
         ContractError: the two cannot be compared.
@@ -21,6 +21,6 @@ def work(job: ValidateJob, report: Report) -> Evidence:
     """
     workspace = Workspace(Path(job.folder))
     prepared = workspace.read_prepared()
-    images = workspace.holdout if job.held else workspace
+    images = workspace.holdout if job.holdout else workspace
     bundle = open_bundle(job.bundle)
     return comparison(written=bool(prepared.written)).compare(bundle, prepared, images, job.gate, job.threads, report)

@@ -1,4 +1,4 @@
-"""Comparing a finished bundle with its source again, on other images or another machine."""
+"""``edgekit verify``: compare a finished bundle with its source again, on other images or another machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The folder one conversion works in: beside its bundles, locked while in use, swept by the next run when left over."""
+"""The working folder of one conversion: beside its bundles, locked while in use, a leftover removed by the next run."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ _PREFIX = ".edgekit-work-"
 
 @dataclass(frozen=True)
 class Workspace:
-    """What the stages leave for one another, by name.
+    """Paths of all files that the stages exchange.
 
     A network in exchange form is ``onnx`` and ``program``, its quantisation plan the folder ``plan``. ``calibration``
-    and ``proof`` are streams of images, ``reference(name)`` what the source gave for each of the proof images.
-    `holdout` has both of the calibration images that were held back.
+    and ``proof`` are streams of images, ``reference(name)`` the source's output for each proof image.
+    `holdout` has both for the hold-out set.
     """
 
     folder: Path
 
     @property
     def prepared(self) -> Path:
-        """What the first stage found out, as JSON."""
+        """Results of the first stage, as JSON."""
         return self.folder / "prepared.json"
 
     @property
@@ -60,7 +60,7 @@ class Workspace:
 
     @property
     def holdout(self) -> Workspace:
-        """The calibration images that were held back, as the proof of a workspace of their own."""
+        """The hold-out set, as the proof images of a workspace of its own."""
         return Workspace(self.folder / HELD)
 
     @property
@@ -80,17 +80,17 @@ class Workspace:
 
     @property
     def questions(self) -> Path:
-        """What was asked of the source, as JSON."""
+        """The prompts that the source was given, as JSON."""
         return self.folder / "questions.json"
 
     @property
     def tokens(self) -> Path:
-        """Tokens of texts that the source wrote without an end."""
+        """Tokens of the source's texts of fixed length, without an end token."""
         return self.folder / "tokens.npy"
 
     @property
     def answers(self) -> Path:
-        """Tokens of texts that the source ended itself."""
+        """Tokens of the source's texts up to its end token."""
         return self.folder / "answers.npy"
 
     def reference(self, name: str) -> Path:
@@ -98,11 +98,11 @@ class Workspace:
         return self.folder / f"reference-{name}.npy"
 
     def read_prepared(self) -> Prepared:
-        """What `write_prepared` wrote."""
+        """Read the results of the first stage."""
         return msgspec.json.decode(self.prepared.read_bytes(), type=Prepared)
 
     def write_prepared(self, prepared: Prepared) -> None:
-        """Keep what the first stage found out for the others."""
+        """Store the results of the first stage for the others."""
         self.prepared.write_bytes(msgspec.json.encode(prepared))
 
     def calibration_images(self, rule: ImageRule) -> Samples | None:
@@ -114,7 +114,7 @@ class Workspace:
         return Samples(self.proof, rule)
 
     def scratch(self, target: str, name: str) -> Path:
-        """A folder for a target's intermediate files, made where it is not there yet."""
+        """A folder for a target's intermediate files, created if missing."""
         folder = self.folder / target / name
         folder.mkdir(parents=True, exist_ok=True)
         return folder

@@ -32,7 +32,7 @@ from edgekit.worker.toolchains import Toolchain
 Options = TypeVar("Options", bound=Record)
 
 
-class NoOptions(Record, frozen=True):
+class NoTargetOptions(Record, frozen=True):
     """The options of a target that has none."""
 
 
@@ -42,15 +42,21 @@ PLAN = "plan"
 
 @dataclass(frozen=True)
 class Target:
-    """What a target is: everything the command line and the documentation say of it comes from here.
+    """Declaration of a target; the command line and the documentation are generated from it.
 
-    ``requires`` are importable packages of the main environment, ``distributions`` their pip names (recorded with
-    their versions in the manifest); ``toolchains`` are what cannot live there, and ``builder`` names the one whose
-    interpreter runs ``convert`` (empty: this one). ``hosts`` are where converting is possible, as beginnings of
-    `edgekit.runtimes.engines.host`. ``calibrated`` are the precisions that need images. ``options`` is the structure of
-    the target's own options. ``refuses`` are ONNX operators that the target cannot take, with the reason. ``parts`` are
-    the parts of models that it takes: `edgekit.sources.WHOLE` is a model of one network. ``recipes`` are its ways of
-    quantising on images; with ``integer_only`` it computes everything in integers, so that no layer can stay in float.
+    Attributes:
+        requires: importable packages of the main environment.
+        distributions: their pip names, recorded in the manifest with their versions.
+        extra: the extra of edgekit that installs them.
+        calibrated: the precisions that need images.
+        options: structure of the target's own options.
+        refuses: ONNX operators that the target cannot take, with the reason.
+        hosts: platforms on which it can be converted, as prefixes of `edgekit.runtimes.engines.host`; empty for all.
+        toolchains: isolated environments for packages that conflict with the main environment.
+        builder: the toolchain whose interpreter runs ``convert``; empty for this interpreter.
+        recipes: its ways of quantising on images.
+        integer_only: it computes everything in integers, so that no layer can stay in float.
+        parts: the parts of models that it takes; `edgekit.sources.WHOLE` is a model of one network.
     """
 
     name: str
@@ -61,7 +67,7 @@ class Target:
     distributions: tuple[str, ...]
     extra: str = "convert"
     calibrated: tuple[str, ...] = ("int8",)
-    options: type[Record] = NoOptions
+    options: type[Record] = NoTargetOptions
     refuses: Mapping[str, str] = field(default_factory=dict)
     hosts: tuple[str, ...] = ()
     toolchains: tuple[Toolchain, ...] = ()
@@ -89,14 +95,14 @@ class Target:
 
     @property
     def proof(self) -> ProofWord:
-        """The word that a check on this host deserves at most."""
+        """The strongest evidence word that validation on this host can give."""
         other = emulator(self.engine)
         return other.word if other is not None and other.needed(None) else "executed"
 
 
 @dataclass(frozen=True, kw_only=True)
 class PartJob:
-    """What every conversion of a part has: where to put what, and the target's own options.
+    """What all conversions of a part are given: folders, threads and the target's options.
 
     ``out`` takes the files, ``work`` is for intermediate ones. ``options`` are of the type that the `Target` names.
     """
@@ -104,7 +110,7 @@ class PartJob:
     out: Path
     work: Path
     threads: int = 2
-    options: Record = field(default_factory=NoOptions)
+    options: Record = field(default_factory=NoTargetOptions)
 
     def chosen(self, kind: type[Options]) -> Options:
         """The target's own options, typed.
@@ -119,14 +125,14 @@ class PartJob:
 
 @dataclass(frozen=True, kw_only=True)
 class WrittenJob(PartJob):
-    """A part that is written tensor by tensor, in the precision that it was given."""
+    """Conversion of a part that is written tensor by tensor."""
 
     part: WrittenPart
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job(PartJob):
-    """A part in exchange form, and a precision.
+    """Conversion of an exchange graph to one precision.
 
     ``onnx`` and ``program`` are the same float32 graph with batch size 1, NCHW input and raw heads: as ONNX and as
     a torch.export program. ``work`` is shared by the precisions of one target.
@@ -213,7 +219,7 @@ def versions(spec: Target) -> dict[str, str]:
 
 
 def read_options(spec: Target, given: Mapping[str, str]) -> Record:
-    """The options of a target from what the command line gave as text.
+    """Read a target's options from the text of the command line.
 
     Raises:
         UsageError: no such option, or a value that it does not take.

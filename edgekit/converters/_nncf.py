@@ -1,4 +1,4 @@
-"""NNCF, which quantises for two targets: kept silent and off the network, and told what stays in float."""
+"""NNCF for the targets that quantise with it: without output or telemetry, with the plan's float fallback."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NNCF = "nncf"
 
 
 def import_nncf() -> Any:
-    """The nncf package, silent and kept from phoning home."""
+    """Import nncf without output and telemetry."""
     import_openvino()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -39,7 +39,7 @@ def write(job: Job, report: Report) -> Graph:
 
 
 def in_float32(job: Job) -> dict[str, str | int | float]:
-    """What a manifest says of the operators that fp16 could not compute; nothing where it can compute all."""
+    """The manifest's entry on operators kept in float32; empty if float16 can compute all."""
     import onnx
 
     if not job.half:
@@ -79,7 +79,7 @@ def half(model: ModelProto, troubles: tuple[Fp16Issue, ...] = ()) -> ModelProto:
 
 
 def _without_repetitions(model: ModelProto) -> None:
-    """Keep one of the casts of the same name that the converter writes where two blocked operators read a tensor."""
+    """Remove the duplicate casts that the converter writes if two blocked operators read one tensor."""
     written: set[str] = set()
     nodes = []
     for node in model.graph.node:
@@ -91,7 +91,7 @@ def _without_repetitions(model: ModelProto) -> None:
 
 
 def _unhalve_on_the_way(model: ModelProto) -> None:
-    """Let operators in float32 give their values to one another without a cast to float16 and back between them.
+    """Remove casts to float16 and back between operators in float32.
 
     The converter puts a cast on either side of each operator, so what float16 cannot hold would be lost there.
     """

@@ -1,4 +1,4 @@
-"""Silence for toolchains that print, log and warn: a converter's own output is a protocol."""
+"""Suppress output of toolchains, because a converter's stdout carries its protocol."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep what the toolchain prints, logs and warns of off the terminal; what matters comes as exceptions.
+    """Suppress what a toolchain prints, logs and warns; errors come as exceptions.
 
     Never around a report, which may go to the same standard output.
     """

@@ -1,4 +1,4 @@
-"""ONNX for onnxruntime-web: the files of the onnx target, proven in WebAssembly."""
+"""ONNX for onnxruntime-web: the files of the onnx target, validated in WebAssembly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HOST: what stands in for an engine where it cannot run: interpreters, simulators, references.
+"""HOST: emulators of engines that cannot run on a host: interpreters, simulators, references.
 
 One file, or one folder, with the engine's name; it declares ``EMULATOR``. Nothing else names it: the pipeline asks
 here, and `edgekit.runtimes.engines.open_session` where a device is asked for that the engine does not have.
@@ -13,7 +13,7 @@ from edgekit.runtimes.engines import engine
 
 
 def emulator(name: str) -> Emulator | None:
-    """The emulator of an engine, None where there is none."""
+    """The emulator of an engine, or None."""
     found: Emulator | None = registry.find(__name__, name, "EMULATOR")
     return found
 

@@ -1,4 +1,4 @@
-"""What every emulator declares."""
+"""Base class of all emulators."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from edgekit.worker import toolchains
 
 @dataclass(frozen=True, kw_only=True)
 class Emulator:
-    """What opens an engine's files on a host where the engine cannot run. A subclass has `open_session`.
+    """Opens an engine's files on a host where the engine cannot run. A subclass implements `open_session`.
 
     Attributes:
         engine: the engine's name, and that of the file.
         device: the value of ``unit=`` that asks for it.
-        word: the strongest word that a check with it deserves.
+        word: the strongest evidence word that validation with it can give.
         packages: importable names, all of which it needs.
         toolchain: the isolated environment that it needs instead, if any.
     """

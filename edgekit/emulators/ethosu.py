@@ -1,4 +1,4 @@
-"""Stands in for Arm's Ethos-U: the integer graph on LiteRT's reference kernels.
+"""Ethos-U emulator: the integer graph on LiteRT's reference kernels.
 
 It runs ``model.tflite``, the graph that Vela compiled, with TFLite's reference kernels and not with XNNPACK
 or the optimised ones: the NPU is made to follow the reference's rounding, while those two round otherwise (on one

@@ -1,4 +1,4 @@
-"""Stands in for Sony's IMX500: the quantiser's own model in ONNX Runtime.
+"""IMX500 emulator: the quantiser's own model in ONNX Runtime.
 
 It computes ``quantised.onnx``, which Sony's quantiser wrote: its model with every rounding of
 weights and activations spelled out as QuantizeLinear and DequantizeLinear. That is the arithmetic the converter was

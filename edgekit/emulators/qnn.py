@@ -1,4 +1,4 @@
-"""Stands in for the Hexagon NPU: QNN's emulator on x86-64, which runs the same context with the NPU's arithmetic."""
+"""Hexagon NPU emulator: QNN's own on x86-64, which runs the same context with the NPU's arithmetic."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stands in for TensorRT: the graph of a bundle on ONNX Runtime's CPU, without TensorRT and without a GPU."""
+"""TensorRT emulator: the graph of a bundle on ONNX Runtime's CPU, without TensorRT or a GPU."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class ReferenceSession:
         return outputs
 
 
-class Reference(Emulator):
+class OnnxReference(Emulator):
     """ONNX Runtime."""
 
     def open_session(self, folder: Path, graph: Graph, options: SessionOptions) -> ReferenceSession:
@@ -61,4 +61,4 @@ class Reference(Emulator):
         return ReferenceSession(folder / graph.files[0], graph, options, ARITHMETIC[precision])
 
 
-EMULATOR = Reference(engine="tensorrt", device="reference", word="reference", packages=("onnxruntime",))
+EMULATOR = OnnxReference(engine="tensorrt", device="reference", word="reference", packages=("onnxruntime",))

@@ -1,4 +1,4 @@
-"""Decoded results of a converted graph against the source's: the comparison that evidence is made of."""
+"""Agreement of a converted graph's decoded results with the source's, which is what evidence consists of."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class Tally:
         self.flips += int((ours.class_ids != theirs.class_ids).sum())
 
     def agreement(self) -> Agreement:
-        """The shares and means over everything added."""
+        """Shares and means over all images added."""
         values = np.array(self.ious, np.float32)
         return Agreement(
             score_floor=SCORE_FLOOR,
@@ -137,7 +137,7 @@ class Pairs(NamedTuple):
 
 
 def paired(source: Candidates, target: Candidates, most: int = 100) -> Pairs:
-    """The source's best anchors and where the same ones are in the target."""
+    """The source's best anchors and the positions of the same anchors in the target."""
     best = np.argsort(-source.scores, kind="stable")[:most]
     where = np.full(int(max(source.anchors.max(initial=0), target.anchors.max(initial=0))) + 1, -1)
     where[target.anchors] = np.arange(len(target))
@@ -197,7 +197,7 @@ class DriftTally:
 
 
 def quality(decoded: Agreement) -> float:
-    """One number (0..1) to choose between ways of quantising by: 1 when nothing differs from the source.
+    """One number (0..1) to rank recipes by: 1 when nothing differs from the source.
 
     The mean share of detections matched at all of `IOUS`, less the mean score drift, less the share of extra ones.
     """
@@ -208,7 +208,7 @@ def quality(decoded: Agreement) -> float:
 def judge(
     decoded: Agreement, outputs: Sequence[OutputDrift], gate: Gate, least_cosine: float | None = None
 ) -> tuple[str, ...]:
-    """Everything that falls outside a gate, each as a sentence with the measured value and the bound.
+    """All violations of a gate, each as a sentence with the measured value and the bound.
 
     ``least_cosine`` bounds the raw outputs too, for comparisons without detections.
     """

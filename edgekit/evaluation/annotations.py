@@ -38,7 +38,7 @@ class CocoBox(msgspec.Struct, frozen=True):
 
     @property
     def labelled_keypoints(self) -> int:
-        """How many keypoints the file says something of."""
+        """Number of labelled keypoints."""
         return sum(1 for visibility in (self.keypoints or ())[2::3] if visibility > 0)
 
 
@@ -51,7 +51,7 @@ class CocoCategory(msgspec.Struct, frozen=True):
 
 
 class Annotations(msgspec.Struct, frozen=True):
-    """What edgekit reads of a COCO annotations file; licences, captions and the like are passed over."""
+    """The parts of a COCO annotations file that edgekit reads; licences, captions and the like are ignored."""
 
     images: tuple[CocoImage, ...]
     annotations: tuple[CocoBox, ...]
@@ -128,7 +128,7 @@ def category_ids(classes: Sequence[str], annotations: Annotations) -> list[int |
 
 
 def key(name: str) -> str:
-    """What two spellings of one name have in common."""
+    """A normalised name, equal for different spellings of the same name."""
     return name.strip().casefold()
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 AGREEING = 3
-"""An answer that so many people gave is right."""
+"""Number of people who must have given an answer for it to count as right."""
 
 ARTICLES = frozenset(("a", "an", "the"))
 NUMBERS = {

@@ -22,7 +22,7 @@ _WORD = re.compile(r"\w+(?:'\w+)?")
 
 
 def check_installed() -> None:
-    """See that captions can be measured at all, before a model has run for an hour.
+    """Check that pycocoevalcap is installed, before a model has run for an hour.
 
     Raises:
         UsageError: the package is not installed.

@@ -44,7 +44,7 @@ IOU_TYPES: dict[Kind, str] = {"boxes": "bbox", "masks": "segm", "keypoints": "ke
 
 
 def kinds(result: Result) -> tuple[Kind, ...]:
-    """What a result can be measured by, the main kind first.
+    """The kinds of annotation that a result can be measured by, the main kind first.
 
     Raises:
         InputError: it has no boxes.
@@ -231,7 +231,7 @@ def _true(truth: Annotations, found: _Found, kind: Kind) -> list[Row]:
 
 
 def _rows(found: _Found, kind: Kind) -> list[Row]:
-    """What was found as pycocotools evaluates it: numbered from 1, with the area that decides if it is small."""
+    """Detections as pycocotools expects them: numbered from 1, with the area that decides their size class."""
     if kind == "masks":
         from pycocotools import mask
 

@@ -1,4 +1,4 @@
-"""The objects of an annotations file as pycocotools takes them, for boxes, masks or keypoints."""
+"""Annotated objects in the form that pycocotools expects, for boxes, masks or keypoints."""
 
 from __future__ import annotations
 

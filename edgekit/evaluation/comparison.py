@@ -43,7 +43,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredModel:
     """A model and what was measured of it. Latencies are medians on this host, in ms: of inference, and of all from
     image to result."""
 
@@ -65,7 +65,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Latencies:
-    """What the two latencies of `Measured` are of, for tables."""
+    """What the two latencies of `MeasuredModel` are of, for tables."""
 
     inference: str = "inference"
     total: str = "in all"
@@ -74,14 +74,14 @@ class Latencies:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ModelComparison:
     """Measured models, in the order given, and the one that the others are compared with."""
 
-    measured: tuple[Measured, ...]
-    reference: Measured
+    measured: tuple[MeasuredModel, ...]
+    reference: MeasuredModel
     latencies: Latencies = field(default_factory=Latencies)
 
-    def difference(self, one: Measured) -> float | None:
+    def difference(self, one: MeasuredModel) -> float | None:
         """Main figure of a model less the reference's; None for the reference itself."""
         return None if one is self.reference else one.main - self.reference.main
 
@@ -91,7 +91,7 @@ def compare(
     evaluation: Evaluation,
     watch: Watch | None = None,
     score: float | None = SCORE_THRESHOLD,
-) -> Comparison:
+) -> ModelComparison:
     """Measure models one after the other; the first source is what the others are compared with, else the first model.
 
     Args:
@@ -109,8 +109,8 @@ def compare(
 
 
 def compare_by(
-    candidates: Sequence[Candidate], measure: Callable[[Candidate], Measured], latencies: Latencies | None = None
-) -> Comparison:
+    candidates: Sequence[Candidate], measure: Callable[[Candidate], MeasuredModel], latencies: Latencies | None = None
+) -> ModelComparison:
     """As `compare`, with another way to measure a model.
 
     Raises:
@@ -124,10 +124,10 @@ def compare_by(
         raise UsageError(f"models of one task can be compared, these are of several ({told}); evaluate them separately")
     measured = tuple(measure(candidate) for candidate in candidates)
     reference = next((one for one in measured if one.candidate.source), measured[0])
-    return Comparison(measured, reference, latencies or Latencies())
+    return ModelComparison(measured, reference, latencies or Latencies())
 
 
-def _measured(candidate: Candidate, evaluation: Evaluation, watch: Watch | None, score: float | None) -> Measured:
+def _measured(candidate: Candidate, evaluation: Evaluation, watch: Watch | None, score: float | None) -> MeasuredModel:
     model = candidate.open()
     inference: list[float] = []
     total: list[float] = []
@@ -139,9 +139,9 @@ def _measured(candidate: Candidate, evaluation: Evaluation, watch: Watch | None,
             total.append(result.timings.total)
         return result
 
-    def told(done: int, images: int) -> None:
+    def on_progress(done: int, images: int) -> None:
         if watch is not None:
             watch(candidate.name, done, images)
 
-    report = evaluation(run, told)
-    return Measured(candidate, report, statistics.median(inference), statistics.median(total))
+    report = evaluation(run, on_progress)
+    return MeasuredModel(candidate, report, statistics.median(inference), statistics.median(total))

@@ -85,7 +85,7 @@ def read_described(
     Args:
         path: the file, or a folder with `ANNOTATIONS`.
         images_dir: folder that the file names start from; by default the file's own or ``images`` beside it.
-        limit: only the first so many images; 0 is all.
+        limit: number of images, from the first; 0 is all.
 
     Raises:
         InputError: it cannot be read, an image is missing, or no image has captions or questions.

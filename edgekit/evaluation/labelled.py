@@ -1,4 +1,4 @@
-"""One evaluation for all tasks: what the labels are follows from the data, what is measured from the results."""
+"""One evaluation for all tasks: the data decides the kind of labels, the results decide the metrics."""
 
 from __future__ import annotations
 

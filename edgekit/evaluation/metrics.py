@@ -1,4 +1,4 @@
-"""What a measurement gives: one record for each kind of it, each with a main figure, from 0 to 1 (but CIDEr)."""
+"""Metrics: one record per kind of evaluation, each with a main figure from 0 to 1 (except CIDEr)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finding images by texts and texts by images: recall at k, and how well pairs are told from others."""
+"""Retrieval of images by text and texts by image: recall at k, and how well true pairs are separated from others."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def columns_of(texts: Sequence[str]) -> NDArray[np.int64]:
 
 
 def ranks(similarity: Floats, right: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """How many wrong ones stand before the best right one of each row, int64 (rows,).
+    """Number of wrong candidates ranked above the best right one in each row, int64 (rows,).
 
     A wrong one that is as similar stands before it: a model to which all is alike finds nothing.
     """
@@ -57,7 +57,7 @@ def ranks(similarity: Floats, right: NDArray[np.bool_]) -> NDArray[np.int64]:
 
 
 def mismatched(captions: Sequence[Sequence[str]]) -> list[str | None]:
-    """For each image the first caption of the next one that is none of its own; None where there is no other."""
+    """For each image a caption of another image that it does not share; None if there is none."""
     found: list[str | None] = []
     for number, own in enumerate(captions):
         others = (captions[(number + step) % len(captions)][0] for step in range(1, len(captions)))

@@ -1,4 +1,4 @@
-"""Texts of a converted vision-language model against the source's: the comparison that evidence is made of."""
+"""Agreement of a converted vision-language model's texts with the source's, which is what evidence consists of."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class TextTally:
 
 
 def judge(texts: TextAgreement, outputs: Sequence[OutputDrift], gate: Gate, least_cosine: float) -> tuple[str, ...]:
-    """Everything that falls outside a gate, each as a sentence with the measured value and the bound."""
+    """All violations of a gate, each as a sentence with the measured value and the bound."""
     failures = []
     if texts.matched < gate.matched:
         failures.append(f"matched {texts.matched:.3f} of {texts.positions} {texts.measure}, at least {gate.matched:g}")

@@ -15,7 +15,7 @@ from edgekit.arrays import Floats, Image
 from edgekit.errors import InputError
 from edgekit.evaluation import answers, captions, recall
 from edgekit.evaluation.coco import Progress
-from edgekit.evaluation.comparison import Candidate, Comparison, Latencies, Measured, Watch, compare_by
+from edgekit.evaluation.comparison import Candidate, Latencies, MeasuredModel, ModelComparison, Watch, compare_by
 from edgekit.evaluation.described import AskedQuestion, DescribedImage
 from edgekit.evaluation.metrics import AnswerMetrics, Report
 from edgekit.runtimes.inputs.media import read_image
@@ -55,20 +55,20 @@ class MeasuredTexts:
 
 def compare_texts(
     candidates: Sequence[Candidate], data: Sequence[DescribedImage], kind: str, watch: Watch | None = None
-) -> Comparison:
+) -> ModelComparison:
     """Measure vision-language models of one kind (`edgekit.VisionLanguage.kind`); see `comparison.compare`.
 
     Raises:
         UsageError, InputError, BundleError, EngineError: as there, and as `evaluate`.
     """
 
-    def measure(candidate: Candidate) -> Measured:
-        def told(done: int, images: int) -> None:
+    def measure(candidate: Candidate) -> MeasuredModel:
+        def on_progress(done: int, images: int) -> None:
             if watch is not None:
                 watch(candidate.name, done, images)
 
-        found = evaluate(candidate.open(), data, told)
-        return Measured(candidate, found.report, found.inference, found.total)
+        found = evaluate(candidate.open(), data, on_progress)
+        return MeasuredModel(candidate, found.report, found.inference, found.total)
 
     return compare_by(candidates, measure, LATENCIES[kind])
 
@@ -161,7 +161,7 @@ def _retrieval(model: VisionLanguage, data: Sequence[DescribedImage], progress: 
         began = time.perf_counter()
         similarity[number] = (model.embed(image) @ words.T).max(0)
         each.append(1e3 * (time.perf_counter() - began))
-        told += _told(model, image, texts[number], false[number])
+        told += _matches_truth(model, image, texts[number], false[number])
         whole.append(1e3 * (time.perf_counter() - began))
         if progress is not None:
             progress(number + 1, len(described))
@@ -169,8 +169,8 @@ def _retrieval(model: VisionLanguage, data: Sequence[DescribedImage], progress: 
     return MeasuredTexts((report,), statistics.median(each), statistics.median(whole))
 
 
-def _told(model: VisionLanguage, image: Image, true: str, false: str | None) -> list[bool]:
-    """Whether matching takes the true text, and refuses the false one."""
+def _matches_truth(model: VisionLanguage, image: Image, true: str, false: str | None) -> list[bool]:
+    """Whether matching accepts the true text and rejects the false one."""
     pairs = [(true, True)] if false is None else [(true, True), (false, False)]
     made = model.match(image, [text for text, _ in pairs])
     matches = [made] if isinstance(made, Match) else made

@@ -1,1 +1,1 @@
-"""HOST: what happens to a network before any target: heads, cut, layout, folding, exchange files; BLIP-2's graphs."""
+"""HOST: a network before any target: heads, cut, layout, folding, exchange files; BLIP-2's graphs."""

@@ -1,4 +1,4 @@
-"""A graph in exchange form: one float32 network with raw heads, as a torch.export program and as ONNX.
+"""Exchange files: one float32 network with raw heads, as a torch.export program and as ONNX.
 
 Every converter starts from one of the two, so what is simplified here (BatchNorm folded into convolutions) is
 simplified once for all targets.

@@ -1,4 +1,4 @@
-"""Folding BatchNorm into the convolution before it: exact in float, and what quantisers need to see."""
+"""Fold BatchNorm into the convolution before it: exact in float, and required by quantisers."""
 
 from __future__ import annotations
 

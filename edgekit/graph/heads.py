@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CutPoint:
-    """A tensor to cut at: its name in the graph, and what the decoder calls it."""
+    """A tensor to cut at: its name in the graph, and its role for the decoder."""
 
     tensor: str
     role: str

@@ -1,4 +1,4 @@
-"""Taking out what a change of memory layout left in a graph: transposes round convolutions, idle reshapes.
+"""Remove leftovers of layout changes from a graph: transposes around convolutions, redundant reshapes.
 
 Networks that come from channels-last frameworks compute every convolution between two transposes, and transpose its
 weights too. Quantisers do not see convolution and activation as neighbours then, and some converters take a computed
@@ -48,7 +48,7 @@ def simplify_layout(graph: fx.GraphModule) -> fx.GraphModule:
 
 
 def _drop_checks(graph: fx.GraphModule) -> None:
-    """Assertions of shapes and types, which held when the network was exported."""
+    """Drop assertions of shapes and types, which held when the network was exported."""
     for node in list(graph.graph.nodes):
         if node.op == "call_function" and operator_name(node).startswith("_assert") and not node.users:
             graph.graph.erase_node(node)
@@ -82,7 +82,7 @@ def _with_values(given: Any, known: dict[fx.Node, torch.Tensor]) -> Any:
 
 
 def _replaced(graph: fx.GraphModule, node: fx.Node, value: torch.Tensor) -> fx.Node:
-    """The constant that was put in the place of an operator."""
+    """The constant that replaces an operator."""
     name = f"{node.name}_constant"
     graph.register_buffer(name, value.detach().clone().contiguous())
     with graph.graph.inserting_before(node):
@@ -104,7 +104,7 @@ def _drop_reshapes(graph: fx.GraphModule) -> None:
 
 
 def _chain(node: fx.Node) -> list[fx.Node]:
-    """What a tensor was before its reshapes, the first one first."""
+    """The chain of tensors before a tensor's reshapes, first one first."""
     found: list[fx.Node] = []
     while node.op == "call_function" and operator_name(node) in _RESHAPES:
         before = node.args[0]

@@ -1,4 +1,4 @@
-"""What a node of a flat aten graph is: its operator, its shape, the constant behind it."""
+"""Properties of a node in a flat aten graph: operator, shape, constant."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from types import ModuleType
 
 import msgspec
 
-from edgekit.profiling.record import Machine, State
+from edgekit.profiling.record import Machine, MachineState
 
 _ALWAYS = ("numpy", "opencv-python-headless", "opencv-python", "tokenizers")
 
@@ -39,11 +39,11 @@ def machine(key: str = "") -> Machine:
     )
 
 
-def state() -> State:
+def state() -> MachineState:
     """One look at what may change; what a board's own tools tell goes before what the system does."""
     own = _board()
-    told: State = own.state() if own is not None else State()
-    seen = State(
+    told: MachineState = own.state() if own is not None else MachineState()
+    seen = MachineState(
         governor=_sysfs("devices/system/cpu/cpu0/cpufreq/scaling_governor") or None,
         megahertz=_megahertz(),
         megahertz_limit=_thousandth("devices/system/cpu/cpu0/cpufreq/scaling_max_freq"),
@@ -51,7 +51,7 @@ def state() -> State:
         load=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         free_memory=_meminfo("MemAvailable") or None,
     )
-    known = {name: value for name in State.__struct_fields__ if (value := getattr(told, name)) is not None}
+    known = {name: value for name in MachineState.__struct_fields__ if (value := getattr(told, name)) is not None}
     return msgspec.structs.replace(seen, **known)
 
 

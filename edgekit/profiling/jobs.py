@@ -43,7 +43,7 @@ class OperatorsJob(Record, frozen=True, kw_only=True):
 Job = RoundJob | ThroughputJob | SustainJob | OperatorsJob
 
 
-class Rounded(Record, frozen=True, kw_only=True):
+class RoundResult(Record, frozen=True, kw_only=True):
     """What a round gave."""
 
     round: Round

@@ -16,7 +16,7 @@ from typing import Any
 from edgekit.arrays import Image
 from edgekit.profiling.calls import Call, Stages, call_of, endless, images
 from edgekit.profiling.conditions import state
-from edgekit.profiling.jobs import Lasting, OperatorsJob, Rounded, RoundJob, SustainJob, ThroughputJob, Throughputs
+from edgekit.profiling.jobs import Lasting, OperatorsJob, RoundJob, RoundResult, SustainJob, ThroughputJob, Throughputs
 from edgekit.profiling.record import Load, Memory, Processor, Round, Second, Settings, StageName, Throughput
 from edgekit.profiling.statistics import warm_up
 from edgekit.runtimes.engines import SessionOptions, engine
@@ -30,7 +30,7 @@ MOST_SECONDS = 20.0
 """A round of slow calls ends after this many times its seconds, with fewer calls."""
 
 
-def measure_round(job: RoundJob, report: Report) -> Rounded:
+def measure_round(job: RoundJob, report: Report) -> RoundResult:
     """Open, make the first call, then call for the seconds that were asked for, and at least `LEAST_CALLS` times."""
     reading = time.perf_counter() - child.began  # what was imported to read the job is part of the load
     bundle_bytes_out_of_cache = job.cold and _drop_from_cache(Path(job.bundle))
@@ -52,7 +52,7 @@ def measure_round(job: RoundJob, report: Report) -> Rounded:
     total, stages = _calls(call, shown, job.settings.seconds)
     wall, spent = time.perf_counter() - begun, time.process_time() - cpu
     cut, settled = warm_up(total)
-    return Rounded(
+    return RoundResult(
         round=Round(total=tuple(total), stages=stages, warm_up=cut, settled=settled),
         load=load,
         memory=Memory(

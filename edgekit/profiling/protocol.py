@@ -19,7 +19,7 @@ class SessionJob(Record, frozen=True, kw_only=True):
     key: str = ""
 
 
-class Progress(Record, frozen=True, kw_only=True):
+class SessionProgress(Record, frozen=True, kw_only=True):
     """What is being done, and how much of it is (0..1)."""
 
     text: str
@@ -32,17 +32,17 @@ class Profiled(Record, frozen=True, kw_only=True, tag="profiled"):
     profile: Profile
 
 
-class Skipped(Record, frozen=True, kw_only=True, tag="skipped"):
+class SkippedBundle(Record, frozen=True, kw_only=True, tag="skipped"):
     """A bundle that could not be measured, and why."""
 
     bundle: str
     reason: str
 
 
-Event = Progress | Profiled | Skipped
+Event = SessionProgress | Profiled | SkippedBundle
 
 
 class SessionResult(Record, frozen=True, kw_only=True):
     """What a session in another process gave, in its order."""
 
-    found: tuple[Profiled | Skipped, ...]
+    found: tuple[Profiled | SkippedBundle, ...]

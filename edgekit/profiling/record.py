@@ -194,7 +194,7 @@ class Machine(Record, frozen=True, kw_only=True):
     virtual: bool = False
 
 
-class State(Record, frozen=True, kw_only=True):
+class MachineState(Record, frozen=True, kw_only=True):
     """What may change: one look at the machine. None is what the system does not tell."""
 
     governor: str | None = None
@@ -212,8 +212,8 @@ class Conditions(Record, frozen=True, kw_only=True):
 
     machine: Machine
     packages: dict[str, str]
-    before: State
-    after: State
+    before: MachineState
+    after: MachineState
 
 
 class Subject(Record, frozen=True, kw_only=True):

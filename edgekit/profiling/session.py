@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, TypeVar
 from edgekit.emulators import emulator
 from edgekit.errors import EdgekitError, EngineError, UsageError
 from edgekit.profiling import conditions, jobs
-from edgekit.profiling.protocol import Event, Profiled, Progress, SessionJob, SessionResult, Skipped
-from edgekit.profiling.record import Conditions, Operators, Settings, State, Subject
+from edgekit.profiling.protocol import Event, Profiled, SessionJob, SessionProgress, SessionResult, SkippedBundle
+from edgekit.profiling.record import Conditions, MachineState, Operators, Settings, Subject
 from edgekit.profiling.roofline import reached
-from edgekit.profiling.summary import Measured, profile_of
+from edgekit.profiling.summary import MeasuredBundle, profile_of
 from edgekit.runtimes.bundle.folder import Bundle, open_bundle
 from edgekit.runtimes.engines import engine
 from edgekit.worker import call
@@ -51,8 +51,8 @@ class _Entry:
     given: str
     settings: Settings
     device: str
-    before: State
-    rounds: list[jobs.Rounded] = field(default_factory=list)
+    before: MachineState
+    rounds: list[jobs.RoundResult] = field(default_factory=list)
     throughputs: jobs.Throughputs | None = None
     lasting: jobs.Lasting | None = None
     operators: Operators | None = None
@@ -81,10 +81,10 @@ def run_session(job: SessionJob, report: Callable[[Event], None]) -> None:
     machine = conditions.machine(job.key)
     for entry in entries:
         if entry.failure:
-            report(Skipped(bundle=entry.given, reason=entry.failure))
+            report(SkippedBundle(bundle=entry.given, reason=entry.failure))
             continue
         versions = conditions.packages(engine(entry.bundle.manifest.engine).packages)
-        measured = Measured(
+        measured = MeasuredBundle(
             session=session,
             time=now,
             subject=subject(entry.bundle, entry.given),
@@ -102,15 +102,15 @@ def run_session(job: SessionJob, report: Callable[[Event], None]) -> None:
 
 def answer(job: SessionJob, report: call.Report) -> SessionResult:
     """`run_session` for a caller in another process."""
-    found: list[Profiled | Skipped] = []
+    found: list[Profiled | SkippedBundle] = []
 
-    def told(event: Event) -> None:
-        if isinstance(event, Progress):
+    def on_event(event: Event) -> None:
+        if isinstance(event, SessionProgress):
             report(event.text, event.share)
         else:
             found.append(event)
 
-    run_session(job, told)
+    run_session(job, on_event)
     return SessionResult(found=tuple(found))
 
 
@@ -189,7 +189,7 @@ class _Steps:
     done: int = 0
 
     def __call__(self, text: str) -> None:
-        self.report(Progress(text=text, share=min(self.done / self.all, 1.0)))
+        self.report(SessionProgress(text=text, share=min(self.done / self.all, 1.0)))
         self.done += 1
 
 
@@ -199,7 +199,7 @@ def _opened(job: SessionJob, report: Callable[[Event], None]) -> Iterator[_Entry
             bundle = open_bundle(given)
             device = device_here(bundle.manifest, settings.device)
         except EdgekitError as error:
-            report(Skipped(bundle=given, reason=str(error)))
+            report(SkippedBundle(bundle=given, reason=str(error)))
             continue
         yield _Entry(bundle, given, settings, device, conditions.state())
 
@@ -225,7 +225,7 @@ def _rounds(job: SessionJob, entries: Sequence[_Entry], step: _Steps) -> None:
                 device=entry.device,
                 cold=number == 0,
             )
-            if (answer := _asked(entry, work, jobs.Rounded, entry.settings.seconds * 40)) is not None:
+            if (answer := _asked(entry, work, jobs.RoundResult, entry.settings.seconds * 40)) is not None:
                 entry.rounds.append(answer)
 
 

@@ -40,7 +40,7 @@ CONFIDENCE = 0.99
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class MeasuredBundle:
     """Everything that a session learnt of one bundle; ``arithmetic`` is what the converter
     counted of its graph, ``peaks`` the operations and bytes per second that the machine reached."""
 
@@ -49,7 +49,7 @@ class Measured:
     subject: Subject
     settings: Settings
     conditions: Conditions
-    rounds: Sequence[jobs.Rounded]
+    rounds: Sequence[jobs.RoundResult]
     throughputs: jobs.Throughputs | None = None
     lasting: jobs.Lasting | None = None
     operators: Operators | None = None
@@ -57,7 +57,7 @@ class Measured:
     arithmetic: dict[str, float] = field(default_factory=dict)
 
 
-def profile_of(measured: Measured) -> Profile:
+def profile_of(measured: MeasuredBundle) -> Profile:
     """The record."""
     rounds = [one.round for one in measured.rounds]
     total = distribution(np.concatenate([settled(one) for one in rounds]))
@@ -149,7 +149,7 @@ def _first_tokens(rounds: Sequence[Round]) -> np.ndarray[tuple[int], np.dtype[np
     return np.concatenate([settled(one, "vision") + settled(one, "prefill") for one in rounds])
 
 
-def _roofline(measured: Measured, inference: float) -> Roofline | None:
+def _roofline(measured: MeasuredBundle, inference: float) -> Roofline | None:
     if measured.peaks is None or not measured.arithmetic:
         return None
     from edgekit.profiling.roofline import roofline

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 from markupsafe import Markup
 
-from edgekit.calibration.plan import Advice, Layer, Plan, PlannedGraph, Range
+from edgekit.calibration.plan import Advice, Layer, Plan, PlannedGraph, TensorRange
 from edgekit.calibration.split import FEW
 from edgekit.errors import UsageError
 from edgekit.report.charts import Entry, Panel, bar, bar_chart, curves, interval, log_bar, svg_file
@@ -116,7 +116,7 @@ def write_sensitivity_plot(layers: Sequence[Layer], path: Path) -> None:
     write_text(svg_file(_sensitivity_chart(layers)), path)
 
 
-def clipped(found: Range) -> float:
+def clipped(found: TensorRange) -> float:
     """The share (0..1) of what was seen of a tensor that lies outside the affine range."""
     span = found.highest - found.lowest
     inside = min(found.high, found.highest) - max(found.low, found.lowest)
@@ -190,7 +190,7 @@ class GraphView:
         return Counter(one.method for one in self.graph.tensors.values()).most_common(3)
 
     @property
-    def ranges(self) -> list[tuple[str, Range, float]]:
+    def ranges(self) -> list[tuple[str, TensorRange, float]]:
         """Tensors with their ranges and the share that is cut off, the most cut off first."""
         found = [(tensor, one, clipped(one)) for tensor, one in self.graph.tensors.items()]
         return sorted(found, key=lambda each: -each[2])

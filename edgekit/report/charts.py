@@ -406,7 +406,7 @@ CROWD = 18
 
 
 @dataclass(frozen=True)
-class Point:
+class ChartPoint:
     """A model: latency in ms (above 0), accuracy 0..1, size in bytes; ``reference`` is the one others compare with.
     ``marks`` are attributes of what is drawn for it, for the filters of the page."""
 
@@ -418,9 +418,9 @@ class Point:
     marks: Mapping[str, str] = field(default_factory=dict)
 
 
-def pareto_front(points: Sequence[Point]) -> list[Point]:
+def pareto_front(points: Sequence[ChartPoint]) -> list[ChartPoint]:
     """Those that no other is faster than and at least as accurate, the fastest first; of equals only the first."""
-    front: list[Point] = []
+    front: list[ChartPoint] = []
     for point in sorted(points, key=lambda one: (one.latency, -one.accuracy)):
         if not front or point.accuracy > front[-1].accuracy:
             front.append(point)
@@ -430,7 +430,7 @@ def pareto_front(points: Sequence[Point]) -> list[Point]:
 class _Scatter:
     """Where points lie in the plot."""
 
-    def __init__(self, points: Sequence[Point]) -> None:
+    def __init__(self, points: Sequence[ChartPoint]) -> None:
         latencies = [max(point.latency, 1e-3) for point in points]
         accuracies = [point.accuracy for point in points]
         room = max(0.2 * (max(accuracies) - min(accuracies)), LEAST_ROOM)
@@ -443,7 +443,7 @@ class _Scatter:
     def y(self, accuracy: float) -> float:
         return BOTTOM - (BOTTOM - TOP) * self.accuracy.place(accuracy) / 100
 
-    def at(self, point: Point) -> tuple[float, float]:
+    def at(self, point: ChartPoint) -> tuple[float, float]:
         return self.x(point.latency), self.y(point.accuracy)
 
     def grid(self) -> list[Markup]:
@@ -458,7 +458,7 @@ class _Scatter:
                 parts += [_line(LEFT, y, RIGHT, y, "grid"), text]
         return parts
 
-    def corners(self, front: Sequence[Point]) -> list[tuple[float, float]]:
+    def corners(self, front: Sequence[ChartPoint]) -> list[tuple[float, float]]:
         """Of the steps of a front: the accuracy of the best that is as fast, up to the right end."""
         corners: list[tuple[float, float]] = []
         for x, y in map(self.at, front):
@@ -467,7 +467,7 @@ class _Scatter:
 
 
 def scatter(
-    points: Sequence[Point], *, measure: str, alt: str, latency: str = "ms of inference", front: bool = False
+    points: Sequence[ChartPoint], *, measure: str, alt: str, latency: str = "ms of inference", front: bool = False
 ) -> Markup:
     """Accuracy against latency (logarithmic), with the size of a model as the area of its circle.
 
@@ -503,7 +503,7 @@ _Area = tuple[float, float, float, float]
 """Left, top, right, bottom."""
 
 
-def _labels(points: Sequence[Point], best: Sequence[Point], axes: _Scatter) -> list[Markup]:
+def _labels(points: Sequence[ChartPoint], best: Sequence[ChartPoint], axes: _Scatter) -> list[Markup]:
     """Each name beside its dot, where there is room: on the right or the left of it, or further up or down.
 
     With a front in a crowd, others' names are of class ``rest``, and only where there is room.

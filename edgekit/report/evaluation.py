@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgekit.evaluation.comparison import Comparison
-from edgekit.report.charts import Point, scatter
+from edgekit.evaluation.comparison import ModelComparison
+from edgekit.report.charts import ChartPoint, scatter
 from edgekit.report.numbers import number, percent
 from edgekit.report.render import write_page
 
@@ -13,7 +13,7 @@ LOSS = 0.05
 """A class that loses more than this of its figure against the reference is highlighted."""
 
 
-def write_evaluation(comparison: Comparison, data: str, path: Path) -> None:
+def write_evaluation(comparison: ModelComparison, data: str, path: Path) -> None:
     """Write the page of a comparison as one HTML file.
 
     Args:
@@ -27,7 +27,7 @@ def write_evaluation(comparison: Comparison, data: str, path: Path) -> None:
     every = comparison.measured
     main = next(iter(comparison.reference.figures))
     points = [
-        Point(one.candidate.name, one.inference, one.main, one.candidate.bytes, one is comparison.reference)
+        ChartPoint(one.candidate.name, one.inference, one.main, one.candidate.bytes, one is comparison.reference)
         for one in every
     ]
     words = "; ".join(f"{point.name}: {percent(point.accuracy)}, {number(point.latency)} ms" for point in points)

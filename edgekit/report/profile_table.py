@@ -16,7 +16,7 @@ Value = str | int | float | None
 
 
 @dataclass(frozen=True)
-class Column:
+class TableColumn:
     """A figure of every profile: ``name`` in CSV, with its unit, and ``title`` in a terminal, empty where it is not
     shown there; ``write`` is how a number looks there."""
 
@@ -40,11 +40,11 @@ def _megabytes(count: float) -> str:
     return number(count / 1e6)
 
 
-def _stage(stage: StageName) -> Column:
+def _stage(stage: StageName) -> TableColumn:
     def read(profile: Profile) -> Value:
         return profile.stages[stage].p50 if stage in profile.stages else None
 
-    return Column(f"{stage}_p50_ms", stage, _of(read))
+    return TableColumn(f"{stage}_p50_ms", stage, _of(read))
 
 
 def _load(*, cold: bool) -> Callable[[Named], Value]:
@@ -59,57 +59,57 @@ def _build(profile: Profile) -> Value:
     return max((one.build for one in profile.loads), default=None)
 
 
-COLUMNS: tuple[Column, ...] = (
-    Column("profile", "", lambda one: one.label),
-    Column("target", "target", _of(lambda one: one.subject.target)),
-    Column("precision", "precision", _of(lambda one: one.subject.precision)),
-    Column("remark", "", lambda one: one.remark),
-    Column("device", "", _of(lambda one: one.conditions.machine.key)),
-    Column("task", "", _of(lambda one: one.subject.task)),
-    Column("name", "", _of(lambda one: one.subject.name)),
-    Column("input_height", "", _of(lambda one: one.subject.size[0])),
-    Column("input_width", "", _of(lambda one: one.subject.size[1])),
-    Column("threads", "", _of(lambda one: one.settings.threads)),
-    Column("total_p50_ms", "p50 ms", _of(lambda one: one.total.p50)),
-    Column("total_p90_ms", "p90", _of(lambda one: one.total.p90)),
-    Column("total_p95_ms", "", _of(lambda one: one.total.p95)),
-    Column("total_p99_ms", "p99", _of(lambda one: one.total.p99)),
-    Column("total_min_ms", "", _of(lambda one: one.total.min)),
-    Column("total_max_ms", "", _of(lambda one: one.total.max)),
-    Column("total_mean_ms", "", _of(lambda one: one.total.mean)),
-    Column("total_std_ms", "", _of(lambda one: one.total.std)),
-    Column("frames_per_second", "frames/s", _of(lambda one: one.frames_per_second)),
+COLUMNS: tuple[TableColumn, ...] = (
+    TableColumn("profile", "", lambda one: one.label),
+    TableColumn("target", "target", _of(lambda one: one.subject.target)),
+    TableColumn("precision", "precision", _of(lambda one: one.subject.precision)),
+    TableColumn("remark", "", lambda one: one.remark),
+    TableColumn("device", "", _of(lambda one: one.conditions.machine.key)),
+    TableColumn("task", "", _of(lambda one: one.subject.task)),
+    TableColumn("name", "", _of(lambda one: one.subject.name)),
+    TableColumn("input_height", "", _of(lambda one: one.subject.size[0])),
+    TableColumn("input_width", "", _of(lambda one: one.subject.size[1])),
+    TableColumn("threads", "", _of(lambda one: one.settings.threads)),
+    TableColumn("total_p50_ms", "p50 ms", _of(lambda one: one.total.p50)),
+    TableColumn("total_p90_ms", "p90", _of(lambda one: one.total.p90)),
+    TableColumn("total_p95_ms", "", _of(lambda one: one.total.p95)),
+    TableColumn("total_p99_ms", "p99", _of(lambda one: one.total.p99)),
+    TableColumn("total_min_ms", "", _of(lambda one: one.total.min)),
+    TableColumn("total_max_ms", "", _of(lambda one: one.total.max)),
+    TableColumn("total_mean_ms", "", _of(lambda one: one.total.mean)),
+    TableColumn("total_std_ms", "", _of(lambda one: one.total.std)),
+    TableColumn("frames_per_second", "frames/s", _of(lambda one: one.frames_per_second)),
     *(_stage(stage) for stage in STAGES),
-    Column("load_cold_ms", "cold ms", _load(cold=True)),
-    Column("load_warm_ms", "warm ms", _load(cold=False)),
-    Column("first_call_ms", "first ms", _of(lambda one: one.first_call)),
-    Column("engine_build_ms", "", _of(_build)),
-    Column("memory_peak_bytes", "peak MB", _of(lambda one: one.memory.peak), _megabytes),
-    Column("memory_steady_bytes", "", _of(lambda one: one.memory.steady)),
-    Column("memory_device_bytes", "", _of(lambda one: one.memory.device)),
-    Column("size_bytes", "size MB", _of(lambda one: one.subject.bytes), _megabytes),
-    Column("proof", "", _of(lambda one: one.subject.proof)),
-    Column("agreement", "found", _of(lambda one: one.subject.agreement), percent),
-    Column("accuracy_metric", "", _of(lambda one: one.accuracy.metric if one.accuracy else None)),
-    Column("accuracy", "accuracy", _of(lambda one: one.accuracy.value if one.accuracy else None), percent),
-    Column("accuracy_data", "", _of(lambda one: one.accuracy.data if one.accuracy else None)),
-    Column("spread", "spread", _of(lambda one: one.spread), percent),
-    Column("rounds", "", _of(lambda one: len(one.rounds))),
-    Column("calls", "", _of(lambda one: one.total.count)),
-    Column("outliers", "", _of(lambda one: one.total.outliers)),
-    Column("cpu_ms", "", _of(lambda one: one.processor.milliseconds)),
-    Column("cpu_cores", "", _of(lambda one: one.processor.cores)),
-    Column("process_threads", "", _of(lambda one: one.processor.threads)),
-    Column("first_token_p50_ms", "token ms", _of(lambda one: one.first_token.p50 if one.first_token else None)),
-    Column("tokens_per_second", "tokens/s", _of(lambda one: one.tokens_per_second)),
-    Column("sustained_steady_ms", "", _of(lambda one: one.sustained.steady if one.sustained else None)),
-    Column("sustained_drift", "drift", _of(lambda one: one.sustained.drift if one.sustained else None), percent),
-    Column("roofline_share", "", _of(lambda one: one.roofline.share if one.roofline else None)),
-    Column("time", "", _of(lambda one: one.time)),
-    Column("edgekit", "", _of(lambda one: one.edgekit)),
-    Column("bundle_sha256", "", _of(lambda one: one.subject.sha256)),
-    Column("session", "", _of(lambda one: one.session)),
-    Column("id", "", _of(lambda one: one.id)),
+    TableColumn("load_cold_ms", "cold ms", _load(cold=True)),
+    TableColumn("load_warm_ms", "warm ms", _load(cold=False)),
+    TableColumn("first_call_ms", "first ms", _of(lambda one: one.first_call)),
+    TableColumn("engine_build_ms", "", _of(_build)),
+    TableColumn("memory_peak_bytes", "peak MB", _of(lambda one: one.memory.peak), _megabytes),
+    TableColumn("memory_steady_bytes", "", _of(lambda one: one.memory.steady)),
+    TableColumn("memory_device_bytes", "", _of(lambda one: one.memory.device)),
+    TableColumn("size_bytes", "size MB", _of(lambda one: one.subject.bytes), _megabytes),
+    TableColumn("proof", "", _of(lambda one: one.subject.proof)),
+    TableColumn("agreement", "found", _of(lambda one: one.subject.agreement), percent),
+    TableColumn("accuracy_metric", "", _of(lambda one: one.accuracy.metric if one.accuracy else None)),
+    TableColumn("accuracy", "accuracy", _of(lambda one: one.accuracy.value if one.accuracy else None), percent),
+    TableColumn("accuracy_data", "", _of(lambda one: one.accuracy.data if one.accuracy else None)),
+    TableColumn("spread", "spread", _of(lambda one: one.spread), percent),
+    TableColumn("rounds", "", _of(lambda one: len(one.rounds))),
+    TableColumn("calls", "", _of(lambda one: one.total.count)),
+    TableColumn("outliers", "", _of(lambda one: one.total.outliers)),
+    TableColumn("cpu_ms", "", _of(lambda one: one.processor.milliseconds)),
+    TableColumn("cpu_cores", "", _of(lambda one: one.processor.cores)),
+    TableColumn("process_threads", "", _of(lambda one: one.processor.threads)),
+    TableColumn("first_token_p50_ms", "token ms", _of(lambda one: one.first_token.p50 if one.first_token else None)),
+    TableColumn("tokens_per_second", "tokens/s", _of(lambda one: one.tokens_per_second)),
+    TableColumn("sustained_steady_ms", "", _of(lambda one: one.sustained.steady if one.sustained else None)),
+    TableColumn("sustained_drift", "drift", _of(lambda one: one.sustained.drift if one.sustained else None), percent),
+    TableColumn("roofline_share", "", _of(lambda one: one.roofline.share if one.roofline else None)),
+    TableColumn("time", "", _of(lambda one: one.time)),
+    TableColumn("edgekit", "", _of(lambda one: one.edgekit)),
+    TableColumn("bundle_sha256", "", _of(lambda one: one.subject.sha256)),
+    TableColumn("session", "", _of(lambda one: one.session)),
+    TableColumn("id", "", _of(lambda one: one.id)),
 )
 """All that is told, in order. Times are in ms, sizes in bytes, shares of one."""
 
@@ -139,7 +139,7 @@ DISPENSABLE = (
 
 
 @dataclass(frozen=True)
-class Table:
+class ProfileTable:
     """Titles, lines of plain text (escape them for rich, as `edgekit.cli._reports.escape` does), and the titles of the
     columns that hold numbers."""
 
@@ -148,7 +148,7 @@ class Table:
     right: list[str]
 
 
-def terminal(profiles: Sequence[Profile], width: int = 0) -> Table:
+def terminal(profiles: Sequence[Profile], width: int = 0) -> ProfileTable:
     """What is shown in a terminal: columns with a title, but for those that say nothing of any of the profiles.
 
     Args:
@@ -167,14 +167,14 @@ def terminal(profiles: Sequence[Profile], width: int = 0) -> Table:
         if width and sum(_width(column, figures) for column in shown) > width:
             shown = [column for column in shown if column.name != name]
     numeric = [one for one in shown if not any(isinstance(line[one.name], str) for line in figures)]
-    return Table(
+    return ProfileTable(
         columns=[column.title for column in shown],
         rows=[[column.text(line[column.name]) for column in shown] for line in figures],
         right=[column.title for column in numeric],
     )
 
 
-def _width(column: Column, figures: Sequence[dict[str, Value]]) -> int:
+def _width(column: TableColumn, figures: Sequence[dict[str, Value]]) -> int:
     """Of a column with the space beside it, as rich draws it."""
     return 3 + max(len(column.title), *(len(column.text(line[column.name])) for line in figures), 0)
 

@@ -13,14 +13,24 @@ from markupsafe import Markup
 
 from edgekit.arrays import Doubles
 from edgekit.errors import UsageError
-from edgekit.profiling.record import STAGES, Conditions, Machine, Operators, Profile, Round, StageName, State, Sustained
+from edgekit.profiling.record import (
+    STAGES,
+    Conditions,
+    Machine,
+    MachineState,
+    Operators,
+    Profile,
+    Round,
+    StageName,
+    Sustained,
+)
 from edgekit.profiling.records.naming import FACETS, Named, by_task, facets, named, shortened
 from edgekit.report.charts import (
     CROWD,
     LONGEST,
     Axis,
+    ChartPoint,
     Panel,
-    Point,
     RoundMark,
     bar,
     curves,
@@ -162,14 +172,14 @@ def _conditions(conditions: Sequence[Conditions]) -> str:
     return _listed([governor, *modes, _heat(before, after, " °C"), _clock(before, after), *throttled])
 
 
-def _heat(before: Sequence[State], after: Sequence[State], unit: str = "") -> str:
+def _heat(before: Sequence[MachineState], after: Sequence[MachineState], unit: str = "") -> str:
     """The lowest temperature before and the highest after."""
     first = [state.celsius for state in before if state.celsius is not None]
     last = [state.celsius for state in after if state.celsius is not None]
     return _change(min(first), max(last), unit) if first and last else ""
 
 
-def _clock(before: Sequence[State], after: Sequence[State]) -> str:
+def _clock(before: Sequence[MachineState], after: Sequence[MachineState]) -> str:
     """The highest clock before and the lowest after."""
     first = [state.megahertz for state in before if state.megahertz is not None]
     last = [state.megahertz for state in after if state.megahertz is not None]
@@ -342,7 +352,7 @@ def _plots(task: str, given: Sequence[Named]) -> list[Plot]:
             continue
         some = [one for one in given if _measure(one.profile) == measure]
         points = [
-            Point(
+            ChartPoint(
                 _cut(one.label),
                 one.profile.total.p50,
                 _quality(one.profile),

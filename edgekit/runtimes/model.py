@@ -20,7 +20,7 @@ from edgekit.runtimes.results import Result, Timings
 from edgekit.runtimes.tasks import Task, open_task
 
 if TYPE_CHECKING:
-    from edgekit.runtimes.inputs.media import Frame
+    from edgekit.runtimes.inputs.media import SourceFrame
     from edgekit.runtimes.results import Detections
     from edgekit.runtimes.tracking import Tracker
 
@@ -116,12 +116,12 @@ class Model(Generic[ResultT]):
                     yield frame.image, dataclasses.replace(result, source=frame.name, time=frame.time)
                 return
 
-            def first(frame: Frame) -> tuple[Frame, _Inferred]:
+            def first(frame: SourceFrame) -> tuple[SourceFrame, _Inferred]:
                 one = self._inferred(frame.image)
                 # The next inference may write over an engine's outputs.
                 return frame, one._replace(outputs=[np.array(output) for output in one.outputs])
 
-            def second(given: tuple[Frame, _Inferred]) -> tuple[Image, ResultT]:
+            def second(given: tuple[SourceFrame, _Inferred]) -> tuple[Image, ResultT]:
                 frame, one = given
                 return frame.image, self._finished(one, score, iou, frame.name, frame.time)
 

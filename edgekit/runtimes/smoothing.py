@@ -1,4 +1,4 @@
-"""Keypoints of a video without their jitter: the One-Euro filter, for each track by itself."""
+"""Smooth the keypoints of a video with the One-Euro filter, per track."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edgekit.runtimes.results import Poses
 
 @dataclasses.dataclass
 class _Past:
-    """What a track was at last: time, places (k, 2) and speeds (k, 2) after filtering, in pixels and pixels/s."""
+    """The last filtered state of a track: time, positions (k, 2) in pixels and speeds (k, 2) in pixels/s."""
 
     time: float
     places: Doubles
@@ -79,6 +79,6 @@ class OneEuro:
 
 
 def _weight(cutoff: float | Doubles, passed: float) -> float | Doubles:
-    """Share of a new value in a low-pass filter of first order, after so many seconds."""
+    """Weight of a new value in a first-order low-pass filter, after the given seconds."""
     step = 2 * math.pi * cutoff * passed
     return step / (step + 1)

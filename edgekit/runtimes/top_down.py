@@ -1,4 +1,4 @@
-"""Top-down pose: a detector finds the people, a pose model looks at each of them."""
+"""Top-down pose: a detector finds the people, a pose model runs on each of them."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class TopDown:
                 yield dataclasses.replace(self(frame.image, score=score, iou=iou), source=frame.name, time=frame.time)
 
     def on_boxes(self, image: Image, found: Detections) -> Poses:
-        """The pose of every detection, doubles dropped.
+        """The pose of every detection, duplicates removed.
 
         Args:
             image: uint8 (h, w, 3) BGR.
@@ -130,14 +130,14 @@ class TopDown:
         return poses[kept]
 
     def crops(self, image: Image, found: Detections) -> list[Image]:
-        """What the pose model sees of every detection, uint8 (h, w, 3) BGR in the size of its input.
+        """The crop of every detection for the pose model, uint8 (h, w, 3) BGR in the size of its input.
 
         Calibrate a pose model for INT8 on such crops: whole photographs have other ranges.
         """
         return [self._part(image, box)[0] for box in found.boxes]
 
     def _part(self, image: Image, box: Floats) -> tuple[Image, Transform]:
-        """What is around a box, in the shape of the pose model's input, and the way back."""
+        """The region around a box in the shape of the pose model's input, and the inverse transform."""
         import cv2
 
         centre = (box[:2].astype(np.float64) + box[2:]) / 2

@@ -15,14 +15,14 @@ from edgekit.runtimes.results import Detections, Embedding, Result
 from edgekit.runtimes.tracking import Tracker, Tracks, open_tracker
 
 if TYPE_CHECKING:
-    from edgekit.runtimes.inputs.media import Frame
+    from edgekit.runtimes.inputs.media import SourceFrame
 
 FRAMES_PER_SECOND = 30.0
 """Of frames that carry no time: images of a folder, and videos whose file does not say."""
 
 
 class Predicting(Protocol):
-    """What is asked of a model here: `edgekit.Model`, or a pair of them."""
+    """The interface of a model that can be tracked: `edgekit.Model`, or a `TopDown`."""
 
     @property
     def contract(self) -> Contract:
@@ -35,7 +35,7 @@ class Predicting(Protocol):
 
 
 def tracker_of(tracker: str | Tracker, options: dict[str, Any]) -> Tracker:
-    """The tracker that is meant, new where it is named.
+    """The given tracker, or a new one by name.
 
     Raises:
         UsageError: no tracker of that name, or a wrong option.
@@ -49,7 +49,7 @@ def tracker_of(tracker: str | Tracker, options: dict[str, Any]) -> Tracker:
 
 def follow(
     model: Predicting,
-    frames: Iterable[Frame],
+    frames: Iterable[SourceFrame],
     tracker: Tracker,
     *,
     every: int = 1,
@@ -98,14 +98,14 @@ def follow(
                 found.class_ids,
                 time=time,
                 image=frame.image,
-                embeddings=None if appearance is None else looks(appearance, frame.image, found),
+                embeddings=None if appearance is None else appearance_embeddings(appearance, frame.image, found),
             ).visible
             result = dataclasses.replace(found[tracks.detections], track_ids=tracks.track_ids)
         yield frame.image, dataclasses.replace(result, source=frame.name, time=time)
 
 
-def looks(appearance: Predicting, image: Image, found: Detections) -> Floats | None:
-    """The embedding (n, d) of what is in each box, None without boxes; zeros, like nothing, for an empty box."""
+def appearance_embeddings(appearance: Predicting, image: Image, found: Detections) -> Floats | None:
+    """Embeddings (n, d) of the crop of each box, None without boxes; zeros for an empty box."""
     vectors: list[Floats | None] = []
     for crop in found.crop(image):
         result = appearance.predict(crop) if crop.size else None
@@ -127,7 +127,7 @@ def _check_appearance(tracker: Tracker, appearance: Predicting | None) -> None:
 
 
 def _expected(model: Predicting, tracks: Tracks, image: Image) -> Detections:
-    """Where tracks are expected to be, as detections inside the image."""
+    """Predicted positions of tracks, as detections inside the image."""
     height, width = image.shape[:2]
     return Detections(
         boxes=np.clip(tracks.boxes, 0, np.array([width, height, width, height], np.float32)),

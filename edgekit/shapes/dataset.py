@@ -38,7 +38,7 @@ class CocoQuestion(TypedDict):
     kind: str
 
 
-class CocoImage(TypedDict):
+class CocoImageEntry(TypedDict):
     """One image of a COCO file, with captions of its scene and questions about it."""
 
     id: int
@@ -67,7 +67,7 @@ class CocoAnnotation(TypedDict):
     track_id: int
 
 
-class CocoCategory(TypedDict):
+class CocoCategoryEntry(TypedDict):
     """One class of a COCO file; ids are class ids, from 0."""
 
     id: int
@@ -80,9 +80,9 @@ class CocoCategory(TypedDict):
 class CocoDataset(TypedDict):
     """A COCO file."""
 
-    images: list[CocoImage]
+    images: list[CocoImageEntry]
     annotations: list[CocoAnnotation]
-    categories: list[CocoCategory]
+    categories: list[CocoCategoryEntry]
 
 
 def run_lengths(mask: npt.NDArray[np.bool_]) -> RunLengths:
@@ -113,10 +113,10 @@ def _annotation(item: SceneObject, number: int, image_id: int, min_visibility: f
     }
 
 
-def _image(number: int, name: str, item: Scene, ask: Asking) -> CocoImage:
+def _image(number: int, name: str, item: Scene, ask: Asking) -> CocoImageEntry:
     height, width = item.image.shape[:2]
     asked: list[CocoQuestion] = [{"question": one.text, "answer": one.answer, "kind": one.kind} for one in ask(item)]
-    described: CocoImage = {
+    described: CocoImageEntry = {
         "id": number,
         "file_name": name,
         "height": height,
@@ -135,14 +135,14 @@ def coco_dataset(
     Objects of which less than `min_visibility` can be seen get iscrowd = 1: finding them or not is neither right nor
     wrong (pycocotools ignores them).
     """
-    images: list[CocoImage] = []
+    images: list[CocoImageEntry] = []
     annotations: list[CocoAnnotation] = []
     for image_id, (name, item) in enumerate(scenes, start=1):
         images.append(_image(image_id, name, item, ask))
         for found in item.objects:
             annotations.append(_annotation(found, len(annotations) + 1, image_id, min_visibility))
     skeleton = [[first + 1, second + 1] for first, second in SKELETON]  # COCO counts keypoints from 1
-    categories: list[CocoCategory] = [
+    categories: list[CocoCategoryEntry] = [
         {"id": index, "name": name, "supercategory": "shape", "keypoints": list(KEYPOINTS), "skeleton": skeleton}
         for index, name in enumerate(CLASSES)
     ]

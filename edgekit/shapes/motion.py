@@ -15,7 +15,7 @@ from edgekit.shapes.outlines import CLASSES
 from edgekit.shapes.render import paint_shape, quantise, sense
 from edgekit.shapes.sampling import contrasting_colour, sample_radius, sample_style
 from edgekit.shapes.truth import objects
-from edgekit.shapes.types import COLOURS, Placement, Scene, SceneOptions
+from edgekit.shapes.types import COLOURS, Scene, SceneOptions, ShapePlacement
 from edgekit.shapes.world import check_size
 
 
@@ -27,7 +27,7 @@ class Path:
     spin: degrees per second. pulse: relative amplitude of the radius and its angular frequency.
     """
 
-    item: Placement
+    item: ShapePlacement
     when: float
     meeting: tuple[float, float]
     velocity: tuple[float, float]
@@ -35,7 +35,7 @@ class Path:
     spin: float
     pulse: tuple[float, float]
 
-    def at(self, time: float) -> Placement:
+    def at(self, time: float) -> ShapePlacement:
         """Return the shape's placement at a time in seconds."""
         passed = time - self.when
         swing = math.sin(self.sway[2] * passed + self.sway[3]) - math.sin(self.sway[3])
@@ -110,7 +110,7 @@ def _path(
     height, width = size
     side = min(height, width)
     colour = contrasting_colour(rng, canvas.mean(axis=(0, 1)), taken)
-    item = Placement(
+    item = ShapePlacement(
         class_id=int(rng.integers(len(CLASSES))),
         colour=colour,
         centre=meeting,

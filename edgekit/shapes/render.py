@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from edgekit.shapes.backgrounds import pixel_grid, scale_pixels
 from edgekit.shapes.outlines import CLASSES, ORIENTATION_DOTS, Points, place, unit_outline
-from edgekit.shapes.types import Placement
+from edgekit.shapes.types import ShapePlacement
 
 Image = npt.NDArray[np.float32]
 
@@ -49,7 +49,7 @@ def _coverage(outline: Points, left: int, top: int, height: int, width: int, thi
     return np.asarray(average, dtype=np.float32) * np.float32(1 / 255)
 
 
-def _fill(placement: Placement, left: int, top: int, height: int, width: int) -> Image:
+def _fill(placement: ShapePlacement, left: int, top: int, height: int, width: int) -> Image:
     """The paint (height, width, 3) of a shape: its colour, shaded along one direction, with a faint texture."""
     style = placement.style
     x = (np.arange(left, left + width, dtype=np.float32) + 0.5 - placement.centre[0])[None, :] / placement.radius
@@ -63,7 +63,7 @@ def _fill(placement: Placement, left: int, top: int, height: int, width: int) ->
     return np.asarray(light[:, :, None] * np.array(style.bgr, dtype=np.float32), dtype=np.float32)
 
 
-def _dot(placement: Placement, paint: Image, left: int, top: int) -> None:
+def _dot(placement: ShapePlacement, paint: Image, left: int, top: int) -> None:
     """Put the orientation mark on the paint: dark on light colours, light on dark ones."""
     mark = ORIENTATION_DOTS.get(CLASSES[placement.class_id])
     if mark is None:
@@ -84,7 +84,7 @@ def _clip(start: int, size: int, limit: int) -> tuple[slice, slice]:
     return slice(low, max(high, low)), slice(low - start, max(high, low) - start)
 
 
-def paint_shape(image: Image, placement: Placement) -> None:
+def paint_shape(image: Image, placement: ShapePlacement) -> None:
     """Blend one shape, with its shadow and edge, over the image float32 (H, W, 3) in place."""
     import cv2
 
@@ -156,7 +156,7 @@ def quantise(image: Image) -> npt.NDArray[np.uint8]:
     return np.clip(rounded, 0, 255, out=rounded).astype(np.uint8)
 
 
-def index_map(placements: Sequence[Placement], height: int, width: int) -> npt.NDArray[np.uint8]:
+def index_map(placements: Sequence[ShapePlacement], height: int, width: int) -> npt.NDArray[np.uint8]:
     """Which shape is nearest in each cell of the fine grid: uint8 (H * S, W * S), 0 = none, i + 1 = placement i."""
     import cv2
 

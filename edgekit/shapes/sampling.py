@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekit.shapes.outlines import CLASSES, place, unit_area, unit_outline
-from edgekit.shapes.types import COLOURS, Placement, SceneOptions, Style
+from edgekit.shapes.types import COLOURS, SceneOptions, ShapePlacement, Style
 
 ATTEMPTS = 10
 SMALLEST_DIAMETER = 20.0  # pixels; below, classes cannot be told apart
@@ -52,7 +52,7 @@ def contrasting_colour(
     return max(order, key=lambda name: float(np.linalg.norm(np.array(COLOURS[name]) - behind)))
 
 
-def footprint(item: Placement, height: int, width: int) -> npt.NDArray[np.uint8]:
+def footprint(item: ShapePlacement, height: int, width: int) -> npt.NDArray[np.uint8]:
     """Rough mask uint8 (H, W) of a placement, 0 or 1, for deciding whether it may stand there."""
     import cv2
 
@@ -64,9 +64,9 @@ def footprint(item: Placement, height: int, width: int) -> npt.NDArray[np.uint8]
 
 def _candidate(
     rng: np.random.Generator, height: int, width: int, options: SceneOptions, track_id: int
-) -> tuple[Placement, npt.NDArray[np.uint8]]:
+) -> tuple[ShapePlacement, npt.NDArray[np.uint8]]:
     """A shape somewhere, without a colour yet, and its footprint."""
-    item = Placement(
+    item = ShapePlacement(
         class_id=CLASSES.index(options.classes[int(rng.integers(len(options.classes)))]),
         colour="",
         centre=_somewhere(rng, height, width, options),
@@ -98,7 +98,7 @@ def _mean_behind(canvas: npt.NDArray[np.float32], mask: npt.NDArray[np.uint8]) -
     return np.array(cv2.mean(canvas, mask)[:3], dtype=np.float32)
 
 
-def _coloured(rng: np.random.Generator, item: Placement, colour: str, plain: bool = False) -> Placement:
+def _coloured(rng: np.random.Generator, item: ShapePlacement, colour: str, plain: bool = False) -> ShapePlacement:
     """The same placement in a named colour, with a style of its own."""
     style = sample_style(rng, colour)
     return replace(item, colour=colour, style=replace(UNPAINTED, bgr=style.bgr) if plain else style)
@@ -106,14 +106,14 @@ def _coloured(rng: np.random.Generator, item: Placement, colour: str, plain: boo
 
 def sample_placements(
     rng: np.random.Generator, canvas: npt.NDArray[np.float32], options: SceneOptions
-) -> tuple[Placement, ...]:
+) -> tuple[ShapePlacement, ...]:
     """Draw the shapes of a still scene on a background float32 (H, W, 3), farthest first.
 
     A shape is tried at a few places; it stays out when it, or one that it would cover, would show less than
     `min_visibility` of its area. Shapes that overlap have different colours.
     """
     height, width = canvas.shape[:2]
-    placed: list[Placement] = []
+    placed: list[ShapePlacement] = []
     masks: list[npt.NDArray[np.uint8]] = []
     floor = min(options.min_visibility + 0.04, 0.97)
     for track_id in range(1, int(rng.integers(options.min_objects, options.max_objects + 1)) + 1):
@@ -133,6 +133,6 @@ def sample_placements(
     return tuple(placed)
 
 
-def _shown(item: Placement, visible: npt.NDArray[np.uint8]) -> float:
+def _shown(item: ShapePlacement, visible: npt.NDArray[np.uint8]) -> float:
     """Visible fraction of a placement's area."""
     return float(np.count_nonzero(visible)) / (unit_area(item.class_id) * item.radius**2)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from edgekit.shapes.outlines import CLASSES, exact_box, place, unit_area, unit_keypoints, unit_perimeter
 from edgekit.shapes.render import SUPERSAMPLING, index_map
-from edgekit.shapes.types import Placement, SceneObject
+from edgekit.shapes.types import SceneObject, ShapePlacement
 
 # A side of the visible box this close (pixels) to the analytic one IS the analytic one; otherwise an occluder made it.
 SNAP = 0.6
@@ -39,7 +39,7 @@ def _without_slivers(cells: npt.NDArray[np.bool_], mask: npt.NDArray[np.bool_]) 
     return np.asarray(cells & (np.asarray(fine) > 0), dtype=np.bool_)
 
 
-def _keypoints(item: Placement, index: int, fine: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+def _keypoints(item: ShapePlacement, index: int, fine: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     """Keypoints (5, 3) with COCO flags; a point on the outline counts as seen when the spot just inside it is."""
     height, width = fine.shape
     local = unit_keypoints(item.class_id)
@@ -55,7 +55,7 @@ def _keypoints(item: Placement, index: int, fine: npt.NDArray[np.uint8]) -> npt.
     return result
 
 
-def _object(item: Placement, index: int, fine: npt.NDArray[np.uint8]) -> SceneObject | None:
+def _object(item: ShapePlacement, index: int, fine: npt.NDArray[np.uint8]) -> SceneObject | None:
     """The truth about one placement, or None where it covers no pixel by more than half."""
     import cv2
 
@@ -95,7 +95,7 @@ def _object(item: Placement, index: int, fine: npt.NDArray[np.uint8]) -> SceneOb
     )
 
 
-def objects(placements: Sequence[Placement], height: int, width: int) -> tuple[SceneObject, ...]:
+def objects(placements: Sequence[ShapePlacement], height: int, width: int) -> tuple[SceneObject, ...]:
     """Return the truth about every placement of which a pixel or more can be seen, farthest first.
 
     Takes at most 254 placements (they are told apart in 8 bits).

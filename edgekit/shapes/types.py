@@ -63,7 +63,7 @@ class Style:
 
 
 @dataclass(frozen=True)
-class Placement:
+class ShapePlacement:
     """One shape to paint: centre and radius in pixels, rotation in degrees clockwise, 0 = top up."""
 
     class_id: int

@@ -26,8 +26,8 @@ WHOLE = "model"
 
 
 @dataclass(frozen=True)
-class Request:
-    """What the user said about a source.
+class SourceRequest:
+    """A source as the user names it, with its options.
 
     ``size`` is the input (height, width) of the contract, for sources that do not fix one themselves. ``cut`` names
     the tensors that the contract cuts at, for sources with names of their own. ``trust`` allows unpickling and is only
@@ -43,7 +43,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Uncut:
-    """How to decode the outputs of the model as it was given, to check that cutting it changed nothing."""
+    """How to decode the model's original, uncut outputs, to check that the cut changed nothing."""
 
     decoder: Decoder
     outputs: tuple[Output, ...]
@@ -76,7 +76,7 @@ class TrainedModel:
 
 @dataclass(frozen=True)
 class WrittenModel:
-    """A model of several parts, which may be too large to load: each is written from the checkpoint by tensors."""
+    """A model of several parts, which may be too large to load; each is written tensor by tensor."""
 
     name: str
     source: Blip2
@@ -86,22 +86,23 @@ class WrittenModel:
 
 @dataclass(frozen=True)
 class Source:
-    """What an origin of models declares of itself, as ``SOURCE``.
+    """Declaration of a kind of source, as ``SOURCE``.
 
     Attributes:
         kind: what the user gives, in words.
         matches: whether it is meant; looks at the spelling and the file's first bytes only.
         load: reads the model: of one network, or of several parts.
-        order: sources with a lower number are asked first. No two of edgekit's own claim one model, so it decides only
-            where a source from outside claims what edgekit knows already, and in which order they are listed.
+        order: sources with a lower number are asked first, one from outside before edgekit's own unless it says
+            otherwise. A narrow source has a lower number than a wide one that would take the same model; no other two
+            of edgekit's own claim one model.
         takes: names of options of a conversion that it reads, besides those that all read.
         refuses: why it cannot read others, by name.
         parts: of its models, as a user names them.
     """
 
     kind: str
-    matches: Callable[[Request], bool]
-    load: Callable[[Request], TrainedModel | WrittenModel]
+    matches: Callable[[SourceRequest], bool]
+    load: Callable[[SourceRequest], TrainedModel | WrittenModel]
     order: int = 0
     takes: frozenset[str] = frozenset({"contract", "size"})
     refuses: Mapping[str, str] = field(default_factory=dict)
@@ -119,8 +120,8 @@ def every() -> tuple[Source, ...]:
     return tuple(sorted(found, key=lambda source: source.order))
 
 
-def find(request: Request) -> Source:
-    """The source of what the user named; nothing is read.
+def find(request: SourceRequest) -> Source:
+    """The kind of source that the user named; reads nothing.
 
     Raises:
         SourceError: no source knows it.
@@ -143,7 +144,7 @@ def locate(spec: str) -> _hub.Snapshot:
     return _hub.Snapshot(str(Path(spec).absolute()) if Path(spec).is_dir() else spec, "")
 
 
-def load(request: Request) -> TrainedModel | WrittenModel:
+def load(request: SourceRequest) -> TrainedModel | WrittenModel:
     """Read a trained model from whatever the user named.
 
     Raises:
@@ -152,7 +153,7 @@ def load(request: Request) -> TrainedModel | WrittenModel:
     return find(request).load(request)
 
 
-def load_network(request: Request) -> TrainedModel:
+def load_network(request: SourceRequest) -> TrainedModel:
     """Read a trained model that is one network.
 
     Raises:

@@ -31,7 +31,7 @@ def is_hub(source: str) -> bool:
 
 
 def fetch(source: str) -> Snapshot:
-    """The files of a model, from the cache where they are there already.
+    """Fetch the files of a model, or find them in the cache.
 
     Raises:
         SourceError: not of the form, no such model or revision, or the hub cannot be reached.

@@ -1,4 +1,4 @@
-"""Contract files: what a source cannot say itself, in YAML, with every mistake named by its line and path."""
+"""Contract files: YAML with what a source does not contain; errors name line and path."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def _read_yaml(path: Path) -> tuple[yaml.Node, dict[Any, Any]]:
 
 
 def _check_nodes(path: Path, root: yaml.Node) -> None:
-    """Refuse what YAML would take without a word: a key given twice, and aliases, which can grow without bound."""
+    """Refuse what YAML accepts silently: duplicate keys, and aliases, which can expand without bound."""
     import yaml
 
     left, seen = [root], set()
@@ -211,7 +211,7 @@ def _infinite(data: Any, steps: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[An
 
 
 def _checked(path: Path, root: yaml.Node, data: dict[Any, Any], stated: ContractFile) -> StatedContract:
-    """The parts that the structure alone cannot validate: task, decoder options, class names and roles."""
+    """Validate what types alone cannot: task, decoder options, class names and roles."""
     if stated.task not in task_names():
         raise ContractError(f"{path}:{_line(root, ['task'])}: task: {choices(stated.task, task_names())}")
     if stated.cut and stated.outputs:
@@ -363,7 +363,7 @@ def _dotted(steps: Sequence[Any]) -> str:
 
 
 def _value(data: Any, steps: Sequence[Any]) -> str:
-    """What stands at a path, shortened."""
+    """The value at a path, shortened."""
     for step in steps:
         data = data[step]
     return repr(data)[:80]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from edgekit.errors import EdgekitError, SourceError, UsageError
 from edgekit.runtimes.bundle import folder as bundle
 from edgekit.runtimes.bundle.manifest import Contract, Origin
-from edgekit.sources import Request, Source, TrainedModel
+from edgekit.sources import Source, SourceRequest, TrainedModel
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,12 +23,12 @@ _SPEC = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "ema")
 
 
-def matches(request: Request) -> bool:
+def matches(request: SourceRequest) -> bool:
     """Whether it is spelled ``module:attribute``."""
     return bool(_SPEC.fullmatch(request.spec))
 
 
-def load(request: Request) -> TrainedModel:
+def load(request: SourceRequest) -> TrainedModel:
     """Import the module, call the factory without arguments, load the weights.
 
     The factory returns an ``nn.Module``; if that has a ``contract`` attribute (a `Contract`), nothing else needs to be

@@ -15,7 +15,7 @@ from edgekit.errors import SourceError, choices
 from edgekit.runtimes.bundle import folder as bundle
 from edgekit.runtimes.bundle.manifest import Contract, Decoder, ImageRule, Origin, Output, Postprocess
 from edgekit.runtimes.tasks.skeletons import numbered
-from edgekit.sources import Request, Source, TrainedModel
+from edgekit.sources import Source, SourceRequest, TrainedModel
 
 if TYPE_CHECKING:
     from torch import nn
@@ -52,8 +52,8 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and standard deviation where the processor normalises and does not say by what."""
 
 
-class Processor(msgspec.Struct):
-    """What of a preprocessor's configuration matters here."""
+class PreprocessorConfig(msgspec.Struct):
+    """The keys of a preprocessor's configuration that are used here."""
 
     size: dict[str, int] | None = None
     do_rescale: bool = True
@@ -65,12 +65,12 @@ class Processor(msgspec.Struct):
     """Pillow's numbers: 2 is bilinear, 3 bicubic."""
 
 
-def matches(request: Request) -> bool:
+def matches(request: SourceRequest) -> bool:
     """Whether this is a folder with a configuration."""
     return (Path(request.spec) / CONFIG).is_file()
 
 
-def load(request: Request) -> TrainedModel:
+def load(request: SourceRequest) -> TrainedModel:
     """Read the model and derive its contract from its configuration and its processor's.
 
     Raises:
@@ -156,7 +156,7 @@ def _wrapped(model: Any, family: Family) -> nn.Module:
     return Outputs().eval()
 
 
-def _contract(folder: Path, family: Family, model: Any, request: Request) -> Contract:
+def _contract(folder: Path, family: Family, model: Any, request: SourceRequest) -> Contract:
     config = model.config
     names = {int(key): str(name) for key, name in config.id2label.items()}
     pose = family.task == "pose"
@@ -171,10 +171,10 @@ def _contract(folder: Path, family: Family, model: Any, request: Request) -> Con
     )
 
 
-def _image(folder: Path, family: Family, config: Any, request: Request) -> ImageRule:
-    """How the processor makes an input; without its file, as processors of this kind do."""
+def _image(folder: Path, family: Family, config: Any, request: SourceRequest) -> ImageRule:
+    """The image rule of the processor's configuration, or the defaults of its kind."""
     path = folder / PROCESSOR
-    given: Processor = _read(path, Processor) if path.is_file() else Processor()
+    given: PreprocessorConfig = _read(path, PreprocessorConfig) if path.is_file() else PreprocessorConfig()
     size = given.size or {}
     fixed = "height" in size and "width" in size
     if request.size is not None:

@@ -12,7 +12,7 @@ import msgspec
 
 from edgekit.errors import EdgekitError
 from edgekit.worker import process
-from edgekit.worker.messages import Alive, Call, Done, Event, Progress, encode
+from edgekit.worker.messages import Alive, Call, Done, Event, WorkerProgress, encode
 from edgekit.worker.process import Stop
 
 Result = TypeVar("Result")
@@ -70,7 +70,7 @@ def run(
         function: ``module:function``; it is called with the job and a `Report`.
         job: the work; its class has to be importable there.
         result: type of what the function returns.
-        report: told of progress.
+        report: progress callback.
         name: what messages call the work.
         error: the type of an error that is none of edgekit's own: a crash, a bug in what was called.
         toolchain: the isolated environment to run in, empty for this one.
@@ -114,7 +114,7 @@ def ask(
         channel: the process.
         call: what to do.
         result: type of what it gives.
-        report: told of progress.
+        report: progress callback.
         heartbeat: seconds between two signs of life over a network; 0 gives none.
 
     Raises:
@@ -123,7 +123,7 @@ def ask(
     with _sent(channel.stdin, call, heartbeat):
         # Not to the end of the stream: what a tool or an engine left behind may hold it open.
         for event in _events(channel):
-            if isinstance(event, Progress):
+            if isinstance(event, WorkerProgress):
                 report(event.text, event.share)
             elif isinstance(event, Done):
                 return Finished(msgspec.json.decode(event.result, type=result), event.seconds, event.peak_bytes)

@@ -57,7 +57,7 @@ def _work(line: bytes, stdin: IO[bytes], events: IO[bytes]) -> int:
             _end()
 
     def report(text: str, share: float) -> None:
-        tell(messages.Progress(text=text, share=share))
+        tell(messages.WorkerProgress(text=text, share=share))
 
     call = msgspec.json.decode(line, type=messages.Call)
     if call.patience and os.getpgrp() != os.getpid():  # a session's leader is a group's, too

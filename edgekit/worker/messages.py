@@ -36,7 +36,7 @@ class Alive(_Message, frozen=True, kw_only=True, tag="alive"):
     """The caller's sign of life."""
 
 
-class Progress(_Message, frozen=True, kw_only=True, tag="progress"):
+class WorkerProgress(_Message, frozen=True, kw_only=True, tag="progress"):
     """What is being done, and the share of it that is done (0..1)."""
 
     text: str
@@ -66,7 +66,7 @@ class Failed(_Message, frozen=True, kw_only=True, tag="failed"):
         return error
 
 
-Event = Progress | Done | Failed
+Event = WorkerProgress | Done | Failed
 
 
 class RemoteTraceback(Exception):  # noqa: N818 - it is the text of a traceback, shown as a cause under --debug

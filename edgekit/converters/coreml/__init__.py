@@ -237,7 +237,7 @@ def _gates_in_float() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _replaced(owner: Any, name: str, ours: Any) -> Iterator[None]:
-    """Another function in the place of one of coremltools' for a while."""
+    """Replace a function of coremltools temporarily."""
     theirs = getattr(owner, name)
     setattr(owner, name, ours)
     try:
@@ -247,7 +247,7 @@ def _replaced(owner: Any, name: str, ours: Any) -> Iterator[None]:
 
 
 def _tidy(package: Path) -> None:
-    """Make the package depend on nothing but its content: no debug files, no random identifiers, common permissions."""
+    """Make the package reproducible: no debug files, no random identifiers, fixed permissions."""
     (package / "executorch_debug_handle_mapping.json").unlink(missing_ok=True)
     path = package / MANIFEST
     manifest = json.loads(path.read_bytes())
@@ -295,7 +295,7 @@ def _entry(job: Job, package: Path) -> Graph:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep what coremltools prints, logs and draws off the terminal; what matters comes as exceptions."""
+    """Suppress what coremltools prints, logs and draws; errors come as exceptions."""
     sink = io.StringIO()
     with contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink), quietly():
         yield

@@ -1,4 +1,4 @@
-"""What a plan says of a float Core ML package: the range of each tensor, and what has to stay in float.
+"""Map a quantisation plan to a float Core ML package: the range of each tensor, and what stays in float.
 
 coremltools would ask Core ML for the extremes of every tensor. It names tensors after the nodes of the program, so most
 ranges are the plan's; what the plan does not know is observed by interpreting the saved float16 package.
@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 from edgekit.arrays import Floats
 from edgekit.calibration.correspondence import kept_in_float
 from edgekit.calibration.fitting import fit
-from edgekit.calibration.plan import PlannedGraph, Range
+from edgekit.calibration.plan import PlannedGraph, TensorRange
 from edgekit.calibration.ranges import TensorStatistics
 from edgekit.emulators.coreml.interpreter import Interpreter
-from edgekit.emulators.coreml.package import Operation, Program, Reference, read_program
+from edgekit.emulators.coreml.package import Operation, Program, ValueReference, read_program
 from edgekit.graph.exchange import INPUT
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def planned_names(program: Program, outputs: Iterable[str]) -> dict[str, str]:
 
 def _observed(
     package: Path, wanted: Iterable[str], samples: Iterable[Floats], threads: int, seen: Callable[[int], None]
-) -> dict[str, Range]:
+) -> dict[str, TensorRange]:
     """Ranges of tensors from what the interpreted package makes of all samples."""
     tensors = {name: TensorStatistics() for name in wanted}
     interpreter = Interpreter(package, threads=threads)
@@ -138,4 +138,4 @@ def _sources(operation: Operation, key: str) -> list[str]:
     """Names of the tensors of one argument."""
     argument = operation.arguments.get(key)
     parts = argument if isinstance(argument, tuple) else (argument,)
-    return [part.name for part in parts if isinstance(part, Reference)]
+    return [part.name for part in parts if isinstance(part, ValueReference)]

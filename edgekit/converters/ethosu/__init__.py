@@ -16,8 +16,8 @@ import numpy as np
 from edgekit.converters import PLAN, Job, Report, Target
 from edgekit.converters.ethosu.vela import COMPILED, compile_with_vela
 from edgekit.converters.litert.files import FILE, finished, float_file
-from edgekit.converters.litert.network import Network
-from edgekit.converters.litert.ranges import LITERT, Calibration, chosen_ranges, recognise
+from edgekit.converters.litert.network import LiteRTNetwork
+from edgekit.converters.litert.ranges import LITERT, CalibrationRun, chosen_ranges, recognise
 from edgekit.errors import ConversionError
 from edgekit.runtimes.bundle.manifest import Graph, ImageRule, Record, Tensor
 
@@ -107,8 +107,8 @@ def _integers(source: Path, job: Job, report: Report) -> bytes:
     """Static INT8 of every operator, with int8 inputs and outputs."""
     from ai_edge_quantizer import qtyping, quantizer
 
-    network, count = Network(source), len(job.calibration())
-    given = Calibration(
+    network, count = LiteRTNetwork(source), len(job.calibration())
+    given = CalibrationRun(
         job,
         source,
         network,

@@ -1,4 +1,4 @@
-"""Arm's Vela compiler, run as its own program, and what it says of the file."""
+"""Run Arm's Vela compiler in a process of its own, and read its report."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def compile_with_vela(
     """Compile ``model.tflite`` to ``model_vela.tflite`` in ``out``.
 
     Returns:
-        Operators by unit, memory, cycles and time as Vela estimates them; nothing of it was measured on a device.
+        Operators by unit, memory, cycles and time as Vela estimates them; none of it measured on a device.
 
     Raises:
         ConversionError: Vela refuses the file or an option; its own words are in the message.
@@ -83,7 +83,7 @@ def _facts(said: str, summary: dict[str, str], outside: dict[str, int]) -> Facts
 
 
 def _left_on_cpu(compiled: Path) -> dict[str, int]:
-    """Operators of the compiled file that are not the NPU's, by TFLite name: the file says, not the compiler."""
+    """Operators of the compiled file that run on the CPU, by TFLite name, read from the file itself."""
     from ai_edge_litert import schema_py_generated as schema
 
     model = schema.ModelT.InitFromPackedBuf(bytearray(compiled.read_bytes()), 0)

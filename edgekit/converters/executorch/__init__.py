@@ -74,7 +74,7 @@ def convert(job: Job, report: Report) -> Graph:
 
 
 def _lowered(program: Any, delegate: str) -> Any:
-    """The program with everything that the delegate takes in its hands."""
+    """The program lowered to the delegate, as far as the delegate supports it."""
     from executorch.exir import to_edge_transform_and_lower
 
     return to_edge_transform_and_lower(program, partitioner=_partitioners(delegate))

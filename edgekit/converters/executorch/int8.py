@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgekit.calibration.correspondence import kept_in_float, planned_names
-from edgekit.calibration.plan import Range
+from edgekit.calibration.plan import TensorRange
 from edgekit.calibration.ranges import STEPS
 from edgekit.converters import PLAN, Job, Report
 from edgekit.errors import ConversionError
@@ -73,8 +73,8 @@ def quantised(program: Any, job: Job, report: Report, quiet: Callable[[], Abstra
         return torch.export.export(convert_pt2e(observed), (example,))
 
 
-def preset(observed: fx.GraphModule, ranges: Mapping[str, Range]) -> list[str]:
-    """Put fixed ranges in the place of the observers of activations; the names of those that have none.
+def preset(observed: fx.GraphModule, ranges: Mapping[str, TensorRange]) -> list[str]:
+    """Replace activation observers by fixed ranges; returns the names of those without a range.
 
     Tensors that share an observer, as around a concatenation, get one range that contains all of theirs.
 
@@ -102,7 +102,7 @@ def preset(observed: fx.GraphModule, ranges: Mapping[str, Range]) -> list[str]:
 
 
 def _fixed(low: float, high: float) -> Any:
-    """An observer that has made up its mind."""
+    """An observer with a fixed range."""
     import torch
     from torchao.quantization.pt2e.observer import FixedQParamsObserver
 

@@ -138,7 +138,7 @@ def convert(job: Job, report: Report) -> Graph:
 
 
 def _network(job: Job) -> fx.GraphModule:
-    """The network as the quantiser understands it."""
+    """The network in the form that the quantiser supports."""
     import torch
 
     torch.set_num_threads(job.threads)

@@ -1,4 +1,4 @@
-"""The exchange program as torch modules and functions, which is what Sony's quantiser knows; it does not know aten.
+"""Rebuild the exchange program from torch modules and functions, because Sony's quantiser does not support aten.
 
 Channel shuffles and splits (reshapes through 5 dimensions and back) become one slice of channels, which the converter
 takes: what a chain of moves does is found by sending the numbers of its elements through it.
@@ -84,7 +84,7 @@ def take_pixels(network: fx.GraphModule, rule: ImageRule) -> None:
 
 
 class _Builder:
-    """The new graph while it grows; every node of the old one adds its own counterpart."""
+    """Builds the new graph, node by node."""
 
     def __init__(self, module: fx.GraphModule) -> None:
         import torch
@@ -125,7 +125,7 @@ class _Builder:
         # Weights (get_attr) go into layers; guards (call_module) check shapes, which are fixed.
 
     def skip(self, node: fx.Node) -> None:
-        """Let any other node stand for one that cannot be added, so that the rest is looked at as well."""
+        """Skip an unsupported node, so that the rest of the graph is checked too."""
         self._new[node] = next(iter(self._new.values()))
 
     def _layer(self, node: fx.Node, layer: nn.Module) -> fx.Node:

@@ -1,4 +1,4 @@
-"""Sony's IMX500 converter, run as its own program in its own environment, and its memory report."""
+"""Run Sony's IMX500 converter in its own environment, and read its memory report."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def pack(program: Path, network: Path, out: Path, *, persistent: bool) -> Facts:
 
 
 def memory_report(text: str) -> Facts:
-    """What the converter's ``*_MemoryReport.json`` says, in bytes."""
+    """Read the converter's ``*_MemoryReport.json``, in bytes."""
     found = json.loads(text)["Memory Report"]
     return {
         "fits": "yes" if found["Fit In Chip"] else "no",

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from edgekit.converters import PLAN, Job, Report, Target
 from edgekit.converters.litert.files import FILE, finished, float_file
-from edgekit.converters.litert.network import Network, Operator
-from edgekit.converters.litert.ranges import LITERT, Calibration, chosen_ranges, float_operators, recognise
+from edgekit.converters.litert.network import LiteRTNetwork, LiteRTOperator
+from edgekit.converters.litert.ranges import LITERT, CalibrationRun, chosen_ranges, float_operators, recognise
 from edgekit.errors import ConversionError
 from edgekit.runtimes.bundle.manifest import Graph, Tensor
 
@@ -65,8 +65,8 @@ def _int8(source: Path, job: Job, report: Report) -> bytes:
     """Static INT8 with float fallback for the layers that the plan keeps in float."""
     from ai_edge_quantizer import qtyping, quantizer
 
-    network, count = Network(source), len(job.calibration())
-    given = Calibration(
+    network, count = LiteRTNetwork(source), len(job.calibration())
+    given = CalibrationRun(
         job, source, network, lambda done: report(f"calibrating, image {done} of {count}", 0.6 + 0.3 * done / count)
     )
     report("recognising tensors", 0.6)
@@ -86,7 +86,7 @@ def _int8(source: Path, job: Job, report: Report) -> bytes:
     return finished(static, ranges)
 
 
-def _scopes(network: Network, operators: list[Operator]) -> str:
+def _scopes(network: LiteRTNetwork, operators: list[LiteRTOperator]) -> str:
     """The expression that matches just these operators; the quantiser calls them by their outputs."""
     scopes = {"".join(f"{network.name(index)};" for index in op.outputs) for op in operators}
     return "^(?:" + "|".join(re.escape(scope) for scope in sorted(scopes)) + ")$"

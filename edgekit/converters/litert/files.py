@@ -18,7 +18,7 @@ def float_file(job: Job, report: Report, *, channels_last: bool = False) -> Path
 
     Args:
         job: the conversion.
-        report: told of progress.
+        report: progress callback.
         channels_last: make all inputs and outputs NHWC, so that no transposition is left in the file for them.
     """
     path = job.work / "float.tflite"
@@ -46,7 +46,7 @@ def float_file(job: Job, report: Report, *, channels_last: bool = False) -> Path
 
 
 def finished(quantizer: Any, ranges: Ranges | None) -> bytes:
-    """The file that a configured quantiser makes."""
+    """Run a configured quantiser and return its file."""
     with quiet():
         result = quantizer.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
     return bytes(result.quantized_model)

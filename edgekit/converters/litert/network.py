@@ -1,4 +1,4 @@
-"""A float ``.tflite`` file as operators, tensors and weights: what static INT8 has to know of it beforehand."""
+"""Read a float ``.tflite`` file as operators, tensors and weights, to prepare static INT8."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MOVES = frozenset({"TRANSPOSE", "RESHAPE", "PAD", "PADV2", "SLICE", "STRIDED_SLI
 
 
 @dataclass(frozen=True)
-class Operator:
+class LiteRTOperator:
     """An operator by its TFLite name, with the indices of its tensors (-1 for one left out)."""
 
     kind: str
@@ -27,7 +27,7 @@ class Operator:
     outputs: tuple[int, ...]
 
 
-class Network:
+class LiteRTNetwork:
     """The one subgraph of a float ``.tflite`` file."""
 
     def __init__(self, path: Path) -> None:
@@ -38,11 +38,13 @@ class Network:
         (graph,) = self._model.subgraphs
         self._tensors = graph.tensors
         self.operators = [
-            Operator(kinds[self._model.operatorCodes[op.opcodeIndex].builtinCode], tuple(op.inputs), tuple(op.outputs))
+            LiteRTOperator(
+                kinds[self._model.operatorCodes[op.opcodeIndex].builtinCode], tuple(op.inputs), tuple(op.outputs)
+            )
             for op in graph.operators
         ]
         self._maker = {index: op for op in self.operators for index in op.outputs}
-        self._readers: dict[int, list[Operator]] = defaultdict(list)
+        self._readers: dict[int, list[LiteRTOperator]] = defaultdict(list)
         for op in self.operators:
             for index in op.inputs:
                 self._readers[index].append(op)
@@ -58,7 +60,7 @@ class Network:
         """Number of dimensions of a tensor."""
         return len(self._tensors[index].shape)
 
-    def weights(self, op: Operator) -> Floats | None:
+    def weights(self, op: LiteRTOperator) -> Floats | None:
         """The constant weights of an operator; None where it has none."""
         if op.kind not in WEIGHTED:
             return None
@@ -66,16 +68,16 @@ class Network:
         data = self._model.buffers[tensor.buffer].data
         return None if data is None else data.view(np.float32).reshape(tensor.shape)
 
-    def read(self, op: Operator) -> int:
+    def read(self, op: LiteRTOperator) -> int:
         """The tensor that a layer computes from."""
         return op.inputs[2 if op.kind == "TRANSPOSE_CONV" else 0]  # which has the shape of the result in front
 
     def source(self, index: int) -> int:
-        """The tensor whose values a tensor holds: the one before all that computes nothing."""
+        """The tensor that a tensor's values come from, before operators that only move them."""
         op = self._maker.get(index)
         return index if op is None or op.kind not in MOVES else self.source(op.inputs[0])
 
-    def behind(self, index: int) -> list[Operator]:
+    def behind(self, index: int) -> list[LiteRTOperator]:
         """Operators that make a tensor, up to and with the nearest layers."""
         op = self._maker.get(index)
         if op is None:
@@ -84,14 +86,14 @@ class Network:
             return [op]
         return [op, *(found for before in op.inputs for found in self.behind(before))]
 
-    def moves(self, op: Operator) -> list[Operator]:
+    def moves(self, op: LiteRTOperator) -> list[LiteRTOperator]:
         """Operators that pass on the results of an operator and compute nothing."""
         found = []
         for reader in (reader for index in op.outputs for reader in self._readers[index] if reader.kind in MOVES):
             found += [reader, *self.moves(reader)]
         return found
 
-    def float_operators(self, layers: Iterable[tuple[Operator, bool]]) -> list[Operator]:
+    def float_operators(self, layers: Iterable[tuple[LiteRTOperator, bool]]) -> list[LiteRTOperator]:
         """The operators to leave in float so that layers are float.
 
         Every tensor has one grid for all that read it, so a layer whose input does not bear a grid takes all that makes
@@ -100,7 +102,7 @@ class Network:
         Args:
             layers: operators with weights, and whether their inputs are to be float as well.
         """
-        found: list[Operator] = []
+        found: list[LiteRTOperator] = []
         for op, inputs_too in layers:
             found += [op, *self.moves(op), *(self.behind(self.read(op)) if inputs_too else ())]
         return list(dict.fromkeys(found))

@@ -1,4 +1,4 @@
-"""What a plan says of a float ``.tflite`` file: the range of every tensor, and the operators that stay in float.
+"""Map a quantisation plan to a float ``.tflite`` file: the range of every tensor, and the operators that stay in float.
 
 LiteRT wants every tensor in int8 with one scale. Its converter names tensors in its own way, so they are recognised by
 what they hold on a few images; only what the plan does not know is observed on all of them. The other recipe is the
@@ -26,11 +26,11 @@ from edgekit.calibration.correspondence import (
 )
 from edgekit.calibration.fitting import fit
 from edgekit.calibration.layers import sites
-from edgekit.calibration.plan import Range
+from edgekit.calibration.plan import TensorRange
 from edgekit.calibration.ranges import TensorStatistics
 from edgekit.converters import Job
 from edgekit.converters._quiet import quiet
-from edgekit.converters.litert.network import Network, Operator
+from edgekit.converters.litert.network import LiteRTNetwork, LiteRTOperator
 from edgekit.errors import ConversionError
 
 LITERT = "litert"
@@ -45,13 +45,17 @@ CHUNK = 16
 Ranges = dict[str, dict[str, Any]]
 """``min`` and ``max`` by tensor name, as the quantiser's own ``calibrate`` returns them."""
 
-Told = Callable[[int], None]
-"""Told the number of images done."""
+OnImage = Callable[[int], None]
+"""Called with the number of images done."""
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """A job with its float file. ``channels_last``: whether the file's input is NHWC; ``told`` hears of every image.
+class CalibrationRun:
+    """A job with its float file.
+
+    Attributes:
+        on_image: called after every image.
+        channels_last: whether the file's input is NHWC.
 
     Raises:
         ConversionError: the job has no images.
@@ -59,8 +63,8 @@ class Calibration:
 
     job: Job
     path: Path
-    network: Network
-    told: Told
+    network: LiteRTNetwork
+    on_image: OnImage
     channels_last: bool = False
 
     def __post_init__(self) -> None:
@@ -75,7 +79,7 @@ class Calibration:
             yield np.ascontiguousarray(sample.transpose(0, 2, 3, 1)) if self.channels_last else sample
 
 
-def chosen_ranges(given: Calibration, names: dict[int, str], quantiser: Any) -> Ranges:
+def chosen_ranges(given: CalibrationRun, names: dict[int, str], quantiser: Any) -> Ranges:
     """Ranges for a configured quantiser, by the job's recipe.
 
     Args:
@@ -93,7 +97,7 @@ def chosen_ranges(given: Calibration, names: dict[int, str], quantiser: Any) -> 
     return found
 
 
-def _own_calibration(given: Calibration, quantiser: Any) -> Ranges:
+def _own_calibration(given: CalibrationRun, quantiser: Any) -> Ranges:
     interpreter = _inspectable(given.path, 1)
     ((key, signature),) = interpreter.get_signature_list().items()
     (entry,) = signature["inputs"]
@@ -102,11 +106,11 @@ def _own_calibration(given: Calibration, quantiser: Any) -> Ranges:
         with quiet():
             found = quantiser.calibrate({key: chunk}, found, num_threads=given.job.threads)
         done += len(chunk)
-        given.told(done)
+        given.on_image(done)
     return found or {}
 
 
-def recognise(given: Calibration) -> dict[int, str]:
+def recognise(given: CalibrationRun) -> dict[int, str]:
     """The plan's names of a file's tensors by index, as far as the plan knows them.
 
     What only moves or pads a tensor that the plan knows has its name too.
@@ -125,7 +129,7 @@ def recognise(given: Calibration) -> dict[int, str]:
     }
 
 
-def ranges_of(given: Calibration, names: dict[int, str]) -> dict[int, Range]:
+def ranges_of(given: CalibrationRun, names: dict[int, str]) -> dict[int, TensorRange]:
     """The range of every tensor of a file by index: the plan's, and where it has none, one observed on all images."""
     planned = given.job.planned().tensors
     found = {index: planned[name] for index, name in names.items() if name in planned}
@@ -134,12 +138,12 @@ def ranges_of(given: Calibration, names: dict[int, str]) -> dict[int, Range]:
     for count, values in enumerate(_run(given.path, list(unknown), inputs, given.job.threads), 1):
         for index, statistics in unknown.items():
             statistics.add(values(index))
-        given.told(count)
+        given.on_image(count)
     return found | {index: fit(statistics) for index, statistics in unknown.items()}
 
 
-def float_operators(given: Calibration, names: dict[int, str]) -> list[Operator]:
-    """The operators that stay in float because the plan wants it of a layer.
+def float_operators(given: CalibrationRun, names: dict[int, str]) -> list[LiteRTOperator]:
+    """The operators of layers that the plan keeps in float.
 
     A layer is recognised by its weights; among several with the same ones, or where the toolchain has merged a factor
     into them, by what it reads and by their number. What makes the input of a layer stays in float with it, but for the

@@ -168,7 +168,7 @@ def _tool(name: str, arguments: Sequence[str], made: Path) -> None:
 
 
 def _tail(log: str) -> str:
-    """What matters of a tool's log: the operators that it does not have, else its last lines."""
+    """The relevant part of a tool's log: unsupported operators, or its last lines."""
     lines = [line.strip() for line in log.replace("\r", "\n").splitlines() if line.strip()]
     named = [line for line in lines if "ot Support" in line or "not support" in line or "NOT_SUPPORTED" in line]
     return " | ".join((named or lines or ["no output"])[-_LOG_LINES:])

@@ -1,4 +1,4 @@
-"""The quantisation plan's ranges in a file of MNN's quantiser, written over its own in place.
+"""Replace the ranges in a file of MNN's quantiser by those of the quantisation plan, in place.
 
 The quantiser takes no ranges. But with its method EMA the file tells the scale and the zero point of every tensor, and
 tells them again beside each convolution; weights and biases do not depend on them.
@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgekit.calibration.plan import Range
+from edgekit.calibration.plan import TensorRange
 from edgekit.calibration.ranges import LEVELS
-from edgekit.runtimes.engines.mnn.flatbuffer import CONVERT, CONVOLUTIONS, Operator, Table, read_operators
+from edgekit.runtimes.engines.mnn.flatbuffer import CONVERT, CONVOLUTIONS, FlatbufferTable, MnnOperator, read_operators
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -32,14 +32,14 @@ class _Grid:
     zero: int
 
     @classmethod
-    def of(cls, ends: Range, even: bool) -> _Grid:
+    def of(cls, ends: TensorRange, even: bool) -> _Grid:
         if even:
             return cls(max(ends.high, -ends.low, _LEAST) / LEVELS, 0)
         scale = max(ends.high - ends.low, _LEAST) / (2 * LEVELS)
         return cls(scale, round(-LEVELS - ends.low / scale))
 
 
-def set_ranges(path: Path, source: Path, network: ModelProto, tensors: Mapping[str, Range]) -> int:
+def set_ranges(path: Path, source: Path, network: ModelProto, tensors: Mapping[str, TensorRange]) -> int:
     """Write ranges into a quantised ``.mnn`` file; returns the number of tensors that keep the quantiser's own.
 
     An activation that MNN has fused into an addition computes max(integer, 0), which is right only where zero is the
@@ -53,15 +53,15 @@ def set_ranges(path: Path, source: Path, network: ModelProto, tensors: Mapping[s
         tensors: ranges by the names of that graph.
     """
     data = bytearray(path.read_bytes())
-    net = Table.root(data)
+    net = FlatbufferTable.root(data)
     operators = read_operators(path)
     planned = _Planned(operators, read_operators(source), network, tensors)
     names = net.texts(7)
     grids: dict[str, _Grid] = {}
     left = 0
     for place in net.offsets(1):
-        described = Table(data, place)
-        name, told = names[described.number(1, "i")], Table(data, described.target(4))
+        described = FlatbufferTable(data, place)
+        name, told = names[described.number(1, "i")], FlatbufferTable(data, described.target(4))
         ends = planned.ends(name)
         if ends is None:
             left += 1
@@ -73,20 +73,20 @@ def set_ranges(path: Path, source: Path, network: ModelProto, tensors: Mapping[s
             struct.pack_into("<f", data, zero, grid.zero)
     for place, operator in zip(net.offsets(3), operators, strict=True):
         if operator.kind in CONVOLUTIONS:
-            convolution = Table(data, Table(data, place).target(2))
+            convolution = FlatbufferTable(data, FlatbufferTable(data, place).target(2))
             _tell(convolution, grids.get(operator.inputs[0]), 5, 6)
             _tell(convolution, grids.get(operator.outputs[0]), 6, 7)
     path.write_bytes(data)
     return left
 
 
-def _tell(convolution: Table, grid: _Grid | None, scale: int, zero: int) -> None:
+def _tell(convolution: FlatbufferTable, grid: _Grid | None, scale: int, zero: int) -> None:
     """Write a grid beside a convolution, into the given fields of its two tables, where they are there."""
     if grid is None:
         return
-    if place := Table(convolution.data, convolution.target(3)).place(scale):
+    if place := FlatbufferTable(convolution.data, convolution.target(3)).place(scale):
         struct.pack_into("<f", convolution.data, place, grid.scale)
-    if place := Table(convolution.data, convolution.target(4)).place(zero):
+    if place := FlatbufferTable(convolution.data, convolution.target(4)).place(zero):
         struct.pack_into("<b", convolution.data, place, grid.zero)
 
 
@@ -99,7 +99,11 @@ class _Planned:
     """
 
     def __init__(
-        self, operators: list[Operator], source: list[Operator], network: ModelProto, tensors: Mapping[str, Range]
+        self,
+        operators: list[MnnOperator],
+        source: list[MnnOperator],
+        network: ModelProto,
+        tensors: Mapping[str, TensorRange],
     ) -> None:
         self._tensors = tensors
         # The first of a name: the last operator of some outputs is another layout of the same name.
@@ -119,8 +123,8 @@ class _Planned:
     def _original(self, name: str) -> str:
         return self._originals.get(name, name)
 
-    def ends(self, name: str) -> Range | None:
-        """The range of a tensor, or of what it is converted from; None where the plan knows neither."""
+    def ends(self, name: str) -> TensorRange | None:
+        """The range of a tensor, or of the tensor it is converted from; None if the plan has neither."""
         while True:
             original = self._original(name)
             found = self._tensors.get(self._fused.get(original, original))

@@ -69,7 +69,7 @@ def convert(job: Job, report: Report) -> Graph:
         for name in graph.files:
             shutil.copyfile(folder / name, job.out / name)
     report("loading with ncnn", 0.97)
-    _prove(job.out, graph, job, job.work / job.precision / LOG)
+    _check_runs(job.out, graph, job, job.work / job.precision / LOG)
     return graph
 
 
@@ -96,7 +96,7 @@ def _float_files(job: Job, precision: str, graph: Graph, report: Report) -> Path
     try:
         shutil.copyfile(traced, scratch / "model.pt")
         _run_pnnx(scratch, half=precision == "fp16")
-        _prove(scratch, graph, job, scratch / LOG)
+        _check_runs(scratch, graph, job, scratch / LOG)
         (scratch / "model.pt").unlink()
         try:
             scratch.rename(folder)
@@ -151,7 +151,7 @@ def _run_pnnx(folder: Path, half: bool) -> None:
         raise ConversionError(f"pnnx failed (exit code {done.returncode}): {_tail(log)}")
 
 
-def _prove(folder: Path, graph: Graph, job: Job, log: Path) -> None:
+def _check_runs(folder: Path, graph: Graph, job: Job, log: Path) -> None:
     """Load the files with ncnn and run them once: pnnx's exit code 0 does not mean that they work.
 
     Raises:
@@ -169,7 +169,7 @@ def _prove(folder: Path, graph: Graph, job: Job, log: Path) -> None:
 
 
 def _tail(log: str) -> str:
-    """What matters of pnnx's log: the operators it could not convert, else its last lines."""
+    """The relevant part of pnnx's log: unsupported operators, or its last lines."""
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     named = [line for line in lines if "not supported" in line or "unsupported" in line or line.startswith("ignore ")]
     return " | ".join((named or lines)[-_LOG_LINES:])

@@ -20,14 +20,14 @@ from edgekit.arrays import Floats
 from edgekit.calibration.layers import Site
 from edgekit.calibration.plan import PlannedGraph
 from edgekit.calibration.ranges import LEVELS
-from edgekit.converters.ncnn.model import TAG_INT8, Layer, Model, Weight
+from edgekit.converters.ncnn.model import TAG_INT8, NcnnLayer, NcnnModel, Weight
 from edgekit.errors import ConversionError
 
 _WINOGRAD_SUM = (2**31 - 1) // 576
 """Largest sum of integer products that ncnn's Winograd F(4x4, 3x3) can hold: it carries it times 576 in 32 bits."""
 
 
-def lower(model: Model, sites: Iterable[Site], plan: PlannedGraph) -> Model:
+def lower(model: NcnnModel, sites: Iterable[Site], plan: PlannedGraph) -> NcnnModel:
     """The model with the convolutions in INT8 that the plan does not leave in float.
 
     Args:
@@ -42,10 +42,10 @@ def lower(model: Model, sites: Iterable[Site], plan: PlannedGraph) -> Model:
     if not limits:
         raise ConversionError("ncnn int8: no convolution of this network bears INT8; choose fp16")
     layers = [quantised(layer, limits[layer.name]) if layer.name in limits else layer for layer in model.layers]
-    return Model(layers, model.blobs)
+    return NcnnModel(layers, model.blobs)
 
 
-def thresholds(model: Model, sites: Iterable[Site], plan: PlannedGraph) -> dict[str, float]:
+def thresholds(model: NcnnModel, sites: Iterable[Site], plan: PlannedGraph) -> dict[str, float]:
     """The largest magnitude of the input of each convolution that becomes INT8, by the convolution's name in ncnn.
 
     A convolution that is not found, because pnnx put something into its weights, stays in float32.
@@ -68,7 +68,7 @@ def _key(weights: Floats) -> bytes:
     return np.ascontiguousarray(weights, np.float32).tobytes()
 
 
-def quantised(layer: Layer, threshold: float) -> Layer:
+def quantised(layer: NcnnLayer, threshold: float) -> NcnnLayer:
     """A convolution without groups in INT8, for inputs within +-``threshold``.
 
     Stored as ncnn's ``load_model`` reads it: int8 weights, biases, one weight scale per output channel, one input
@@ -80,7 +80,7 @@ def quantised(layer: Layer, threshold: float) -> Layer:
     scales = _weight_scales(layer, rows)
     integers = np.clip(np.rint(rows * scales[:, None]), -LEVELS, LEVELS).astype(np.int8)
     biases = layer.weights[1].data if len(layer.weights) > 1 else np.zeros(len(kernels), np.float32)
-    return Layer(
+    return NcnnLayer(
         layer.kind,
         layer.name,
         layer.inputs,
@@ -95,7 +95,7 @@ def quantised(layer: Layer, threshold: float) -> Layer:
     )
 
 
-def _weight_scales(layer: Layer, rows: Floats) -> Floats:
+def _weight_scales(layer: NcnnLayer, rows: Floats) -> Floats:
     """Integer steps per unit of weight, one for each row: those of the plan, on whose grid the weights lie already."""
     peaks = np.abs(rows).max(1)
     scales = np.where(peaks > 0, LEVELS / np.where(peaks > 0, peaks, 1), 1)

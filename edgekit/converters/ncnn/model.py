@@ -57,7 +57,7 @@ class Weight:
 
 
 @dataclass
-class Layer:
+class NcnnLayer:
     """One line of the ``.param``. ``params`` keeps the text of each value, so that writing changes nothing."""
 
     kind: str
@@ -93,10 +93,10 @@ class Layer:
 
 
 @dataclass
-class Model:
+class NcnnModel:
     """A parsed model. ``blobs`` is the number of blobs that the header states."""
 
-    layers: list[Layer]
+    layers: list[NcnnLayer]
     blobs: int
 
     def param(self) -> str:
@@ -118,7 +118,7 @@ class Model:
         weights.write_bytes(self.bin())
 
 
-def read_model(param: Path, weights: Path) -> Model:
+def read_model(param: Path, weights: Path) -> NcnnModel:
     """Read both files.
 
     Raises:
@@ -137,7 +137,7 @@ def read_model(param: Path, weights: Path) -> Model:
     return model
 
 
-def parse_param(text: str, origin: str) -> Model:
+def parse_param(text: str, origin: str) -> NcnnModel:
     """Read the text of a ``.param``; the layers have no weights yet.
 
     Raises:
@@ -153,16 +153,16 @@ def parse_param(text: str, origin: str) -> Model:
             raise ValueError(f"has {len(layers)} layers, its header says {count}")
     except (ValueError, IndexError) as error:
         raise ConversionError(f"{origin} is not a readable ncnn graph: {error}; convert the model again") from error
-    return Model(layers, blobs)
+    return NcnnModel(layers, blobs)
 
 
-def _layer(line: str) -> Layer:
+def _layer(line: str) -> NcnnLayer:
     kind, name, inputs, outputs, *words = line.split()
     first, second = int(inputs), int(inputs) + int(outputs)
     if len(words) < second:
         raise ValueError(f"layer {name!r} ends early")
     params = dict(word.split("=", 1) for word in words[second:])
-    return Layer(kind, name, words[:first], words[first:second], {int(key): value for key, value in params.items()})
+    return NcnnLayer(kind, name, words[:first], words[first:second], {int(key): value for key, value in params.items()})
 
 
 class _Reader:
@@ -194,7 +194,7 @@ class _Reader:
         return values
 
 
-def _weights(layer: Layer, reader: _Reader) -> list[Weight]:
+def _weights(layer: NcnnLayer, reader: _Reader) -> list[Weight]:
     """Take one layer's weights off the reader."""
     read = _READERS.get(layer.kind)
     if read is not None:
@@ -206,7 +206,7 @@ def _weights(layer: Layer, reader: _Reader) -> list[Weight]:
     )
 
 
-def _convolution(layer: Layer, reader: _Reader) -> list[Weight]:
+def _convolution(layer: NcnnLayer, reader: _Reader) -> list[Weight]:
     if layer.number(19):  # the weights are inputs of the layer
         return []
     if layer.number(8):
@@ -215,27 +215,27 @@ def _convolution(layer: Layer, reader: _Reader) -> list[Weight]:
     return weights + ([reader.raw(layer.number(0))] if layer.number(5) else [])
 
 
-def _inner_product(layer: Layer, reader: _Reader) -> list[Weight]:
+def _inner_product(layer: NcnnLayer, reader: _Reader) -> list[Weight]:
     return [reader.tagged(layer.number(2))] + ([reader.raw(layer.number(0))] if layer.number(1) else [])
 
 
-def _memory_data(layer: Layer, reader: _Reader) -> list[Weight]:
+def _memory_data(layer: NcnnLayer, reader: _Reader) -> list[Weight]:
     count = int(np.prod([max(layer.number(key), 1) for key in (0, 1, 11, 2)]))
     return [reader.raw(count) if layer.number(21, 1) else reader.tagged(count)]
 
 
-def _embed(layer: Layer, reader: _Reader) -> list[Weight]:
+def _embed(layer: NcnnLayer, reader: _Reader) -> list[Weight]:
     return [reader.tagged(layer.number(3))] + ([reader.raw(layer.number(0))] if layer.number(2) else [])
 
 
-def _scale(layer: Layer, reader: _Reader) -> list[Weight]:
+def _scale(layer: NcnnLayer, reader: _Reader) -> list[Weight]:
     size = layer.number(0)
     if size == -233:  # the factors are an input of the layer
         return []
     return [reader.raw(size)] + ([reader.raw(size)] if layer.number(1) else [])
 
 
-def _gemm(layer: Layer, reader: _Reader) -> list[Weight]:
+def _gemm(layer: NcnnLayer, reader: _Reader) -> list[Weight]:
     rows, columns, inner = layer.number(7), layer.number(8), layer.number(9)
     weights = []
     if layer.number(4):
@@ -248,16 +248,16 @@ def _gemm(layer: Layer, reader: _Reader) -> list[Weight]:
     return weights
 
 
-def _affine(size: int, switch: int, runs: int) -> Callable[[Layer, _Reader], list[Weight]]:
+def _affine(size: int, switch: int, runs: int) -> Callable[[NcnnLayer, _Reader], list[Weight]]:
     """Reader of ``runs`` vectors whose length is parameter ``size``, there unless parameter ``switch`` is 0."""
 
-    def read(layer: Layer, reader: _Reader) -> list[Weight]:
+    def read(layer: NcnnLayer, reader: _Reader) -> list[Weight]:
         return [reader.raw(layer.number(size)) for _ in range(runs)] if layer.number(switch, 1) else []
 
     return read
 
 
-_READERS: dict[str, Callable[[Layer, _Reader], list[Weight]]] = {
+_READERS: dict[str, Callable[[NcnnLayer, _Reader], list[Weight]]] = {
     "Convolution": _convolution,
     "ConvolutionDepthWise": _convolution,
     "Deconvolution": _convolution,

@@ -29,7 +29,7 @@ class Compiled(Record, frozen=True, kw_only=True):
 
 
 def compile_context(job: CompileJob, report: Report) -> Compiled:
-    """Compile, and say what became of it."""
+    """Compile, and return the operators per provider or the error."""
     from edgekit.runtimes.engines.onnxruntime.session import failures
 
     source, destination = Path(job.source).absolute(), Path(job.destination).absolute()

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.calibration.layers import WEIGHTED
-from edgekit.calibration.plan import PlannedGraph, Range
+from edgekit.calibration.plan import PlannedGraph, TensorRange
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -100,8 +100,8 @@ def _overrides(model: ModelProto, plan: PlannedGraph) -> dict[str, list[dict[str
     return found
 
 
-def _told(ends: Range, wide: bool) -> dict[str, Any]:
-    """Type and range: all that was seen fits into 16 bits."""
+def _told(ends: TensorRange, wide: bool) -> dict[str, Any]:
+    """Type and range of a tensor with 16-bit activations, which hold everything observed."""
     from onnxruntime.quantization import QuantType
 
     low, high = (ends.lowest, ends.highest) if wide else (ends.low, ends.high)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgekit.calibration.plan import Range
+from edgekit.calibration.plan import TensorRange
 from edgekit.calibration.samples import Samples
 from edgekit.errors import ConversionError
 
@@ -75,7 +75,7 @@ _LEAST = 1e-4
 """Width of a range that has none."""
 
 
-def set_ranges(ranges: Path, tensors: Mapping[str, Range]) -> int:
+def set_ranges(ranges: Path, tensors: Mapping[str, TensorRange]) -> int:
     """Write the plan's ranges into the quantisation file; returns the number of tensors that were given one.
 
     The toolkit has some tensors share a range: what an operator makes with the activation behind it that it is fused
@@ -83,7 +83,7 @@ def set_ranges(ranges: Path, tensors: Mapping[str, Range]) -> int:
     holds those of its members whose own range it was.
     """
     text = ranges.read_text(encoding="utf-8")
-    groups: dict[tuple[str, str], list[Range]] = defaultdict(list)
+    groups: dict[tuple[str, str], list[TensorRange]] = defaultdict(list)
     for name, entry in _ENTRY.findall(text):
         found = _number(entry, "min"), _number(entry, "max")
         if name in tensors and found == (_number(entry, "ori_min"), _number(entry, "ori_max")):

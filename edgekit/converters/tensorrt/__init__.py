@@ -97,7 +97,7 @@ def convert(job: Job, report: Report) -> Graph:
 
 
 def _tried(path: Path, settings: BuildSettings, sm: int, report: Report) -> dict[str, str | int | float]:
-    """What TensorRT-RTX said of the file; empty where it is not installed.
+    """TensorRT-RTX's report on the file; empty if it is not installed.
 
     Raises:
         ConversionError: it cannot parse or build it.

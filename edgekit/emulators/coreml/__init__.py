@@ -1,4 +1,4 @@
-"""An interpreter of Core ML packages in torch: stands in for Core ML on anything but a Mac."""
+"""Core ML emulator: an interpreter of Core ML packages in torch, for hosts other than a Mac."""
 
 from __future__ import annotations
 

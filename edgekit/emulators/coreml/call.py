@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     import torch
 
 Kernel = Callable[..., "torch.Tensor | tuple[torch.Tensor, ...]"]
-"""Takes the operation's tensors in the order its `Operator` names them, None for one left out."""
+"""Takes the operation's tensors in the order its `MilOperator` names them, None for one left out."""
 
 
 @dataclass(frozen=True)
-class Call:
-    """What a kernel is made from: the operation's parameters by MIL name, and what it has to give."""
+class MilCall:
+    """One call of a MIL operation: its parameters by MIL name, and its outputs."""
 
     kind: str
     name: str
@@ -40,7 +40,7 @@ class Call:
         return [int(value) for value in np.asarray(self._value(key)).reshape(-1)]
 
     def integers_or(self, key: str, default: list[int]) -> list[int]:
-        """A list of integers, or what holds without it."""
+        """A list of integers, or the default."""
         return self.integers(key) if self.given(key) else default
 
     def integer(self, key: str, default: int | None = None) -> int:
@@ -66,7 +66,7 @@ class Call:
         return str(self.parameters[key] if self.given(key) or default is None else default)
 
     def refuse(self, why: str) -> EngineError:
-        """The error for what this operation asks and the interpreter does not do."""
+        """The error for something that the interpreter does not support."""
         return EngineError(f"MIL operation {self.name!r} ({self.kind}): {why}")
 
     def _value(self, key: str) -> Value:
@@ -84,22 +84,22 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Operator:
+class MilOperator:
     """``tensors`` are computed with, in this order; every other argument is a parameter of ``build``."""
 
     tensors: tuple[str, ...]
-    build: Callable[[Call], Kernel]
+    build: Callable[[MilCall], Kernel]
 
 
-OPERATORS: dict[str, Operator] = {}
+OPERATORS: dict[str, MilOperator] = {}
 """All operators by MIL name; the modules beside this one fill it when they are imported."""
 
 
-def operator(kinds: str, *tensors: str) -> Callable[[Callable[[Call], Kernel]], Callable[[Call], Kernel]]:
+def operator(kinds: str, *tensors: str) -> Callable[[Callable[[MilCall], Kernel]], Callable[[MilCall], Kernel]]:
     """Declare the builder of one or more operators (their names with spaces between)."""
 
-    def declare(build: Callable[[Call], Kernel]) -> Callable[[Call], Kernel]:
-        OPERATORS.update({kind: Operator(tensors, build) for kind in kinds.split()})
+    def declare(build: Callable[[MilCall], Kernel]) -> Callable[[MilCall], Kernel]:
+        OPERATORS.update({kind: MilOperator(tensors, build) for kind in kinds.split()})
         return build
 
     return declare

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgekit.emulators.coreml.call import Call, Kernel, operator
+from edgekit.emulators.coreml.call import Kernel, MilCall, operator
 
 if TYPE_CHECKING:
     import torch
@@ -32,7 +32,7 @@ _BINARY = {
 
 
 @operator(" ".join(_UNARY), "x")
-def _unary(call: Call) -> Kernel:
+def _unary(call: MilCall) -> Kernel:
     import torch
 
     found: Kernel = getattr(torch, _UNARY[call.kind])
@@ -40,7 +40,7 @@ def _unary(call: Call) -> Kernel:
 
 
 @operator(" ".join(_BINARY), "x", "y")
-def _binary(call: Call) -> Kernel:
+def _binary(call: MilCall) -> Kernel:
     import torch
 
     found: Kernel = getattr(torch, _BINARY[call.kind])
@@ -48,7 +48,7 @@ def _binary(call: Call) -> Kernel:
 
 
 @operator("real_div", "x", "y")
-def _real_div(call: Call) -> Kernel:
+def _real_div(call: MilCall) -> Kernel:
     import torch
 
     if call.outputs[0].dtype.startswith("int"):
@@ -57,12 +57,12 @@ def _real_div(call: Call) -> Kernel:
 
 
 @operator("identity", "x")
-def _identity(call: Call) -> Kernel:
+def _identity(call: MilCall) -> Kernel:
     return lambda x: x
 
 
 @operator("clip clamped_relu", "x")
-def _clip(call: Call) -> Kernel:
+def _clip(call: MilCall) -> Kernel:
     import torch
 
     alpha, beta = call.number("alpha"), call.number("beta")
@@ -72,14 +72,14 @@ def _clip(call: Call) -> Kernel:
 
 
 @operator("relu6", "x")
-def _relu6(call: Call) -> Kernel:
+def _relu6(call: MilCall) -> Kernel:
     import torch
 
     return lambda x: torch.clamp(x, 0, 6)
 
 
 @operator("inverse rsqrt log", "x")
-def _guarded(call: Call) -> Kernel:
+def _guarded(call: MilCall) -> Kernel:
     """A small epsilon is added to the argument; its default differs by operator."""
     import torch
 
@@ -91,7 +91,7 @@ def _guarded(call: Call) -> Kernel:
 
 
 @operator("threshold thresholded_relu", "x")
-def _threshold(call: Call) -> Kernel:
+def _threshold(call: MilCall) -> Kernel:
     import torch
 
     alpha = call.number("alpha")
@@ -101,7 +101,7 @@ def _threshold(call: Call) -> Kernel:
 
 
 @operator("silu softsign softplus", "x")
-def _smooth(call: Call) -> Kernel:
+def _smooth(call: MilCall) -> Kernel:
     from torch.nn import functional
 
     found: Kernel = {"silu": functional.silu, "softsign": functional.softsign, "softplus": functional.softplus}[
@@ -111,7 +111,7 @@ def _smooth(call: Call) -> Kernel:
 
 
 @operator("gelu", "x")
-def _gelu(call: Call) -> Kernel:
+def _gelu(call: MilCall) -> Kernel:
     import torch
     from torch.nn import functional
 
@@ -125,7 +125,7 @@ def _gelu(call: Call) -> Kernel:
 
 
 @operator("elu leaky_relu", "x")
-def _negative_slope(call: Call) -> Kernel:
+def _negative_slope(call: MilCall) -> Kernel:
     from torch.nn import functional
 
     alpha = call.number("alpha")
@@ -135,7 +135,7 @@ def _negative_slope(call: Call) -> Kernel:
 
 
 @operator("linear_activation scaled_tanh sigmoid_hard", "x")
-def _scaled(call: Call) -> Kernel:
+def _scaled(call: MilCall) -> Kernel:
     import torch
 
     alpha, beta = call.number("alpha"), call.number("beta")
@@ -147,7 +147,7 @@ def _scaled(call: Call) -> Kernel:
 
 
 @operator("prelu softplus_parametric", "x")
-def _by_channel(call: Call) -> Kernel:
+def _by_channel(call: MilCall) -> Kernel:
     """Parameters by channel, the second axis."""
     import torch
     from torch.nn import functional
@@ -174,7 +174,7 @@ CASTS = {
 
 
 @operator("cast", "x")
-def _cast(call: Call) -> Kernel:
+def _cast(call: MilCall) -> Kernel:
     import torch
 
     name = call.text("dtype")
@@ -185,7 +185,7 @@ def _cast(call: Call) -> Kernel:
 
 
 @operator("select", "cond", "a", "b")
-def _select(call: Call) -> Kernel:
+def _select(call: MilCall) -> Kernel:
     import torch
 
     return lambda cond, a, b: torch.where(cond.bool(), a, b)
@@ -195,7 +195,7 @@ _LEVELS = {"int8": (-128, 127), "uint8": (0, 255)}
 
 
 @operator("quantize", "input")
-def _quantize(call: Call) -> Kernel:
+def _quantize(call: MilCall) -> Kernel:
     """clip(round(input / scale) + zero point), halves rounded to even."""
     import torch
 
@@ -209,12 +209,12 @@ def _quantize(call: Call) -> Kernel:
 
 
 @operator("dequantize", "input")
-def _dequantize(call: Call) -> Kernel:
+def _dequantize(call: MilCall) -> Kernel:
     scale, zero = _grid(call)
     return lambda x: (x.float() - zero(x)) * scale(x)
 
 
-def _grid(call: Call) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+def _grid(call: MilCall) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
     """Scale and zero point, each laid along the axis of a tensor when it is a vector."""
     import torch
 
@@ -242,14 +242,14 @@ _REDUCE: dict[str, Callable[[Tensor, list[int], bool], Tensor]] = {
 
 
 @operator(" ".join(_REDUCE), "x")
-def _reduce(call: Call) -> Kernel:
+def _reduce(call: MilCall) -> Kernel:
     function, keep = _REDUCE[call.kind], call.flag("keep_dims")
     axes = call.integers("axes") if call.given("axes") else None
     return lambda x: function(x, list(range(x.dim())) if axes is None else axes, keep)
 
 
 @operator("reduce_prod", "x")
-def _reduce_prod(call: Call) -> Kernel:
+def _reduce_prod(call: MilCall) -> Kernel:
     keep = call.flag("keep_dims")
     axes = call.integers("axes") if call.given("axes") else None
 
@@ -262,7 +262,7 @@ def _reduce_prod(call: Call) -> Kernel:
 
 
 @operator("reduce_argmax reduce_argmin", "x")
-def _extreme(call: Call) -> Kernel:
+def _extreme(call: MilCall) -> Kernel:
     import torch
 
     function = torch.argmax if call.kind == "reduce_argmax" else torch.argmin
@@ -271,7 +271,7 @@ def _extreme(call: Call) -> Kernel:
 
 
 @operator("cumsum", "x")
-def _cumsum(call: Call) -> Kernel:
+def _cumsum(call: MilCall) -> Kernel:
     axis, exclusive, reverse = call.integer("axis", 0), call.flag("exclusive"), call.flag("reverse")
 
     def total(x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Computes a saved Core ML package with torch: what the file says, on any host, without Core ML.
+"""Run a saved Core ML package with torch, on any host, without Core ML.
 
 Arithmetic: every operation is computed in float32, sums included; the result of one that the file types as float16 is
 then rounded to float16, so that overflow and lost digits show. Core ML's own units may sum in float16 or fuse
@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.emulators.coreml import elementwise, layers, resizing, shapes
-from edgekit.emulators.coreml.call import OPERATORS, Call, Kernel
+from edgekit.emulators.coreml.call import OPERATORS, Kernel, MilCall
 from edgekit.emulators.coreml.constexpr import decompress
 from edgekit.emulators.coreml.elementwise import CASTS
-from edgekit.emulators.coreml.package import Operation, Port, Reference, Value, read_program
+from edgekit.emulators.coreml.package import Operation, Port, Value, ValueReference, read_program
 from edgekit.errors import EngineError
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ class Interpreter:
         return values
 
     def _advance(self, step: _Step, values: dict[str, Tensor], watch: Watch | None) -> None:
-        """Run one step and drop what nobody needs any more."""
+        """Run one step and free the tensors that no later step reads."""
         results = self._results(step, values)
         for port, result, dtype, rounded in zip(step.outputs, results, step.held, step.rounded, strict=True):
             _check_shape(result, port, step.kind, self._package.name)
@@ -195,7 +195,9 @@ class Interpreter:
         tensors = tuple(self._names(operation, key) for key in spec.tensors)
         rest = {key: value for key, value in operation.arguments.items() if key not in spec.tensors}
         late = [
-            key for key, value in rest.items() if isinstance(value, Reference) and value.name not in self._constants
+            key
+            for key, value in rest.items()
+            if isinstance(value, ValueReference) and value.name not in self._constants
         ]
         fixed = {key: self._resolved(operation, value) for key, value in rest.items() if key not in late}
         if late:
@@ -203,7 +205,7 @@ class Interpreter:
             kernel = _late(operation, fixed, tuple(late), len(tensors))
             tensors = (*tensors, *names)
         else:
-            kernel = spec.build(Call(operation.kind, operation.name, fixed, operation.outputs))
+            kernel = spec.build(MilCall(operation.kind, operation.name, fixed, operation.outputs))
         return _Step(
             kind=operation.kind,
             kernel=kernel,
@@ -227,7 +229,7 @@ class Interpreter:
         """The value of an argument that is a constant."""
         if isinstance(argument, tuple):
             return [self._resolved(operation, one) for one in argument]
-        if not isinstance(argument, Reference):
+        if not isinstance(argument, ValueReference):
             return argument
         if argument.name not in self._constants:
             raise EngineError(
@@ -248,7 +250,7 @@ class Interpreter:
         return self._name(operation, key, argument)
 
     def _name(self, operation: Operation, key: str, argument: Any) -> str:
-        if isinstance(argument, Reference):
+        if isinstance(argument, ValueReference):
             self._use(argument.name, f"operation {operation.name!r} ({operation.kind})")
             return argument.name
         name = f"{operation.name}.{key}"
@@ -258,7 +260,7 @@ class Interpreter:
         return name
 
     def _use(self, name: str, reader: str) -> None:
-        """Make sure that a tensor is there when it is read; one that is a constant is made a tensor.
+        """Check that a tensor is defined before it is read; convert constants to tensors.
 
         Raises:
             EngineError: nothing before gives it, or it is text.
@@ -289,13 +291,13 @@ def _late(operation: Operation, fixed: Mapping[str, Value], late: tuple[str, ...
 
     def run(*tensors: Any) -> Any:
         values = {key: tensor.numpy() for key, tensor in zip(late, tensors[count:], strict=True)}
-        return build(Call(operation.kind, operation.name, {**fixed, **values}, operation.outputs))(*tensors[:count])
+        return build(MilCall(operation.kind, operation.name, {**fixed, **values}, operation.outputs))(*tensors[:count])
 
     return run
 
 
 def _with_ends(steps: Sequence[_Step], outputs: Sequence[str]) -> list[_Step]:
-    """The steps, each with the tensors that it is the last to read."""
+    """The steps, each with the tensors that can be freed after it."""
     import dataclasses
 
     read = set(outputs)

@@ -8,14 +8,14 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from edgekit.emulators.coreml.call import Call, Kernel, operator
+from edgekit.emulators.coreml.call import Kernel, MilCall, operator
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 @operator("conv", "x", "weight", "bias")
-def _conv(call: Call) -> Kernel:
+def _conv(call: MilCall) -> Kernel:
     import torch
     from torch.nn import functional
 
@@ -38,7 +38,7 @@ def _conv(call: Call) -> Kernel:
     return run
 
 
-def _fixed_padding(call: Call, spatial: int) -> list[int] | None:
+def _fixed_padding(call: MilCall, spatial: int) -> list[int] | None:
     """(before, after) of each axis, None when it depends on the size of the input."""
     kind = call.text("pad_type", "valid")
     if kind == "custom":
@@ -50,7 +50,7 @@ def _fixed_padding(call: Call, spatial: int) -> list[int] | None:
     raise call.refuse(f"unknown pad_type {kind!r}")
 
 
-def _same(call: Call, sizes: list[int], kernel: list[int], stride: list[int], dilation: list[int]) -> list[int]:
+def _same(call: MilCall, sizes: list[int], kernel: list[int], stride: list[int], dilation: list[int]) -> list[int]:
     """Padding for ceil(size / stride) outputs; what is odd goes to the end, or to the beginning with same_lower."""
     pads = []
     for size, taps, step, spread in zip(sizes, kernel, stride, dilation, strict=True):
@@ -66,7 +66,7 @@ def _torch_order(pads: list[int]) -> list[int]:
 
 
 @operator("conv_transpose", "x", "weight", "bias")
-def _conv_transpose(call: Call) -> Kernel:
+def _conv_transpose(call: MilCall) -> Kernel:
     """The full transposed convolution, cropped: ``pad`` of it goes, or as much as ``output_shape`` leaves."""
     from torch.nn import functional
 
@@ -108,14 +108,14 @@ def _lengthened(x: Tensor, axis: int, count: int, bias: Tensor | None) -> Tensor
 
 
 @operator("linear", "x", "weight", "bias")
-def _linear(call: Call) -> Kernel:
+def _linear(call: MilCall) -> Kernel:
     from torch.nn import functional
 
     return functional.linear
 
 
 @operator("matmul", "x", "y")
-def _matmul(call: Call) -> Kernel:
+def _matmul(call: MilCall) -> Kernel:
     import torch
 
     left, right = call.flag("transpose_x"), call.flag("transpose_y")
@@ -125,7 +125,7 @@ def _matmul(call: Call) -> Kernel:
 
 
 @operator("einsum", "values")
-def _einsum(call: Call) -> Kernel:
+def _einsum(call: MilCall) -> Kernel:
     import torch
 
     equation = call.text("equation")
@@ -133,14 +133,14 @@ def _einsum(call: Call) -> Kernel:
 
 
 @operator("scaled_dot_product_attention", "query", "key", "value", "attn_mask")
-def _attention(call: Call) -> Kernel:
+def _attention(call: MilCall) -> Kernel:
     from torch.nn import functional
 
     return lambda query, key, value, mask: functional.scaled_dot_product_attention(query, key, value, mask)
 
 
 @operator("softmax", "x")
-def _softmax(call: Call) -> Kernel:
+def _softmax(call: MilCall) -> Kernel:
     import torch
 
     axis = call.integer("axis", -1)
@@ -148,7 +148,7 @@ def _softmax(call: Call) -> Kernel:
 
 
 @operator("layer_norm", "x", "gamma", "beta")
-def _layer_norm(call: Call) -> Kernel:
+def _layer_norm(call: MilCall) -> Kernel:
     import torch
     from torch.nn import functional
 
@@ -170,7 +170,7 @@ def _layer_norm(call: Call) -> Kernel:
 
 
 @operator("batch_norm", "x", "mean", "variance", "gamma", "beta")
-def _batch_norm(call: Call) -> Kernel:
+def _batch_norm(call: MilCall) -> Kernel:
     from torch.nn import functional
 
     epsilon = call.number("epsilon", 1e-5)
@@ -180,7 +180,7 @@ def _batch_norm(call: Call) -> Kernel:
 
 
 @operator("instance_norm", "x", "gamma", "beta")
-def _instance_norm(call: Call) -> Kernel:
+def _instance_norm(call: MilCall) -> Kernel:
     from torch.nn import functional
 
     epsilon = call.number("epsilon", 1e-5)
@@ -188,7 +188,7 @@ def _instance_norm(call: Call) -> Kernel:
 
 
 @operator("l2_norm", "x")
-def _l2_norm(call: Call) -> Kernel:
+def _l2_norm(call: MilCall) -> Kernel:
     """Over the last three axes, or over the only one."""
     import torch
 
@@ -202,7 +202,7 @@ def _l2_norm(call: Call) -> Kernel:
 
 
 @operator("max_pool avg_pool", "x")
-def _pool(call: Call) -> Kernel:
+def _pool(call: MilCall) -> Kernel:
     import torch
     from torch.nn import functional
 

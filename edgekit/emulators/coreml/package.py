@@ -51,13 +51,13 @@ class Port:
 
 
 @dataclass(frozen=True)
-class Reference:
+class ValueReference:
     """An argument that another operation or an input gives."""
 
     name: str
 
 
-Argument = Value | Reference | tuple[Value | Reference, ...]
+Argument = Value | ValueReference | tuple[Value | ValueReference, ...]
 
 
 @dataclass(frozen=True)
@@ -153,9 +153,9 @@ class _Reader:
                 arguments[key] = bound[0] if len(bound) == 1 else bound
             yield Operation(operation.type, where, arguments, ports)
 
-    def _bound(self, binding: Any, where: str) -> Value | Reference:
+    def _bound(self, binding: Any, where: str) -> Value | ValueReference:
         if binding.WhichOneof("binding") == "name":
-            return Reference(binding.name)
+            return ValueReference(binding.name)
         return self.value(binding.value, where)
 
     def value(self, value: Any, where: str) -> Value:
@@ -217,7 +217,7 @@ class _Reader:
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """Keep away what coremltools says when it is imported or runs: which of its parts are for a Mac only."""
+    """Suppress coremltools' messages about parts that exist on a Mac only."""
     level = logging.root.manager.disable
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

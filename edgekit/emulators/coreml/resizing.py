@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.emulators.coreml.call import Call, Kernel, operator
+from edgekit.emulators.coreml.call import Kernel, MilCall, operator
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -77,7 +77,7 @@ def _bilinear(x: Tensor, height: int, width: int, grid: Grid) -> Tensor:
 
 
 @operator("upsample_nearest_neighbor", "x")
-def _upsample_nearest(call: Call) -> Kernel:
+def _upsample_nearest(call: MilCall) -> Kernel:
     from torch.nn import functional
 
     tall, wide = call.number("scale_factor_height", 1.0), call.number("scale_factor_width", 1.0)
@@ -92,7 +92,7 @@ def _upsample_nearest(call: Call) -> Kernel:
 
 
 @operator("upsample_bilinear", "x")
-def _upsample_bilinear(call: Call) -> Kernel:
+def _upsample_bilinear(call: MilCall) -> Kernel:
     tall, wide = call.number("scale_factor_height", 1.0), call.number("scale_factor_width", 1.0)
     aligned = call.flag("align_corners", True)
     half = call.flag("half_pixel_centers", not aligned)
@@ -101,20 +101,20 @@ def _upsample_bilinear(call: Call) -> Kernel:
 
 
 @operator("resize_nearest_neighbor", "x")
-def _resize_nearest(call: Call) -> Kernel:
+def _resize_nearest(call: MilCall) -> Kernel:
     height, width = call.integer("target_size_height"), call.integer("target_size_width")
     return lambda x: _nearest(_nearest(x, -2, height), -1, width)
 
 
 @operator("resize_bilinear", "x")
-def _resize_bilinear(call: Call) -> Kernel:
+def _resize_bilinear(call: MilCall) -> Kernel:
     height, width = call.integer("target_size_height", 1), call.integer("target_size_width", 1)
     grid = _grid(call)
     return lambda x: _bilinear(x, height, width, grid)
 
 
 @operator("resize", "x")
-def _resize(call: Call) -> Kernel:
+def _resize(call: MilCall) -> Kernel:
     """The last ``resized_dims`` axes get the last sizes of ``shape``; a size of 0 leaves an axis as it is."""
     count, mode = call.integer("resized_dims"), call.text("interpolation_mode", "LINEAR")
     sizes = call.integers("shape")[-count:]
@@ -131,7 +131,7 @@ def _resize(call: Call) -> Kernel:
     return run
 
 
-def _grid(call: Call) -> Grid:
+def _grid(call: MilCall) -> Grid:
     mode = call.text("sampling_mode", "DEFAULT")
     if mode not in GRIDS:
         raise call.refuse(f"unknown sampling_mode {mode!r}")
@@ -139,7 +139,7 @@ def _grid(call: Call) -> Grid:
 
 
 @operator("resample", "x", "coordinates")
-def _resample(call: Call) -> Kernel:
+def _resample(call: MilCall) -> Kernel:
     """Values of (N, C, H, W) at coordinates (N, h, w, 2), x before y, in -1..1."""
     from torch.nn import functional
 

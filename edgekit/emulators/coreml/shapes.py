@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from edgekit.emulators.coreml.call import Call, Kernel, operator
+from edgekit.emulators.coreml.call import Kernel, MilCall, operator
 from edgekit.emulators.coreml.elementwise import CASTS
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @operator("reshape", "x")
-def _reshape(call: Call) -> Kernel:
+def _reshape(call: MilCall) -> Kernel:
     """A size of -1 is what remains, one of 0 that of the input at this place."""
     shape = call.integers("shape")
     if 0 not in shape:
@@ -26,13 +26,13 @@ def _reshape(call: Call) -> Kernel:
 
 
 @operator("transpose", "x")
-def _transpose(call: Call) -> Kernel:
+def _transpose(call: MilCall) -> Kernel:
     axes = call.integers("perm")
     return lambda x: x.permute(axes)
 
 
 @operator("squeeze", "x")
-def _squeeze(call: Call) -> Kernel:
+def _squeeze(call: MilCall) -> Kernel:
     if not call.given("axes"):
         return lambda x: x.squeeze()
     axes = tuple(call.integers("axes"))
@@ -40,7 +40,7 @@ def _squeeze(call: Call) -> Kernel:
 
 
 @operator("expand_dims", "x")
-def _expand_dims(call: Call) -> Kernel:
+def _expand_dims(call: MilCall) -> Kernel:
     """The axes count in the result."""
     axes = call.integers("axes")
 
@@ -53,13 +53,13 @@ def _expand_dims(call: Call) -> Kernel:
 
 
 @operator("flatten2d", "x")
-def _flatten2d(call: Call) -> Kernel:
+def _flatten2d(call: MilCall) -> Kernel:
     axis = call.integer("axis", 1)
     return lambda x: x.reshape(x.shape[:axis].numel(), -1)
 
 
 @operator("concat", "values")
-def _concat(call: Call) -> Kernel:
+def _concat(call: MilCall) -> Kernel:
     import torch
 
     axis = call.integer("axis")
@@ -71,7 +71,7 @@ def _concat(call: Call) -> Kernel:
 
 
 @operator("stack", "values")
-def _stack(call: Call) -> Kernel:
+def _stack(call: MilCall) -> Kernel:
     import torch
 
     axis = call.integer("axis")
@@ -79,7 +79,7 @@ def _stack(call: Call) -> Kernel:
 
 
 @operator("split", "x")
-def _split(call: Call) -> Kernel:
+def _split(call: MilCall) -> Kernel:
     axis = call.integer("axis")
     if call.given("split_sizes"):
         sizes = call.integers("split_sizes")
@@ -89,19 +89,19 @@ def _split(call: Call) -> Kernel:
 
 
 @operator("tile", "x")
-def _tile(call: Call) -> Kernel:
+def _tile(call: MilCall) -> Kernel:
     repeats = call.integers("reps")
     return lambda x: x.tile(repeats)
 
 
 @operator("reverse", "x")
-def _reverse(call: Call) -> Kernel:
+def _reverse(call: MilCall) -> Kernel:
     axes = call.integers("axes") if call.given("axes") else None
     return lambda x: x.flip(list(range(x.dim())) if axes is None else axes)
 
 
 @operator("slice_by_index", "x")
-def _slice_by_index(call: Call) -> Kernel:
+def _slice_by_index(call: MilCall) -> Kernel:
     """As numpy slices with begin, end and stride; a squeezed axis takes just ``begin``."""
     begin, end = call.integers("begin"), call.integers("end")
     squeezed = [axis for axis, drop in enumerate(call.flags("squeeze_mask", len(begin))) if drop]
@@ -115,7 +115,7 @@ def _slice_by_index(call: Call) -> Kernel:
 
 
 @operator("slice_update", "x", "update")
-def _slice_update(call: Call) -> Kernel:
+def _slice_update(call: MilCall) -> Kernel:
     """A copy of x with a slice of it replaced."""
     begin, end = call.integers("begin"), call.integers("end")
     cuts = _cuts(call, begin, end)
@@ -132,7 +132,7 @@ def _slice_update(call: Call) -> Kernel:
     return run
 
 
-def _cuts(call: Call, begin: list[int], end: list[int]) -> list[slice]:
+def _cuts(call: MilCall, begin: list[int], end: list[int]) -> list[slice]:
     count = len(begin)
     strides = call.integers_or("stride", [1] * count)
     free_begin, free_end = call.flags("begin_mask", count), call.flags("end_mask", count)
@@ -160,7 +160,7 @@ def _cut(x: Tensor, cuts: Sequence[slice]) -> Tensor:
 
 
 @operator("slice_by_size", "x")
-def _slice_by_size(call: Call) -> Kernel:
+def _slice_by_size(call: MilCall) -> Kernel:
     """A size of -1 takes everything from ``begin`` on."""
     begin, size = call.integers("begin"), call.integers("size")
     cuts = tuple(slice(first, None if count == -1 else first + count) for first, count in zip(begin, size, strict=True))
@@ -174,7 +174,7 @@ def _places(indices: Tensor, size: int) -> Tensor:
 
 
 @operator("gather", "x", "indices")
-def _gather(call: Call) -> Kernel:
+def _gather(call: MilCall) -> Kernel:
     """Shape of the result: x[:axis], indices[batch:], x[axis + 1:]."""
     import torch
 
@@ -197,20 +197,20 @@ def _gather(call: Call) -> Kernel:
 
 
 @operator("gather_along_axis", "x", "indices")
-def _gather_along_axis(call: Call) -> Kernel:
+def _gather_along_axis(call: MilCall) -> Kernel:
     axis = call.integer("axis", 0)
     return lambda x, indices: x.gather(axis, _places(indices, x.shape[axis]))
 
 
 @operator("gather_nd", "x", "indices")
-def _gather_nd(call: Call) -> Kernel:
+def _gather_nd(call: MilCall) -> Kernel:
     if call.integer("batch_dims", 0):
         raise call.refuse("has batch_dims")
     return lambda x, indices: x[tuple(_places(one, x.shape[axis]) for axis, one in enumerate(indices.unbind(-1)))]
 
 
 @operator("pad", "x")
-def _pad(call: Call) -> Kernel:
+def _pad(call: MilCall) -> Kernel:
     """(before, after) of the last axes."""
     from torch.nn import functional
 
@@ -234,14 +234,14 @@ def _pad(call: Call) -> Kernel:
 
 
 @operator("crop", "x")
-def _crop(call: Call) -> Kernel:
+def _crop(call: MilCall) -> Kernel:
     """How many rows and columns go, (first, last) of each."""
     (top, bottom), (left, right) = call.integers("crop_height"), call.integers("crop_width")
     return lambda x: x[..., top : x.shape[-2] - bottom, left : x.shape[-1] - right]
 
 
 @operator("scatter_nd", "data", "indices", "updates")
-def _scatter_nd(call: Call) -> Kernel:
+def _scatter_nd(call: MilCall) -> Kernel:
     mode = call.text("mode", "add")
     if mode not in ("add", "update"):
         raise call.refuse(f"mode {mode!r} is not interpreted")
@@ -253,7 +253,7 @@ def _scatter_nd(call: Call) -> Kernel:
     return run
 
 
-def _held(call: Call) -> torch.dtype:
+def _held(call: MilCall) -> torch.dtype:
     """The torch type in which the operation's first output is held."""
     import torch
 
@@ -262,7 +262,7 @@ def _held(call: Call) -> torch.dtype:
 
 
 @operator("fill")
-def _fill(call: Call) -> Kernel:
+def _fill(call: MilCall) -> Kernel:
     import torch
 
     shape, value, dtype = call.integers("shape"), call.number("value", 0.0), _held(call)
@@ -270,7 +270,7 @@ def _fill(call: Call) -> Kernel:
 
 
 @operator("fill_like", "ref_tensor")
-def _fill_like(call: Call) -> Kernel:
+def _fill_like(call: MilCall) -> Kernel:
     import torch
 
     value, dtype = call.number("value", 0.0), _held(call)
@@ -278,7 +278,7 @@ def _fill_like(call: Call) -> Kernel:
 
 
 @operator("range_1d")
-def _range(call: Call) -> Kernel:
+def _range(call: MilCall) -> Kernel:
     import torch
 
     start, end, step, dtype = call.number("start"), call.number("end"), call.number("step"), _held(call)
@@ -286,14 +286,14 @@ def _range(call: Call) -> Kernel:
 
 
 @operator("shape", "x")
-def _shape(call: Call) -> Kernel:
+def _shape(call: MilCall) -> Kernel:
     import torch
 
     return lambda x: torch.tensor(x.shape, dtype=torch.int32)
 
 
 @operator("topk", "x")
-def _topk(call: Call) -> Kernel:
+def _topk(call: MilCall) -> Kernel:
     count, axis, smallest = call.integer("k", 1), call.integer("axis", -1), call.flag("ascending")
     both = len(call.outputs) == 2
 
@@ -305,13 +305,13 @@ def _topk(call: Call) -> Kernel:
 
 
 @operator("argsort", "x")
-def _argsort(call: Call) -> Kernel:
+def _argsort(call: MilCall) -> Kernel:
     axis, ascending = call.integer("axis", -1), call.flag("ascending")
     return lambda x: x.argsort(dim=axis, descending=not ascending, stable=True)
 
 
 @operator("one_hot", "indices")
-def _one_hot(call: Call) -> Kernel:
+def _one_hot(call: MilCall) -> Kernel:
     import torch
     from torch.nn import functional
 
@@ -321,7 +321,7 @@ def _one_hot(call: Call) -> Kernel:
 
 
 @operator("band_part", "x")
-def _band_part(call: Call) -> Kernel:
+def _band_part(call: MilCall) -> Kernel:
     """Values up to ``lower`` below and ``upper`` above the diagonal of the last two axes; -1 keeps all."""
     lower, upper = call.integer("lower", -1), call.integer("upper", -1)
 
@@ -333,7 +333,7 @@ def _band_part(call: Call) -> Kernel:
 
 
 @operator("pixel_shuffle", "x")
-def _pixel_shuffle(call: Call) -> Kernel:
+def _pixel_shuffle(call: MilCall) -> Kernel:
     from torch.nn import functional
 
     factor = call.integer("upscale_factor")
@@ -341,7 +341,7 @@ def _pixel_shuffle(call: Call) -> Kernel:
 
 
 @operator("pixel_unshuffle", "x")
-def _pixel_unshuffle(call: Call) -> Kernel:
+def _pixel_unshuffle(call: MilCall) -> Kernel:
     from torch.nn import functional
 
     factor = call.integer("downscale_factor")
@@ -349,7 +349,7 @@ def _pixel_unshuffle(call: Call) -> Kernel:
 
 
 @operator("depth_to_space space_to_depth", "x")
-def _depth(call: Call) -> Kernel:
+def _depth(call: MilCall) -> Kernel:
     """As TensorFlow's: the place within a block is the slowest part of the channel."""
     size = call.integer("block_size")
 

@@ -1,4 +1,4 @@
-"""Stands in for ExecuTorch's delegates that no host has: the Core ML program in a ``.pte`` file is interpreted.
+"""Emulator of ExecuTorch delegates that no host has: interprets the Core ML program in a ``.pte`` file.
 
 Nothing here computes a Vulkan program: its session opens only to say that it was compiled.
 """
@@ -24,7 +24,7 @@ from edgekit.runtimes.engines.executorch import (
 
 
 class CompiledSession:
-    """A file that nothing here can run: it was lowered for its delegate, and that is all that is known of it."""
+    """A file that cannot run here: all that is known is that it was lowered for its delegate."""
 
     def __init__(self, path: Path, graph: Graph) -> None:
         delegate = str(graph.report[DELEGATE])
@@ -50,9 +50,9 @@ class DelegateInterpreter(Emulator):
         """
         path, delegate = file_of(folder, graph), delegate_of(graph)
         if delegate == COREML:
-            from edgekit.emulators.executorch.coreml import InterpretedSession
+            from edgekit.emulators.executorch.coreml import InterpretedDelegateSession
 
-            return InterpretedSession(path, graph, options)
+            return InterpretedDelegateSession(path, graph, options)
         if delegate == VULKAN:
             return CompiledSession(path, graph)
         raise EngineError(f"unit {options.device!r} is for Core ML files; this one is for {delegate}: unit='cpu'")

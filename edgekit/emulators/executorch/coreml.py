@@ -20,7 +20,7 @@ _LONGEST_TREE = 1 << 16
 """Bytes at the end of a payload that hold the tree of its files; one of a network has about a thousand."""
 
 
-class InterpretedSession:
+class InterpretedDelegateSession:
     """One ``.pte`` file that Core ML runs as a whole.
 
     Raises:

@@ -1,6 +1,6 @@
-"""Stands in for Rockchip's NPUs: the simulator of RKNN-Toolkit2.
+"""Rockchip NPU emulator: the simulator of RKNN-Toolkit2.
 
-What the simulator proves: it computes, with the types and ranges of every tensor, the very graph that was compiled
+What the simulator shows: it computes, with the types and ranges of every tensor, the very graph that was compiled
 into ``model.rknn``. Opening it compiles that graph anew from what the bundle keeps, and refuses the bundle when the
 result is another program than the stored one, as far as that can be told (`toolkit.same_program`). It does not
 run the compiled commands, and is one simulator for all chips: rounding inside an NPU can differ in the last bit.

@@ -96,7 +96,7 @@ def save(assembled: Assembled, path: Path) -> None:
 
 @contextlib.contextmanager
 def quietly() -> Iterator[IO[bytes]]:
-    """Everything that is printed meanwhile, C++ included, goes to the file that this gives.
+    """Redirect all output, C++ included, to a log file, whose path it gives.
 
     The toolkit also writes files where it stands (its graphs, when it fails), which is a scratch folder meanwhile.
     """
@@ -183,7 +183,7 @@ def _complaint(text: str) -> str:
 
 
 def _told(toolkit: Any, text: str) -> Assembled:
-    """What the compiler's table says of every operator, and its plan of the memory."""
+    """The compiler's table of operators, and its memory plan."""
     rows = re.findall(r"^D RKNN: \[[^]]*\] \d+ +(\w+) +(\w+) +(NPU|CPU) ", text, re.MULTILINE)
     operators: dict[str, int] = {}
     types: dict[str, int] = {}

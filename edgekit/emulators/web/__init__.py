@@ -1,4 +1,4 @@
-"""Stands in for browsers: onnxruntime-web in a node process.
+"""Browser emulator: onnxruntime-web in a node process.
 
 The engine is the WebAssembly module and not the browser around it, and node has the same one (V8) that Chromium has:
 what node computes was executed by the engine.

@@ -66,7 +66,7 @@ class WrittenPart:
 
     @property
     def layers(self) -> int:
-        """Of a decoder's cache; 0 where there is no language model."""
+        """Layers of the decoder's cache; 0 without a language model."""
         return 0 if self.source.retrieval else self.source.language.heads.layers
 
     def write(self, folder: Path, cache: CacheKind) -> Graph:

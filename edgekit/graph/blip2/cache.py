@@ -1,4 +1,4 @@
-"""How a decoder keeps the keys and values of the tokens it has read: two ways, for two kinds of engine."""
+"""Two kinds of key-value cache for a decoder, for two kinds of engine."""
 
 from __future__ import annotations
 
@@ -47,22 +47,22 @@ CacheKind = Callable[[GraphWriter, Heads], Cache]
 
 
 def past(number: int, what: str) -> str:
-    """Name of an input that holds what the cache has."""
+    """Name of an input with the cached keys or values."""
     return f"past.{number}.{what}"
 
 
 def present(number: int, what: str) -> str:
-    """Name of an output that holds what the cache is to have."""
+    """Name of an output with the new keys or values."""
     return f"present.{number}.{what}"
 
 
 def is_cache(name: str) -> bool:
-    """Whether an input or output holds a part of the cache."""
+    """Whether an input or output is a tensor of the cache."""
     return name.startswith(("past.", "present."))
 
 
 class SharedCache:
-    """Buffers that stay where they are: ONNX Runtime's GroupQueryAttention appends to them in place.
+    """A cache in fixed buffers, to which ONNX Runtime's GroupQueryAttention appends in place.
 
     The buffers are inputs and outputs at once, longer than what they hold. Rows are padded on the right: ``seqlens``
     int32 (rows,) are their tokens less one, ``total`` int32 () is the most that one of them has, ``last`` int64 (rows,)
@@ -110,7 +110,7 @@ class SharedCache:
 
 
 class GrownCache:
-    """A cache that becomes longer by concatenation, with its rows chosen anew before: OpenVINO makes it a state.
+    """A cache that grows by concatenation, after its rows are reordered; OpenVINO turns it into a state.
 
     Rows are padded on the left. ``beam_idx`` int32 (rows,) says which former row each continues; with ``mask`` the
     graph also takes ``attention_mask`` int64 (rows, all tokens), and sees no later token.
@@ -141,7 +141,7 @@ class GrownCache:
         return layers.join(layers.attention(query, grown["key"], grown["value"], heads.scale, both), heads.width)
 
     def _later_and_padding(self, layers: Layers, query: str) -> str:
-        """A bias (rows, 1, tokens, all tokens) that hides padding and what comes later."""
+        """An attention bias (rows, 1, tokens, all tokens) that masks padding and later tokens."""
         node, constant = self._writer.node, self._writer.constant
         size = node("Gather", node("Shape", query), constant(2, np.int64))
         places, keys = positions(self._writer, size, self.total())

@@ -1,4 +1,4 @@
-"""What a BLIP-2's bundle needs besides its graphs."""
+"""Files of a BLIP-2 bundle beside its graphs: the tokenizer and the token embeddings."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class _Processor(msgspec.Struct):
 
 
 def contract_of(source: Blip2) -> Contract:
-    """What an engine has to know of a BLIP-2 besides its graphs.
+    """Derive the contract of a BLIP-2 from its folder.
 
     Raises:
         SourceError: a missing or unreadable file, or a processor that resizes in another way than the published ones.

@@ -1,4 +1,4 @@
-"""In what form the weights of linear layers are written: floats, blocks of 8 or 4 bits, or static INT8."""
+"""Weight formats of linear layers: floats, blocks of 8 or 4 bits, or static INT8."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Form(Protocol):
     """A way of writing the weight of a linear layer."""
 
     def behind(self, name: str, normalised: Normalised) -> tuple[Form, Normalised]:
-        """How to write a layer that alone reads a normalisation: the form and the values may be made for each other."""
+        """How to write a layer that is the only reader of a normalisation, so that both can be scaled together."""
         ...
 
     def product(self, writer: GraphWriter, x: str, name: str, weight: Floats) -> str:
@@ -67,7 +67,7 @@ class Float16(_Plain):
 
 
 def float16(writer: GraphWriter, name: str, array: Floats) -> str:
-    """A constant kept in float16 and read as float32. What float16 cannot hold becomes its largest number."""
+    """A constant stored in float16 and read as float32; overflows are clipped."""
     from onnx import TensorProto
 
     largest = np.finfo(np.float16).max
@@ -134,8 +134,8 @@ def _blocks(weight: Floats, bits: int, size: int) -> tuple[NDArray[np.uint8], Fl
 
 
 @dataclass(frozen=True)
-class Range:
-    """What the input of a layer reached on calibration images, per input channel."""
+class ChannelRanges:
+    """Per-channel range of a layer's input over the calibration images."""
 
     low: Floats
     high: Floats
@@ -150,7 +150,7 @@ class Static:
     channels that are tens of times as large as the others.
     """
 
-    ranges: Mapping[str, Range]
+    ranges: Mapping[str, ChannelRanges]
 
     def behind(self, name: str, normalised: Normalised) -> tuple[Form, Normalised]:
         """Scale large channels of the input down in the normalisation, and up in the weight."""
@@ -158,7 +158,7 @@ class Static:
         activations, weights = np.maximum(np.abs(seen.low), np.abs(seen.high)), np.abs(weight).max(0)
         usable = (activations > 0) & (weights > 0)
         scales: Floats = np.where(usable, np.sqrt(activations / np.where(usable, weights, 1)), 1).astype(np.float32)
-        smoothed = Range(seen.low / scales, seen.high / scales)
+        smoothed = ChannelRanges(seen.low / scales, seen.high / scales)
         moved = Normalised(normalised.gain / scales, normalised.shift / scales, weight * scales)
         return Static({**self.ranges, name: smoothed}), moved
 
@@ -181,7 +181,7 @@ class Static:
 
 
 @dataclass(frozen=True)
-class Observed(_Plain):
+class ObservedFloat32(_Plain):
     """Float32, with the smallest and largest value of each input channel as further outputs: what `Static` needs."""
 
     def product(self, writer: GraphWriter, x: str, name: str, weight: Floats) -> str:

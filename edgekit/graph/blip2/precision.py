@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from edgekit.errors import ConversionError, UsageError, choices
 from edgekit.graph.blip2.blip2 import PARTS, Forms
-from edgekit.graph.blip2.forms import Blocks, Float16, Float32, Form, Range, Static
+from edgekit.graph.blip2.forms import Blocks, ChannelRanges, Float16, Float32, Form, Static
 
 PART_NAMES = tuple(dict.fromkeys(PARTS.values()))
 PRESETS: dict[str, tuple[str, ...]] = {
@@ -112,7 +112,7 @@ def _precision(words: Sequence[str]) -> Precision:
     return Precision(*map(read_part, words))
 
 
-def forms(graph: str, precision: PartPrecision, ranges: Mapping[str, Range] | None) -> Forms:
+def forms(graph: str, precision: PartPrecision, ranges: Mapping[str, ChannelRanges] | None) -> Forms:
     """How the weights of a graph are written in a precision.
 
     Raises:

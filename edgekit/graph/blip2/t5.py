@@ -1,4 +1,4 @@
-"""T5 (Raffel et al. 2019, arXiv:1910.10683) and Flan-T5: an encoder, and a decoder that looks at what it gave."""
+"""T5 (Raffel et al. 2019, arXiv:1910.10683) and Flan-T5: an encoder, and a decoder that attends to its output."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def _forward(layers: Layers, config: T5Config, x: str, prefix: str) -> str:
 
 
 def _distances(layers: Layers, config: T5Config, side: str, size: str, total: str) -> str:
-    """The bias (1, heads, tokens, all tokens) of scores by how far a key is from the token that looks at it."""
+    """The bias (1, heads, tokens, all tokens) of scores by the distance of the key from the query."""
     writer, reach = layers.writer, config.relative_attention_max_distance
     name = f"{PREFIX}{side}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
     table = layers.checkpoint[name][buckets(config, two_sided=side == "encoder")]

@@ -18,7 +18,7 @@ MICROSOFT = "com.microsoft"
 """Domain of the operators of ONNX Runtime that OpenVINO reads too."""
 
 INLINE = 1024
-"""Constants of up to so many bytes stand in the graph itself: shapes and axes have to, for shape inference."""
+"""Largest constant, in bytes, stored in the graph itself: shapes and axes have to be, for shape inference."""
 
 ALIGNMENT = 4096
 """Weights begin at multiples of this, so that engines can map them from the file."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edgekit.profiling.boards import said
 from edgekit.profiling.conditions import device_tree
-from edgekit.profiling.record import State
+from edgekit.profiling.record import MachineState
 
 RELEASE = Path("/etc/nv_tegra_release")
 
@@ -24,11 +24,11 @@ def accelerator() -> str:
     return f"integrated NVIDIA GPU ({device_tree('model') or 'Jetson'})"
 
 
-def state() -> State:
+def state() -> MachineState:
     """The power mode, and temperature and clock from ``tegrastats``."""
     mode = re.search(r"NV Power Mode:\s*(\S+)", said("nvpmodel", "-q"))
     megahertz, celsius = reading(_tegrastats())
-    return State(power_mode=mode[1] if mode else None, megahertz=megahertz, celsius=celsius)
+    return MachineState(power_mode=mode[1] if mode else None, megahertz=megahertz, celsius=celsius)
 
 
 def reading(line: str) -> tuple[float | None, float | None]:

@@ -6,7 +6,7 @@ import re
 import sys
 
 from edgekit.profiling.boards import said
-from edgekit.profiling.record import State
+from edgekit.profiling.record import MachineState
 
 
 def present() -> bool:
@@ -24,8 +24,8 @@ def soc() -> str:
     return said("sysctl", "-n", "machdep.cpu.brand_string")
 
 
-def state() -> State:
+def state() -> MachineState:
     """Whether the system limits the CPU's speed for heat; clocks and temperatures need root there."""
     limit = re.search(r"CPU_Speed_Limit\s*=\s*(\d+)", said("pmset", "-g", "therm"))
     throttled = f"CPU limited to {limit[1]} %" if limit and limit[1] != "100" else None
-    return State(throttled=throttled)
+    return MachineState(throttled=throttled)

@@ -9,7 +9,7 @@ import re
 
 from edgekit.profiling.boards import said
 from edgekit.profiling.conditions import device_tree
-from edgekit.profiling.record import State
+from edgekit.profiling.record import MachineState
 
 THROTTLED = {
     0: "under-voltage",
@@ -29,12 +29,12 @@ def present() -> bool:
     return device_tree("model").startswith("Raspberry Pi")
 
 
-def state() -> State:
+def state() -> MachineState:
     """Temperature and clock as the firmware sees them, and what it has throttled."""
     temperature = re.search(r"temp=([\d.]+)", said("vcgencmd", "measure_temp"))
     clock = re.search(r"=(\d+)$", said("vcgencmd", "measure_clock", "arm"))
     bits = re.search(r"throttled=(0x[0-9a-fA-F]+)", said("vcgencmd", "get_throttled"))
-    return State(
+    return MachineState(
         celsius=float(temperature[1]) if temperature else None,
         megahertz=int(clock[1]) / 1e6 if clock else None,
         throttled=words(int(bits[1], 16)) if bits else None,

@@ -16,8 +16,8 @@ from edgekit.runtimes.inputs import media
 
 _CHUNK = 1 << 20
 
-Told = Callable[[int, int], None]
-"""Is told how many bytes were sent, and how many there are to send."""
+OnBytes = Callable[[int, int], None]
+"""Called with the bytes sent so far, and those to send in all."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def _content(path: Path) -> Content:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def deliver(connection: Connection, trees: Sequence[Tree], told: Told = lambda sent, all_: None) -> Delivered:
+def deliver(connection: Connection, trees: Sequence[Tree], on_bytes: OnBytes = lambda sent, all_: None) -> Delivered:
     """Bring trees to a device; each is whole there or not there at all.
 
     Raises:
@@ -133,7 +133,7 @@ def deliver(connection: Connection, trees: Sequence[Tree], told: Told = lambda s
     total, sent = sum(tree.bytes for tree in wanted), 0
     _check_room(connection, total)
     for tree in wanted:
-        _send(connection, tree, lambda now, done=sent: told(done + now, total))  # type: ignore[misc]
+        _send(connection, tree, lambda now, done=sent: on_bytes(done + now, total))  # type: ignore[misc]
         sent += tree.bytes
     folder = connection.facts.folder
     return Delivered(tuple(f"{folder}/{tree.place}/{tree.digest}" for tree in trees), total)
@@ -149,11 +149,11 @@ def _check_room(connection: Connection, needed: int) -> None:
         )
 
 
-def _send(connection: Connection, tree: Tree, told: Callable[[int], None]) -> None:
+def _send(connection: Connection, tree: Tree, on_bytes: Callable[[int], None]) -> None:
     """Send a tree as an archive, which the device unpacks beside its place, checks, and renames."""
     changed: list[Path] = []
     compiled = tree.place == "code"
-    archive = _archive(tree, told, changed)
+    archive = _archive(tree, on_bytes, changed)
     try:
         connection.ask("unpack", type(None), archive, place=tree.place, digest=tree.digest, compiled=compiled)
     except DeviceError:
@@ -165,7 +165,7 @@ def _send(connection: Connection, tree: Tree, told: Callable[[int], None]) -> No
         raise
 
 
-def _archive(tree: Tree, told: Callable[[int], None], changed: list[Path]) -> Iterator[bytes]:
+def _archive(tree: Tree, on_bytes: Callable[[int], None], changed: list[Path]) -> Iterator[bytes]:
     """A tree in tar's format. Each file is as long as it was said to be, whatever became of it meanwhile."""
     sent = 0
     for name, content in tree.files.items():
@@ -178,7 +178,7 @@ def _archive(tree: Tree, told: Callable[[int], None], changed: list[Path]) -> It
                 left -= len(piece)
                 sent += len(piece)
                 read.update(piece)
-                told(sent)
+                on_bytes(sent)
                 yield piece
         if read.hexdigest() != content.sha256:
             changed.append(content.path)

@@ -13,7 +13,7 @@ from edgekit.profiling.devices.connection import Connection
 from edgekit.profiling.devices.delivery import Tree, bundle_tree, code_tree, data_tree, deliver
 from edgekit.profiling.devices.environment import code_environment
 from edgekit.profiling.devices.known import Device
-from edgekit.profiling.protocol import Event, Profiled, Progress, SessionJob, SessionResult, Skipped
+from edgekit.profiling.protocol import Event, Profiled, SessionJob, SessionProgress, SessionResult, SkippedBundle
 from edgekit.profiling.record import Profile, Settings
 from edgekit.runtimes.bundle.folder import Bundle
 from edgekit.worker import call
@@ -66,7 +66,7 @@ def profile_on(
             call.Channel(device.name, "the session there", DeviceError, *pipes, connection.lost),
             call.called("edgekit.profiling.session:answer", job, patience=patience),
             SessionResult,
-            lambda text, share: report(Progress(text=text, share=share)),
+            lambda text, share: report(SessionProgress(text=text, share=share)),
             heartbeat=heartbeat,
         ).result.found
     told = [names.local(event) for event in found]
@@ -86,14 +86,14 @@ class _Names:
         self._bundles = bundles
         self._data = data
 
-    def local(self, event: Profiled | Skipped) -> Profiled | Skipped:
+    def local(self, event: Profiled | SkippedBundle) -> Profiled | SkippedBundle:
         """The same event in the words of this machine."""
         if isinstance(event, Profiled):
             return Profiled(profile=self._profile(event.profile))
         bundle = self._bundles[event.bundle][0]
         reason = event.reason.replace(event.bundle, str(bundle.path))
         install = f"edgekit device setup {self._device} --engine {bundle.manifest.engine}"
-        return Skipped(bundle=str(bundle.path), reason=_PIP.sub(install, reason))
+        return SkippedBundle(bundle=str(bundle.path), reason=_PIP.sub(install, reason))
 
     def _profile(self, profile: Profile) -> Profile:
         given = self._bundles[profile.subject.path]  # the same content may have been given by several paths
@@ -140,11 +140,11 @@ def _prepared(
 def _delivered(connection: Connection, trees: Sequence[Tree], report: Callable[[Event], None]) -> tuple[str, ...]:
     said = ""
 
-    def told(sent: int, every: int) -> None:
+    def on_bytes(sent: int, every: int) -> None:
         nonlocal said
         text = f"sending to {connection.device.name}: {sent / 1e6:.1f} of {every / 1e6:.1f} MB"
         if text != said and every >= 1e5:
             said = text
-            report(Progress(text=text, share=0.0))
+            report(SessionProgress(text=text, share=0.0))
 
-    return deliver(connection, trees, told).paths
+    return deliver(connection, trees, on_bytes).paths

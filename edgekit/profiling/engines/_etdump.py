@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-from edgekit.runtimes.engines.mnn.flatbuffer import Table
+from edgekit.runtimes.engines.mnn.flatbuffer import FlatbufferTable
 
 _IDENTIFIER = b"ED00"
 _SIZE = 4
@@ -35,21 +35,21 @@ def read_blocks(data: bytes) -> list[tuple[str, list[Event]]]:
         raise ValueError("not an ETDump")
     body = data[_SIZE:]
     try:
-        return [_block(Table(body, at)) for at in Table.root(body).offsets(1)]
+        return [_block(FlatbufferTable(body, at)) for at in FlatbufferTable.root(body).offsets(1)]
     except (struct.error, IndexError, UnicodeDecodeError) as error:
         raise ValueError(f"not a whole ETDump ({error})") from error
 
 
-def _block(run: Table) -> tuple[str, list[Event]]:
+def _block(run: FlatbufferTable) -> tuple[str, list[Event]]:
     events = []
     for at in run.offsets(3):
-        profiled = Table(run.data, at).target(0)
+        profiled = FlatbufferTable(run.data, at).target(0)
         if profiled:
-            events.append(_event(Table(run.data, profiled)))
+            events.append(_event(FlatbufferTable(run.data, profiled)))
     return run.text(0), events
 
 
-def _event(event: Table) -> Event:
+def _event(event: FlatbufferTable) -> Event:
     inner = event.text(4)
     nanoseconds = event.number(7, "Q") - event.number(6, "Q")
     return Event(inner or event.text(0), bool(inner), nanoseconds / 1e6)

@@ -34,7 +34,7 @@ Verdict = Literal["faster", "slower", "no difference"]
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ProfileComparison:
     """One bundle against another.
 
     ``interval`` is how many times as long the candidate takes as the baseline; ``paired`` whether their rounds were run
@@ -79,7 +79,7 @@ class Comparison:
         )
 
 
-def compare(candidate: Profile, baseline: Profile, history: Sequence[Profile] = ()) -> Comparison:
+def compare(candidate: Profile, baseline: Profile, history: Sequence[Profile] = ()) -> ProfileComparison:
     """Compare two records by the end-to-end medians of their rounds.
 
     Args:
@@ -96,7 +96,7 @@ def compare(candidate: Profile, baseline: Profile, history: Sequence[Profile] = 
     if not paired:
         noise = session_noise([*history, candidate, baseline])
         interval = _widened(interval, math.sqrt(2) * noise * statistics.NormalDist().inv_cdf((1 + CONFIDENCE) / 2))
-    return Comparison(candidate, baseline, interval, paired, tuple(_remarks(candidate, baseline)))
+    return ProfileComparison(candidate, baseline, interval, paired, tuple(_remarks(candidate, baseline)))
 
 
 def session_noise(profiles: Sequence[Profile]) -> float:

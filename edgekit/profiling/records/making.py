@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from edgekit.errors import EngineError, StoppedError, UsageError
-from edgekit.profiling.protocol import Event, Profiled, Progress, SessionJob, Skipped
+from edgekit.profiling.protocol import Event, Profiled, SessionJob, SessionProgress, SkippedBundle
 from edgekit.profiling.record import Accuracy, Profile, Settings
 from edgekit.progress import OnProgress, ProgressEvent
 from edgekit.runtimes.bundle.folder import Bundle, open_bundle
@@ -24,7 +24,7 @@ Report = Callable[[Event], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class ProfileRequest:
     """What to profile, and how.
 
     ``each`` has the settings of every bundle where they differ; a bundle may be given several times. ``on`` is the
@@ -46,10 +46,10 @@ class Made:
     """Records, and what could not be measured and why."""
 
     profiles: tuple[Profile, ...]
-    skipped: tuple[Skipped, ...]
+    skipped: tuple[SkippedBundle, ...]
 
 
-def make(request: Request, report: Report, known: Sequence[Profile] = ()) -> Made:
+def make(request: ProfileRequest, report: Report, known: Sequence[Profile] = ()) -> Made:
     """Profile bundles in turns.
 
     Args:
@@ -62,12 +62,12 @@ def make(request: Request, report: Report, known: Sequence[Profile] = ()) -> Mad
         DeviceError: the device cannot be reached, is not set up, or was lost in the middle.
     """
     profiles: list[Profile] = []
-    skipped: list[Skipped] = []
+    skipped: list[SkippedBundle] = []
 
     def follow(event: Event) -> None:
         if isinstance(event, Profiled):
             profiles.append(event.profile)
-        elif isinstance(event, Skipped):
+        elif isinstance(event, SkippedBundle):
             skipped.append(event)
         report(event)
 
@@ -84,7 +84,7 @@ def make(request: Request, report: Report, known: Sequence[Profile] = ()) -> Mad
     for profile in profiles:
         key = profile.subject.sha256
         if key not in accuracies:
-            report(Progress(text=f"{profile.subject.name}: accuracy on {request.labels}", share=1.0))
+            report(SessionProgress(text=f"{profile.subject.name}: accuracy on {request.labels}", share=1.0))
             accuracies[key] = _known(profile, request.labels, known) or accuracy(
                 Path(profile.subject.path), request.labels, request.images
             )
@@ -176,7 +176,7 @@ def profile(
         settings = msgspec.convert(given, Settings)
     except msgspec.ValidationError as error:
         raise UsageError(f"profile: {error}") from error
-    request = Request(
+    request = ProfileRequest(
         bundles=tuple(Path(one) for one in bundles),
         settings=settings,
         on=on,
@@ -197,9 +197,9 @@ def _reporting(progress: OnProgress | None, stop: Stop | None) -> Report:
             raise StoppedError("the profile was stopped; nothing is kept of it")
         if progress is None:
             return
-        if isinstance(event, Progress):
+        if isinstance(event, SessionProgress):
             progress(ProgressEvent("profile", event.text, event.share))
-        elif isinstance(event, Skipped):
+        elif isinstance(event, SkippedBundle):
             progress(ProgressEvent("profile", f"{Path(event.bundle).name}: not measured: {event.reason}", 0.0))
 
     return report
@@ -234,7 +234,7 @@ def _known(profile: Profile, labels: str, known: Sequence[Profile]) -> Accuracy 
     return None
 
 
-def _there(request: Request, report: Report) -> None:
+def _there(request: ProfileRequest, report: Report) -> None:
     from edgekit.profiling.devices.known import device
     from edgekit.profiling.devices.remote import profile_on
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import msgspec
 
 from edgekit.errors import EdgekitError, UsageError
-from edgekit.profiling.protocol import Event, Progress
+from edgekit.profiling.protocol import Event, SessionProgress
 from edgekit.profiling.record import Profile, Settings
 from edgekit.profiling.records.choosing import Bounds, Preference, Recommendation, choose
-from edgekit.profiling.records.making import Request, make
-from edgekit.profiling.records.searching import Point, Space, points, search
+from edgekit.profiling.records.making import ProfileRequest, make
+from edgekit.profiling.records.searching import SearchPoint, Space, points, search
 from edgekit.profiling.records.store import Store
 from edgekit.runtimes.bundle.folder import open_bundle
 
@@ -22,7 +22,7 @@ Report = Callable[[Event], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Conversions:
+class ConversionChoices:
     """What a search may convert: a source to targets, precisions and input sizes ((height, width), or its own)."""
 
     source: str
@@ -34,7 +34,7 @@ class Conversions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
+class RecommendRequest:
     """What is asked.
 
     ``bundles`` are the candidates, all that the store knows of the machine when empty. ``on`` is the name of a host
@@ -51,10 +51,10 @@ class Question:
     labels: str = ""
     images: str = ""
     budget: float = 0.0
-    conversions: Conversions | None = None
+    conversions: ConversionChoices | None = None
 
 
-def recommend(question: Question, store: Store, report: Report) -> Recommendation:
+def recommend(question: RecommendRequest, store: Store, report: Report) -> Recommendation:
     """Answer it; what is measured on the way is added to the store.
 
     Raises:
@@ -75,7 +75,7 @@ def recommend(question: Question, store: Store, report: Report) -> Recommendatio
     return choose(known, question.bounds, question.prefer)
 
 
-def _completed(question: Question, known: Sequence[Profile], store: Store, report: Report) -> list[Profile]:
+def _completed(question: RecommendRequest, known: Sequence[Profile], store: Store, report: Report) -> list[Profile]:
     """Records of the given bundles alone, with every number of threads; what is missing is measured."""
     wanted = {
         (open_bundle(path).manifest.digest, count): (path, count)
@@ -99,11 +99,11 @@ def _completed(question: Question, known: Sequence[Profile], store: Store, repor
 
 
 def _measured(
-    question: Question, paths: Sequence[Path], each: Sequence[Settings], store: Store, report: Report
+    question: RecommendRequest, paths: Sequence[Path], each: Sequence[Settings], store: Store, report: Report
 ) -> tuple[Profile, ...]:
     if not paths:
         return ()
-    request = Request(
+    request = ProfileRequest(
         bundles=tuple(paths),
         settings=each[0],
         each=tuple(each),
@@ -116,7 +116,7 @@ def _measured(
     return made.profiles
 
 
-def _searched(question: Question, store: Store, report: Report) -> list[Profile]:
+def _searched(question: RecommendRequest, store: Store, report: Report) -> list[Profile]:
     """The finals of a search, and its trials of bundles and threads that did not come so far."""
     given: dict[tuple[str, str, str], Path] = {}
     for path in question.bundles:
@@ -133,7 +133,7 @@ def _searched(question: Question, store: Store, report: Report) -> list[Profile]
         ]
     converted = _Converted(asked, report) if asked is not None else None
 
-    def bundle(point: Point) -> Path | None:
+    def bundle(point: SearchPoint) -> Path | None:
         key = (point.target, point.precision, point.size)
         return given.get(key) or (converted(point) if converted is not None else None)
 
@@ -149,22 +149,22 @@ def _searched(question: Question, store: Store, report: Report) -> list[Profile]
 class _Converted:
     """Bundles of a source, made when a search asks for them; None for what fails or falls outside its gate."""
 
-    def __init__(self, asked: Conversions, report: Report) -> None:
+    def __init__(self, asked: ConversionChoices, report: Report) -> None:
         self._asked, self._report = asked, report
         self._sizes = {_written(size): size for size in asked.sizes}
         self._known: dict[tuple[str, str, str], Path | None] = {}
 
-    def __call__(self, point: Point) -> Path | None:
+    def __call__(self, point: SearchPoint) -> Path | None:
         key = (point.target, point.precision, point.size)
         if key not in self._known:
             self._known[key] = self._made(point)
         return self._known[key]
 
-    def _made(self, point: Point) -> Path | None:
+    def _made(self, point: SearchPoint) -> Path | None:
         from edgekit.conversion.convert import convert
         from edgekit.conversion.request import Request
 
-        self._report(Progress(text=f"converting to {point.target} {point.precision} {point.size}", share=0.0))
+        self._report(SessionProgress(text=f"converting to {point.target} {point.precision} {point.size}", share=0.0))
         out = self._asked.out / point.size if point.size != OWN else self._asked.out
         request = Request(
             source=self._asked.source,
@@ -177,7 +177,7 @@ class _Converted:
         try:
             (outcome, *_) = convert(request).outcomes
         except EdgekitError as error:
-            self._report(Progress(text=f"{point.target} {point.precision} {point.size}: {error}", share=0.0))
+            self._report(SessionProgress(text=f"{point.target} {point.precision} {point.size}: {error}", share=0.0))
             return None
         return outcome.bundle.path if outcome.bundle is not None else None
 

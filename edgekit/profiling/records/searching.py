@@ -28,7 +28,7 @@ BROKEN = 1e6
 
 
 @dataclass(frozen=True, order=True)
-class Point:
+class SearchPoint:
     """One way of running the model."""
 
     target: str
@@ -43,8 +43,8 @@ class Space:
     where there is none; ``measure`` profiles bundles in turns, with the settings of each.
     """
 
-    points: tuple[Point, ...]
-    bundle: Callable[[Point], Path | None]
+    points: tuple[SearchPoint, ...]
+    bundle: Callable[[SearchPoint], Path | None]
     measure: Callable[[Sequence[Path], Sequence[Settings]], Sequence[Profile]]
 
 
@@ -79,7 +79,7 @@ def search(space: Space, bounds: Bounds, prefer: Preference, settings: Settings,
     brief = msgspec.structs.replace(
         settings, rounds=2, seconds=settings.seconds / 3, operators=False, sustain=0.0, batch=(), streams=()
     )
-    known: dict[Point, Profile] = {}
+    known: dict[SearchPoint, Profile] = {}
     tried = 0
     for place, point in enumerate(order):
         if known and time.monotonic() >= end:
@@ -104,7 +104,9 @@ def search(space: Space, bounds: Bounds, prefer: Preference, settings: Settings,
     return Found(trials, tuple(finals), len(order) - tried)
 
 
-def _ranked(some: Iterable[Point], known: Mapping[Point, Profile], bounds: Bounds, prefer: Preference) -> list[Point]:
+def _ranked(
+    some: Iterable[SearchPoint], known: Mapping[SearchPoint, Profile], bounds: Bounds, prefer: Preference
+) -> list[SearchPoint]:
     return sorted(some, key=lambda point: (cost(known[point], bounds, prefer), point))
 
 
@@ -119,7 +121,7 @@ def cost(profile: Profile, bounds: Bounds, prefer: Preference) -> float:
     return figures[prefer] + BROKEN * len(bounds.violations(profile))
 
 
-def points(targets: Sequence[tuple[str, str, str]], threads: Sequence[int]) -> tuple[Point, ...]:
+def points(targets: Sequence[tuple[str, str, str]], threads: Sequence[int]) -> tuple[SearchPoint, ...]:
     """Every target, precision and size with every number of threads."""
     several = itertools.product(dict.fromkeys(targets), threads)
-    return tuple(Point(target, precision, size, count) for (target, precision, size), count in several)
+    return tuple(SearchPoint(target, precision, size, count) for (target, precision, size), count in several)

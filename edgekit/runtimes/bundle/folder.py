@@ -1,4 +1,4 @@
-"""A bundle on disk: a folder with ``manifest.json`` and the files it names, hashed, opened with care, written whole.
+"""A bundle on disk: a folder with ``manifest.json`` and the files it names; verified when opened, written atomically.
 
 Writing happens in a hidden sibling folder that is renamed into place at the end, under a lock that dies with its
 process. So a crash, a Ctrl-C or a full disk leaves what was there before, and the next writer sweeps up the rest.
@@ -100,7 +100,7 @@ def _inside(root: Path, name: str) -> PurePosixPath:
 
 
 def _resolved(path: Path) -> Path:
-    """Where a path leads in the end."""
+    """A path with all links resolved."""
     try:
         return path.resolve()
     except RuntimeError as error:  # what Python before 3.13 says of a link that leads to itself
@@ -184,7 +184,7 @@ def stage(destination: str | os.PathLike[str]) -> Iterator[Staging]:
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusals while writing below ``path`` into one clear error."""
+    """Raise the operating system's errors while writing below ``path`` as one clear `BundleError`."""
     try:
         yield
     except OSError as error:
@@ -198,7 +198,7 @@ def _hidden(target: Path, suffix: str) -> Path:
 
 
 def _sweep(target: Path) -> None:
-    """Undo what a killed writer left: its partial folder goes, a bundle it had moved aside comes back."""
+    """Clean up after a killed writer: remove its partial folder and restore a bundle that it had moved aside."""
     shutil.rmtree(_hidden(target, _PARTIAL), ignore_errors=True)
     replaced = _hidden(target, _REPLACED)
     if replaced.exists() and not target.exists():

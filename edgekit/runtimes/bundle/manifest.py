@@ -1,4 +1,4 @@
-"""The contract of a bundle: what goes in, what the outputs mean, where it came from, and the proof.
+"""The manifest of a bundle as validated types: contract, origin, calibration, evidence, files.
 
 Everything here is an immutable, validated structure. ``manifest.json`` is `Manifest` as JSON
 (`edgekit.runtimes.bundle.manifest_file`).
@@ -212,10 +212,14 @@ class Origin(Record, frozen=True, kw_only=True):
 
 
 class Calibration(Record, frozen=True, kw_only=True):
-    """The data INT8 was calibrated on: how many images, how chosen, and the hash of their pixels.
+    """The data INT8 was calibrated on.
 
-    ``held`` others were held back to compare ways of quantising on. ``images`` has the first 16 hex digits of the hash
-    of each image of both kinds, so that a later check can leave these out.
+    Attributes:
+        count: number of calibration images.
+        method: how they were chosen.
+        sha256: of their pixels, in order.
+        held: number of images in the hold-out set, on which recipes are compared.
+        images: first 16 hex digits of the SHA-256 of each image of both sets, so that a later check can leave them out.
     """
 
     count: int
@@ -260,7 +264,7 @@ class Agreement(Record, frozen=True, kw_only=True):
 
     @property
     def bound(self) -> str:
-        """How alike two objects have to be to be matched, in words."""
+        """The matching criterion, in words."""
         return f"at {self.measure} {self.iou:g}" if self.measure else "by class"
 
 
@@ -319,7 +323,7 @@ class Budget(Record, frozen=True, kw_only=True):
     milliseconds: float
 
     def sentence(self) -> str:
-        """What became of it, in words."""
+        """The outcome, in words."""
         cost = (
             f"{self.bytes_before / 1e6:.2f} -> {self.bytes / 1e6:.2f} MB, "
             f"{self.milliseconds_before:.1f} -> {self.milliseconds:.1f} ms"
@@ -335,7 +339,7 @@ class Budget(Record, frozen=True, kw_only=True):
 
 
 class Evidence(Record, frozen=True, kw_only=True):
-    """The measured proof that a bundle gives the source's answers.
+    """The measured evidence that a bundle gives the source's results.
 
     ``images`` photographs were compared, in ``views`` (more when each is shown mirrored too). ``word`` is the strength
     of the proof; ``compared`` says what the decoded comparison was made on:

@@ -1,4 +1,4 @@
-"""``manifest.json``: the structures of `bundle.manifest` as JSON, signed with a digest, and read with care."""
+"""``manifest.json``: the structures of `bundle.manifest` as JSON with a digest, checked when read."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ EMULATORS = "edgekit.emulators"
 
 
 class Substitute(Protocol):
-    """What device code knows of an emulator: the device by which it is asked for, and how it opens a file."""
+    """The interface of an emulator as device code sees it."""
 
     @property
     def device(self) -> str:
@@ -63,7 +63,7 @@ class Substitute(Protocol):
 
 
 def substitute(name: str) -> Substitute | None:
-    """The emulator of an engine, None where there is none.
+    """The emulator of an engine, or None.
 
     This is the only way from device code to host code: by the engine's name, and only when a device is asked for that
     the engine does not have, or when an error should name the emulator.
@@ -75,7 +75,7 @@ def substitute(name: str) -> Substitute | None:
 
 
 def hint(name: str) -> str:
-    """How to see here what a file computes that this engine cannot run here; the end of an error message."""
+    """The end of an error message: how to run the file here with the engine's emulator."""
     other = substitute(name)
     return f"; unit={other.device!r} shows here what the file computes" if other is not None else ""
 
@@ -101,7 +101,7 @@ def open_session(name: str, folder: Path, graph: Graph, options: SessionOptions)
 
 
 def _opener(spec: Engine, device: str) -> Engine | Substitute:
-    """What has the device: the engine, or its emulator; both are installed."""
+    """The engine or its emulator, whichever has the device."""
     own = not device or device in spec.devices
     other = None if own else substitute(spec.name)
     if other is not None and device == other.device:

@@ -1,4 +1,4 @@
-"""What every engine is made of: its declaration, the sessions that it opens, and what they say of themselves."""
+"""Base class of all engines, and the types of their sessions."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class SessionOptions:
 class Placement:
     """Where a graph's operators run: number of operators per compute unit, and the arithmetic that was used.
 
-    ``word`` says what a run on this session proves; an emulator never says ``executed``.
+    ``word`` is the evidence word of a run on this session; an emulator's is never ``executed``.
     """
 
     device: str
@@ -155,7 +155,7 @@ class Engine:
         raise EngineError(f"engine {self.name} opens no vision-language models; convert to onnx or openvino")
 
     def load_library(self) -> None:
-        """Import what the engine is made of, ahead of the first session; nothing where there is nothing to import."""
+        """Import the engine's package ahead of the first session."""
         for package in self.packages:
             if importable(package):
                 importlib.import_module(package)
@@ -179,7 +179,7 @@ def check_inputs(graph: Graph, inputs: Sequence[Floats]) -> None:
 
 
 def host() -> str:
-    """This machine as engines and toolchains name it: ``linux-x86_64``, ``linux-aarch64``, ``darwin-arm64``."""
+    """Name of this platform: ``linux-x86_64``, ``linux-aarch64``, ``darwin-arm64``."""
     return f"{sys.platform}-{platform.machine().lower()}"
 
 

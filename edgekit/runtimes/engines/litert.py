@@ -53,7 +53,7 @@ class LitertSession:
 
 @dataclass(frozen=True)
 class _Memory:
-    """Engine memory to make an array of, holding on to the interpreter that owns it.
+    """An array interface to engine memory, which keeps the interpreter that owns it alive.
 
     The arrays of ``Interpreter.tensor`` make the next ``invoke`` raise as long as anyone holds one; arrays made from
     this keep the memory alive without that.
@@ -82,7 +82,7 @@ class _Port:
         self._swap = tensor.layout == "nhwc" and len(shape) == 4
 
     def write(self, array: Floats) -> None:
-        """Copy an input into the engine: the one copy there is."""
+        """Copy an input into the engine."""
         if not self._swap:
             np.copyto(self._view(), array)
             return
@@ -91,7 +91,7 @@ class _Port:
             target[..., channel] = array[:, channel]
 
     def read(self) -> Floats:
-        """The output where it lies."""
+        """The output as a view of engine memory."""
         # Asked for after every run, because the engine may move a tensor.
         memory = _Memory(self._view().__array_interface__, self._interpreter)
         array: Floats = np.asarray(memory)

@@ -27,7 +27,7 @@ _READ_ONLY = ("Convolution", "ConvolutionDepthWise")
 
 @dataclass(frozen=True)
 class _Traits:
-    """What the files say of themselves: layers in all, layers that can run in INT8, those that do, stored floats."""
+    """Properties of the files: number of layers, of layers that can run and do run in INT8, and stored floats."""
 
     layers: int
     quantisable: int
@@ -103,7 +103,7 @@ def _files(folder: Path, graph: Graph) -> tuple[Path, Path]:
 
 
 def _traits(param: Path, weights: Path) -> _Traits:
-    """Look at the files before ncnn does: it trusts the header's counts and crashes on wrong ones."""
+    """Check the files before ncnn opens them, because ncnn crashes on wrong counts in the header."""
     try:
         lines = param.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:

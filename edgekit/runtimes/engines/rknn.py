@@ -54,7 +54,7 @@ class RknnSession:
 
 
 def placement_of(graph: Graph, device: str, word: ProofWord) -> Placement:
-    """What the compiler said: which unit takes which operators is settled in the file."""
+    """The placement that the compiler reported; it is fixed in the file."""
     operators = {unit: int(graph.report.get(f"{unit.lower()}_operators", 0)) for unit in ("NPU", "CPU")}
     taken = {unit: count for unit, count in operators.items() if count}
     return Placement(device, taken, str(graph.report.get("types", "float16")), word)

@@ -39,7 +39,7 @@ FEW_FILES = 32
 """So many files or fewer are also shuffled by their parts, whose lists have to be read from each file."""
 
 IN_MEMORY = 64 << 20
-"""Encoded images beyond so many bytes wait in a temporary file."""
+"""Size in bytes from which encoded images are kept in a temporary file."""
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ def _stream(address: Address, text: str) -> Iterator[bytes]:
 
 
 def _line(error: Exception) -> str:
-    """What an error says, on one line."""
+    """The message of an error on one line."""
     return " ".join(str(error).split())
 
 

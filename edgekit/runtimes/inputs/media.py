@@ -1,4 +1,4 @@
-"""All that images come from: files, folders, lists, stacks, videos, cameras, datasets, arrays. They come out alike.
+"""All sources of images: files, folders, lists, stacks, videos, cameras, datasets, arrays.
 
 Images are uint8 (height, width, 3) BGR wherever they come from; arrays and stacks that are given are taken as BGR.
 """
@@ -52,8 +52,8 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
-class Frame:
-    """One image on its way in.
+class SourceFrame:
+    """One image of a source, with its name and position.
 
     Attributes:
         image: uint8 (height, width, 3), BGR unless asked for otherwise.
@@ -69,7 +69,7 @@ class Frame:
 
 
 @dataclass(frozen=True, eq=False)
-class Reference:
+class ImageReference:
     """An image that has not been read yet. ``open()`` reads it, and raises InputError where it cannot be read."""
 
     name: str
@@ -95,7 +95,7 @@ class _Stills:
 
 @dataclass(frozen=True)
 class _Fetched:
-    """Images of a dataset, which come one after the other; those that are there can be opened in any order."""
+    """Images of a dataset, fetched in order; those already fetched can be opened in any order."""
 
     examples: Examples
 
@@ -123,7 +123,7 @@ class _Fetched:
 _Part: TypeAlias = "_Stills | Video | _Fetched"
 
 
-def frames(source: Source, color: Literal["bgr", "rgb"] = "bgr", on_error: OnError = "raise") -> Iterator[Frame]:
+def frames(source: Source, color: Literal["bgr", "rgb"] = "bgr", on_error: OnError = "raise") -> Iterator[SourceFrame]:
     """The images of a source one after the other; only one is in memory at a time.
 
     A source is an image file, a folder (its images by name, without subfolders), a glob pattern (``**`` goes into
@@ -148,14 +148,14 @@ def frames(source: Source, color: Literal["bgr", "rgb"] = "bgr", on_error: OnErr
     return _frames(_parts(source), color, on_error)
 
 
-def _frames(parts: list[_Part], color: str, on_error: str) -> Iterator[Frame]:
+def _frames(parts: list[_Part], color: str, on_error: str) -> Iterator[SourceFrame]:
     index = 0
     for part in parts:
         with closing(part.read()) as read:  # type: ignore[type-var]
             for name, seconds, outcome in read:
                 if not isinstance(outcome, InputError):
                     image = outcome if color == "bgr" else np.ascontiguousarray(outcome[..., ::-1])
-                    yield Frame(image, name, index, seconds)
+                    yield SourceFrame(image, name, index, seconds)
                 elif on_error == "raise":
                     raise outcome
                 else:
@@ -164,12 +164,12 @@ def _frames(parts: list[_Part], color: str, on_error: str) -> Iterator[Frame]:
 
 
 def is_live(source: Source) -> bool:
-    """Whether the source is a camera or a stream, which does not wait for who reads it."""
+    """Whether the source is a camera or a network stream."""
     return any(isinstance(part, Video) and part.live for part in _parts(source))
 
 
 def count(source: Source) -> int | None:
-    """How many images `frames` will give; None where only the end will tell (cameras, streams, some videos)."""
+    """Number of images that `frames` gives; None if unknown in advance (cameras, streams, some videos)."""
     total = 0
     for part in _parts(source):
         if (length := part.length) is None:
@@ -178,7 +178,7 @@ def count(source: Source) -> int | None:
     return total
 
 
-class References(Sequence[Reference]):
+class References(Sequence[ImageReference]):
     """Lazy references to every image of a source; see `references`. ``moving``: they are all frames of videos."""
 
     def __init__(self, parts: list[_Part]) -> None:
@@ -190,12 +190,12 @@ class References(Sequence[Reference]):
         return self._ends[-1]
 
     @overload
-    def __getitem__(self, index: int) -> Reference: ...
+    def __getitem__(self, index: int) -> ImageReference: ...
 
     @overload
-    def __getitem__(self, index: slice) -> list[Reference]: ...
+    def __getitem__(self, index: slice) -> list[ImageReference]: ...
 
-    def __getitem__(self, index: int | slice) -> Reference | list[Reference]:
+    def __getitem__(self, index: int | slice) -> ImageReference | list[ImageReference]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         if not -len(self) <= index < len(self):
@@ -204,7 +204,7 @@ class References(Sequence[Reference]):
         which = bisect.bisect_right(self._ends, index)
         part = self._parts[which]
         local = index - (self._ends[which] - part.length)
-        return Reference(part.name(local), partial(part.open, local))
+        return ImageReference(part.name(local), partial(part.open, local))
 
 
 def _numbered(video: Video) -> _Stills:
@@ -222,7 +222,7 @@ def references(source: Source) -> References:
     return References(_parts(source))
 
 
-def select(source: Source, count: int, seed: int) -> list[Reference]:
+def select(source: Source, count: int, seed: int) -> list[ImageReference]:
     """``count`` images of a source, chosen at random without repetition, in the order of the source.
 
     The same source, count and seed give the same choice on every machine. All are taken where there are no more.

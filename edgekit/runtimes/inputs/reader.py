@@ -1,4 +1,4 @@
-"""Frames of a source decoded in a thread of their own, so that the next ones are ready while the model works."""
+"""Decode frames ahead in a thread, so that the next ones are ready while the model runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from edgekit.errors import EdgekitError, InputError, UsageError, choices
 from edgekit.runtimes.inputs import media
-from edgekit.runtimes.inputs.media import Frame
+from edgekit.runtimes.inputs.media import SourceFrame
 
 Keep = Literal["every", "newest"]
 
@@ -52,8 +52,8 @@ class Reader:
         self.dropped = 0
         self.reconnects = 0
         self._source, self._size, self._reconnect = source, size, reconnect
-        self._frames: Iterator[Frame] = media.frames(source)
-        self._queue: deque[Frame] = deque()
+        self._frames: Iterator[SourceFrame] = media.frames(source)
+        self._queue: deque[SourceFrame] = deque()
         self._changed = threading.Condition()
         self._error: BaseException | None = None
         self._ended = False
@@ -69,7 +69,7 @@ class Reader:
     ) -> None:
         self.close()
 
-    def __iter__(self) -> Iterator[Frame]:
+    def __iter__(self) -> Iterator[SourceFrame]:
         while (frame := self._take()) is not None:
             yield frame
 
@@ -82,7 +82,7 @@ class Reader:
         if self._thread.is_alive():
             self._thread.join(timeout=5)
 
-    def _take(self) -> Frame | None:
+    def _take(self) -> SourceFrame | None:
         """The next frame; None at the end."""
         with self._changed:
             while not (self._queue or self._ended or self._closing):
@@ -95,8 +95,8 @@ class Reader:
                 raise self._error
             return None
 
-    def _put(self, frame: Frame) -> bool:
-        """Queue a frame; False when nobody wants any more."""
+    def _put(self, frame: SourceFrame) -> bool:
+        """Queue a frame; False if the reader is closed."""
         with self._changed:
             while self.keep == "every" and len(self._queue) >= self._size and not self._closing:
                 self._changed.wait(WAKE)
@@ -120,7 +120,7 @@ class Reader:
     def _decode(self) -> None:
         begun = time.monotonic()
         index = 0
-        frames: Iterator[Frame] | None = self._frames
+        frames: Iterator[SourceFrame] | None = self._frames
         away_since = begun
         while not self._closing:
             lost: EdgekitError | None = None
@@ -129,7 +129,9 @@ class Reader:
                     away_since = time.monotonic()
                     # One clock over all connections: a stream that is opened again counts from 0 again.
                     seconds = away_since - begun if self.live else frame.time
-                    if not self._put(Frame(frame.image, frame.name, index if self.live else frame.index, seconds)):
+                    if not self._put(
+                        SourceFrame(frame.image, frame.name, index if self.live else frame.index, seconds)
+                    ):
                         return
                     index += 1
             except InputError as error:

@@ -43,7 +43,7 @@ def bicubic(image: Image, size: tuple[int, int]) -> Image:
 
 @functools.lru_cache(maxsize=16)
 def weights(old: int, new: int) -> Weights:
-    """What each new pixel takes of the old ones along one axis: (new, old) whole numbers, whose rows sum to `ONE` but
+    """Integer weights of the old pixels for each new one along one axis, (new, old); rows sum to `ONE` but
     for rounding.
 
     The kernel is Keys' cubic convolution with a = -0.5 (IEEE Trans. ASSP 29, 1981), centred at the middle of the new

@@ -43,7 +43,7 @@ class Video:
 
     @property
     def name(self) -> str:
-        """What to call it; a URL without its user name and password."""
+        """Its name; a URL without user name and password."""
         if isinstance(self.address, int):
             return f"camera:{self.address}"
         return re.sub(r"^(\w+://)[^/]*@", r"\1", self.address)
@@ -187,7 +187,7 @@ def _seconds(capture: cv2.VideoCapture, number: int, rate: float) -> float | Non
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep OpenCV from writing its own message to stderr where an InputError tells the same."""
+    """Suppress OpenCV's own message on stderr, because an InputError has it too."""
     import cv2
 
     # OpenCV 5 has them in cv2.utils.logging, OpenCV 4 in cv2 itself.

@@ -1,4 +1,4 @@
-"""What vision and Q-Former make of images, kept for the last few: ten questions about an image cost one vision run."""
+"""Image features of vision tower and Q-Former, cached for the last images: ten questions cost one vision run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From what the Q-Former makes of images, and prompts, to texts."""
+"""Generate texts from image features and prompts."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class LanguageGraph(Protocol):
         ...
 
     def select(self, rows: Ints) -> None:
-        """Go on with these rows, in this order: the cache of row ``i`` becomes that of the former ``rows[i]``.
+        """Continue with these rows, in this order: the cache of row ``i`` becomes that of the former ``rows[i]``.
 
         Rows may be repeated (one prompt becomes several beams), reordered and left out. The encoder's side needs
         nothing where every row keeps its own prompt, as it does after the first call of a beam search.

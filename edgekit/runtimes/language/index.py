@@ -1,4 +1,4 @@
-"""An index of images that are found by a text or by another image, over the vectors of a retrieval bundle."""
+"""An image index, searchable by text or image, over the vectors of a retrieval bundle."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Hit(msgspec.Struct, frozen=True, kw_only=True, rename={"source": "image"})
     """One image that was found.
 
     Args:
-        source: its name, as `edgekit.runtimes.inputs.media.Frame.name`.
+        source: its name, as `edgekit.runtimes.inputs.media.SourceFrame.name`.
         score: similarity to the query, -1..1.
         probability: that a text belongs to it (image-text matching), where that was asked for.
     """

@@ -1,4 +1,4 @@
-"""Options of generation: typed, with ranges, and refused in words."""
+"""Options of generation, typed and validated."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class GenerationOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
 
     Args:
         max_new_tokens: the most tokens that are generated, the end token included.
-        min_new_tokens: no end token before so many others.
+        min_new_tokens: minimum number of tokens before an end token.
         beams: how many sequences a beam search keeps.
         returned: sequences returned for each prompt; at most ``beams``, any number while sampling.
         length_penalty: scores are divided by ``length ** length_penalty``: above 0 favours long sequences, 0 leaves
@@ -35,10 +35,10 @@ class GenerationOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
         early_stopping: when a beam search ends: True as soon as ``beams`` sequences are finished, False when no running
             beam looks better at its present length, "never" when none can become better at any length.
         repetition_penalty: above 1 makes tokens that are there already less likely, those of the prompt included.
-        no_repeat_ngram_size: no sequence of so many tokens occurs twice, the prompt included; 0 is off.
+        no_repeat_ngram_size: n-grams of this length may not repeat, the prompt included; 0 is off.
         sample: draw tokens at random in place of taking the likeliest.
         temperature: of sampling; below 1 is bolder for the likely, above 1 more even.
-        top_k: sample among so many likeliest tokens; 0 is all.
+        top_k: sample among this many likeliest tokens; 0 is all.
         top_p: sample among the likeliest tokens that make up this share of the probability; 1 is all.
         min_p: sample among tokens that are at least this times as likely as the likeliest; 0 is all.
         seed: of sampling: the same seed draws the same tokens, whatever else is in the batch; None draws anew.

@@ -1,4 +1,4 @@
-"""What changes the scores of the next token before one is chosen: penalties and bans, then the filters of sampling.
+"""Logits processors: penalties and bans, then the filters of sampling.
 
 Every function takes float32 scores (rows, vocabulary), logits or log-probabilities, and returns new ones; a token that
 may not follow has -inf. Order and meaning are those of transformers 5. ``history`` is int64 (rows, tokens): the prompt

@@ -1,4 +1,4 @@
-"""What generation begins with, checked once."""
+"""A batch of prompts for generation, validated once."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ QUESTION = "Question: {} Answer:"
 
 
 class PromptWriter:
-    """Builds what a generation begins with: ``[padding, image, prompt]`` in every row, as numbers and as embeddings.
+    """Builds prompts: ``[padding, image, prompt]`` in every row, as ids and as embeddings.
 
     Args:
         language: the contract.

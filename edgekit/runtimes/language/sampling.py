@@ -1,4 +1,4 @@
-"""Draw the next token from what the filters leave of the distribution."""
+"""Sample the next token from the filtered distribution."""
 
 from __future__ import annotations
 

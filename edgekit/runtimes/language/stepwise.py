@@ -20,7 +20,7 @@ Choose = Callable[[Floats], Ints]
 
 
 @dataclass(frozen=True)
-class Step:
+class GenerationStep:
     """One token of every row: ``tokens`` (rows,) with their ``log_probabilities``; ``alive`` where they count."""
 
     tokens: Ints
@@ -36,7 +36,7 @@ def greedy(scores: Floats) -> Ints:
 
 def steps(
     graph: LanguageGraph, prompt: Prompt, options: GenerationOptions, choose: Choose, stopped: Stopped | None = None
-) -> Iterator[Step]:
+) -> Iterator[GenerationStep]:
     """Choose tokens until every row has ended; each prompt is ``options.returned`` rows, side by side.
 
     Nothing runs before the first token is asked for, and nothing after the last one that is: who stops asking stops
@@ -55,7 +55,7 @@ def steps(
     for end in range(length + 1, history.shape[1] + 1):
         tokens = np.where(alive, choose(penalties(history[:, : end - 1], logits)), prompt.pad)
         history[:, end - 1] = tokens
-        yield Step(tokens, log_probability(logits, tokens), alive)
+        yield GenerationStep(tokens, log_probability(logits, tokens), alive)
         alive = alive & ~np.isin(tokens, prompt.eos)
         if stopped is not None:
             alive &= ~stopped(history[:, length:end])
@@ -66,7 +66,7 @@ def steps(
         logits = checked_logits(graph.step(tokens), len(copies))
 
 
-def collected(made: Iterator[Step], length_penalty: float) -> Generated:
+def collected(made: Iterator[GenerationStep], length_penalty: float) -> Generated:
     """All steps as sequences with their scores."""
     every = list(made)
     alive = np.stack([step.alive for step in every], 1)

@@ -77,7 +77,7 @@ def left_padded(rows: Sequence[Sequence[int]], pad: int) -> tuple[Ints, Ints]:
 
 
 def ending(tokenizer: Tokenizer, stop: Sequence[str]) -> Stopped | None:
-    """What ends a sequence when one of these texts stands in it; None without any."""
+    """A check that ends a sequence when one of these texts occurs in it; None without texts."""
     if not stop:
         return None
 
@@ -89,13 +89,13 @@ def ending(tokenizer: Tokenizer, stop: Sequence[str]) -> Stopped | None:
 
 
 def cut(text: str, stop: Sequence[str]) -> str:
-    """What stands before the first of these texts; all of it where there is none."""
+    """The text before the first of these stop texts; the whole text if none occurs."""
     places = [place for place in (text.find(one) for one in stop) if place >= 0]
     return text[: min(places)] if places else text
 
 
 def before(pieces: Iterable[str], stop: Sequence[str]) -> Iterator[str]:
-    """`cut` of a text that comes in pieces. What may be the beginning of such a text is held back until it is known."""
+    """`cut` for a text in pieces. A possible beginning of a stop text is held back until it is decided."""
     held = ""
     for piece in pieces:
         held += piece
@@ -113,7 +113,7 @@ def before(pieces: Iterable[str], stop: Sequence[str]) -> Iterator[str]:
 
 
 def _begun(text: str, stop: Sequence[str]) -> int:
-    """The most characters at the end of a text that one of the stop texts begins with."""
+    """Length of the longest suffix of a text that is a prefix of one of the stop texts."""
     return max(
         (size for one in stop for size in range(1, min(len(one), len(text)) + 1) if text.endswith(one[:size])),
         default=0,

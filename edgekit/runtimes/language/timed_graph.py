@@ -1,4 +1,4 @@
-"""A language graph that measures itself, and is lent to one generation at a time."""
+"""A language graph with timings, lent to one generation at a time."""
 
 from __future__ import annotations
 

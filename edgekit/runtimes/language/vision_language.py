@@ -184,7 +184,7 @@ class VisionLanguage:
         return generator.stream(features.projected, written, chosen)
 
     def embed(self, image: ImageLike | ImageLikes, level: Level | None = None) -> Floats:
-        """What the model makes of an image: float32 (tokens, width), or (images, tokens, width) of a list.
+        """The features of an image: float32 (tokens, width), or (images, tokens, width) of a list.
 
         Args:
             image: see the class.

@@ -155,7 +155,7 @@ def columns(result: type) -> dict[str, Column]:
 
 
 def selector(index: Selector, count: int) -> slice | NDArray[Any]:
-    """What numpy selects rows by: a single position becomes an index array of one.
+    """A numpy row index; a single position becomes an index array of one.
 
     Raises:
         IndexError: a position that is not there.

@@ -1,4 +1,4 @@
-"""Embedding: a vector that is close to those of images that look alike."""
+"""Embedding: a vector that is close to the vectors of similar images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class _Vector(msgspec.Struct):
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Embedding(Result):
-    """Where one image is in a space of looks.
+    """The embedding vector of one image.
 
     Args:
         vector: float32 (d,) of length 1.

@@ -17,7 +17,7 @@ from edgekit.runtimes.results.detections import ColorBy, Detections
 from edgekit.runtimes.results.result import converted
 
 UNDEFINED = -1.0
-"""What `Poses.angle` gives where there is no angle: no angle has this value, and unlike NaN it equals itself."""
+"""The value of `Poses.angle` for a missing angle: outside 0..180 and, unlike NaN, equal to itself."""
 
 
 class _Drawn(msgspec.Struct):

@@ -50,7 +50,7 @@ class Result(ABC):
     Args:
         classes: names of all classes the model knows.
         size: (width, height) of the original image in pixels.
-        source: name of the image, as `edgekit.runtimes.inputs.media.Frame.name`.
+        source: name of the image, as `edgekit.runtimes.inputs.media.SourceFrame.name`.
         time: seconds since the start of the video, None for stills.
         timings: what this image cost, None when not measured.
 

@@ -70,7 +70,7 @@ class TextTimings(_Document, frozen=True, kw_only=True):
 
     @property
     def per_token(self) -> float:
-        """Of a token after the first, in ms; 0 when there was none."""
+        """Mean time per token after the first, in ms; 0 if there was none."""
         return self.decode / self.steps if self.steps else 0.0
 
     @property

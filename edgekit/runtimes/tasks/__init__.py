@@ -16,7 +16,7 @@ from edgekit.runtimes.tasks.decoders import Candidates
 
 
 class Task(Protocol):
-    """Postprocessing of one contract: results for users, candidates in input pixels for the proof of a conversion.
+    """Postprocessing of one contract: results for users, and candidates in input pixels for validation.
 
     ``gives`` is the type of its results.
     """
@@ -36,11 +36,11 @@ class Task(Protocol):
         ...
 
     def suppressed(self, found: Candidates, *, iou: float | None = None, most: int | None = None) -> Candidates:
-        """What is left of candidates when each object is there once, best first."""
+        """Candidates after NMS, best first."""
         ...
 
     def comparable(self, outputs: Sequence[Floats], found: Candidates) -> Candidates:
-        """The candidates with all that `similarity` compares."""
+        """The candidates with everything that `similarity` needs."""
         ...
 
     def similarity(self, first: Candidates, second: Candidates) -> Floats:

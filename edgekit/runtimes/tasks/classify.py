@@ -28,7 +28,7 @@ class Classify(Detect):
     gives = Classification
 
     def suppressed(self, found: Candidates, *, iou: float | None = None, most: int | None = None) -> Candidates:
-        """All of them: every box is the whole input, and NMS would take the classes for doubles."""
+        """All candidates: every box is the whole input, so NMS does not apply."""
         return found
 
     def result(

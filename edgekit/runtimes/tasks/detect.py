@@ -85,7 +85,7 @@ class Detect:
 
     @contextmanager
     def _reading(self, outputs: Sequence[Floats]) -> Iterator[None]:
-        """Say of which outputs a decoder could not read the shapes."""
+        """Raise errors of a decoder with the names and shapes of its outputs."""
         try:
             yield
         except (KeyError, ValueError, IndexError) as error:
@@ -96,7 +96,7 @@ class Detect:
             ) from error
 
     def with_attached(self, outputs: Sequence[Floats], found: Candidates) -> Candidates:
-        """The candidates with what the task has beside their boxes; only those that are left are worth decoding.
+        """The candidates with keypoints, masks and the like, which are decoded after NMS only.
 
         Raises:
             EngineError, ContractError: as `candidates`.
@@ -111,7 +111,7 @@ class Detect:
         return dataclasses.replace(found, attached=attached)
 
     def comparable(self, outputs: Sequence[Floats], found: Candidates) -> Candidates:
-        """The candidates with all that `similarity` compares."""
+        """The candidates with everything that `similarity` needs."""
         return self.with_attached(outputs, found)
 
     def similarity(self, first: Candidates, second: Candidates) -> Floats:
@@ -119,7 +119,7 @@ class Detect:
         return box_iou(first.boxes, second.boxes)
 
     def suppressed(self, found: Candidates, *, iou: float | None = None, most: int | None = None) -> Candidates:
-        """What NMS leaves of candidates, best first, at most ``most``."""
+        """Candidates after NMS, best first, at most ``most``."""
         post = self.contract.postprocess
         if post.nms:
             limit = post.iou if iou is None else iou
@@ -137,12 +137,12 @@ class Detect:
         return Detections(**self.columns(self.kept(outputs, score, iou), mapping))
 
     def kept(self, outputs: Sequence[Floats], score: float | None, iou: float | None) -> Candidates:
-        """The objects that the thresholds leave, best first, with what the task has beside their boxes."""
+        """Candidates after thresholds and NMS, best first, with keypoints, masks and the like."""
         threshold = self.contract.postprocess.score if score is None else score
         return self.with_attached(outputs, self.suppressed(self.candidates(outputs, threshold), iou=iou))
 
     def columns(self, kept: Candidates, mapping: Transform) -> dict[str, Any]:
-        """What every result of boxes is made of, in original pixels."""
+        """The columns that all results with boxes share, in original pixels."""
         return {
             "boxes": mapping.to_original(kept.boxes),
             "scores": kept.scores,

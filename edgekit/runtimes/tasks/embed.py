@@ -1,4 +1,4 @@
-"""Embedding: one vector for the whole image, to compare images by: who is who (re-identification), what looks alike."""
+"""Embedding: one vector for the whole image, for re-identification and similarity search."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Embed(Detect):
     gives = Embedding
 
     def suppressed(self, found: Candidates, *, iou: float | None = None, most: int | None = None) -> Candidates:
-        """The one there is."""
+        """The only candidate."""
         return found
 
     def similarity(self, first: Candidates, second: Candidates) -> Floats:

@@ -26,7 +26,7 @@ SIGMA = 0.05
 
 
 def numbered(keypoints: int) -> Skeleton:
-    """The skeleton of a network that says only how many keypoints it has: COCO's where the number is the same."""
+    """A skeleton for a network that states only its number of keypoints: COCO's if the number matches."""
     if keypoints == len(COCO.names):
         return COCO
     return Skeleton(names=tuple(f"keypoint_{number}" for number in range(keypoints)))

@@ -1,4 +1,4 @@
-"""What all trackers do alike: the life of a track. A tracker adds how detections are matched with tracks."""
+"""Base class of all trackers: the life cycle of tracks. A subclass adds the matching of detections with tracks."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Tracker(ABC):
 
     @property
     def least_score(self) -> float:
-        """Detections with a lower score are of no use to this tracker: what to run a detector with."""
+        """The lowest score that this tracker can use: the threshold to run a detector with."""
         names = [name for name in ("low_score", "min_score") if hasattr(self.options, name)]
         return min(float(getattr(self.options, name)) for name in names)
 

@@ -1,4 +1,4 @@
-"""BoT-SORT (Aharon et al., arXiv 2206.14651): ByteTrack that follows the camera, and looks if it is given looks."""
+"""BoT-SORT (Aharon et al., arXiv 2206.14651): ByteTrack with camera motion and, given embeddings, appearance."""
 
 from __future__ import annotations
 

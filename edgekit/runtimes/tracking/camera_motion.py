@@ -1,4 +1,4 @@
-"""How the picture moved from one frame to the next because the camera did: a turn, a scale and a shift.
+"""Camera motion between frames: rotation, scale and translation.
 
 Corners of the background are followed by pyramidal Lucas-Kanade, or ORB features are matched anew; RANSAC then finds
 the similarity most of them agree on (global motion compensation of BoT-SORT, arXiv 2206.14651, section 3.2).

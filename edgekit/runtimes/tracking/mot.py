@@ -26,7 +26,7 @@ class MotFrame:
         frame: its number, from 1.
         track_ids: int64 (n,); -1 in files of detections.
         boxes: float32 (n, 4) xyxy in pixels.
-        scores: float32 (n,); in a file of ground truth 0 marks what is not to be counted.
+        scores: float32 (n,); in a ground-truth file, 0 marks objects to ignore.
     """
 
     frame: int

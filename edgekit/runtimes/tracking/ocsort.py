@@ -1,4 +1,4 @@
-"""OC-SORT (Cao et al., arXiv 2203.14360): trusts what was observed over what a filter made of it while it was blind."""
+"""OC-SORT (Cao et al., arXiv 2203.14360): observation-centric, so that filter errors do not build up when lost."""
 
 from __future__ import annotations
 

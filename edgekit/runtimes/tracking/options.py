@@ -1,4 +1,4 @@
-"""Options of a tracker: typed, with ranges, and refused in words."""
+"""Options of a tracker, typed and validated."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from edgekit.runtimes.tracking import kalman
 
 
 class State(enum.IntEnum):
-    """What is known of a track.
+    """Life-cycle state of a track.
 
     TENTATIVE: seen, but not for long enough to be believed; its id is -1. TRACKED: believed, and seen in the newest
     update. LOST: believed, but not seen in the newest update; ends after ``lost_seconds``.

@@ -9,10 +9,10 @@ from edgekit.graph.blip2.checkpoint import CONFIG, read_json
 from edgekit.graph.blip2.contract import contract_of
 from edgekit.graph.blip2.precision import PART_NAMES
 from edgekit.runtimes.bundle.manifest import Origin
-from edgekit.sources import Request, Source, WrittenModel, _hub
+from edgekit.sources import Source, SourceRequest, WrittenModel, _hub
 
 
-def matches(request: Request) -> bool:
+def matches(request: SourceRequest) -> bool:
     """Whether it is a folder with a BLIP-2, or a model of the Hugging Face hub: no other is taken from there."""
     if _hub.is_hub(request.spec):
         return True
@@ -20,7 +20,7 @@ def matches(request: Request) -> bool:
     return config.is_file() and read_json(config).get("model_type") == MODEL_TYPE
 
 
-def load(request: Request) -> WrittenModel:
+def load(request: SourceRequest) -> WrittenModel:
     """Read the configuration and look at the checkpoint; no weight is read.
 
     Raises:

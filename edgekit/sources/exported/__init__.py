@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING
 from edgekit.errors import SourceError
 from edgekit.runtimes.bundle import folder as bundle
 from edgekit.runtimes.bundle.manifest import Origin
-from edgekit.sources import Request, Source, TrainedModel
+from edgekit.sources import Source, SourceRequest, TrainedModel
 from edgekit.sources.exported.safety import refuse_code, refuse_damage
 
 if TYPE_CHECKING:
     import torch
 
 
-def matches(request: Request) -> bool:
+def matches(request: SourceRequest) -> bool:
     """Whether this is a file that ends in ``.pt2``."""
     return request.spec.endswith(".pt2")
 
 
-def load(request: Request) -> TrainedModel:
+def load(request: SourceRequest) -> TrainedModel:
     """Read the program.
 
     Raises:
@@ -82,7 +82,7 @@ def input_shape(program: torch.export.ExportedProgram, origin: str) -> tuple[int
 
 
 def _brief(error: Exception) -> str:
-    """The last line of a message, which in torch's is the reason, with the kind of error."""
+    """The last line of a torch error message, which has the reason, with the type of the error."""
     return f"{type(error).__name__}: {str(error).strip().splitlines()[-1][:300] if str(error).strip() else ''}"
 
 

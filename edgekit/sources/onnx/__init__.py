@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from edgekit.arrays import Floats
 from edgekit.errors import SourceError
 from edgekit.runtimes.bundle.manifest import Origin
-from edgekit.sources import Request, Source, TrainedModel
+from edgekit.sources import Source, SourceRequest, TrainedModel
 
 if TYPE_CHECKING:
     import onnx
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def matches(request: Request) -> bool:
+def matches(request: SourceRequest) -> bool:
     """Whether the spelling is that of an ONNX file."""
     return request.spec.lower().endswith(".onnx")
 
 
-def load(request: Request) -> TrainedModel:
+def load(request: SourceRequest) -> TrainedModel:
     """Read an ONNX file as it is, with its own outputs; a contract file has to say what they mean.
 
     ``module.tensor_names`` maps ONNX tensor names to fx node names. ``example`` is (1, C, H, W) float32; a dynamic

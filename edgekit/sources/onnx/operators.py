@@ -159,7 +159,7 @@ def cast(step: Step) -> Any:
 
 
 def same(step: Step) -> Any:
-    """Operators that do nothing in inference."""
+    """Operators that are the identity in inference."""
     if step.operator == "Dropout" and (len(step.outputs) > 1 or (step.has(2) and bool(step.constant(2)))):
         raise step.refusal("is in training mode; export the model after model.eval()")
     return step.operand(0)

@@ -20,7 +20,7 @@ from edgekit.errors import ContractError, SourceError
 from edgekit.sources.onnx import operators as onnx_operators
 from edgekit.sources.onnx import shapes as onnx_shapes
 from edgekit.sources.onnx import windows as onnx_windows
-from edgekit.sources.onnx.step import Network, Operand, Step, Value
+from edgekit.sources.onnx.step import Operand, Step, TorchGraph, Value
 
 OPSETS = range(11, 23)
 """Opsets whose operators are known here; those up to 22 changed nothing but element types after 20."""
@@ -97,7 +97,7 @@ def rebuild(model: Any, path: Path, outputs: Sequence[str] = (), size: tuple[int
     """The part of an ONNX model that computes ``outputs`` as a torch module in eval mode.
 
     Args:
-        model: what `read_onnx` gave.
+        model: from `read_onnx`.
         path: for messages.
         outputs: tensor names, in order; empty for the model's own outputs.
         size: height and width, where the model leaves them open.
@@ -115,7 +115,7 @@ def rebuild(model: Any, path: Path, outputs: Sequence[str] = (), size: tuple[int
     nodes = list(model.graph.node)
     makers = {output: index for index, node in enumerate(nodes) for output in node.output if output}
     _check_names(path, wanted, [name, *makers])
-    network = Network()
+    network = TorchGraph()
     values: dict[str, Operand] = {name: network.input(name, shape)}
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     for index in _needed(wanted, makers, nodes):
@@ -124,7 +124,7 @@ def rebuild(model: Any, path: Path, outputs: Sequence[str] = (), size: tuple[int
 
 
 def _convert(
-    path: Path, node: Any, opset: int, network: Network, values: dict[str, Operand], constants: dict[str, Any]
+    path: Path, node: Any, opset: int, network: TorchGraph, values: dict[str, Operand], constants: dict[str, Any]
 ) -> None:
     """Rebuild one node; its outputs are added to ``values``."""
     label = node.name or next(iter(node.output), "")
@@ -159,7 +159,7 @@ def _convert(
     values.update({output: part for output, part in zip(node.output, results, strict=False) if output})
 
 
-def _module(path: Path, network: Network, values: dict[str, Operand], wanted: list[str]) -> fx.GraphModule:
+def _module(path: Path, network: TorchGraph, values: dict[str, Operand], wanted: list[str]) -> fx.GraphModule:
     nodes = []
     for name in wanted:
         value = values.get(name)

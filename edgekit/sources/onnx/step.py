@@ -30,7 +30,7 @@ Operand: TypeAlias = Value | torch.Tensor
 """What flows between nodes: values that depend on the image, and constants."""
 
 
-class Network:
+class TorchGraph:
     """The torch graph that is being built. Whatever depends on constants alone is computed at once."""
 
     def __init__(self) -> None:
@@ -87,7 +87,7 @@ class Step:
     ``inputs`` has None where an optional input is left out; trailing ones may be missing.
     """
 
-    network: Network
+    network: TorchGraph
     operator: str
     label: str
     opset: int
@@ -96,7 +96,7 @@ class Step:
     outputs: tuple[str, ...]
 
     def emit(self, function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
-        """`Network.emit`, with this node's name."""
+        """`TorchGraph.emit`, with this node's name."""
         return self.network.emit(self.outputs[0], function, *arguments, **keywords)
 
     def attribute(self, name: str, default: Any) -> Any:

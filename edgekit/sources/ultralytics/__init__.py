@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from edgekit.errors import SourceError
 from edgekit.runtimes.bundle.manifest import Contract, Decoder, ImageRule, Origin, Output, Postprocess
 from edgekit.runtimes.tasks.skeletons import numbered
-from edgekit.sources import Request, Source, TrainedModel, Uncut
-from edgekit.sources.ultralytics.heads import HEADS, Head, raw_heads, whole
+from edgekit.sources import Source, SourceRequest, TrainedModel, Uncut
+from edgekit.sources.ultralytics.heads import HEADS, HeadSpec, raw_heads, whole
 from edgekit.sources.ultralytics.pickle import pickled_globals, unpickle
 
 if TYPE_CHECKING:
@@ -30,12 +30,12 @@ OTHER_TASKS = {
 }
 
 
-def matches(request: Request) -> bool:
+def matches(request: SourceRequest) -> bool:
     """Whether the spelling is that of a checkpoint file."""
     return request.spec.lower().endswith(".pt")
 
 
-def load(request: Request) -> TrainedModel:
+def load(request: SourceRequest) -> TrainedModel:
     """Read a checkpoint and cut its head at the raw convolutions.
 
     ``heads`` returns boxes_0, classes_0, boxes_1, classes_1, ...: per stride (1, 4 * reg_max, h, w) distances left,
@@ -157,7 +157,7 @@ def _origin(path: Path) -> Origin:
     return Origin(kind="ultralytics", name=path.name, sha256=sha256(path), notes=notes)
 
 
-def _contract(path: Path, model: Any, head: Head, end2end: bool, size: tuple[int, int]) -> Contract:
+def _contract(path: Path, model: Any, head: HeadSpec, end2end: bool, size: tuple[int, int]) -> Contract:
     """The contract of the raw heads; thresholds are the defaults of ultralytics' predict."""
     names = model.names
     classes = tuple(str(names[key]) for key in (sorted(names) if isinstance(names, dict) else range(len(names))))
@@ -190,7 +190,7 @@ def _contract(path: Path, model: Any, head: Head, end2end: bool, size: tuple[int
     )
 
 
-def _uncut(head: Head, end2end: bool, outputs: Any, classes: int) -> Uncut:
+def _uncut(head: HeadSpec, end2end: bool, outputs: Any, classes: int) -> Uncut:
     """How to read what the whole model returns."""
     if head.task == "classify":
         decoder = Decoder(name="classes", options={"activated": True})

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Head:
+class HeadSpec:
     """A head: its task, the roles of its outputs at each level, and what its decoder is told.
 
     ``features`` when the last convolution of the third role stands apart, behind features of its own (YOLO26 poses);
@@ -28,14 +28,14 @@ class Head:
 _POSE = ("boxes", "classes", "keypoints")
 _SEGMENT = ("boxes", "classes", "coefficients")
 
-HEADS: dict[str, Head] = {
-    "Detect": Head("detect"),
-    "v10Detect": Head("detect"),
-    "Pose": Head("pose", _POSE),
-    "Pose26": Head("pose", _POSE, {"keypoint_scale": 1.0, "keypoint_offset": 0.5}, features=True),
-    "Segment": Head("segment", _SEGMENT),
-    "Segment26": Head("segment", _SEGMENT, all_levels=True),
-    "Classify": Head("classify", ("logits",)),
+HEADS: dict[str, HeadSpec] = {
+    "Detect": HeadSpec("detect"),
+    "v10Detect": HeadSpec("detect"),
+    "Pose": HeadSpec("pose", _POSE),
+    "Pose26": HeadSpec("pose", _POSE, {"keypoint_scale": 1.0, "keypoint_offset": 0.5}, features=True),
+    "Segment": HeadSpec("segment", _SEGMENT),
+    "Segment26": HeadSpec("segment", _SEGMENT, all_levels=True),
+    "Classify": HeadSpec("classify", ("logits",)),
 }
 """By the name of the last layer's class."""
 
@@ -59,7 +59,7 @@ def whole(model: Any, end2end: bool) -> nn.Module:
     return Whole().eval()
 
 
-def raw_heads(model: Any, head: Head, end2end: bool) -> nn.Module:
+def raw_heads(model: Any, head: HeadSpec, end2end: bool) -> nn.Module:
     """Backbone and neck of the model, then the last convolutions of each level and nothing after them."""
     layers = _classifier(model.model[-1]) if head.task == "classify" else _levels(model.model[-1], head, end2end)
     return _with_body(model, layers)
@@ -91,7 +91,7 @@ def _with_body(model: Any, last: nn.Module) -> nn.Module:
     return RawHeads().eval()
 
 
-def _levels(layer: Any, head: Head, end2end: bool) -> nn.Module:
+def _levels(layer: Any, head: HeadSpec, end2end: bool) -> nn.Module:
     """The last convolutions of all levels, and the prototypes where there are any."""
     from torch import nn
 

@@ -155,7 +155,7 @@ def _allow_data(name: str) -> list[Any]:
 
 
 def _forward_method(*arguments: Any) -> Any:
-    """What getattr may do in a checkpoint: fused models pickle ``layer.forward_fuse`` as their ``forward``."""
+    """The only ``getattr`` allowed in a checkpoint: fused models pickle ``layer.forward_fuse`` as their ``forward``."""
     from torch import nn
 
     if len(arguments) == 2 and isinstance(arguments[0], nn.Module) and arguments[1] in ("forward", "forward_fuse"):
@@ -165,7 +165,7 @@ def _forward_method(*arguments: Any) -> Any:
 
 
 class _Leftover:
-    """An object of the training that is not needed; keeps its state as data."""
+    """Placeholder for an object of the training that is not needed; keeps its state as data."""
 
 
 def _allow_layer(name: str) -> list[Any]:

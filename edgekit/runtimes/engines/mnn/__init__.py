@@ -17,7 +17,7 @@ from edgekit.arrays import Floats
 from edgekit.errors import EngineError
 from edgekit.runtimes.bundle.manifest import Graph
 from edgekit.runtimes.engines.base import Engine, Placement, SessionOptions, check_inputs
-from edgekit.runtimes.engines.mnn.flatbuffer import CONST, INPUT, Operator, read_operators
+from edgekit.runtimes.engines.mnn.flatbuffer import CONST, INPUT, MnnOperator, read_operators
 
 _DEFAULT_THREADS = 4
 """What MNN takes by itself; its Python module wants a number."""
@@ -85,8 +85,8 @@ class MnnSession:
         return kind(array.shape, dtype, array, layout)
 
 
-def _operators(path: Path) -> list[Operator]:
-    """Look at the file before MNN does: it ends the process on some broken files."""
+def _operators(path: Path) -> list[MnnOperator]:
+    """Check the file before MNN opens it, because MNN aborts the process on some broken files."""
     try:
         operators = read_operators(path)
     except FileNotFoundError as error:
@@ -98,7 +98,7 @@ def _operators(path: Path) -> list[Operator]:
     return operators
 
 
-def _placement(operators: list[Operator]) -> Placement:
+def _placement(operators: list[MnnOperator]) -> Placement:
     stored = Counter(operator.stored for operator in operators if operator.stored)
     arithmetic = "float32"
     if stored["int8"]:
@@ -111,7 +111,7 @@ def _placement(operators: list[Operator]) -> Placement:
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Keep off stdout what MNN prints there about the CPU: a command's JSON goes to the same place."""
+    """Redirect what MNN prints about the CPU, so that it does not mix with a command's JSON on stdout."""
     with _STDOUT:
         kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 1)

@@ -1,4 +1,4 @@
-"""Reads what a ``.mnn`` file says of its operators, with numpy alone.
+"""Read the operators of a ``.mnn`` file, with numpy alone.
 
 The file is a FlatBuffer (https://flatbuffers.dev/internals); the numbers of tables' fields are those of MNN's published
 schema (schema/default of the MNN project: Net, Op, Convolution2D, IDSTQuan), to which fields have only been appended.
@@ -20,7 +20,7 @@ Data = bytes | bytearray
 
 
 @dataclass(frozen=True)
-class Operator:
+class MnnOperator:
     """One operator: its kind, its name, and the names of the tensors that it reads and makes.
 
     ``stored`` is how a convolution's weights are stored: ``float32``, ``float16``, ``int8`` (with quantised
@@ -34,7 +34,7 @@ class Operator:
     stored: str = ""
 
 
-def read_operators(path: Path) -> list[Operator]:
+def read_operators(path: Path) -> list[MnnOperator]:
     """The operators of a ``.mnn`` file in the order in which they run.
 
     Raises:
@@ -42,22 +42,22 @@ def read_operators(path: Path) -> list[Operator]:
     """
     data = path.read_bytes()
     try:
-        net = Table.root(data)
+        net = FlatbufferTable.root(data)
         names = net.texts(7)
-        return [_operator(Table(data, at), names) for at in net.offsets(3)]
+        return [_operator(FlatbufferTable(data, at), names) for at in net.offsets(3)]
     except (struct.error, IndexError, UnicodeDecodeError) as error:
         raise ValueError(f"not a whole MNN model ({error})") from error
 
 
 def identifier(data: Data) -> tuple[int, int]:
     """Where in a file's bytes MNN's converter has put the model's random identifier: offset and length, or zeros."""
-    found = Table.root(data).target(11)
+    found = FlatbufferTable.root(data).target(11)
     return (found + 4, _number(data, found, "I")) if found else (0, 0)
 
 
-def _operator(op: Table, names: list[str]) -> Operator:
+def _operator(op: FlatbufferTable, names: list[str]) -> MnnOperator:
     kind = op.number(5, "i")
-    return Operator(
+    return MnnOperator(
         kind=kind,
         name=op.text(3),
         inputs=tuple(names[index] for index in op.numbers(0)),
@@ -66,18 +66,18 @@ def _operator(op: Table, names: list[str]) -> Operator:
     )
 
 
-def _stored(op: Table) -> str:
-    convolution = Table(op.data, op.target(2))
+def _stored(op: FlatbufferTable) -> str:
+    convolution = FlatbufferTable(op.data, op.target(2))
     packed = convolution.target(3)
     if not packed:
         return "float32"
-    kind = Table(op.data, packed).number(2, "i")
+    kind = FlatbufferTable(op.data, packed).number(2, "i")
     if kind == _FLOAT16:
         return "float16"
     return "int8" if kind == _INT8 and convolution.target(4) else "other"
 
 
-class Table:
+class FlatbufferTable:
     """A FlatBuffers table: fields by number, absent ones as 0 or nothing."""
 
     def __init__(self, data: Data, at: int) -> None:
@@ -85,8 +85,8 @@ class Table:
         self._fields = at - _number(data, at, "i")
 
     @classmethod
-    def root(cls, data: Data) -> Table:
-        """The table that a file is."""
+    def root(cls, data: Data) -> FlatbufferTable:
+        """The root table of a file."""
         return cls(data, _number(data, 0, "I"))
 
     def number(self, field: int, kind: str) -> int:

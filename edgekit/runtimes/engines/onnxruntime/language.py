@@ -16,7 +16,7 @@ from edgekit.runtimes.engines.base import SessionOptions
 from edgekit.runtimes.engines.onnxruntime.session import OnnxRuntimeNetwork, failures
 
 ROOM = 64
-"""Buffers begin with room for so many more tokens than the prompt has, and double when they are full."""
+"""Initial capacity of the buffers beyond the prompt, in tokens; full buffers double."""
 
 
 class _Cache:
@@ -73,7 +73,7 @@ class _Decoder:
         self.cache = _Cache(language, np.zeros(1, np.int64))
 
     def begin(self, lengths: Ints) -> None:
-        """Empty buffers for rows that are about to have so many tokens."""
+        """Empty buffers for rows of the given numbers of tokens."""
         self.cache = _Cache(self._language, lengths)
         self._bind_cache()
 
@@ -104,7 +104,7 @@ class _Decoder:
         return self._logits
 
     def hold(self, name: str, array: NDArray[Any]) -> None:
-        """Give an input that stays until it is given anew."""
+        """Bind an input until it is bound again."""
         self._held[name] = np.ascontiguousarray(array)
         self._bind(name, self._held[name], output=False)
 
@@ -145,7 +145,7 @@ class OptOnOnnxRuntime:
         )
 
     def select(self, rows: Ints) -> None:
-        """Go on with these rows."""
+        """Continue with these rows."""
         self._decoder.select(rows)
 
 
@@ -176,13 +176,13 @@ class T5OnOnnxRuntime:
         return self._decoder.run({"inputs_embeds": embeddings, "last": np.zeros(len(tokens), np.int64)})
 
     def select(self, rows: Ints) -> None:
-        """Go on with these rows; what the encoder gave is copied only when a row changes its prompt."""
+        """Continue with these rows; encoder outputs are copied only if a row changes its prompt."""
         self._decoder.select(rows)
         if not np.array_equal(self._prompts[rows], self._prompts):
             self._look(self._prompts[rows])
 
     def _look(self, prompts: Ints) -> None:
-        """Let every row look at the encoder's output for its prompt."""
+        """Bind each row to the encoder's output for its prompt."""
         self._prompts = prompts
         for name, array in self._seen.items():
             self._decoder.hold(name, array[prompts])

@@ -27,12 +27,12 @@ class _Stateful:
         self._rows: Ints = np.zeros(0, np.int64)
 
     def begin(self, rows: int) -> None:
-        """Forget what was read."""
+        """Clear the cache."""
         self._network.request.reset_state()
         self._rows = np.arange(rows)
 
     def select(self, rows: Ints) -> None:
-        """Go on with these rows; several choices in a row are one."""
+        """Continue with these rows; successive selections are combined."""
         self._rows = self._rows[rows]
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> Floats:
@@ -66,7 +66,7 @@ class OptOnOpenVino:
         return self._decoder.run({"inputs_embeds": embeddings, "position_ids": places, "attention_mask": self._mask})
 
     def select(self, rows: Ints) -> None:
-        """Go on with these rows."""
+        """Continue with these rows."""
         self._decoder.select(rows)
         self._mask = self._mask[rows]
 
@@ -99,7 +99,7 @@ class T5OnOpenVino:
         return self._decoder.run({"inputs_embeds": embeddings, "total": np.array(self._count), **self._looked})
 
     def select(self, rows: Ints) -> None:
-        """Go on with these rows; what the encoder gave is copied only when a row changes its prompt."""
+        """Continue with these rows; encoder outputs are copied only if a row changes its prompt."""
         self._decoder.select(rows)
         prompts = self._prompts[rows]
         if not np.array_equal(prompts, self._prompts):

@@ -17,7 +17,7 @@ from edgekit.runtimes.engines.base import Placement, SessionOptions, check_input
 
 
 def import_openvino() -> Any:
-    """The openvino package, kept from phoning home.
+    """Import openvino without its telemetry.
 
     Importing it sends an event through ``openvino_telemetry`` when that is installed. With the name blocked, openvino
     and nncf use their own stubs.

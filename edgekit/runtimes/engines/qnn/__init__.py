@@ -20,7 +20,7 @@ from edgekit.runtimes.engines.qnn.provider import assigned, session
 
 
 class QnnSession:
-    """A context on the NPU or, ``emulated``, on what QNN's libraries have in its place on x86-64.
+    """A context on the NPU or, ``emulated``, on QNN's emulator on x86-64.
 
     No operator ever runs on the CPU: the session would not open.
     """

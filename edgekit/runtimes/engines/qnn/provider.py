@@ -1,4 +1,4 @@
-"""ONNX Runtime's QNN provider: sessions whose every operator is on the Hexagon NPU or that do not open at all."""
+"""ONNX Runtime's QNN provider: sessions with every operator on the Hexagon NPU; others do not open."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ NAME = "QNNExecutionProvider"
 
 
 def session(path: Path, settings: dict[str, str], context: Path | None = None) -> Any:
-    """An ``onnxruntime.InferenceSession`` on the NPU, or on the emulator that stands for it on x86-64.
+    """An ``onnxruntime.InferenceSession`` on the NPU, or on its emulator on x86-64.
 
     Args:
         path: an ONNX file, plain, quantised with Q/DQ pairs, or holding a compiled context.

@@ -28,7 +28,7 @@ ARITHMETIC = {
 
 
 @dataclass(frozen=True)
-class Prepared:
+class BuiltPlan:
     """An engine's plan for this device, and whether it had to be built."""
 
     plan: bytes
@@ -93,7 +93,7 @@ def _runtime(device: str) -> Any:
     return runtime
 
 
-def prepare_bundle(bundle: Bundle, options: SessionOptions) -> list[Prepared]:
+def prepare_bundle(bundle: Bundle, options: SessionOptions) -> list[BuiltPlan]:
     """The engines of all graphs of a bundle for this device, built where the cache has none.
 
     Raises:
@@ -118,7 +118,7 @@ def prepare_bundle(bundle: Bundle, options: SessionOptions) -> list[Prepared]:
 
 def prepare(
     gpu: Gpu, model: Path, settings: BuildSettings, device: str, *, strict: bool = False, anew: bool = False
-) -> Prepared:
+) -> BuiltPlan:
     """The engine of an ONNX file for this device: from the cache (unless ``anew``), or built and kept there.
 
     Raises:
@@ -144,9 +144,9 @@ def prepare(
                 built = build(model, settings, device, cache.read_timing(key), strict=strict)
                 cache.write_timing(key, built.timing)
                 cache.write(key, built.plan, built.operators)
-                return Prepared(built.plan, built.operators, path, built=True)
+                return BuiltPlan(built.plan, built.operators, path, built=True)
     plan, header = found
-    return Prepared(plan, header.operators, path, built=False)
+    return BuiltPlan(plan, header.operators, path, built=False)
 
 
 class TensorRt(Engine):

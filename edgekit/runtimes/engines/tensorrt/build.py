@@ -96,7 +96,7 @@ def build(model: Path, settings: BuildSettings, device: str, timing: bytes, *, s
 
 
 def _refuse(settings: BuildSettings, builder: Any, device: str) -> None:
-    """What is known beforehand not to work on a DLA."""
+    """Refuse settings that are known not to work on a DLA."""
     if device == "gpu":
         return
     if int(device.removeprefix("dla")) >= builder.num_DLA_cores:
@@ -148,7 +148,7 @@ def _parse_error(trt: Any, parser: Any, settings: BuildSettings) -> str:
 
 
 class _Log:
-    """TensorRT's log: its last error is the only place where a failed build says why."""
+    """TensorRT's log, whose last error has the reason of a failed build."""
 
     def __init__(self, trt: Any) -> None:
         errors: list[str] = []

@@ -73,7 +73,7 @@ def folder() -> Path:
 
 @contextlib.contextmanager
 def building(key: Key) -> Iterator[None]:
-    """Only one process builds an engine; the others wait, and then find it. The lock ends with its process."""
+    """A lock, so that one process builds an engine while others wait for it; released when the process ends."""
     while True:
         with contextlib.ExitStack() as held:
             try:
@@ -86,7 +86,7 @@ def building(key: Key) -> Iterator[None]:
 
 
 def read(key: Key) -> tuple[bytes, Header] | None:
-    """The plan of a key, or None where there is none that can be trusted."""
+    """The plan of a key, or None if there is none or its file cannot be trusted."""
     try:
         with (folder() / f"{key.name}.engine").open("rb") as stream:
             if not _own(os.fstat(stream.fileno())):
@@ -104,7 +104,7 @@ def read(key: Key) -> tuple[bytes, Header] | None:
 
 
 def write(key: Key, plan: bytes, operators: dict[str, int]) -> Header:
-    """Keep a plan; it is there whole or not at all.
+    """Store a plan, atomically.
 
     Raises:
         EngineError: it cannot be written.

@@ -1,4 +1,4 @@
-"""The few calls of the CUDA driver that running an engine takes, through ctypes.
+"""The calls of the CUDA driver that running an engine needs, through ctypes.
 
 The driver's library has one name and one interface on every Jetson and PC, whatever CUDA or JetPack lies above it, and
 needs no package: cuda-python is not part of JetPack, and the runtime's library has a new name with every CUDA.
@@ -84,7 +84,7 @@ class Stream:
         weakref.finalize(self, gpu.call, "cuStreamDestroy_v2", self.handle)
 
     def wait(self) -> None:
-        """Until all that was queued is done."""
+        """Wait until all queued work is done."""
         self._gpu.call("cuStreamSynchronize", self.handle)
 
 

@@ -14,7 +14,7 @@ from edgekit.runtimes.tasks.decoders.base import Candidates, Frame
 
 
 def logit(probability: float) -> float:
-    """The logit of a probability, with 0 and 1 mapped to infinities: thresholds are compared before any sigmoid."""
+    """The logit of a probability (0 and 1 give infinities), so that thresholds are compared before any sigmoid."""
     if probability <= 0:
         return -math.inf
     return math.inf if probability >= 1 else math.log(probability / (1 - probability))
@@ -58,7 +58,7 @@ def survivors(logits: Floats, threshold: float) -> Survivors:
 
 
 def check_finite(values: Floats) -> None:
-    """Refuse NaN and infinities, which compare false with every threshold and would vanish without a word.
+    """Refuse NaN and infinities, which fail every threshold and would be dropped silently.
 
     Raises:
         EngineError: found one.

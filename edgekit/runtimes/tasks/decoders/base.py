@@ -1,4 +1,4 @@
-"""What a decoder is: the types it is written in, and how it registers."""
+"""Types of decoders, and their registration."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Heads = Mapping[str, Sequence[Floats]]
 
 @dataclass(frozen=True)
 class Candidates:
-    """What was decoded of one image, in input pixels.
+    """Decoded candidates of one image, in input pixels.
 
     Attributes:
         boxes: (n, 4) float32 xyxy in input pixels.
@@ -59,7 +59,7 @@ class Candidates:
 
 
 class Frame(NamedTuple):
-    """What a decoder needs to know of its contract: input size in pixels, the number of classes and of keypoints."""
+    """What a decoder is given of its contract: input size in pixels, number of classes and of keypoints."""
 
     height: int
     width: int
@@ -150,7 +150,7 @@ def decoder(
 
 
 def attached(name: str, role: str) -> Callable[[Attach], Attach]:
-    """Register what decodes a further role of a registered decoder's heads, for the anchors that are left after NMS."""
+    """Register a function that decodes a further role of a decoder's heads, for the anchors left after NMS."""
 
     def register(run: Attach) -> Attach:
         DECODERS[name].attachments[role] = run

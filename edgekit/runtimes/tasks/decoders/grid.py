@@ -19,14 +19,14 @@ from edgekit.runtimes.tasks.decoders.arithmetic import (
 from edgekit.runtimes.tasks.decoders.base import Candidates, Count, Frame, Heads, decoder
 
 
-class Grid(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class GridOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Strides in pixels, finest first."""
 
     strides: tuple[Count, ...]
 
 
 @decoder("grid", channels=lambda options, classes: {"boxes": 4, "objectness": 1, "classes": classes}, align="corner")
-def grid(heads: Heads, options: Grid, frame: Frame, threshold: float) -> Candidates:
+def grid(heads: Heads, options: GridOptions, frame: Frame, threshold: float) -> Candidates:
     """YOLOX: centre offsets and log sizes in strides; score = sigmoid(objectness) * sigmoid(class).
 
     (Ge et al., YOLOX, 2021.)

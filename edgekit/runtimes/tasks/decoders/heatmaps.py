@@ -52,7 +52,7 @@ def heatmaps(heads: Heads, options: Heatmaps, frame: Frame, threshold: float) ->
 
 
 def _quarter(maps: Floats, x: Ints, y: Ints) -> Floats:
-    """A quarter of a cell towards the higher neighbour, (k, 2); nothing at the border."""
+    """Shift by a quarter of a cell towards the higher neighbour, (k, 2); zero at the border."""
     count, rows, columns = maps.shape
     each = np.arange(count)
     inside = (x > 0) & (x < columns - 1) & (y > 0) & (y < rows - 1)

@@ -1,4 +1,4 @@
-"""What pose decoders share: tables of keypoints, and the one person of an input."""
+"""Helpers of pose decoders: keypoint tables, and the candidate of a single-person model."""
 
 from __future__ import annotations
 

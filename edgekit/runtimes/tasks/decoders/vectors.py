@@ -26,7 +26,7 @@ def vector(heads: Heads, options: NoOptions, frame: Frame, threshold: float) -> 
 
 
 def unit(vectors: Floats) -> Floats:
-    """Vectors (n, d) at length 1; a vector of zeros has no direction and stays.
+    """Vectors (n, d) normalised to length 1; zero vectors stay zero.
 
     Raises:
         EngineError: NaN or infinite values.
