@@ -116,21 +116,22 @@ def test_blocks_are_within_half_a_step(seed: int, bits: int, size: int, inputs: 
 
 
 @every_target
-@pytest.mark.parametrize("bits", [4, 8])
-def test_engines_compute_with_the_integers_of_blocks(bits: int, target: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("bits", "size"), [(4, 32), (4, 64), (8, 32)])
+def test_engines_compute_with_the_integers_of_blocks(bits: int, size: int, target: str, tmp_path: Path) -> None:
     rng = np.random.default_rng(bits)
     weight, x = (rng.standard_normal(shape).astype(np.float32) for shape in ((24, 80), (2, 3, 80)))
     with GraphWriter(tmp_path, "one") as writer:
-        writer.output("y", Blocks(bits, 32).product(writer, writer.input("x", (-1, -1, 80)), "w", weight), (-1, -1, 24))
+        made = Blocks(bits, size).product(writer, writer.input("x", (-1, -1, 80)), "w", weight)
+        writer.output("y", made, (-1, -1, 24))
         graph = writer.save()
     engine = {"onnx": "onnxruntime", "openvino": "openvino"}[target]
-    made = open_network(engine, tmp_path, graph, SessionOptions()).run({"x": x})["y"]
-    integers, scales = blocks(weight, bits, 32)
-    wide = integers if bits == 8 else np.stack([integers & 15, integers >> 4], -1).reshape(24, -1, 32)
+    given = open_network(engine, tmp_path, graph, SessionOptions()).run({"x": x})["y"]
+    integers, scales = blocks(weight, bits, size)
+    wide = integers if bits == 8 else np.stack([integers & 15, integers >> 4], -1).reshape(24, -1, size)
     restored = ((wide.astype(np.float32) - (1 << (bits - 1))) * scales[..., None]).reshape(24, -1)[:, :80]
     # Activations are in 8 bits on the way: a hundredth of their spread.
-    np.testing.assert_allclose(made, x @ restored.T, atol=0.02 * np.abs(x @ restored.T).max())
-    assert np.abs(made - x @ (restored + 0.1).T).max() > 1
+    np.testing.assert_allclose(given, x @ restored.T, atol=0.02 * np.abs(x @ restored.T).max())
+    assert np.abs(given - x @ (restored + 0.1).T).max() > 1
 
 
 def test_static_int8_is_close_and_smoothing_helps_with_large_channels(tmp_path: Path) -> None:

@@ -285,6 +285,23 @@ def test_calibration_normalises_by_the_contract(jobs: Any, detector: Any, image:
     assert errors[1] > 3 * errors[0]
 
 
+@pytest.mark.parametrize("color", ["rgb", "bgr"])
+def test_the_quantiser_is_told_of_colours_as_the_contract_has_them(
+    color: Any, jobs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ranges of all colours together hardly tell one order from the other."""
+    import cv2
+
+    monkeypatch.setattr(converter, "_kept", lambda source, plan: [])
+    rule = ImageRule(size=(SIZE, SIZE), resize="stretch", color=color, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
+    samples = dataclasses.replace(jobs["int8"].calibration(), rule=rule)
+    converter._write_images(samples, tmp_path / "images", 1)
+    told: Any = converter._configuration(samples, tmp_path / "images", tmp_path, jobs["int8"])
+    pixels = cv2.imread(f"{told['path']}000000.png")[..., :: 1 if told["format"] == "BGR" else -1]
+    found = (pixels - np.array(told["mean"])) * np.array(told["normal"])
+    np.testing.assert_allclose(found.transpose(2, 0, 1)[None], next(iter(samples)), atol=1e-5)
+
+
 def test_int8_without_images_is_refused(jobs: Any, tmp_path: Path) -> None:
     with pytest.raises(ConversionError, match="int8 needs calibration images: give --data"):
         converter.convert(dataclasses.replace(jobs["int8"], samples=None, out=tmp_path), quiet)

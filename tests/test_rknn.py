@@ -212,10 +212,10 @@ def test_tensors_that_share_a_range_go_on_sharing_one(tmp_path: Path) -> None:
     ]
     path = tmp_path / "cfg"
     path.write_text("quantize_parameters:\n" + "".join(before))
-    tensors = {"images": planned(0, 0.9), "conv": planned(-6, 3), "relu": planned(0, 3), "pool": planned(0, 3.5)}
+    tensors = {"images": planned(0, 0.9), "conv": planned(-6, 3), "relu": planned(0, 3.5), "pool": planned(-0.25, 3)}
     assert rknn_int8.set_ranges(path, tensors | {"other": planned(-1, 1e-5)}) == 4
     found = {name: re.findall(r"- +(\S+)", told) for name, told in rknn_int8._ENTRY.findall(path.read_text())}
-    assert [name for name in found if found[name][:2] == ["0.0", "3.5"]] == ["conv", "relu", "pool"]
+    assert [name for name in found if found[name][:2] == ["-0.25", "3.5"]] == ["conv", "relu", "pool"]
     assert found["other"] == [
         "-1.0",
         "1.0e-05",
