@@ -15,8 +15,9 @@ ONLY_TESTS := $(wildcard tests/requirements-*.txt)
 export EDGEKIT_TOOLCHAINS ?= $(CURDIR)/$(VENV)/toolchains
 TOOLCHAINS := rknn qnn imx500 imx500-converter tensorrt-rtx
 
-# Threads that wait for each other in a spin loop take the core from those that work, where processes run side by side.
-export OMP_WAIT_POLICY ?= PASSIVE
+# Threads that wait for each other in a spin loop take the core from those that work, where tests run side by side. Not for
+# the demo: what it measures would wake up late.
+test test-all test-toolchains: export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: demo demo-all test test-all test-toolchains test-arm64 accuracy ablation blip2-table lint types check format tables bench clean
 
