@@ -131,6 +131,7 @@ def test_all_are_taken_where_there_are_no_more(folder: Path) -> None:
     assert most_informative([], 3, RULE, seed=0) == []
 
 
+@pytest.mark.nightly
 def test_every_image_is_opened_once_in_order_and_let_go() -> None:
     opened: list[int] = []
     alive: list[weakref.ref[NDArray[np.uint8]]] = []

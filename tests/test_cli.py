@@ -248,6 +248,7 @@ def test_info_for_people_names_what_matters(cli: Cli, converted: Converted) -> N
 # ---- convert ----
 
 
+@pytest.mark.nightly
 @pytest.mark.convert
 def test_all_has_a_row_for_every_target(photos: Path, tmp_path: Path) -> None:
     """A precision that one target has: the other twelve say why they are left out."""

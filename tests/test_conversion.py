@@ -283,7 +283,7 @@ postprocess: {iou_threshold: 0.6}
 @pytest.mark.parametrize(
     ("before", "after", "code", "said"),
     [
-        ("COLOR", "rgb", 0, "passed"),
+        pytest.param("COLOR", "rgb", 0, "passed", marks=pytest.mark.nightly),
         # The bundle keeps to its own contract, so a source that is stated otherwise has to differ from it.
         ("COLOR", "bgr", 1, "FAILED"),
         ("stretch", "letterbox", 2, "image.resize is 'stretch' in the bundle and 'letterbox' in the contract given"),

@@ -93,7 +93,9 @@ def good(out: Path, converted: Converted) -> bool:
     return contents(out / NAME) == contents(converted.path("onnx", "fp32"))
 
 
-@pytest.mark.parametrize("at", [SOURCE_STAGE, PROOF], ids=["reading", "proving"])
+@pytest.mark.parametrize(
+    "at", [pytest.param(SOURCE_STAGE, id="reading", marks=pytest.mark.nightly), pytest.param(PROOF, id="proving")]
+)
 def test_ctrl_c_ends_children_and_cleans_up(
     stalled: Callable[[int], Stalled], tmp_path: Path, converted: Converted, at: int
 ) -> None:
@@ -107,6 +109,7 @@ def test_ctrl_c_ends_children_and_cleans_up(
     assert good(tmp_path / "out", converted)
 
 
+@pytest.mark.nightly
 def test_a_second_conversion_is_refused_and_harms_nothing(
     stalled: Callable[[int], Stalled], tmp_path: Path, converted: Converted
 ) -> None:

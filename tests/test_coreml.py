@@ -207,6 +207,7 @@ def test_every_precision_gives_torchs_outputs_in_the_contracts_order(
             assert left == right or noise(outputs[left], expected[right]) > 0.5
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(("precision", "most"), [("fp32", 1e-4), ("fp16", 1e-2), ("int8", 0.05), ("w8a8", 0.1)])
 def test_a_vision_transformer_too(vit: Converted, precision: str, most: float) -> None:
     (output,), (wanted,) = vit.outputs(precision, IMAGE), vit.expected(IMAGE)

@@ -23,7 +23,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_demo_measures_draws_and_describes(folder: Path) -> None:
-    given = ("--target", "onnx", "--precision", "fp32,int8", "--scenes", 12, "-o", folder)
+    given = ("--target", "onnx", "--precision", "fp32,int8", "--scenes", 8, "-o", folder)
     done = edgekit("demo", *given, "--json")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
@@ -45,6 +45,7 @@ def test_the_demo_measures_draws_and_describes(folder: Path) -> None:
     assert re.search(r"^onnx int8 \(about \d+:\d\d left\)$", done.stderr, re.MULTILINE)
 
 
+@pytest.mark.nightly
 def test_the_demo_prints_a_table(folder: Path) -> None:
     done = edgekit("demo", "--target", "onnx", "--precision", "fp32", "--scenes", 4, "--no-blip2", "-o", folder)
     assert done.returncode == 0, done.stderr

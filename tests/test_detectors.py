@@ -169,6 +169,7 @@ def test_a_hard_model_is_the_same_function(family: str) -> None:
         assert (before - after).abs().max() < 1e-3
 
 
+@pytest.mark.nightly
 @FAMILIES
 def test_a_hard_model_scores_the_same(family: str, annotations: Path, exact: Any) -> None:
     made_hard = scores.score_network(HARD[family](), annotations)

@@ -57,6 +57,7 @@ def test_the_quickstart_runs_as_it_stands(tmp_path: Path) -> None:
     assert "detection" in python.splitlines()[0]
 
 
+@pytest.mark.nightly
 @pytest.mark.convert
 def test_the_second_example_runs_as_it_stands(tmp_path: Path) -> None:
     (tmp_path / "examples").symlink_to(ROOT / "examples")

@@ -498,6 +498,7 @@ def test_what_was_only_compiled_is_not_written(photos: Path, tmp_path: Path) -> 
     assert not list(tmp_path.glob("detector-*"))
 
 
+@pytest.mark.nightly
 @pytest.mark.convert
 def test_what_was_only_compiled_is_unproven_even_when_asked_for(photos: Path, tmp_path: Path) -> None:
     code, report = converted("vulkan", photos, tmp_path, "--no-gate")

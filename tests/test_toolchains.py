@@ -103,6 +103,7 @@ def test_what_was_interrupted_is_completed_without_the_index(index: Path) -> Non
     assert TINY.state == "installed"
 
 
+@pytest.mark.nightly
 def test_it_is_made_again_from_its_wheels_after_removal(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(installation, "declared", lambda: {"tiny": TINY})
     installation.install(TINY, lambda line: None)
@@ -114,6 +115,7 @@ def test_it_is_made_again_from_its_wheels_after_removal(index: Path, monkeypatch
     assert TINY.state == "installed"
 
 
+@pytest.mark.nightly
 def test_new_pins_make_it_outdated_and_are_installed(index: Path) -> None:
     installation.install(TINY, lambda line: None)
     write_wheel(index, "2.0", "ANSWER = 43\n")

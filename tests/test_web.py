@@ -211,7 +211,7 @@ def test_the_example_page_places_images_as_the_runtime_does() -> None:
 
 
 @with_toolchain
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("precision", [pytest.param("fp32", marks=pytest.mark.nightly), "int8"])
 def test_the_example_page_finds_what_the_runtime_finds(precision: str, demo_bundles: Converted, tmp_path: Path) -> None:
     if not chromium():
         pytest.skip("needs Chromium: apt-get install chromium")
