@@ -27,7 +27,16 @@ TINY = ("conversion", "conversion_interrupted", "cli")
 TOGETHER = {f"tests/test_{name}.py": group for group, names in {"demo": DEMO, "tiny": TINY}.items() for name in names}
 """Files that look at one conversion: the same worker makes it and looks, and the other does not wait at its lock."""
 
-FIRST = ("tests/test_targets.py", "tests/test_static.py", "tests/test_cli.py", "tests/test_vision_language.py")
+LONGEST = (
+    "targets",
+    "task_conversions",
+    "vision_language_conversion",
+    "ultralytics_conversion",
+    "static",
+    "cli",
+    "demo",
+)
+FIRST = tuple(f"tests/test_{name}.py" for name in LONGEST)
 """What takes longest begins, so that no worker is left with it at the end."""
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from real_conversions import convert_once
+from target_lists import EVERYTHING
 
 pytestmark = [pytest.mark.convert, pytest.mark.ultralytics]
 
@@ -36,18 +37,19 @@ def save(name: str, folder: Path) -> Path:
 
 
 # One of each kind of toolchain; the others are tried on the demo detector and on FastestDet.
-TARGETS = ("coreml", "litert", "mnn", "ncnn", "onnx", "openvino")
+TARGETS = ("coreml", "litert", "mnn", "ncnn", "onnx", "openvino") if EVERYTHING else ("ncnn", "onnx")
+PRECISIONS = ("fp32", "fp16") if EVERYTHING else ("fp32",)
 
 
 def test_yolov8n_matches(checkpoints: Path) -> None:
     def arguments(folder: Path) -> list[str]:
-        wanted = ["--target", ",".join(TARGETS), "--precision", "fp32,fp16", "-j", "2"]
+        wanted = ["--target", ",".join(TARGETS), "--precision", ",".join(PRECISIONS), "-j", "2"]
         return [str(save("yolov8n", folder.parent)), *wanted]
 
     done = convert_once(checkpoints, "yolov8n-bundles", arguments)
     assert done.code == 0, done.messages
     for target in TARGETS:
-        for precision in ("fp32", "fp16"):
+        for precision in PRECISIONS:
             evidence = done.bundle(target, precision)["evidence"]
             assert evidence["passed"]
             # Random weights find nothing to be sure of: the best anchors are compared one by one, and every output.
@@ -57,7 +59,7 @@ def test_yolov8n_matches(checkpoints: Path) -> None:
             assert min(output["cosine"] for output in evidence["outputs"]) > 0.999
 
 
-@pytest.mark.parametrize("name", ["yolo11n", "yolo26n"])
+@pytest.mark.parametrize("name", [pytest.param("yolo11n", marks=pytest.mark.nightly), "yolo26n"])
 def test_newer_heads_match_too(name: str, checkpoints: Path) -> None:
     def arguments(folder: Path) -> list[str]:
         return [str(save(name, folder.parent)), "--target", "onnx", "--precision", "fp32"]
