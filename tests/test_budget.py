@@ -207,6 +207,7 @@ def test_a_budget_needs_something_to_be_measured_on(stack: Path, tmp_path: Path,
         convert.convert(fragile(few, tmp_path / "out", max_drop=0.1))
 
 
+@pytest.mark.nightly
 @pytest.mark.convert
 def test_recipes_and_budget_are_in_the_manifest_and_on_the_screen(stack: Path, tmp_path: Path) -> None:
     """The command line with its children: both recipes are tried, the better one becomes the bundle."""

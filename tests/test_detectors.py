@@ -145,6 +145,7 @@ def test_missing_or_unfitting_weights_are_named(tmp_path: Path) -> None:
         with_weights(relu.network(), path)
 
 
+@pytest.mark.nightly
 @pytest.mark.train
 def test_training_is_one_command_and_repeats_itself(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.detectors.train", "leaky", "--cache", str(tmp_path)]

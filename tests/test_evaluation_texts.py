@@ -467,6 +467,7 @@ def answered_by(source: Path, scenes: Path, folder: Path) -> Path:
     return write(folder / "answered", document, ())
 
 
+@pytest.mark.nightly
 @pytest.mark.convert
 @pytest.mark.usefixtures("no_java")
 @pytest.mark.parametrize("kind", KINDS)

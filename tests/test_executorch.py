@@ -519,6 +519,7 @@ def test_what_was_only_compiled_is_unproven_even_when_asked_for(photos: Path, tm
     assert said.rstrip().endswith("UNPROVEN")
 
 
+@pytest.mark.nightly
 @pytest.mark.convert
 def test_the_core_ml_delegate_is_proven_by_the_interpreter(photos: Path, tmp_path: Path) -> None:
     code, report = converted("coreml", photos, tmp_path)

@@ -205,6 +205,7 @@ def test_bundles_without_records_are_measured_first(cli: Cli, bundles: Path, tmp
     assert "fits" in out
 
 
+@pytest.mark.nightly
 def test_a_search_finds_within_its_budget(cli: Cli, bundles: Path, tmp_path: Path) -> None:
     code, out, _ = cli("recommend", bundles / "one", "--threads", "1,2", "--budget", "60s", "--json")
     assert code == 0

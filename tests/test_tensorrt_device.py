@@ -327,7 +327,7 @@ def test_on_a_dla(trt: Any, driver: Any, tmp_path: Path) -> None:
     [
         ("int8", "dla0", "a DLA takes no QuantizeLinear"),
         ("fp32", "dla0", "a DLA does not compute in float32; convert with fp16"),
-        ("fp16", "dla1", "this device has 1 DLA core.s., no 'dla1'; use device='gpu'"),
+        ("fp16", "dla1", "this device has 1 DLA core.s., no 'dla1'; use unit='gpu'"),
     ],
 )
 def test_what_a_dla_cannot_do_is_refused(

@@ -16,6 +16,7 @@ for package in ("torch", "onnx", "pycocotools"):
 CONTRACT = Path(__file__).parents[1] / "examples" / "yolox_nano.yaml"
 
 
+@pytest.mark.nightly
 @pytest.mark.convert
 def test_yolox_finds_more_when_its_letterbox_is_aligned_as_it_was_trained(shared_data: Path) -> None:
     """mAP on 50 photographs: 0.533 in the corner, 0.527 in the center, which no proof against the source can see."""
