@@ -23,11 +23,9 @@ MADE = ISOLATED if WITH_TOOLCHAINS else ORDINARY
 
 
 def made(target: str) -> tuple[str, ...]:
-    """The precisions that the shared conversions make of a target; the short suite has all targets in INT8.
-
-    What a converter does in fp32 and fp16 its own tests see on small networks, compared with torch.
-    """
-    return converters.target(target).precisions if EVERYTHING else ("int8",)
+    """The precisions that the shared conversions make of a target: its most exact one and the one in integers."""
+    known = converters.target(target).precisions
+    return known if EVERYTHING else tuple(dict.fromkeys((known[0], "int8")))
 
 
 PRECISIONS = ",".join(sorted({p for name in MADE for p in made(name)}))

@@ -124,7 +124,6 @@ def test_a_bundle_says_what_it_is(target: str, precision: str, demo_bundles: Con
         assert manifest.calibration.count + manifest.calibration.held == len(manifest.calibration.images) > 32
 
 
-@pytest.mark.nightly
 @pytest.mark.parametrize("target", targets())
 def test_smaller_precisions_make_smaller_files(target: str, demo_bundles: Converted) -> None:
     """What the device opens; a bundle may hold more, for the check."""
