@@ -34,8 +34,7 @@ def command(
 ) -> None:
     """Convert a detector of shapes, measure each bundle on scenes it has never seen, and draw what it finds.
 
-    Then convert a small BLIP-2 and print what it says of a scene. With --target all --precision fp32,fp16,int8 it takes
-    a quarter of an hour.
+    Then convert a small BLIP-2 and print what it says of a scene. --target all makes every target, which takes longer.
     """
     import json
 

@@ -23,10 +23,6 @@ from edgekit.runtimes.results import Result
 from edgekit.shapes import write_coco
 from edgekit.shapes.trained import SOURCE, detector
 
-TARGETS = ("onnx", "openvino", "litert", "ncnn")
-"""What is converted when nothing else is asked for: engines that every host has, in a few minutes."""
-
-PRECISIONS = ("fp32", "int8")
 CALIBRATION_SEEDS = range(100_000, 100_080)
 EVALUATION_SEEDS = range(200_000, 300_000)
 TALKED = 40

@@ -28,7 +28,7 @@ class Node(Emulator):
         """
         node = shutil.which("node")
         if node is None:
-            raise EngineError("device 'node' needs node on PATH; install Node.js 20 or newer")
+            raise EngineError("unit 'node' needs node on PATH; install Node.js 20 or newer")
         package = toolchains.node_modules(self.toolchain) / "onnxruntime-web"
         program = Path(__file__).with_name("session.mjs")
         return ServedSession(self.toolchain, self.engine, folder, graph, options, (node, str(program), str(package)))

@@ -30,7 +30,7 @@ def load() -> Any:
         return ctypes.CDLL(_LIBRARY)
     except OSError as error:
         raise EngineError(
-            f"device 'gpu' needs NVIDIA's driver, and {_LIBRARY} cannot be loaded ({error}); install the driver, or "
+            f"unit 'gpu' needs NVIDIA's driver, and {_LIBRARY} cannot be loaded ({error}); install the driver, or "
             "run a container with --runtime nvidia"
         ) from error
 
