@@ -27,7 +27,7 @@ from edgekit.shapes import scene, write_coco
 from edgekit.shapes.trained import detector
 from edgekit.sources.session import TorchSession
 
-SCENES = range(300_000, 300_060 if EVERYTHING else 300_020)
+SCENES = range(300_000, 300_060 if EVERYTHING else 300_030)
 SIMULATED = ("qnn",)
 """Too slow here for mAP over all scenes."""
 
