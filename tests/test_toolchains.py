@@ -93,6 +93,7 @@ def test_install_check_remove(index: Path) -> None:
     assert said[-1] == "tiny is installed already"
 
 
+@pytest.mark.nightly
 def test_what_was_interrupted_is_completed_without_the_index(index: Path) -> None:
     installation.install(TINY, lambda line: None)
     (toolchains.root() / "tiny" / toolchains.RECORD).unlink()
@@ -133,6 +134,7 @@ def test_a_package_that_cannot_be_had(index: Path) -> None:
     assert absent.state == "unfinished"
 
 
+@pytest.mark.nightly
 def test_a_package_that_cannot_be_imported(index: Path) -> None:
     broken = Toolchain(**{**vars(TINY), "imports": ("tiny_tool.gone",)})
     with pytest.raises(ToolchainError, match="tiny_tool"):
@@ -140,6 +142,7 @@ def test_a_package_that_cannot_be_imported(index: Path) -> None:
     assert broken.state == "unfinished"
 
 
+@pytest.mark.nightly
 def test_check_sees_another_version_and_a_missing_environment(index: Path) -> None:
     with pytest.raises(ToolchainError, match="is not there; edgekit toolchain remove tiny"):
         installation.check(TINY)
@@ -172,6 +175,7 @@ def _hold(lock: Path, ready: object, go: object) -> None:
         go.wait(60)  # type: ignore[attr-defined]
 
 
+@pytest.mark.nightly
 def test_two_at_once(index: Path) -> None:
     toolchains.root().mkdir()
     context = multiprocessing.get_context("spawn")
