@@ -26,6 +26,7 @@ from edgekit.runtimes.bundle.folder import locked, open_bundle
 from edgekit.runtimes.bundle.manifest import Graph
 from edgekit.runtimes.engines import SessionOptions, engine
 from edgekit.worker import toolchains
+from edgekit.worker.interpreters import foreign_command
 from edgekit.worker.toolchains import Toolchain
 
 TINY = Toolchain(
@@ -269,7 +270,7 @@ def test_another_interpreter_has_this_edgekit_and_none_of_its_neighbours(borrowe
     site = next(Path(toolchains.root()).glob("borrowed/env/lib/*/site-packages"))
     (site / "borrowed.pth").unlink()
     probe = "import sys, importlib.util as u; print(u.find_spec('numpy'), sys.modules['edgekit'].__file__)"
-    code = toolchains.command(toolchains.python(borrowed), "edgekit.errors")
+    code = foreign_command(toolchains.python(borrowed), "edgekit.errors")
     code[2] = code[2].rpartition("del sys")[0] + probe
     done = subprocess.run(code, env=toolchains.environment(), capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["None", str(Path(toolchains.__file__).parents[1] / "__init__.py")]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import click
 
 from edgekit.errors import UsageError
+from edgekit.worker.user_modules import import_module, is_here
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -68,11 +68,13 @@ def import_modules(names: Sequence[str]) -> None:
     """
     for name in names:
         try:
-            importlib.import_module(name)
+            module = import_module(name)
         except ImportError as error:
             raise UsageError(f"--import {name}: {error}") from error
         except Exception as error:  # a user's own code may raise anything
             raise UsageError(f"--import {name}: {type(error).__name__}: {error}") from error
+        if is_here(module):
+            click.echo(f"edgekit: imported {name} from the current folder", err=True)
 
 
 def split_names(text: str) -> tuple[str, ...]:
