@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from edgekit.arrays import Image
 from edgekit.errors import InputError
+from edgekit.runtimes.inputs.files import is_regular
+from edgekit.runtimes.inputs.headers import check_size
 
 if TYPE_CHECKING:
     import cv2
@@ -98,9 +100,15 @@ class Video:
         """
         import cv2
 
+        if not self.live and not is_regular(str(self.address)):
+            raise InputError(f"{self.name}: no such file")
         with quiet():
             capture = cv2.VideoCapture(self.address)
         if capture.isOpened():
+            # FFmpeg has the same bound for the frames themselves, which may be larger than the file's header says.
+            check_size(
+                (int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))), self.name
+            )
             return capture
         capture.release()
         if isinstance(self.address, int):
