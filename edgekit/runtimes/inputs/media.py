@@ -15,7 +15,7 @@ import stat
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import accumulate, chain, takewhile
 from itertools import count as numbers
@@ -29,8 +29,8 @@ from edgekit.arrays import Image
 from edgekit.errors import InputError, UsageError, choices
 from edgekit.runtimes.inputs import files, headers, stacks
 from edgekit.runtimes.inputs.huggingface import Examples
+from edgekit.runtimes.inputs.video import SILENCE, FrameReader, Read, Video, quiet
 from edgekit.runtimes.inputs.video import SUFFIXES as VIDEO_SUFFIXES
-from edgekit.runtimes.inputs.video import FrameReader, Read, Video, quiet
 
 # fmt: off
 IMAGE_SUFFIXES = frozenset((
@@ -39,6 +39,8 @@ IMAGE_SUFFIXES = frozenset((
 ))
 # fmt: on
 """File name endings that are taken for an image in folders and patterns."""
+
+MOST_SILENCE = 86_400
 
 MOST_LIST_BYTES = 1 << 28
 MOST_LISTED = 4_000_000
@@ -128,7 +130,9 @@ class _Fetched:
 _Part: TypeAlias = "_Stills | Video | _Fetched"
 
 
-def frames(source: Source, color: Literal["bgr", "rgb"] = "bgr", on_error: OnError = "raise") -> Iterator[SourceFrame]:
+def frames(
+    source: Source, color: Literal["bgr", "rgb"] = "bgr", on_error: OnError = "raise", *, silence: float = SILENCE
+) -> Iterator[SourceFrame]:
     """The images of a source one after the other; only one is in memory at a time.
 
     A source is an image file, a folder (its images by name, without subfolders), a glob pattern (``**`` goes into
@@ -142,15 +146,21 @@ def frames(source: Source, color: Literal["bgr", "rgb"] = "bgr", on_error: OnErr
         source: see above.
         color: channel order of the images that come out.
         on_error: ``raise`` at an image that cannot be read, or ``skip`` it with a warning in the log.
+        silence: seconds that a network stream may be silent.
 
     Raises:
-        InputError: no such source, nothing in it, or (while iterating) a damaged image, which is named.
+        InputError: no such source, nothing in it, or (while iterating) a damaged image, which is named, or a camera or
+            stream that stopped.
+        UsageError: a wrong ``color``, ``on_error`` or ``silence``.
     """
     if color not in ("bgr", "rgb"):
         raise UsageError(f"color {choices(color, ('bgr', 'rgb'))}")
     if on_error not in ("raise", "skip"):
         raise UsageError(f"on_error {choices(on_error, ('raise', 'skip'))}")
-    return _frames(_parts(source), color, on_error)
+    if not 0 < silence < MOST_SILENCE:
+        raise UsageError(f"silence must be above 0 and below {MOST_SILENCE} seconds, not {silence:g}")
+    parts = [replace(part, silence=silence) if isinstance(part, Video) else part for part in _parts(source)]
+    return _frames(parts, color, on_error)
 
 
 def _frames(parts: list[_Part], color: str, on_error: str) -> Iterator[SourceFrame]:
