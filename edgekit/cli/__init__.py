@@ -6,12 +6,14 @@ Commands are thin: parse, call the API, print. Heavy imports happen inside them,
 
 from __future__ import annotations
 
+import io
 import sys
 
 import click
 
 from edgekit import __version__, registry
 from edgekit.cli._options import import_modules
+from edgekit.cli._terminal import say
 from edgekit.errors import EdgekitError
 
 
@@ -72,7 +74,9 @@ def main(arguments: list[str] | None = None) -> None:
         _complain("interrupted")
         raise SystemExit(130) from None
     except click.ClickException as error:
-        error.show()
+        text = io.StringIO()
+        error.show(text)
+        say(text.getvalue(), err=True, end=False)
         raise SystemExit(error.exit_code) from None
     except EdgekitError as error:
         if debug:
@@ -91,4 +95,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _complain(text: str) -> None:
-    click.echo(f"edgekit: {text}", err=True)
+    say(f"edgekit: {text}", err=True)

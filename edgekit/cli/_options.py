@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
+from edgekit.cli._terminal import shown
 from edgekit.errors import UsageError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -100,7 +101,11 @@ def console(*, stderr: bool = False) -> Any:
     """A rich console."""
     from rich.console import Console
 
-    drawn = Console(stderr=stderr, highlight=False, soft_wrap=True)
+    class Shown(Console):
+        def print(self, *objects: Any, **options: Any) -> None:
+            super().print(*(shown(one) if isinstance(one, str) else one for one in objects), **options)
+
+    drawn = Shown(stderr=stderr, highlight=False, soft_wrap=True)
     if not drawn.is_terminal:
         drawn.width = 140  # a file or a pipe has no width; tables must not be squeezed into 80 columns there
     return drawn

@@ -10,6 +10,7 @@ import click
 from edgekit.cli._command import UNIT, Command
 from edgekit.cli._options import TrackerName, engine_options, import_modules, imports_option, json_option
 from edgekit.cli._quantities import SECONDS
+from edgekit.cli._terminal import say
 
 if TYPE_CHECKING:
     from edgekit.runtimes.results import Result
@@ -94,8 +95,8 @@ def _show(result: Result, as_json: bool) -> None:
     import json
 
     if as_json:
-        click.echo(json.dumps(result.to_dict(classes=False)))
+        say(json.dumps(result.to_dict(classes=False)))
         return
     timings = result.timings
     spent = f"  {timings.pre:.1f} + {timings.inference:.1f} + {timings.post:.1f} ms" if timings else ""
-    click.echo(f"{result!r}{spent}")
+    say(f"{result!r}{spent}")
