@@ -222,6 +222,8 @@ def test_a_server_that_closes_is_an_error(server: str) -> None:
     count, words = end_of(f"{server}/closing")
     assert count == 5
     assert "/closing: the stream stopped after 5 frames (the other end closed it); reconnect=SECONDS" in words
+    with pytest.raises(InputError, match="stopped after 5 frames"):
+        list(media.frames(f"{server}/closing", on_error="skip"))  # it is no image that could be skipped
 
 
 def test_a_server_that_never_answers_is_given_up_in_time(server: str) -> None:

@@ -22,17 +22,28 @@ Size = tuple[int, int]
 _TIFF = rb"(II[*+]\x00|MM\x00[*+])"
 
 
-def check_size(size: Size | None, name: str) -> None:
-    """Refuse an image that claims more pixels than `MOST_PIXELS`.
+def check_size(size: Size, name: str, most: int = MOST_PIXELS, form: str = "") -> None:
+    """Refuse an image that claims more pixels than there may be.
 
     Raises:
         InputError: it does.
     """
-    if size is not None and size[0] * size[1] > MOST_PIXELS:
+    if size[0] * size[1] > most:
         raise InputError(
-            f"{name}: claims {size[0]} x {size[1]} pixels, and {MOST_PIXELS} are the most that edgekit decodes; "
+            f"{name}: claims {size[0]} x {size[1]} pixels, and {most} are the most that edgekit decodes{form}; "
             f"make it smaller, or cut it into tiles"
         )
+
+
+def check_claim(data: bytes, name: str) -> None:
+    """Refuse an encoded image whose header claims more pixels than there may be.
+
+    Raises:
+        InputError: it does.
+    """
+    if (size := claimed_size(data)) is not None:
+        hungry = any(re.match(magic, data, re.DOTALL) for magic in _HUNGRY)
+        check_size(size, name, *((MOST_PIXELS // 4, " of this format") if hungry else ()))
 
 
 def claimed_size(data: bytes) -> Size | None:
@@ -155,8 +166,8 @@ def straight_tiff(data: bytes, name: str) -> bytes:
 
 
 def _pnm(data: bytes) -> Size | None:
-    """Netpbm: width and height in digits after the magic number; ``#`` begins a comment."""
-    words = re.match(rb"P\S(?:\s|#[^\n]*\n)+(\d+)(?:\s|#[^\n]*\n)+(\d+)", data)
+    """Netpbm: width and height in digits after the magic number; ``#`` begins a comment. OpenCV reads over the rest."""
+    words = re.match(rb"P\S(?:#[^\n]*\n|[^#\d])*(\d+)(?:#[^\n]*\n|[^#\d])+(\d+)", data[: 1 << 16])
     return (int(words[1]), int(words[2])) if words else None
 
 
@@ -227,10 +238,21 @@ def _jp2(data: bytes) -> Size | None:
 
 
 def _j2k(data: bytes) -> Size | None:
-    """ISO/IEC 15444-1, A.5.1: the reference grid less the image's offset in it."""
+    """ISO/IEC 15444-1, A.5.1: the reference grid less the image's offset in it, for every four components of up to
+    16384: a decoder has room for all."""
     right, bottom, left, top = struct.unpack_from(">IIII", data, 8)
-    return max(0, right - left), max(0, bottom - top)
+    (components,) = struct.unpack_from(">H", data, 40)
+    return max(0, right - left) * -(-components // 4), max(0, bottom - top)
 
+
+_RADIANCE, _AVIF, _JP2, _J2K = (
+    rb"#\?(RADIANCE|RGBE)",
+    rb"....ftyp",
+    rb"\x00\x00\x00\x0cjP  \r\n\x87\n",
+    rb"\xff\x4f\xff\x51",
+)
+_HUNGRY = (_RADIANCE, _AVIF, _JP2, _J2K)
+"""Formats of which OpenCV needs 15 to 17 bytes a pixel."""
 
 _READERS: tuple[tuple[bytes, Callable[[bytes], Size | None]], ...] = (
     (rb"\xff\xd8", _jpeg),
@@ -239,12 +261,12 @@ _READERS: tuple[tuple[bytes, Callable[[bytes], Size | None]], ...] = (
     (rb"BM", _bmp),
     (rb"RIFF....WEBP", _webp),
     (_TIFF, _tiff),
-    (rb"P[1-6Ff][\s#]", _pnm),
+    (rb"P[1-6Ff]", _pnm),
     (rb"P7\s", _pam),
     (rb"\x59\xa6\x6a\x95", _sun),
-    (rb"#\?(RADIANCE|RGBE)", _radiance),
-    (rb"....ftypavi[fs]|....ftyp(mif1|msf1|miaf)", _avif),
-    (rb"\x00\x00\x00\x0cjP  \r\n\x87\n", _jp2),
-    (rb"\xff\x4f\xff\x51", _j2k),
+    (_RADIANCE, _radiance),
+    (_AVIF, _avif),
+    (_JP2, _jp2),
+    (_J2K, _j2k),
 )
 """How each format begins."""

@@ -29,7 +29,7 @@ from edgekit.arrays import Image
 from edgekit.errors import InputError, UsageError, choices
 from edgekit.runtimes.inputs import files, headers, stacks
 from edgekit.runtimes.inputs.huggingface import Examples
-from edgekit.runtimes.inputs.video import SILENCE, FrameReader, Read, Video, quiet
+from edgekit.runtimes.inputs.video import SILENCE, FrameReader, Read, StreamStoppedError, Video, quiet
 from edgekit.runtimes.inputs.video import SUFFIXES as VIDEO_SUFFIXES
 
 # fmt: off
@@ -145,7 +145,8 @@ def frames(
     Args:
         source: see above.
         color: channel order of the images that come out.
-        on_error: ``raise`` at an image that cannot be read, or ``skip`` it with a warning in the log.
+        on_error: ``raise`` at an image that cannot be read, or ``skip`` it with a warning in the log. A stream that
+            stops is an error in any case.
         silence: seconds that a network stream may be silent.
 
     Raises:
@@ -171,7 +172,7 @@ def _frames(parts: list[_Part], color: str, on_error: str) -> Iterator[SourceFra
                 if not isinstance(outcome, InputError):
                     image = outcome if color == "bgr" else np.ascontiguousarray(outcome[..., ::-1])
                     yield SourceFrame(image, name, index, seconds)
-                elif on_error == "raise":
+                elif on_error == "raise" or isinstance(outcome, StreamStoppedError):
                     raise outcome
                 else:
                     log.warning("skipped: %s", outcome)
@@ -274,10 +275,12 @@ def _decoded(data: bytes, name: str) -> Image:
 
     if not data:
         raise InputError(f"{name}: is empty (0 bytes), not an image")
-    headers.check_size(headers.claimed_size(data), name)
+    headers.check_claim(data, name)
     # OpenCV 4 fills what a truncated JPEG lacks with grey, and calls it a success.
     if data.startswith(b"\xff\xd8") and not _jpeg_is_whole(data):
         raise InputError(f"{name}: the JPEG is cut short; copy or download it again")
+    if data.startswith(b"\x89PNG") and not _png_is_whole(data):
+        raise InputError(f"{name}: the PNG is cut short or damaged; copy or download it again")
     try:
         with quiet():
             image = cv2.imdecode(np.frombuffer(headers.straight_tiff(data, name), np.uint8), cv2.IMREAD_COLOR)
@@ -301,6 +304,18 @@ def _jpeg_is_whole(data: bytes) -> bool:
         if marker == 0xDA:
             return data.find(b"\xff\xd9", position) >= 0
         position += 1 if marker == 0xFF else 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    return False
+
+
+def _png_is_whole(data: bytes) -> bool:
+    """Whether every chunk up to the last one is there (PNG, third edition, 5.3): OpenCV makes room for up to 4 GB for
+    what a chunk's length claims."""
+    place = 8
+    while place + 12 <= len(data):
+        kind = data[place + 4 : place + 8]
+        place += 12 + int.from_bytes(data[place : place + 4], "big")
+        if kind == b"IEND":
+            return place <= len(data)
     return False
 
 
