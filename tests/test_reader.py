@@ -14,13 +14,16 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from edgekit.cli import edgekit
 from edgekit.errors import InputError, UsageError
 from edgekit.runtimes import model
 from edgekit.runtimes.drawing.video_writer import VideoWriter
 from edgekit.runtimes.inputs import media
 from edgekit.runtimes.inputs.media import SourceFrame
 from edgekit.runtimes.inputs.reader import Reader, overlapped
+from edgekit.runtimes.top_down import TopDown
 
 
 def film(path: Path, frames: int, size: tuple[int, int] = (64, 48), fps: float = 25) -> Path:
@@ -304,3 +307,41 @@ def test_wrong_wishes(wrong: Any, words: str) -> None:
         Reader("rtsp://camera", silence=0)
     with pytest.raises(UsageError, match=words):
         Reader(np.zeros((2, 2, 3), np.uint8), **wrong)
+
+
+class Told(Exception):  # noqa: N818
+    """What a `Reader` was asked for."""
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def reader(source: str, **options: float) -> None:
+        raise Told(source, options)
+
+    monkeypatch.setattr("edgekit.runtimes.inputs.reader.Reader", reader)
+
+
+@pytest.mark.usefixtures("told")
+@pytest.mark.parametrize("how", ["stream", "stream_with_images", "track", "track_with_images"])
+def test_models_hand_the_patience_on(how: str) -> None:
+    opened = object.__new__(model.Model)
+    with pytest.raises(Told) as asked:
+        next(getattr(opened, how)("rtsp://camera", reconnect=3.0, silence=2.0))
+    assert asked.value.args == ("rtsp://camera", {"reconnect": 3.0, "silence": 2.0})
+
+
+@pytest.mark.usefixtures("told")
+def test_two_models_in_a_row_hand_it_on_too() -> None:
+    with pytest.raises(Told) as asked:
+        next(object.__new__(TopDown).stream("rtsp://camera", reconnect=3.0))
+    assert asked.value.args == ("rtsp://camera", {"reconnect": 3.0, "silence": None})
+
+
+@pytest.mark.usefixtures("told")
+@pytest.mark.parametrize("track", [[], ["--track", "sort"]])
+def test_the_command_line_hands_it_on(monkeypatch: pytest.MonkeyPatch, track: list[str]) -> None:
+    monkeypatch.setattr(model, "load", lambda *given, **options: object.__new__(model.Model))
+    arguments = ["run", "bundle", "rtsp://camera", "--reconnect", "1min", "--silence", "500ms", *track]
+    error = CliRunner().invoke(edgekit, arguments).exception
+    assert isinstance(error, Told)
+    assert error.args == ("rtsp://camera", {"reconnect": 60.0, "silence": 0.5})

@@ -66,12 +66,13 @@ def test_every_way_out_is_clean(capsys: pytest.CaptureFixture[str]) -> None:
         watch(EVIL, EVIL, 0.5)
     with pytest.raises(SystemExit):
         cli.main(["run", "bundle", f"--{EVIL}"])
-    with pytest.raises(SystemExit):
-        cli.main(["info", EVIL])
+    for debug in ([], ["--debug"]):
+        with pytest.raises(SystemExit):
+            cli.main([*debug, "info", EVIL])
     out, err = capsys.readouterr()
     assert steering(out + err) == []
     assert out.count(PLAIN) == 3
-    assert err.count("\\x1b[2J") == 5
+    assert err.count("\\x1b[2J") == 7
 
 
 def test_a_progress_text_is_no_markup() -> None:

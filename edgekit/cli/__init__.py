@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import io
 import sys
+import traceback
+from typing import NoReturn
 
 import click
 
@@ -80,18 +82,24 @@ def main(arguments: list[str] | None = None) -> None:
         raise SystemExit(error.exit_code) from None
     except EdgekitError as error:
         if debug:
-            raise
+            _trace()
         _complain(f"error: {error}")
         raise SystemExit(error.exit_code) from None
     except BrokenPipeError:  # the reader of our output has gone, as `| head` does
         sys.stderr.close()
         raise SystemExit(1) from None
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - this is the edge of the process: whatever it is, it is told
         if debug:
-            raise
+            _trace()
         _complain(f"internal error: {type(error).__name__}: {error} (please report it; --debug shows the traceback)")
         raise SystemExit(1) from None
     raise SystemExit(code or 0)
+
+
+def _trace() -> NoReturn:
+    """End with the traceback of the error that is handled, as Python does, but as text."""
+    say(traceback.format_exc(), err=True, end=False)
+    raise SystemExit(1) from None
 
 
 def _complain(text: str) -> None:
