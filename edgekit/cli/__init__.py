@@ -7,15 +7,18 @@ Commands are thin: parse, call the API, print. Heavy imports happen inside them,
 from __future__ import annotations
 
 import contextlib
+import io
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Iterator
 
 import click
 
 from edgekit import __version__, registry
 from edgekit.cli._options import import_modules
+from edgekit.cli._terminal import say
 from edgekit.errors import EdgekitError
 
 
@@ -83,19 +86,21 @@ def _run(arguments: list[str], debug: bool, terminated: threading.Event) -> int:
         _complain("terminated" if terminated.is_set() else "interrupted")
         return 143 if terminated.is_set() else 130
     except click.ClickException as error:
-        error.show()
+        text = io.StringIO()
+        error.show(text)
+        say(text.getvalue(), err=True, end=False)
         return error.exit_code
     except EdgekitError as error:
         if debug:
-            raise
+            return _traced()
         _complain(f"error: {error}")
         return error.exit_code
     except BrokenPipeError:  # the reader of our output has gone, as `| head` does
         sys.stderr.close()
         return 1
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - this is the edge of the process: whatever it is, it is told
         if debug:
-            raise
+            return _traced()
         _complain(f"internal error: {type(error).__name__}: {error} (please report it; --debug shows the traceback)")
         return 1
 
@@ -119,5 +124,11 @@ def _sigterm_as_interrupt() -> Iterator[threading.Event]:
         signal.signal(signal.SIGTERM, before)
 
 
+def _traced() -> int:
+    """Tell the traceback of the error that is handled, as Python does, but as text; the exit code."""
+    say(traceback.format_exc(), err=True, end=False)
+    return 1
+
+
 def _complain(text: str) -> None:
-    click.echo(f"edgekit: {text}", err=True)
+    say(f"edgekit: {text}", err=True)

@@ -31,7 +31,7 @@ _PRELOAD = (
     "onnxslim",
     "networkx",
     "torch.export._trace",
-    "edgekit.graph.decompositions",
+    "edgekit.graph._decompositions",
     *(f"edgekit.conversion.{one}" for one in _STAGES.values()),
 )
 """What the first stage needs anyway, imported once for all. Nothing that starts a thread when it is imported: openvino,

@@ -46,9 +46,12 @@ def _work(line: bytes, stdin: IO[bytes], events: IO[bytes]) -> int:
 
     from edgekit.worker import messages, user_modules
 
+    telling = threading.Lock()
+
     def tell(message: msgspec.Struct) -> None:
         try:
-            events.write(messages.encode(message))
+            with telling:
+                events.write(messages.encode(message))
         except BrokenPipeError:  # the caller is gone
             _end()
 
@@ -59,6 +62,14 @@ def _work(line: bytes, stdin: IO[bytes], events: IO[bytes]) -> int:
     if call.patience and os.getpgrp() != os.getpid():  # a session's leader is a group's, too
         os.setpgrp()  # so that `_end` reaches every child, and nothing else
     threading.Thread(target=_end_with_caller, args=(stdin, call.patience), daemon=True).start()
+
+    def live() -> None:
+        while True:
+            time.sleep(call.patience / 10)
+            tell(messages.Alive())
+
+    if call.patience:  # over a network, where silence means that this end is lost
+        threading.Thread(target=live, daemon=True).start()
     try:
         for name in call.imports:
             user_modules.import_module(name)
