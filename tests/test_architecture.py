@@ -17,7 +17,7 @@ from conftest import ROOT
 PACKAGE = ROOT / "edgekit"
 EVERY = sorted(PACKAGE.rglob("*.py"))
 DEVICE = sorted((PACKAGE / "runtimes").rglob("*.py"))
-BELOW = ("edgekit.runtimes", "edgekit.errors", "edgekit.arrays", "edgekit.registry")
+BELOW = ("edgekit.runtimes", "edgekit.errors", "edgekit.arrays", "edgekit.registry", "edgekit.structures")
 """All that device code may import of edgekit."""
 # fmt: off
 HEAVY = (

@@ -11,6 +11,7 @@ from typing import IO, Generic, TypeVar
 import msgspec
 
 from edgekit.errors import EdgekitError
+from edgekit.structures import from_json
 from edgekit.worker import process
 from edgekit.worker.messages import Alive, Call, Done, Event, WorkerProgress, encode
 from edgekit.worker.process import Stop
@@ -126,19 +127,18 @@ def ask(
             if isinstance(event, WorkerProgress):
                 report(event.text, event.share)
             elif isinstance(event, Done):
-                return Finished(msgspec.json.decode(event.result, type=result), event.seconds, event.peak_bytes)
+                return Finished(from_json(event.result, result), event.seconds, event.peak_bytes)
             else:
                 raise event.error(channel.name, channel.error)
     raise channel.ended()
 
 
 def _events(channel: Channel) -> Iterator[Event]:
-    decoder = msgspec.json.Decoder(Event)
     for line in channel.stdout:
         if not line.endswith(b"\n"):
             return  # cut off in the middle of a word
         try:
-            event: Event = decoder.decode(line)
+            event: Event = from_json(line, Event)
         except msgspec.DecodeError as error:
             words = line.decode(errors="replace").strip()[:200]
             raise channel.error(f"{channel.name}: {channel.who} says what edgekit does not: {words!r}") from error

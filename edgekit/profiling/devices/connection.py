@@ -17,6 +17,7 @@ import msgspec
 from edgekit.errors import DeviceError
 from edgekit.profiling.devices import ssh
 from edgekit.profiling.devices.known import Device
+from edgekit.structures import from_json
 
 OLDEST = (3, 10)
 """The oldest Python that edgekit's device code runs on."""
@@ -150,14 +151,14 @@ class Connection:
             if reply.refused:
                 raise self._refusal(reply)
             if reply.line is None:
-                return msgspec.json.decode(reply.answer, type=answer)
+                return from_json(reply.answer, answer)
             if heard is not None:
                 heard(reply.line)
         raise self.lost()
 
     def _decoded(self, line: bytes) -> _Reply:
         try:
-            return msgspec.json.decode(line, type=_Reply)
+            return from_json(line, _Reply)
         except msgspec.DecodeError as error:
             if not line.endswith(b"\n"):
                 raise self.lost() from error

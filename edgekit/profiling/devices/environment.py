@@ -17,6 +17,7 @@ from edgekit.errors import DeviceError, UsageError
 from edgekit.profiling.devices.connection import Connection
 from edgekit.profiling.devices.delivery import code_tree, deliver, wheels_tree
 from edgekit.runtimes.engines import engine
+from edgekit.structures import from_builtins
 
 Heard = Callable[[str], None]
 
@@ -196,4 +197,4 @@ def inspect(connection: Connection) -> Environment:
         raise DeviceError(
             f"{name}: its environment does not work ({_last(lines)}): edgekit device setup {name} --engine NAME"
         )
-    return msgspec.convert(json.loads(lines[-1]), Environment)
+    return from_builtins(json.loads(lines[-1]), Environment)

@@ -9,6 +9,7 @@ import msgspec
 
 from edgekit.errors import BundleError
 from edgekit.runtimes.bundle.manifest import SCHEMA, Manifest
+from edgekit.structures import from_json
 
 
 class _SchemaOnly(msgspec.Struct):
@@ -41,7 +42,7 @@ def decode(data: bytes, origin: str) -> Manifest:
         BundleError: not JSON, written by a newer edgekit, not valid, or changed after it was written.
     """
     try:
-        version = msgspec.json.decode(data, type=_SchemaOnly).schema
+        version = from_json(data, _SchemaOnly).schema
     except _UNREADABLE as error:
         raise BundleError(f"{origin}: not a readable manifest ({error}); convert the model again") from error
     if not 1 <= version <= SCHEMA:
@@ -49,10 +50,10 @@ def decode(data: bytes, origin: str) -> Manifest:
             f"{origin}: manifest schema {version}, this edgekit reads up to {SCHEMA}; pip install --upgrade edgekit"
         )
     try:
-        manifest = msgspec.json.decode(data, type=Manifest)
+        manifest = from_json(data, Manifest)
     except _UNREADABLE as error:
         raise BundleError(f"{origin}: the manifest is not valid ({error}); convert the model again") from error
-    if manifest.digest != digest(msgspec.json.decode(data, type=dict[str, Any])):
+    if manifest.digest != digest(from_json(data, dict[str, Any])):
         raise BundleError(
             f"{origin}: the manifest was changed after it was written (digest {manifest.digest[:12] or 'empty'!s} does "
             "not fit); restore the original or convert the model again"

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from edgekit.errors import UsageError, choices
+from edgekit.structures import from_builtins
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=100_000)]
 AtLeastOne = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
@@ -114,7 +115,7 @@ def generation_options(given: Mapping[str, Any], defaults: GenerationOptions | N
 def _checked(name: str, value: Any, kind: Any) -> Any:
     """A value as its annotation wants it."""
     try:
-        result = msgspec.convert(value, kind)
+        result = from_builtins(value, kind)
     except msgspec.ValidationError as error:
         what = str(error).partition(" - at ")[0].replace("`", "")
         raise UsageError(f"option {name}={value!r}: {what[0].lower()}{what[1:]}") from error

@@ -14,6 +14,7 @@ from edgekit import registry
 from edgekit.arrays import Floats, Ints
 from edgekit.errors import ContractError, choices
 from edgekit.runtimes.bundle.manifest import Align, Decoder
+from edgekit.structures import from_builtins
 
 PACKAGE = "edgekit.runtimes.tasks.decoders"
 
@@ -106,7 +107,7 @@ class Registered:
             ContractError: a wrong key or value, named with the valid ones.
         """
         try:
-            return msgspec.convert(dict(options), self.options)
+            return from_builtins(dict(options), self.options)
         except msgspec.ValidationError as error:
             valid = ", ".join(self.options.__struct_fields__) or "none"
             raise ContractError(f"decoder {self.name!r}: {error}; its options are: {valid}") from error
