@@ -8,7 +8,7 @@ functions, which let one thread at a time prepare a type. ``tests/test_structure
 from __future__ import annotations
 
 import threading
-from typing import Any, TypeVar, cast, overload
+from typing import Any, TypeVar, overload
 
 import msgspec
 
@@ -56,6 +56,6 @@ def _prepared(kind: object) -> msgspec.json.Decoder[Any]:
     known = _DECODERS.get(kind)
     if known is None:
         with _LOCK:  # one for all types, because they have parts in common
-            known = _DECODERS.get(kind) or cast("msgspec.json.Decoder[Any]", msgspec.json.Decoder(kind))
+            known = _DECODERS.get(kind) or msgspec.json.Decoder(kind)
             _DECODERS[kind] = known
     return known

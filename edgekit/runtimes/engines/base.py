@@ -88,6 +88,7 @@ class Engine:
         devices: values that ``unit=`` takes, the default first.
         hosts: where the engine exists at all, as beginnings of `host`; empty for everywhere.
         install: how to install it where no extra does.
+        own_threads: whether each session has CPU threads of its own; else the sessions of a process share theirs.
     """
 
     name: str
@@ -96,6 +97,7 @@ class Engine:
     devices: tuple[str, ...] = ("cpu",)
     hosts: tuple[str, ...] = ()
     install: str = ""
+    own_threads: bool = True
 
     @property
     def here(self) -> bool:

@@ -101,7 +101,9 @@ class ImageIndex:
         vectors: list[Floats] = [empty.vectors]
         for group in _groups(frames(source), batch):
             names += [frame.name for frame in group]
-            vectors.append(np.stack([one.projected for one in model.encoder.encode([frame.image for frame in group])]))
+            with model.exclusive:
+                encoded = model.encoder.encode([frame.image for frame in group])
+            vectors.append(np.stack([one.projected for one in encoded]))
             if progress is not None:
                 progress(len(names))
         return cls(model, tuple(names), np.concatenate(vectors[1:]) if names else empty.vectors)
