@@ -14,7 +14,7 @@ from edgekit.arrays import Floats, Image, ImageLike, ImageLikes
 from edgekit.errors import BundleError, InputError, UsageError
 from edgekit.runtimes.bundle.folder import Bundle, open_bundle
 from edgekit.runtimes.bundle.manifest import Contract, Manifest
-from edgekit.runtimes.engines import Placement, Session, SessionOptions, open_session
+from edgekit.runtimes.engines import Isolation, Placement, Session, SessionOptions, open_session
 from edgekit.runtimes.exclusive import Exclusive
 from edgekit.runtimes.inputs.images import Preprocessor, Transform
 from edgekit.runtimes.results import Result, Timings
@@ -225,7 +225,13 @@ class Model(Generic[ResultT]):
 
 
 def load(
-    path: str | os.PathLike[str] | Bundle, *, threads: int = 0, unit: str = "", strict: bool = False, warm_up: int = 1
+    path: str | os.PathLike[str] | Bundle,
+    *,
+    threads: int = 0,
+    unit: str = "",
+    strict: bool = False,
+    warm_up: int = 1,
+    isolation: Isolation | None = None,
 ) -> Model[Result]:
     """Open a bundle.
 
@@ -235,6 +241,7 @@ def load(
         unit: one of the engine's units, such as ``cpu`` or ``npu``; empty for its first.
         strict: make it an error when an operator leaves that unit.
         warm_up: runs on an empty image before returning.
+        isolation: the child process to open the file in.
 
     Raises:
         BundleError: damaged, altered or too new.
@@ -252,7 +259,7 @@ def load(
     if len(manifest.graphs) != 1:
         raise BundleError(f"{bundle.path}: {len(manifest.graphs)} graphs; a {manifest.contract.task} model has one")
     (graph,) = manifest.graphs
-    session = open_session(manifest.engine, bundle.path, graph, SessionOptions(threads, unit, strict))
+    session = open_session(manifest.engine, bundle.path, graph, SessionOptions(threads, unit, strict, isolation))
     model: Model[Result] = Model(manifest.contract, session, manifest)
     model.warm_up(warm_up)
     return model

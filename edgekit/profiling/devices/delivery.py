@@ -66,7 +66,7 @@ def bundle_tree(bundle: Bundle) -> Tree:
 
 _DEVICE_CODE = (
     "__init__.py", "arrays.py", "errors.py", "registry.py", "structures.py",
-    "emulators", "profiling", "runtimes", "worker",
+    "emulators", "isolation", "profiling", "runtimes", "worker",
 )  # fmt: skip
 _HOST_CODE = ("profiling/devices", "profiling/records")
 

@@ -12,7 +12,7 @@ import os
 import shutil
 import stat
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -22,6 +22,7 @@ import msgspec
 from edgekit.errors import BundleError
 from edgekit.runtimes.bundle import manifest_file as manifests
 from edgekit.runtimes.bundle.manifest import MANIFEST, File, Manifest
+from edgekit.runtimes.bundle.onnx_external import named_files
 
 MOST = 64 << 20
 """The most bytes of a ``manifest.json``. That of a model with 10,000 class names has 1 MB."""
@@ -49,12 +50,25 @@ class Bundle:
         return sum(file.bytes for file in self.manifest.files)
 
 
-def open_bundle(path: str | os.PathLike[str]) -> Bundle:
+Verify = Callable[[Path, bytes], None]
+"""Is given a bundle's folder and the bytes of its manifest, and raises `BundleError` to refuse it. The manifest has the
+hash of every other file: a signature of these bytes, kept beside them, is one of the whole bundle."""
+
+
+def open_bundle(path: str | os.PathLike[str], *, verify: Verify | None = None) -> Bundle:
     """Open a bundle and check every byte it names.
+
+    The hashes tell accidents, such as a cut transfer or an edited file. They do not tell who made the bundle: anyone
+    can compute them anew. ``verify`` is the place for a check of that, such as a detached signature.
+
+    Args:
+        path: the folder, or the manifest in it.
+        verify: is asked before anything in the manifest is believed.
 
     Raises:
         BundleError: no bundle there, a newer or invalid manifest, a missing, altered or truncated file, a pipe, device
-            or file of holes in the place of one, or a file name that leaves the bundle or is there twice.
+            or file of holes in the place of one, a file name that leaves the bundle or is there twice, or an ONNX file
+            that keeps weights in a file that the manifest does not name.
     """
     root = Path(path)
     if root.name == MANIFEST:
@@ -67,14 +81,34 @@ def open_bundle(path: str | os.PathLike[str]) -> Bundle:
         ) from error
     except OSError as error:
         raise BundleError(f"{root}: cannot be read: {error.strerror}") from error
+    if verify is not None:
+        verify(root, data)
     manifest = manifests.decode(data, str(root / MANIFEST))
     _check_files(root, manifest.files)
     listed = {file.path for file in manifest.files}
+    _refuse_unlisted(root, listed)
     for graph in manifest.graphs:
         for name in graph.files:
             if name not in listed:
                 raise BundleError(f"{root}: graph {graph.name!r} uses {name!r}, which the manifest does not guard")
     return Bundle(root, manifest)
+
+
+def _refuse_unlisted(root: Path, listed: set[str]) -> None:
+    """Refuse ONNX files that have an engine read what the manifest does not guard."""
+    for name in sorted(listed):
+        if not name.lower().endswith(".onnx"):
+            continue
+        try:
+            named = named_files(root / name)
+        except ValueError as error:
+            raise BundleError(f"{root / name}: not a whole ONNX file ({error}); convert the model again") from error
+        for other in sorted(named):
+            if str(PurePosixPath(name).parent / other) not in listed:
+                raise BundleError(
+                    f"{root / name}: keeps weights in {other!r}, which the manifest does not guard; do not use this "
+                    "bundle"
+                )
 
 
 def _manifest_bytes(path: Path) -> bytes:

@@ -383,7 +383,7 @@ class File(Record, frozen=True, kw_only=True):
 
 
 class Manifest(Record, frozen=True, kw_only=True):
-    """Everything a bundle says about itself. ``digest`` guards this file, ``files`` guards all the others.
+    """Everything a bundle says about itself. ``digest`` is the checksum of this file, ``files`` has the others'.
 
     ``options`` are the target's own options as they were used.
     """

@@ -1,4 +1,7 @@
-"""``manifest.json``: the structures of `bundle.manifest` as JSON with a digest, checked when read."""
+"""``manifest.json``: the structures of `bundle.manifest` as JSON with a digest, checked when read.
+
+The digest is a checksum. It tells accidents, and no attack: anyone can compute it anew. See `bundle.folder.Verify`.
+"""
 
 from __future__ import annotations
 
@@ -30,9 +33,9 @@ def digest(document: Manifest | dict[str, Any]) -> str:
 
 
 def encode(manifest: Manifest) -> bytes:
-    """A manifest as readable JSON, signed with its digest."""
-    signed = msgspec.structs.replace(manifest, digest=digest(manifest))
-    return msgspec.json.format(msgspec.json.encode(signed), indent=2) + b"\n"
+    """A manifest as readable JSON, with its digest."""
+    whole = msgspec.structs.replace(manifest, digest=digest(manifest))
+    return msgspec.json.format(msgspec.json.encode(whole), indent=2) + b"\n"
 
 
 def decode(data: bytes, origin: str) -> Manifest:

@@ -14,6 +14,7 @@ from edgekit.errors import BundleError, UsageError
 from edgekit.runtimes.bundle.folder import Bundle
 from edgekit.runtimes.bundle.manifest import Contract, Language
 from edgekit.runtimes.engines import Network, SessionOptions, open_language, open_network
+from edgekit.runtimes.language.codec import TextCodec
 from edgekit.runtimes.language.graph import LanguageGraph
 from edgekit.runtimes.language.text import Tokenizer
 
@@ -28,7 +29,7 @@ class Parts:
 
     language: Language
     networks: Mapping[str, Network]
-    tokenizer: Tokenizer
+    tokenizer: TextCodec
     graph: LanguageGraph | None = None
     embeddings: NDArray[Any] | None = None
 
@@ -53,14 +54,16 @@ def open_parts(bundle: Bundle, options: SessionOptions) -> Parts:
     for name in (*NETWORKS[kind], *spoken):
         if name not in graphs:
             raise BundleError(f"{bundle.path}: no graph {name!r}, only {', '.join(graphs)}; convert the model again")
-    tokenizer = Tokenizer(_guarded(bundle, TOKENIZER))
+    path = _guarded(bundle, TOKENIZER)
+    isolation = options.isolation
+    tokenizer = Tokenizer(path) if isolation is None else isolation.open_tokenizer(path)
     networks = {
         name: open_network(manifest.engine_of(graphs[name]), bundle.path, graphs[name], options)
         for name in NETWORKS[kind]
     }
     if not spoken:
         return Parts(language, networks, tokenizer)
-    embeddings = _embeddings(bundle, language)
+    embeddings = read_embeddings(_guarded(bundle, EMBEDDINGS), language)
     parts = {name: graphs[name] for name in spoken}
     engine, *others = sorted({manifest.engine_of(part) for part in parts.values()})
     if others:
@@ -87,9 +90,12 @@ def _guarded(bundle: Bundle, name: str) -> Path:
     return bundle.file(name)
 
 
-def _embeddings(bundle: Bundle, language: Language) -> NDArray[Any]:
-    """Memory-mapped: of 50 000 rows a prompt needs ten."""
-    path = _guarded(bundle, EMBEDDINGS)
+def read_embeddings(path: Path, language: Language) -> NDArray[Any]:
+    """The rows of all tokens, memory-mapped: of 50 000 rows a prompt needs ten.
+
+    Raises:
+        BundleError: not an array of that kind.
+    """
     try:
         found: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from edgekit.arrays import Bools, Ints
 from edgekit.errors import BundleError, EngineError
+from edgekit.runtimes.language.codec import TextCodec
 from edgekit.runtimes.language.generated import Stopped
 
 
@@ -56,13 +57,23 @@ class Tokenizer:
     def stream(self, ids: Iterable[int]) -> Iterator[str]:
         """The text of ids in pieces, each as soon as no later token can change it. What is never whole is left out:
         the first bytes of a character, when nothing follows."""
-        from tokenizers.decoders import DecodeStream
-
-        pieces = DecodeStream(skip_special_tokens=True)
+        decoded = self.pieces()
         for one in ids:
-            piece = pieces.step(self._tokenizer, int(one))
+            piece = decoded(int(one))
             if piece:
                 yield piece
+
+    def pieces(self) -> Callable[[int], str | None]:
+        """Decodes one text id by id: what is new and sure after each, None where nothing is."""
+        from tokenizers.decoders import DecodeStream
+
+        decoder = DecodeStream(skip_special_tokens=True)
+
+        def piece(one: int) -> str | None:
+            new: str | None = decoder.step(self._tokenizer, one)
+            return new
+
+        return piece
 
 
 def left_padded(rows: Sequence[Sequence[int]], pad: int) -> tuple[Ints, Ints]:
@@ -76,7 +87,7 @@ def left_padded(rows: Sequence[Sequence[int]], pad: int) -> tuple[Ints, Ints]:
     return ids, mask
 
 
-def ending(tokenizer: Tokenizer, stop: Sequence[str]) -> Stopped | None:
+def ending(tokenizer: TextCodec, stop: Sequence[str]) -> Stopped | None:
     """A check that ends a sequence when one of these texts occurs in it; None without texts."""
     if not stop:
         return None

@@ -15,15 +15,15 @@ from edgekit.arrays import Floats, Image, ImageLike, ImageLikes
 from edgekit.errors import BundleError, UsageError, choices
 from edgekit.runtimes.bundle.folder import Bundle
 from edgekit.runtimes.bundle.manifest import Contract, Manifest
-from edgekit.runtimes.engines import Network, Placement, SessionOptions
+from edgekit.runtimes.engines import Isolation, Network, Placement, SessionOptions
 from edgekit.runtimes.exclusive import Exclusive
 from edgekit.runtimes.inputs.images import Preprocessor
 from edgekit.runtimes.language import GenerationOptions, LanguageGraph, generation_options
+from edgekit.runtimes.language.codec import TextCodec
 from edgekit.runtimes.language.features import ImageEncoder, ImageFeatures, output
 from edgekit.runtimes.language.generator import TextGenerator
 from edgekit.runtimes.language.parts import NETWORKS, kind_of, language_of, open_parts
 from edgekit.runtimes.language.prompts import padded_texts
-from edgekit.runtimes.language.text import Tokenizer
 from edgekit.runtimes.model import read
 from edgekit.runtimes.results import Match, Text
 
@@ -76,7 +76,7 @@ class VisionLanguage:
         networks: Mapping[str, Network],
         language: LanguageGraph | None,
         embeddings: NDArray[Any] | None,
-        tokenizer: Tokenizer,
+        tokenizer: TextCodec,
         manifest: Manifest | None = None,
     ) -> None:
         self._language = language_of(contract)
@@ -318,7 +318,13 @@ class VisionLanguage:
 
 
 def open_vision_language(
-    bundle: Bundle, *, threads: int = 0, unit: str = "", strict: bool = False, warm_up: int = 1
+    bundle: Bundle,
+    *,
+    threads: int = 0,
+    unit: str = "",
+    strict: bool = False,
+    warm_up: int = 1,
+    isolation: Isolation | None = None,
 ) -> VisionLanguage:
     """Open the graphs of a bundle.
 
@@ -328,13 +334,14 @@ def open_vision_language(
         unit: one of the engine's units, such as ``cpu`` or ``npu``; empty for its first.
         strict: make it an error when an operator leaves that unit.
         warm_up: runs on an empty image before returning.
+        isolation: the child process to open the files in.
 
     Raises:
         BundleError: parts are missing or damaged.
         EngineError: the engine is missing, or refuses a file.
         UsageError: not a vision-language bundle, or a unit or thread count that the engine does not have.
     """
-    parts = open_parts(bundle, SessionOptions(threads, unit, strict))
+    parts = open_parts(bundle, SessionOptions(threads, unit, strict, isolation))
     manifest = bundle.manifest
     model = VisionLanguage(manifest.contract, parts.networks, parts.graph, parts.embeddings, parts.tokenizer, manifest)
     model.warm_up(warm_up)

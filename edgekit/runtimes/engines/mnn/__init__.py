@@ -35,6 +35,8 @@ class MnnSession:
 
     def __init__(self, path: Path, graph: Graph, options: SessionOptions) -> None:
         operators = _operators(path)
+        if path.with_name(f"{path.name}.weight").exists():  # MNN reads it without being told
+            raise EngineError(f"{path}.weight: weights that the manifest does not guard; do not use this bundle")
         with _silence():
             import MNN
 

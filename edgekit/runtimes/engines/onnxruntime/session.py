@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from edgekit.arrays import Floats
 from edgekit.errors import EngineError
 from edgekit.runtimes.bundle.manifest import Graph
-from edgekit.runtimes.engines.base import Placement, SessionOptions, check_inputs
+from edgekit.runtimes.engines.base import Placement, SessionOptions, check_inputs, named_as
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 """ONNX Runtime's name of what runs operators on each device."""
@@ -28,7 +28,7 @@ class OnnxRuntimeNetwork:
     def __init__(self, folder: Path, graph: Graph, options: SessionOptions, profile: Path | None = None) -> None:
         import onnxruntime
 
-        path = folder / graph.files[0]
+        path = named_as(folder, graph.files[0], ".onnx")
         device = options.device or "cpu"
         settings = onnxruntime.SessionOptions()
         settings.log_severity_level = 3  # errors come as exceptions; warnings would go to a user's terminal
