@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -21,7 +22,7 @@ import edgekit
 from edgekit.errors import BundleError, EngineError, UsageError
 from edgekit.isolation import messages
 from edgekit.isolation.messages import Announced, Answered
-from edgekit.runtimes.bundle.folder import open_bundle
+from edgekit.runtimes.bundle.folder import open_bundle, sha256
 
 OLD = ROOT / "tests" / "old_bundles"
 IMAGE = picture(0)
@@ -66,6 +67,37 @@ def test_an_isolated_vision_language_model_says_what_it_says_here() -> None:
     assert list(there.stream(image)) == list(here.stream(image))
     np.testing.assert_array_equal(there.embed(image), here.embed(image))
     assert len(there.tokenizer) == len(here.tokenizer)
+
+
+def mutant(to: Path, name: str, file: str, changes: dict[int, int]) -> Path:
+    """A copy of an old bundle with these bytes in a file, and hashes that fit: found by mutating files at random."""
+    shutil.copytree(OLD / name, to)
+    content = bytearray((to / file).read_bytes())
+    for place, byte in changes.items():
+        content[place] = byte
+    (to / file).write_bytes(content)
+    entries = open_bundle(OLD / name).manifest.files
+    files = tuple(
+        msgspec.structs.replace(entry, sha256=sha256(to / file)) if entry.path == file else entry for entry in entries
+    )
+    return forge(to, to.with_name("forged"), files=files)
+
+
+CRASHES = {20: 0, 94: 255, 106: 255, 138: 0, 747: 127, 1683: 127, 1740: 127, 3543: 128, 4767: 255}
+ENDLESS = {3991: 2}
+"""Changes after which ai-edge-litert 2.1 crashes, and after which it never ends; another version may refuse them."""
+
+
+@pytest.mark.parametrize(("changes", "words"), [(CRASHES, "was killed by SIG"), (ENDLESS, "no answer within 3 s")])
+def test_a_file_that_crashes_its_engine_or_never_ends_is_an_error(
+    tmp_path: Path, changes: dict[int, int], words: str
+) -> None:
+    needs("detector-litert-int8")
+    forged = mutant(tmp_path / "copy", "detector-litert-int8", "model.tflite", changes)
+    begun = time.monotonic()
+    with pytest.raises(EngineError, match=rf"forged, isolated: .*{words}|LiteRT cannot open it|not a whole model"):
+        edgekit.load(forged, isolated=True, timeout=3)(IMAGE)
+    assert time.monotonic() - begun < 20
 
 
 @pytest.fixture

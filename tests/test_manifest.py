@@ -44,7 +44,7 @@ plain = st.recursive(
 )
 rules = st.builds(
     ImageRule,
-    size=st.tuples(st.integers(1, 9999), st.integers(1, 9999)),
+    size=st.tuples(st.integers(1, 8000), st.integers(1, 8000)),
     scale=st.floats(1e-6, 1e6),
     mean=st.tuples(floats, floats, floats),
     std=st.tuples(*[st.floats(1e-6, 1e6)] * 3),

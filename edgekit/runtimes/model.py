@@ -13,7 +13,7 @@ import numpy as np
 from edgekit.arrays import Floats, Image, ImageLike, ImageLikes
 from edgekit.errors import BundleError, InputError, UsageError
 from edgekit.runtimes.bundle.folder import Bundle, open_bundle
-from edgekit.runtimes.bundle.manifest import Contract, Manifest
+from edgekit.runtimes.bundle.manifest import Contract, Graph, Manifest
 from edgekit.runtimes.engines import Isolation, Placement, Session, SessionOptions, open_session
 from edgekit.runtimes.exclusive import Exclusive
 from edgekit.runtimes.inputs.images import Preprocessor, Transform
@@ -259,10 +259,27 @@ def load(
     if len(manifest.graphs) != 1:
         raise BundleError(f"{bundle.path}: {len(manifest.graphs)} graphs; a {manifest.contract.task} model has one")
     (graph,) = manifest.graphs
+    _check_size(bundle, graph)
     session = open_session(manifest.engine, bundle.path, graph, SessionOptions(threads, unit, strict, isolation))
     model: Model[Result] = Model(manifest.contract, session, manifest)
     model.warm_up(warm_up)
     return model
+
+
+def _check_size(bundle: Bundle, graph: Graph) -> None:
+    """Refuse an image rule that is not for the graph's input, before anything of that size is made.
+
+    Raises:
+        BundleError: other than one image of the contract's size.
+    """
+    height, width = bundle.manifest.contract.image.size
+    wanted = [(1, 3, height, width) if one.layout == "nchw" else (1, height, width, 3) for one in graph.inputs]
+    found = [tuple(one.shape) for one in graph.inputs]
+    if len(found) != 1 or found != wanted:
+        raise BundleError(
+            f"{bundle.path}: the contract makes an input of {height}x{width}, the graph takes "
+            f"{' and '.join(str(list(shape)) for shape in found)}; convert the model again"
+        )
 
 
 def read(source: Any) -> tuple[Image, str]:

@@ -113,10 +113,10 @@ def _refuse_unlisted(root: Path, listed: set[str]) -> None:
 
 def _manifest_bytes(path: Path) -> bytes:
     with _regular(path) as stream:
-        data = stream.read(MOST + 1)
-    if len(data) > MOST:
-        raise BundleError(f"{path}: more than {MOST >> 20} MB, which is no manifest; do not use this bundle")
-    return data
+        size = os.fstat(stream.fileno()).st_size
+        if size > MOST:
+            raise BundleError(f"{path}: {size} bytes, and no manifest has more than {MOST}; do not use this bundle")
+        return stream.read(size)
 
 
 def _check_files(root: Path, files: Sequence[File]) -> None:

@@ -56,9 +56,17 @@ class PromptWriter:
 
         Raises:
             UsageError: a prompt that is too long for the model, or holds the image's placeholder.
-            BundleError: the tokenizer has tokens that the embeddings do not have.
+            BundleError: the tokenizer has tokens that the embeddings do not have, or an image is not of the contract's
+                queries and of the embeddings' width.
         """
         language, queries = self._language, self._language.queries
+        width = self._embeddings.shape[1]
+        for image in images:
+            if image.shape != (queries, width):
+                raise BundleError(
+                    f"the Q-Former gives {image.shape} for an image, the contract says ({queries}, {width}): they are "
+                    "not of the same model; convert it again"
+                )
         rows = [self._ids(prompt, max_new_tokens) for prompt in prompts]
         ids, mask = left_padded([[language.image] * queries + row for row in rows], language.pad)
         embeddings = np.zeros((*ids.shape, self._embeddings.shape[1]), np.float32)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -14,31 +16,52 @@ from edgekit.errors import BundleError, EngineError
 from edgekit.runtimes.language.codec import TextCodec
 from edgekit.runtimes.language.generated import Stopped
 
+STATE = ("padding", "truncation")
+"""What a file of Hugging Face's may have left from its last use. It is no part of a model: transformers sets both anew
+at each call. A bundle has neither: numbers in them can end the process."""
+
 
 class Tokenizer:
     """A tokenizer file of Hugging Face's format.
 
     Args:
         path: ``tokenizer.json``.
+        source: it belongs to a checkpoint and not to a bundle: what is left from its last use is dropped.
 
     Raises:
         EngineError: the package tokenizers is not installed.
-        BundleError: no such file, or not one that tokenizers reads.
+        BundleError: no such file, not one that tokenizers reads, or one with padding or truncation.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, source: bool = False) -> None:
         try:
             import tokenizers
         except ImportError as error:
             raise EngineError("texts need the package tokenizers: pip install edgekit[language]") from error
+        self._name = os.fspath(path)
         try:
             content = Path(path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise BundleError(f"{os.fspath(path)}: cannot be read as a tokenizer: {error}") from error
-        try:
+            raise BundleError(f"{self._name}: cannot be read as a tokenizer: {error}") from error
+        with self._told("not a tokenizer that tokenizers reads"):
+            document = json.loads(content)
+            if left := [name for name in STATE if document.get(name) is not None]:
+                if not source:
+                    raise BundleError(f"{self._name}: has {' and '.join(left)}, which belong to a call; convert again")
+                content = without_state(content)
             self._tokenizer: Any = tokenizers.Tokenizer.from_str(content)
-        except Exception as error:  # tokenizers raises nothing narrower
-            raise BundleError(f"{os.fspath(path)}: not a tokenizer that tokenizers reads: {error}") from error
+
+    @contextlib.contextmanager
+    def _told(self, problem: str) -> Iterator[None]:
+        """Raise what tokenizers raises as `BundleError`: it knows nothing narrower than Exception, and panics."""
+        try:
+            yield
+        except BundleError:
+            raise
+        except BaseException as error:
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise
+            raise BundleError(f"{self._name}: {problem}: {error}") from error
 
     def __len__(self) -> int:
         """How many tokens there are, added ones included."""
@@ -46,12 +69,14 @@ class Tokenizer:
 
     def encode(self, text: str, *, special: bool = True) -> list[int]:
         """The ids of a text; with ``special`` those that the tokenizer puts before and behind are there too."""
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=special).ids
+        with self._told("cannot encode a text"):
+            ids: list[int] = self._tokenizer.encode(text, add_special_tokens=special).ids
         return ids
 
     def decode(self, ids: Sequence[int] | Ints) -> str:
         """The text of ids, without special tokens."""
-        text: str = self._tokenizer.decode([int(one) for one in ids], skip_special_tokens=True)
+        with self._told("cannot decode tokens"):
+            text: str = self._tokenizer.decode([int(one) for one in ids], skip_special_tokens=True)
         return text
 
     def stream(self, ids: Iterable[int]) -> Iterator[str]:
@@ -70,10 +95,17 @@ class Tokenizer:
         decoder = DecodeStream(skip_special_tokens=True)
 
         def piece(one: int) -> str | None:
-            new: str | None = decoder.step(self._tokenizer, one)
+            with self._told("cannot decode tokens"):
+                new: str | None = decoder.step(self._tokenizer, one)
             return new
 
         return piece
+
+
+def without_state(content: str) -> str:
+    """A tokenizer file without what its last use left."""
+    document = json.loads(content)
+    return json.dumps({**document, **dict.fromkeys(STATE)}, ensure_ascii=False)
 
 
 def left_padded(rows: Sequence[Sequence[int]], pad: int) -> tuple[Ints, Ints]:

@@ -59,18 +59,19 @@ class OpenVinoNetwork:
         try:
             compiled = core.compile_model(core.read_model(path, weights), device, wanted)
             self._ports = {tensor.name: compiled.output(tensor.name) for tensor in graph.outputs}
-        except RuntimeError as error:
+            operators = _executed(compiled, device)
+        except (RuntimeError, ValueError) as error:  # ValueError: a message or name that is not UTF-8
             raise EngineError(f"{path}: OpenVINO cannot open it: {error}") from error
         self.graph = graph
         self.request: Any = compiled.create_infer_request()
         arithmetic = str(compiled.get_property("INFERENCE_PRECISION_HINT").to_string())
-        self.placement = Placement(device.lower(), _executed(compiled, device), arithmetic)
+        self.placement = Placement(device.lower(), operators, arithmetic)
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         try:
             # Shared: the engine reads the caller's array and hands out its own memory, nothing is copied.
             results = self.request.infer(dict(feeds), share_inputs=True, share_outputs=True)
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:
             raise EngineError(f"OpenVINO failed: {error}") from error
         return {name: np.asarray(results[port]) for name, port in self._ports.items()}
 

@@ -19,7 +19,7 @@ from edgekit.structures import from_builtins
 PACKAGE = "edgekit.runtimes.tasks.decoders"
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
-Count = Annotated[int, msgspec.Meta(ge=1)]
+Count = Annotated[int, msgspec.Meta(ge=1, le=1 << 16)]
 
 Heads = Mapping[str, Sequence[Floats]]
 """Raw outputs by role, one array per level from the finest stride to the coarsest; (1, channels, h, w) each."""
