@@ -85,7 +85,7 @@ def mutant(to: Path, name: str, file: str, changes: dict[int, int]) -> Path:
 
 CRASHES = {20: 0, 94: 255, 106: 255, 138: 0, 747: 127, 1683: 127, 1740: 127, 3543: 128, 4767: 255}
 ENDLESS = {3991: 2}
-"""Changes after which ai-edge-litert 2.1 crashes, and after which it never ends; another version may refuse them."""
+"""Changes after which ai-edge-litert 2.3.0 crashes, and after which it never ends; another version may refuse them."""
 
 
 @pytest.mark.parametrize(("changes", "words"), [(CRASHES, "was killed by SIG"), (ENDLESS, "no answer within 3 s")])
