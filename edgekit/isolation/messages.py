@@ -89,7 +89,7 @@ def send(stream: IO[bytes], message: Record, arrays: Iterable[NDArray[Any]]) -> 
     """Write a message and its arrays."""
     stream.write(msgspec.json.encode(message) + b"\n")
     for array in arrays:
-        stream.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+        stream.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     stream.flush()
 
 
