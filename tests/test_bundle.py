@@ -237,7 +237,7 @@ def test_places_without_a_bundle_say_so(bundle: Path, tmp_path: Path) -> None:
         open_bundle(bundle / "model.bin")
 
 
-# ---- forged manifests: signed, and still not believed ----
+# ---- forged manifests: with a digest that fits, and still not believed ----
 
 
 def outside(root: Path, name: str) -> File:

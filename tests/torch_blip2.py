@@ -152,9 +152,7 @@ def write_bundle(folder: Path, to: Path, **changes: Any) -> Bundle:
     tensors = (Tensor(name="any", shape=(-1,)),)
     outputs = (*tensors, logits)
     names = PARTS[said.language.family] if said.language is not None else ()
-    graphs = tuple(
-        Graph(name=name, files=(f"{name}.onnx",), inputs=tensor, outputs=(*tensor, logits)) for name in names
-    )
+    graphs = tuple(Graph(name=name, files=(f"{name}.onnx",), inputs=tensors, outputs=outputs) for name in names)
     with stage(to) as staging:
         for name in names:
             (staging.folder / f"{name}.onnx").write_bytes(name.encode())
