@@ -302,3 +302,18 @@ def test_an_interrupt_while_a_tokenizer_works_is_not_swallowed(monkeypatch: pyte
     monkeypatch.setattr(opened, "_tokenizer", Interrupted())
     with pytest.raises(KeyboardInterrupt):
         opened.encode("a")
+
+
+@pytest.mark.usefixtures("needs_language")
+def test_a_checkpoints_padding_does_not_come_into_its_bundle(tmp_path: Path) -> None:
+    from edgekit.graph.blip2.companions import write_companions
+
+    shutil.copytree(ROOT / "examples" / "blip2" / "retrieval", tmp_path / "source")
+    path, out = tmp_path / "source" / "tokenizer.json", tmp_path / "out"
+    out.mkdir()
+    write_companions(tmp_path / "source", out, ("fp32",) * 3)
+    assert (out / "tokenizer.json").read_bytes() == path.read_bytes()
+    whole = json.loads(path.read_text())
+    path.write_text(json.dumps({**whole, "padding": PADDING, "truncation": TRUNCATION}))
+    write_companions(tmp_path / "source", out, ("fp32",) * 3)
+    assert json.loads((out / "tokenizer.json").read_text()) == whole
