@@ -100,6 +100,22 @@ def test_an_entry_taken_out_of_a_real_bundle_is_noticed(tmp_path: Path) -> None:
         open_bundle(forge(old, tmp_path / "forged", files=files, graphs=graphs))
 
 
+def test_a_link_to_an_onnx_file_has_its_weights_guarded_at_both_ends(tmp_path: Path) -> None:
+    content = model(tmp_path / "m.onnx", "initializer").read_bytes()
+    files = {"model.bin": b"x", "parts/model.onnx": content, "parts/weights.data": b"x", "weights.data": b"x"}
+    whole = write_bundle(tmp_path / "bundle", files)
+    entries = {file.path: file for file in whole.manifest.files}
+    link = msgspec.structs.replace(entries["parts/model.onnx"], path="model.onnx")
+    forged = forge(whole.path, tmp_path / "forged", files=(*entries.values(), link))
+    (forged / "model.onnx").symlink_to("parts/model.onnx")
+    open_bundle(forged)
+    del entries["weights.data"], entries["parts/model.onnx"]
+    link_alone = forge(whole.path, tmp_path / "alone", files=(*entries.values(), link))
+    (link_alone / "model.onnx").symlink_to("parts/model.onnx")
+    with pytest.raises(BundleError, match=UNGUARDED.format("weights.data")):
+        open_bundle(link_alone)
+
+
 @pytest.mark.parametrize("damage", ["cut", "wire", "deep"])
 def test_a_damaged_onnx_file_is_a_bundle_error(tmp_path: Path, damage: str) -> None:
     content = model(tmp_path / "m.onnx", "initializer").read_bytes()

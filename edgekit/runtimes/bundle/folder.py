@@ -103,8 +103,11 @@ def _refuse_unlisted(root: Path, listed: set[str]) -> None:
             named = named_files(root / name)
         except ValueError as error:
             raise BundleError(f"{root / name}: not a whole ONNX file ({error}); convert the model again") from error
+        # Beside the file, or beside what it links to: engines differ.
+        target = (root / name).resolve().relative_to(root.resolve())
+        parents = {PurePosixPath(name).parent, PurePosixPath(target.as_posix()).parent}
         for other in sorted(named):
-            if str(PurePosixPath(name).parent / other) not in listed:
+            if not listed.issuperset(str(parent / other) for parent in parents):
                 raise BundleError(
                     f"{root / name}: keeps weights in {other!r}, which the manifest does not guard; do not use this "
                     "bundle"
