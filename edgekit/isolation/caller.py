@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import threading
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,8 +17,7 @@ from edgekit.errors import EngineError
 from edgekit.isolation.messages import Answered, Arrays, Asked, Opening, announced, receive, send
 from edgekit.runtimes.bundle.manifest import Graph, Language
 from edgekit.runtimes.engines import Placement, SessionOptions, check_inputs
-from edgekit.worker import toolchains
-from edgekit.worker.process import Process, program
+from edgekit.worker.process import Process, python
 
 Answer = tuple[Answered, dict[str, NDArray[Any]]]
 
@@ -35,9 +32,7 @@ class Isolated:
 
     def __init__(self, name: str, seconds: float) -> None:
         self._name, self._seconds = f"{name}, isolated", seconds
-        command = toolchains.command(Path(sys.executable), "edgekit.isolation.child")
-        quiet = {"PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "ignore"}
-        self._process = Process(program(command, {**os.environ, **quiet}, group=True), self._name, EngineError)
+        self._process = Process(python("edgekit.isolation.child"), self._name, EngineError)
         self._lost = ""
         weakref.finalize(self, self._process.close)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO, Generic, TypeVar
 
@@ -13,7 +13,7 @@ import msgspec
 from edgekit.errors import EdgekitError
 from edgekit.structures import from_json
 from edgekit.worker import process
-from edgekit.worker.messages import Alive, Call, Done, Event, WorkerProgress, encode
+from edgekit.worker.messages import Alive, Call, Done, Event, Failed, WorkerProgress, encode
 from edgekit.worker.process import Stop
 
 Result = TypeVar("Result")
@@ -33,7 +33,7 @@ class Channel:
     who: str
     error: type[EdgekitError]
     stdin: IO[bytes]
-    stdout: IO[bytes]
+    stdout: Iterable[bytes]
     ended: Callable[[], EdgekitError]
 
 
@@ -127,8 +127,8 @@ def ask(
             if isinstance(event, WorkerProgress):
                 report(event.text, event.share)
             elif isinstance(event, Done):
-                return Finished(from_json(event.result, result), event.seconds, event.peak_bytes)
-            else:
+                return Finished(_decoded(channel, event.result, result), event.seconds, event.peak_bytes)
+            elif isinstance(event, Failed):
                 raise event.error(channel.name, channel.error)
     raise channel.ended()
 
@@ -137,12 +137,15 @@ def _events(channel: Channel) -> Iterator[Event]:
     for line in channel.stdout:
         if not line.endswith(b"\n"):
             return  # cut off in the middle of a word
-        try:
-            event: Event = from_json(line, Event)
-        except msgspec.DecodeError as error:
-            words = line.decode(errors="replace").strip()[:200]
-            raise channel.error(f"{channel.name}: {channel.who} says what edgekit does not: {words!r}") from error
-        yield event
+        yield _decoded(channel, line, Event)  # type: ignore[arg-type]
+
+
+def _decoded(channel: Channel, text: bytes | msgspec.Raw, kind: type[Result]) -> Result:
+    try:
+        return from_json(text, kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        words = bytes(text).decode(errors="replace").strip()[:200]
+        raise channel.error(f"{channel.name}: {channel.who} says what edgekit does not: {words!r}") from error
 
 
 @contextlib.contextmanager
