@@ -32,6 +32,7 @@ from edgekit.runtimes.language.parts import Parts, open_parts
 from edgekit.runtimes.language.prompt import Prompt
 from edgekit.runtimes.language.prompts import PromptWriter, padded_texts
 from edgekit.sources import WrittenModel
+from edgekit.structures import from_json
 
 MOST_IMAGES = 24
 """Proof images; each is asked with every prompt."""
@@ -85,7 +86,7 @@ class TextComparison:
             EngineError: an engine cannot open or run its part, or it gives NaN or infinite values.
         """
         manifest = bundle.manifest
-        asked = msgspec.json.decode(workspace.questions.read_bytes(), type=Asked)
+        asked = from_json(workspace.questions.read_bytes(), Asked)
         opened = open_parts(bundle, SessionOptions(threads=threads))
         comparison = _Comparison(opened, workspace, workspace.proof_images(manifest.contract.image), asked, report)
         (comparison.generation if asked.tokens else comparison.retrieval)()

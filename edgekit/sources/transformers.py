@@ -16,6 +16,7 @@ from edgekit.runtimes.bundle import folder as bundle
 from edgekit.runtimes.bundle.manifest import Contract, Decoder, ImageRule, Origin, Output, Postprocess
 from edgekit.runtimes.tasks.skeletons import numbered
 from edgekit.sources import Source, SourceRequest, TrainedModel
+from edgekit.structures import from_json
 
 if TYPE_CHECKING:
     from torch import nn
@@ -99,7 +100,7 @@ def load(request: SourceRequest) -> TrainedModel:
 
 def _read(path: Path, kind: Any) -> Any:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
+        return from_json(path.read_bytes(), kind)
     except FileNotFoundError as error:
         raise SourceError(f"{path}: no such file; save the model with save_pretrained()") from error
     except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:

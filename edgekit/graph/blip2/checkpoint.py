@@ -12,6 +12,7 @@ import numpy as np
 from edgekit.arrays import Floats
 from edgekit.errors import SourceError
 from edgekit.runtimes.bundle import folder as bundle
+from edgekit.structures import from_json
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 
@@ -23,7 +24,7 @@ def read_json(path: Path) -> dict[str, Any]:
         SourceError: no such file, or not a JSON object.
     """
     try:
-        document: dict[str, Any] = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+        document: dict[str, Any] = from_json(path.read_bytes(), dict[str, Any])
     except FileNotFoundError as error:
         raise SourceError(f"{path}: no such file; save the model with save_pretrained()") from error
     except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:

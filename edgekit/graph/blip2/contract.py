@@ -13,6 +13,7 @@ from edgekit.graph.blip2.checkpoint import read_json
 from edgekit.graph.blip2.opt import OptConfig
 from edgekit.graph.blip2.t5 import T5Config
 from edgekit.runtimes.bundle.manifest import Contract, ImageRule, Language
+from edgekit.structures import from_builtins
 
 PROCESSOR, PROCESSOR_OF_PARTS, TOKENIZER, GENERATION = (
     "preprocessor_config.json",
@@ -92,7 +93,7 @@ def _processor(folder: Path) -> _Processor:
     else:
         raise SourceError(f"{folder}: no {PROCESSOR}, which says how images are resized; save the processor there too")
     try:
-        return msgspec.convert(found, _Processor)
+        return from_builtins(found, _Processor)
     except msgspec.ValidationError as error:
         raise SourceError(f"{folder / PROCESSOR}: {error}") from error
 

@@ -42,7 +42,7 @@ def open_source(folder: Path, threads: int = 0) -> VisionLanguage:
     if threads:
         torch.set_num_threads(threads)
     model = load_model(source)
-    tokenizer = Tokenizer(folder / TOKENIZER)
+    tokenizer = Tokenizer(folder / TOKENIZER, source=True)
     if source.retrieval:
         functions: dict[str, Function] = {"vision": _vision, "qformer": _vectors, "text": _text, "match": _match}
         return VisionLanguage(contract_of(source), _networks(model, functions), None, None, tokenizer)
