@@ -14,6 +14,7 @@ from edgekit.errors import EdgekitError, SourceError, UsageError
 from edgekit.runtimes.bundle import folder as bundle
 from edgekit.runtimes.bundle.manifest import Contract, Origin
 from edgekit.sources import Source, SourceRequest, TrainedModel
+from edgekit.sources._fit import load_strictly
 
 if TYPE_CHECKING:
     from torch import nn
@@ -142,10 +143,7 @@ def _load_weights(module: nn.Module, state: dict[str, Any], path: Path) -> None:
     own = module.state_dict()
     if not any(name.startswith("module.") for name in own):  # as DataParallel saves it
         state = {str(name).removeprefix("module."): value for name, value in state.items()}
-    try:
-        module.load_state_dict(state)
-    except (RuntimeError, AttributeError, TypeError) as error:
-        raise SourceError(f"--weights {path} does not fit the network: {error}") from error
+    load_strictly(module, state, f"--weights {path}")
 
 
 def _state_hash(module: nn.Module) -> str:

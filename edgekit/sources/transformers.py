@@ -16,6 +16,7 @@ from edgekit.runtimes.bundle import folder as bundle
 from edgekit.runtimes.bundle.manifest import Contract, Decoder, ImageRule, Origin, Output, Postprocess
 from edgekit.runtimes.tasks.skeletons import numbered
 from edgekit.sources import Source, SourceRequest, TrainedModel
+from edgekit.sources._pretrained import load_pretrained, safetensors_shapes
 
 if TYPE_CHECKING:
     from torch import nn
@@ -84,7 +85,7 @@ def load(request: SourceRequest) -> TrainedModel:
     if kind not in FAMILIES:
         raise SourceError(f"{folder / CONFIG}: model_type {choices(kind, FAMILIES)}")
     family = FAMILIES[kind]
-    model = _loaded(folder, family)
+    model: Any = _loaded(folder, family, config)
     contract = _contract(folder, family, model, request)
     return TrainedModel(
         name=folder.resolve().name,
@@ -106,38 +107,12 @@ def _read(path: Path, kind: Any) -> Any:
         raise SourceError(f"{path}: cannot be read: {error}") from error
 
 
-def _loaded(folder: Path, family: Family) -> Any:
-    transformers = import_transformers(folder)
+def _loaded(folder: Path, family: Family, config: dict[str, Any]) -> nn.Module:
     if not (folder / WEIGHTS).is_file():
         raise SourceError(f"{folder / WEIGHTS}: no such file; save the model with save_pretrained()")
-    try:
-        model = getattr(transformers, family.loader).from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, trust_remote_code=False, attn_implementation="eager"
-        )
-    except Exception as error:  # a damaged folder can make it raise anything
-        reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
-        raise SourceError(f"{folder}: transformers cannot load it: {reason}") from error
-    return model.float().eval().requires_grad_(False)
-
-
-def import_transformers(folder: Path) -> Any:
-    """The package, which also works beside a torchvision that was built for another torch."""
-    try:
-        import transformers
-        from transformers.utils import import_utils
-    except ImportError as error:
-        raise SourceError(
-            f"{folder}: needs the optional package transformers; pip install 'transformers>=5'"
-        ) from error
-    try:
-        import torchvision  # noqa: F401
-    except ImportError:
-        pass
-    except RuntimeError:  # "operator torchvision::nms does not exist"; transformers would run into it too
-        for module in (import_utils, transformers.utils):
-            for name in ("is_torchvision_available", "is_torchvision_v2_available"):
-                setattr(module, name, lambda: False)
-    return transformers
+    shapes = safetensors_shapes(folder / WEIGHTS)
+    model: nn.Module = load_pretrained(folder, family.loader, config, shapes, attn_implementation="eager")
+    return model.float()
 
 
 def _wrapped(model: Any, family: Family) -> nn.Module:
