@@ -200,6 +200,36 @@ def test_what_a_configuration_may_not_ask_for(
     assert words in refused(changed(folders(kind), tmp_path / "asks", lambda tensors: None, **config))
 
 
+@pytest.mark.parametrize("kind", ["yolos", "vitpose", "opt"])
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"image_processor_type": "SamImageProcessor"}, ": SamImageProcessor is no processor for "),
+        ({"do_center_crop": True, "crop_size": {"height": 16, "width": 16}}, ": do_center_crop is true; "),
+        ({"do_resize": False}, ": do_resize is false; "),
+        ({"image_std": [0, 1, 1]}, ": std must be positive, not [0.0, 1.0, 1.0]"),
+    ],
+)
+def test_settings_of_another_processor(
+    kind: str, settings: dict[str, Any], words: str, folders: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = changed(folders(kind), tmp_path / "processor", lambda tensors: None)
+    path = folder / "preprocessor_config.json"
+    given = json.loads(path.read_text()) if path.is_file() else {}
+    own = {"yolos": "YolosImageProcessorFast", "vitpose": "VitPoseImageProcessor", "opt": "BlipImageProcessor"}
+    path.write_text(json.dumps({**given, "image_processor_type": own[kind], "do_center_crop": None}))
+    load(SourceRequest(str(folder)))  # negative control
+    path.write_text(json.dumps({**given, "do_normalize": True, **settings}))
+    assert words in refused(folder)
+
+
+def test_inputs_that_no_network_has(folders: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = changed(folders("detr"), tmp_path / "size", lambda tensors: None)
+    for size in ({"height": 10**6, "width": 10**6}, {"height": 0, "width": 64}, {"shortest_edge": 10**9}):
+        (folder / "preprocessor_config.json").write_text(json.dumps({"size": size}))
+        assert "pixels; 1 to 67108864 pixels are possible" in refused(folder)
+
+
 def test_a_network_that_is_many_times_its_file(folders: Callable[[str], Path], tmp_path: Path) -> None:
     folder = changed(folders("yolos"), tmp_path / "large", lambda tensors: None, intermediate_size=10**6)
     assert "its configuration describes a network of 130," in refused(folder)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from edgekit.errors import EdgekitError, SourceError, UsageError
 from edgekit.runtimes.bundle import folder as bundle
 from edgekit.runtimes.bundle.manifest import Contract, Origin
-from edgekit.sources import Source, SourceRequest, TrainedModel
+from edgekit.sources import Source, SourceRequest, TrainedModel, check_size
 from edgekit.sources._fit import load_strictly
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def load(request: SourceRequest) -> TrainedModel:
         raise UsageError(
             f"{request.spec}: give the input size in a contract file (--contract, image: {{size: [h, w]}})"
         )
+    check_size(request.spec, size)
     return TrainedModel(
         name=request.spec.rpartition(":")[2].replace("_", "-"),
         module=module.eval(),

@@ -15,7 +15,7 @@ from edgekit.errors import SourceError, choices
 from edgekit.runtimes.bundle import folder as bundle
 from edgekit.runtimes.bundle.manifest import Contract, Decoder, ImageRule, Origin, Output, Postprocess
 from edgekit.runtimes.tasks.skeletons import numbered
-from edgekit.sources import Source, SourceRequest, TrainedModel
+from edgekit.sources import Source, SourceRequest, TrainedModel, check_size
 from edgekit.sources._pretrained import load_pretrained, safetensors_shapes
 
 if TYPE_CHECKING:
@@ -27,11 +27,14 @@ CONFIG, PROCESSOR, WEIGHTS = "config.json", "preprocessor_config.json", "model.s
 
 @dataclass(frozen=True)
 class Family:
-    """The class of transformers that loads a type of model, its task, and how its outputs are decoded."""
+    """The class of transformers that loads a type of model, its task, parts of the names of its processors, and how its
+    outputs are decoded.
+    """
 
     loader: str
     decoder: Decoder
     task: str = "detect"
+    processors: tuple[str, ...] = ("detr", "yolos", "dfine")
     outputs: tuple[tuple[str, str], ...] = (("classes", "logits"), ("boxes", "pred_boxes"))
 
 
@@ -45,7 +48,7 @@ FAMILIES: dict[str, Family] = {
     "d_fine": Family("DFineForObjectDetection", _SIGMOID),
     "detr": Family("DetrForObjectDetection", _SOFTMAX),
     "yolos": Family("YolosForObjectDetection", _SOFTMAX),
-    "vitpose": Family("VitPoseForPoseEstimation", _HEATMAPS, "pose", (("heatmaps", "heatmaps"),)),
+    "vitpose": Family("VitPoseForPoseEstimation", _HEATMAPS, "pose", ("vitpose",), (("heatmaps", "heatmaps"),)),
 }
 """By ``model_type`` of the configuration."""
 
@@ -57,6 +60,10 @@ class PreprocessorConfig(msgspec.Struct):
     """The keys of a preprocessor's configuration that are used here."""
 
     size: dict[str, int] | None = None
+    image_processor_type: str | None = None
+    feature_extractor_type: str | None = None
+    do_resize: bool | None = True
+    do_center_crop: bool | None = False
     do_rescale: bool = True
     rescale_factor: float = 1 / 255
     do_normalize: bool = True
@@ -150,6 +157,7 @@ def _image(folder: Path, family: Family, config: Any, request: SourceRequest) ->
     """The image rule of the processor's configuration, or the defaults of its kind."""
     path = folder / PROCESSOR
     given: PreprocessorConfig = _read(path, PreprocessorConfig) if path.is_file() else PreprocessorConfig()
+    _check_processor(path, family, given)
     size = given.size or {}
     fixed = "height" in size and "width" in size
     if request.size is not None:
@@ -160,20 +168,38 @@ def _image(folder: Path, family: Family, config: Any, request: SourceRequest) ->
         height, width = config.backbone_config.image_size
     else:  # shortest edge and longest edge: a square has room for both orientations
         height = width = size.get("shortest_edge", 640)
+    check_size(str(path), (height, width))
     mean, std = (given.image_mean or IMAGENET[0], given.image_std or IMAGENET[1])
     if not given.do_normalize:
         mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    return ImageRule(
-        size=(height, width),
-        resize="stretch" if fixed else "letterbox",
-        align="center" if fixed else "corner",  # such processors pad right and below
-        interpolation="bicubic" if given.resample == 3 else "linear",
-        scale=given.rescale_factor if given.do_rescale else 1.0,
-        mean=mean,
-        std=std,
-        # Such processors fill up with zeros after normalising, which are the mean in grey levels.
-        pad=min(255, max(0, round(sum(mean) / 3 / (given.rescale_factor if given.do_rescale else 1.0)))),
-    )
+    try:
+        return ImageRule(
+            size=(height, width),
+            resize="stretch" if fixed else "letterbox",
+            align="center" if fixed else "corner",  # such processors pad right and below
+            interpolation="bicubic" if given.resample == 3 else "linear",
+            scale=given.rescale_factor if given.do_rescale else 1.0,
+            mean=mean,
+            std=std,
+            # Such processors fill up with zeros after normalising, which are the mean in grey levels.
+            pad=min(255, max(0, round(sum(mean) / 3 / (given.rescale_factor if given.do_rescale else 1.0)))),
+        )
+    except ValueError as error:
+        raise SourceError(f"{path}: {error}") from error
+
+
+def _check_processor(path: Path, family: Family, given: PreprocessorConfig) -> None:
+    """Refuse settings of another kind of processor: source and bundle would share them, and no proof would tell.
+
+    Raises:
+        SourceError: they are, or crop images, or leave them as they are.
+    """
+    kind = given.image_processor_type or given.feature_extractor_type
+    if kind and not any(word in kind.lower().replace("_", "") for word in family.processors):
+        raise SourceError(f"{path}: {kind} is no processor for {family.loader}; save the one that it was trained with")
+    if given.do_center_crop or given.do_resize is False:
+        key, value = ("do_center_crop", "true") if given.do_center_crop else ("do_resize", "false")
+        raise SourceError(f"{path}: {key} is {value}; this model's processors resize the whole image and crop nothing")
 
 
 def _notes(contract: Contract) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from edgekit.errors import SourceError
 from edgekit.runtimes.bundle import folder as bundle
 from edgekit.runtimes.bundle.manifest import Origin
-from edgekit.sources import Source, SourceRequest, TrainedModel
+from edgekit.sources import Source, SourceRequest, TrainedModel, check_size
 from edgekit.sources.exported.safety import refuse_code, refuse_damage
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ def input_shape(program: torch.export.ExportedProgram, origin: str) -> tuple[int
     if batch not in (1, None) or channels != 3 or height is None or width is None:
         given = ", ".join("dynamic" if size is None else str(size) for size in shape)
         raise SourceError(f"{origin}: the input is ({given}); export it with one image (1, 3, height, width)")
+    check_size(origin, (height, width))
     return 1, 3, height, width
 
 

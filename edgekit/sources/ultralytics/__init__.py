@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from edgekit.errors import SourceError
 from edgekit.runtimes.bundle.manifest import Contract, Decoder, ImageRule, Origin, Output, Postprocess
 from edgekit.runtimes.tasks.skeletons import numbered
-from edgekit.sources import Source, SourceRequest, TrainedModel, Uncut
+from edgekit.sources import Source, SourceRequest, TrainedModel, Uncut, check_size
 from edgekit.sources.ultralytics.heads import HEADS, HeadSpec, raw_heads, whole
 from edgekit.sources.ultralytics.pickle import pickled_globals, unpickle
 
@@ -73,6 +73,7 @@ def _trained_model(path: Path, checkpoint: Any, model: Any, size: tuple[int, int
     end2end = _one_to_one(model)
     largest = int(max(model.model[-1].stride)) if head.task != "classify" else 1
     size = _divisible(path, size or _trained_size(checkpoint, model, largest), largest)
+    check_size(str(path), size)
     example = torch.zeros(1, 3, *size)
     given, heads = whole(model, end2end), raw_heads(model, head, end2end)
     with torch.no_grad():
