@@ -14,6 +14,7 @@ from edgekit.errors import EdgekitError, SourceError, UsageError
 from edgekit.runtimes.bundle import folder as bundle
 from edgekit.runtimes.bundle.manifest import Contract, Origin
 from edgekit.sources import Source, SourceRequest, TrainedModel, check_size
+from edgekit.sources._archive import refuse_bomb
 from edgekit.sources._fit import load_strictly
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ def read_weights(path: Path, *, trust: bool) -> dict[str, Any]:
         raise SourceError(f"--weights {path}: no such file")
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
+    refuse_bomb(path)
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=not trust)
     except pickle.UnpicklingError as error:
