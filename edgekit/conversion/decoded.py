@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.arrays import Floats
-from edgekit.calibration.samples import Samples
+from edgekit.calibration.samples import Samples, new_stack
 from edgekit.conversion import doubts
 from edgekit.conversion.evidence import evidence_of
 from edgekit.conversion.jobs import Exported, Part, Prepared, PrepareJob, Reference
@@ -186,8 +186,7 @@ def _trained(read: ReadSource) -> str:
 
 
 def _stack(workspace: Workspace, output: Output, count: int, array: Floats) -> NDArray[np.float32]:
-    path = workspace.reference(output.name)
-    return np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(count, *array.shape))
+    return new_stack(workspace.reference(output.name), np.float32, (count, *array.shape))
 
 
 def compare_network(
