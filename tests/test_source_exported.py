@@ -150,9 +150,11 @@ def test_no_fixed_size(tmp_path: Path) -> None:
 
 
 def test_training_mode(tmp_path: Path) -> None:
-    path = save(tmp_path / "train.pt2", training=True)
-    with pytest.raises(SourceError, match=r"exported in training mode; call \.eval\(\) on the network"):
-        load(path)
+    for network in (Network(), torch.nn.Sequential(torch.nn.Conv2d(3, 2, 1), torch.nn.Dropout())):
+        path = save(tmp_path / "train.pt2", network=network, training=True)
+        with pytest.raises(SourceError, match=r"exported in training mode; call \.eval\(\) on the network"):
+            load(path)
+        load(save(tmp_path / "evaluated.pt2", network=network))  # negative control
 
 
 # --- damage ---

@@ -172,6 +172,25 @@ def test_state_dicts_that_do_not_fit(change: Any, words: str) -> None:
     assert words in str(caught.value)
 
 
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.float8_e4m3fn])
+@pytest.mark.parametrize("kind", ["yolos", "opt"])
+def test_quantised_weights(kind: str, dtype: Any, folders: Callable[[str], Path], tmp_path: Path) -> None:
+    """Without their scales they load as other numbers, in source and bundle alike."""
+
+    def quantise(tensors: Tensors) -> None:
+        name = next(name for name in tensors if tensors[name].ndim == 2)
+        tensors[name] = (tensors[name] * 10).to(dtype)
+
+    assert "the weights are quantised already; give the model in float" in refused(
+        changed(folders(kind), tmp_path / "coded", quantise)
+    )
+    network = torch.nn.Linear(3, 2)
+    state = {**network.state_dict(), "weight": torch.ones(2, 3).to(dtype)}
+    with pytest.raises(SourceError, match=r"FILE: weight is quantised already \(torch\.\w+\); give the weights in flo"):
+        load_strictly(network, state, "FILE")
+    load_strictly(network, {**state, "weight": torch.ones(2, 3).bfloat16()}, "FILE")  # negative control
+
+
 # --- what a configuration asks for ---
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from edgekit.errors import SourceError
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 SHOWN = 3
@@ -53,7 +54,7 @@ def load_strictly(module: nn.Module, state: Mapping[str, Any], where: str) -> No
     """Load a state dict that has every tensor of a network and no other.
 
     Raises:
-        SourceError: it does not fit, or holds something else than tensors.
+        SourceError: it does not fit, or holds something else than tensors, or quantised ones.
     """
     import torch
 
@@ -67,10 +68,21 @@ def load_strictly(module: nn.Module, state: Mapping[str, Any], where: str) -> No
         if isinstance(value, torch.Tensor) and name in state and state[name].shape != value.shape
     }
     refuse_misfit(where, own.keys() - state.keys(), (str(name) for name in state if name not in own), shapes)
+    coded = [name for name, value in own.items() if value.is_floating_point() and not _is_float(state.get(name, value))]
+    if coded:
+        raise SourceError(
+            f"{where}: {_first(coded)} {'is' if len(coded) == 1 else 'are'} quantised already "
+            f"({state[coded[0]].dtype}); give the weights in float"
+        )
     try:
         module.load_state_dict(dict(state), strict=False)  # but for counters, which were compared with the rest
     except (RuntimeError, AttributeError, TypeError) as error:
         raise SourceError(f"{where} does not fit the network: {error}") from error
+
+
+def _is_float(value: torch.Tensor) -> bool:
+    """Whether a tensor holds numbers, and not the codes of quantised ones."""
+    return value.is_floating_point() and value.itemsize > 1
 
 
 def _first(names: list[str]) -> str:

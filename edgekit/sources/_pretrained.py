@@ -87,6 +87,7 @@ def load_pretrained(
             in the folder, or the tensors do not fit.
     """
     _refuse_foreign(folder, config)
+    _refuse_quantised(folder)
     transformers = import_transformers(folder)
     transformers.utils.logging.disable_progress_bar()
     _refuse_absurd(folder, config, sizes)
@@ -127,6 +128,27 @@ def _refuse_foreign(folder: Path, config: Mapping[str, Any]) -> None:
         if key.strip("_").startswith("attn_implementation") and value not in ATTENTION:
             words = ", ".join(str(one) for one in ATTENTION if one)
             raise SourceError(f"{path}: {key} {str(value)[:60]!r} is not one of: {words}; remove it")
+
+
+def _refuse_quantised(folder: Path) -> None:
+    """Refuse integers and 8-bit floats in place of weights: without their scales they load as other numbers.
+
+    Raises:
+        SourceError: there are any.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="numpy") as file:
+                kinds = {name: str(file.get_slice(name).get_dtype()) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise SourceError(f"{path}: damaged or not a safetensors file ({error}); save it again") from error
+        coded = [name for name, kind in kinds.items() if re.match(r"[IUF][468](?:_|$)", kind)]
+        if coded:
+            raise SourceError(
+                f"{path}: {coded[0]} is {kinds[coded[0]]}: the weights are quantised already; give the model in float"
+            )
 
 
 def _refuse_absurd(folder: Path, config: Mapping[str, Any], sizes: Mapping[str, tuple[int, ...]]) -> None:

@@ -46,8 +46,8 @@ def load(request: SourceRequest) -> TrainedModel:
             f"{path}: not a torch.export program that torch {torch.__version__} reads: {_brief(error)}"
         ) from error
     shape = input_shape(program, str(path))
-    norms = [node for node in program.graph.nodes if node.target is torch.ops.aten.batch_norm.default]
-    if any(node.args[5] for node in norms):
+    switches = {torch.ops.aten.batch_norm.default: 5, torch.ops.aten.dropout.default: 2}  # argument: in training
+    if any(node.target in switches and node.args[switches[node.target]] for node in program.graph.nodes):
         raise SourceError(f"{path}: exported in training mode; call .eval() on the network and export it again")
     return TrainedModel(
         name=path.stem,

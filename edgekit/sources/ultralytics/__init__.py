@@ -30,6 +30,10 @@ OTHER_TASKS = {
 }
 
 
+LARGE = 1 << 24
+"""Numbers of a tensor that a few bytes of a file must not stand for, by saying one of them again and again."""
+
+
 def matches(request: SourceRequest) -> bool:
     """Whether the spelling is that of a checkpoint file."""
     return request.spec.lower().endswith(".pt")
@@ -114,6 +118,11 @@ def _network(path: Path, checkpoint: Any) -> Any:
     for module in model.modules():
         if isinstance(module, nn.Upsample) and not hasattr(module, "recompute_scale_factor"):
             module.recompute_scale_factor = None  # checkpoints of torch < 1.11
+    for name, value in (*model.named_parameters(), *model.named_buffers()):
+        if value.numel() > LARGE and value.numel() * value.itemsize > value.untyped_storage().nbytes():
+            raise SourceError(
+                f"{path}: {name} {list(value.shape)} is more than the file holds of it; the checkpoint is inconsistent"
+            )
     return model.float().eval().requires_grad_(False)
 
 
