@@ -11,9 +11,6 @@ from hypothesis import settings
 from real_conversions import Converted, convert_once
 from target_lists import EVERYTHING, PRECISIONS, WITH_TOOLCHAINS, here
 
-from edgekit.shapes import write_coco
-from edgekit.shapes.trained import SOURCE
-
 ROOT = Path(__file__).parents[1]
 
 # The short suite tries the same few examples each time, so that it fails for a reason and not by chance.
@@ -22,9 +19,11 @@ settings.register_profile("everything", max_examples=200, deadline=None)
 settings.load_profile("everything" if EVERYTHING else "short")
 
 
-DEMO = ("targets", "documentation", "ethosu", "imx500", "nothing_is_fetched", "web", "toolchains", "clean_install")
+TARGETS = ("targets", "documentation", "imx500", "nothing_is_fetched", "toolchains", "clean_install")
 TINY = ("conversion", "conversion_interrupted", "cli")
-TOGETHER = {f"tests/test_{name}.py": group for group, names in {"demo": DEMO, "tiny": TINY}.items() for name in names}
+TOGETHER = {
+    f"tests/test_{name}.py": group for group, names in {"targets": TARGETS, "tiny": TINY}.items() for name in names
+}
 """Files that look at one conversion: the same worker makes it and looks, and the other does not wait at its lock."""
 
 LONGEST = (
@@ -90,17 +89,17 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def demo_bundles(shared_folder: Path) -> Converted:
-    """The detector that comes with edgekit, by the targets that this run makes, in their `target_lists.made`."""
+def target_bundles(shared_folder: Path) -> Converted:
+    """The detector of `matrix` by every target that this run makes, in their `target_lists.made`."""
+    import matrix
 
     def arguments(folder: Path) -> list[str]:
-        scenes = 80 if EVERYTHING else 56
-        data = write_coco(folder.with_name("demo-data"), range(100_000, 100_000 + scenes)).parent
+        data = matrix.write_calibration(folder.with_name("targets-data"))
         recipe = [] if EVERYTHING or WITH_TOOLCHAINS else ["--recipe", "plan"]
         given = ["--precision", PRECISIONS, "--data", f"{data}/*.png", *recipe, "-j", "2"]
-        return [SOURCE, "--target", ",".join(here()), *given]
+        return [matrix.SOURCE, "--target", ",".join(here()), *given]
 
-    return convert_once(shared_folder, "demo", arguments)
+    return convert_once(shared_folder, "targets", arguments)
 
 
 @pytest.fixture(scope="session")

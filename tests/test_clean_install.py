@@ -9,6 +9,7 @@ import venv
 from pathlib import Path
 
 import pytest
+from matrix import picture
 from real_conversions import Converted
 from target_lists import ORDINARY
 
@@ -40,7 +41,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(("extra", "name"), EXTRAS)
-def test_one_engine_is_enough(extra: str, name: str, wheel: Path, tmp_path: Path, demo_bundles: Converted) -> None:
+def test_one_engine_is_enough(extra: str, name: str, wheel: Path, tmp_path: Path, target_bundles: Converted) -> None:
     import cv2
 
     venv.create(tmp_path / "env", with_pip=True)
@@ -51,8 +52,8 @@ def test_one_engine_is_enough(extra: str, name: str, wheel: Path, tmp_path: Path
 
     (target,) = [t for t in converters.target_names() if converters.target(t).engine == name]
     image = tmp_path / "scene.png"
-    cv2.imwrite(str(image), scene(320_000).image)
-    command = [str(python), "-m", "edgekit", "run", demo_bundles.bundle(target, "int8")["path"], str(image), "--json"]
+    cv2.imwrite(str(image), picture(320_000))
+    command = [str(python), "-m", "edgekit", "run", target_bundles.bundle(target, "int8")["path"], str(image), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (line,) = done.stdout.splitlines()
@@ -68,7 +69,7 @@ def test_one_engine_is_enough(extra: str, name: str, wheel: Path, tmp_path: Path
     assert found.strip() == "[]"
 
     other = next(t for t in ORDINARY if converters.target(t).engine in ENGINES and converters.target(t).engine != name)
-    command[command.index("run") + 1] = demo_bundles.bundle(other, "int8")["path"]
+    command[command.index("run") + 1] = target_bundles.bundle(other, "int8")["path"]
     missing = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path)
     assert missing.returncode != 0
     assert f"pip install edgekit[{engine(converters.target(other).engine).extra}]" in missing.stderr

@@ -124,9 +124,9 @@ def test_the_architecture_page_names_every_part() -> None:
         assert f"`{path.name}/`" in page if path.is_dir() else f"`{path.name}`" in page, path.name
 
 
-def test_no_file_names_this_workplace(demo_bundles: Converted) -> None:
+def test_no_file_names_this_workplace(target_bundles: Converted) -> None:
     """Bundles travel: no path of the machine that made them may be inside."""
-    for entry in demo_bundles.report["bundles"]:
+    for entry in target_bundles.report["bundles"]:
         manifest = (Path(entry["path"]) / "manifest.json").read_text(encoding="utf-8")
         assert str(ROOT) not in manifest
         assert str(Path(entry["path"]).parent) not in manifest

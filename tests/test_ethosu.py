@@ -354,7 +354,8 @@ def test_a_failing_engine_is_an_engine_error(made: Made) -> None:
 
 
 @pytest.mark.convert
-@pytest.mark.parametrize("name", ["demo_bundles", pytest.param("fastestdet_bundles", marks=pytest.mark.nightly)])
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", ["target_bundles", "fastestdet_bundles"])
 def test_a_detector_runs_on_the_npu_alone(name: str, request: pytest.FixtureRequest) -> None:
     bundles: Converted = request.getfixturevalue(name)
     report = open_bundle(bundles.bundle("ethosu", "int8")["path"]).manifest.graphs[0].report

@@ -487,6 +487,7 @@ def converted(delegate: str, photos: Path, out: Path, *more: str) -> tuple[int, 
 
 
 @pytest.mark.convert
+@pytest.mark.nightly
 def test_what_was_only_compiled_is_not_written(photos: Path, tmp_path: Path) -> None:
     code, report = converted("vulkan", photos, tmp_path)
     assert code == 1

@@ -317,8 +317,10 @@ needs_toolchains = pytest.mark.skipif(not WITH_TOOLCHAINS, reason="imx500 is for
 @toolchain("imx500")
 @toolchain("imx500-converter")
 class TestMade:
-    def test_the_packed_network_is_the_contracts(self, demo_bundles: Converted, fastestdet_bundles: Converted) -> None:
-        for bundles in (demo_bundles, fastestdet_bundles):
+    def test_the_packed_network_is_the_contracts(
+        self, target_bundles: Converted, fastestdet_bundles: Converted
+    ) -> None:
+        for bundles in (target_bundles, fastestdet_bundles):
             bundle = open_bundle(bundles.bundle("imx500", "int8")["path"])
             graph = bundle.manifest.graphs[0]
             with zipfile.ZipFile(bundle.path / graph.files[0]) as packed:
@@ -355,7 +357,7 @@ class TestMade:
             assert float(np.linalg.norm(left - right) / np.linalg.norm(right)) < 0.02  # a tie may round either way
             assert float(np.linalg.norm(other - right) / np.linalg.norm(right)) > 0.05
 
-    def test_it_detects(self, demo_bundles: Converted) -> None:
-        model = load(demo_bundles.bundle("imx500", "int8")["path"], unit="quantiser")
+    def test_it_detects(self, target_bundles: Converted) -> None:
+        model = load(target_bundles.bundle("imx500", "int8")["path"], unit="quantiser")
         assert model.placement.word == "reference"
         assert len(model.predict(scene(310_003).image)) > 0

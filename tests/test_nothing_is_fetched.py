@@ -27,12 +27,12 @@ def run(code: str, folder: Path, **environment: str) -> Watched:
 
 
 @pytest.mark.convert
-def test_nothing_is_fetched_by_any_conversion(demo_bundles: Converted) -> None:
+def test_nothing_is_fetched_by_any_conversion(target_bundles: Converted) -> None:
     """The one conversion of all targets and precisions that other tests look at runs under watch."""
-    watched = demo_bundles.watched
+    watched = target_bundles.watched
     assert watched["attempts"] == []
     assert watched["changes"] == []
-    made = {bundle["target"] for bundle in demo_bundles.report["bundles"]}
+    made = {bundle["target"] for bundle in target_bundles.report["bundles"]}
     here = {name for name in converters.target_names() if not converters.target(name).toolchains}
     assert {name for name in here if not converters.target(name).missing} <= made
     # The command itself, and the server that its stages are forked from, with its hook; tools come on top.
@@ -40,11 +40,11 @@ def test_nothing_is_fetched_by_any_conversion(demo_bundles: Converted) -> None:
 
 
 @pytest.mark.convert
-def test_no_packet_leaves_any_conversion(demo_bundles: Converted) -> None:
+def test_no_packet_leaves_any_conversion(target_bundles: Converted) -> None:
     """This sees native code too, and the tools that are not Python."""
-    if demo_bundles.watched["unroutable"] is None:
+    if target_bundles.watched["unroutable"] is None:
         pytest.skip("a network namespace of one's own is not allowed here (unshare -n)")
-    assert demo_bundles.watched["unroutable"] == 0
+    assert target_bundles.watched["unroutable"] == 0
 
 
 # --- the watch itself ------------------------------------------------------------------------------------------------

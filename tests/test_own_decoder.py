@@ -26,7 +26,7 @@ def test_a_decoder_of_ones_own_is_one_function(tmp_path: Path) -> None:
     assert boxes
     assert all(x2 - x1 == y2 - y1 == 16 for x1, y1, x2, y2 in boxes)
 
-    without = edgekit("run", entry["path"], picture)
+    without = edgekit("run", entry["path"], picture, program="from edgekit.cli import main; main()")
     assert without.returncode == 2
     assert "'cells' is not one of" in without.stderr
     assert "--import MODULE" in without.stderr

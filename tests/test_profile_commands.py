@@ -195,6 +195,7 @@ def test_a_recommendation_says_why(cli: Cli, tmp_path: Path) -> None:
     assert all(choice["violations"] for choice in document["choices"])
 
 
+@pytest.mark.nightly
 def test_bundles_without_records_are_measured_first(cli: Cli, bundles: Path, tmp_path: Path) -> None:
     code, out, _ = cli("recommend", bundles / "one", bundles / "two", "--threads", "1,2", "--max-size", "1MB")
     assert code == 0

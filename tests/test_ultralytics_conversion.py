@@ -41,6 +41,7 @@ TARGETS = ("coreml", "litert", "mnn", "ncnn", "onnx", "openvino") if EVERYTHING 
 PRECISIONS = ("fp32", "fp16") if EVERYTHING else ("fp32",)
 
 
+@pytest.mark.nightly
 def test_yolov8n_matches(checkpoints: Path) -> None:
     def arguments(folder: Path) -> list[str]:
         wanted = ["--target", ",".join(TARGETS), "--precision", ",".join(PRECISIONS), "-j", "2"]

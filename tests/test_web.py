@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 import pytest
 from real_conversions import Converted
+from target_lists import EVERYTHING
 from tiny_onnx import GRAPH, write_model, write_tiny_bundle
 from web_page import chromium, visit
 
@@ -211,11 +212,15 @@ def test_the_example_page_places_images_as_the_runtime_does() -> None:
 
 
 @with_toolchain
-@pytest.mark.parametrize("precision", [pytest.param("fp32", marks=pytest.mark.nightly), "int8"])
-def test_the_example_page_finds_what_the_runtime_finds(precision: str, demo_bundles: Converted, tmp_path: Path) -> None:
+@pytest.mark.nightly
+@pytest.mark.skipif(not EVERYTHING, reason="needs the trained detector: make test-all")
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_the_example_page_finds_what_the_runtime_finds(
+    precision: str, target_bundles: Converted, tmp_path: Path
+) -> None:
     if not chromium():
         pytest.skip("needs Chromium: apt-get install chromium")
-    bundle = Path(demo_bundles.bundle("web", precision)["path"]).absolute()
+    bundle = Path(target_bundles.bundle("web", precision)["path"]).absolute()
     model = load(bundle, unit="node")
     # The first needs no resizing: the same pixels, so the same boxes. Browsers resize a little otherwise than OpenCV.
     cases = (

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import functools
+import io
 import json
 import os
 import pickle
 import shutil
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import cv2
 from filelock import FileLock
@@ -48,13 +51,30 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def edgekit(
-    *arguments: object, program: str = "from edgekit.cli import main; main()", before: tuple[str, ...] = (), **env: str
+    *arguments: object, program: str = "", before: tuple[str, ...] = (), **env: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command line to its end. ``before`` is put in front of the interpreter."""
-    command = [*before, sys.executable, "-c", program, *map(str, arguments)]
+    """Run the command line to its end: in this process, where children of conversions are forked from a server that is
+    there already, or as a process of its own with another ``program``, with ``before`` in front of the interpreter, or
+    with variables of its own."""
+    words = [str(argument) for argument in arguments]
+    if not (program or before or env):
+        return _in_process(words)
+    command = [*before, sys.executable, "-c", program or "from edgekit.cli import main; main()", *words]
     return subprocess.run(
         command, env=environment(**env), capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL
     )
+
+
+def _in_process(arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    from edgekit.cli import main
+
+    out, err = io.StringIO(), io.StringIO()
+    with mock.patch.dict(os.environ, environment()), redirect_stdout(out), redirect_stderr(err):
+        try:
+            main(arguments)
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
 
 
 def start(*arguments: object, **env: str) -> subprocess.Popen[str]:

@@ -27,6 +27,10 @@ _PRELOAD = (
     "cv2",
     "onnx",
     "onnxscript",
+    "onnxslim",
+    "networkx",
+    "torch.export._trace",
+    "edgekit.graph.decompositions",
     *(f"edgekit.conversion.{one}" for one in _STAGES.values()),
 )
 """What the first stage needs anyway, imported once for all. Nothing that starts a thread when it is imported: openvino,

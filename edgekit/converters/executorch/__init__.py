@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import msgspec
@@ -59,7 +61,7 @@ def convert(job: Job, report: Report) -> Graph:
         if job.precision == "int8":
             program = quantised(program, job, report, quiet)
         report(f"lowering for {delegate}", 0.4)
-        with quiet():
+        with quiet(), _shared_histories():
             lowered = _lowered(program, delegate)
             counts = _counts(lowered, delegate)
             data = lowered.to_executorch().buffer
@@ -71,6 +73,19 @@ def convert(job: Job, report: Report) -> Graph:
     int8 = "int8 in convolutions and products, float32 elsewhere"
     told = {DELEGATE: delegate, **counts, "arithmetic": int8 if job.precision == "int8" else "float32"}
     return msgspec.structs.replace(job.graph(FILE), report=told)
+
+
+@contextlib.contextmanager
+def _shared_histories() -> Iterator[None]:
+    """Have nodes share their histories: torch.fx keeps for each node, for debugging, what it was made from, and copies
+    that deeply in every pass. Lowering has some hundred passes, and spends a third of its time on it."""
+    from torch.fx.traceback import NodeSource
+
+    NodeSource.__deepcopy__ = lambda source, memo: source  # nothing ever changes one
+    try:
+        yield
+    finally:
+        del NodeSource.__deepcopy__
 
 
 def _lowered(program: Any, delegate: str) -> Any:

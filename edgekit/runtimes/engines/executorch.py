@@ -11,6 +11,7 @@ import os
 import sys
 import tempfile
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -31,6 +32,9 @@ BACKENDS = {XNNPACK: "XnnpackBackend", COREML: "CoreMLBackend", VULKAN: "VulkanB
 
 _STDERR = threading.Lock()
 
+_OPEN: weakref.WeakSet[ExecutorchSession] = weakref.WeakSet()
+"""Sessions that use the thread pool of the process."""
+
 
 class ExecutorchSession:
     """One ``.pte`` file, run by ExecuTorch."""
@@ -39,7 +43,9 @@ class ExecutorchSession:
         self._graph, self._path = graph, path
         self.placement = _placement(graph, delegate, options)
         with captured() as log:
-            self._method = _load(path, delegate, options.threads, log)
+            _set_threads(options.threads, path)
+            self._method = _load(path, delegate, log)
+        _OPEN.add(self)
         _check_shapes(path, graph, self._method.metadata)
 
     def run(self, inputs: Sequence[Floats]) -> list[Floats]:
@@ -69,13 +75,31 @@ def delegated_operators(graph: Graph, delegate: str) -> dict[str, int]:
     return {unit: count for unit, count in counts.items() if count}
 
 
-def _load(path: Path, delegate: str, threads: int, log: IO[bytes]) -> Any:
+def _set_threads(threads: int, path: Path) -> None:
+    """Give the thread pool of the process its size. A pool that a session uses must stay: a new one would crash it.
+
+    Raises:
+        EngineError: a session is open, and the pool has another size.
+    """
+    from executorch.extension.pybindings import portable_lib
+
+    there = portable_lib._threadpool_get_thread_count()
+    if threads in (0, there):
+        return
+    if _OPEN:
+        raise EngineError(
+            f"{path}: threads={threads}, but all ExecuTorch models of a process share one pool, and one is open with "
+            f"{there}: give both the same number, or open this one in a process of its own"
+        )
+    portable_lib._unsafe_reset_threadpool(threads)
+
+
+def _load(path: Path, delegate: str, log: IO[bytes]) -> Any:
     """The program's one method.
 
     Raises:
         EngineError: the delegate is not part of this ExecuTorch, or the file cannot be loaded.
     """
-    from executorch.extension.pybindings import portable_lib
     from executorch.runtime import Runtime
 
     runtime = Runtime.get()
@@ -83,8 +107,6 @@ def _load(path: Path, delegate: str, threads: int, log: IO[bytes]) -> Any:
     if backend and not runtime.backend_registry.is_available(backend):
         check = hint(ENGINE.name) if delegate == COREML else ""
         raise EngineError(f"{path}: needs the delegate {delegate}, which this host cannot run{check}")
-    if threads:
-        portable_lib._unsafe_reset_threadpool(threads)
     try:
         return runtime.load_program(path).load_method("forward")
     except RuntimeError as error:
@@ -131,7 +153,8 @@ class ExecuTorch(Engine):
         ``threads`` sets the size of the thread pool that all sessions of the process share.
 
         Raises:
-            EngineError: the file is broken, needs a delegate that this host lacks, or ``strict`` does not hold.
+            EngineError: the file is broken, needs a delegate that this host lacks, ``strict`` does not hold, or another
+                session is open with another number of threads.
         """
         return ExecutorchSession(file_of(folder, graph), graph, delegate_of(graph), options)
 
