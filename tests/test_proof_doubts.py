@@ -11,6 +11,11 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs the extra 'convert'")
 
+safetensors = pytest.importorskip("safetensors.torch", reason="needs the extra 'convert'")
+load_file, save_file = safetensors.load_file, safetensors.save_file
+
+import tiny_blip2
+
 from edgekit.arrays import Image
 from edgekit.calibration.samples import Samples
 from edgekit.calibration.split import store
@@ -21,6 +26,7 @@ from edgekit.conversion.bundle_builder import Outcome
 from edgekit.conversion.convert import Conversions
 from edgekit.conversion.decoded import DecodedSource, compare_network
 from edgekit.conversion.jobs import Prepared, PrepareJob, Reference
+from edgekit.conversion.texts import TextSource
 from edgekit.conversion.workspace import Workspace
 from edgekit.errors import SourceError
 from edgekit.evaluation.agreement import GATES
@@ -31,6 +37,7 @@ from edgekit.runtimes.tasks import open_task
 from edgekit.runtimes.tasks.decoders import Candidates
 from edgekit.shapes import scene
 from edgekit.shapes.trained import SOURCE
+from edgekit.sources import SourceRequest, WrittenModel, load
 
 MODULE = """
 import torch
@@ -216,3 +223,37 @@ def test_an_output_that_is_always_the_same() -> None:
 
 def test_what_is_said_is_part_of_the_evidence() -> None:
     assert str(Reference(how="in PyTorch", doubts=("one", "two"))) == "in PyTorch; one; two"
+
+
+# --- texts ---
+
+
+def matched(folder: Path, images: Image, work: Path) -> Reference:
+    model = load(SourceRequest(str(folder)))
+    assert isinstance(model, WrittenModel)
+    work.mkdir()
+    source = TextSource(PrepareJob(folder=str(work), source=str(folder)), model)
+    np.save(work / "proof.npy", images)
+    return source.run(Samples(work / "proof.npy", source.contract.image), Workspace(work))
+
+
+def test_texts_of_a_source_that_does_not_see_the_image(tmp_path: Path) -> None:
+    folder = tiny_blip2.retrieval(tmp_path / "whole")
+    images = np.random.default_rng(1).integers(0, 256, (3, tiny_blip2.SIZE, tiny_blip2.SIZE, 3), np.uint8)
+    assert "all proof images are equal" not in matched(folder, images, tmp_path / "sound").doubts
+    assert matched(folder, images[[0, 0]], tmp_path / "equal").doubts == ("all proof images are equal",)
+    tensors = load_file(folder / "model.safetensors")
+    for name in ("vision_projection.weight", "vision_projection.bias"):
+        tensors[name] = torch.full_like(tensors[name], float(name.endswith("bias")))
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(SourceError, match=r"gives the same for every image, in all of its outputs \(image_vectors\)"):
+        matched(folder, images, tmp_path / "blind")
+
+
+def test_answers_that_are_the_same_for_every_image(tmp_path: Path) -> None:
+    model = load(SourceRequest(str(tiny_blip2.opt(tmp_path / "opt"))))
+    assert isinstance(model, WrittenModel)
+    source, workspace = TextSource(PrepareJob(folder=str(tmp_path), source=""), model), Workspace(tmp_path)
+    for answers, said in (([[1, 2], [3, 4], [1, 2], [3, 4]], True), ([[1, 2], [3, 4], [1, 2], [3, 5]], False)):
+        np.save(workspace.answers, np.array(answers))
+        assert source._doubts(workspace, 2) == (("the source says the same of every image",) if said else ())
