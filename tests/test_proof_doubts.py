@@ -63,7 +63,7 @@ class Training(Network):
         return self.train()
 
 def sound(): return Network()
-def still(): return Network(scale=1e-3, shift=1.0)
+def still(): return Network(scale=1e-2, shift=1.0)
 def dropout(): return Network(F.dropout)
 def noisy(): return Network(lambda x: x + torch.randn_like(x))
 def training(): return Training()
@@ -219,6 +219,10 @@ def test_an_output_that_is_always_the_same() -> None:
     tolerated.add([np.ones(4, np.float32)])
     tolerated.add([np.ones(4, np.float32) + np.float32(1e-6)])
     assert tolerated.names == ("x",)
+    clear = doubts.Sameness(("x", "y"), doubts.CLEARLY)
+    clear.add([np.ones(4, np.float32)] * 2)
+    clear.add([np.ones(4, np.float32) * np.float32(factor) for factor in (1.00002, 1.0005)])
+    assert clear.names == ("x",)
 
 
 def test_what_is_said_is_part_of_the_evidence() -> None:

@@ -212,7 +212,7 @@ def compare_network(
     drifts = [DriftTally(name) for name in names]
     references = read_detections(workspace.detections)
     enough = are_enough(references)
-    seen, given = doubts.Sameness(names), doubts.Sameness(names)
+    seen, given = doubts.Sameness(names, 0.0), doubts.Sameness(names, doubts.CLEARLY)
     proof = workspace.proof_images(model.contract.image)
     for index, tensor in enumerate(proof):
         report("comparing with the source", index / len(proof))

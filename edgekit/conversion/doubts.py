@@ -48,18 +48,22 @@ def refuse_blind(names: Sequence[str], first: Sequence[Floats], other: Sequence[
     Raises:
         SourceError: no output depends on the image.
     """
-    if all(_same(one, two) for one, two in zip(first, other, strict=True)):
+    if all(np.array_equal(one, two) for one, two in zip(first, other, strict=True)):
         raise SourceError(
             f"the source gives the same for every image, in all of its outputs ({', '.join(names)}): nothing could be "
             "proven; check that its weights were loaded, and scale, mean and std of the image rule"
         )
 
 
-class Sameness:
-    """Which outputs have been the same for all images so far."""
+CLEARLY = 10 * TOLERANCE
+"""From this share on an output clearly depends on the image."""
 
-    def __init__(self, names: Sequence[str]) -> None:
-        self._names = names
+
+class Sameness:
+    """Which outputs have been the same for all images so far, but for a share of their largest value."""
+
+    def __init__(self, names: Sequence[str], tolerance: float = TOLERANCE) -> None:
+        self._names, self._tolerance = names, tolerance
         self._first: list[Floats] = []
         self._moved = [False] * len(names)
 
@@ -69,7 +73,7 @@ class Sameness:
             self._first = [np.array(output) for output in outputs]
             return
         for place, (first, output) in enumerate(zip(self._first, outputs, strict=True)):
-            self._moved[place] = self._moved[place] or not _same(first, output)
+            self._moved[place] = self._moved[place] or not _same(first, output, self._tolerance)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -121,9 +125,9 @@ def _is_flat(image: Image) -> bool:
     return bool((image == image[:1]).all() or (image == image[:, :1]).all())
 
 
-def _same(one: Floats, other: Floats) -> bool:
+def _same(one: Floats, other: Floats, tolerance: float = TOLERANCE) -> bool:
     scale = max(float(np.abs(one).max(initial=0)), float(np.abs(other).max(initial=0)))
-    return _distance(one, other) <= TOLERANCE * scale
+    return _distance(one, other) <= tolerance * scale
 
 
 def _distance(one: Floats, other: Floats) -> float:
