@@ -8,9 +8,13 @@ interface (docs/API.md); every other module is private and may change in any ver
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+# ONNX Runtime calls its maker from native code, about ten seconds after it was imported, unless this is set before.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from edgekit.conversion.api import convert as convert

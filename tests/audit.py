@@ -69,7 +69,8 @@ COUNTERS = "/proc/net/snmp"
 class Watched:
     """What a command did: its end, its Python processes, what they tried to fetch, and packets that could not leave.
 
-    ``unroutable`` is None where no network namespace can be made.
+    ``unroutable`` is None where no network namespace can be made. ``left`` is what stayed in the folder for temporary
+    files that it was given.
     """
 
     code: int
@@ -79,6 +80,7 @@ class Watched:
     attempts: list[str]
     unroutable: int | None
     changes: list[str]
+    left: list[str]
 
     def record(self) -> dict[str, Any]:
         """For a JSON file, without what the command printed."""
@@ -87,6 +89,7 @@ class Watched:
             "attempts": self.attempts,
             "unroutable": self.unroutable,
             "changes": self.changes,
+            "left": self.left,
         }
 
 
@@ -96,14 +99,15 @@ def watch(
     """Run a command to its end under the hook; ``folder`` is for the hook and its log, ``cwd`` where it is run."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "sitecustomize.py").write_text(HOOK, encoding="utf-8")
-    log, counters = folder / "audit.log", folder / "counters"
+    log, counters, temporary = folder / "audit.log", folder / "counters", folder / "temporary"
+    temporary.mkdir(exist_ok=True)
     path = os.pathsep.join([str(folder), *filter(None, [environment.pop("PYTHONPATH", os.environ.get("PYTHONPATH"))])])
     isolated = without_network()
     script = f'"$@"; code=$?; cat {COUNTERS} > {shlex.quote(str(counters))}; exit $code'
     before = packages()
     done = subprocess.run(
         [*isolated, "/bin/sh", "-c", script, "watched", *command] if isolated else list(command),
-        env={**os.environ, "PYTHONPATH": path, "EDGEKIT_AUDIT_LOG": str(log), **environment},
+        env={**os.environ, "PYTHONPATH": path, "EDGEKIT_AUDIT_LOG": str(log), "TMPDIR": str(temporary), **environment},
         cwd=cwd,
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -120,6 +124,7 @@ def watch(
         attempts=[f"{event} {what}" for _, event, what in events if event != "python"],
         unroutable=_unroutable(counters.read_text()) if isolated else None,
         changes=differences(before, packages()),
+        left=sorted(path.name for path in temporary.iterdir()),
     )
 
 

@@ -94,17 +94,28 @@ def good(out: Path, converted: Converted) -> bool:
 
 
 @pytest.mark.parametrize(
-    "at", [pytest.param(SOURCE_STAGE, id="reading", marks=pytest.mark.nightly), pytest.param(PROOF, id="proving")]
+    ("at", "signal_number", "expected", "word"),
+    [
+        pytest.param(SOURCE_STAGE, signal.SIGINT, 130, "interrupted", id="reading", marks=pytest.mark.nightly),
+        pytest.param(PROOF, signal.SIGINT, 130, "interrupted", id="proving", marks=pytest.mark.nightly),
+        pytest.param(PROOF, signal.SIGTERM, 143, "terminated", id="terminated"),
+    ],
 )
-def test_ctrl_c_ends_children_and_cleans_up(
-    stalled: Callable[[int], Stalled], tmp_path: Path, converted: Converted, at: int
+def test_an_interrupt_ends_children_and_cleans_up(
+    stalled: Callable[[int], Stalled],
+    tmp_path: Path,
+    converted: Converted,
+    at: int,
+    signal_number: int,
+    expected: int,
+    word: str,
 ) -> None:
     conversion = stalled(at)
     assert len(conversion.children) == 2
-    code, out, err = conversion.end(signal.SIGINT)
-    assert code == 130
+    code, out, err = conversion.end(signal_number)
+    assert code == expected
     assert out == ""
-    assert err.strip() == "edgekit: interrupted"
+    assert err.strip() == f"edgekit: {word}"
     assert not conversion.children_left()
     assert good(tmp_path / "out", converted)
 

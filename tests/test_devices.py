@@ -89,9 +89,25 @@ def test_devices_are_added_listed_and_removed(devices_file: Path, tmp_path: Path
     assert (pi["name"], pi["host"], pi["user"], pi["port"]) == ("pi5", "10.0.0.7", "pi", 2222)
     assert (jetson["host"], jetson["user"], jetson["port"], jetson["folder"]) == ("Orin-Alias", "", 0, "~/.edgekit")
     assert "ssh://pi@10.0.0.7:2222" in run("list").output
-    assert [path.name for path in devices_file.parent.iterdir()] == ["devices.json"]
+    assert names(devices_file.parent) == [".devices.json.lock", "devices.json"]
     assert run("remove", "pi5").exit_code == 0
     assert list(book.devices()) == ["Jetson.2"]
+
+
+def test_devices_that_are_added_at_once_are_all_there(devices_file: Path) -> None:
+    """Eight processes, which each read the list and write it."""
+    code = (
+        "import sys; from edgekit.profiling.devices import known; sys.stdin.read(1); "
+        "known.add(known.described(sys.argv[1], 'ssh://host'))"
+    )
+    adding = [
+        subprocess.Popen([sys.executable, "-c", code, f"d{number}"], stdin=subprocess.PIPE) for number in range(8)
+    ]
+    for process in adding:
+        process.communicate(b"!")
+    assert [process.returncode for process in adding] == [0] * 8
+    assert sorted(book.devices()) == [f"d{number}" for number in range(8)]
+    assert names(devices_file.parent) == [".devices.json.lock", "devices.json"]
 
 
 def test_the_list_is_in_the_configuration_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

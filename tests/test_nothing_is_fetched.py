@@ -9,6 +9,7 @@ import pytest
 from audit import Watched, differences, packages, watch
 from real_conversions import Converted
 from tiny_conversions import without_network
+from tiny_onnx import write_tiny_bundle
 
 from edgekit import converters
 
@@ -45,6 +46,67 @@ def test_no_packet_leaves_any_conversion(target_bundles: Converted) -> None:
     if target_bundles.watched["unroutable"] is None:
         pytest.skip("a network namespace of one's own is not allowed here (unshare -n)")
     assert target_bundles.watched["unroutable"] == 0
+
+
+@pytest.mark.convert
+def test_no_conversion_leaves_a_temporary_file(target_bundles: Converted) -> None:
+    """coremltools, for one, leaves copies of the model, readable for everybody."""
+    assert target_bundles.watched["left"] == []
+
+
+# --- engines ---------------------------------------------------------------------------------------------------------
+
+LONG_ENOUGH = 25
+"""Seconds after which ONNX Runtime has tried to reach its maker several times, where it may."""
+
+OPEN = """
+import sys, time
+import edgekit
+from edgekit.emulators import proof_device
+from edgekit.runtimes.bundle.folder import open_bundle
+models = []
+for path in sys.argv[2:]:
+    bundle = open_bundle(path)
+    models.append(edgekit.load(bundle, unit=proof_device(bundle.manifest.engine)))
+time.sleep(float(sys.argv[1]))
+"""
+
+
+def opened(bundles: list[Path], seconds: float, folder: Path, **environment: str) -> Watched:
+    """Bundles, all opened in one process that then waits."""
+    return watch([sys.executable, "-c", OPEN, str(seconds), *map(str, bundles)], folder, timeout=300, **environment)
+
+
+def test_onnx_runtime_is_told_to_keep_its_telemetry_off(tmp_path: Path) -> None:
+    """It is native code: begun, it leaves a file where temporary files go, and ten seconds later looks its maker up."""
+    pytest.importorskip("onnxruntime", reason="needs onnxruntime: pip install edgekit[onnx]")
+    bundle = write_tiny_bundle(tmp_path / "bundle")
+    off = opened([bundle], 0, tmp_path / "off")
+    assert (off.code, off.left) == (0, []), off.stderr
+    on = opened([bundle], 0, tmp_path / "on", ORT_DISABLE_TELEMETRY="0")
+    assert (on.code, on.left) == (0, [".ses"]), on.stderr
+
+
+@pytest.mark.nightly
+@pytest.mark.convert
+def test_no_engine_calls_home(target_bundles: Converted, tmp_path: Path) -> None:
+    bundles = [Path(entry["path"]) for entry in target_bundles.report["bundles"] if entry["precision"] == "int8"]
+    watched = opened(bundles, LONG_ENOUGH, tmp_path)
+    assert watched.code == 0, watched.stderr
+    assert watched.attempts == []
+    assert set(watched.left) <= {"torchinductor_root"}  # torch's, which ExecuTorch's Python module imports
+    if watched.unroutable is None:
+        pytest.skip("a network namespace of one's own is not allowed here (unshare -n)")
+    assert watched.unroutable == 0
+
+
+@pytest.mark.nightly
+def test_an_engine_that_calls_home_would_be_seen(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime", reason="needs onnxruntime: pip install edgekit[onnx]")
+    watched = opened([write_tiny_bundle(tmp_path / "bundle")], LONG_ENOUGH, tmp_path, ORT_DISABLE_TELEMETRY="0")
+    if watched.unroutable is None:
+        pytest.skip("a network namespace of one's own is not allowed here (unshare -n)")
+    assert watched.unroutable > 0
 
 
 # --- the watch itself ------------------------------------------------------------------------------------------------

@@ -435,6 +435,16 @@ def test_csv_gives_back_the_same_figures(profiles: list[Profile]) -> None:
             assert line[name] == ("" if value is None else str(value))
 
 
+@pytest.mark.parametrize("name", ["=HYPERLINK(1)", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
+def test_no_text_is_a_formula(profiles: list[Profile], name: str) -> None:
+    subject = msgspec.structs.replace(profiles[0].subject, name=name)
+    stream = io.StringIO(newline="")
+    write_csv([msgspec.structs.replace(profiles[0], subject=subject)], stream)
+    (line,) = csv.DictReader(io.StringIO(stream.getvalue(), newline=""))
+    assert line["name"] == f"'{name}"
+    assert not any(cell.startswith(("=", "+", "-", "@", "\t", "\r")) for cell in line.values())
+
+
 def test_names_of_columns_have_their_units() -> None:
     names = [column.name for column in COLUMNS]
     assert len(set(names)) == len(names)

@@ -26,6 +26,7 @@ from edgekit.runtimes.bundle.folder import locked, open_bundle
 from edgekit.runtimes.bundle.manifest import Graph
 from edgekit.runtimes.engines import SessionOptions, engine
 from edgekit.worker import toolchains
+from edgekit.worker.interpreters import foreign_command
 from edgekit.worker.toolchains import Toolchain
 
 TINY = Toolchain(
@@ -93,6 +94,7 @@ def test_install_check_remove(index: Path) -> None:
     assert said[-1] == "tiny is installed already"
 
 
+@pytest.mark.nightly
 def test_what_was_interrupted_is_completed_without_the_index(index: Path) -> None:
     installation.install(TINY, lambda line: None)
     (toolchains.root() / "tiny" / toolchains.RECORD).unlink()
@@ -133,6 +135,7 @@ def test_a_package_that_cannot_be_had(index: Path) -> None:
     assert absent.state == "unfinished"
 
 
+@pytest.mark.nightly
 def test_a_package_that_cannot_be_imported(index: Path) -> None:
     broken = Toolchain(**{**vars(TINY), "imports": ("tiny_tool.gone",)})
     with pytest.raises(ToolchainError, match="tiny_tool"):
@@ -140,6 +143,7 @@ def test_a_package_that_cannot_be_imported(index: Path) -> None:
     assert broken.state == "unfinished"
 
 
+@pytest.mark.nightly
 def test_check_sees_another_version_and_a_missing_environment(index: Path) -> None:
     with pytest.raises(ToolchainError, match="is not there; edgekit toolchain remove tiny"):
         installation.check(TINY)
@@ -172,6 +176,7 @@ def _hold(lock: Path, ready: object, go: object) -> None:
         go.wait(60)  # type: ignore[attr-defined]
 
 
+@pytest.mark.nightly
 def test_two_at_once(index: Path) -> None:
     toolchains.root().mkdir()
     context = multiprocessing.get_context("spawn")
@@ -265,7 +270,7 @@ def test_another_interpreter_has_this_edgekit_and_none_of_its_neighbours(borrowe
     site = next(Path(toolchains.root()).glob("borrowed/env/lib/*/site-packages"))
     (site / "borrowed.pth").unlink()
     probe = "import sys, importlib.util as u; print(u.find_spec('numpy'), sys.modules['edgekit'].__file__)"
-    code = toolchains.command(toolchains.python(borrowed), "edgekit.errors")
+    code = foreign_command(toolchains.python(borrowed), "edgekit.errors")
     code[2] = code[2].rpartition("del sys")[0] + probe
     done = subprocess.run(code, env=toolchains.environment(), capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["None", str(Path(toolchains.__file__).parents[1] / "__init__.py")]

@@ -94,7 +94,7 @@ def test_a_child_has_this_folder_and_these_variables(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WORD", "set meanwhile")
     seen = look("WORD", preload)
-    assert (seen.folder, seen.last_on_path) == (str(tmp_path),) * 2
+    assert seen.folder == str(tmp_path)
     assert (seen.variable, seen.in_c) == ("set meanwhile",) * 2
     monkeypatch.delenv("WORD")
     assert look("WORD", preload).variable == look("WORD", preload).in_c == ""
@@ -102,15 +102,19 @@ def test_a_child_has_this_folder_and_these_variables(
 
 
 @KINDS
-def test_a_users_modules_come_after_those_that_are_installed(
+def test_the_current_folder_is_searched_for_what_a_user_names_and_then_last(
     preload: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep + os.environ.get("PYTHONPATH", ""))  # as after PYTHONPATH=$PYTHONPATH:x
     for name in ("mine", "msgspec", "colorsys"):
         (tmp_path / f"{name}.py").write_text("")
-    assert run("use", "mine", preload).result.text == str(tmp_path / "mine.py")
+    assert not {"", ".", str(tmp_path)} & set(look(preload=preload).path)
+    with pytest.raises(EngineError, match="No module named 'mine'"):
+        run("use", "mine", preload)
+    assert run("use", "mine", preload, imports=("mine",)).result.text == str(tmp_path / "mine.py")
     for name in ("msgspec", "colorsys"):
-        assert str(tmp_path) not in run("use", name, preload).result.text
+        assert str(tmp_path) not in run("use", name, preload, imports=("mine",)).result.text
 
 
 @KINDS

@@ -31,7 +31,7 @@ class Seen(msgspec.Struct, frozen=True):
     variable: str
     in_c: str
     preloaded: bool
-    last_on_path: str
+    path: list[str]
     group: int
     pid: int
     parent: int
@@ -49,7 +49,7 @@ def look(job: Job, report: Report) -> Seen:
         variable=os.environ.get(job.text, ""),
         in_c=(getenv(job.text.encode()) or b"").decode(),
         preloaded="colorsys" in sys.modules,
-        last_on_path=sys.path[-1],
+        path=sys.path,
         group=os.getpgrp(),
         pid=os.getpid(),
         parent=os.getppid(),

@@ -6,12 +6,19 @@ Commands are thin: parse, call the API, print. Heavy imports happen inside them,
 
 from __future__ import annotations
 
+import contextlib
+import io
+import signal
 import sys
+import threading
+import traceback
+from collections.abc import Iterator
 
 import click
 
 from edgekit import __version__, registry
 from edgekit.cli._options import import_modules
+from edgekit.cli._terminal import say
 from edgekit.errors import EdgekitError
 
 
@@ -61,34 +68,67 @@ def edgekit(ctx: click.Context, debug: bool) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 a target failed or fell outside its gate, 2 wrong use."""
+    """Run the command line and exit: 0 done, 1 a target failed or fell outside its gate, 2 wrong use; 130 after Ctrl-C,
+    143 after SIGTERM."""
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
     # --debug is wanted where the error was just seen: at the end of the line, after the command.
     arguments = (["--debug"] if debug else []) + [argument for argument in arguments if argument != "--debug"]
+    with _sigterm_as_interrupt() as terminated:
+        raise SystemExit(_run(arguments, debug, terminated))
+
+
+def _run(arguments: list[str], debug: bool, terminated: threading.Event) -> int:
+    """The exit code of a command; what went wrong is told on stderr, or raised for ``debug``."""
     try:
-        code = edgekit.main(arguments, prog_name="edgekit", standalone_mode=False)
+        return edgekit.main(arguments, prog_name="edgekit", standalone_mode=False) or 0
     except click.exceptions.Abort:
-        _complain("interrupted")
-        raise SystemExit(130) from None
+        _complain("terminated" if terminated.is_set() else "interrupted")
+        return 143 if terminated.is_set() else 130
     except click.ClickException as error:
-        error.show()
-        raise SystemExit(error.exit_code) from None
+        text = io.StringIO()
+        error.show(text)
+        say(text.getvalue(), err=True, end=False)
+        return error.exit_code
     except EdgekitError as error:
         if debug:
-            raise
+            return _traced()
         _complain(f"error: {error}")
-        raise SystemExit(error.exit_code) from None
+        return error.exit_code
     except BrokenPipeError:  # the reader of our output has gone, as `| head` does
         sys.stderr.close()
-        raise SystemExit(1) from None
-    except Exception as error:
+        return 1
+    except Exception as error:  # noqa: BLE001 - this is the edge of the process: whatever it is, it is told
         if debug:
-            raise
+            return _traced()
         _complain(f"internal error: {type(error).__name__}: {error} (please report it; --debug shows the traceback)")
-        raise SystemExit(1) from None
-    raise SystemExit(code or 0)
+        return 1
+
+
+@contextlib.contextmanager
+def _sigterm_as_interrupt() -> Iterator[threading.Event]:
+    """Have SIGTERM interrupt like Ctrl-C, so that what is half done is cleaned up; the event tells that it came."""
+    terminated = threading.Event()
+
+    def interrupt(number: int, frame: object) -> None:
+        terminated.set()
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # only there a handler may be set
+        yield terminated
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield terminated
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _traced() -> int:
+    """Tell the traceback of the error that is handled, as Python does, but as text; the exit code."""
+    say(traceback.format_exc(), err=True, end=False)
+    return 1
 
 
 def _complain(text: str) -> None:
-    click.echo(f"edgekit: {text}", err=True)
+    say(f"edgekit: {text}", err=True)

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from edgekit.cli._terminal import say
+
 UNIT = {"--device": "--unit"}
 """The former name of the engine's unit."""
 
@@ -60,4 +62,4 @@ class Command(click.Command):
 
 def tell(text: str) -> None:
     """One line for the person at the terminal, on stderr."""
-    click.echo(f"edgekit: {text}", err=True)
+    say(f"edgekit: {text}", err=True)

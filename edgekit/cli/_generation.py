@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from edgekit.cli._terminal import say
 from edgekit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -78,8 +79,8 @@ def show(made: Text | list[Text], name: str, as_json: bool) -> None:
 
     for text in made if isinstance(made, list) else [made]:
         if as_json:
-            click.echo(msgspec.structs.replace(text, source=name).to_json())
+            say(msgspec.structs.replace(text, source=name).to_json())
             continue
         every = [text, *text.others]
         for one in every:
-            click.echo(f"{name}: {one.text}" + (f"  ({one.score:.3f})" if len(every) > 1 else ""))
+            say(f"{name}: {one.text}" + (f"  ({one.score:.3f})" if len(every) > 1 else ""))

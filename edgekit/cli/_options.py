@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import click
 
+from edgekit.cli._terminal import say, shown
 from edgekit.errors import UsageError
+from edgekit.worker.user_modules import import_module, is_here
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -68,11 +69,13 @@ def import_modules(names: Sequence[str]) -> None:
     """
     for name in names:
         try:
-            importlib.import_module(name)
+            module = import_module(name)
         except ImportError as error:
             raise UsageError(f"--import {name}: {error}") from error
         except Exception as error:  # a user's own code may raise anything
             raise UsageError(f"--import {name}: {type(error).__name__}: {error}") from error
+        if is_here(module):
+            say(f"edgekit: imported {name} from the current folder", err=True)
 
 
 def split_names(text: str) -> tuple[str, ...]:
@@ -100,7 +103,11 @@ def console(*, stderr: bool = False) -> Any:
     """A rich console."""
     from rich.console import Console
 
-    drawn = Console(stderr=stderr, highlight=False, soft_wrap=True)
+    class Shown(Console):
+        def print(self, *objects: Any, **options: Any) -> None:
+            super().print(*(shown(one) if isinstance(one, str) else one for one in objects), **options)
+
+    drawn = Shown(stderr=stderr, highlight=False, soft_wrap=True)
     if not drawn.is_terminal:
         drawn.width = 140  # a file or a pipe has no width; tables must not be squeezed into 80 columns there
     return drawn

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgekit.cli._terminal import say
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -111,6 +113,6 @@ def show(made: Made) -> None:
             notes.setdefault(note, []).append(profile.subject.name)
     for note, names in notes.items():
         whose = ", ".join(names) if len(names) <= FEW else f"{len(names)} of {len(made.profiles)}"
-        click.echo(f"{whose}: {note}")
+        say(f"{whose}: {note}")
     for skipped in made.skipped:
-        click.echo(f"{Path(skipped.bundle).name}: not measured: {skipped.reason}")
+        say(f"{Path(skipped.bundle).name}: not measured: {skipped.reason}")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from edgekit.cli._options import console
+from edgekit.cli._terminal import shown
 
 if TYPE_CHECKING:
     from edgekit.conversion.bundle_builder import Outcome
@@ -27,7 +28,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Seque
     for column in columns:
         drawn.add_column(column, justify="right" if column in right else "left")
     for row in rows:
-        drawn.add_row(*row)
+        drawn.add_row(*map(shown, row))
     console().print(drawn)
 
 
@@ -192,13 +193,15 @@ def progress_bars(expected: Mapping[str, float] | None = None) -> Iterator[Progr
 
     countdown = Countdown(expected) if expected else None
 
-    look = (TextColumn("{task.fields[what]:<16}"), BarColumn(24), TimeElapsedColumn(), TextColumn("{task.description}"))
+    what, text = TextColumn("{task.fields[what]:<16}", markup=False), TextColumn("{task.description}", markup=False)
+    look = (what, BarColumn(24), TimeElapsedColumn(), text)
     drawn = console(stderr=True)
     with Progress(*look, console=drawn, transient=True, disable=not drawn.is_terminal) as bars:
         known: dict[str, Any] = {}
         whole = bars.add_task(str(countdown), total=1.0, what="everything") if countdown else None
 
         def watch(what: str, text: str, share: float) -> None:
+            what, text = shown(what), shown(text)
             if countdown is not None and whole is not None:
                 countdown.tell(what, share)
                 bars.update(whole, completed=countdown.share, description=str(countdown))

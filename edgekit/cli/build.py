@@ -6,6 +6,7 @@ import click
 
 from edgekit.cli._command import UNIT, Command
 from edgekit.cli._options import json_option
+from edgekit.cli._terminal import say
 
 
 @click.command(cls=Command, renamed=UNIT, short_help="Build a bundle's engine on this device ahead of its first load.")
@@ -38,9 +39,9 @@ def command(bundle: str, unit: str, strict: bool, as_json: bool) -> None:
             ],
             "seconds": seconds,
         }
-        click.echo(json.dumps(data, indent=2))
+        say(json.dumps(data, indent=2))
         return
     for one in prepared:
         what = f"built in {seconds} s" if one.built else "was built before"
         layers = ", ".join(f"{count} on {unit}" for unit, count in one.operators.items())
-        click.echo(f"{what}: {one.path} ({len(one.plan) / 1e6:.2f} MB; layers: {layers})")
+        say(f"{what}: {one.path} ({len(one.plan) / 1e6:.2f} MB; layers: {layers})")

@@ -11,6 +11,7 @@ import click
 from edgekit.cli._command import Command
 from edgekit.cli._methods import METHODS, finetune_option, methods_options, take_methods
 from edgekit.cli._options import imports_option, json_option
+from edgekit.cli._terminal import say
 
 GROUPS = {
     "Model": ("contract", "weights", "imports", "trust"),
@@ -99,7 +100,7 @@ def command(
     if html is not None:
         write_report(plan, html)
     if as_json:
-        click.echo(json.dumps(msgspec.to_builtins(plan), indent=2))
+        say(json.dumps(msgspec.to_builtins(plan), indent=2))
         return
     _print(plan, out, sensitivity)
 
@@ -108,7 +109,7 @@ def _print(plan: Any, out: Path, sensitivity: bool) -> None:
     from edgekit.cli._reports import table
 
     for line in _lines(plan):
-        click.echo(line)
+        say(line)
     if sensitivity:
         worst = sorted(
             (layer for layer in plan.mixed.layers if layer.sensitivity is not None), key=lambda one: -one.sensitivity
@@ -118,7 +119,7 @@ def _print(plan: Any, out: Path, sensitivity: bool) -> None:
             for one in worst[:10]
         ]
         table(("layer", "sensitivity", "channel ratio", "becomes"), rows, right=("sensitivity", "channel ratio"))
-    click.echo(f"plan: {out}")
+    say(f"plan: {out}")
 
 
 def _lines(plan: Any) -> Iterator[str]:

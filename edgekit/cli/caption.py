@@ -9,6 +9,7 @@ import click
 from edgekit.cli._command import UNIT, Command
 from edgekit.cli._generation import generation_flags, generation_given, images_of, opened, show
 from edgekit.cli._options import engine_options, json_option
+from edgekit.cli._terminal import say
 
 
 @click.command(cls=Command, renamed=UNIT, short_help="Describe images with a vision-language bundle.")
@@ -46,7 +47,7 @@ def command(
         if not stream:
             show(model.caption([frame.image], prompt, style=style, **options), frame.name, as_json)
             continue
-        click.echo(f"{frame.name}: ", nl=False)
+        say(f"{frame.name}: ", end=False)
         for piece in model.stream(frame.image, prompt, style=style, **options):
-            click.echo(piece, nl=False)
-        click.echo()
+            say(piece, end=False)
+        say()

@@ -11,6 +11,7 @@ from edgekit.cli._command import Command
 from edgekit.cli._methods import METHODS, finetune_option, methods_options
 from edgekit.cli._options import imports_option, json_option, read_options
 from edgekit.cli._quantities import FRACTION, INPUT_SIZE
+from edgekit.cli._terminal import say
 
 ALIASES = ("export",)
 
@@ -158,7 +159,7 @@ def _print(done: Any, as_json: bool) -> None:
         bundles = [outcome_data(outcome) for outcome in done.outcomes if outcome.bundle]
         failed = [outcome_data(outcome) for outcome in done.outcomes if not outcome.bundle]
         skipped = [{"target": one.target, "reason": one.reason} for one in done.skipped]
-        click.echo(json.dumps({"bundles": bundles, "failed": failed, "skipped": skipped}, indent=2))
+        say(json.dumps({"bundles": bundles, "failed": failed, "skipped": skipped}, indent=2))
         return
     outcomes_table(done.outcomes, done.skipped)
     for outcome in done.outcomes:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgekit.cli._options import json_option, split_names
+from edgekit.cli._terminal import say
 
 if TYPE_CHECKING:
     from edgekit.conversion.bundle_builder import Outcome
@@ -64,7 +65,7 @@ def command(
                 "question": said.question,
                 "answer": said.answer,
             }
-        click.echo(json.dumps(document, indent=2))
+        say(json.dumps(document, indent=2))
     else:
         _print(done)
     click.get_current_context().exit(0 if done.ok else 1)
@@ -128,14 +129,14 @@ def _print(done: Demonstration) -> None:
     for one in detectors.skipped:
         rows.append([one.target, "-", "-", "-", "-", "-", f"[dim]{escape(one.reason)}[/dim]"])
     table(columns, rows, right=("size", "mAP", "to source", "ms"))
-    click.echo(f"mAP50-95 on {done.scenes} held-out scenes; ms: median inference here, one image at a time")
-    click.echo(f"what each bundle finds: {done.picture}")
+    say(f"mAP50-95 on {done.scenes} held-out scenes; ms: median inference here, one image at a time")
+    say(f"what each bundle finds: {done.picture}")
     if done.described:
         said = done.described
-        click.echo(f"what {said.bundle.path.name} says of a scene: {said.picture}")
-        click.echo(f"  caption: {said.caption}\n  {said.question} {said.answer}")
+        say(f"what {said.bundle.path.name} says of a scene: {said.picture}")
+        say(f"  caption: {said.caption}\n  {said.question} {said.answer}")
     elif len(done.conversions) == 1:
-        click.echo("no BLIP-2: give a folder with --blip2 (the repository has one in examples/blip2/opt)")
+        say("no BLIP-2: give a folder with --blip2 (the repository has one in examples/blip2/opt)")
 
 
 def _text_row(outcome: Outcome) -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from edgekit.cli._options import json_option
+from edgekit.cli._terminal import say
 
 
 @click.group(short_help="Add, list, check, set up and remove devices that are reached over SSH.")
@@ -30,7 +31,7 @@ def add(name: str, url: str, identity: str, known_hosts: str, python: str, folde
     from edgekit.profiling.devices import known
 
     known.add(known.described(name, url, identity=identity, known_hosts=known_hosts, python=python, folder=folder))
-    click.echo(f"{name}: added; next: edgekit device check {name}")
+    say(f"{name}: added; next: edgekit device check {name}")
 
 
 @command.command("list")
@@ -44,9 +45,9 @@ def list_(as_json: bool) -> None:
 
     devices = list(known.devices().values())
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(devices), indent=2))
+        say(msgspec.json.format(msgspec.json.encode(devices), indent=2).decode())
     elif not devices:
-        click.echo("no devices yet; see: edgekit device add --help")
+        say("no devices yet; see: edgekit device add --help")
     else:
         rows = [[one.name, one.url, one.python, one.folder, one.identity or "ssh's own"] for one in devices]
         table(("device", "where", "python", "folder", "key"), rows)
@@ -76,12 +77,12 @@ def check(name: str, as_json: bool) -> None:
             "engines": there.engines if there else {},
             "packages": there.packages if there else {},
         }
-        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
+        say(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
     else:
-        click.echo(f"{name}: {facts.model or facts.system}, {facts.machine}, Python {facts.python}")
-        click.echo(f"{name}: {facts.folder}, {facts.free / 1e9:.1f} GB free")
+        say(f"{name}: {facts.model or facts.system}, {facts.machine}, Python {facts.python}")
+        say(f"{name}: {facts.folder}, {facts.free / 1e9:.1f} GB free")
         ready = " ".join(there.ready) if there else ""
-        click.echo(f"{name}: engines that run there: {ready or f'none; edgekit device setup {name} --engine NAME'}")
+        say(f"{name}: engines that run there: {ready or f'none; edgekit device setup {name} --engine NAME'}")
     click.get_current_context().exit(0 if there and there.ready else 1)
 
 
@@ -104,11 +105,11 @@ def setup(name: str, engines: tuple[str, ...], wheels: Path | None, system_site_
     requirements(engines, system_packages=system_site_packages)  # a wrong name is refused before anything is done
 
     def heard(line: str) -> None:
-        click.echo(f"{name}: {line}", err=True)
+        say(f"{name}: {line}", err=True)
 
     with Connection(device) as connection:
         there = set_up(connection, engines, heard, wheels=wheels, system_packages=system_site_packages)
-    click.echo(f"{name}: set up in {connection.facts.folder}; engines that run there: {' '.join(there.ready)}")
+    say(f"{name}: set up in {connection.facts.folder}; engines that run there: {' '.join(there.ready)}")
 
 
 @command.command()
@@ -124,6 +125,6 @@ def remove(name: str, purge: bool) -> None:
     if purge:
         with Connection(device) as connection:
             freed = connection.ask("purge", int, places=[])
-        click.echo(f"{name}: {megabytes(freed)} freed in {connection.facts.folder}")
+        say(f"{name}: {megabytes(freed)} freed in {connection.facts.folder}")
     known.remove(name)
-    click.echo(f"{name}: removed")
+    say(f"{name}: removed")

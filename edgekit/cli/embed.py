@@ -10,6 +10,7 @@ import click
 from edgekit.cli._command import UNIT, Command
 from edgekit.cli._generation import images_of, opened
 from edgekit.cli._options import engine_options, json_option
+from edgekit.cli._terminal import say
 
 if TYPE_CHECKING:
     from edgekit.arrays import Floats
@@ -54,9 +55,9 @@ def command(
     made += [("image", frame.name, model.embed(frame.image, level)) for frame in images_of(inputs)]
     for kind, name, vectors in made:
         if as_json:
-            click.echo(json.dumps({kind: name, "shape": list(vectors.shape), "vectors": vectors.tolist()}))
+            say(json.dumps({kind: name, "shape": list(vectors.shape), "vectors": vectors.tolist()}))
         else:
-            click.echo(f"{name}: {' x '.join(map(str, vectors.shape))}")
+            say(f"{name}: {' x '.join(map(str, vectors.shape))}")
     if output is not None:
         _write(output, [name for _, name, _ in made], [vectors for _, _, vectors in made])
 

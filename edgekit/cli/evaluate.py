@@ -11,6 +11,7 @@ import click
 
 from edgekit.cli._command import UNIT, Command, tell
 from edgekit.cli._options import TrackerName, engine_options, import_modules, imports_option, json_option
+from edgekit.cli._terminal import say
 
 if TYPE_CHECKING:
     from edgekit.evaluation.comparison import Candidate, Evaluation, MeasuredModel, ModelComparison, Watch
@@ -115,7 +116,7 @@ def command(
 
         write_evaluation(comparison, labels, html)
     if as_json:
-        click.echo(json.dumps(_document(models, comparison), indent=2))
+        say(json.dumps(_document(models, comparison), indent=2))
     elif len(models) == 1:
         _print_one(comparison)
     else:
@@ -282,9 +283,9 @@ def _print_one(comparison: ModelComparison) -> None:
     one = comparison.reference
     for metrics in one.report:
         told = "  ".join(f"{name} {value:.4f}" for name, value in metrics.figures.items())
-        click.echo(f"{told}  on {metrics.images} images")
+        say(f"{told}  on {metrics.images} images")
     words, size = comparison.latencies, megabytes(one.candidate.bytes)
-    click.echo(f"{one.inference:.2f} ms {words.inference}, {one.total:.2f} ms {words.total}, {size}")
+    say(f"{one.inference:.2f} ms {words.inference}, {one.total:.2f} ms {words.total}, {size}")
     first, main = one.report[0], next(iter(one.figures)).replace("mAP", "AP")
     what = "question" if first.kind == "answers" else "class"
     if first.per_class:
@@ -306,7 +307,7 @@ def _print_several(comparison: ModelComparison) -> None:
         size = megabytes(one.candidate.bytes)
         rows.append([escape(one.candidate.name), figures[0], shown, *figures[1:], f"{one.inference:.2f}", size])
     table(columns, rows, right=columns[1:])
-    click.echo(
+    say(
         f"on {reference.report[0].images} images; difference to {reference.candidate.name}; "
         f"ms: {comparison.latencies.note}"
     )

@@ -9,6 +9,7 @@ import click
 from edgekit.cli._command import UNIT, Command
 from edgekit.cli._generation import opened
 from edgekit.cli._options import engine_options, json_option
+from edgekit.cli._terminal import say
 
 
 @click.command(cls=Command, renamed=UNIT, short_help="Index images for edgekit search, with a retrieval bundle.")
@@ -30,13 +31,13 @@ def command(
     from edgekit.runtimes.language.index import ImageIndex
 
     def progress(done: int) -> None:
-        click.echo(f"\r{done} images", err=True, nl=False)
+        say(f"{done} images", err=True, end=False, again=True)
 
     model = opened(bundle, threads, unit, strict)
     index = ImageIndex.build(model, list(inputs), batch=batch, progress=None if as_json else progress)
     folder = index.save(output)
     if as_json:
-        click.echo(json.dumps({"index": str(folder), "images": len(index), "vectors": index.vectors.shape[1]}))
+        say(json.dumps({"index": str(folder), "images": len(index), "vectors": index.vectors.shape[1]}))
         return
-    click.echo(err=True)
-    click.echo(f"{folder}: {len(index)} images")
+    say(err=True)
+    say(f"{folder}: {len(index)} images")

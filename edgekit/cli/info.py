@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgekit.cli._options import json_option
+from edgekit.cli._terminal import say
 
 if TYPE_CHECKING:
     from edgekit.runtimes.bundle.manifest import Contract, Manifest
@@ -27,7 +28,7 @@ def command(bundle: str, as_json: bool) -> None:
     opened = open_bundle(bundle)
     manifest = opened.manifest
     if as_json:
-        click.echo(json.dumps({"path": str(opened.path), **msgspec.to_builtins(manifest)}, indent=2))
+        say(json.dumps({"path": str(opened.path), **msgspec.to_builtins(manifest)}, indent=2))
         return
     contract, origin, engines = manifest.contract, manifest.origin, " and ".join(manifest.engines)
     lines = [
@@ -50,7 +51,7 @@ def command(bundle: str, as_json: bool) -> None:
         )
     lines += evidence_lines(manifest.evidence) if manifest.evidence else ["no evidence"]
     lines.append("proven" if manifest.proven else "UNPROVEN")
-    click.echo("\n".join(lines))
+    say("\n".join(lines))
 
 
 def _task(contract: Contract) -> list[str]:

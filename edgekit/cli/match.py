@@ -7,6 +7,7 @@ import click
 from edgekit.cli._command import UNIT, Command
 from edgekit.cli._generation import images_of, opened
 from edgekit.cli._options import engine_options, json_option
+from edgekit.cli._terminal import say
 
 
 @click.command(cls=Command, renamed=UNIT, short_help="How well a text fits images, with a retrieval bundle.")
@@ -38,9 +39,9 @@ def command(
         for match in matches if isinstance(matches, list) else [matches]:
             named = msgspec.structs.replace(match, source=frame.name)
             if as_json:
-                click.echo(named.to_json())
+                say(named.to_json())
             else:
-                click.echo(
+                say(
                     f"{named.source}: {named.text!r}  probability {named.probability:.3f}, "
                     f"similarity {named.similarity:.3f}"
                 )

@@ -12,6 +12,7 @@ from edgekit.cli._command import ON, Command
 from edgekit.cli._options import json_option
 from edgekit.cli._profiles import bundle_folders, check_html, document, show, store_option, told, write
 from edgekit.cli._quantities import SECONDS, SHARE, Counts
+from edgekit.cli._terminal import say
 
 if TYPE_CHECKING:
     from edgekit.profiling.record import Profile, Settings
@@ -124,11 +125,11 @@ def measure(
         records.add(made.profiles)
     write(made.profiles, csv, html)
     if as_json:
-        click.echo(document(made.profiles, made))
+        say(document(made.profiles, made))
     else:
         show(made)
         if keep and made.profiles:
-            click.echo(f"kept in {records.path}")
+            say(f"kept in {records.path}")
     click.get_current_context().exit(0 if made.profiles else 1)
 
 
@@ -173,11 +174,11 @@ def compare(
     found = compared(ours, theirs, history)
     failed = fail_if_slower is not None and found.slower_than(fail_if_slower)
     if as_json:
-        click.echo(_verdict(found, failed))
+        say(_verdict(found, failed))
     else:
-        click.echo("\n".join([found.sentence, *(f"not alike: {remark}" for remark in found.remarks)]))
+        say("\n".join([found.sentence, *(f"not alike: {remark}" for remark in found.remarks)]))
         if fail_if_slower is not None and not failed and found.interval.high > 1 + fail_if_slower:
-            click.echo(f"a slow-down of {100 * fail_if_slower:g} % cannot be ruled out: profile with more --rounds")
+            say(f"a slow-down of {100 * fail_if_slower:g} % cannot be ruled out: profile with more --rounds")
     click.get_current_context().exit(1 if failed else 0)
 
 
@@ -204,7 +205,7 @@ def history(
     found = latest(found) if last else found
     write(found, csv, html)
     if as_json:
-        click.echo(document(found))
+        say(document(found))
         return
     from edgekit.cli._reports import escape, table
 

@@ -11,6 +11,7 @@ from edgekit.cli._command import ON, Command
 from edgekit.cli._options import json_option, split_names
 from edgekit.cli._profiles import bundle_folders, store_option, told
 from edgekit.cli._quantities import BYTES, INPUT_SIZE, MILLISECONDS, SECONDS, SHARE, Counts
+from edgekit.cli._terminal import say
 
 if TYPE_CHECKING:
     from edgekit.profiling.records.choosing import Choice, Preference, Recommendation
@@ -111,7 +112,7 @@ def command(
     )
     with told() as report:
         found = recommend(question, Store(store or default_store()), report)
-    click.echo(_document(found)) if as_json else _print(found)
+    say(_document(found)) if as_json else _print(found)
     click.get_current_context().exit(0 if found.best else 1)
 
 
@@ -119,12 +120,12 @@ def _print(found: Recommendation) -> None:
     from edgekit.cli._reports import escape, table
 
     if found.best is not None:
-        click.echo(f"{_named(found.fitting[0])}\n{found.best.subject.path}")
+        say(f"{_named(found.fitting[0])}\n{found.best.subject.path}")
         runner_up = found.fitting[1:2]
         if runner_up:
-            click.echo(_against(found, runner_up[0]))
+            say(_against(found, runner_up[0]))
     else:
-        click.echo("nothing keeps these bounds; the nearest is first")
+        say("nothing keeps these bounds; the nearest is first")
     rows = [
         [escape(_named(one)), *_figures(one), "; ".join(one.violations) or "fits"]
         for one in (*found.fitting, *found.others)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgekit.cli._command import UNIT, Command
 from edgekit.cli._options import TrackerName, engine_options, import_modules, imports_option, json_option
+from edgekit.cli._quantities import SECONDS
+from edgekit.cli._terminal import say
 
 if TYPE_CHECKING:
     from edgekit.runtimes.results import Result
@@ -31,6 +33,8 @@ ALIASES = ("predict",)
     "--every", type=click.IntRange(1), default=1, help="With --track: run every n-th frame, predict the rest."
 )
 @click.option("--appearance", metavar="BUNDLE", help="With --track botsort: embedding model to tell objects apart by.")
+@click.option("--reconnect", type=SECONDS, default=0.0, help="How long a camera or stream may be away. [default: 0]")
+@click.option("--silence", type=SECONDS, help="After how long without a frame a stream is away. [default: 10s]")
 @click.option("--save", type=click.Path(path_type=Path), help="Folder for the images with the results drawn in.")
 @click.option("--video", type=click.Path(path_type=Path), help="Video file with the results drawn in.")
 @click.option("--mot", type=click.Path(path_type=Path), help="With --track: file of all tracks, in MOT format.")
@@ -45,6 +49,8 @@ def command(
     track: str | None,
     every: int,
     appearance: str | None,
+    reconnect: float,
+    silence: float | None,
     save: Path | None,
     video: Path | None,
     mot: Path | None,
@@ -54,7 +60,7 @@ def command(
     imports: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Run BUNDLE on INPUTS: images, folders, globs, videos, camera:0. Ctrl-C ends a camera.
+    """Run BUNDLE on INPUTS: images, folders, globs, videos, camera:0, rtsp://... Ctrl-C ends a camera.
 
     With --json, one line per image: {"image", "detections": [{"box", "score", "class_id", "name"}]}; poses also have
     "keypoints", instances "mask" (COCO run lengths), tracks "track_id"; a classification has "top" and "scores".
@@ -71,10 +77,11 @@ def command(
     looks = load(appearance, threads=threads, unit=unit, strict=strict) if appearance else None
     with Drawn(save, video, mot) as drawn:
         for source in inputs:
+            live: dict[str, Any] = {"reconnect": reconnect, "silence": silence}
             stream = (
-                model.track_with_images(source, track, every=every, score=score, iou=iou, appearance=looks)
+                model.track_with_images(source, track, every=every, score=score, iou=iou, appearance=looks, **live)
                 if track
-                else model.stream_with_images(source, score=score, iou=iou)
+                else model.stream_with_images(source, score=score, iou=iou, **live)
             )
             try:
                 for image, result in stream:
@@ -88,8 +95,8 @@ def _show(result: Result, as_json: bool) -> None:
     import json
 
     if as_json:
-        click.echo(json.dumps(result.to_dict(classes=False)))
+        say(json.dumps(result.to_dict(classes=False)))
         return
     timings = result.timings
     spent = f"  {timings.pre:.1f} + {timings.inference:.1f} + {timings.post:.1f} ms" if timings else ""
-    click.echo(f"{result!r}{spent}")
+    say(f"{result!r}{spent}")

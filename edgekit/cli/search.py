@@ -9,6 +9,7 @@ import click
 from edgekit.cli._command import UNIT, Command
 from edgekit.cli._generation import opened
 from edgekit.cli._options import engine_options, json_option
+from edgekit.cli._terminal import say
 
 
 @click.command(cls=Command, renamed=UNIT, short_help="Find images of an index by a text or by an image.")
@@ -45,7 +46,7 @@ def command(
     found = ImageIndex.open(index, opened(bundle, threads, unit, strict))
     for hit in found.search(Path(query) if image else query, top, rerank=rerank):
         if as_json:
-            click.echo(msgspec.json.encode(hit).decode())
+            say(msgspec.json.encode(hit).decode())
             continue
         likely = f"  probability {hit.probability:.3f}" if hit.probability is not None else ""
-        click.echo(f"{hit.score:.3f}{likely}  {hit.source}")
+        say(f"{hit.score:.3f}{likely}  {hit.source}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgekit.cli._options import json_option
+from edgekit.cli._terminal import say
 
 if TYPE_CHECKING:
     from edgekit.converters import Target
@@ -26,7 +27,7 @@ def command(names: tuple[str, ...], as_json: bool) -> None:
 
     specs = [converters.target(name) for name in names or converters.target_names()]
     if as_json:
-        click.echo(json.dumps([_data(spec) for spec in specs], indent=2))
+        say(json.dumps([_data(spec) for spec in specs], indent=2))
         return
     _print(specs)
     for spec in specs if names else ():
@@ -94,4 +95,4 @@ def _print_options(spec: Target) -> None:
         table(("--option", "default", "values"), rows)
     for reason in dict.fromkeys(spec.refuses.values()):
         operators = ", ".join(sorted(operator for operator, why in spec.refuses.items() if why == reason))
-        click.echo(f"{spec.name} refuses {operators}: {reason}")
+        say(f"{spec.name} refuses {operators}: {reason}")

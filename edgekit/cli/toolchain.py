@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from edgekit.cli._options import json_option
+from edgekit.cli._terminal import say
 
 
 @click.group(short_help="Install, list, check and remove the toolchains that need an environment of their own.")
@@ -39,7 +40,7 @@ def list_(as_json: bool) -> None:
             }
             for one, targets in known
         ]
-        click.echo(json.dumps(data, indent=2))
+        say(json.dumps(data, indent=2))
         return
     rows = [[one.name, one.summary, " ".join(targets), f"{one.megabytes} MB", one.state] for one, targets in known]
     table(("toolchain", "what", "for", "size", "state"), rows, right=("size",))
@@ -54,13 +55,11 @@ def install(names: tuple[str, ...]) -> None:
 
     for toolchain in [installation.find(name) for name in names]:
         where = toolchains.root() / toolchain.name
-        click.echo(
-            f"{toolchain.name}: {toolchain.summary}; {toolchain.megabytes} MB in {where}, and its wheels beside it"
-        )
+        say(f"{toolchain.name}: {toolchain.summary}; {toolchain.megabytes} MB in {where}, and its wheels beside it")
         if toolchain.licence:
-            click.echo(f"{toolchain.name}: {toolchain.licence}")
-        installation.install(toolchain, click.echo)
-        click.echo(f"{toolchain.name}: installed")
+            say(f"{toolchain.name}: {toolchain.licence}")
+        installation.install(toolchain, say)
+        say(f"{toolchain.name}: installed")
 
 
 @command.command()
@@ -71,7 +70,7 @@ def remove(names: tuple[str, ...]) -> None:
     from edgekit.conversion import installation
 
     for name in names:
-        click.echo(f"{name}: {megabytes(installation.remove(name))} freed")
+        say(f"{name}: {megabytes(installation.remove(name))} freed")
 
 
 @command.command()
@@ -97,10 +96,10 @@ def check(names: tuple[str, ...], as_json: bool) -> None:
         except ToolchainError as error:
             results[toolchain.name] = str(error)
     if as_json:
-        click.echo(json.dumps(results, indent=2))
+        say(json.dumps(results, indent=2))
     elif not results:
-        click.echo("no toolchain is installed; see: edgekit toolchain list")
+        say("no toolchain is installed; see: edgekit toolchain list")
     else:
         for name, result in results.items():
-            click.echo(f"{name}: {result}")
+            say(f"{name}: {result}")
     click.get_current_context().exit(0 if all(result == "works" for result in results.values()) else 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from edgekit.cli._options import imports_option, json_option
+from edgekit.cli._terminal import say
 
 
 @click.command(short_help="Compare a bundle with its source again.")
@@ -54,9 +55,7 @@ def command(
             progress=progress,
         )
     if as_json:
-        click.echo(
-            json.dumps({"bundle": bundle, "ok": evidence.passed, "evidence": msgspec.to_builtins(evidence)}, indent=2)
-        )
+        say(json.dumps({"bundle": bundle, "ok": evidence.passed, "evidence": msgspec.to_builtins(evidence)}, indent=2))
     else:
-        click.echo("\n".join(evidence_lines(evidence)))
+        say("\n".join(evidence_lines(evidence)))
     click.get_current_context().exit(0 if evidence.passed else 1)

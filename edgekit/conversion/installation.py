@@ -220,7 +220,12 @@ def _versions(python: Path) -> dict[str, str]:
         "print(json.dumps({d.metadata['Name'].lower().replace('_', '-'): d.version for d in m.distributions()}))"
     )
     done = subprocess.run(
-        [str(python), "-c", code], env=toolchains.environment(), capture_output=True, text=True, check=True
+        [str(python), "-c", code],
+        env=toolchains.environment(),
+        cwd=toolchains.root(),
+        capture_output=True,
+        text=True,
+        check=True,
     )
     versions: dict[str, str] = json.loads(done.stdout)
     return versions
@@ -228,7 +233,12 @@ def _versions(python: Path) -> dict[str, str]:
 
 def _succeeds(call: Sequence[str]) -> bool:
     done = subprocess.run(
-        call, env=toolchains.environment(), stdin=subprocess.DEVNULL, capture_output=True, check=False
+        call,
+        env=toolchains.environment(),
+        cwd=toolchains.root(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
     )
     return done.returncode == 0
 
@@ -242,6 +252,7 @@ def _run(call: Sequence[str], on_line: OnLine) -> None:
     process = subprocess.Popen(
         call,
         env=toolchains.environment(),
+        cwd=toolchains.root(),  # Python before 3.11 would run what is called venv.py or pip.py where the user stands
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TypeVar
 
 from edgekit.conversion import jobs
@@ -30,7 +31,7 @@ _PRELOAD = (
     "onnxslim",
     "networkx",
     "torch.export._trace",
-    "edgekit.graph.decompositions",
+    "edgekit.graph._decompositions",
     *(f"edgekit.conversion.{one}" for one in _STAGES.values()),
 )
 """What the first stage needs anyway, imported once for all. Nothing that starts a thread when it is imported: openvino,
@@ -55,6 +56,9 @@ def run(job: jobs.Job, result: type[Result], report: Report, toolchain: str = ""
         EdgekitError: the error that the child met, or a ConversionError when it crashed.
     """
     stage = _STAGES[type(job)]
+    # What toolchains leave where temporary files go, copies of the model too, is removed with the workspace.
+    temporary = Path(job.folder, "temporary")
+    temporary.mkdir(exist_ok=True)
     finished = call.run(
         f"edgekit.conversion.{stage}:work",
         job,
@@ -64,7 +68,7 @@ def run(job: jobs.Job, result: type[Result], report: Report, toolchain: str = ""
         error=ConversionError,
         toolchain=toolchain,
         preload=_PRELOAD,
-        variables=_QUIET,
+        variables={**_QUIET, "TMPDIR": str(temporary)},
         imports=getattr(job, "imports", ()),
         stop=stop,
     )

@@ -19,6 +19,7 @@ from edgekit.errors import EngineError
 from edgekit.runtimes.bundle.manifest import Graph, ProofWord, Record
 from edgekit.runtimes.engines import Placement, SessionOptions, check_inputs
 from edgekit.worker import toolchains
+from edgekit.worker.interpreters import foreign_command
 from edgekit.worker.process import Process, program
 
 
@@ -70,7 +71,7 @@ class ServedSession:
     ) -> None:
         if not toolchains.installed(toolchain):
             raise EngineError(f"the {options.device} is not installed: edgekit toolchain install {toolchain}")
-        started = command or toolchains.command(toolchains.python(toolchain), "edgekit.emulators.server")
+        started = command or foreign_command(toolchains.python(toolchain), "edgekit.emulators.server")
         begin = program(started, toolchains.environment())
         self._process = Process(begin, f"{engine} in toolchain {toolchain}", EngineError)
         weakref.finalize(self, self._process.close)

@@ -182,7 +182,8 @@ def _width(column: TableColumn, figures: Sequence[dict[str, Value]]) -> int:
 def write_csv(profiles: Sequence[Profile], stream: TextIO) -> None:
     """Write `COLUMNS` of each profile as CSV (RFC 4180), with a head; what is not known is empty.
 
-    Numbers are written in full: reading them gives the same figures.
+    Numbers are written in full: reading them gives the same figures. Text that a spreadsheet would take for a formula
+    has an apostrophe before it.
 
     Args:
         profiles: in any order.
@@ -191,4 +192,9 @@ def write_csv(profiles: Sequence[Profile], stream: TextIO) -> None:
     writer = csv.writer(stream, lineterminator="\r\n")
     writer.writerow(column.name for column in COLUMNS)
     for line in rows(profiles):
-        writer.writerow("" if value is None else value for value in line.values())
+        writer.writerow("" if value is None else _cell(value) for value in line.values())
+
+
+def _cell(value: str | int | float) -> str | int | float:
+    """A value that a spreadsheet takes for no formula: text that begins like one has an apostrophe before it."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value

@@ -93,13 +93,40 @@ class Model(Generic[ResultT]):
         image, name = read(source)
         return self._finished(self._inferred(image), score, iou, name)
 
-    def stream(self, source: Any, *, score: float | None = None, iou: float | None = None) -> Iterator[ResultT]:
-        """Results one by one for anything `inputs.media.frames` opens: folders, globs, videos, cameras, stacks."""
-        for _, result in self.stream_with_images(source, score=score, iou=iou):
+    def stream(
+        self,
+        source: Any,
+        *,
+        score: float | None = None,
+        iou: float | None = None,
+        reconnect: float = 0.0,
+        silence: float | None = None,
+    ) -> Iterator[ResultT]:
+        """Results one by one for anything `inputs.media.frames` opens: folders, globs, videos, cameras, stacks.
+
+        Args:
+            source: see there.
+            score: least score, instead of the contract's.
+            iou: IoU above which NMS drops a box, instead of the contract's.
+            reconnect: seconds that a camera or stream may be away; it is opened again and again meanwhile. 0: an error
+                at once.
+            silence: seconds without a frame after which a network stream counts as away; 10 when left out.
+
+        Raises:
+            InputError: no such source, a damaged image, or a camera or stream that stopped.
+            UsageError: ``reconnect`` or ``silence`` with files.
+        """
+        for _, result in self.stream_with_images(source, score=score, iou=iou, reconnect=reconnect, silence=silence):
             yield result
 
     def stream_with_images(
-        self, source: Any, *, score: float | None = None, iou: float | None = None
+        self,
+        source: Any,
+        *,
+        score: float | None = None,
+        iou: float | None = None,
+        reconnect: float = 0.0,
+        silence: float | None = None,
     ) -> Iterator[tuple[Image, ResultT]]:
         """Like `stream`, with the BGR image beside each result, for drawing.
 
@@ -109,7 +136,7 @@ class Model(Generic[ResultT]):
         """
         from edgekit.runtimes.inputs.reader import Reader, overlapped
 
-        with Reader(source) as reader:
+        with Reader(source, reconnect=reconnect, silence=silence) as reader:
             if reader.live:
                 for frame in reader:
                     result = self.predict(frame.image, score=score, iou=iou)
@@ -152,6 +179,8 @@ class Model(Generic[ResultT]):
         score: float | None = None,
         iou: float | None = None,
         appearance: Model[Result] | None = None,
+        reconnect: float = 0.0,
+        silence: float | None = None,
         **options: Any,
     ) -> Iterator[Detections]:
         """Results of one stream with track ids: what `stream` opens, through a tracker.
@@ -164,13 +193,16 @@ class Model(Generic[ResultT]):
             score: least score of a detection, instead of the tracker's own.
             iou: of NMS, instead of the contract's.
             appearance: an embedding model that tells objects apart by their looks, for ``botsort``.
+            reconnect: seconds that a camera or stream may be away, as in `stream`; tracks go on where it comes back.
+            silence: as in `stream`.
             options: of the tracker that is named, see docs/TRACKING.md.
 
         Raises:
-            UsageError: no such tracker or option, or a model that finds no boxes.
+            InputError: as in `stream`.
+            UsageError: no such tracker or option, or a model that finds no boxes; as in `stream`.
         """
         given = {"every": every, "fps": fps, "score": score, "iou": iou, "appearance": appearance, **options}
-        for _, result in self.track_with_images(source, tracker, **given):
+        for _, result in self.track_with_images(source, tracker, reconnect=reconnect, silence=silence, **given):
             yield result
 
     def track_with_images(
@@ -183,6 +215,8 @@ class Model(Generic[ResultT]):
         score: float | None = None,
         iou: float | None = None,
         appearance: Model[Result] | None = None,
+        reconnect: float = 0.0,
+        silence: float | None = None,
         **options: Any,
     ) -> Iterator[tuple[Image, Detections]]:
         """Like `track`, with the BGR image beside each result, for drawing."""
@@ -191,7 +225,8 @@ class Model(Generic[ResultT]):
 
         opened = tracker_of(tracker, options)
         rate = FRAMES_PER_SECOND if fps is None else fps
-        reader = Reader(source)  # here and not in the generator, so that a mistake is told at once
+        # Here and not in the generator, so that a mistake is told at once.
+        reader = Reader(source, reconnect=reconnect, silence=silence)
 
         def followed() -> Iterator[tuple[Image, Detections]]:
             with reader:
@@ -255,15 +290,16 @@ def read(source: Any) -> tuple[Image, str]:
     if isinstance(source, np.ndarray):
         return source, ""
     from edgekit.runtimes.inputs.media import frames, read_image
+    from edgekit.runtimes.inputs.video import StreamStoppedError
 
     if isinstance(source, str | os.PathLike) and os.path.isfile(source):  # noqa: PTH113 - str or PathLike alike
         return read_image(source), os.fspath(source)
-    found = list(_at_most_two(frames(source)))
-    if len(found) != 1:
+    every = frames(source)
+    first = next(every)
+    try:
+        second = next(every, None)
+    except StreamStoppedError:  # a photograph from a server that does not say how long it is
+        second = None
+    if second is not None:
         raise InputError(f"{source!r} holds several images; use model.stream(...) for folders, videos and cameras")
-    return found[0].image, found[0].name
-
-
-def _at_most_two(items: Iterator[Any]) -> Iterator[Any]:
-    for _, item in zip(range(2), items, strict=False):
-        yield item
+    return first.image, first.name

@@ -76,11 +76,19 @@ class TopDown:
             raise UsageError(f"a {self.detector.contract.task} model finds no boxes")
         return dataclasses.replace(self.on_boxes(image, found.filter(classes=self.classes)), source=name)
 
-    def stream(self, source: Any, *, score: float | None = None, iou: float | None = None) -> Iterator[Poses]:
-        """Poses one image after the other, of anything `edgekit.runtimes.inputs.media.frames` opens."""
+    def stream(
+        self,
+        source: Any,
+        *,
+        score: float | None = None,
+        iou: float | None = None,
+        reconnect: float = 0.0,
+        silence: float | None = None,
+    ) -> Iterator[Poses]:
+        """Poses one image after the other; arguments and errors are those of `Model.stream`."""
         from edgekit.runtimes.inputs.reader import Reader
 
-        with Reader(source) as reader:
+        with Reader(source, reconnect=reconnect, silence=silence) as reader:
             for frame in reader:
                 yield dataclasses.replace(self(frame.image, score=score, iou=iou), source=frame.name, time=frame.time)
 

@@ -14,6 +14,7 @@ from edgekit import registry
 from edgekit.errors import SourceError
 from edgekit.runtimes.bundle.manifest import Contract, Decoder, Origin, Output
 from edgekit.sources import _hub
+from edgekit.worker.user_modules import search_current_folder
 
 if TYPE_CHECKING:
     import torch
@@ -164,6 +165,8 @@ def load(request: SourceRequest) -> TrainedModel | WrittenModel:
     Raises:
         SourceError: no source knows it, or the one that does cannot read it.
     """
+    if request.trust:
+        search_current_folder()  # what is unpickled may be of a class that is defined there
     return find(request).load(request)
 
 

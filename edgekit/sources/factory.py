@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import difflib
-import importlib
 import pickle
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from edgekit.runtimes.bundle.manifest import Contract, Origin
 from edgekit.sources import Source, SourceRequest, TrainedModel, check_size
 from edgekit.sources._archive import refuse_bomb
 from edgekit.sources._fit import load_strictly
+from edgekit.worker.user_modules import import_module, is_here
 
 if TYPE_CHECKING:
     from torch import nn
@@ -63,7 +64,13 @@ def load(request: SourceRequest) -> TrainedModel:
         origin=Origin(kind="factory", name=request.spec, sha256=origin_hash or _state_hash(module)),
         contract=contract,
         heads=module if contract is not None else None,
+        notes=_notes(request.spec),
     )
+
+
+def _notes(spec: str) -> tuple[str, ...]:
+    module = sys.modules[spec.partition(":")[0]]
+    return (f"{module.__name__} was imported from the current folder",) if is_here(module) else ()
 
 
 def _build(spec: str) -> nn.Module:
@@ -71,7 +78,7 @@ def _build(spec: str) -> nn.Module:
 
     module_name, _, attribute = spec.partition(":")
     try:
-        imported = importlib.import_module(module_name)
+        imported = import_module(module_name)
     except ModuleNotFoundError as error:
         raise SourceError(
             f"{spec}: cannot import {error.name!r}; is it installed, or the right folder in PYTHONPATH?"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO, Generic, TypeVar
 
@@ -12,7 +12,7 @@ import msgspec
 
 from edgekit.errors import EdgekitError
 from edgekit.worker import process
-from edgekit.worker.messages import Alive, Call, Done, Event, WorkerProgress, encode
+from edgekit.worker.messages import Alive, Call, Done, Event, Failed, WorkerProgress, encode
 from edgekit.worker.process import Stop
 
 Result = TypeVar("Result")
@@ -32,7 +32,7 @@ class Channel:
     who: str
     error: type[EdgekitError]
     stdin: IO[bytes]
-    stdout: IO[bytes]
+    stdout: Iterable[bytes]
     ended: Callable[[], EdgekitError]
 
 
@@ -126,23 +126,25 @@ def ask(
             if isinstance(event, WorkerProgress):
                 report(event.text, event.share)
             elif isinstance(event, Done):
-                return Finished(msgspec.json.decode(event.result, type=result), event.seconds, event.peak_bytes)
-            else:
+                return Finished(_decoded(channel, event.result, result), event.seconds, event.peak_bytes)
+            elif isinstance(event, Failed):
                 raise event.error(channel.name, channel.error)
     raise channel.ended()
 
 
 def _events(channel: Channel) -> Iterator[Event]:
-    decoder = msgspec.json.Decoder(Event)
     for line in channel.stdout:
         if not line.endswith(b"\n"):
             return  # cut off in the middle of a word
-        try:
-            event: Event = decoder.decode(line)
-        except msgspec.DecodeError as error:
-            words = line.decode(errors="replace").strip()[:200]
-            raise channel.error(f"{channel.name}: {channel.who} says what edgekit does not: {words!r}") from error
-        yield event
+        yield _decoded(channel, line, Event)  # type: ignore[arg-type]
+
+
+def _decoded(channel: Channel, text: bytes | msgspec.Raw, kind: type[Result]) -> Result:
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        words = bytes(text).decode(errors="replace").strip()[:200]
+        raise channel.error(f"{channel.name}: {channel.who} says what edgekit does not: {words!r}") from error
 
 
 @contextlib.contextmanager

@@ -13,7 +13,6 @@ import signal
 import sys
 import threading
 import time
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -29,9 +28,6 @@ def main() -> None:
     stdin, events = streams()
     line = stdin.readline()
     began = time.perf_counter()
-    # A user's own modules are found where the user stands, but never before an installed package of the same name.
-    here = str(Path.cwd())
-    sys.path[:] = [path for path in sys.path if path not in ("", here)] + [here]
     code = _work(line, stdin, events)
     events.flush()
     sys.stderr.flush()
@@ -48,11 +44,14 @@ def streams() -> tuple[IO[bytes], IO[bytes]]:
 def _work(line: bytes, stdin: IO[bytes], events: IO[bytes]) -> int:
     import msgspec
 
-    from edgekit.worker import messages
+    from edgekit.worker import messages, user_modules
+
+    telling = threading.Lock()
 
     def tell(message: msgspec.Struct) -> None:
         try:
-            events.write(messages.encode(message))
+            with telling:
+                events.write(messages.encode(message))
         except BrokenPipeError:  # the caller is gone
             _end()
 
@@ -63,9 +62,17 @@ def _work(line: bytes, stdin: IO[bytes], events: IO[bytes]) -> int:
     if call.patience and os.getpgrp() != os.getpid():  # a session's leader is a group's, too
         os.setpgrp()  # so that `_end` reaches every child, and nothing else
     threading.Thread(target=_end_with_caller, args=(stdin, call.patience), daemon=True).start()
+
+    def live() -> None:
+        while True:
+            time.sleep(call.patience / 10)
+            tell(messages.Alive())
+
+    if call.patience:  # over a network, where silence means that this end is lost
+        threading.Thread(target=live, daemon=True).start()
     try:
         for name in call.imports:
-            importlib.import_module(name)
+            user_modules.import_module(name)
         job = msgspec.json.decode(call.job, type=_named(call.kind))
         function, start = _named(call.function), time.perf_counter()
         result = msgspec.Raw(msgspec.json.encode(function(job, report)))

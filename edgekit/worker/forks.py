@@ -20,12 +20,14 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
 from edgekit.worker import child as end
+from edgekit.worker.interpreters import command
 
 SAFE = sys.platform == "linux"
 """Whether forking is: macOS's own libraries do not survive it, and Windows has none."""
@@ -75,7 +77,7 @@ class _Server:
         self._requests, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", __name__, str(theirs.fileno()), *preload],
+                command(__name__, str(theirs.fileno()), *preload),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -139,8 +141,6 @@ def child(preload: Sequence[str], environment: Mapping[str, str], log: IO[bytes]
 def main() -> None:
     """Import, then fork until the caller is gone and no child is left."""
     requests = socket.socket(fileno=int(sys.argv[1]))
-    # Nothing of the folder that the caller happens to stand in is imported instead of a package.
-    sys.path[:] = [path for path in sys.path if path not in ("", str(Path.cwd()))]
     for name in sys.argv[2:]:
         with contextlib.suppress(ImportError, OSError):  # the child that needs it meets that again, and tells it
             importlib.import_module(name)
@@ -204,6 +204,7 @@ class _Forks:
             os.chdir(start["folder"])
             os.environ.clear()
             os.environ.update(start["environment"])
+            tempfile.tempdir = None  # the server may have looked for it already, in its own environment
             importlib.invalidate_caches()
             end.main()
         finally:

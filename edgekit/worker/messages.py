@@ -33,7 +33,7 @@ class Call(_Message, frozen=True, kw_only=True):
 
 
 class Alive(_Message, frozen=True, kw_only=True, tag="alive"):
-    """The caller's sign of life."""
+    """A sign of life, of the caller, and of one that is called over a network."""
 
 
 class WorkerProgress(_Message, frozen=True, kw_only=True, tag="progress"):
@@ -60,13 +60,19 @@ class Failed(_Message, frozen=True, kw_only=True, tag="failed"):
 
     def error(self, name: str, other: type[errors.EdgekitError]) -> errors.EdgekitError:
         """The error as it was raised there; one that is none of ours becomes ``other``, with ``name`` before it."""
-        kind: type[errors.EdgekitError] | None = getattr(errors, self.kind, None) if self.kind else None
+        kind = _ERRORS.get(self.kind)
         error = kind(self.message) if kind else other(f"{name}: {self.message}")
         error.__cause__ = RemoteTraceback(self.traceback)
         return error
 
 
-Event = WorkerProgress | Done | Failed
+Event = WorkerProgress | Done | Failed | Alive
+
+_ERRORS: dict[str, type[errors.EdgekitError]] = {
+    name: kind
+    for name, kind in vars(errors).items()
+    if isinstance(kind, type) and issubclass(kind, errors.EdgekitError)
+}
 
 
 class RemoteTraceback(Exception):  # noqa: N818 - it is the text of a traceback, shown as a cause under --debug
@@ -83,7 +89,8 @@ def failed(error: BaseException) -> Failed:
         message = f"{type(error).__name__}: {message}" if message else type(error).__name__
     if isinstance(error, OSError) and error.errno in _FULL:
         message += "; free space or choose another -o"
-    return Failed(kind=type(error).__name__ if known else "", message=message, traceback=traceback.format_exc())
+    kind = next((one.__name__ for one in type(error).__mro__ if one.__name__ in _ERRORS), "")
+    return Failed(kind=kind, message=message, traceback=traceback.format_exc())
 
 
 def encode(message: msgspec.Struct) -> bytes:

@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from edgekit.errors import ConversionError, EdgekitError
-from edgekit.worker import forks, toolchains
+from edgekit.worker import forks, interpreters, toolchains
 from edgekit.worker.messages import RemoteTraceback
 
 MODULE = "edgekit.worker"
@@ -145,19 +144,21 @@ def python(
     if toolchain:
         if not toolchains.installed(toolchain):
             raise ConversionError(f"toolchain missing: edgekit toolchain install {toolchain}")
-        command = toolchains.command(toolchains.python(toolchain), MODULE)
+        command = interpreters.foreign_command(toolchains.python(toolchain), MODULE)
         return program(command, {**toolchains.environment(), **(variables or {})}, group=group)
     environment = {**_environment(), **(variables or {})}
     if preload and group and forks.SAFE:
         return lambda log: forks.child(preload, environment, log)
-    return program([sys.executable, "-m", MODULE], environment, group=group)
+    return program(interpreters.command(MODULE), environment, group=group)
 
 
 def _environment() -> dict[str, str]:
-    """This process's, with this edgekit importable."""
+    """This process's, with this edgekit importable. Neither the child nor a Python that it starts searches the current
+    folder, which an empty entry of PYTHONPATH would stand for too."""
     root = str(Path(__file__).parents[2])
-    path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
-    return {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "ignore"}
+    path = os.pathsep.join([root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))])
+    safe = {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
+    return {**os.environ, **safe, "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "ignore"}
 
 
 class Stop:

@@ -86,26 +86,8 @@ def node_modules(name: str) -> Path:
     return root() / name / "node_modules"
 
 
-_BOOTSTRAP = """
-import importlib.util, runpy, sys
-folder, name = sys.argv[1:3]
-spec = importlib.util.spec_from_file_location(
-    "edgekit", folder + "/__init__.py", submodule_search_locations=[folder])
-sys.modules["edgekit"] = module = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(module)
-del sys.argv[1:3]
-runpy.run_module(name, run_name="__main__", alter_sys=True)
-"""
-# By its path and not through PYTHONPATH: an edgekit in site-packages would bring all of its neighbours with it.
-
-
-def command(interpreter: Path, module: str, *arguments: str) -> list[str]:
-    """The command that runs a module of this edgekit in another interpreter, which has no edgekit of its own."""
-    return [str(interpreter), "-c", _BOOTSTRAP, str(Path(__file__).parents[1]), module, *arguments]
-
-
 def environment() -> dict[str, str]:
     """The environment variables for such a command: nothing that lets packages from outside in."""
     hidden = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
     kept = {key: value for key, value in os.environ.items() if key not in hidden}
-    return {**kept, "PYTHONNOUSERSITE": "1", "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "ignore"}
+    return {**kept, "PYTHONSAFEPATH": "1", "PYTHONNOUSERSITE": "1", "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "ignore"}

@@ -81,11 +81,12 @@ def _shared_histories() -> Iterator[None]:
     that deeply in every pass. Lowering has some hundred passes, and spends a third of its time on it."""
     from torch.fx.traceback import NodeSource
 
-    NodeSource.__deepcopy__ = lambda source, memo: source  # nothing ever changes one
+    shared: Any = NodeSource
+    shared.__deepcopy__ = lambda source, memo: source  # nothing ever changes one
     try:
         yield
     finally:
-        del NodeSource.__deepcopy__
+        del shared.__deepcopy__
 
 
 def _lowered(program: Any, delegate: str) -> Any:

@@ -2,7 +2,8 @@
 
 The host sends this file with every connection and nothing of it stays there, so that both ends always fit. It reads
 requests (one JSON object a line, an archive right behind) from stdin and answers on stdout, also in lines: any number
-of ``{"line": ...}``, then ``{"answer": ...}`` or ``{"refused": kind, "message": ...}``.
+of ``{"line": ...}``, then ``{"answer": ...}`` or ``{"refused": kind, "message": ...}``; between any two there may be an
+``{"alive": true}``.
 
 In the folder: ``bundles``, ``code``, ``data`` and ``wheels`` with one folder for each archive, named by the digest of
 what is in it and whole or not there; ``venv``, the environment that ``edgekit device setup`` made.
@@ -24,6 +25,8 @@ import signal
 import subprocess
 import sys
 import tarfile
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -34,6 +37,9 @@ MARKER = ".edgekit-device"
 PLACES = ("bundles", "code", "data", "wheels")
 OWN = (*PLACES, "venv", "blobs", "partial")
 """All that may be in the folder; the last two are from edgekit 0.1's first devices."""
+
+ALIVE_SECONDS = 5.0
+"""Between two signs of life to the host."""
 
 _CHUNK = 1 << 20
 _SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -238,6 +244,7 @@ def become(folder: Folder, arguments: list[str], environment: dict[str, str]) ->
     os.set_inheritable(folder.lock(), True)
     os.chdir(folder.path)
     say({"answer": None})
+    _SAYING.acquire()  # for good: the other program talks in its own words
     os.execve(arguments[0], arguments, _environment(environment))  # noqa: S606
 
 
@@ -279,10 +286,24 @@ def _sha256(path: Path) -> str:
     return total.hexdigest()
 
 
+_SAYING = threading.Lock()
+
+
 def say(message: dict[str, Any]) -> None:
     """Write one line to the host."""
-    sys.stdout.write(json.dumps(message) + "\n")
-    sys.stdout.flush()
+    with _SAYING:
+        sys.stdout.write(json.dumps(message) + "\n")
+        sys.stdout.flush()
+
+
+def live() -> None:
+    """Give the host signs of life, whatever is done here meanwhile."""
+    while True:
+        time.sleep(ALIVE_SECONDS)
+        try:
+            say({"alive": True})
+        except (OSError, ValueError):  # the host has gone
+            return
 
 
 REQUESTS = {"facts": facts, "missing": missing, "unpack": unpack, "run": run, "become": become, "purge": purge}
@@ -290,6 +311,7 @@ REQUESTS = {"facts": facts, "missing": missing, "unpack": unpack, "run": run, "b
 
 def serve(folder: Folder) -> None:
     """Answer requests until stdin ends. After a refusal nothing more is read: an archive may still be on its way."""
+    threading.Thread(target=live, daemon=True).start()
     while line := sys.stdin.buffer.readline():
         request = json.loads(line)
         do: Any = REQUESTS[request.pop("do")]

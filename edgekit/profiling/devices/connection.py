@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import collections
 import contextlib
+import os
 import re
 import shlex
 import subprocess
@@ -17,6 +17,7 @@ import msgspec
 from edgekit.errors import DeviceError
 from edgekit.profiling.devices import ssh
 from edgekit.profiling.devices.known import Device
+from edgekit.profiling.devices.waiting import Lines, Watch
 
 OLDEST = (3, 10)
 """The oldest Python that edgekit's device code runs on."""
@@ -29,6 +30,18 @@ _START = (
 )
 _GREETING = re.compile(rb"edgekit-agent (\d+)\.(\d+)\.(\d+)")
 _NOISE = 1 << 20
+_WORDS = 1 << 14
+_PIECE = 1 << 16
+
+GREETING_SECONDS = 60.0
+"""How long the device's Python may take to start."""
+
+ANSWER_SECONDS = 900.0
+"""How long a device may take for what it does itself; for reading and writing gigabytes, on a slow disk."""
+
+PROGRAM_SECONDS = 7200.0
+"""How long a program may run there, such as pip with a slow network."""
+
 _NEWER = f"install Python {OLDEST[0]}.{OLDEST[1]} or newer there, and say where with edgekit device add ... --python"
 T = TypeVar("T")
 
@@ -52,6 +65,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Reply(msgspec.Struct, frozen=True, kw_only=True):
+    alive: bool = False
     line: str | None = None
     answer: msgspec.Raw = msgspec.Raw(b"null")
     refused: str = ""
@@ -65,7 +79,7 @@ class Connection:
         source = Path(__file__).with_name("agent.py").read_bytes()
         start = [device.python, "-c", _START, str(len(source)), device.folder]
         self.device = device
-        self._stderr = collections.deque[str](maxlen=60)
+        self._words = b""
         self._process = subprocess.Popen(
             # The shell stays: what it starts is then no session leader, and may make a process group of its own. A bare
             # "exit" passes the exit code on in every shell.
@@ -74,9 +88,12 @@ class Connection:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
+        self._watch = Watch(self._process.kill)
+        self._lines = Lines(device.name, self._pipe(self._process.stdout), self._watch)
         self._listening = threading.Thread(target=self._listen, daemon=True)
         self._listening.start()
         try:
+            self._watch.expect(GREETING_SECONDS)
             self._put([source])
             self._greet()
             self.facts = self.ask("facts", Facts)
@@ -90,8 +107,14 @@ class Connection:
         return self._process.pid
 
     def _listen(self) -> None:
-        for line in self._pipe(self._process.stderr):
-            self._stderr.append(line.decode(errors="replace").rstrip())
+        stderr = self._pipe(self._process.stderr)
+        while piece := os.read(stderr.fileno(), _WORDS):
+            self._words = (self._words + piece)[-_WORDS:]
+
+    @property
+    def _stderr(self) -> list[str]:
+        """The last lines that ssh wrote."""
+        return [line.rstrip() for line in self._words.decode(errors="replace").splitlines()[-60:]]
 
     @staticmethod
     def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
@@ -104,7 +127,9 @@ class Connection:
         stdin = self._pipe(self._process.stdin)
         with contextlib.suppress(BrokenPipeError):
             for piece in pieces:
-                stdin.write(piece)
+                for begin in range(0, len(piece), _PIECE):
+                    stdin.write(piece[begin : begin + _PIECE])
+                    self._watch.heard()  # the other end took it
             stdin.flush()
 
     def _greet(self) -> None:
@@ -119,8 +144,10 @@ class Connection:
                 return
             if read > _NOISE:
                 raise DeviceError(f"{self.device.name}: its shell prints without end at every start; see its .bashrc")
+        if self._watch.late:
+            raise self.lost()
         self._join()
-        raise ssh.explained(self.device, self._process.returncode, list(self._stderr))
+        raise ssh.explained(self.device, self._process.returncode, self._stderr)
 
     def ask(
         self,
@@ -128,6 +155,7 @@ class Connection:
         answer: type[T],
         archive: Iterable[bytes] | None = None,
         heard: Callable[[str], None] | None = None,
+        within: float | None = None,
         **request: Any,
     ) -> T:
         """Ask the agent for something, send the archive that belongs to it, and wait for the answer.
@@ -136,33 +164,47 @@ class Connection:
             do: one of the agent's requests.
             answer: the type of the answer.
             archive: bytes that follow the request, in pieces.
-            heard: is given lines of output on the way.
+            heard: is given lines of output on the way; without it there may be none.
+            within: seconds that the answer may take once all is sent; `ANSWER_SECONDS` when left out.
             **request: the request's arguments.
 
         Raises:
-            DeviceError: the agent refused, or the connection was lost.
+            DeviceError: the agent refused, took too long or said what no agent says, or the connection was lost.
         """
+        self._watch.expect()
         self._put([msgspec.json.encode({"do": do, **request}) + b"\n"])
         if archive is not None:
             self._put(_framed(archive))
-        for line in self._pipe(self._process.stdout):
-            reply = self._decoded(line)
+        self._watch.expect(ANSWER_SECONDS if within is None else within)
+        for line in self._lines:
+            if not line.endswith(b"\n"):
+                break
+            reply = self.decoded(line, _Reply)
             if reply.refused:
                 raise self._refusal(reply)
-            if reply.line is None:
-                return msgspec.json.decode(reply.answer, type=answer)
-            if heard is not None:
+            if reply.line is not None:
+                if heard is None:
+                    raise self._nonsense(line)
                 heard(reply.line)
+            elif not reply.alive:
+                self._watch.rest()
+                return self.decoded(reply.answer, answer)
         raise self.lost()
 
-    def _decoded(self, line: bytes) -> _Reply:
+    def decoded(self, text: bytes | msgspec.Raw | str, kind: type[T]) -> T:
+        """JSON that the device says.
+
+        Raises:
+            DeviceError: it is none, or not of that kind.
+        """
         try:
-            return msgspec.json.decode(line, type=_Reply)
-        except msgspec.DecodeError as error:
-            if not line.endswith(b"\n"):
-                raise self.lost() from error
-            words = line.decode(errors="replace").strip()
-            raise DeviceError(f"{self.device.name}: the device says what edgekit does not: {words[:200]!r}") from error
+            return msgspec.json.decode(text, type=kind)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise self._nonsense(text) from error
+
+    def _nonsense(self, text: bytes | msgspec.Raw | str) -> DeviceError:
+        words = text if isinstance(text, str) else bytes(text).decode(errors="replace")
+        return DeviceError(f"{self.device.name}: the device says what edgekit does not: {words.strip()[:200]!r}")
 
     def _refusal(self, reply: _Reply) -> DeviceError:
         name, folder = self.device.name, self.device.folder
@@ -176,17 +218,23 @@ class Connection:
             f"{name}: {reply.message}" + (f"; {advice[reply.refused]}" if reply.refused in advice else "")
         )
 
-    def become(self, arguments: Sequence[str], environment: dict[str, str]) -> tuple[IO[bytes], IO[bytes]]:
-        """Let the agent go on as another program of the device; its stdin and stdout.
+    def become(self, arguments: Sequence[str], environment: dict[str, str]) -> tuple[IO[bytes], Lines]:
+        """Let the agent go on as another program of the device, which gives signs of life; its stdin, and its lines.
 
         Raises:
             DeviceError: that program is not there, or the connection was lost.
         """
         self.ask("become", type(None), arguments=list(arguments), environment=environment)
-        return self._pipe(self._process.stdin), self._pipe(self._process.stdout)
+        self._watch.expect()
+        return self._pipe(self._process.stdin), self._lines
 
     def lost(self) -> DeviceError:
         """What it means that the device stopped talking in the middle."""
+        if self._watch.late:
+            return DeviceError(
+                f"{self.device.name}: {self._watch.late}: the device, the network or this machine's ssh stands still; "
+                f"what ran there ends by itself: see edgekit device check {self.device.name}, and try again"
+            )
         self._join()
         code, words = self._process.returncode, [line for line in self._stderr if line]
         said = f": {words[-1]}" if words else ""
@@ -211,8 +259,10 @@ class Connection:
 
     def close(self) -> None:
         """End the connection; what runs at its other end sees its stdin end."""
+        self._watch.expect(ssh.CONNECT_SECONDS)  # closing writes what was not written yet
         with contextlib.suppress(BrokenPipeError):
             self._pipe(self._process.stdin).close()
+        self._watch.close()
         try:
             self._process.wait(timeout=2)
         except subprocess.TimeoutExpired:

@@ -129,6 +129,9 @@ def deliver(connection: Connection, trees: Sequence[Tree], on_bytes: OnBytes = l
     """
     different = {tree.digest: tree for tree in trees}
     absent = connection.ask("missing", list[bool], trees=[[tree.place, key] for key, tree in different.items()])
+    if len(absent) != len(different):
+        name = connection.device.name
+        raise DeviceError(f"{name}: the device answers for {len(absent)} of {len(different)} folders: update its agent")
     wanted = [tree for tree, is_absent in zip(different.values(), absent, strict=True) if is_absent]
     total, sent = sum(tree.bytes for tree in wanted), 0
     _check_room(connection, total)

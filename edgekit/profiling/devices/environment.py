@@ -5,20 +5,25 @@ Only ``edgekit device setup`` comes here, and it is the one thing that installs 
 
 from __future__ import annotations
 
+import collections
 import importlib.metadata
-import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from edgekit.errors import DeviceError, UsageError
-from edgekit.profiling.devices.connection import Connection
+from edgekit.profiling.devices.connection import PROGRAM_SECONDS, Connection
 from edgekit.profiling.devices.delivery import code_tree, deliver, wheels_tree
 from edgekit.runtimes.engines import engine
 
 Heard = Callable[[str], None]
+Lines = collections.deque[str]
+
+MOST_LINES = 1000
+"""Lines of a program's output that are kept."""
 
 # Runs there, with edgekit's code: what is installed, and what becomes of importing each engine that is.
 _LOOK = """
@@ -127,7 +132,7 @@ def setup(
 
 
 def _create(connection: Connection, system_packages: bool, heard: Heard) -> None:
-    facts, lines = connection.facts, list[str]()
+    facts, lines = connection.facts, Lines(maxlen=MOST_LINES)
     seen = ["--system-site-packages"] if system_packages else []
     code = _run(connection, [facts.executable, "-m", "venv", *seen, f"{facts.folder}/venv"], lines, heard)
     if code:
@@ -140,7 +145,7 @@ def _create(connection: Connection, system_packages: bool, heard: Heard) -> None
 
 
 def _install(connection: Connection, arguments: Sequence[str], heard: Heard) -> None:
-    lines = list[str]()
+    lines = Lines(maxlen=MOST_LINES)
     options = ["--disable-pip-version-check", "--no-input", "--progress-bar", "off", "--only-binary", ":all:"]
     command = [connection.facts.interpreter, "-m", "pip", "install", *options, *arguments]
     if _run(connection, command, lines, heard):
@@ -151,7 +156,7 @@ def _install(connection: Connection, arguments: Sequence[str], heard: Heard) -> 
         )
 
 
-def _last(lines: Sequence[str]) -> str:
+def _last(lines: Lines) -> str:
     errors = [line for line in lines if line.startswith("ERROR")]
     return (errors or list(lines) or ["it said nothing"])[-1].strip()
 
@@ -159,7 +164,7 @@ def _last(lines: Sequence[str]) -> str:
 def _run(
     connection: Connection,
     arguments: Sequence[str],
-    lines: list[str],
+    lines: Lines,
     heard: Heard,
     environment: dict[str, str] | None = None,
 ) -> int:
@@ -167,7 +172,8 @@ def _run(
         lines.append(line)
         heard(line)
 
-    return connection.ask("run", int, heard=listen, arguments=list(arguments), environment=environment or {})
+    ran: dict[str, Any] = {"arguments": list(arguments), "environment": environment or {}}
+    return connection.ask("run", int, heard=listen, within=PROGRAM_SECONDS, **ran)
 
 
 def _withdraw(connection: Connection) -> None:
@@ -190,10 +196,10 @@ def inspect(connection: Connection) -> Environment:
         DeviceError: the environment does not work.
     """
     (code,) = deliver(connection, [code_tree()]).paths
-    lines, command = list[str](), [connection.facts.interpreter, "-c", _LOOK]
+    lines, command = Lines(maxlen=MOST_LINES), [connection.facts.interpreter, "-c", _LOOK]
     if _run(connection, command, lines, lambda line: None, code_environment(code)):
         name = connection.device.name
         raise DeviceError(
             f"{name}: its environment does not work ({_last(lines)}): edgekit device setup {name} --engine NAME"
         )
-    return msgspec.convert(json.loads(lines[-1]), Environment)
+    return connection.decoded(lines[-1] if lines else "", Environment)

@@ -5,8 +5,11 @@ It is ``$EDGEKIT_DEVICES``, else ``edgekit/devices.json`` in ``$XDG_CONFIG_HOME`
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -150,13 +153,14 @@ def add(new: Device) -> None:
         UsageError: there is one of that name.
         DeviceError: the file cannot be written.
     """
-    known = devices()
-    if new.name in known:
-        raise UsageError(
-            f"there is a device {new.name!r} already ({known[new.name].url}): "
-            f"edgekit device remove {new.name}, or choose another name"
-        )
-    _write({**known, new.name: new})
+    with _locked():
+        known = devices()
+        if new.name in known:
+            raise UsageError(
+                f"there is a device {new.name!r} already ({known[new.name].url}): "
+                f"edgekit device remove {new.name}, or choose another name"
+            )
+        _write({**known, new.name: new})
 
 
 def remove(name: str) -> Device:
@@ -166,9 +170,31 @@ def remove(name: str) -> Device:
         UsageError: no such device.
         DeviceError: the file cannot be written.
     """
-    removed = device(name)
-    _write({key: value for key, value in devices().items() if key != name})
+    with _locked():
+        removed = device(name)
+        _write({key: value for key, value in devices().items() if key != name})
     return removed
+
+
+@contextlib.contextmanager
+def _locked() -> Iterator[None]:
+    """The right to change the list, which lasts no longer than this process."""
+    lock = path().with_name(f".{path().name}.lock")
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        held = lock.open("ab")
+    except OSError as error:
+        raise DeviceError(f"{path()}: cannot be written: {error.strerror or error}") from error
+    with held:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(held.fileno(), msvcrt.LK_LOCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(held, fcntl.LOCK_EX)
+        yield
 
 
 def _write(known: dict[str, Device]) -> None:

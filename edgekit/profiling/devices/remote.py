@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import msgspec
 
@@ -72,6 +73,8 @@ def profile_on(
     told = [names.local(event) for event in found]
     for event in told:
         report(event)
+    if left := names.left:
+        raise DeviceError(f"{device.name}: finished without a record of {', '.join(map(str, left))}; try again")
     return tuple(event.profile for event in told if isinstance(event, Profiled))
 
 
@@ -90,14 +93,25 @@ class _Names:
         """The same event in the words of this machine."""
         if isinstance(event, Profiled):
             return Profiled(profile=self._profile(event.profile))
-        bundle = self._bundles[event.bundle][0]
+        bundle = self._taken(event.bundle)
         reason = event.reason.replace(event.bundle, str(bundle.path))
         install = f"edgekit device setup {self._device} --engine {bundle.manifest.engine}"
         return SkippedBundle(bundle=str(bundle.path), reason=_PIP.sub(install, reason))
 
+    def _taken(self, path: str) -> Bundle:
+        """The bundle that is at a path there; the same content may have been given by several paths here."""
+        given = self._bundles.get(path)
+        if not given:
+            raise DeviceError(f"{self._device}: the device tells of {path!r}, which it was not asked for")
+        return given.pop(0)
+
+    @property
+    def left(self) -> list[Path]:
+        """Bundles that nothing was said of."""
+        return [bundle.path for given in self._bundles.values() for bundle in given]
+
     def _profile(self, profile: Profile) -> Profile:
-        given = self._bundles[profile.subject.path]  # the same content may have been given by several paths
-        bundle = given.pop(0) if len(given) > 1 else given[0]
+        bundle = self._taken(profile.subject.path)
         subject = msgspec.structs.replace(profile.subject, path=str(bundle.path))
         data = self._data.get(profile.settings.data, profile.settings.data)
         settings = msgspec.structs.replace(profile.settings, data=data)

@@ -128,13 +128,19 @@ def _of_the_device(device: Device, code: int, last: str) -> DeviceError:
 
 def _fingerprint(device: Device) -> str:
     """Type and fingerprint of the key that the device shows, as a connection like this sees it (through jump hosts)."""
-    done = subprocess.run(
-        command(device, "true", verbose=True),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-    )
+    unknown = "its fingerprint could not be asked for"
+    try:
+        done = subprocess.run(
+            command(device, "true", verbose=True),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            check=False,
+            timeout=3 * CONNECT_SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        return unknown
     found = re.search(r"Server host key: (\S+) (SHA256:\S+)", done.stderr)
-    return f"{found[1]} {found[2]}" if found else "its fingerprint could not be asked for"
+    return f"{found[1]} {found[2]}" if found else unknown

@@ -24,6 +24,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from edgekit.errors import InputError, choices
+from edgekit.runtimes.inputs.files import MOST_BYTES
 
 FORM = "hf://OWNER/NAME[@REVISION][?split=train&config=NAME&column=image&count=500&seed=0] or hf:///path/to/folder"
 
@@ -214,4 +215,7 @@ def _read(example: Any, address: Address, text: str) -> bytes:
     if not (Path(origin).resolve().is_relative_to(folder) if address.local else origin.startswith("hf://datasets/")):
         raise InputError(f"{text}: an example names the file {path!r}, which is not part of the dataset")
     with importlib.import_module("fsspec").open(path, "rb") as file:
-        return bytes(file.read())
+        data = bytes(file.read(MOST_BYTES + 1))
+    if len(data) > MOST_BYTES:
+        raise InputError(f"{text}: {path!r} has more than {MOST_BYTES} bytes, which are the most that edgekit reads")
+    return data

@@ -11,10 +11,11 @@ import logging
 import os
 import random
 import re
+import stat
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import accumulate, chain, takewhile
 from itertools import count as numbers
@@ -26,10 +27,10 @@ from numpy.typing import NDArray
 
 from edgekit.arrays import Image
 from edgekit.errors import InputError, UsageError, choices
-from edgekit.runtimes.inputs import stacks
+from edgekit.runtimes.inputs import files, headers, stacks
 from edgekit.runtimes.inputs.huggingface import Examples
+from edgekit.runtimes.inputs.video import SILENCE, FrameReader, Read, StreamStoppedError, Video, quiet
 from edgekit.runtimes.inputs.video import SUFFIXES as VIDEO_SUFFIXES
-from edgekit.runtimes.inputs.video import FrameReader, Read, Video, quiet
 
 # fmt: off
 IMAGE_SUFFIXES = frozenset((
@@ -38,6 +39,12 @@ IMAGE_SUFFIXES = frozenset((
 ))
 # fmt: on
 """File name endings that are taken for an image in folders and patterns."""
+
+MOST_SILENCE = 86_400
+
+MOST_LIST_BYTES = 1 << 28
+MOST_LISTED = 4_000_000
+"""Lines that a list of images may have."""
 
 KINDS = (
     "an image file, a folder of images, a glob pattern, a .txt list of image files, a .npy or .npz stack, a video, "
@@ -123,7 +130,9 @@ class _Fetched:
 _Part: TypeAlias = "_Stills | Video | _Fetched"
 
 
-def frames(source: Source, color: Literal["bgr", "rgb"] = "bgr", on_error: OnError = "raise") -> Iterator[SourceFrame]:
+def frames(
+    source: Source, color: Literal["bgr", "rgb"] = "bgr", on_error: OnError = "raise", *, silence: float = SILENCE
+) -> Iterator[SourceFrame]:
     """The images of a source one after the other; only one is in memory at a time.
 
     A source is an image file, a folder (its images by name, without subfolders), a glob pattern (``**`` goes into
@@ -136,16 +145,23 @@ def frames(source: Source, color: Literal["bgr", "rgb"] = "bgr", on_error: OnErr
     Args:
         source: see above.
         color: channel order of the images that come out.
-        on_error: ``raise`` at an image that cannot be read, or ``skip`` it with a warning in the log.
+        on_error: ``raise`` at an image that cannot be read, or ``skip`` it with a warning in the log. A stream that
+            stops is an error in any case.
+        silence: seconds that a network stream may be silent.
 
     Raises:
-        InputError: no such source, nothing in it, or (while iterating) a damaged image, which is named.
+        InputError: no such source, nothing in it, or (while iterating) a damaged image, which is named, or a camera or
+            stream that stopped.
+        UsageError: a wrong ``color``, ``on_error`` or ``silence``.
     """
     if color not in ("bgr", "rgb"):
         raise UsageError(f"color {choices(color, ('bgr', 'rgb'))}")
     if on_error not in ("raise", "skip"):
         raise UsageError(f"on_error {choices(on_error, ('raise', 'skip'))}")
-    return _frames(_parts(source), color, on_error)
+    if not 0 < silence < MOST_SILENCE:
+        raise UsageError(f"silence must be above 0 and below {MOST_SILENCE} seconds, not {silence:g}")
+    parts = [replace(part, silence=silence) if isinstance(part, Video) else part for part in _parts(source)]
+    return _frames(parts, color, on_error)
 
 
 def _frames(parts: list[_Part], color: str, on_error: str) -> Iterator[SourceFrame]:
@@ -156,7 +172,7 @@ def _frames(parts: list[_Part], color: str, on_error: str) -> Iterator[SourceFra
                 if not isinstance(outcome, InputError):
                     image = outcome if color == "bgr" else np.ascontiguousarray(outcome[..., ::-1])
                     yield SourceFrame(image, name, index, seconds)
-                elif on_error == "raise":
+                elif on_error == "raise" or isinstance(outcome, StreamStoppedError):
                     raise outcome
                 else:
                     log.warning("skipped: %s", outcome)
@@ -240,22 +256,17 @@ def select(source: Source, count: int, seed: int) -> list[ImageReference]:
 def read_image(path: str | os.PathLike[str]) -> Image:
     """An image file as uint8 (height, width, 3) BGR, upright.
 
-    Grey and palette images become colour, 16 bits become 8 (the upper ones), transparency is dropped, and the EXIF
-    orientation is applied (as far as the installed OpenCV reads it for the format).
+    Grey and palette images become colour, 16 bits become 8 (the upper ones), transparency is dropped (the colours
+    beside it stay as they are), and the EXIF orientation is applied (as far as the installed OpenCV reads it for the
+    format). Of a file that holds several images (TIFF, GIF, WebP, APNG, AVIF) the first page or frame is read; edgekit
+    takes no animation for a video.
 
     Raises:
-        InputError: missing, a directory, empty, unreadable, damaged, or not an image.
+        InputError: missing, a directory, a named pipe or device, empty, unreadable, damaged, not an image, or larger
+            than `inputs.MOST_PIXELS` or `files.MOST_BYTES`.
     """
-    try:
-        # Read here and not by cv2.imread, which cannot open non-ASCII paths everywhere and does not say what failed.
-        data = Path(path).read_bytes()
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
-    except IsADirectoryError as error:
-        raise InputError(f"{path}: is a directory, not an image") from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error})") from error
-    return _decoded(data, str(path))
+    # Not by cv2.imread, which cannot open non-ASCII paths everywhere and does not say what failed.
+    return _decoded(files.read_file(path), str(path))
 
 
 def _decoded(data: bytes, name: str) -> Image:
@@ -264,12 +275,15 @@ def _decoded(data: bytes, name: str) -> Image:
 
     if not data:
         raise InputError(f"{name}: is empty (0 bytes), not an image")
+    headers.check_claim(data, name)
     # OpenCV 4 fills what a truncated JPEG lacks with grey, and calls it a success.
     if data.startswith(b"\xff\xd8") and not _jpeg_is_whole(data):
         raise InputError(f"{name}: the JPEG is cut short; copy or download it again")
+    if data.startswith(b"\x89PNG") and not _png_is_whole(data):
+        raise InputError(f"{name}: the PNG is cut short or damaged; copy or download it again")
     try:
         with quiet():
-            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+            image = cv2.imdecode(np.frombuffer(headers.straight_tiff(data, name), np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:
         raise InputError(f"{name}: cannot be decoded ({error.err})") from error
     if image is None:
@@ -293,6 +307,18 @@ def _jpeg_is_whole(data: bytes) -> bool:
     return False
 
 
+def _png_is_whole(data: bytes) -> bool:
+    """Whether every chunk up to the last one is there (PNG, third edition, 5.3): OpenCV makes room for up to 4 GB for
+    what a chunk's length claims."""
+    place = 8
+    while place + 12 <= len(data):
+        kind = data[place + 4 : place + 8]
+        place += 12 + int.from_bytes(data[place : place + 4], "big")
+        if kind == b"IEND":
+            return place <= len(data)
+    return False
+
+
 def _parts(source: Source, name: str = "array") -> list[_Part]:
     """What a source consists of. ``name`` is for arrays, which have none."""
     if isinstance(source, np.ndarray):
@@ -305,7 +331,8 @@ def _parts(source: Source, name: str = "array") -> list[_Part]:
         return list(chain.from_iterable(_parts(item, f"{name}[{place}]") for place, item in enumerate(source)))
     pil = sys.modules.get("PIL.Image")  # who has a PIL image has imported PIL
     if pil is not None and isinstance(source, pil.Image):
-        return [_Stills(1, lambda _: getattr(source, "filename", "") or name, lambda _: _from_pil(source))]
+        called = getattr(source, "filename", "") or name
+        return [_Stills(1, lambda _: called, lambda _: _from_pil(source, called))]
     raise InputError(f"{source!r} ({type(source).__name__}) is not a source of images; it may be {KINDS}")
 
 
@@ -316,13 +343,16 @@ def _named(text: str) -> list[_Part]:
         return [Video(int(camera[1]), live=True)]
     if re.match(r"(?i)hf://", text):
         return [_Fetched(Examples(text))]
-    path = Path(text)
-    if path.is_dir():
-        found = sorted(entry for entry in path.iterdir() if _is_visible(entry, IMAGE_SUFFIXES))
+    path, there = Path(text), files.status(text)
+    if there is not None and stat.S_ISDIR(there.st_mode):
+        try:
+            found = sorted(entry for entry in path.iterdir() if _is_visible(entry, IMAGE_SUFFIXES))
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error})") from error
         if not found:
             raise InputError(f"{path}: no image in this folder (subfolders are not searched: try '{path}/**/*.jpg')")
         return _files(found)
-    if path.is_file():
+    if files.is_regular(text):
         if path.suffix.lower() == ".txt":
             return _files(_listed(path))
         if path.suffix.lower() in stacks.SUFFIXES:
@@ -367,11 +397,14 @@ def _read_path(paths: Sequence[Path], index: int) -> Image:
 
 
 def _listed(path: Path) -> list[Path]:
+    data = files.read_file(path, MOST_LIST_BYTES)
+    if data.count(b"\n") > MOST_LISTED:
+        raise InputError(f"{path}: this list has more than {MOST_LISTED} lines; split it")
     try:
-        lines = path.read_text("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
         raise InputError(f"{path}: not a text file with one image path a line ({error})") from error
-    named = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    named = [line.strip() for line in text.split("\n") if line.strip() and not line.lstrip().startswith("#")]
     if not named:
         raise InputError(f"{path}: this list names no image; write one path a line")
     return [path.parent / name for name in named]
@@ -388,10 +421,15 @@ def _stored(stack: stacks.Stack) -> _Stills:
     return _Stills(stack.length, lambda i: f"{stack.name}#{i}", stack.read)
 
 
-def _from_pil(picture: Any) -> Image:
+def _from_pil(picture: Any, name: str) -> Image:
     from PIL import ImageOps
 
-    upright = ImageOps.exif_transpose(picture)
+    headers.check_size(picture.size, name)
+    try:
+        upright = ImageOps.exif_transpose(picture)
+        picture.load()
+    except (OSError, ValueError, SyntaxError) as error:  # a file that PIL opened and cannot decode
+        raise InputError(f"{name}: cannot be decoded ({error})") from error
     if upright.mode.startswith("I;16"):  # convert() would clip 16 bits to white
         grey = (np.asarray(upright).astype(np.uint16) >> 8).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2)

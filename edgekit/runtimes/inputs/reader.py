@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import deque
 from collections.abc import Iterator
+from functools import partial
 from types import TracebackType
 from typing import Any, Literal
 
 from edgekit.errors import EdgekitError, InputError, UsageError, choices
 from edgekit.runtimes.inputs import media
 from edgekit.runtimes.inputs.media import SourceFrame
+from edgekit.runtimes.inputs.video import SILENCE
 
 Keep = Literal["every", "newest"]
 
@@ -27,32 +30,44 @@ class Reader:
         keep: ``every`` frame, so that the thread waits while the queue is full; or the ``newest``, so that a frame that
             nobody took in time is dropped. By default every frame of files, and the newest of cameras and streams.
         size: frames that the queue holds.
-        reconnect: seconds that a camera or stream may be away before that is an error; 0 ends at once.
+        reconnect: seconds that a camera or stream may be away before that is an error; it is opened again and again
+            meanwhile. 0: at once.
+        silence: seconds without a frame after which a network stream counts as away; `video.SILENCE` when left out.
 
     Attributes:
         dropped: frames that were decoded and not taken in time.
         reconnects: how often a camera or stream was opened again.
 
     Raises:
-        InputError: no such source (at once), or a damaged frame (while iterating).
-        UsageError: a wrong ``keep``, ``size`` or ``reconnect``.
+        InputError: no such source (at once), or (while iterating) a damaged frame, or a stream that stopped.
+        UsageError: a wrong ``keep``, ``size``, ``reconnect`` or ``silence``, or the latter two for files.
     """
 
     def __init__(
-        self, source: media.Source, *, keep: Keep | None = None, size: int = 4, reconnect: float = 0.0
+        self,
+        source: media.Source,
+        *,
+        keep: Keep | None = None,
+        size: int = 4,
+        reconnect: float = 0.0,
+        silence: float | None = None,
     ) -> None:
         if keep not in (None, "every", "newest"):
             raise UsageError(f"keep {choices(str(keep), ('every', 'newest'))}")
         if size < 1:
             raise UsageError(f"size must be at least 1, not {size}")
-        if reconnect < 0:
+        if not reconnect >= 0:
             raise UsageError(f"reconnect must be 0 or more seconds, not {reconnect:g}")
         self.live = media.is_live(source)
+        if not self.live and (reconnect or silence is not None):
+            given = source if isinstance(source, str | os.PathLike) else type(source).__name__
+            raise UsageError(f"reconnect and silence are for cameras and streams, and {given} is none")
         self.keep: Keep = keep or ("newest" if self.live else "every")
         self.dropped = 0
         self.reconnects = 0
-        self._source, self._size, self._reconnect = source, size, reconnect
-        self._frames: Iterator[SourceFrame] = media.frames(source)
+        self._open = partial(media.frames, source, silence=SILENCE if silence is None else silence)
+        self._size, self._reconnect = size, reconnect
+        self._frames: Iterator[SourceFrame] = self._open()
         self._queue: deque[SourceFrame] = deque()
         self._changed = threading.Condition()
         self._error: BaseException | None = None
@@ -123,9 +138,8 @@ class Reader:
         frames: Iterator[SourceFrame] | None = self._frames
         away_since = begun
         while not self._closing:
-            lost: EdgekitError | None = None
             try:
-                for frame in frames if frames is not None else media.frames(self._source):
+                for frame in frames if frames is not None else self._open():
                     away_since = time.monotonic()
                     # One clock over all connections: a stream that is opened again counts from 0 again.
                     seconds = away_since - begun if self.live else frame.time
@@ -134,15 +148,22 @@ class Reader:
                     ):
                         return
                     index += 1
-            except InputError as error:
-                lost = error
-            if not self.live or time.monotonic() - away_since >= self._reconnect:
-                if lost is not None:
-                    raise lost
                 return
+            except InputError as error:
+                if not self.live:
+                    raise
+                if time.monotonic() - away_since >= self._reconnect:
+                    raise self._lost(error, index) from error
             frames = None
             self.reconnects += 1
             self._pause()
+
+    def _lost(self, error: InputError, frames: int) -> InputError:
+        """Why no more frames come, and what to do."""
+        if self._reconnect:
+            return InputError(f"{error}; it did not come back within {self._reconnect:g} s")
+        # One that was never there is no matter of patience.
+        return InputError(f"{error}; reconnect=SECONDS (--reconnect) waits for it to come back") if frames else error
 
     def _pause(self) -> None:
         """Wait before the next attempt, unless it is closed meanwhile."""

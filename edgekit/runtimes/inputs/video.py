@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from edgekit.arrays import Image
 from edgekit.errors import InputError
+from edgekit.runtimes.inputs.files import is_regular
+from edgekit.runtimes.inputs.headers import check_size
 
 if TYPE_CHECKING:
     import cv2
@@ -27,19 +29,29 @@ CUT_SHORT = 0.9
 """A file that gives less than this share of the frames its header promises is damaged. Headers of sound files are
 often a few frames off, so equality would refuse good ones."""
 
+SILENCE = 10.0
+"""Seconds without a frame after which a network stream counts as dead; OpenCV waits for 30. For cameras its own 10 s
+hold (``OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT``)."""
+
 Read = Iterator[tuple[str, float | None, Image | InputError]]
 """Name, seconds, and the image or why there is none."""
+
+
+class StreamStoppedError(InputError):
+    """A camera or stream that gave frames gives no more."""
 
 
 @dataclass(frozen=True)
 class Video:
     """A sequence of frames that only comes in order.
 
-    ``address`` is a path, a URL or a camera number as OpenCV takes it; ``live`` ones have no end known in advance.
+    ``address`` is a path, a URL or a camera number as OpenCV takes it; ``live`` ones have no end known in advance, and
+    may be silent for ``silence`` seconds, when they are opened and between two frames.
     """
 
     address: str | int
     live: bool = False
+    silence: float = SILENCE
 
     @property
     def name(self) -> str:
@@ -98,9 +110,15 @@ class Video:
         """
         import cv2
 
+        if not self.live and not is_regular(str(self.address)):
+            raise InputError(f"{self.name}: no such file")
         with quiet():
-            capture = cv2.VideoCapture(self.address)
+            capture = self._opened()
         if capture.isOpened():
+            # FFmpeg has the same bound for the frames themselves, which may be larger than the file's header says.
+            check_size(
+                (int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))), self.name
+            )
             return capture
         capture.release()
         if isinstance(self.address, int):
@@ -109,8 +127,21 @@ class Video:
             raise InputError(f"{self.name} cannot be opened; is the address right and the server reachable?")
         raise InputError(f"{self.name}: not a video that OpenCV can decode; convert it to mp4 (H.264)")
 
+    def _opened(self) -> cv2.VideoCapture:
+        import cv2
+
+        patient = {cv2.videoio_registry.getBackendName(one) for one in cv2.videoio_registry.getBackends()}
+        if isinstance(self.address, int) or not self.live or not patient & {"FFMPEG", "GSTREAMER"}:
+            return cv2.VideoCapture(self.address)
+        limit = max(1, round(1000 * self.silence))
+        limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, limit, cv2.CAP_PROP_READ_TIMEOUT_MSEC, limit]
+        return cv2.VideoCapture(self.address, cv2.CAP_ANY, limits)
+
     def read(self) -> Read:
-        """All frames in order, as ``(name#number, seconds, image)``; the last may be an error. Releases the capture."""
+        """All frames in order, as ``(name#number, seconds, image)``; the last may be an error. Releases the capture.
+
+        A live source that does not say how many frames it has never ends by itself: its end is an error.
+        """
         import cv2
 
         try:
@@ -119,10 +150,11 @@ class Video:
             yield self.name, None, error
             return
         try:
-            stated = 0 if self.live else int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+            stated = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
             rate = capture.get(cv2.CAP_PROP_FPS)
             begin, number = time.monotonic(), 0
             while True:
+                asked = time.monotonic()
                 found, image = capture.read()
                 if not found:
                     break
@@ -133,6 +165,16 @@ class Video:
             capture.release()
         if number == 0:
             yield self.name, None, InputError(f"{self.name}: no frame of this video can be decoded")
+        elif self.live and stated <= 0:
+            waited = time.monotonic() - asked
+            why = f"no frame for {waited:.0f} s" if waited > self.silence / 2 else "the other end closed it"
+            yield (
+                self.name,
+                None,
+                StreamStoppedError(
+                    f"{self.name}: the stream stopped after {number} frame{'s' * (number != 1)} ({why})"
+                ),
+            )
         elif number < stated * CUT_SHORT:
             message = f"{self.name}: ends after {number} of {stated} frames; the file is damaged or cut short"
             yield f"{self.name}#{number}", None, InputError(message)
