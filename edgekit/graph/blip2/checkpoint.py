@@ -41,6 +41,9 @@ class Checkpoint:
     Args:
         folder: with ``config.json`` and ``model.safetensors``, or its shards and their index.
 
+    Attributes:
+        shapes: of all tensors by name, from the headers of the files.
+
     Raises:
         SourceError: a missing or damaged file.
     """
@@ -49,9 +52,11 @@ class Checkpoint:
         self.folder = folder
         self.config = read_json(folder / CONFIG)
         self._where: dict[str, Path] = {}
+        self.shapes: dict[str, tuple[int, ...]] = {}
         for path in self._paths():
             with _opened(path) as file:
                 self._where.update(dict.fromkeys(file.keys(), path))
+                self.shapes.update((name, tuple(file.get_slice(name).get_shape())) for name in file.keys())  # noqa: SIM118
 
     def _paths(self) -> list[Path]:
         if (self.folder / INDEX).is_file():
@@ -70,9 +75,13 @@ class Checkpoint:
         return tuple(self._where)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of a tensor, without reading it."""
-        with _opened(self._file(name)) as file:
-            return tuple(file.get_slice(name).get_shape())
+        """Shape of a tensor, without reading it.
+
+        Raises:
+            SourceError: the checkpoint has no tensor of that name.
+        """
+        self._file(name)
+        return self.shapes[name]
 
     def __getitem__(self, name: str) -> Floats:
         """A tensor as float32.

@@ -46,6 +46,9 @@ GENERATION_NAMES = {
 
 class _Processor(msgspec.Struct):
     size: dict[str, int] | None = None
+    image_processor_type: str | None = None
+    do_resize: bool | None = True
+    do_center_crop: bool | None = False
     do_rescale: bool = True
     rescale_factor: float = 1 / 255
     do_normalize: bool = True
@@ -65,6 +68,13 @@ def contract_of(source: Blip2) -> Contract:
 
 def _image(source: Blip2) -> ImageRule:
     given = _processor(source.folder)
+    if given.image_processor_type and "blip" not in given.image_processor_type.lower():
+        raise SourceError(
+            f"{source.folder / PROCESSOR}: {given.image_processor_type} is no processor for a BLIP-2; save its own"
+        )
+    if given.do_center_crop or given.do_resize is False:
+        key, value = ("do_center_crop", "true") if given.do_center_crop else ("do_resize", "false")
+        raise SourceError(f"{source.folder / PROCESSOR}: {key} is {value}; BLIP-2 resizes the whole image")
     size = source.vision.image_size
     stated = given.size or {"height": size, "width": size}
     if (stated.get("height"), stated.get("width")) != (size, size):
