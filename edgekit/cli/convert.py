@@ -155,6 +155,8 @@ def _print(done: Any, as_json: bool) -> None:
     for outcome in done.outcomes:
         if outcome.evidence is not None and outcome.evidence.budget is not None:
             notes.print(f"{outcome.target} {outcome.precision}: {outcome.evidence.budget.sentence()}", markup=False)
+        if outcome.doubt:
+            notes.print(f"warning: {outcome.target} {outcome.precision}: {outcome.doubt}", markup=False)
     if as_json:
         bundles = [outcome_data(outcome) for outcome in done.outcomes if outcome.bundle]
         failed = [outcome_data(outcome) for outcome in done.outcomes if not outcome.bundle]
@@ -166,5 +168,5 @@ def _print(done: Any, as_json: bool) -> None:
         if outcome.error:
             notes.print(f"{outcome.target} {outcome.precision}: {outcome.error}", markup=False)
         elif not outcome.ok:
-            failures = "; ".join(outcome.evidence.failures)
+            failures = "; ".join(filter(None, (*outcome.evidence.failures, outcome.advice)))
             notes.print(f"{outcome.target} {outcome.precision}: unproven: {failures}", markup=False)

@@ -160,6 +160,6 @@ def _calibration_of(seed: int, chosen: Split) -> Calibration | None:
         method=chosen.method,
         seed=seed,
         sha256=samples.sha256(),
-        held=len(chosen.holdout) if chosen.holdout else 0,
+        held=chosen.held,
         images=chosen.digests,
     )
