@@ -41,7 +41,8 @@ class Split:
     """The streams of one conversion.
 
     ``holdout`` are calibration images kept apart, to compare ways of quantising on; None where there are few.
-    ``held`` counts them, and each may be shown in several views.
+    ``held`` counts them, and each may be shown in several views. ``judged`` are the proof images as they were given;
+    empty for generated ones.
     ``mirrored`` tells that every proof image is also shown flipped, because there are few; ``photographs`` counts the
     proof images before that.
     """
@@ -54,6 +55,7 @@ class Split:
     digests: tuple[str, ...] = ()
     holdout: Samples | None = None
     held: int = 0
+    judged: tuple[ImageReference, ...] = ()
 
 
 def split(
@@ -106,7 +108,7 @@ def split(
     proof = store(judged, rule, folder / PROOF, views=MIRRORED if mirrored else PLAIN, refuse=known)
     photographs = len(proof) // (2 if mirrored else 1)
     method = f"seeded choice of {len(calibration) if calibration else 0} from {len(chosen)}: {Path(data).name}"
-    return Split(calibration, proof, photographs, mirrored, method, tuple(sorted(seen)), holdout, held)
+    return Split(calibration, proof, photographs, mirrored, method, tuple(sorted(seen)), holdout, held, tuple(judged))
 
 
 def _apart(

@@ -49,7 +49,7 @@ def outcome_row(outcome: Outcome) -> list[str]:
     proof = evidence.word if evidence else "-"
     matched = drift = "-"
     if evidence and evidence.agreement:
-        matched = f"{evidence.agreement.matched:.1%} {evidence.agreement.bound}"
+        matched = _nothing_found(evidence) or f"{evidence.agreement.matched:.1%} {evidence.agreement.bound}"
         drift = f"{evidence.agreement.score_drift:.4f}"
     if outcome.ok:
         anchors = evidence is not None and evidence.compared == "candidates"
@@ -57,6 +57,13 @@ def outcome_row(outcome: Outcome) -> list[str]:
     else:
         result = "[yellow]unproven[/yellow]" if outcome.bundle else "[red]failed[/red]"
     return [outcome.target, outcome.precision, size, proof, matched, drift, result]
+
+
+def _nothing_found(evidence: Evidence) -> str:
+    """What stands in place of a share of detections where the source has none, or too few."""
+    if evidence.compared != "candidates" or evidence.decoded is None:
+        return ""
+    return "few detections" if evidence.decoded.top_score_source > evidence.decoded.score_floor else "no detections"
 
 
 def outcomes_table(outcomes: Sequence[Outcome], skipped: Sequence[Skipped] = ()) -> None:

@@ -13,6 +13,7 @@ from edgekit.conversion.workspace import Workspace
 from edgekit.progress import Report
 from edgekit.runtimes.bundle.folder import Bundle
 from edgekit.runtimes.bundle.manifest import Contract, Evidence, Gate, Origin
+from edgekit.runtimes.inputs.media import ImageReference
 
 
 class ReferenceSource(Protocol):
@@ -48,6 +49,10 @@ class ReferenceSource(Protocol):
         Raises:
             SourceError: the source gives NaN or infinite values itself, or nothing that could be proven.
         """
+        ...
+
+    def doubts(self, images: Sequence[ImageReference]) -> tuple[str, ...]:
+        """What makes the stated contract doubtful, from the source's results on photographs."""
         ...
 
 

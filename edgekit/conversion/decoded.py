@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edgekit.arrays import Floats
 from edgekit.calibration.samples import Samples, new_stack
-from edgekit.conversion import doubts
+from edgekit.conversion import contract_trials, doubts
 from edgekit.conversion.evidence import evidence_of
 from edgekit.conversion.jobs import Exported, Part, Prepared, PrepareJob, Reference
 from edgekit.conversion.reading import ReadSource, arrays_of, read_source, uncut_task
@@ -24,6 +24,7 @@ from edgekit.graph.exchange import operators, write_exchange
 from edgekit.progress import Report
 from edgekit.runtimes.bundle.folder import Bundle
 from edgekit.runtimes.bundle.manifest import Contract, Evidence, Gate, Output
+from edgekit.runtimes.inputs.media import ImageReference
 from edgekit.runtimes.model import Model, load
 from edgekit.runtimes.results import Result
 from edgekit.runtimes.tasks import open_task
@@ -44,7 +45,7 @@ class DecodedSource:
         read = read_source(job)
         self.name, self.contract = job.name or read.model.name, read.contract
         self.origin = msgspec.structs.replace(read.model.origin, notes=(*read.model.notes, read.note), cut=read.cut)
-        self._read = read
+        self._read, self._stated = read, bool(job.contract)
 
     def export(self, workspace: Workspace) -> Exported:
         """Write the network in exchange form.
@@ -71,6 +72,20 @@ class DecodedSource:
                 result.
         """
         return _store_results(self._read, proof, workspace)
+
+    def doubts(self, images: Sequence[ImageReference]) -> tuple[str, ...]:
+        """Whether the source finds clearly more by another image rule than by the one that a user stated."""
+        import torch
+
+        if not self._stated:
+            return ()
+
+        def network(tensor: Floats) -> list[Floats]:
+            with torch.no_grad():
+                return arrays_of(self._read.heads(torch.from_numpy(tensor)))
+
+        said = contract_trials.suggestion(network, self.contract, images)
+        return (said,) if said else ()
 
 
 class DecodedComparison:
@@ -182,7 +197,10 @@ def _trained(read: ReadSource) -> str:
     """What a source that finds nothing may lack."""
     if read.model.origin.kind == "factory":
         return "are its weights trained ones (--weights), and are these images (--data) like those it was trained on?"
-    return "are these images (--data) like those it was trained on?"
+    images = "are these images (--data) like those it was trained on?"
+    if read.model.contract is None:
+        return f"is the contract right (scale, mean, std, color, size), and {images}"
+    return images
 
 
 def _stack(workspace: Workspace, output: Output, count: int, array: Floats) -> NDArray[np.float32]:

@@ -27,6 +27,7 @@ from edgekit.progress import Report
 from edgekit.runtimes.bundle.folder import Bundle
 from edgekit.runtimes.bundle.manifest import Evidence, Gate, Manifest
 from edgekit.runtimes.engines import SessionOptions
+from edgekit.runtimes.inputs.media import ImageReference
 from edgekit.runtimes.language import GenerationOptions, LanguageGraph, generate
 from edgekit.runtimes.language.distributions import log_probabilities
 from edgekit.runtimes.language.parts import Parts, open_parts
@@ -76,6 +77,10 @@ class TextSource:
             doubts.refuse_blind((seen,), [kept[0]], [other])
             said = (*said, *self._doubts(workspace, len(proof)))
         return Reference(how="the source as it was given, in PyTorch", doubts=said)
+
+    def doubts(self, images: Sequence[ImageReference]) -> tuple[str, ...]:
+        """None: its contract is in its own files."""
+        return ()
 
     def _doubts(self, workspace: Workspace, images: int) -> tuple[str, ...]:
         """Whether the image makes a difference to what is said."""
