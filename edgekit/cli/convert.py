@@ -30,7 +30,7 @@ GROUPS = {
         "no_float_fallback",
     ),
     "Checks": ("gate", "no_gate"),
-    "Output": ("out", "jobs", "as_json"),
+    "Output": ("out", "no_contact_sheet", "jobs", "as_json"),
 }
 
 
@@ -54,6 +54,7 @@ GROUPS = {
 @click.option("--size", type=INPUT_SIZE, help="Input size, 224 or 160x224 (height x width). [default: the source's]")
 @click.option("--weights", default="", help="State dict or safetensors for a module:factory source.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), default=Path("out"), show_default=True, help="Folder.")
+@click.option("--no-contact-sheet", is_flag=True, help="No picture of the source's and the bundle's results beside it.")
 @click.option("-j", "--jobs", type=click.IntRange(1), default=1, show_default=True, help="Targets built at once.")
 @click.option("--name", default="", help="Name of the bundles. [default: the source's]")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the choice of images.")
@@ -83,6 +84,7 @@ def command(
     no_equalization: bool,
     no_bias_correction: bool,
     no_float_fallback: bool,
+    no_contact_sheet: bool,
     as_json: bool,
     **given: Any,
 ) -> None:
@@ -104,6 +106,7 @@ def command(
             cross_layer_equalization=not no_equalization,
             bias_correction=not no_bias_correction,
             float_fallback=not no_float_fallback,
+            contact_sheet=not no_contact_sheet,
             progress=lambda event: watch(event.step, event.text, event.share),
             **given,
         )

@@ -66,6 +66,7 @@ def convert(
     threads: int = 2,
     imports: Sequence[str] = (),
     trust: bool = False,
+    contact_sheet: bool = False,
     progress: OnProgress | None = None,
     stop: Stop | None = None,
 ) -> Conversions:
@@ -108,6 +109,7 @@ def convert(
         threads: CPU threads of each process.
         imports: modules of yours to import first, which register decoders.
         trust: allow unpickling: the source can run any code it likes.
+        contact_sheet: draw what the source and each bundle find in six of the proof images: a JPEG beside the bundle.
         progress: called with each `edgekit.ProgressEvent`, from several threads.
         stop: ends the conversion when it is pulled from another thread.
 
@@ -153,6 +155,7 @@ def convert(
             threads=threads,
             imports=tuple(imports),
             trust=trust,
+            contact_sheet=contact_sheet,
         )
         try:
             done = run(request, lambda step, text, share: told(ProgressEvent(step, text, share)), stop)

@@ -16,6 +16,7 @@ from edgekit.calibration.plan import read_plan
 from edgekit.calibration.sensitivity import worst_first
 from edgekit.conversion import recipes
 from edgekit.conversion.budget import Attempt, keep
+from edgekit.conversion.contact_sheet import SUFFIX
 from edgekit.conversion.jobs import Part, Prepared
 from edgekit.conversion.kept_graphs import KeptGraphs
 from edgekit.conversion.recipes import Trial, choose
@@ -84,7 +85,8 @@ class BundleBuilder:
                     refuse(converters.target(target), self._prepared.operators)
                 best = self._best(spec, staging, kept, _within(report, 0.0, 0.7))
                 manifest = staging.seal(self._manifest(spec, best.graphs))
-                validated = self._validate(spec, staging.folder, _within(report, 0.7, 1.0))
+                sheet = self._sheet(path)
+                validated = self._validate(spec, staging.folder, _within(report, 0.7, 1.0), sheet=sheet)
                 evidence = _completed(validated, best)
                 doubt, advice = self._doubt(spec, best), "" if evidence.passed else self._advice(spec, best)
                 if not evidence.passed and self._request.gated:
@@ -223,11 +225,20 @@ class BundleBuilder:
             _link(files / file, out / file)
         return graph
 
-    def _validate(self, spec: BundleSpec, folder: Path, report: Report, *, holdout: bool = False) -> Evidence:
+    def _sheet(self, path: Path) -> Path | None:
+        """Where the contact sheet of a bundle goes: beside it, and also where the bundle fails its gate."""
+        request = self._request
+        if not request.contact_sheet or not (request.data or request.proof_data) or self._prepared.written:
+            return None
+        return path.absolute().with_name(path.name + SUFFIX)
+
+    def _validate(
+        self, spec: BundleSpec, folder: Path, report: Report, *, holdout: bool = False, sheet: Path | None = None
+    ) -> Evidence:
         report("comparing with the source", 0.0)
         words = tuple(part.precision for part in spec.parts.values())
         gate = gate_of(self._request, bool(self._prepared.written), words)
-        return self._stages.validate(folder, gate, report, holdout=holdout)
+        return self._stages.validate(folder, gate, report, holdout=holdout, sheet=sheet)
 
     def _manifest(self, spec: BundleSpec, graphs: Graphs) -> Manifest:
         prepared, targets = self._prepared, spec.targets

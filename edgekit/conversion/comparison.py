@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from edgekit.calibration.samples import Samples
@@ -74,9 +75,16 @@ class Comparison(Protocol):
         ...
 
     def compare(
-        self, bundle: Bundle, prepared: Prepared, workspace: Workspace, gate: Gate, threads: int, report: Report
+        self,
+        bundle: Bundle,
+        prepared: Prepared,
+        workspace: Workspace,
+        gate: Gate,
+        threads: int,
+        report: Report,
+        sheet: Path | None = None,
     ) -> Evidence:
-        """Run a bundle on the proof images and measure how far it is from its source.
+        """Run a bundle on the proof images and measure how far it is from its source; draw a contact sheet of both.
 
         Raises:
             ContractError: the two cannot be compared.

@@ -48,6 +48,7 @@ class Request:
         choose: number of calibration images, the most informative ones; 0 for all.
         prompts: file of prompts, for models that write.
         size: (height, width) of the input, the source's own when left out.
+        contact_sheet: draw what the source and each bundle find in some images of ``data``, beside the bundle.
     """
 
     source: str = ""
@@ -77,6 +78,7 @@ class Request:
     choose: int = 0
     prompts: str = ""
     size: tuple[int, int] | None = None
+    contact_sheet: bool = False
 
 
 _FLAGS = {

@@ -6,6 +6,7 @@ Each graph is given the source's own inputs, so that its drift is its own; the t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -104,9 +105,16 @@ class TextComparison:
         return roughest(precisions)
 
     def compare(
-        self, bundle: Bundle, prepared: Prepared, workspace: Workspace, gate: Gate, threads: int, report: Report
+        self,
+        bundle: Bundle,
+        prepared: Prepared,
+        workspace: Workspace,
+        gate: Gate,
+        threads: int,
+        report: Report,
+        sheet: Path | None = None,
     ) -> Evidence:
-        """Open every part of a bundle and compare its texts, or matches, with the source's.
+        """Open every part of a bundle and compare its texts, or matches, with the source's. There is no sheet of texts.
 
         Raises:
             EngineError: an engine cannot open or run its part, or it gives NaN or infinite values.
