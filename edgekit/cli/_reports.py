@@ -141,6 +141,8 @@ def outcome_data(outcome: Outcome) -> dict[str, Any]:
     }
     if outcome.bundle:
         data["bytes"] = outcome.bundle.bytes
+    if outcome.sheet:
+        data["contact_sheet"] = str(outcome.sheet)
     if outcome.error:
         data["error"] = str(outcome.error)
     return data

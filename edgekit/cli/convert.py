@@ -131,12 +131,39 @@ def _bounds(pairs: tuple[str, ...]) -> dict[str, float]:
 def _print(done: Any, as_json: bool) -> None:
     import json
 
-    from edgekit.calibration.split import FEW
     from edgekit.cli._options import console
     from edgekit.cli._reports import outcome_data, outcomes_table
 
-    prepared = done.prepared
     notes = console(stderr=True)
+    _print_notes(done.prepared, notes)
+    for outcome in done.outcomes:
+        if outcome.evidence is not None and outcome.evidence.budget is not None:
+            notes.print(f"{outcome.target} {outcome.precision}: {outcome.evidence.budget.sentence()}", markup=False)
+        if outcome.doubt:
+            notes.print(f"warning: {outcome.target} {outcome.precision}: {outcome.doubt}", markup=False)
+    if as_json:
+        bundles = [outcome_data(outcome) for outcome in done.outcomes if outcome.bundle]
+        failed = [outcome_data(outcome) for outcome in done.outcomes if not outcome.bundle]
+        skipped = [{"target": one.target, "reason": one.reason} for one in done.skipped]
+        say(json.dumps({"bundles": bundles, "failed": failed, "skipped": skipped}, indent=2))
+        return
+    outcomes_table(done.outcomes, done.skipped)
+    sheets = [outcome.sheet for outcome in done.outcomes if outcome.sheet]
+    if sheets:
+        more = f" and {len(sheets) - 1} more beside the bundles" if len(sheets) > 1 else ""
+        notes.print(f"what source and bundle find, for a look at it: {sheets[0]}{more}", markup=False)
+    for outcome in done.outcomes:
+        if outcome.error:
+            notes.print(f"{outcome.target} {outcome.precision}: {outcome.error}", markup=False)
+        elif not outcome.ok:
+            failures = "; ".join(filter(None, (*outcome.evidence.failures, outcome.advice)))
+            notes.print(f"{outcome.target} {outcome.precision}: unproven: {failures}", markup=False)
+
+
+def _print_notes(prepared: Any, notes: Any) -> None:
+    """What was noticed while the source was prepared."""
+    from edgekit.calibration.split import FEW
+
     for note in prepared.origin.notes:
         notes.print(f"source: {note}", markup=False)
     for doubt in prepared.reference.doubts:
@@ -155,21 +182,3 @@ def _print(done: Any, as_json: bool) -> None:
             "see, keep INT8 more accurate",
             markup=False,
         )
-    for outcome in done.outcomes:
-        if outcome.evidence is not None and outcome.evidence.budget is not None:
-            notes.print(f"{outcome.target} {outcome.precision}: {outcome.evidence.budget.sentence()}", markup=False)
-        if outcome.doubt:
-            notes.print(f"warning: {outcome.target} {outcome.precision}: {outcome.doubt}", markup=False)
-    if as_json:
-        bundles = [outcome_data(outcome) for outcome in done.outcomes if outcome.bundle]
-        failed = [outcome_data(outcome) for outcome in done.outcomes if not outcome.bundle]
-        skipped = [{"target": one.target, "reason": one.reason} for one in done.skipped]
-        say(json.dumps({"bundles": bundles, "failed": failed, "skipped": skipped}, indent=2))
-        return
-    outcomes_table(done.outcomes, done.skipped)
-    for outcome in done.outcomes:
-        if outcome.error:
-            notes.print(f"{outcome.target} {outcome.precision}: {outcome.error}", markup=False)
-        elif not outcome.ok:
-            failures = "; ".join(filter(None, (*outcome.evidence.failures, outcome.advice)))
-            notes.print(f"{outcome.target} {outcome.precision}: unproven: {failures}", markup=False)

@@ -35,7 +35,7 @@ class Outcome:
     """Result for one target and precision: a bundle or an error, and the evidence if validation was reached.
 
     ``doubt`` says why the choice of its recipe is not certain; ``advice``, where it is outside its gate, what each
-    recipe reached and what to try.
+    recipe reached and what to try. ``sheet`` is the contact sheet beside the bundle, where one was drawn.
     """
 
     target: str
@@ -46,6 +46,7 @@ class Outcome:
     error: EdgekitError | None = None
     doubt: str = ""
     advice: str = ""
+    sheet: Path | None = None
 
     @property
     def ok(self) -> bool:
@@ -85,7 +86,7 @@ class BundleBuilder:
                     refuse(converters.target(target), self._prepared.operators)
                 best = self._best(spec, staging, kept, _within(report, 0.0, 0.7))
                 manifest = staging.seal(self._manifest(spec, best.graphs))
-                sheet = self._sheet(path)
+                sheet = self._sheet(path.name)
                 validated = self._validate(spec, staging.folder, _within(report, 0.7, 1.0), sheet=sheet)
                 evidence = _completed(validated, best)
                 doubt, advice = self._doubt(spec, best), "" if evidence.passed else self._advice(spec, best)
@@ -96,6 +97,7 @@ class BundleBuilder:
                     )
                 staging.seal(msgspec.structs.replace(manifest, evidence=evidence, proven=evidence.passed))
                 bundle = staging.commit()
+                drawn = _beside(path, sheet)
         except EdgekitError as error:
             report("failed", 1.0)
             return Outcome(
@@ -103,7 +105,7 @@ class BundleBuilder:
             )
         kept.forget()
         report("done", 1.0)
-        return Outcome(spec.target, spec.precision, path, bundle=bundle, evidence=evidence, doubt=doubt, advice=advice)
+        return Outcome(spec.target, spec.precision, path, bundle, evidence, doubt=doubt, advice=advice, sheet=drawn)
 
     def _best(self, spec: BundleSpec, staging: Staging, kept: KeptGraphs, report: Report) -> _Best:
         """Build with every recipe and keep the files of the best one, within the budget if there is one.
@@ -225,12 +227,12 @@ class BundleBuilder:
             _link(files / file, out / file)
         return graph
 
-    def _sheet(self, path: Path) -> Path | None:
-        """Where the contact sheet of a bundle goes: beside it, and also where the bundle fails its gate."""
+    def _sheet(self, bundle: str) -> Path | None:
+        """Where the contact sheet of a bundle is drawn, which is moved beside it once it is written."""
         request = self._request
         if not request.contact_sheet or not (request.data or request.proof_data) or self._prepared.written:
             return None
-        return path.absolute().with_name(path.name + SUFFIX)
+        return self._workspace.folder / f"{bundle}{SUFFIX}"
 
     def _validate(
         self, spec: BundleSpec, folder: Path, report: Report, *, holdout: bool = False, sheet: Path | None = None
@@ -293,6 +295,13 @@ def _completed(evidence: Evidence, best: _Best) -> Evidence:
         passed=evidence.passed and not broken,
         failures=(*evidence.failures, *broken),
     )
+
+
+def _beside(bundle: Path, sheet: Path | None) -> Path | None:
+    """Move a contact sheet beside its bundle; None where none was drawn."""
+    if sheet is None or not sheet.exists():
+        return None
+    return Path(shutil.move(sheet, bundle.with_name(sheet.name)))
 
 
 def _move(source: Path, destination: Path) -> None:
