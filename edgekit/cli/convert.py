@@ -68,7 +68,7 @@ GROUPS = {
     help="What INT8 may lose, as a difference: 0.01 of mAP on --labels, or of agreement without labels; or 1%.",
 )
 @click.option("--prompts", default="", help="BLIP-2: file with a prompt on each line, for the proof.")
-@click.option("--labels", default="", help="Annotations for --max-drop: what edgekit evaluate takes as --labels.")
+@click.option("--labels", default="", help="Annotations: accuracy of source and bundles, and for --max-drop.")
 @click.option("--choose", type=click.IntRange(0), default=0, help="Calibrate on the N most informative images.")
 @finetune_option
 @click.option("--option", "options", multiple=True, metavar="TARGET.NAME=VALUE", help="See: edgekit targets NAME.")

@@ -17,7 +17,7 @@ from edgekit.calibration.sensitivity import worst_first
 from edgekit.conversion import recipes
 from edgekit.conversion.budget import Attempt, keep
 from edgekit.conversion.contact_sheet import SUFFIX
-from edgekit.conversion.jobs import Part, Prepared
+from edgekit.conversion.jobs import MeasuredScore, Part, Prepared
 from edgekit.conversion.kept_graphs import KeptGraphs
 from edgekit.conversion.recipes import Trial, choose
 from edgekit.conversion.request import gate_of
@@ -27,7 +27,7 @@ from edgekit.errors import ConversionError, EdgekitError, EngineError, GateError
 from edgekit.graph.blip2.companions import write_companions
 from edgekit.progress import Report
 from edgekit.runtimes.bundle.folder import Bundle, Staging, sha256, stage
-from edgekit.runtimes.bundle.manifest import Budget, Evidence, Graph, Manifest, Record
+from edgekit.runtimes.bundle.manifest import Accuracy, Budget, Evidence, Graph, Manifest, Record
 
 
 @dataclass(frozen=True)
@@ -68,10 +68,19 @@ class _Best:
 
 
 class BundleBuilder:
-    """Builds the bundles of one prepared workspace. ``options`` are the targets' own."""
+    """Builds the bundles of one prepared workspace.
 
-    def __init__(self, stages: Stages, prepared: Prepared, options: Mapping[str, Record]) -> None:
-        self._stages, self._prepared, self._options = stages, prepared, options
+    ``options`` are the targets' own, ``source_score`` is the source's accuracy where there are labels.
+    """
+
+    def __init__(
+        self,
+        stages: Stages,
+        prepared: Prepared,
+        options: Mapping[str, Record],
+        source_score: MeasuredScore | None = None,
+    ) -> None:
+        self._stages, self._prepared, self._options, self._source_score = stages, prepared, options, source_score
         self._request, self._workspace = stages.request, stages.workspace
 
     def build(self, spec: BundleSpec, report: Report) -> Outcome:
@@ -95,6 +104,7 @@ class BundleBuilder:
                         f"outside its gate, not written: {'; '.join(evidence.failures)} (--no-gate writes it all the "
                         f"same){'; ' if advice else ''}{advice}"
                     )
+                evidence = self._with_accuracy(evidence, staging.folder, report)
                 staging.seal(msgspec.structs.replace(manifest, evidence=evidence, proven=evidence.passed))
                 bundle = staging.commit()
                 drawn = _beside(path, sheet)
@@ -143,6 +153,14 @@ class BundleBuilder:
             return (self._request.recipe,)
         return offered if self._prepared.holdout_views else offered[:1]
 
+    def _with_accuracy(self, evidence: Evidence, folder: Path, report: Report) -> Evidence:
+        """The evidence with the bundle's accuracy on the labels, if there are some and something here can run it."""
+        if self._source_score is None or evidence.compared == "nothing":
+            return evidence
+        measured, source = self._stages.measure(folder, report), self._source_score
+        accuracy = Accuracy(measure=measured.by, source=source.score, bundle=measured.score)
+        return msgspec.structs.replace(evidence, accuracy=accuracy)
+
     def _doubt(self, spec: BundleSpec, best: _Best) -> str:
         if not best.recipe or self._request.recipe != AUTO:
             return ""
@@ -176,7 +194,7 @@ class BundleBuilder:
             Staging(staging.destination, folder).seal(self._manifest(spec, graphs))
             return Attempt(floats, folder, graphs[0], self._stages.measure(folder, report))
 
-        source = self._stages.measure(None, report)
+        source = self._source_score or self._stages.measure(None, report)
         return keep(self._request.max_drop or 0.0, source.score, order, attempt, source.by)
 
     def _parts(

@@ -43,7 +43,7 @@ class Request:
         plan: folder of a quantisation plan, to take over or to leave one in.
         recipe: way of quantising, `AUTO` for the best of the target's.
         max_drop: what INT8 may lose (0..1).
-        labels: labelled images to measure that loss on.
+        labels: labelled images to measure that loss on, and the accuracy of the source and of every bundle.
         finetune: minutes of fine-tuning.
         choose: number of calibration images, the most informative ones; 0 for all.
         prompts: file of prompts, for models that write.
@@ -131,8 +131,6 @@ def validate(request: Request, source: Source) -> Selection:
         _refuse_without_images(request, selection)
     elif not request.data:
         raise UsageError(_needs_images(selection, source))
-    if request.labels and request.max_drop is None:
-        raise UsageError("--labels goes with --max-drop, whose loss is measured on them")
     _check_gates(request, source, selection)
     _check_plan(request)
     return selection
