@@ -363,7 +363,7 @@ def test_further_right_is_slower_and_higher_is_better() -> None:
 def measured(bundle: Path, labels: Path, folder: Path) -> Any:
     """The measuring step of ``edgekit convert --max-drop --labels``, on a prepared folder made by hand."""
     from edgekit.conversion import measure
-    from edgekit.conversion.jobs import MeasureJob, Prepared
+    from edgekit.conversion.jobs import MeasureJob, Prepared, Reference
     from edgekit.conversion.workspace import Workspace
 
     manifest = open_bundle(bundle).manifest
@@ -382,7 +382,7 @@ def measured(bundle: Path, labels: Path, folder: Path) -> Any:
         proof_sha256="",
         proof_views=2,
         photographs=2,
-        reference="",
+        reference=Reference(how=""),
         versions={},
     )
     workspace.write_prepared(prepared)
