@@ -29,7 +29,7 @@ def contradiction(rule: ImageRule) -> tuple[str, str]:
     if any(high < 0 for high in highs):
         why = f"mean {_texts(rule.mean)} is above all pixels, which scale {rule.scale:.4g} brings to 0..{top:.3g}"
         return "mean", f"{why}: {become}. {_meant(rule)}"
-    if max(high - low for low, high in zip(lows, highs, strict=True)) < NARROWEST:
+    if max(rule.std) > 1 and max(high - low for low, high in zip(lows, highs, strict=True)) < NARROWEST:
         why = f"std {_texts(rule.std)} divides pixels again that scale {rule.scale:.4g} brings to 0..{top:.3g}"
         return "std", f"{why}: {become}. {_meant(rule)}"
     if max(-min(lows), max(highs)) > WIDEST or (top > WHOLE_PIXELS and 0 < max(map(abs, rule.mean)) <= 1):
