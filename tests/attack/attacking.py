@@ -64,7 +64,10 @@ class Mutant:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a mutant became, what had been done to it, and details."""
+    """What a mutant became, what had been done to it, and details.
+
+    ``native`` is what a bundle did to a process that did not open it in isolated mode, where it ended that.
+    """
 
     mutant: Mutant
     became: Became
@@ -72,6 +75,7 @@ class Outcome:
     words: str = ""
     seconds: float = 0.0
     megabytes: int = 0
+    native: Became | None = None
 
     def __str__(self) -> str:
         return f"{self.mutant}: {self.became.value} ({self.did}): {self.words}"
@@ -96,6 +100,9 @@ class Report:
         found = Counter(one.became.value for one in self.outcomes)
         slowest = max((one.seconds for one in self.outcomes), default=0.0)
         most = max((one.megabytes for one in self.outcomes), default=0)
+        ended = Counter(one.native.value for one in self.outcomes if one.native)
+        if ended:
+            found[f"of these ended their process, and not one in isolated mode: {dict(ended)}"] = sum(ended.values())
         return f"{len(self.outcomes)}: {dict(found)}, slowest {slowest:.1f} s, {most} MB at most"
 
 
@@ -240,7 +247,8 @@ def attack(kind: str, mutants: Iterable[Mutant], folder: Path, *, seconds: float
             if native and kind.startswith("bundle") and not mutant.isolated:
                 again = opened(Mutant(kind, mutant.seed, mutant.kept, isolated=True))
                 words = f"{again.words} [{outcome.became.value} when not isolated: {outcome.words}]"
-                outcome = Outcome(mutant, again.became, outcome.did, words, again.seconds, again.megabytes)
+                given = (again.became, outcome.did, words, again.seconds, again.megabytes)
+                outcome = Outcome(mutant, *given, native=outcome.became)
             report.outcomes.append(outcome)
     shutil.rmtree(folder, ignore_errors=True)
     return report

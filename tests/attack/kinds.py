@@ -407,7 +407,7 @@ class SourceKind(Kind):
         path = place / f"model{self.suffix}"
         if self.suffix in (".pt2", ".pt") and random.random() < 0.7:
             return Made("whole", change_archive(path, random))
-        data, did = change_bytes(path.read_bytes(), random)
+        data, did = random.choice((change_bytes, change_gently))(path.read_bytes(), random)
         path.write_bytes(data)
         return Made("whole", did)
 
@@ -416,15 +416,18 @@ class SourceKind(Kind):
         return Made("whole", kept.name)
 
     def open(self, place: Path, *, isolated: bool = False) -> Any:
-        from edgekit.sources import SourceRequest, TrainedModel, load
+        from edgekit.sources import SourceRequest, WrittenModel, load
+        from edgekit.sources.blip2.reference import load_model, load_tokenizer
 
         path = place / f"model{self.suffix}"
-        request = SourceRequest(self.spec, weights=path) if self.weights else SourceRequest(str(path), size=(160, 192))
+        request = SourceRequest(self.spec, weights=path) if self.weights else SourceRequest(str(path), size=self.size)
         found = load(request)
-        if not isinstance(found, TrainedModel):
-            return repr(found.contract)
-        values = [tensor.detach().float().numpy() for tensor in found.module.state_dict().values()]
-        return digest(tuple(found.example.shape), *values)
+        if isinstance(found, WrittenModel):
+            load_tokenizer(found.source)
+            module, of = load_model(found.source), repr(found.contract)
+        else:
+            module, of = found.module, repr((tuple(found.example.shape), found.contract))
+        return digest(of, *(tensor.detach().float().numpy() for tensor in module.state_dict().values()))
 
 
 def change_archive(path: Path, random: Random) -> str:
@@ -443,7 +446,7 @@ def change_archive(path: Path, random: Random) -> str:
         del members[name]
         did = "left out"
     else:
-        members[name], did = change_bytes(members[name], random)
+        members[name], did = random.choice((change_bytes, change_gently))(members[name] or b"\0", random)
     with zipfile.ZipFile(path, "w") as archive:
         for member, data in members.items():
             archive.writestr(member, data)
@@ -684,8 +687,8 @@ def _hang() -> None:
 
 
 def _memory() -> None:
-    held = bytearray(3_000_000_000)
-    held[::4096] = b"x" * len(held[::4096])
+    held = [np.ones(10_000_000) for _ in range(10)]
+    assert held
 
 
 _ACTS: dict[str, Callable[[], None]] = {
