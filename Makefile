@@ -74,6 +74,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/overhead_tasks.py
 	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/pool.py
 
 # torch first and alone: it decides which build (CPU or CUDA) everything else finds installed.
 $(VENV)/.installed: pyproject.toml constraints.txt $(ONLY_TESTS)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from edgekit.runtimes.language.vision_language import VisionLanguage as VisionLanguage
     from edgekit.runtimes.load import load as load
     from edgekit.runtimes.model import Model as Model
+    from edgekit.runtimes.pool import ModelPool as ModelPool
     from edgekit.runtimes.results import Classification as Classification
     from edgekit.runtimes.results import Detections as Detections
     from edgekit.runtimes.results import Embedding as Embedding
@@ -62,6 +63,7 @@ _MODULES = {
     "runtimes.language.vision_language": "VisionLanguage",
     "runtimes.load": "load",
     "runtimes.model": "Model",
+    "runtimes.pool": "ModelPool",
     "runtimes.results": "Classification Detections Embedding Instances Masks Match Poses Text",
     "runtimes.smoothing": "OneEuro",
     "runtimes.top_down": "pipeline top_down",

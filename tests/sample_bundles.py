@@ -99,7 +99,7 @@ def write_bundle(path: Path, files: dict[str, bytes] | None = None, **changes: A
 
 
 def forge(path: Path, to: Path, **changes: Any) -> Path:
-    """A copy of a bundle whose manifest was changed and signed again, as only an attacker or a bug would."""
+    """A copy of a bundle whose manifest was changed and has a digest that fits, as only an attacker or a bug would."""
     shutil.copytree(path, to, symlinks=True)
     manifest = manifests.decode((to / MANIFEST).read_bytes(), str(to))
     (to / MANIFEST).write_bytes(manifests.encode(msgspec.structs.replace(manifest, **changes)))

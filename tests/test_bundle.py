@@ -7,6 +7,7 @@ import os
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 from sample_bundles import FILES, contents, forge, sample_manifest, write_bundle
 
 from edgekit.errors import BundleError
+from edgekit.runtimes.bundle import folder
 from edgekit.runtimes.bundle import manifest_file as manifests
 from edgekit.runtimes.bundle.folder import locked, open_bundle, sha256, stage
 from edgekit.runtimes.bundle.manifest import MANIFEST, SCHEMA, File
@@ -123,6 +125,87 @@ def test_a_folder_in_the_place_of_a_file_is_refused(bundle: Path) -> None:
         open_bundle(bundle)
 
 
+# ---- files that are none: nothing waits, nothing reads without end ----
+
+
+def in_place_of(bundle: Path, name: str, kind: str) -> Path:
+    """Something that is no regular file, or has no end, under the name of one."""
+    path = bundle / name
+    path.unlink()
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        with contextlib.closing(socket.socket(socket.AF_UNIX)) as server:
+            server.bind(os.path.relpath(path))
+    return path
+
+
+@pytest.mark.parametrize("name", [MANIFEST, "model.bin"])
+@pytest.mark.parametrize(("kind", "words"), [("pipe", "a named pipe"), ("device", "a device"), ("socket", "a socket")])
+def test_a_pipe_a_device_and_a_socket_are_refused_at_once(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, kind: str, words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (file,) = (file for file in open_bundle(bundle).manifest.files if file.path == "model.bin")
+    forged = forge(bundle, tmp_path / "forged", files=(msgspec.structs.replace(file, bytes=0),))
+    in_place_of(forged, name, kind)
+    begun = time.monotonic()
+    # A link to a device leaves the bundle too, which is told first of a file.
+    leaves = r"the file name 'model.bin' leaves the bundle" if (name, kind) == ("model.bin", "device") else words
+    with pytest.raises(BundleError, match=leaves):
+        open_bundle(forged)
+    assert time.monotonic() - begun < 2
+
+
+def test_a_manifest_is_read_up_to_64_MB(bundle: Path) -> None:
+    os.truncate(bundle / MANIFEST, 1 << 40)
+    with pytest.raises(BundleError, match=r"1099511627776 bytes, and no manifest has more than 67108864; do not use"):
+        open_bundle(bundle)
+    with pytest.raises(BundleError, match="no manifest has more than"), stage(bundle):
+        pass
+
+
+def test_a_file_of_holes_is_refused_before_it_is_read(bundle: Path, tmp_path: Path) -> None:
+    forged = forge(bundle, tmp_path / "forged", files=(File(path="model.bin", bytes=1 << 40, sha256=""),))
+    os.truncate(forged / "model.bin", 1 << 40)
+    with pytest.raises(BundleError, match=r"model.bin: 1099511627776 bytes, of which \d+ are on disk: .* no model"):
+        open_bundle(forged)
+
+
+@pytest.mark.parametrize("again", ["model.bin", "./model.bin", ".//model.bin"])
+def test_a_file_that_is_named_twice_is_refused(bundle: Path, tmp_path: Path, again: str) -> None:
+    files = open_bundle(bundle).manifest.files
+    entry = next(file for file in files if file.path == "model.bin")
+    forged = forge(bundle, tmp_path / "forged", files=(*files, msgspec.structs.replace(entry, path=again)))
+    with pytest.raises(BundleError, match=rf"the manifest names '{again}' more than once"):
+        open_bundle(forged)
+
+
+def test_200000_entries_of_one_file_are_read_once(bundle: Path, tmp_path: Path) -> None:
+    files = open_bundle(bundle).manifest.files
+    forged = forge(bundle, tmp_path / "forged", files=files * 100_000)
+    begun = time.monotonic()
+    with pytest.raises(BundleError, match="more than once"):
+        open_bundle(forged)
+    assert time.monotonic() - begun < 10
+
+
+def test_a_file_under_many_names_is_hashed_once(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = open_bundle(bundle).manifest.files
+    entry = next(file for file in files if file.path == "model.bin")
+    names = [f"link{number}" for number in range(50)]
+    more = tuple(msgspec.structs.replace(entry, path=name) for name in names)
+    forged = forge(bundle, tmp_path / "forged", files=(*files, *more))
+    for name in names:
+        os.link(forged / "model.bin", forged / name)
+    read, hashing = list[int](), folder._hash
+    monkeypatch.setattr(folder, "_hash", lambda stream, most: read.append(most) or hashing(stream, most))
+    open_bundle(forged)
+    assert len(read) == len(files)
+
+
 def test_a_class_name_changed_by_hand_is_noticed(bundle: Path) -> None:
     text = (bundle / MANIFEST).read_text(encoding="utf-8")
     assert text.count('"grün"') == 1
@@ -154,7 +237,7 @@ def test_places_without_a_bundle_say_so(bundle: Path, tmp_path: Path) -> None:
         open_bundle(bundle / "model.bin")
 
 
-# ---- forged manifests: signed, and still not believed ----
+# ---- forged manifests: with a digest that fits, and still not believed ----
 
 
 def outside(root: Path, name: str) -> File:

@@ -240,6 +240,7 @@ def rounded_to_8_bits(network: Any, names: list[str], images: list[Any]) -> Any:
     return network
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("family", ["relu", "leaky"])
 def test_one_scale_per_tensor_holds_the_easy_model_and_not_the_hard_one(
     family: str, annotations: Path, exact: Any

@@ -143,6 +143,7 @@ def simply(given: dict[int, list[dict[str, str]]]) -> dict[int, list[str]]:
 
 
 @java
+@pytest.mark.nightly
 def test_captions_are_scored_as_pycocoevalcap_scores_them() -> None:
     from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 

@@ -308,6 +308,7 @@ def test_core_ml_is_not_run_silently_elsewhere(coreml: tuple[Job, Graph]) -> Non
         opened(coreml)
 
 
+@pytest.mark.nightly
 def test_vulkan_is_compiled_and_nothing_more_is_said(vulkan: tuple[Job, Graph], image: Any) -> None:
     session = opened(vulkan, device="interpreter")
     assert session.placement.word == "compiled"

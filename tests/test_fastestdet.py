@@ -68,6 +68,7 @@ def test_int8_keeps_the_map_of_photographs(
     assert mean_average_precision(model, shared_data) >= torch_map - 0.02
 
 
+@pytest.mark.nightly
 def test_verify_on_other_photographs(fastestdet_bundles: Converted, shared_data: Path) -> None:
     path = fastestdet_bundles.bundle("onnx", "int8")["path"]
     source = str(shared_data / "models" / "fastestdet_coco.pt2")

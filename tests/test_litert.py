@@ -320,6 +320,7 @@ def test_the_layers_of_the_plan_stay_in_float(zoo: Converted, tmp_path: Path) ->
     assert float_operators(calibration(replace(given.job, plan=plan)), names) == []
 
 
+@pytest.mark.nightly
 def test_channels_too_unlike_for_one_scale_stay_float(spread: Converted, tmp_path: Path) -> None:
     image = tensor_of(pictures(1, seed=9)[0])
     (expected,) = spread.expected(image)

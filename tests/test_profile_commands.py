@@ -217,6 +217,7 @@ def test_a_search_finds_within_its_budget(cli: Cli, bundles: Path, tmp_path: Pat
 
 
 @pytest.mark.convert
+@pytest.mark.nightly
 def test_a_search_converts_what_it_tries(cli: Cli, tmp_path: Path) -> None:
     write_some(tmp_path / "scenes")
     source = ("--source", "edgekit.shapes.trained:detector", "--size", 160, "--data", tmp_path / "scenes")

@@ -67,6 +67,7 @@ def counted(module: Any, example: Any, folder: Path) -> tuple[dict[str, int], in
     return arithmetic(exchange.onnx), counter.get_total_flops()
 
 
+@pytest.mark.nightly
 def test_the_demo_detector_has_the_operations_that_torch_counts(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch", reason="needs torch, which only the convert extra brings")
     from edgekit.shapes.trained import detector

@@ -155,9 +155,9 @@ def test_shapes_are_compared_in_the_layout_of_the_file() -> None:
 
 def test_a_file_of_another_shape_than_the_manifest_says_is_an_error_not_a_crash(folder: Path, name: str) -> None:
     graph = msgspec.structs.replace(graph_for(name), inputs=(Tensor(name="images", shape=(1, 3, 32, 32)),))
-    session = open_session(name, folder, graph, SessionOptions())
-    with pytest.raises(EngineError, match=r"(ONNX Runtime|OpenVINO) failed: .*"):
-        session.run([np.zeros((1, 3, 32, 32), np.float32)])
+    words = r"OpenVINO failed: .*|input 'images' has shape \[1, 3, 64, 64\], the manifest says \[1, 3, 32, 32\]"
+    with pytest.raises(EngineError, match=words):
+        open_session(name, folder, graph, SessionOptions()).run([np.zeros((1, 3, 32, 32), np.float32)])
 
 
 def test_an_output_that_the_file_lacks_is_an_error(folder: Path, name: str) -> None:

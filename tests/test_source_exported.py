@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import pickle
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -149,9 +150,11 @@ def test_no_fixed_size(tmp_path: Path) -> None:
 
 
 def test_training_mode(tmp_path: Path) -> None:
-    path = save(tmp_path / "train.pt2", training=True)
-    with pytest.raises(SourceError, match=r"exported in training mode; call \.eval\(\) on the network"):
-        load(path)
+    for network in (Network(), torch.nn.Sequential(torch.nn.Conv2d(3, 2, 1), torch.nn.Dropout())):
+        path = save(tmp_path / "train.pt2", network=network, training=True)
+        with pytest.raises(SourceError, match=r"exported in training mode; call \.eval\(\) on the network"):
+            load(path)
+        load(save(tmp_path / "evaluated.pt2", network=network))  # negative control
 
 
 # --- damage ---
@@ -474,3 +477,194 @@ def test_other_parts(name: str, good: Path) -> None:
 def test_targets_that_are_no_plain_operators(target: str, good: Path) -> None:
     with pytest.raises(SourceError, match="is no torch operator; vouch for it with --trust"):
         load(call(target, good))
+
+
+# --- what would never end ---
+
+
+def sized(text: str, good: Path) -> Path:
+    """A program of which one size is this expression."""
+
+    def change(content: dict[str, Any]) -> None:
+        values = content["graph_module"]["graph"]["tensor_values"]
+        next(iter(values.values()))["sizes"][0] = {"as_expr": {"expr_str": text, "hint": None}}
+
+    return edited(good, "models/model.json", program(change))
+
+
+def refused(path: Path, words: str) -> None:
+    began = time.monotonic()
+    with pytest.raises(SourceError, match=words):
+        load(path)
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "9**9**9**9",
+        "Pow(10, Pow(10, 10))",
+        "Pow(Integer(10), Integer(10000000000))",
+        "s0**s0**s0",
+        "s0**99999999",
+        "(s0)**2**9",
+        "Pow(Pow(Symbol('s0', positive=True), Integer(4)), Integer(4))",
+        "2 ** 2",
+        "9" * 5000,
+        "+".join(["s0"] * 100),
+    ],
+)
+def test_sizes_that_take_for_ever(text: str, good: Path) -> None:
+    refused(sized(text, good), r"the symbolic size .* is not arithmetic; vouch for it with --trust")
+
+
+def test_sizes_that_torch_writes_itself(tmp_path: Path) -> None:
+    """Negative control: sums, quotients and small powers of a batch."""
+
+    class Sizes(torch.nn.Module):  # type: ignore[misc, name-defined]
+        def forward(self, x: Any) -> Any:
+            count = x.shape[0]
+            return x, x.new_zeros(count * count + 1), x.new_zeros(count // 2 + 1)
+
+    path = save(
+        tmp_path / "sizes.pt2", torch.rand(4, 3, 8, 8), network=Sizes(), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)
+    )
+    assert any(b"Pow(" in data for data in members(path).values())
+    assert len(load(path).module(torch.rand(1, 3, 8, 8))[1]) == 2
+
+
+def test_too_many_sizes(good: Path) -> None:
+    text = f"Max({'*'.join(f'(s{i}+s{i + 1})' for i in range(9))},s0)"
+
+    def change(content: dict[str, Any]) -> None:
+        values = content["graph_module"]["graph"]["tensor_values"]
+        next(iter(values.values()))["sizes"] = [{"as_expr": {"expr_str": text, "hint": None}}] * 1000
+
+    refused(edited(good, "models/model.json", program(change)), "too many symbolic sizes in .*model.json; export it wi")
+
+
+@pytest.mark.parametrize("suffix", [".pt2", ".pt", ".pth"])
+def test_zip_bombs(suffix: str, good: Path, tmp_path: Path) -> None:
+    from edgekit.sources.factory import read_weights
+    from edgekit.sources.ultralytics.pickle import pickled_globals
+
+    readers: dict[str, Callable[[Path], Any]] = {
+        ".pt2": load,
+        ".pt": pickled_globals,
+        ".pth": lambda path: read_weights(path, trust=False),
+    }
+    path = tmp_path / f"bomb{suffix}"
+    if suffix == ".pt2":
+        write(path, members(good))
+    else:
+        torch.save({"x": torch.zeros(3)}, path)
+    readers[suffix](path)  # negative control
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        (first, *_) = archive.namelist()
+        with archive.open(f"{first.partition('/')[0]}/data/weights/weight_77", "w") as member:
+            for _ in range(400):
+                member.write(bytes(1 << 20))
+    assert path.stat().st_size < 1 << 20
+    began = time.monotonic()
+    with pytest.raises(SourceError, match=r"[\d,]+ bytes that unpack to 419,4[\d,]+; PyTorch writes no such archive"):
+        readers[suffix](path)
+    assert time.monotonic() - began < 1
+
+
+def test_more_than_the_directory_declares(good: Path, tmp_path: Path) -> None:
+    """The bound counts what is declared; data that goes on behind that is damage."""
+    path = write(tmp_path / "liar.pt2", members(good))
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("small/data/weights/weight_77", bytes(100 << 20))
+        entry = archive.infolist()[-1]
+        entry.file_size = 100
+        archive._didModify = True  # type: ignore[attr-defined]
+    refused(path, r"liar\.pt2: damaged or not a \.pt2 file ")
+
+
+def test_a_bomb_within_the_archive(good: Path) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data/0", bytes(100 << 20))
+    refused(edited(good, "sample_inputs/model.pt", lambda _: buffer.getvalue()), "that unpack to 104,857,600; PyTorch")
+
+
+# --- operators ---
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "torch.ops.image.write_file.default",
+        "torch.ops.prim.Print.default",
+        "torch.ops.prim.Print",
+        "torch.ops.evil.write.default",
+        "torch.ops.aten._print.default",
+        "torch.ops.aten.warn.default",
+        "torch.ops.aten.set_data.default",
+        "torch.ops.aten.set_.source_Tensor",
+        "torch.ops.aten.resize_.default",
+        "torch.ops.aten.manual_seed.default",
+        "torch.ops.aten.add.out",
+        "torch.ops.aten.format.default",
+        "torch.ops.aten.no_such_operator.default",
+        "torch.ops.c10d.send.default",
+        "torch.ops.profiler._record_function_enter_new.default",
+        "_operator.pow",
+        "_operator.lshift",
+        "_operator.setitem",
+        "math.factorial",
+    ],
+)
+def test_operators_that_do_more_than_compute(target: str, good: Path) -> None:
+    refused(call(target, good), "is no torch operator; vouch for it with --trust")
+
+
+def test_an_operator_that_somebody_registered(good: Path, tmp_path: Path) -> None:
+    mark = tmp_path / "written"
+    with torch.library._scoped_library("evil", "FRAGMENT") as library:
+        library.define("write(Tensor x) -> Tensor")
+        library.impl("write", lambda x: (mark.touch(), x.clone())[1], "CompositeExplicitAutograd")
+        refused(call("torch.ops.evil.write.default", good), "is no torch operator; vouch for it with --trust")
+        assert not mark.exists()
+        torch.ops.evil.write(torch.zeros(1))
+        assert mark.exists()  # negative control: it is there, and does what its name says
+
+
+@pytest.mark.parametrize("change", ["missing", "renamed", "of another shape"])
+def test_weights_that_do_not_fit_the_program(change: str, good: Path) -> None:
+    def edit(content: dict[str, Any]) -> None:
+        entry = content["config"].pop("conv.weight")
+        if change == "renamed":
+            content["config"]["x.weight"] = entry
+        if change == "of another shape":
+            entry["tensor_meta"]["sizes"] = [{"as_int": size} for size in (3, 2, 3, 3)]
+            content["config"]["conv.weight"] = entry
+
+    path = edited(good, "model_weights_config.json", program(edit))
+    for trust in (False, True):
+        with pytest.raises(SourceError, match=r"edited-small\.pt2"):
+            load(path, trust)
+
+
+def test_operators_that_only_compute() -> None:
+    from edgekit.sources.exported.safety import _is_harmless
+
+    for target in (
+        "torch.ops.aten.conv2d.padding",
+        "torch.ops.aten.gelu.default",
+        "torch.ops.aten.relu_.default",
+        "torch.ops.aten.add_.Tensor",
+        "torch.ops.aten.copy_.default",
+        "torch.ops.aten.einsum.default",
+        "torch.ops.aten.meshgrid.indexing",
+        "torch.ops.aten._assert_tensor_metadata.default",
+        "torch.ops.aten.div.Tensor_mode",
+        "torch.ops.aten.pad.default",
+        "torch.ops.prims.convert_element_type.default",
+        "torch.ops.torchvision.nms.default",
+        "torch.ops.higher_order.wrap_with_set_grad_enabled",
+        "_operator.getitem",
+        "torch.sym_max",
+    ):
+        assert _is_harmless(target), target

@@ -229,10 +229,10 @@ def test_a_child_named_module_is_no_data_parallel(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ({"0.weight": torch.zeros(2, 3, 1, 1)}, "does not fit the network: .*Missing key"),
-        ({"x": torch.zeros(1)}, "Unexpected key"),
-        ({1: torch.zeros(1)}, "does not fit the network: .*Unexpected key"),
-        ({}, "Missing key"),
+        ({"0.weight": torch.zeros(2, 3, 1, 1)}, "does not fit the network: tensors 5 missing"),
+        ({"x": torch.zeros(1)}, r"1 unexpected \(x\)"),
+        ({1: torch.zeros(1)}, r"does not fit the network: .*1 unexpected \(1\)"),
+        ({}, "tensors 6 missing"),
         ([torch.zeros(1)], "holds a list, not a state dict"),
         (torch.zeros(3), "holds a Tensor, not a state dict"),
         ({"0.weight": 3}, "does not fit the network"),
@@ -247,7 +247,9 @@ def test_weights_that_do_not_fit(content: Any, words: str, tmp_path: Path) -> No
 
 def test_weights_of_another_shape(tmp_path: Path, trained: dict[str, Any]) -> None:
     trained["0.bias"] = torch.zeros(7)
-    with pytest.raises(SourceError, match=r"(?s)does not fit the network: .*size mismatch for 0\.bias"):
+    with pytest.raises(
+        SourceError, match=r"does not fit the network: tensors 1 of another shape \(0\.bias \[7\] for \[2\]\)"
+    ):
         load(weights=saved(tmp_path / "weights.safetensors", trained))
 
 

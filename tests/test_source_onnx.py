@@ -193,11 +193,17 @@ def test_dynamic_sizes(folder: Path) -> None:
         (node("Dropout", "x", count=2), "training mode"),
         (node("Concat", "x", "x", axis=7), "has axis 7 for a tensor of rank 4"),
         (node("Reshape", "x", "far"), r"operator Reshape \(node '/Reshape'\) does not fit its inputs"),
+        (node("Tile", "x", "many"), r"Tile .* does not fit its inputs \(a tensor of 1\.67772e\+07 x 3 x 9 x 7 numb"),
+        (node("Expand", "one", "huge"), r"Expand .* does not fit its inputs \(a tensor of 1\.04858e\+06 x "),
+        (node("ConstantOfShape", "huge"), r"ConstantOfShape .* \(a tensor of 1\.04858e\+06 x 3 x "),
+        (node("Range", "zero", "vast", "step"), r"Range .* \(a tensor of 1e\+12 numbers\)"),
     ],
 )  # fmt: skip
 def test_refusals_name_operator_and_node(made: Any, message: str, folder: Path) -> None:
     constants = {
         "g": weights(1, 4, 4, 2), "w": weights(3, 3, 1, 1), "w3": weights(3, 3, 2, 2), "far": ints(99),
+        "huge": ints(1 << 20, 3, 1 << 20, 1 << 20), "many": ints(1 << 24, 1, 1, 1), "one": weights(1, 3, 1, 1),
+        "zero": ints(0).reshape(()), "vast": ints(10**12).reshape(()), "step": ints(1).reshape(()),
         "z": np.uint8(0), "s": np.float32(0.1),
         "r": np.array([1, 1, 2, 2], np.float32), "q": np.array([1, 2, 2, 2], np.float32),
         "everywhere": ints(0, 1, 0, 0, 0, 0, 0, 0),

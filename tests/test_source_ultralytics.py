@@ -331,6 +331,14 @@ def test_inconsistent_checkpoints(tasks: Any, tmp_path: Path) -> None:
         source.load(SourceRequest(str(save(model, tmp_path / "layer.pt"))))
 
 
+def test_a_tensor_that_says_one_number_for_ever(tasks: Any, tmp_path: Path) -> None:
+    model = tasks.DetectionModel("yolov8n.yaml", verbose=False)
+    model.register_buffer("extra", torch.zeros(1).expand(1 << 20, 1 << 20))
+    torch.save({"model": model}, tmp_path / "endless.pt")
+    with pytest.raises(SourceError, match=r"extra \[1048576, 1048576\] is more than the file holds of it"):
+        source.load(SourceRequest(str(tmp_path / "endless.pt")))
+
+
 def test_matches_by_spelling() -> None:
     assert source.matches(SourceRequest("runs/best.PT"))
     assert not source.matches(SourceRequest("best.pt2"))

@@ -47,7 +47,14 @@ def passed(done: Converted, targets: tuple[str, ...], precisions: tuple[str, ...
             assert evidence["decoded"]["measure"] == measure
 
 
-@pytest.mark.parametrize(("task", "measure"), [("pose", "OKS"), ("segment", "mask IoU"), ("classify", "")])
+@pytest.mark.parametrize(
+    ("task", "measure"),
+    [
+        pytest.param("pose", "OKS", marks=pytest.mark.nightly),
+        pytest.param("segment", "mask IoU"),
+        pytest.param("classify", ""),
+    ],
+)
 def test_the_tasks_of_the_shapes_world(task: str, measure: str, shared_folder: Path) -> None:
     def arguments(folder: Path) -> list[str]:
         data = write_coco(folder.with_name(f"{task}-data"), range(100_000, 100_060 if EVERYTHING else 100_040)).parent

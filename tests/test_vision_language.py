@@ -577,7 +577,7 @@ def test_other_bundles_open_as_before(monkeypatch: Any) -> None:
     monkeypatch.setattr("edgekit.runtimes.load.model.load", opened)
     found: Any = edgekit.load(bundle, threads=2, unit="cpu", strict=True, warm_up=0)
     assert found.bundle is bundle
-    assert found.options == {"threads": 2, "unit": "cpu", "strict": True, "warm_up": 0}
+    assert found.options == {"threads": 2, "unit": "cpu", "strict": True, "warm_up": 0, "isolation": None}
     with pytest.raises(UsageError, match="a detect bundle is no vision-language model"):
         open_vision_language(bundle)
 

@@ -15,7 +15,7 @@ KINDS = ("rt_detr_v2", "d_fine", "detr", "yolos", "vitpose")
 def package() -> Any:
     """transformers, which is optional."""
     pytest.importorskip("transformers", reason="needs the optional package transformers")
-    from edgekit.sources.transformers import import_transformers
+    from edgekit.sources._pretrained import import_transformers
 
     return import_transformers(Path("tests"))
 

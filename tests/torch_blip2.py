@@ -147,15 +147,17 @@ def opened(folder: Path, **changes: Any) -> VisionLanguage:
 def write_bundle(folder: Path, to: Path, **changes: Any) -> Bundle:
     """A bundle as a conversion writes it, with empty graph files: `engine` puts torch behind them."""
     said = contract(folder, **changes)
-    tensor = (Tensor(name="any", shape=(-1,)),)
+    table = embeddings(source(folder))
+    logits = Tensor(name="logits", shape=(-1, 1 if table is None else len(table)))
+    tensors = (Tensor(name="any", shape=(-1,)),)
+    outputs = (*tensors, logits)
     names = PARTS[said.language.family] if said.language is not None else ()
-    graphs = tuple(Graph(name=name, files=(f"{name}.onnx",), inputs=tensor, outputs=tensor) for name in names)
+    graphs = tuple(Graph(name=name, files=(f"{name}.onnx",), inputs=tensors, outputs=outputs) for name in names)
     with stage(to) as staging:
         for name in names:
             (staging.folder / f"{name}.onnx").write_bytes(name.encode())
         (staging.folder / "tokenizer.json").write_bytes((folder / "tokenizer.json").read_bytes())
         (staging.folder / "weights.sha").write_bytes((folder / "model.safetensors").read_bytes()[-64:])
-        table = embeddings(source(folder))
         if table is not None:
             np.save(staging.folder / "embeddings.npy", table)
         staging.seal(

@@ -15,6 +15,7 @@ import numpy as np
 
 from edgekit.arrays import Floats
 from edgekit.calibration.program_layers import constant, program_layers, storage
+from edgekit.graph.exchange import save_program
 
 if TYPE_CHECKING:
     import onnx
@@ -97,7 +98,7 @@ def restore(source: Path, layers: Collection[str], folder: Path) -> int:
                 parameter.copy_(torch.from_numpy(value))
         done += 1
     onnx.save_model(model, folder / "graph.onnx")
-    torch.export.save(program, folder / "graph.pt2")
+    save_program(program, folder / "graph.pt2")
     return done
 
 

@@ -19,6 +19,7 @@ import msgspec
 
 from edgekit.errors import InputError, UsageError
 from edgekit.runtimes.bundle.manifest import Record
+from edgekit.structures import from_json
 
 SCHEMA = 1
 
@@ -243,7 +244,7 @@ def read_plan(folder: Path) -> Plan:
     """
     path = folder / FILE
     try:
-        plan = msgspec.json.decode(path.read_bytes(), type=Plan)
+        plan = from_json(path.read_bytes(), Plan)
     except OSError as error:
         raise InputError(
             f"{path}: {error.strerror}; make a plan with: edgekit calibrate SOURCE --data DIR -o PLAN"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edgekit.arrays import Image
 from edgekit.calibration.choosing import evenly_spaced, most_informative
-from edgekit.calibration.samples import Samples
+from edgekit.calibration.samples import Samples, new_stack
 from edgekit.errors import UsageError
 from edgekit.runtimes.bundle.manifest import ImageRule
 from edgekit.runtimes.inputs.images import Preprocessor
@@ -160,7 +160,7 @@ def store(
     digests = set[str]() if seen is None else seen
     views = 2 if mirrored else 1
     shape = (len(chosen) * views, *rule.size, 3)
-    stack = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    stack = new_stack(path, np.uint8, shape)
     count = 0
     for image in map(_open, chosen):
         resized = preprocess.resize(image)[0]
@@ -201,7 +201,7 @@ def _truncate(path: Path, count: int) -> None:
     """Keep the first ``count`` entries of a stack."""
     shorter = path.with_suffix(".short.npy")
     full = np.load(path, mmap_mode="r")
-    kept = np.lib.format.open_memmap(shorter, mode="w+", dtype=full.dtype, shape=(count, *full.shape[1:]))
+    kept = new_stack(shorter, full.dtype, (count, *full.shape[1:]))
     kept[:] = full[:count]
     kept.flush()
     shorter.replace(path)

@@ -52,7 +52,8 @@ def outcome_row(outcome: Outcome) -> list[str]:
         matched = f"{evidence.agreement.matched:.1%} {evidence.agreement.bound}"
         drift = f"{evidence.agreement.score_drift:.4f}"
     if outcome.ok:
-        result = "[green]proven[/green]"
+        anchors = evidence is not None and evidence.compared == "candidates"
+        result = "[green]proven[/green]" + (" on raw outputs alone" if anchors else "")
     else:
         result = "[yellow]unproven[/yellow]" if outcome.bundle else "[red]failed[/red]"
     return [outcome.target, outcome.precision, size, proof, matched, drift, result]

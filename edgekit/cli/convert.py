@@ -136,6 +136,8 @@ def _print(done: Any, as_json: bool) -> None:
     notes = console(stderr=True)
     for note in prepared.origin.notes:
         notes.print(f"source: {note}", markup=False)
+    for doubt in prepared.reference.doubts:
+        notes.print(f"warning: {doubt}", markup=False)
     if prepared.half:
         named = ", ".join(f"{one.tensor} ({one.reason}, {one.largest:.3g})" for one in prepared.half[:3])
         more = f" and {len(prepared.half) - 3} more" if len(prepared.half) > 3 else ""

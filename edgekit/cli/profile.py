@@ -228,9 +228,10 @@ def _settings(*, unit: str, **given: Any) -> Settings:
 
     from edgekit.errors import UsageError
     from edgekit.profiling.record import Settings
+    from edgekit.structures import from_builtins
 
     try:
-        return msgspec.convert({**given, "device": unit}, Settings)
+        return from_builtins({**given, "device": unit}, Settings)
     except msgspec.ValidationError as error:
         raise UsageError(str(error)) from error
 

@@ -200,9 +200,12 @@ def _written(model: Network, contract: str, size: int | tuple[int, int] | None, 
     """
     import torch
 
+    from edgekit.graph.exchange import export_program, save_program
+    from edgekit.sources.contract_file import read_contract
+
     path = folder / f"{name or type(model).__name__.lower()}.pt2"
     if isinstance(model, torch.export.ExportedProgram):
-        torch.export.save(model, path)
+        save_program(model, path)
         return path
     if not isinstance(model, torch.nn.Module):
         raise UsageError(
@@ -214,11 +217,8 @@ def _written(model: Network, contract: str, size: int | tuple[int, int] | None, 
             "a contract file (docs/CONTRACT.md)"
         )
     _check(model)
-    from edgekit.graph.exchange import export_program
-    from edgekit.sources.contract_file import read_contract
-
     height, width = ((size, size) if isinstance(size, int) else size) or read_contract(Path(contract)).image.size
-    torch.export.save(export_program(model, torch.zeros(1, 3, height, width)), path)
+    save_program(export_program(model, torch.zeros(1, 3, height, width)), path)
     return path
 
 

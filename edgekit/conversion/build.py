@@ -23,6 +23,7 @@ from edgekit.graph.blip2.precision import forms, read_part
 from edgekit.graph.exchange import ONNX, PROGRAM
 from edgekit.progress import Report
 from edgekit.runtimes.bundle.manifest import Graph
+from edgekit.structures import from_builtins
 
 
 def work(job: BuildJob, report: Report) -> Graph:
@@ -66,7 +67,7 @@ def _exported(job: BuildJob, prepared: Prepared, workspace: Workspace, report: R
             out=Path(job.out),
             work=workspace.scratch(job.target, scratch),
             threads=job.threads,
-            options=msgspec.convert(job.options, spec.options),
+            options=from_builtins(job.options, spec.options),
             plan=planned,
             half=prepared.half if job.precision == "fp16" else (),
             recipe=job.recipe or spec.recipes[0],
@@ -104,7 +105,7 @@ def _written(job: BuildJob, prepared: Prepared, workspace: Workspace, report: Re
                 out=Path(job.out),
                 work=Path(work),
                 threads=job.threads,
-                options=msgspec.convert(job.options, spec.options),
+                options=from_builtins(job.options, spec.options),
             ),
             report,
         )

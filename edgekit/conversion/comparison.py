@@ -7,7 +7,7 @@ from typing import Protocol
 
 from edgekit.calibration.samples import Samples
 from edgekit.conversion.decoded import DecodedComparison
-from edgekit.conversion.jobs import Exported, Part, Prepared
+from edgekit.conversion.jobs import Exported, Part, Prepared, Reference
 from edgekit.conversion.texts import TextComparison
 from edgekit.conversion.workspace import Workspace
 from edgekit.progress import Report
@@ -42,11 +42,11 @@ class ReferenceSource(Protocol):
         """Export the exchange files of a model of one network."""
         ...
 
-    def run(self, proof: Samples, workspace: Workspace) -> str:
+    def run(self, proof: Samples, workspace: Workspace) -> Reference:
         """Run it on all images and store the results in the workspace; returns how they were obtained.
 
         Raises:
-            SourceError: the source gives NaN or infinite values itself.
+            SourceError: the source gives NaN or infinite values itself, or nothing that could be proven.
         """
         ...
 

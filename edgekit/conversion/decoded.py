@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.arrays import Floats
-from edgekit.calibration.samples import Samples
+from edgekit.calibration.samples import Samples, new_stack
+from edgekit.conversion import doubts
 from edgekit.conversion.evidence import evidence_of
-from edgekit.conversion.jobs import Exported, Part, Prepared, PrepareJob
+from edgekit.conversion.jobs import Exported, Part, Prepared, PrepareJob, Reference
 from edgekit.conversion.reading import ReadSource, arrays_of, read_source, uncut_task
 from edgekit.conversion.reference import add_anchors, are_enough, detections, read_detections, save_detections
 from edgekit.conversion.workspace import Workspace
@@ -59,14 +60,15 @@ class DecodedSource:
         open_task(self.contract).candidates(empty, 0.99)
         return Exported(exchange.shapes, operators(exchange.onnx))
 
-    def run(self, proof: Samples, workspace: Workspace) -> str:
+    def run(self, proof: Samples, workspace: Workspace) -> Reference:
         """Store raw outputs and detections of all images.
 
         Where the model as given can be decoded too, its detections are the reference, and the cut has to agree with
         them.
 
         Raises:
-            SourceError: the source gives NaN itself, or the cut changed the result.
+            SourceError: the source gives NaN itself, two results for one image or one for all, or the cut changed the
+                result.
         """
         return _store_results(self._read, proof, workspace)
 
@@ -99,13 +101,15 @@ class DecodedComparison:
         return compare_network(model, prepared, workspace, gate, report)
 
 
-def _store_results(read: ReadSource, proof: Samples, workspace: Workspace) -> str:
+def _store_results(read: ReadSource, proof: Samples, workspace: Workspace) -> Reference:
     import torch
 
     model, heads, contract = read.model, read.heads, read.contract
     task, uncut = open_task(contract), uncut_task(model, contract)
+    names = [output.name for output in contract.outputs]
     stacks = None
     found: list[Candidates] = []
+    sameness = doubts.Sameness(names)
     cut_check = Tally(gate_iou=0.99, similarity=task.similarity, measure=task.measure)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -116,30 +120,73 @@ def _store_results(read: ReadSource, proof: Samples, workspace: Workspace) -> st
                     _stack(workspace, output, len(proof), array)
                     for output, array in zip(contract.outputs, raw, strict=True)
                 ]
+            sameness.add(raw)
             for output, stack, array in zip(contract.outputs, stacks, raw, strict=True):
                 if not np.isfinite(array).all():
                     raise SourceError(f"the source gives NaN or infinite values itself, in output {output.name!r}")
                 stack[index] = array
+            if not index:
+                _refuse_empty(read, tensor, raw)
             found.append(detections(task, raw))
             if uncut is not None:
-                given = detections(uncut, arrays_of(model.module(torch.from_numpy(tensor))))
+                given = detections(uncut, _finite(arrays_of(model.module(torch.from_numpy(tensor)))))
                 cut_check.add_detections(given, found[-1])
                 found[-1] = given
     save_detections(workspace.detections, found)
+    constant = sameness.names if len(proof) > 1 and not doubts.are_equal(proof) else ()
+    said = (*doubts.of_images(proof), *doubts.of_results(found, constant, _trained(read)))
     if uncut is None:
-        return "the source's raw heads in PyTorch, decoded by edgekit"
+        return Reference(how="the source's raw heads in PyTorch, decoded by edgekit", doubts=said)
     agreement = cut_check.agreement()
     if agreement.matched < 0.999 or agreement.score_drift > 1e-3:
         raise SourceError(
             f"cutting the head changed the result (matched {agreement.matched:.3f} {agreement.bound}, score drift "
             f"{agreement.score_drift:.4f}): the decoder's numbers in the contract do not describe this network"
         )
-    return "the source as it was given, in PyTorch"
+    return Reference(how="the source as it was given, in PyTorch", doubts=said)
+
+
+def _refuse_empty(read: ReadSource, tensor: Floats, raw: Sequence[Floats]) -> None:
+    """Refuse a source of which nothing can be proven: in training mode, by chance, or blind.
+
+    Raises:
+        SourceError: it is.
+    """
+    import torch
+
+    names = [output.name for output in read.contract.outputs]
+    states = _states(read)
+    again = arrays_of(read.heads(torch.from_numpy(tensor)))
+    doubts.refuse_unstable(names, raw, again)
+    changed = [name for name, version in _states(read).items() if version != states[name]]
+    if changed:
+        raise SourceError(
+            f"the source changes its own {changed[0]} when it runs: it is in training mode; put the network in eval "
+            "mode (.eval()) before it is saved or returned"
+        )
+    doubts.refuse_blind(names, raw, arrays_of(read.heads(torch.from_numpy(doubts.noise(read.contract.image)))))
+
+
+def _states(read: ReadSource) -> dict[str, int]:
+    """How often each tensor of the network has been written to."""
+    return {name: value._version for name, value in read.heads.state_dict(keep_vars=True).items()}
+
+
+def _finite(outputs: list[Floats]) -> list[Floats]:
+    if any(np.isnan(output).any() for output in outputs):
+        raise SourceError("the source gives NaN itself, in the outputs that it was given with")
+    return outputs
+
+
+def _trained(read: ReadSource) -> str:
+    """What a source that finds nothing may lack."""
+    if read.model.origin.kind == "factory":
+        return "are its weights trained ones (--weights), and are these images (--data) like those it was trained on?"
+    return "are these images (--data) like those it was trained on?"
 
 
 def _stack(workspace: Workspace, output: Output, count: int, array: Floats) -> NDArray[np.float32]:
-    path = workspace.reference(output.name)
-    return np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(count, *array.shape))
+    return new_stack(workspace.reference(output.name), np.float32, (count, *array.shape))
 
 
 def compare_network(
@@ -165,11 +212,14 @@ def compare_network(
     drifts = [DriftTally(name) for name in names]
     references = read_detections(workspace.detections)
     enough = are_enough(references)
+    seen, given = doubts.Sameness(names, 0.0), doubts.Sameness(names, doubts.CLEARLY)
     proof = workspace.proof_images(model.contract.image)
     for index, tensor in enumerate(proof):
         report("comparing with the source", index / len(proof))
         outputs = list(model.outputs(tensor))
         source = [np.asarray(raw[index]) for raw in raws]
+        seen.add([outputs[place] for place in order])
+        given.add(source)
         for drift, place, reference in zip(drifts, order, source, strict=True):
             if not np.isfinite(outputs[place]).all():
                 raise EngineError(f"output {drift.name!r} holds NaN or infinite values; convert in another precision")
@@ -180,6 +230,8 @@ def compare_network(
             add_anchors(tally, theirs, source, ours, outputs)
     decoded, measured = tally.agreement(), tuple(drift.drift() for drift in drifts)
     failures = judge(decoded, measured, gate, None if enough else COSINES.get(model.manifest.precision))
+    if len(seen.names) == len(names) > len(given.names):
+        failures = (*failures, "the outputs are the same for every image, the source's are not")
     return evidence_of(
         model.manifest,
         prepared,

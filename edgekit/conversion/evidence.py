@@ -40,7 +40,7 @@ def evidence_of(
         images=prepared.photographs,
         views=prepared.proof_views,
         images_sha256=prepared.proof_sha256,
-        reference=prepared.reference,
+        reference=str(prepared.reference),
         compared=compared,
         decoded=decoded,
         outputs=outputs,

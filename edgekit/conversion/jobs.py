@@ -144,6 +144,16 @@ class Exported:
     operators: dict[str, str] = field(default_factory=dict)
 
 
+class Reference(Record, frozen=True, kw_only=True):
+    """How reference results were obtained, in words, and what makes them prove less than they seem to."""
+
+    how: str
+    doubts: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return "; ".join((self.how, *self.doubts))
+
+
 class Prepared(Record, frozen=True, kw_only=True):
     """Results of the first stage; the `edgekit.conversion.workspace.Workspace` has the files.
 
@@ -154,7 +164,7 @@ class Prepared(Record, frozen=True, kw_only=True):
         half: operators that float16 cannot compute.
         holdout_views: number of images in the hold-out set, on which recipes are compared.
         photographs: number of different images behind the proof images.
-        reference: how the reference results were obtained, in words.
+        reference: how the reference results were obtained.
     """
 
     name: str
@@ -170,5 +180,5 @@ class Prepared(Record, frozen=True, kw_only=True):
     photographs: int
     holdout_views: int = 0
     half: tuple[Fp16Issue, ...] = ()
-    reference: str
+    reference: Reference
     versions: dict[str, str]

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from edgekit.runtimes.bundle.manifest import Graph
+from edgekit.structures import from_json
 
 FOLDER = ".edgekit-graphs"
 ENTRY = "graph.json"
@@ -46,7 +47,7 @@ class KeptGraphs:
             finally:
                 shutil.rmtree(fresh, ignore_errors=True)
         self._used.append(folder)
-        return folder / "files", msgspec.json.decode((folder / ENTRY).read_bytes(), type=Graph)
+        return folder / "files", from_json((folder / ENTRY).read_bytes(), Graph)
 
     def _sweep(self) -> None:
         """Remove expired entries."""

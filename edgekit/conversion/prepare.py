@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from edgekit.conversion.decoded import DecodedSource
 from edgekit.conversion.jobs import Prepared, PrepareJob
 from edgekit.conversion.texts import TextSource
 from edgekit.conversion.workspace import Workspace
-from edgekit.errors import UsageError
+from edgekit.errors import ConversionError, UsageError
 from edgekit.progress import Report
 from edgekit.runtimes.bundle.folder import open_bundle
 from edgekit.runtimes.bundle.manifest import Calibration, Contract
@@ -30,7 +32,13 @@ def work(job: PrepareJob, report: Report) -> Prepared:
 
     Raises:
         SourceError, ContractError, UsageError, InputError: what was given cannot be used.
+        ConversionError: there is not enough memory.
     """
+    with _enough_memory():
+        return _prepared(job, report)
+
+
+def _prepared(job: PrepareJob, report: Report) -> Prepared:
     import torch
 
     torch.set_num_threads(job.threads)
@@ -63,6 +71,30 @@ def work(job: PrepareJob, report: Report) -> Prepared:
         half=_half(job, chosen, workspace, report),
         versions={name: metadata.version(name) for name in source.packages},
     )
+
+
+@contextlib.contextmanager
+def _enough_memory() -> Iterator[None]:
+    """Say what helps where memory ran out, which torch and whoever catches its errors say in many ways.
+
+    Raises:
+        ConversionError: it did.
+    """
+    try:
+        yield
+    except Exception as error:
+        if any(isinstance(one, MemoryError) or "allocate memory" in str(one) for one in _causes(error)):
+            raise ConversionError(
+                "not enough memory to prepare the source; give a smaller input (--size), end other programs, or raise "
+                "the limit of this process (ulimit -v)"
+            ) from error
+        raise
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _read(job: PrepareJob) -> ReferenceSource:

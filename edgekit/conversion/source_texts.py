@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.arrays import Ints
-from edgekit.calibration.samples import Samples
+from edgekit.calibration.samples import Samples, new_stack
 from edgekit.conversion.workspace import Workspace
 from edgekit.errors import InputError, SourceError
 from edgekit.graph.blip2.blip2 import Blip2
@@ -181,4 +181,4 @@ class _Stacks:
 
 
 def _memory(workspace: Workspace, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    return np.lib.format.open_memmap(workspace.reference(name), mode="w+", dtype=np.float32, shape=shape)
+    return new_stack(workspace.reference(name), np.float32, shape)

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from edgekit.arrays import Floats
 from edgekit.calibration.samples import Samples
+from edgekit.conversion import doubts
 from edgekit.conversion.evidence import evidence_of
-from edgekit.conversion.jobs import Exported, Part, Prepared, PrepareJob
+from edgekit.conversion.jobs import Exported, Part, Prepared, PrepareJob, Reference
 from edgekit.conversion.source_texts import ANSWER, Asked, answer, match_all, read_texts
 from edgekit.conversion.workspace import Workspace
 from edgekit.errors import EngineError
@@ -32,6 +33,7 @@ from edgekit.runtimes.language.parts import Parts, open_parts
 from edgekit.runtimes.language.prompt import Prompt
 from edgekit.runtimes.language.prompts import PromptWriter, padded_texts
 from edgekit.sources import WrittenModel
+from edgekit.structures import from_json
 
 MOST_IMAGES = 24
 """Proof images; each is asked with every prompt."""
@@ -58,11 +60,31 @@ class TextSource:
         """Nothing: parts are written when they are built."""
         return Exported()
 
-    def run(self, proof: Samples, workspace: Workspace) -> str:
-        """Store texts, or matches, and the outputs of every part."""
+    def run(self, proof: Samples, workspace: Workspace) -> Reference:
+        """Store texts, or matches, and the outputs of every part.
+
+        Raises:
+            SourceError: the source gives NaN or infinite values, or does not see the image.
+        """
         run = match_all if self._source.retrieval else answer
         run(self._source, self.contract, proof, self._texts, workspace, self._threads)
-        return "the source as it was given, in PyTorch"
+        said = doubts.of_images(proof)
+        if len(proof) > 1 and not doubts.are_equal(proof):
+            seen = "image_vectors" if self._source.retrieval else "language_inputs"
+            kept = np.load(workspace.reference(seen), mmap_mode="r")
+            other = next((one for one in kept if not np.array_equal(one, kept[0])), kept[0])
+            doubts.refuse_blind((seen,), [kept[0]], [other])
+            said = (*said, *self._doubts(workspace, len(proof)))
+        return Reference(how="the source as it was given, in PyTorch", doubts=said)
+
+    def _doubts(self, workspace: Workspace, images: int) -> tuple[str, ...]:
+        """Whether the image makes a difference to what is said."""
+        if self._source.retrieval:
+            best = np.load(workspace.reference("similarity"), mmap_mode="r").argmax(1)
+            return ("the source finds one text the most similar to all images",) if (best == best[0]).all() else ()
+        answers = np.load(workspace.answers)
+        answers = answers.reshape(images, len(answers) // images, -1)
+        return ("the source says the same of every image",) if (answers == answers[:1]).all() else ()
 
 
 class TextComparison:
@@ -85,7 +107,7 @@ class TextComparison:
             EngineError: an engine cannot open or run its part, or it gives NaN or infinite values.
         """
         manifest = bundle.manifest
-        asked = msgspec.json.decode(workspace.questions.read_bytes(), type=Asked)
+        asked = from_json(workspace.questions.read_bytes(), Asked)
         opened = open_parts(bundle, SessionOptions(threads=threads))
         comparison = _Comparison(opened, workspace, workspace.proof_images(manifest.contract.image), asked, report)
         (comparison.generation if asked.tokens else comparison.retrieval)()

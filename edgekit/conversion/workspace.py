@@ -18,6 +18,7 @@ from edgekit.conversion.jobs import Prepared
 from edgekit.graph.exchange import ONNX, PROGRAM
 from edgekit.runtimes.bundle.folder import locked, writing
 from edgekit.runtimes.bundle.manifest import ImageRule
+from edgekit.structures import from_json
 
 _PREFIX = ".edgekit-work-"
 
@@ -99,7 +100,7 @@ class Workspace:
 
     def read_prepared(self) -> Prepared:
         """Read the results of the first stage."""
-        return msgspec.json.decode(self.prepared.read_bytes(), type=Prepared)
+        return from_json(self.prepared.read_bytes(), Prepared)
 
     def write_prepared(self, prepared: Prepared) -> None:
         """Store the results of the first stage for the others."""

@@ -27,6 +27,7 @@ from edgekit.progress import Report as Report
 from edgekit.runtimes.bundle.manifest import Contract, Graph, ProofWord, Record, Tensor
 from edgekit.runtimes.engines import host, importable
 from edgekit.sources import WHOLE
+from edgekit.structures import from_builtins
 from edgekit.worker.toolchains import Toolchain
 
 Options = TypeVar("Options", bound=Record)
@@ -229,6 +230,6 @@ def read_options(spec: Target, given: Mapping[str, str]) -> Record:
         if name not in known:
             raise UsageError(f"option of target {spec.name} {choices(name, known)}")
     try:
-        return msgspec.convert(dict(given), spec.options, strict=False)
+        return from_builtins(dict(given), spec.options, strict=False)
     except msgspec.ValidationError as error:
         raise UsageError(f"option of target {spec.name}: {error}") from error

@@ -15,7 +15,7 @@ from edgekit.arrays import Floats
 from edgekit.emulators.base import Emulator
 from edgekit.errors import EngineError
 from edgekit.runtimes.bundle.manifest import Graph
-from edgekit.runtimes.engines import Placement, SessionOptions, check_inputs
+from edgekit.runtimes.engines import Placement, SessionOptions, check_inputs, named_as
 from edgekit.runtimes.engines.onnxruntime.session import failures
 
 
@@ -60,7 +60,7 @@ class Quantiser(Emulator):
         Raises:
             EngineError: the file is damaged.
         """
-        return Imx500Reference(folder / graph.files[1], graph, options)
+        return Imx500Reference(named_as(folder, graph.files[1], ".onnx"), graph, options)
 
 
 EMULATOR = Quantiser(engine="imx500", device="quantiser", word="reference", packages=("onnxruntime",))

@@ -18,6 +18,7 @@ from edgekit.arrays import Floats
 from edgekit.errors import EngineError
 from edgekit.runtimes.bundle.manifest import Graph, ProofWord, Record
 from edgekit.runtimes.engines import Placement, SessionOptions, check_inputs
+from edgekit.structures import from_json
 from edgekit.worker import toolchains
 from edgekit.worker.interpreters import foreign_command
 from edgekit.worker.process import Process, program
@@ -85,7 +86,7 @@ class ServedSession:
             strict=options.strict,
         )
         self._send(msgspec.json.encode(opening) + b"\n")
-        opened = msgspec.json.decode(self._line(), type=Opened)
+        opened = from_json(self._line(), Opened)
         if opened.error:
             raise EngineError(opened.error)
         self.placement = Placement(opened.device, opened.operators, opened.arithmetic, opened.word)
@@ -93,7 +94,7 @@ class ServedSession:
     def run(self, inputs: Sequence[Floats]) -> list[Floats]:
         check_inputs(self._graph, inputs)
         self._send(*(np.ascontiguousarray(array).tobytes() for array in inputs))
-        ran = msgspec.json.decode(self._line(), type=Ran)
+        ran = from_json(self._line(), Ran)
         if ran.error:
             raise EngineError(ran.error)
         return [self._array(shape) for shape in ran.shapes]

@@ -14,13 +14,14 @@ from edgekit.arrays import Floats
 from edgekit.emulators.served import Opened, Opening, Ran
 from edgekit.errors import EdgekitError
 from edgekit.runtimes.engines import Session, SessionOptions, open_session
+from edgekit.structures import from_json
 from edgekit.worker.child import streams
 
 
 def main() -> None:
     """Serve what the parent asks for on stdin; prints of the engine go to stderr."""
     asked, answers = streams()
-    opening = msgspec.json.decode(asked.readline(), type=Opening)
+    opening = from_json(asked.readline(), Opening)
     session: Session | None = None
 
     def opened() -> Opened:

@@ -9,7 +9,7 @@ from edgekit.arrays import Floats
 from edgekit.emulators.base import Emulator
 from edgekit.errors import EngineError
 from edgekit.runtimes.bundle.manifest import Graph
-from edgekit.runtimes.engines import Placement, SessionOptions, check_inputs
+from edgekit.runtimes.engines import Placement, SessionOptions, check_inputs, named_as
 from edgekit.runtimes.engines.onnxruntime.session import failures
 from edgekit.runtimes.engines.tensorrt import ARITHMETIC
 from edgekit.runtimes.engines.tensorrt.build import read_settings
@@ -58,7 +58,7 @@ class OnnxReference(Emulator):
             EngineError: the file or the settings beside it are damaged.
         """
         precision = read_settings(folder, graph).precision
-        return ReferenceSession(folder / graph.files[0], graph, options, ARITHMETIC[precision])
+        return ReferenceSession(named_as(folder, graph.files[0], ".onnx"), graph, options, ARITHMETIC[precision])
 
 
 EMULATOR = OnnxReference(engine="tensorrt", device="reference", word="reference", packages=("onnxruntime",))

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from edgekit.errors import InputError
+from edgekit.structures import from_json
 
 
 class CocoImage(msgspec.Struct, frozen=True):
@@ -70,7 +71,7 @@ def read_annotations(path: str | os.PathLike[str]) -> Annotations:
         InputError: missing, not such a file, without images or objects, or referring to what is not in it.
     """
     try:
-        annotations = msgspec.json.decode(Path(path).read_bytes(), type=Annotations)
+        annotations = from_json(Path(path).read_bytes(), Annotations)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; give a COCO annotations file (json)") from error
     except OSError as error:

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from edgekit.errors import InputError
+from edgekit.structures import from_json
 
 ANNOTATIONS = "annotations.json"
 IMAGES = "images"
@@ -129,7 +130,7 @@ def read_described(
 def _read(file: Path) -> _File:
     kinds: Any = _File
     try:
-        found: _File = msgspec.json.decode(file.read_bytes(), type=kinds)
+        found: _File = from_json(file.read_bytes(), kinds)
     except FileNotFoundError as error:
         raise InputError(
             f"{file}: no such file; vision-language models are measured on a COCO-style {ANNOTATIONS} with captions or "

@@ -6,6 +6,7 @@ simplified once for all targets.
 
 from __future__ import annotations
 
+import io
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +49,6 @@ def write_exchange(module: nn.Module, example: torch.Tensor, outputs: tuple[str,
     Raises:
         SourceError: the network cannot be exported, or has another number of outputs.
     """
-    import torch
 
     program = export_program(flatten(module, example), example)
     shapes = output_shapes(program)
@@ -58,9 +58,23 @@ def write_exchange(module: nn.Module, example: torch.Tensor, outputs: tuple[str,
             "name them all under cut: in the contract"
         )
     program_path, onnx_path = folder / PROGRAM, folder / ONNX
-    torch.export.save(program, program_path)
+    save_program(program, program_path)
     _write_onnx(program, outputs, onnx_path)
     return Exchange(onnx_path, program_path, dict(zip(outputs, shapes, strict=True)))
+
+
+def save_program(program: torch.export.ExportedProgram, path: Path) -> None:
+    """Write a torch.export program to a file, by way of memory: where a disk is full, torch's own writer speaks of an
+    unexpected position, and ends the process.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    import torch
+
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer)
+    path.write_bytes(buffer.getbuffer())
 
 
 def flatten(module: nn.Module, example: torch.Tensor) -> fx.GraphModule:

@@ -1,4 +1,5 @@
 """DEVICE: everything that runs on a device: bundles opened and run with numpy and one engine.
 
-Nothing here imports from elsewhere in edgekit but `edgekit.errors`, `edgekit.arrays` and `edgekit.registry`.
+Nothing here imports from elsewhere in edgekit but `edgekit.errors`, `edgekit.arrays`, `edgekit.registry` and
+`edgekit.structures`.
 """

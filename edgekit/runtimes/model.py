@@ -13,8 +13,9 @@ import numpy as np
 from edgekit.arrays import Floats, Image, ImageLike, ImageLikes
 from edgekit.errors import BundleError, InputError, UsageError
 from edgekit.runtimes.bundle.folder import Bundle, open_bundle
-from edgekit.runtimes.bundle.manifest import Contract, Manifest
-from edgekit.runtimes.engines import Placement, Session, SessionOptions, open_session
+from edgekit.runtimes.bundle.manifest import Contract, Graph, Manifest
+from edgekit.runtimes.engines import Isolation, Placement, Session, SessionOptions, open_session
+from edgekit.runtimes.exclusive import Exclusive
 from edgekit.runtimes.inputs.images import Preprocessor, Transform
 from edgekit.runtimes.results import Result, Timings
 from edgekit.runtimes.tasks import Task, open_task
@@ -38,7 +39,10 @@ class _Inferred(NamedTuple):
 
 
 class Model(Generic[ResultT]):
-    """A contract bound to a session. Call it with an image; not thread-safe, open one per thread.
+    """A contract bound to a session. Call it with an image.
+
+    It serves one thread at a time and refuses a second one: open one per thread, or a pool (``workers=`` of
+    `edgekit.load`).
 
     ``Model[Detections]`` is a model that gives `Detections`, and so on.
 
@@ -47,6 +51,7 @@ class Model(Generic[ResultT]):
         manifest: all the bundle says of itself, its evidence included; None for a source that runs in PyTorch.
         task: the postprocessing.
         session: the engine's side.
+        exclusive: held while the model runs.
     """
 
     def __init__(self, contract: Contract, session: Session, manifest: Manifest | None = None) -> None:
@@ -55,6 +60,7 @@ class Model(Generic[ResultT]):
         self.session = session
         self.task: Task = open_task(contract)
         self.preprocess = Preprocessor(contract.image)
+        self.exclusive = Exclusive()
 
     @property
     def placement(self) -> Placement:
@@ -83,6 +89,7 @@ class Model(Generic[ResultT]):
         Raises:
             InputError: not an image.
             EngineError: the engine failed, or gave NaN or infinite outputs.
+            UsageError: it is running in another thread.
         """
         if isinstance(source, list | tuple) or (isinstance(source, np.ndarray) and source.ndim == 4):
             return [self.predict(image, score=score, iou=iou) for image in source]
@@ -91,7 +98,8 @@ class Model(Generic[ResultT]):
     def predict(self, source: ImageLike, *, score: float | None = None, iou: float | None = None) -> ResultT:
         """The result of one image; the arguments are those of a call."""
         image, name = read(source)
-        return self._finished(self._inferred(image), score, iou, name)
+        with self.exclusive:
+            return self._finished(self._inferred(image), score, iou, name)
 
     def stream(
         self,
@@ -144,9 +152,10 @@ class Model(Generic[ResultT]):
                 return
 
             def first(frame: SourceFrame) -> tuple[SourceFrame, _Inferred]:
-                one = self._inferred(frame.image)
-                # The next inference may write over an engine's outputs.
-                return frame, one._replace(outputs=[np.array(output) for output in one.outputs])
+                with self.exclusive:
+                    one = self._inferred(frame.image)
+                    # The next inference may write over an engine's outputs.
+                    return frame, one._replace(outputs=[np.array(output) for output in one.outputs])
 
             def second(given: tuple[SourceFrame, _Inferred]) -> tuple[Image, ResultT]:
                 frame, one = given
@@ -237,18 +246,27 @@ class Model(Generic[ResultT]):
         return followed()
 
     def outputs(self, tensor: Floats) -> Sequence[Floats]:
-        """Raw outputs, NCHW in the contract's order, for a preprocessed tensor (1, 3, height, width)."""
-        return self.session.run([tensor])
+        """Raw outputs, NCHW in the contract's order, for a preprocessed tensor (1, 3, height, width). The next run may
+        overwrite them."""
+        with self.exclusive:
+            return self.session.run([tensor])
 
     def warm_up(self, runs: int = 1) -> None:
         """Run on an empty image, so that the first real one does not pay for the engine's lazy set-up."""
         tensor = np.zeros((1, 3, *self.contract.image.size), np.float32)
-        for _ in range(runs):
-            self.session.run([tensor])
+        with self.exclusive:
+            for _ in range(runs):
+                self.session.run([tensor])
 
 
 def load(
-    path: str | os.PathLike[str] | Bundle, *, threads: int = 0, unit: str = "", strict: bool = False, warm_up: int = 1
+    path: str | os.PathLike[str] | Bundle,
+    *,
+    threads: int = 0,
+    unit: str = "",
+    strict: bool = False,
+    warm_up: int = 1,
+    isolation: Isolation | None = None,
 ) -> Model[Result]:
     """Open a bundle.
 
@@ -258,6 +276,7 @@ def load(
         unit: one of the engine's units, such as ``cpu`` or ``npu``; empty for its first.
         strict: make it an error when an operator leaves that unit.
         warm_up: runs on an empty image before returning.
+        isolation: the child process to open the file in.
 
     Raises:
         BundleError: damaged, altered or too new.
@@ -275,10 +294,27 @@ def load(
     if len(manifest.graphs) != 1:
         raise BundleError(f"{bundle.path}: {len(manifest.graphs)} graphs; a {manifest.contract.task} model has one")
     (graph,) = manifest.graphs
-    session = open_session(manifest.engine, bundle.path, graph, SessionOptions(threads, unit, strict))
+    _check_size(bundle, graph)
+    session = open_session(manifest.engine, bundle.path, graph, SessionOptions(threads, unit, strict, isolation))
     model: Model[Result] = Model(manifest.contract, session, manifest)
     model.warm_up(warm_up)
     return model
+
+
+def _check_size(bundle: Bundle, graph: Graph) -> None:
+    """Refuse an image rule that is not for the graph's input, before anything of that size is made.
+
+    Raises:
+        BundleError: other than one image of the contract's size.
+    """
+    height, width = bundle.manifest.contract.image.size
+    wanted = [(1, 3, height, width) if one.layout == "nchw" else (1, height, width, 3) for one in graph.inputs]
+    found = [tuple(one.shape) for one in graph.inputs]
+    if len(found) != 1 or found != wanted:
+        raise BundleError(
+            f"{bundle.path}: the contract makes an input of {height}x{width}, the graph takes "
+            f"{' and '.join(str(list(shape)) for shape in found)}; convert the model again"
+        )
 
 
 def read(source: Any) -> tuple[Image, str]:

@@ -25,7 +25,8 @@ DOUBLE = 0.9
 
 
 class TopDown:
-    """A detector and a pose model as one: image in, poses of all its people out. Not thread-safe.
+    """A detector and a pose model as one: image in, poses of all its people out. As its models, for one thread at a
+    time.
 
     Args:
         detector: finds boxes.
@@ -102,15 +103,16 @@ class TopDown:
         begun = time.perf_counter()
         points = np.zeros((len(found), len(self.skeleton.names), 3), np.float32)
         spent = 0.0
-        for row, box in enumerate(found.boxes):
-            part, mapping = self._part(image, box)
-            tensor = self.pose.preprocess.normalise(part)
-            start = time.perf_counter()
-            outputs = self.pose.outputs(tensor)
-            spent += time.perf_counter() - start
-            seen = self.pose.task.result(outputs, mapping, score=-1.0)
-            if isinstance(seen, Poses) and len(seen):
-                points[row] = seen.keypoints[0]
+        with self.pose.exclusive:
+            for row, box in enumerate(found.boxes):
+                part, mapping = self._part(image, box)
+                tensor = self.pose.preprocess.normalise(part)
+                start = time.perf_counter()
+                outputs = self.pose.outputs(tensor)
+                spent += time.perf_counter() - start
+                seen = self.pose.task.result(outputs, mapping, score=-1.0)
+                if isinstance(seen, Poses) and len(seen):
+                    points[row] = seen.keypoints[0]
         scores = found.scores * points[..., 2].mean(1)
         areas = AREA_SHARE * box_areas(found.boxes)
         kept = (

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
     from edgekit.graph.blip2.blip2 import Blip2
 
+MOST_PIXELS = 1 << 26
+"""Of an input: 8192 x 8192. Larger ones are mistakes, and take gigabytes before anything notices."""
+
 WHOLE = "model"
 """Name of the only part of a model that is one network."""
 
@@ -113,6 +116,17 @@ class Source:
     def written(self) -> bool:
         """Whether it yields a `WrittenModel`."""
         return self.parts != (WHOLE,)
+
+
+def check_size(where: str, size: tuple[int, int]) -> None:
+    """Refuse an input size that no network has.
+
+    Raises:
+        SourceError: (height, width) is empty, or of more than `MOST_PIXELS`.
+    """
+    height, width = size
+    if min(size) < 1 or height * width > MOST_PIXELS:
+        raise SourceError(f"{where}: an input of {height} x {width} pixels; 1 to {MOST_PIXELS} pixels are possible")
 
 
 def every() -> tuple[Source, ...]:

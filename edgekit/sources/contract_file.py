@@ -20,6 +20,7 @@ from edgekit.runtimes.tasks import task_names
 from edgekit.runtimes.tasks.decoders import every_decoder, find
 from edgekit.runtimes.tasks.skeletons import NAMED as SKELETONS
 from edgekit.sources.class_names import NAMED
+from edgekit.structures import from_builtins
 
 if TYPE_CHECKING:
     import yaml
@@ -126,7 +127,7 @@ def read_contract(path: Path) -> StatedContract:
     """
     root, data = _read_yaml(path)
     try:
-        stated = msgspec.convert(data, ContractFile)
+        stated = from_builtins(data, ContractFile)
     except msgspec.ValidationError as error:
         raise ContractError(_explain(path, root, data, str(error))) from error
     return _checked(path, root, data, stated)

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 from edgekit.errors import EdgekitError, SourceError, UsageError
 from edgekit.runtimes.bundle import folder as bundle
 from edgekit.runtimes.bundle.manifest import Contract, Origin
-from edgekit.sources import Source, SourceRequest, TrainedModel
+from edgekit.sources import Source, SourceRequest, TrainedModel, check_size
+from edgekit.sources._archive import refuse_bomb
+from edgekit.sources._fit import load_strictly
 from edgekit.worker.user_modules import import_module, is_here
 
 if TYPE_CHECKING:
@@ -54,6 +56,7 @@ def load(request: SourceRequest) -> TrainedModel:
         raise UsageError(
             f"{request.spec}: give the input size in a contract file (--contract, image: {{size: [h, w]}})"
         )
+    check_size(request.spec, size)
     return TrainedModel(
         name=request.spec.rpartition(":")[2].replace("_", "-"),
         module=module.eval(),
@@ -109,6 +112,7 @@ def read_weights(path: Path, *, trust: bool) -> dict[str, Any]:
         raise SourceError(f"--weights {path}: no such file")
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
+    refuse_bomb(path)
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=not trust)
     except pickle.UnpicklingError as error:
@@ -149,10 +153,7 @@ def _load_weights(module: nn.Module, state: dict[str, Any], path: Path) -> None:
     own = module.state_dict()
     if not any(name.startswith("module.") for name in own):  # as DataParallel saves it
         state = {str(name).removeprefix("module."): value for name, value in state.items()}
-    try:
-        module.load_state_dict(state)
-    except (RuntimeError, AttributeError, TypeError) as error:
-        raise SourceError(f"--weights {path} does not fit the network: {error}") from error
+    load_strictly(module, state, f"--weights {path}")
 
 
 def _state_hash(module: nn.Module) -> str:

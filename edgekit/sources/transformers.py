@@ -15,7 +15,9 @@ from edgekit.errors import SourceError, choices
 from edgekit.runtimes.bundle import folder as bundle
 from edgekit.runtimes.bundle.manifest import Contract, Decoder, ImageRule, Origin, Output, Postprocess
 from edgekit.runtimes.tasks.skeletons import numbered
-from edgekit.sources import Source, SourceRequest, TrainedModel
+from edgekit.sources import Source, SourceRequest, TrainedModel, check_size
+from edgekit.sources._pretrained import load_pretrained, safetensors_shapes
+from edgekit.structures import from_json
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,11 +28,14 @@ CONFIG, PROCESSOR, WEIGHTS = "config.json", "preprocessor_config.json", "model.s
 
 @dataclass(frozen=True)
 class Family:
-    """The class of transformers that loads a type of model, its task, and how its outputs are decoded."""
+    """The class of transformers that loads a type of model, its task, parts of the names of its processors, and how its
+    outputs are decoded.
+    """
 
     loader: str
     decoder: Decoder
     task: str = "detect"
+    processors: tuple[str, ...] = ("detr", "yolos", "dfine")
     outputs: tuple[tuple[str, str], ...] = (("classes", "logits"), ("boxes", "pred_boxes"))
 
 
@@ -44,7 +49,7 @@ FAMILIES: dict[str, Family] = {
     "d_fine": Family("DFineForObjectDetection", _SIGMOID),
     "detr": Family("DetrForObjectDetection", _SOFTMAX),
     "yolos": Family("YolosForObjectDetection", _SOFTMAX),
-    "vitpose": Family("VitPoseForPoseEstimation", _HEATMAPS, "pose", (("heatmaps", "heatmaps"),)),
+    "vitpose": Family("VitPoseForPoseEstimation", _HEATMAPS, "pose", ("vitpose",), (("heatmaps", "heatmaps"),)),
 }
 """By ``model_type`` of the configuration."""
 
@@ -56,6 +61,10 @@ class PreprocessorConfig(msgspec.Struct):
     """The keys of a preprocessor's configuration that are used here."""
 
     size: dict[str, int] | None = None
+    image_processor_type: str | None = None
+    feature_extractor_type: str | None = None
+    do_resize: bool | None = True
+    do_center_crop: bool | None = False
     do_rescale: bool = True
     rescale_factor: float = 1 / 255
     do_normalize: bool = True
@@ -84,7 +93,7 @@ def load(request: SourceRequest) -> TrainedModel:
     if kind not in FAMILIES:
         raise SourceError(f"{folder / CONFIG}: model_type {choices(kind, FAMILIES)}")
     family = FAMILIES[kind]
-    model = _loaded(folder, family)
+    model: Any = _loaded(folder, family, config)
     contract = _contract(folder, family, model, request)
     return TrainedModel(
         name=folder.resolve().name,
@@ -99,45 +108,19 @@ def load(request: SourceRequest) -> TrainedModel:
 
 def _read(path: Path, kind: Any) -> Any:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
+        return from_json(path.read_bytes(), kind)
     except FileNotFoundError as error:
         raise SourceError(f"{path}: no such file; save the model with save_pretrained()") from error
     except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise SourceError(f"{path}: cannot be read: {error}") from error
 
 
-def _loaded(folder: Path, family: Family) -> Any:
-    transformers = import_transformers(folder)
+def _loaded(folder: Path, family: Family, config: dict[str, Any]) -> nn.Module:
     if not (folder / WEIGHTS).is_file():
         raise SourceError(f"{folder / WEIGHTS}: no such file; save the model with save_pretrained()")
-    try:
-        model = getattr(transformers, family.loader).from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, trust_remote_code=False, attn_implementation="eager"
-        )
-    except Exception as error:  # a damaged folder can make it raise anything
-        reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
-        raise SourceError(f"{folder}: transformers cannot load it: {reason}") from error
-    return model.float().eval().requires_grad_(False)
-
-
-def import_transformers(folder: Path) -> Any:
-    """The package, which also works beside a torchvision that was built for another torch."""
-    try:
-        import transformers
-        from transformers.utils import import_utils
-    except ImportError as error:
-        raise SourceError(
-            f"{folder}: needs the optional package transformers; pip install 'transformers>=5'"
-        ) from error
-    try:
-        import torchvision  # noqa: F401
-    except ImportError:
-        pass
-    except RuntimeError:  # "operator torchvision::nms does not exist"; transformers would run into it too
-        for module in (import_utils, transformers.utils):
-            for name in ("is_torchvision_available", "is_torchvision_v2_available"):
-                setattr(module, name, lambda: False)
-    return transformers
+    shapes = safetensors_shapes(folder / WEIGHTS)
+    model: nn.Module = load_pretrained(folder, family.loader, config, shapes, attn_implementation="eager")
+    return model.float()
 
 
 def _wrapped(model: Any, family: Family) -> nn.Module:
@@ -175,6 +158,7 @@ def _image(folder: Path, family: Family, config: Any, request: SourceRequest) ->
     """The image rule of the processor's configuration, or the defaults of its kind."""
     path = folder / PROCESSOR
     given: PreprocessorConfig = _read(path, PreprocessorConfig) if path.is_file() else PreprocessorConfig()
+    _check_processor(path, family, given)
     size = given.size or {}
     fixed = "height" in size and "width" in size
     if request.size is not None:
@@ -185,20 +169,38 @@ def _image(folder: Path, family: Family, config: Any, request: SourceRequest) ->
         height, width = config.backbone_config.image_size
     else:  # shortest edge and longest edge: a square has room for both orientations
         height = width = size.get("shortest_edge", 640)
+    check_size(str(path), (height, width))
     mean, std = (given.image_mean or IMAGENET[0], given.image_std or IMAGENET[1])
     if not given.do_normalize:
         mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    return ImageRule(
-        size=(height, width),
-        resize="stretch" if fixed else "letterbox",
-        align="center" if fixed else "corner",  # such processors pad right and below
-        interpolation="bicubic" if given.resample == 3 else "linear",
-        scale=given.rescale_factor if given.do_rescale else 1.0,
-        mean=mean,
-        std=std,
-        # Such processors fill up with zeros after normalising, which are the mean in grey levels.
-        pad=min(255, max(0, round(sum(mean) / 3 / (given.rescale_factor if given.do_rescale else 1.0)))),
-    )
+    try:
+        return ImageRule(
+            size=(height, width),
+            resize="stretch" if fixed else "letterbox",
+            align="center" if fixed else "corner",  # such processors pad right and below
+            interpolation="bicubic" if given.resample == 3 else "linear",
+            scale=given.rescale_factor if given.do_rescale else 1.0,
+            mean=mean,
+            std=std,
+            # Such processors fill up with zeros after normalising, which are the mean in grey levels.
+            pad=min(255, max(0, round(sum(mean) / 3 / (given.rescale_factor if given.do_rescale else 1.0)))),
+        )
+    except ValueError as error:
+        raise SourceError(f"{path}: {error}") from error
+
+
+def _check_processor(path: Path, family: Family, given: PreprocessorConfig) -> None:
+    """Refuse settings of another kind of processor: source and bundle would share them, and no proof would tell.
+
+    Raises:
+        SourceError: they are, or crop images, or leave them as they are.
+    """
+    kind = given.image_processor_type or given.feature_extractor_type
+    if kind and not any(word in kind.lower().replace("_", "") for word in family.processors):
+        raise SourceError(f"{path}: {kind} is no processor for {family.loader}; save the one that it was trained with")
+    if given.do_center_crop or given.do_resize is False:
+        key, value = ("do_center_crop", "true") if given.do_center_crop else ("do_resize", "false")
+        raise SourceError(f"{path}: {key} is {value}; this model's processors resize the whole image and crop nothing")
 
 
 def _notes(contract: Contract) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from typing import IO, Generic, TypeVar
 import msgspec
 
 from edgekit.errors import EdgekitError
+from edgekit.structures import from_json
 from edgekit.worker import process
 from edgekit.worker.messages import Alive, Call, Done, Event, Failed, WorkerProgress, encode
 from edgekit.worker.process import Stop
@@ -141,7 +142,7 @@ def _events(channel: Channel) -> Iterator[Event]:
 
 def _decoded(channel: Channel, text: bytes | msgspec.Raw, kind: type[Result]) -> Result:
     try:
-        return msgspec.json.decode(text, type=kind)
+        return from_json(text, kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         words = bytes(text).decode(errors="replace").strip()[:200]
         raise channel.error(f"{channel.name}: {channel.who} says what edgekit does not: {words!r}") from error

@@ -44,6 +44,7 @@ def streams() -> tuple[IO[bytes], IO[bytes]]:
 def _work(line: bytes, stdin: IO[bytes], events: IO[bytes]) -> int:
     import msgspec
 
+    from edgekit.structures import from_json
     from edgekit.worker import messages, user_modules
 
     telling = threading.Lock()
@@ -58,7 +59,7 @@ def _work(line: bytes, stdin: IO[bytes], events: IO[bytes]) -> int:
     def report(text: str, share: float) -> None:
         tell(messages.WorkerProgress(text=text, share=share))
 
-    call = msgspec.json.decode(line, type=messages.Call)
+    call = from_json(line, messages.Call)
     if call.patience and os.getpgrp() != os.getpid():  # a session's leader is a group's, too
         os.setpgrp()  # so that `_end` reaches every child, and nothing else
     threading.Thread(target=_end_with_caller, args=(stdin, call.patience), daemon=True).start()
@@ -73,7 +74,7 @@ def _work(line: bytes, stdin: IO[bytes], events: IO[bytes]) -> int:
     try:
         for name in call.imports:
             user_modules.import_module(name)
-        job = msgspec.json.decode(call.job, type=_named(call.kind))
+        job = from_json(call.job, _named(call.kind))
         function, start = _named(call.function), time.perf_counter()
         result = msgspec.Raw(msgspec.json.encode(function(job, report)))
     except BaseException as error:

@@ -124,15 +124,17 @@ def program(command: Sequence[str], environment: Mapping[str, str], *, group: bo
 
 
 def python(
+    module: str = MODULE,
     *,
     toolchain: str = "",
     preload: tuple[str, ...] = (),
     variables: Mapping[str, str] | None = None,
     group: bool = True,
 ) -> Begin:
-    """A child that runs this edgekit's `edgekit.worker`.
+    """A child that runs this edgekit's `edgekit.worker`, or another module of it.
 
     Args:
+        module: what it runs; ``preload`` goes with `edgekit.worker` alone.
         toolchain: the isolated environment whose interpreter it is, empty for this one.
         preload: packages that take long to import; where forking is safe, the child has them from its beginning.
         variables: added to its environment.
@@ -144,12 +146,12 @@ def python(
     if toolchain:
         if not toolchains.installed(toolchain):
             raise ConversionError(f"toolchain missing: edgekit toolchain install {toolchain}")
-        command = interpreters.foreign_command(toolchains.python(toolchain), MODULE)
+        command = interpreters.foreign_command(toolchains.python(toolchain), module)
         return program(command, {**toolchains.environment(), **(variables or {})}, group=group)
     environment = {**_environment(), **(variables or {})}
     if preload and group and forks.SAFE:
         return lambda log: forks.child(preload, environment, log)
-    return program(interpreters.command(MODULE), environment, group=group)
+    return program(interpreters.command(module), environment, group=group)
 
 
 def _environment() -> dict[str, str]:

@@ -24,6 +24,7 @@ from edgekit.graph.blip2.t5 import T5Config, write_decoder, write_encoder
 from edgekit.graph.blip2.vision import VisionConfig, write_vision
 from edgekit.graph.blip2.writer import GraphWriter
 from edgekit.runtimes.bundle.manifest import Graph
+from edgekit.structures import from_builtins
 
 MODEL_TYPE = "blip-2"
 
@@ -118,7 +119,7 @@ class Blip2:
 
     def _config(self, name: str, kind: type[Config]) -> Config:
         try:
-            return msgspec.convert(self.config.get(name) or {}, kind)
+            return from_builtins(self.config.get(name) or {}, kind)
         except msgspec.ValidationError as error:
             raise SourceError(f"{self.folder}: {name} of config.json: {error}") from error
 

@@ -12,6 +12,7 @@ import numpy as np
 from edgekit.arrays import Floats
 from edgekit.errors import SourceError
 from edgekit.runtimes.bundle import folder as bundle
+from edgekit.structures import from_json
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 
@@ -23,7 +24,7 @@ def read_json(path: Path) -> dict[str, Any]:
         SourceError: no such file, or not a JSON object.
     """
     try:
-        document: dict[str, Any] = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+        document: dict[str, Any] = from_json(path.read_bytes(), dict[str, Any])
     except FileNotFoundError as error:
         raise SourceError(f"{path}: no such file; save the model with save_pretrained()") from error
     except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -40,6 +41,9 @@ class Checkpoint:
     Args:
         folder: with ``config.json`` and ``model.safetensors``, or its shards and their index.
 
+    Attributes:
+        shapes: of all tensors by name, from the headers of the files.
+
     Raises:
         SourceError: a missing or damaged file.
     """
@@ -48,9 +52,11 @@ class Checkpoint:
         self.folder = folder
         self.config = read_json(folder / CONFIG)
         self._where: dict[str, Path] = {}
+        self.shapes: dict[str, tuple[int, ...]] = {}
         for path in self._paths():
             with _opened(path) as file:
                 self._where.update(dict.fromkeys(file.keys(), path))
+                self.shapes.update((name, tuple(file.get_slice(name).get_shape())) for name in file.keys())  # noqa: SIM118
 
     def _paths(self) -> list[Path]:
         if (self.folder / INDEX).is_file():
@@ -69,9 +75,13 @@ class Checkpoint:
         return tuple(self._where)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of a tensor, without reading it."""
-        with _opened(self._file(name)) as file:
-            return tuple(file.get_slice(name).get_shape())
+        """Shape of a tensor, without reading it.
+
+        Raises:
+            SourceError: the checkpoint has no tensor of that name.
+        """
+        self._file(name)
+        return self.shapes[name]
 
     def __getitem__(self, name: str) -> Floats:
         """A tensor as float32.

@@ -13,6 +13,7 @@ from edgekit.graph.blip2.checkpoint import read_json
 from edgekit.graph.blip2.opt import OptConfig
 from edgekit.graph.blip2.t5 import T5Config
 from edgekit.runtimes.bundle.manifest import Contract, ImageRule, Language
+from edgekit.structures import from_builtins
 
 PROCESSOR, PROCESSOR_OF_PARTS, TOKENIZER, GENERATION = (
     "preprocessor_config.json",
@@ -45,6 +46,9 @@ GENERATION_NAMES = {
 
 class _Processor(msgspec.Struct):
     size: dict[str, int] | None = None
+    image_processor_type: str | None = None
+    do_resize: bool | None = True
+    do_center_crop: bool | None = False
     do_rescale: bool = True
     rescale_factor: float = 1 / 255
     do_normalize: bool = True
@@ -64,6 +68,13 @@ def contract_of(source: Blip2) -> Contract:
 
 def _image(source: Blip2) -> ImageRule:
     given = _processor(source.folder)
+    if given.image_processor_type and "blip" not in given.image_processor_type.lower():
+        raise SourceError(
+            f"{source.folder / PROCESSOR}: {given.image_processor_type} is no processor for a BLIP-2; save its own"
+        )
+    if given.do_center_crop or given.do_resize is False:
+        key, value = ("do_center_crop", "true") if given.do_center_crop else ("do_resize", "false")
+        raise SourceError(f"{source.folder / PROCESSOR}: {key} is {value}; BLIP-2 resizes the whole image")
     size = source.vision.image_size
     stated = given.size or {"height": size, "width": size}
     if (stated.get("height"), stated.get("width")) != (size, size):
@@ -92,7 +103,7 @@ def _processor(folder: Path) -> _Processor:
     else:
         raise SourceError(f"{folder}: no {PROCESSOR}, which says how images are resized; save the processor there too")
     try:
-        return msgspec.convert(found, _Processor)
+        return from_builtins(found, _Processor)
     except msgspec.ValidationError as error:
         raise SourceError(f"{folder / PROCESSOR}: {error}") from error
 

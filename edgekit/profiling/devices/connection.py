@@ -18,6 +18,7 @@ from edgekit.errors import DeviceError
 from edgekit.profiling.devices import ssh
 from edgekit.profiling.devices.known import Device
 from edgekit.profiling.devices.waiting import Lines, Watch
+from edgekit.structures import from_json
 
 OLDEST = (3, 10)
 """The oldest Python that edgekit's device code runs on."""
@@ -198,7 +199,7 @@ class Connection:
             DeviceError: it is none, or not of that kind.
         """
         try:
-            return msgspec.json.decode(text, type=kind)
+            return from_json(text, kind)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise self._nonsense(text) from error
 

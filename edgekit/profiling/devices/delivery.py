@@ -64,7 +64,10 @@ def bundle_tree(bundle: Bundle) -> Tree:
     return Tree("bundles", {f"{name}/{path}": content for path, content in listed.items()})
 
 
-_DEVICE_CODE = ("__init__.py", "arrays.py", "errors.py", "registry.py", "emulators", "profiling", "runtimes", "worker")
+_DEVICE_CODE = (
+    "__init__.py", "arrays.py", "errors.py", "registry.py", "structures.py",
+    "emulators", "isolation", "profiling", "runtimes", "worker",
+)  # fmt: skip
 _HOST_CODE = ("profiling/devices", "profiling/records")
 
 

@@ -16,6 +16,7 @@ import msgspec
 
 from edgekit.errors import DeviceError, UsageError, choices
 from edgekit.runtimes.bundle.manifest import Record
+from edgekit.structures import from_json
 
 FOLDER = "~/.edgekit"
 """Where edgekit's files lie on a device, when nothing else is asked for."""
@@ -124,7 +125,7 @@ def devices() -> dict[str, Device]:
     except OSError as error:
         raise DeviceError(f"{path()}: cannot be read: {error.strerror}") from error
     try:
-        known = msgspec.json.decode(data, type=_List).devices
+        known = from_json(data, _List).devices
     except msgspec.DecodeError as error:
         raise DeviceError(
             f"{path()}: not a list of devices ({error}); repair it, or move it away and add them again"

@@ -24,6 +24,7 @@ from edgekit.runtimes.bundle.manifest import Graph
 from edgekit.runtimes.engines import SessionOptions
 from edgekit.runtimes.engines.onnxruntime import ENGINE
 from edgekit.runtimes.engines.onnxruntime.session import PROVIDERS, OnnxRuntimeNetwork
+from edgekit.structures import from_json
 
 _KERNEL = "_kernel_time"
 _TYPES = {"float": "float32", "double": "float64"}
@@ -55,7 +56,7 @@ def measure(folder: Path, graph: Graph, options: SessionOptions, feeds: Sequence
             network.run(named)
             whole.append(1e3 * (time.perf_counter() - begin))
         written = Path(network.session.end_profiling()).read_bytes()
-    times = _times(msgspec.json.decode(written, type=list[_Event]), WARM_UP + runs)
+    times = _times(from_json(written, list[_Event]), WARM_UP + runs)
     return summed_up(times, float(np.median(whole[WARM_UP:])), PROVIDERS[options.device or ENGINE.devices[0]])
 
 

@@ -16,6 +16,7 @@ from edgekit.profiling.protocol import Event, Profiled, SessionJob, SessionProgr
 from edgekit.profiling.record import Accuracy, Profile, Settings
 from edgekit.progress import OnProgress, ProgressEvent
 from edgekit.runtimes.bundle.folder import Bundle, open_bundle
+from edgekit.structures import from_builtins
 
 if TYPE_CHECKING:
     from edgekit.worker.process import Stop
@@ -173,7 +174,7 @@ def profile(
         "seed": seed,
     }
     try:
-        settings = msgspec.convert(given, Settings)
+        settings = from_builtins(given, Settings)
     except msgspec.ValidationError as error:
         raise UsageError(f"profile: {error}") from error
     request = ProfileRequest(

@@ -13,6 +13,7 @@ import msgspec
 from edgekit.errors import InputError, UsageError
 from edgekit.profiling.record import SCHEMA, Profile, encode
 from edgekit.runtimes.bundle.folder import locked
+from edgekit.structures import from_json
 
 WAIT = 30.0
 """Seconds to wait for another process that adds to the same store."""
@@ -88,7 +89,7 @@ def read_records(path: Path) -> list[Profile]:
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
     try:
-        found = msgspec.json.decode(data, type=_Printed).profiles
+        found = from_json(data, _Printed).profiles
     except msgspec.DecodeError:  # not one document: a record a line
         found = Store(path).read()
     if not found:
@@ -111,7 +112,7 @@ class _Heading(msgspec.Struct):
 
 def _record(line: bytes, where: str) -> Profile | None:
     try:
-        heading = msgspec.json.decode(line, type=_Heading)
+        heading = from_json(line, _Heading)
     except msgspec.DecodeError:
         return None
     if heading.schema > SCHEMA:
@@ -120,7 +121,7 @@ def _record(line: bytes, where: str) -> Profile | None:
             "pip install -U edgekit"
         )
     try:
-        return msgspec.json.decode(line, type=Profile)
+        return from_json(line, Profile)
     except msgspec.ValidationError as error:
         raise InputError(f"{where}: not a profile: {error}; take the line out of the file") from error
 

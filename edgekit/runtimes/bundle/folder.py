@@ -10,7 +10,9 @@ import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+import stat
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -20,6 +22,10 @@ import msgspec
 from edgekit.errors import BundleError
 from edgekit.runtimes.bundle import manifest_file as manifests
 from edgekit.runtimes.bundle.manifest import MANIFEST, File, Manifest
+from edgekit.runtimes.bundle.onnx_external import named_files
+
+MOST = 64 << 20
+"""The most bytes of a ``manifest.json``. That of a model with 10,000 class names has 1 MB."""
 
 _CHUNK = 1 << 20
 _PARTIAL = ".partial"
@@ -44,28 +50,43 @@ class Bundle:
         return sum(file.bytes for file in self.manifest.files)
 
 
-def open_bundle(path: str | os.PathLike[str]) -> Bundle:
+Verify = Callable[[Path, bytes], None]
+"""Is given a bundle's folder and the bytes of its manifest, and raises `BundleError` to refuse it. The manifest has the
+hash of every other file: a signature of these bytes, kept beside them, is one of the whole bundle."""
+
+
+def open_bundle(path: str | os.PathLike[str], *, verify: Verify | None = None) -> Bundle:
     """Open a bundle and check every byte it names.
 
+    The hashes tell accidents, such as a cut transfer or an edited file. They do not tell who made the bundle: anyone
+    can compute them anew. ``verify`` is the place for a check of that, such as a detached signature.
+
+    Args:
+        path: the folder, or the manifest in it.
+        verify: is asked before anything in the manifest is believed.
+
     Raises:
-        BundleError: no bundle there, a newer or invalid manifest, a missing, altered or truncated file, or a file
-            name that leaves the bundle.
+        BundleError: no bundle there, a newer or invalid manifest, a missing, altered or truncated file, a pipe, device
+            or file of holes in the place of one, a file name that leaves the bundle or is there twice, or an ONNX file
+            that keeps weights in a file that the manifest does not name.
     """
     root = Path(path)
     if root.name == MANIFEST:
         root = root.parent
     try:
-        data = (root / MANIFEST).read_bytes()
+        data = _manifest_bytes(root / MANIFEST)
     except FileNotFoundError as error:
         raise BundleError(
             f"{root}: no bundle there (no {MANIFEST}); give the folder that edgekit convert wrote"
         ) from error
     except OSError as error:
         raise BundleError(f"{root}: cannot be read: {error.strerror}") from error
+    if verify is not None:
+        verify(root, data)
     manifest = manifests.decode(data, str(root / MANIFEST))
-    for file in manifest.files:
-        _check(root, file)
+    _check_files(root, manifest.files)
     listed = {file.path for file in manifest.files}
+    _refuse_unlisted(root, listed)
     for graph in manifest.graphs:
         for name in graph.files:
             if name not in listed:
@@ -73,21 +94,106 @@ def open_bundle(path: str | os.PathLike[str]) -> Bundle:
     return Bundle(root, manifest)
 
 
-def _check(root: Path, file: File) -> None:
-    """Compare one file with what the manifest says of it."""
-    path = root / _inside(root, file.path)
+def _refuse_unlisted(root: Path, listed: set[str]) -> None:
+    """Refuse ONNX files that have an engine read what the manifest does not guard."""
+    for name in sorted(listed):
+        if not name.lower().endswith(".onnx"):
+            continue
+        try:
+            named = named_files(root / name)
+        except ValueError as error:
+            raise BundleError(f"{root / name}: not a whole ONNX file ({error}); convert the model again") from error
+        # Beside the file, or beside what it links to: engines differ.
+        target = (root / name).resolve().relative_to(root.resolve())
+        parents = {PurePosixPath(name).parent, PurePosixPath(target.as_posix()).parent}
+        for other in sorted(named):
+            if not listed.issuperset(str(parent / other) for parent in parents):
+                raise BundleError(
+                    f"{root / name}: keeps weights in {other!r}, which the manifest does not guard; do not use this "
+                    "bundle"
+                )
+
+
+def _manifest_bytes(path: Path) -> bytes:
+    with _regular(path) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        if size > MOST:
+            raise BundleError(f"{path}: {size} bytes, and no manifest has more than {MOST}; do not use this bundle")
+        return stream.read(size)
+
+
+def _check_files(root: Path, files: Sequence[File]) -> None:
+    """Compare every file with what the manifest says of it."""
+    named = set[PurePosixPath]()
+    hashes: dict[tuple[int, int], str] = {}
+    for file in files:
+        relative = _inside(root, file.path)
+        if relative in named:
+            raise BundleError(f"{root}: the manifest names {file.path!r} more than once; do not use this bundle")
+        named.add(relative)
+        _check(root / relative, file, hashes)
+
+
+def _check(path: Path, file: File, hashes: dict[tuple[int, int], str]) -> None:
+    """Compare one file; ``hashes`` has those of files on disk that were read before, under another name."""
     try:
-        size = path.stat().st_size
-        if size != file.bytes:
-            raise BundleError(
-                f"{path}: {size} bytes, the manifest says {file.bytes}; truncated or replaced, copy it again"
-            )
-        if sha256(path) != file.sha256:
-            raise BundleError(f"{path}: its content is not what was written (hash differs); copy the bundle again")
+        with _regular(path) as stream:
+            found = os.fstat(stream.fileno())
+            if found.st_size != file.bytes:
+                raise BundleError(
+                    f"{path}: {found.st_size} bytes, the manifest says {file.bytes}; truncated or replaced, copy it "
+                    "again"
+                )
+            _refuse_holes(path, found)
+            place = found.st_dev, found.st_ino
+            if place not in hashes:
+                hashes[place] = _hash(stream, file.bytes)
+            if hashes[place] != file.sha256:
+                raise BundleError(f"{path}: its content is not what was written (hash differs); copy the bundle again")
     except FileNotFoundError as error:
         raise BundleError(f"{path}: missing from the bundle; copy the bundle again") from error
     except OSError as error:
         raise BundleError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def _regular(path: Path) -> Iterator[IO[bytes]]:
+    """A regular file, opened to be read. A pipe would never end, a device might do anything."""
+    _refuse_special(path, path.stat())  # before it is opened, which is enough for some devices to act
+
+    def opened(name: str, flags: int) -> int:
+        return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
+
+    with open(path, "rb", opener=opened) as stream:
+        _refuse_special(path, os.fstat(stream.fileno()))
+        yield stream
+
+
+def _refuse_special(path: Path, found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(found.st_mode), "no regular file")
+        raise BundleError(f"{path}: cannot be read: it is {kind}; a bundle has regular files only, copy it again")
+
+
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+_SPARSE, _STORED = 1 << 30, 100
+"""A file of so many bytes, of which less than one in so many is on disk, is no model: reading it takes for ever."""
+
+
+def _refuse_holes(path: Path, found: os.stat_result) -> None:
+    stored = 512 * getattr(found, "st_blocks", found.st_size)
+    if found.st_size > _SPARSE and stored < found.st_size // _STORED:
+        raise BundleError(
+            f"{path}: {found.st_size} bytes, of which {stored} are on disk: a file full of holes is no model; do not "
+            "use this bundle"
+        )
 
 
 def _inside(root: Path, name: str) -> PurePosixPath:
@@ -109,10 +215,16 @@ def _resolved(path: Path) -> Path:
 
 def sha256(path: Path) -> str:
     """SHA-256 of a file, read in pieces."""
-    total = hashlib.sha256()
     with path.open("rb") as stream:
-        while piece := stream.read(_CHUNK):
-            total.update(piece)
+        return _hash(stream, sys.maxsize)
+
+
+def _hash(stream: IO[bytes], most: int) -> str:
+    """SHA-256 of at most so many bytes."""
+    total = hashlib.sha256()
+    while most > 0 and (piece := stream.read(min(_CHUNK, most))):
+        total.update(piece)
+        most -= len(piece)
     return total.hexdigest()
 
 
@@ -211,7 +323,7 @@ def _refuse_foreign(target: Path) -> None:
         return
     manifest = target / MANIFEST
     # Web pages and browser extensions have a manifest.json too. A damaged one of ours may be replaced.
-    if not manifest.is_file() or b'"edgekit"' not in manifest.read_bytes():
+    if not manifest.is_file() or b'"edgekit"' not in _manifest_bytes(manifest):
         raise BundleError(f"{target}: exists and is not a bundle; move it away or choose another -o")
 
 

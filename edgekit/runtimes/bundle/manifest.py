@@ -6,7 +6,7 @@ Everything here is an immutable, validated structure. ``manifest.json`` is `Mani
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -21,6 +21,20 @@ an interpreter; the same arithmetic ran on another engine; a compiler accepted i
 
 Align = Literal["center", "corner"]
 """Where a letterboxed image lies on the input: in the middle, or in the top-left corner."""
+
+
+LARGEST, MOST_PIXELS = 1 << 14, 1 << 26
+"""The longest side of an input in pixels, and the most pixels: buffers of that size take 1 GB."""
+
+# Bounds for numbers that somebody else wrote: far above any network's, and low enough for the memory that they take.
+Classes = Annotated[tuple[Annotated[str, msgspec.Meta(max_length=1000)], ...], msgspec.Meta(max_length=1 << 17)]
+Number = Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)]
+Token = Number
+UpTo1024 = Annotated[int, msgspec.Meta(ge=0, le=1 << 10)]
+UpTo65536 = Annotated[int, msgspec.Meta(ge=0, le=1 << 16)]
+
+CACHE = 1 << 22
+"""The most numbers that a language model's cache has for a token, keys and values counted once."""
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -51,6 +65,10 @@ class ImageRule(Record, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if min(self.size) < 1:
             raise ValueError(f"size must be two positive numbers (height, width), not {list(self.size)}")
+        if max(self.size) > LARGEST or self.size[0] * self.size[1] > MOST_PIXELS:
+            raise ValueError(
+                f"size must be at most {LARGEST} a side and {MOST_PIXELS} pixels in all, not {list(self.size)}"
+            )
         if not 0 <= self.pad <= 255:
             raise ValueError(f"pad must be 0..255, not {self.pad}")
         if min(self.std) <= 0:
@@ -103,6 +121,8 @@ class Postprocess(Record, frozen=True, kw_only=True):
                 raise ValueError(f"{name} must be 0..1, not {getattr(self, name)}")
         if self.max_detections < 1:
             raise ValueError(f"max_detections must be at least 1, not {self.max_detections}")
+        if self.max_detections > 1_000_000:
+            raise ValueError(f"max_detections must be at most 1000000, not {self.max_detections}")
 
 
 class Skeleton(Record, frozen=True, kw_only=True):
@@ -112,8 +132,8 @@ class Skeleton(Record, frozen=True, kw_only=True):
     keypoint similarity divides by (https://cocodataset.org/#keypoints-eval).
     """
 
-    names: tuple[str, ...]
-    edges: tuple[tuple[int, int], ...] = ()
+    names: Annotated[tuple[str, ...], msgspec.Meta(max_length=1 << 10)]
+    edges: Annotated[tuple[tuple[int, int], ...], msgspec.Meta(max_length=1 << 16)] = ()
     sigmas: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
@@ -138,18 +158,25 @@ class Language(Record, frozen=True, kw_only=True):
     """
 
     family: Literal["opt", "t5", "retrieval"]
-    queries: int
-    image: int = 0
-    pad: int = 0
-    eos: tuple[int, ...] = ()
-    start: int = 0
-    layers: int = 0
-    heads: int = 0
-    head_size: int = 0
-    width: int = 0
-    positions: int = 0
+    queries: Annotated[int, msgspec.Meta(ge=1, le=1 << 16)]
+    image: Token = 0
+    pad: Token = 0
+    eos: Annotated[tuple[Token, ...], msgspec.Meta(max_length=1 << 10)] = ()
+    start: Token = 0
+    layers: UpTo1024 = 0
+    heads: UpTo65536 = 0
+    head_size: UpTo65536 = 0
+    width: UpTo65536 = 0
+    positions: Number = 0
     prompts: dict[str, str] = {}
     generation: dict[str, Any] = {}
+
+    def __post_init__(self) -> None:
+        if self.layers * self.heads * self.head_size > CACHE:
+            raise ValueError(
+                f"layers, heads and head_size make {self.layers * self.heads * self.head_size} numbers a token, "
+                f"above the {CACHE} that a cache may have"
+            )
 
 
 class Contract(Record, frozen=True, kw_only=True):
@@ -161,7 +188,7 @@ class Contract(Record, frozen=True, kw_only=True):
 
     task: str = "detect"
     image: ImageRule
-    classes: tuple[str, ...] = ()
+    classes: Classes = ()
     decoder: Decoder = Decoder(name="")
     outputs: tuple[Output, ...] = ()
     postprocess: Postprocess = Postprocess()
@@ -383,7 +410,7 @@ class File(Record, frozen=True, kw_only=True):
 
 
 class Manifest(Record, frozen=True, kw_only=True):
-    """Everything a bundle says about itself. ``digest`` guards this file, ``files`` guards all the others.
+    """Everything a bundle says about itself. ``digest`` is the checksum of this file, ``files`` has the others'.
 
     ``options`` are the target's own options as they were used.
     """

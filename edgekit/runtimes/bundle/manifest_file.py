@@ -1,4 +1,7 @@
-"""``manifest.json``: the structures of `bundle.manifest` as JSON with a digest, checked when read."""
+"""``manifest.json``: the structures of `bundle.manifest` as JSON with a digest, checked when read.
+
+The digest is a checksum. It tells accidents, and no attack: anyone can compute it anew. See `bundle.folder.Verify`.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import msgspec
 
 from edgekit.errors import BundleError
 from edgekit.runtimes.bundle.manifest import SCHEMA, Manifest
+from edgekit.structures import from_json
 
 
 class _SchemaOnly(msgspec.Struct):
@@ -29,9 +33,9 @@ def digest(document: Manifest | dict[str, Any]) -> str:
 
 
 def encode(manifest: Manifest) -> bytes:
-    """A manifest as readable JSON, signed with its digest."""
-    signed = msgspec.structs.replace(manifest, digest=digest(manifest))
-    return msgspec.json.format(msgspec.json.encode(signed), indent=2) + b"\n"
+    """A manifest as readable JSON, with its digest."""
+    whole = msgspec.structs.replace(manifest, digest=digest(manifest))
+    return msgspec.json.format(msgspec.json.encode(whole), indent=2) + b"\n"
 
 
 def decode(data: bytes, origin: str) -> Manifest:
@@ -41,7 +45,7 @@ def decode(data: bytes, origin: str) -> Manifest:
         BundleError: not JSON, written by a newer edgekit, not valid, or changed after it was written.
     """
     try:
-        version = msgspec.json.decode(data, type=_SchemaOnly).schema
+        version = from_json(data, _SchemaOnly).schema
     except _UNREADABLE as error:
         raise BundleError(f"{origin}: not a readable manifest ({error}); convert the model again") from error
     if not 1 <= version <= SCHEMA:
@@ -49,10 +53,10 @@ def decode(data: bytes, origin: str) -> Manifest:
             f"{origin}: manifest schema {version}, this edgekit reads up to {SCHEMA}; pip install --upgrade edgekit"
         )
     try:
-        manifest = msgspec.json.decode(data, type=Manifest)
+        manifest = from_json(data, Manifest)
     except _UNREADABLE as error:
         raise BundleError(f"{origin}: the manifest is not valid ({error}); convert the model again") from error
-    if manifest.digest != digest(msgspec.json.decode(data, type=dict[str, Any])):
+    if manifest.digest != digest(from_json(data, dict[str, Any])):
         raise BundleError(
             f"{origin}: the manifest was changed after it was written (digest {manifest.digest[:12] or 'empty'!s} does "
             "not fit); restore the original or convert the model again"

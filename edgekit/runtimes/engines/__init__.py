@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +14,7 @@ from edgekit import registry
 from edgekit.errors import EngineError, UsageError, choices
 from edgekit.runtimes.bundle.manifest import Graph, Language
 from edgekit.runtimes.engines.base import Engine as Engine
+from edgekit.runtimes.engines.base import Isolation as Isolation
 from edgekit.runtimes.engines.base import Network as Network
 from edgekit.runtimes.engines.base import Placement as Placement
 from edgekit.runtimes.engines.base import Session as Session
@@ -20,6 +22,7 @@ from edgekit.runtimes.engines.base import SessionOptions as SessionOptions
 from edgekit.runtimes.engines.base import check_inputs as check_inputs
 from edgekit.runtimes.engines.base import host as host
 from edgekit.runtimes.engines.base import importable as importable
+from edgekit.runtimes.engines.base import named_as as named_as
 
 if TYPE_CHECKING:
     from edgekit.runtimes.language.graph import LanguageGraph
@@ -80,6 +83,26 @@ def hint(name: str) -> str:
     return f"; unit={other.device!r} shows here what the file computes" if other is not None else ""
 
 
+ISOLATION = "edgekit.isolation"
+"""Where a child process is started that opens and runs files in place of this one."""
+
+
+def isolation(name: str, seconds: float) -> Isolation:
+    """A child process for the files of one bundle.
+
+    Args:
+        name: of the bundle, for messages.
+        seconds: that one answer may take.
+
+    Raises:
+        EngineError: this installation has no such part.
+    """
+    if find_spec(ISOLATION) is None:
+        raise EngineError(f"isolated=True needs {ISOLATION}, which is not installed here: pip install edgekit")
+    started: Isolation = importlib.import_module(ISOLATION).ISOLATION(name, seconds)
+    return started
+
+
 def open_session(name: str, folder: Path, graph: Graph, options: SessionOptions) -> Session:
     """Open a graph of a bundle with its engine, or with its emulator where ``options.device`` names that.
 
@@ -87,10 +110,12 @@ def open_session(name: str, folder: Path, graph: Graph, options: SessionOptions)
         EngineError: the engine is not installed, refuses the file, or ``strict`` does not hold.
         UsageError: unknown engine or device, fewer than 0 threads.
     """
-    spec = engine(name)
-    opener = _opener(spec, options.device)
     if options.threads < 0:
         raise UsageError(f"threads must be 0 (the engine's choice) or more, not {options.threads}")
+    if options.isolation is not None:
+        return options.isolation.open_session(name, folder, graph, options)
+    spec = engine(name)
+    opener = _opener(spec, options.device)
     try:
         return opener.open_session(folder, graph, options)
     except ImportError as error:
@@ -122,6 +147,8 @@ def open_network(name: str, folder: Path, graph: Graph, options: SessionOptions)
     Raises:
         EngineError: the engine is not installed, refuses the file, or has no such graphs.
     """
+    if options.isolation is not None:
+        return options.isolation.open_network(name, folder, graph, options)
     return _installed(name).open_network(folder, graph, options)
 
 
@@ -138,6 +165,8 @@ def open_language(
     Raises:
         EngineError: the engine is not installed, refuses a file, or has no such graphs.
     """
+    if options.isolation is not None:
+        return options.isolation.open_language(name, folder, graphs, language, options)
     return _installed(name).open_language(folder, graphs, language, embeddings, options)
 
 

@@ -19,6 +19,7 @@ from edgekit.errors import EngineError
 from edgekit.runtimes.bundle.manifest import Graph, Language, ProofWord
 
 if TYPE_CHECKING:
+    from edgekit.runtimes.language.codec import TextCodec
     from edgekit.runtimes.language.graph import LanguageGraph
 
 
@@ -30,11 +31,13 @@ class SessionOptions:
         threads: of the CPU; 0 leaves the number to the engine.
         device: one of the engine's devices, empty for its first.
         strict: refuse a file of which an operator leaves that device.
+        isolation: the child process to open it in; None opens it here.
     """
 
     threads: int = 0
     device: str = ""
     strict: bool = False
+    isolation: Isolation | None = None
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,28 @@ class Session(Protocol):
         ...
 
 
+class Isolation(Protocol):
+    """A child process that opens what the files of a bundle hold, in place of this one."""
+
+    def open_session(self, name: str, folder: Path, graph: Graph, options: SessionOptions) -> Session:
+        """Open a graph with the engine of that name."""
+        ...
+
+    def open_network(self, name: str, folder: Path, graph: Graph, options: SessionOptions) -> Network:
+        """Open a graph with named inputs of free shapes."""
+        ...
+
+    def open_language(
+        self, name: str, folder: Path, graphs: Mapping[str, Graph], language: Language, options: SessionOptions
+    ) -> LanguageGraph:
+        """Open a language model."""
+        ...
+
+    def open_tokenizer(self, path: Path) -> TextCodec:
+        """Open a tokenizer."""
+        ...
+
+
 class Network(Protocol):
     """An opened graph with named tensors of any number, type and shape: one of the parts of a vision-language model."""
 
@@ -88,6 +113,7 @@ class Engine:
         devices: values that ``unit=`` takes, the default first.
         hosts: where the engine exists at all, as beginnings of `host`; empty for everywhere.
         install: how to install it where no extra does.
+        own_threads: whether each session has CPU threads of its own; else the sessions of a process share theirs.
     """
 
     name: str
@@ -96,6 +122,7 @@ class Engine:
     devices: tuple[str, ...] = ("cpu",)
     hosts: tuple[str, ...] = ()
     install: str = ""
+    own_threads: bool = True
 
     @property
     def here(self) -> bool:
@@ -160,6 +187,17 @@ class Engine:
             if importable(package):
                 importlib.import_module(package)
                 return
+
+
+def named_as(folder: Path, name: str, ending: str) -> Path:
+    """A file that an engine opens by its ending: another would be read as another format, by other rules.
+
+    Raises:
+        EngineError: it has another ending.
+    """
+    if not name.endswith(ending):
+        raise EngineError(f"{folder / name}: the engine opens {ending} files; convert the model again")
+    return folder / name
 
 
 def check_inputs(graph: Graph, inputs: Sequence[Floats]) -> None:

@@ -29,11 +29,14 @@ def package_of(folder: Path, graph: Graph) -> Path:
     """The ``.mlpackage`` folder of a graph: the first part of its first file's name.
 
     Raises:
-        EngineError: the file is not in such a folder.
+        EngineError: the file is not in such a folder, or the folder has files that the manifest does not guard.
     """
     first = graph.files[0].split("/")[0]
     if not first.endswith(".mlpackage"):
         raise EngineError(f"{graph.files[0]!r} is not in an .mlpackage folder; convert the model again")
+    there = {path.relative_to(folder).as_posix() for path in (folder / first).rglob("*") if not path.is_dir()}
+    if unlisted := sorted(there - set(graph.files)):
+        raise EngineError(f"{folder / unlisted[0]}: a file that the manifest does not guard; do not use this bundle")
     return folder / first
 
 

@@ -176,5 +176,7 @@ def delegate_of(graph: Graph) -> str:
     return str(graph.report.get(DELEGATE, XNNPACK))
 
 
-ENGINE = ExecuTorch(name="executorch", packages=("executorch",), extra="executorch", devices=("cpu", XNNPACK))
+ENGINE = ExecuTorch(
+    name="executorch", packages=("executorch",), extra="executorch", devices=("cpu", XNNPACK), own_threads=False
+)
 """``cpu`` is any kernel; ``xnnpack`` names the fast ones, and with ``strict`` refuses files that need others."""

@@ -30,13 +30,17 @@ class LitertSession:
         self._graph = graph
         self._name = path.name
         self.interpreter: Any = _interpreter(path, options.threads)
-        self.placement = _placement(self.interpreter, options.device or ENGINE.devices[0])
+        try:
+            self.placement = _placement(self.interpreter, options.device or ENGINE.devices[0])
+            runner = self.interpreter.get_signature_runner()
+            inputs, outputs = runner.get_input_details(), runner.get_output_details()
+        except (RuntimeError, ValueError, KeyError, IndexError) as error:  # ValueError: names that are not UTF-8, too
+            raise EngineError(f"{path}: not a whole model ({error}); convert the model again") from error
         outside = {name: count for name, count in self.placement.operators.items() if name != XNNPACK}
         if options.strict and self.placement.device == XNNPACK and outside:
             raise EngineError(f"strict: not everything runs on {XNNPACK!r}: {self.placement.operators}")
-        runner = self.interpreter.get_signature_runner()
-        self._inputs = [_Port(path, self.interpreter, tensor, runner.get_input_details()) for tensor in graph.inputs]
-        self._outputs = [_Port(path, self.interpreter, tensor, runner.get_output_details()) for tensor in graph.outputs]
+        self._inputs = [_Port(path, self.interpreter, tensor, inputs) for tensor in graph.inputs]
+        self._outputs = [_Port(path, self.interpreter, tensor, outputs) for tensor in graph.outputs]
 
     def run(self, inputs: Sequence[Floats]) -> list[Floats]:
         # All is checked before: an exception while a view of the engine's memory exists would keep that view alive in

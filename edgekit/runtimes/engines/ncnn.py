@@ -108,6 +108,8 @@ def _traits(param: Path, weights: Path) -> _Traits:
         lines = param.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
         raise EngineError(f"{param}: not an ncnn graph (not text); convert again") from error
+    if any("\0" in line for line in lines):
+        raise EngineError(f"{param}: not an ncnn graph (it has zero bytes, at which ncnn crashes); convert again")
     layers = [line.split() for line in lines[2:] if line.strip()]
     header = lines[1].split() if len(lines) > 1 else []
     if lines[:1] != [_MAGIC] or len(header) != 2 or header[0] != str(len(layers)):

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from edgekit.arrays import Floats
 from edgekit.runtimes.bundle.manifest import Language
 from edgekit.runtimes.language import Generated, GenerationOptions, LanguageGraph, generate, stream
+from edgekit.runtimes.language.codec import TextCodec
 from edgekit.runtimes.language.prompts import PromptWriter
-from edgekit.runtimes.language.text import Tokenizer, before, cut, ending
+from edgekit.runtimes.language.text import before, cut, ending
 from edgekit.runtimes.language.timed_graph import GraphLender
 from edgekit.runtimes.results import Text
 
@@ -30,7 +31,7 @@ class TextGenerator:
     """
 
     def __init__(
-        self, language: Language, graph: LanguageGraph, embeddings: NDArray[Any], tokenizer: Tokenizer
+        self, language: Language, graph: LanguageGraph, embeddings: NDArray[Any], tokenizer: TextCodec
     ) -> None:
         self.prompts = PromptWriter(language, tokenizer, embeddings)
         self._language, self._tokenizer = language, tokenizer

@@ -15,6 +15,7 @@ from edgekit.arrays import Floats
 from edgekit.errors import BundleError, UsageError
 from edgekit.runtimes.language.vision_language import VisionLanguage
 from edgekit.runtimes.model import read
+from edgekit.structures import from_json
 
 SCHEMA = 1
 INDEX, VECTORS = "index.json", "vectors.npy"
@@ -100,7 +101,9 @@ class ImageIndex:
         vectors: list[Floats] = [empty.vectors]
         for group in _groups(frames(source), batch):
             names += [frame.name for frame in group]
-            vectors.append(np.stack([one.projected for one in model.encoder.encode([frame.image for frame in group])]))
+            with model.exclusive:
+                encoded = model.encoder.encode([frame.image for frame in group])
+            vectors.append(np.stack([one.projected for one in encoded]))
             if progress is not None:
                 progress(len(names))
         return cls(model, tuple(names), np.concatenate(vectors[1:]) if names else empty.vectors)
@@ -203,12 +206,12 @@ class ImageIndex:
 def _heading(path: Path) -> _Heading:
     try:
         data = path.read_bytes()
-        version = msgspec.json.decode(data, type=_Version).schema
+        version = from_json(data, _Version).schema
         if version > SCHEMA:
             raise BundleError(
                 f"{path}: an index of layout {version}, this edgekit reads up to {SCHEMA}; update edgekit"
             )
-        return msgspec.json.decode(data, type=_Heading)
+        return from_json(data, _Heading)
     except FileNotFoundError as error:
         raise BundleError(f"{path.parent}: no index there (no {INDEX}); give the folder of edgekit index") from error
     except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

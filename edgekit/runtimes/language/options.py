@@ -9,9 +9,11 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from edgekit.errors import UsageError, choices
+from edgekit.structures import from_builtins
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=100_000)]
 AtLeastOne = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
+Sequences = Annotated[int, msgspec.Meta(ge=1, le=1000)]
 Power = Annotated[float, msgspec.Meta(ge=-5, le=5)]
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -50,8 +52,8 @@ class GenerationOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
 
     max_new_tokens: AtLeastOne = 20
     min_new_tokens: Count = 0
-    beams: AtLeastOne = 1
-    returned: AtLeastOne = 1
+    beams: Sequences = 1
+    returned: Sequences = 1
     length_penalty: Power = 1.0
     early_stopping: bool | Literal["never"] = False
     repetition_penalty: Positive = 1.0
@@ -114,7 +116,7 @@ def generation_options(given: Mapping[str, Any], defaults: GenerationOptions | N
 def _checked(name: str, value: Any, kind: Any) -> Any:
     """A value as its annotation wants it."""
     try:
-        result = msgspec.convert(value, kind)
+        result = from_builtins(value, kind)
     except msgspec.ValidationError as error:
         what = str(error).partition(" - at ")[0].replace("`", "")
         raise UsageError(f"option {name}={value!r}: {what[0].lower()}{what[1:]}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tokenize
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,9 @@ from numpy.typing import NDArray
 
 from edgekit.errors import BundleError, UsageError
 from edgekit.runtimes.bundle.folder import Bundle
-from edgekit.runtimes.bundle.manifest import Contract, Language
+from edgekit.runtimes.bundle.manifest import Contract, Graph, Language
 from edgekit.runtimes.engines import Network, SessionOptions, open_language, open_network
+from edgekit.runtimes.language.codec import TextCodec
 from edgekit.runtimes.language.graph import LanguageGraph
 from edgekit.runtimes.language.text import Tokenizer
 
@@ -28,7 +30,7 @@ class Parts:
 
     language: Language
     networks: Mapping[str, Network]
-    tokenizer: Tokenizer
+    tokenizer: TextCodec
     graph: LanguageGraph | None = None
     embeddings: NDArray[Any] | None = None
 
@@ -53,21 +55,37 @@ def open_parts(bundle: Bundle, options: SessionOptions) -> Parts:
     for name in (*NETWORKS[kind], *spoken):
         if name not in graphs:
             raise BundleError(f"{bundle.path}: no graph {name!r}, only {', '.join(graphs)}; convert the model again")
-    tokenizer = Tokenizer(_guarded(bundle, TOKENIZER))
+    path = _guarded(bundle, TOKENIZER)
+    isolation = options.isolation
+    tokenizer = Tokenizer(path) if isolation is None else isolation.open_tokenizer(path)
     networks = {
         name: open_network(manifest.engine_of(graphs[name]), bundle.path, graphs[name], options)
         for name in NETWORKS[kind]
     }
     if not spoken:
         return Parts(language, networks, tokenizer)
-    embeddings = _embeddings(bundle, language)
+    embeddings = read_embeddings(_guarded(bundle, EMBEDDINGS), language)
     parts = {name: graphs[name] for name in spoken}
+    _check_vocabulary(bundle, parts[spoken[-1]], language, len(embeddings))
     engine, *others = sorted({manifest.engine_of(part) for part in parts.values()})
     if others:
         named = " and ".join((engine, *others))
         raise BundleError(f"{bundle.path}: {' and '.join(parts)} are for {named}, not for one; convert the model again")
     graph = open_language(engine, bundle.path, parts, language, embeddings, options)
     return Parts(language, networks, tokenizer, graph, embeddings)
+
+
+def _check_vocabulary(bundle: Bundle, graph: Graph, language: Language, rows: int) -> None:
+    """Refuse embeddings that lack a token which the language model can give, or which the contract names."""
+    logits = [tensor.shape[-1] for tensor in graph.outputs if tensor.name == "logits" and tensor.shape]
+    if len(logits) != 1 or logits[0] < 1:
+        raise BundleError(f"{bundle.path}: graph {graph.name!r} has no logits of a vocabulary; convert the model again")
+    tokens = {"the vocabulary's last": logits[0] - 1, "pad": language.pad, "start": language.start}
+    for name, token in tokens.items():
+        if token >= rows:
+            raise BundleError(
+                f"{bundle.path}: {name} token is {token}, {EMBEDDINGS} has {rows} rows; convert the model again"
+            )
 
 
 def language_of(contract: Contract) -> Language:
@@ -87,12 +105,15 @@ def _guarded(bundle: Bundle, name: str) -> Path:
     return bundle.file(name)
 
 
-def _embeddings(bundle: Bundle, language: Language) -> NDArray[Any]:
-    """Memory-mapped: of 50 000 rows a prompt needs ten."""
-    path = _guarded(bundle, EMBEDDINGS)
+def read_embeddings(path: Path, language: Language) -> NDArray[Any]:
+    """The rows of all tokens, memory-mapped: of 50 000 rows a prompt needs ten.
+
+    Raises:
+        BundleError: not an array of that kind.
+    """
     try:
         found: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, OverflowError, SyntaxError, tokenize.TokenError) as error:  # its header's
         raise BundleError(f"{path}: cannot be read as an array: {error}; convert the model again") from error
     if found.ndim != 2 or found.dtype not in (np.float16, np.float32) or found.shape[1] != language.width:
         raise BundleError(

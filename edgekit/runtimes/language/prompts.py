@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from edgekit.arrays import Floats, Ints
 from edgekit.errors import BundleError, UsageError, choices
 from edgekit.runtimes.bundle.manifest import Language
+from edgekit.runtimes.language.codec import TextCodec
 from edgekit.runtimes.language.prompt import Prompt
-from edgekit.runtimes.language.text import Tokenizer, left_padded
+from edgekit.runtimes.language.text import left_padded
 
 QUESTION = "Question: {} Answer:"
 """How BLIP-2 is asked where a bundle does not say (Li et al., 2023, arXiv:2301.12597, 4.2)."""
@@ -27,7 +28,7 @@ class PromptWriter:
         embeddings: (vocabulary, width) float16 or float32, of the tokens; may be memory-mapped, rows are gathered.
     """
 
-    def __init__(self, language: Language, tokenizer: Tokenizer, embeddings: NDArray[Any]) -> None:
+    def __init__(self, language: Language, tokenizer: TextCodec, embeddings: NDArray[Any]) -> None:
         self._language, self._tokenizer, self._embeddings = language, tokenizer, embeddings
 
     def caption(self, prompt: str | None, style: str | None) -> str:
@@ -55,9 +56,17 @@ class PromptWriter:
 
         Raises:
             UsageError: a prompt that is too long for the model, or holds the image's placeholder.
-            BundleError: the tokenizer has tokens that the embeddings do not have.
+            BundleError: the tokenizer has tokens that the embeddings do not have, or an image is not of the contract's
+                queries and of the embeddings' width.
         """
         language, queries = self._language, self._language.queries
+        width = self._embeddings.shape[1]
+        for image in images:
+            if image.shape != (queries, width):
+                raise BundleError(
+                    f"the Q-Former gives {image.shape} for an image, the contract says ({queries}, {width}): they are "
+                    "not of the same model; convert it again"
+                )
         rows = [self._ids(prompt, max_new_tokens) for prompt in prompts]
         ids, mask = left_padded([[language.image] * queries + row for row in rows], language.pad)
         embeddings = np.zeros((*ids.shape, self._embeddings.shape[1]), np.float32)
@@ -89,7 +98,7 @@ class PromptWriter:
         return ids
 
 
-def padded_texts(texts: Sequence[str], tokenizer: Tokenizer, language: Language) -> tuple[Ints, Ints]:
+def padded_texts(texts: Sequence[str], tokenizer: TextCodec, language: Language) -> tuple[Ints, Ints]:
     """Ids and mask of texts for retrieval, int64 (texts, longest) both, padded on the right.
 
     Raises:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,12 @@ import numpy as np
 
 from edgekit.arrays import Bools, Ints
 from edgekit.errors import BundleError, EngineError
+from edgekit.runtimes.language.codec import TextCodec
 from edgekit.runtimes.language.generated import Stopped
+
+STATE = ("padding", "truncation")
+"""What a file of Hugging Face's may have left from its last use. It is no part of a model: transformers sets both anew
+at each call. A bundle has neither: numbers in them can end the process."""
 
 
 class Tokenizer:
@@ -19,25 +26,42 @@ class Tokenizer:
 
     Args:
         path: ``tokenizer.json``.
+        source: it belongs to a checkpoint and not to a bundle: what is left from its last use is dropped.
 
     Raises:
         EngineError: the package tokenizers is not installed.
-        BundleError: no such file, or not one that tokenizers reads.
+        BundleError: no such file, not one that tokenizers reads, or one with padding or truncation.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, source: bool = False) -> None:
         try:
             import tokenizers
         except ImportError as error:
             raise EngineError("texts need the package tokenizers: pip install edgekit[language]") from error
+        self._name = os.fspath(path)
         try:
             content = Path(path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise BundleError(f"{os.fspath(path)}: cannot be read as a tokenizer: {error}") from error
-        try:
+            raise BundleError(f"{self._name}: cannot be read as a tokenizer: {error}") from error
+        with self._told("not a tokenizer that tokenizers reads"):
+            document = json.loads(content)
+            if left := [name for name in STATE if document.get(name) is not None]:
+                if not source:
+                    raise BundleError(f"{self._name}: has {' and '.join(left)}, which belong to a call; convert again")
+                content = without_state(content)
             self._tokenizer: Any = tokenizers.Tokenizer.from_str(content)
-        except Exception as error:  # tokenizers raises nothing narrower
-            raise BundleError(f"{os.fspath(path)}: not a tokenizer that tokenizers reads: {error}") from error
+
+    @contextlib.contextmanager
+    def _told(self, problem: str) -> Iterator[None]:
+        """Raise what tokenizers raises as `BundleError`: it knows nothing narrower than Exception, and panics."""
+        try:
+            yield
+        except BundleError:
+            raise
+        except BaseException as error:
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise
+            raise BundleError(f"{self._name}: {problem}: {error}") from error
 
     def __len__(self) -> int:
         """How many tokens there are, added ones included."""
@@ -45,24 +69,43 @@ class Tokenizer:
 
     def encode(self, text: str, *, special: bool = True) -> list[int]:
         """The ids of a text; with ``special`` those that the tokenizer puts before and behind are there too."""
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=special).ids
+        with self._told("cannot encode a text"):
+            ids: list[int] = self._tokenizer.encode(text, add_special_tokens=special).ids
         return ids
 
     def decode(self, ids: Sequence[int] | Ints) -> str:
         """The text of ids, without special tokens."""
-        text: str = self._tokenizer.decode([int(one) for one in ids], skip_special_tokens=True)
+        with self._told("cannot decode tokens"):
+            text: str = self._tokenizer.decode([int(one) for one in ids], skip_special_tokens=True)
         return text
 
     def stream(self, ids: Iterable[int]) -> Iterator[str]:
         """The text of ids in pieces, each as soon as no later token can change it. What is never whole is left out:
         the first bytes of a character, when nothing follows."""
-        from tokenizers.decoders import DecodeStream
-
-        pieces = DecodeStream(skip_special_tokens=True)
+        decoded = self.pieces()
         for one in ids:
-            piece = pieces.step(self._tokenizer, int(one))
+            piece = decoded(int(one))
             if piece:
                 yield piece
+
+    def pieces(self) -> Callable[[int], str | None]:
+        """Decodes one text id by id: what is new and sure after each, None where nothing is."""
+        from tokenizers.decoders import DecodeStream
+
+        decoder = DecodeStream(skip_special_tokens=True)
+
+        def piece(one: int) -> str | None:
+            with self._told("cannot decode tokens"):
+                new: str | None = decoder.step(self._tokenizer, one)
+            return new
+
+        return piece
+
+
+def without_state(content: str) -> str:
+    """A tokenizer file without what its last use left."""
+    document = json.loads(content)
+    return json.dumps({**document, **dict.fromkeys(STATE)}, ensure_ascii=False)
 
 
 def left_padded(rows: Sequence[Sequence[int]], pad: int) -> tuple[Ints, Ints]:
@@ -76,7 +119,7 @@ def left_padded(rows: Sequence[Sequence[int]], pad: int) -> tuple[Ints, Ints]:
     return ids, mask
 
 
-def ending(tokenizer: Tokenizer, stop: Sequence[str]) -> Stopped | None:
+def ending(tokenizer: TextCodec, stop: Sequence[str]) -> Stopped | None:
     """A check that ends a sequence when one of these texts occurs in it; None without texts."""
     if not stop:
         return None

@@ -15,14 +15,15 @@ from edgekit.arrays import Floats, Image, ImageLike, ImageLikes
 from edgekit.errors import BundleError, UsageError, choices
 from edgekit.runtimes.bundle.folder import Bundle
 from edgekit.runtimes.bundle.manifest import Contract, Manifest
-from edgekit.runtimes.engines import Network, Placement, SessionOptions
+from edgekit.runtimes.engines import Isolation, Network, Placement, SessionOptions
+from edgekit.runtimes.exclusive import Exclusive
 from edgekit.runtimes.inputs.images import Preprocessor
 from edgekit.runtimes.language import GenerationOptions, LanguageGraph, generation_options
+from edgekit.runtimes.language.codec import TextCodec
 from edgekit.runtimes.language.features import ImageEncoder, ImageFeatures, output
 from edgekit.runtimes.language.generator import TextGenerator
 from edgekit.runtimes.language.parts import NETWORKS, kind_of, language_of, open_parts
 from edgekit.runtimes.language.prompts import padded_texts
-from edgekit.runtimes.language.text import Tokenizer
 from edgekit.runtimes.model import read
 from edgekit.runtimes.results import Match, Text
 
@@ -41,7 +42,8 @@ Texts = list[str] | tuple[str, ...]
 
 
 class VisionLanguage:
-    """A contract bound to its networks. Not thread-safe, open one per thread; one text is generated at a time.
+    """A contract bound to its networks. It serves one thread at a time and refuses a second one: open one per thread.
+    One text is generated at a time.
 
     A generation bundle (BLIP-2 with OPT or T5) captions, answers and embeds; a retrieval bundle (BLIP-2 for image-text
     matching) embeds images and texts and matches them.
@@ -62,6 +64,7 @@ class VisionLanguage:
         kind: ``generation`` or ``retrieval``.
         defaults: generation options of the bundle.
         encoder: vision and Q-Former; ``encoder.runs`` counts the runs.
+        exclusive: held while the model runs.
 
     Raises:
         BundleError: parts are missing, or the generation defaults of the contract are not valid.
@@ -73,7 +76,7 @@ class VisionLanguage:
         networks: Mapping[str, Network],
         language: LanguageGraph | None,
         embeddings: NDArray[Any] | None,
-        tokenizer: Tokenizer,
+        tokenizer: TextCodec,
         manifest: Manifest | None = None,
     ) -> None:
         self._language = language_of(contract)
@@ -87,6 +90,7 @@ class VisionLanguage:
             self.defaults = generation_options(self._language.generation)
         except UsageError as error:
             raise BundleError(f"the bundle's own defaults: {error}; convert the model again") from error
+        self.exclusive = Exclusive()
         self.contract, self.networks, self.tokenizer, self.manifest = contract, networks, tokenizer, manifest
         projected = "language_inputs" if self.kind == "generation" else "image_vectors"
         self.encoder = ImageEncoder(networks, Preprocessor(contract.image), projected)
@@ -181,7 +185,7 @@ class VisionLanguage:
         written = generator.prompts.caption(prompt, style) if question is None else generator.prompts.question(question)
         chosen = generation_options(options, self.defaults)
         (features,), _ = self._features([image])
-        return generator.stream(features.projected, written, chosen)
+        return self._stepwise(generator.stream(features.projected, written, chosen))
 
     def embed(self, image: ImageLike | ImageLikes, level: Level | None = None) -> Floats:
         """The features of an image: float32 (tokens, width), or (images, tokens, width) of a list.
@@ -219,8 +223,9 @@ class VisionLanguage:
         if not text:
             raise UsageError("an empty list of texts: give at least one")
         ids, mask = padded_texts(text, self.tokenizer, self._language)
-        made = self.networks["text"].run({"input_ids": ids, "attention_mask": mask})
-        return output(made, "text_vector", (len(text), None))
+        with self.exclusive:
+            made = self.networks["text"].run({"input_ids": ids, "attention_mask": mask})
+            return output(made, "text_vector", (len(text), None))
 
     @overload
     def match(self, image: ImageLike, text: str) -> Match: ...
@@ -241,8 +246,9 @@ class VisionLanguage:
         vectors = self.embed_text(texts)
         ids, mask = padded_texts(texts, self.tokenizer, self._language)
         embeds = np.stack([one.vision for one in features])
-        made = self.networks["match"].run({"image_embeds": embeds, "input_ids": ids, "attention_mask": mask})
-        logits = output(made, "logits", (len(texts), 2)).astype(np.float64)
+        with self.exclusive:
+            made = self.networks["match"].run({"image_embeds": embeds, "input_ids": ids, "attention_mask": mask})
+            logits = output(made, "logits", (len(texts), 2)).astype(np.float64)
         fitting = 1 / (1 + np.exp(np.clip(logits[:, 0] - logits[:, 1], -700, 700)))  # the second of a softmax over two
         similar = [float((one.projected @ vector).max()) for one, vector in zip(features, vectors, strict=True)]
         found = [
@@ -254,13 +260,14 @@ class VisionLanguage:
     def warm_up(self, runs: int = 1) -> None:
         """Run every part on an empty image, so that the first real one does not pay for the engines' lazy set-up."""
         empty = np.zeros((*self.contract.image.size, 3), np.uint8)
-        for _ in range(runs):
-            (features,) = self.encoder.encode([empty])
-            if self._generator is None:
-                self.match(empty, "a")
-                continue
-            options = GenerationOptions(max_new_tokens=2, min_new_tokens=2)
-            self._generator.write([features.projected], [""], options)
+        options = GenerationOptions(max_new_tokens=2, min_new_tokens=2)
+        with self.exclusive:
+            for _ in range(runs):
+                (features,) = self.encoder.encode([empty])
+                if self._generator is None:
+                    self.match(empty, "a")
+                else:
+                    self._generator.write([features.projected], [""], options)
 
     @property
     def _other(self) -> str:
@@ -285,7 +292,17 @@ class VisionLanguage:
             if id(image) not in found:
                 found[id(image)] = read(image)
         every = [found[id(image)] for image in images]
-        return self.encoder([image for image, _ in every]), [name for _, name in every]
+        with self.exclusive:
+            return self.encoder([image for image, _ in every]), [name for _, name in every]
+
+    def _stepwise(self, pieces: Iterator[str]) -> Iterator[str]:
+        """The pieces, each made while no other thread runs the model."""
+        while True:
+            with self.exclusive:
+                piece = next(pieces, None)
+            if piece is None:
+                return
+            yield piece
 
     def _written(self, image: Any, prompt: str | list[str], given: Mapping[str, Any]) -> Text | list[Text]:
         images, prompts, many = _paired(image, prompt)
@@ -293,13 +310,21 @@ class VisionLanguage:
         began = time.perf_counter()
         features, names = self._features(images)
         spent = 1e3 * (time.perf_counter() - began)
-        texts = self._generating("caption").write([one.projected for one in features], prompts, options, spent)
+        generator = self._generating("caption")
+        with self.exclusive:
+            texts = generator.write([one.projected for one in features], prompts, options, spent)
         named = [msgspec.structs.replace(text, source=name) for text, name in zip(texts, names, strict=True)]
         return named if many else named[0]
 
 
 def open_vision_language(
-    bundle: Bundle, *, threads: int = 0, unit: str = "", strict: bool = False, warm_up: int = 1
+    bundle: Bundle,
+    *,
+    threads: int = 0,
+    unit: str = "",
+    strict: bool = False,
+    warm_up: int = 1,
+    isolation: Isolation | None = None,
 ) -> VisionLanguage:
     """Open the graphs of a bundle.
 
@@ -309,13 +334,14 @@ def open_vision_language(
         unit: one of the engine's units, such as ``cpu`` or ``npu``; empty for its first.
         strict: make it an error when an operator leaves that unit.
         warm_up: runs on an empty image before returning.
+        isolation: the child process to open the files in.
 
     Raises:
         BundleError: parts are missing or damaged.
         EngineError: the engine is missing, or refuses a file.
         UsageError: not a vision-language bundle, or a unit or thread count that the engine does not have.
     """
-    parts = open_parts(bundle, SessionOptions(threads, unit, strict))
+    parts = open_parts(bundle, SessionOptions(threads, unit, strict, isolation))
     manifest = bundle.manifest
     model = VisionLanguage(manifest.contract, parts.networks, parts.graph, parts.embeddings, parts.tokenizer, manifest)
     model.warm_up(warm_up)

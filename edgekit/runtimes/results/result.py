@@ -13,6 +13,7 @@ import msgspec
 from edgekit.arrays import Image
 from edgekit.errors import InputError, UsageError
 from edgekit.runtimes.results.columns import Size
+from edgekit.structures import from_builtins
 
 AnyResult = TypeVar("AnyResult", bound="Result")
 AnyStruct = TypeVar("AnyStruct", bound=msgspec.Struct)
@@ -179,6 +180,6 @@ def converted(document: object, kind: type[AnyStruct]) -> AnyStruct:
         InputError: the document does not have it.
     """
     try:
-        return msgspec.convert(document, kind)
+        return from_builtins(document, kind)
     except msgspec.ValidationError as error:
         raise InputError(f"not a result that edgekit wrote: {error}") from error

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from edgekit.errors import InputError
+from edgekit.structures import from_builtins, from_json
 
 AnyDocument = TypeVar("AnyDocument", bound="_Document")
 
@@ -31,7 +32,7 @@ class _Document(msgspec.Struct, frozen=True, kw_only=True):
             InputError: not what `to_dict` writes.
         """
         try:
-            return msgspec.convert(document, cls)
+            return from_builtins(document, cls)
         except msgspec.ValidationError as error:
             raise InputError(f"not a {cls.__name__.lower()} that edgekit wrote: {error}") from error
 
@@ -43,7 +44,7 @@ class _Document(msgspec.Struct, frozen=True, kw_only=True):
             InputError: not JSON, or not what `to_json` writes.
         """
         try:
-            return msgspec.json.decode(text, type=cls)
+            return from_json(text, cls)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise InputError(f"not a {cls.__name__.lower()} that edgekit wrote: {error}") from error
 

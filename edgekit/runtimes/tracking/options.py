@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from edgekit.errors import UsageError, choices
+from edgekit.structures import from_builtins
 
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
@@ -47,7 +48,7 @@ def parsed(kind: type[AnyOptions], given: Mapping[str, Any]) -> AnyOptions:
         if name not in kind.__struct_fields__:
             raise UsageError(f"option {choices(name, kind.__struct_fields__)}")
     try:
-        options = msgspec.convert(dict(given), kind)
+        options = from_builtins(dict(given), kind)
     except msgspec.ValidationError as error:
         found = re.fullmatch(r"(.*) - at `\$\.(\w+)`", str(error))
         if found is None:

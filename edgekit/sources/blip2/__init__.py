@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from edgekit.errors import SourceError
 from edgekit.graph.blip2.blip2 import MODEL_TYPE, Blip2
 from edgekit.graph.blip2.checkpoint import CONFIG, read_json
 from edgekit.graph.blip2.contract import contract_of
@@ -27,11 +28,15 @@ def load(request: SourceRequest) -> WrittenModel:
         SourceError: a BLIP-2 that is not known, or a missing or damaged file.
     """
     source = Blip2(Path(request.spec))
+    try:
+        contract = contract_of(source)
+    except ValueError as error:  # a mean or deviation that no image rule can have
+        raise SourceError(f"{source.folder}: its processor: {error}") from error
     return WrittenModel(
         name=source.folder.resolve().name,
         source=source,
         origin=Origin(kind="transformers", name=source.architecture, sha256=source.checkpoint.sha256()),
-        contract=contract_of(source),
+        contract=contract,
     )
 
 

@@ -17,7 +17,7 @@ from edgekit.runtimes.engines import Placement
 from edgekit.runtimes.language.graph import LanguageGraph
 from edgekit.runtimes.language.text import Tokenizer
 from edgekit.runtimes.language.vision_language import VisionLanguage
-from edgekit.sources.transformers import import_transformers
+from edgekit.sources._pretrained import import_transformers, load_pretrained, reason
 
 Function = Callable[..., dict[str, Any]]
 """A part of the model: the model and tensors by name to tensors by name."""
@@ -42,7 +42,7 @@ def open_source(folder: Path, threads: int = 0) -> VisionLanguage:
     if threads:
         torch.set_num_threads(threads)
     model = load_model(source)
-    tokenizer = Tokenizer(folder / TOKENIZER)
+    tokenizer = Tokenizer(folder / TOKENIZER, source=True)
     if source.retrieval:
         functions: dict[str, Function] = {"vision": _vision, "qformer": _vectors, "text": _text, "match": _match}
         return VisionLanguage(contract_of(source), _networks(model, functions), None, None, tokenizer)
@@ -56,21 +56,13 @@ def load_model(source: Blip2) -> Any:
     """The model in float32, by transformers, ready to run.
 
     Raises:
-        SourceError: transformers is not installed, or cannot load it.
+        SourceError: transformers is not installed or cannot load it, or the tensors do not fit.
     """
     import torch
 
-    transformers = import_transformers(source.folder)
-    transformers.utils.logging.disable_progress_bar()
     # A Blip2Model has the same weights under the same names.
     kind = "Blip2ForImageTextRetrieval" if source.retrieval else "Blip2ForConditionalGeneration"
-    try:
-        model = getattr(transformers, kind).from_pretrained(
-            source.folder, local_files_only=True, use_safetensors=True, trust_remote_code=False, dtype=torch.float32
-        )
-    except Exception as error:  # a damaged folder can make it raise anything
-        raise SourceError(f"{source.folder}: transformers cannot load it: {_reason(error)}") from error
-    return model.eval().requires_grad_(False)
+    return load_pretrained(source.folder, kind, source.config, source.checkpoint.shapes, dtype=torch.float32)
 
 
 def load_tokenizer(source: Blip2) -> Any:
@@ -83,13 +75,7 @@ def load_tokenizer(source: Blip2) -> Any:
     try:
         return transformers.AutoTokenizer.from_pretrained(source.folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # a damaged folder can make it raise anything
-        raise SourceError(f"{source.folder}: transformers cannot load the tokenizer: {_reason(error)}") from error
-
-
-def _reason(error: Exception) -> str:
-    """The first line of an error that may have none."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__
+        raise SourceError(f"{source.folder}: transformers cannot load the tokenizer: {reason(error)}") from error
 
 
 def parameter_bytes(folder: Path) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from edgekit.errors import SourceError
 from edgekit.runtimes.bundle import folder as bundle
 from edgekit.runtimes.bundle.manifest import Origin
-from edgekit.sources import Source, SourceRequest, TrainedModel
+from edgekit.sources import Source, SourceRequest, TrainedModel, check_size
 from edgekit.sources.exported.safety import refuse_code, refuse_damage
 
 if TYPE_CHECKING:
@@ -46,8 +46,8 @@ def load(request: SourceRequest) -> TrainedModel:
             f"{path}: not a torch.export program that torch {torch.__version__} reads: {_brief(error)}"
         ) from error
     shape = input_shape(program, str(path))
-    norms = [node for node in program.graph.nodes if node.target is torch.ops.aten.batch_norm.default]
-    if any(node.args[5] for node in norms):
+    switches = {torch.ops.aten.batch_norm.default: 5, torch.ops.aten.dropout.default: 2}  # argument: in training
+    if any(node.target in switches and node.args[switches[node.target]] for node in program.graph.nodes):
         raise SourceError(f"{path}: exported in training mode; call .eval() on the network and export it again")
     return TrainedModel(
         name=path.stem,
@@ -78,6 +78,7 @@ def input_shape(program: torch.export.ExportedProgram, origin: str) -> tuple[int
     if batch not in (1, None) or channels != 3 or height is None or width is None:
         given = ", ".join("dynamic" if size is None else str(size) for size in shape)
         raise SourceError(f"{origin}: the input is ({given}); export it with one image (1, 3, height, width)")
+    check_size(origin, (height, width))
     return 1, 3, height, width
 
 

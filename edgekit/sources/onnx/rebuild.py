@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped,u
 from torch import fx
 
 from edgekit.errors import ContractError, SourceError
+from edgekit.sources import check_size
 from edgekit.sources.onnx import operators as onnx_operators
 from edgekit.sources.onnx import shapes as onnx_shapes
 from edgekit.sources.onnx import windows as onnx_windows
@@ -90,6 +91,7 @@ def image_shape(model: Any, path: Path, size: tuple[int, int] | None) -> tuple[s
     if size is not None and any(fixed and fixed != wanted for fixed, wanted in zip(dims[2:], size, strict=True)):
         raise SourceError(f"{path}: its input is fixed to {height}x{width}, not {size[0]}x{size[1]}; export it again")
     height, width = size or (height, width)
+    check_size(str(path), (height, width))
     return value.name, (1, dims[1], height, width)
 
 

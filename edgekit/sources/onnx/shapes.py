@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from edgekit.sources.onnx.step import Operand, Step, axis_of
+from edgekit.sources.onnx.step import Operand, Step, axis_of, bounded
 
 
 def concat(step: Step) -> Any:
@@ -150,11 +150,13 @@ def constant(step: Step) -> Any:
 
 def constant_of_shape(step: Step) -> Any:
     value = step.attribute("value", torch.zeros(1))
+    bounded(step.integers(0))
     return torch.full(step.integers(0), value.item(), dtype=value.dtype)
 
 
 def range_(step: Step) -> Any:
     start, limit, delta = (step.constant(index) for index in range(3))
+    bounded([float((limit - start) / delta)])
     return torch.arange(start.item(), limit.item(), delta.item(), dtype=start.dtype)
 
 

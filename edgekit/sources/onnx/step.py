@@ -5,6 +5,8 @@ This module and its siblings ``_onnx_*`` import torch; they are imported only wh
 
 from __future__ import annotations
 
+import contextlib
+import math
 import operator
 import re
 from collections.abc import Callable, Sequence
@@ -30,6 +32,10 @@ Operand: TypeAlias = Value | torch.Tensor
 """What flows between nodes: values that depend on the image, and constants."""
 
 
+MOST_NUMBERS = 1 << 30
+"""Of one tensor: 4 GB."""
+
+
 class TorchGraph:
     """The torch graph that is being built. Whatever depends on constants alone is computed at once."""
 
@@ -50,12 +56,15 @@ class TorchGraph:
             function: any function of torch; gets tensors in place of operands.
         """
         everything = (list(arguments), keywords)
+        meta_arguments, meta_keywords = _replace(everything, _as_meta)
         if not _mentions_value(everything):
+            with torch.no_grad(), contextlib.suppress(NotImplementedError, RuntimeError, TypeError):
+                _bounded(function(*meta_arguments, **meta_keywords))  # before any memory is taken for it
             with torch.no_grad():
                 return function(*arguments, **keywords)
-        meta_arguments, meta_keywords = _replace(everything, _as_meta)
         with torch.no_grad():
             result = function(*meta_arguments, **meta_keywords)
+        _bounded(result)
         node_arguments, node_keywords = _replace(everything, self._as_node)
         node = self.graph.create_node(
             "call_function", function, tuple(node_arguments), node_keywords, name=_identifier(name)
@@ -136,6 +145,22 @@ class Step:
             known = ", ".join(map(str, valid))
             raise self.refusal(f"has {name}={value}, of which only {known} can be converted; export it differently")
         return value
+
+
+def bounded(shape: Sequence[float]) -> None:
+    """Refuse a tensor that no network has.
+
+    Raises:
+        ValueError: it has more than `MOST_NUMBERS`.
+    """
+    if math.prod(shape) > MOST_NUMBERS:
+        raise ValueError(f"a tensor of {' x '.join(f'{size:g}' for size in shape)} numbers")
+
+
+def _bounded(result: Any) -> None:
+    for tensor in result if isinstance(result, (list, tuple)) else (result,):
+        if isinstance(tensor, torch.Tensor):
+            bounded(tensor.shape)
 
 
 def axis_of(step: Step, axis: int, rank: int) -> int:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from edgekit.errors import SourceError
 from edgekit.runtimes.bundle.manifest import Contract, Decoder, ImageRule, Origin, Output, Postprocess
 from edgekit.runtimes.tasks.skeletons import numbered
-from edgekit.sources import Source, SourceRequest, TrainedModel, Uncut
+from edgekit.sources import Source, SourceRequest, TrainedModel, Uncut, check_size
 from edgekit.sources.ultralytics.heads import HEADS, HeadSpec, raw_heads, whole
 from edgekit.sources.ultralytics.pickle import pickled_globals, unpickle
 
@@ -28,6 +28,10 @@ OTHER_TASKS = {
     "ultralytics.nn.tasks.WorldModel": "YOLO-World",
     "ultralytics.nn.tasks.YOLOEModel": "YOLOE",
 }
+
+
+LARGE = 1 << 24
+"""Numbers of a tensor that a few bytes of a file must not stand for, by saying one of them again and again."""
 
 
 def matches(request: SourceRequest) -> bool:
@@ -73,6 +77,7 @@ def _trained_model(path: Path, checkpoint: Any, model: Any, size: tuple[int, int
     end2end = _one_to_one(model)
     largest = int(max(model.model[-1].stride)) if head.task != "classify" else 1
     size = _divisible(path, size or _trained_size(checkpoint, model, largest), largest)
+    check_size(str(path), size)
     example = torch.zeros(1, 3, *size)
     given, heads = whole(model, end2end), raw_heads(model, head, end2end)
     with torch.no_grad():
@@ -113,6 +118,11 @@ def _network(path: Path, checkpoint: Any) -> Any:
     for module in model.modules():
         if isinstance(module, nn.Upsample) and not hasattr(module, "recompute_scale_factor"):
             module.recompute_scale_factor = None  # checkpoints of torch < 1.11
+    for name, value in (*model.named_parameters(), *model.named_buffers()):
+        if value.numel() > LARGE and value.numel() * value.itemsize > value.untyped_storage().nbytes():
+            raise SourceError(
+                f"{path}: {name} {list(value.shape)} is more than the file holds of it; the checkpoint is inconsistent"
+            )
     return model.float().eval().requires_grad_(False)
 
 

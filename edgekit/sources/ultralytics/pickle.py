@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.errors import SourceError
+from edgekit.sources._archive import refuse_bomb
 
 INSTALL = "pip install --no-deps ultralytics torchvision"
 """What the source needs beside edgekit[convert]. ultralytics reads torchvision's version at import, nothing more."""
@@ -44,7 +45,8 @@ def pickled_globals(path: Path) -> list[str]:
     """Names of the classes and functions a checkpoint asks for beyond torch's own safe ones; runs nothing.
 
     Raises:
-        SourceError: the file is empty, truncated, or no zip archive of torch.save.
+        SourceError: the file is empty, truncated, no zip archive of torch.save, or one that unpacks to many times its
+            size.
     """
     import torch
 
@@ -52,6 +54,7 @@ def pickled_globals(path: Path) -> list[str]:
         raise SourceError(f"{path}: no such file; give the path of an ultralytics checkpoint")
     if path.stat().st_size == 0:
         raise SourceError(f"{path}: the file is empty (0 bytes); copy or train the checkpoint again")
+    refuse_bomb(path)
     try:
         return torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
     except ValueError as error:

@@ -35,13 +35,18 @@ class MnnSession:
 
     def __init__(self, path: Path, graph: Graph, options: SessionOptions) -> None:
         operators = _operators(path)
+        if path.with_name(f"{path.name}.weight").exists():  # MNN reads it without being told
+            raise EngineError(f"{path}.weight: weights that the manifest does not guard; do not use this bundle")
         with _silence():
             import MNN
 
-            interpreter = MNN.Interpreter(str(path))
             # "high" is float32 wherever it runs; "low", the default of some builds, would be float16 on newer ARM.
             config = {"backend": "CPU", "precision": "high", "numThread": options.threads or _DEFAULT_THREADS}
-            session = interpreter.createSession(config)
+            try:
+                interpreter = MNN.Interpreter(str(path))
+                session = interpreter.createSession(config)
+            except Exception as error:  # MNN raises nothing narrower
+                raise EngineError(f"{path}: MNN cannot open it: {error}; convert again") from error
         self._graph, self._path = graph, path
         self.interpreter: Any = interpreter
         self.session: Any = session

@@ -67,6 +67,7 @@ class _Decoder:
 
     def __init__(self, network: OnnxRuntimeNetwork, language: Language, vocabulary: int) -> None:
         self._session, self._language, self._vocabulary = network.session, language, vocabulary
+        _check_cache(self._session, language)
         self._binding = self._session.io_binding()
         self._held: dict[str, NDArray[Any]] = {}
         self._logits = np.zeros((0, vocabulary), np.float32)
@@ -115,7 +116,10 @@ class _Decoder:
 
     def _bind(self, name: str, array: NDArray[Any], *, output: bool) -> None:
         bind = self._binding.bind_output if output else self._binding.bind_input
-        bind(name, "cpu", 0, array.dtype.type, list(array.shape), array.ctypes.data)
+        try:
+            bind(name, "cpu", 0, array.dtype.type, list(array.shape), array.ctypes.data)
+        except failures() as error:
+            raise EngineError(f"ONNX Runtime cannot take {name!r}: {error}") from error
 
 
 class OptOnOnnxRuntime:
@@ -186,6 +190,21 @@ class T5OnOnnxRuntime:
         self._prompts = prompts
         for name, array in self._seen.items():
             self._decoder.hold(name, array[prompts])
+
+
+def _check_cache(session: Any, language: Language) -> None:
+    """Refuse a graph whose cache is not the contract's, before memory for it is taken.
+
+    Raises:
+        EngineError: another number of layers, heads or numbers a head.
+    """
+    shapes = [port.shape for port in session.get_inputs() if port.name.startswith("past.")]
+    found = {(shape[1], shape[3]) if len(shape) == 4 else tuple(shape) for shape in shapes}
+    if len(shapes) != 2 * language.layers or found != {(language.heads, language.head_size)}:
+        raise EngineError(
+            f"the language graph has a cache of {len(shapes) // 2} layers with {sorted(found, key=str)} heads and "
+            f"numbers, the contract says {language.layers} with {(language.heads, language.head_size)}; convert again"
+        )
 
 
 def _vocabulary(graph: Graph) -> int:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from edgekit.arrays import Floats
 from edgekit.errors import EngineError
 from edgekit.runtimes.bundle.manifest import Graph
-from edgekit.runtimes.engines.base import Placement, SessionOptions, check_inputs
+from edgekit.runtimes.engines.base import Placement, SessionOptions, check_inputs, named_as
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 """ONNX Runtime's name of what runs operators on each device."""
@@ -28,7 +28,7 @@ class OnnxRuntimeNetwork:
     def __init__(self, folder: Path, graph: Graph, options: SessionOptions, profile: Path | None = None) -> None:
         import onnxruntime
 
-        path = folder / graph.files[0]
+        path = named_as(folder, graph.files[0], ".onnx")
         device = options.device or "cpu"
         settings = onnxruntime.SessionOptions()
         settings.log_severity_level = 3  # errors come as exceptions; warnings would go to a user's terminal
@@ -42,11 +42,15 @@ class OnnxRuntimeNetwork:
             raise EngineError(f"unit {device!r} needs {wanted}, which this onnxruntime lacks; install onnxruntime-gpu")
         try:
             self.session: Any = onnxruntime.InferenceSession(
-                str(path), settings, providers=list(dict.fromkeys([wanted, PROVIDERS["cpu"]]))
+                str(path),
+                settings,
+                providers=list(dict.fromkeys([wanted, PROVIDERS["cpu"]])),
+                enable_fallback=0,  # it would print the error, and try the same again
             )
         except failures() as error:
             raise EngineError(f"{path}: ONNX Runtime cannot open it: {error}") from error
         self.graph = graph
+        _check_names(path, graph, self.session)
         self._outputs = [tensor.name for tensor in graph.outputs]
         self.placement = Placement(device, _assigned(self.session))
         foreign = {unit: count for unit, count in self.placement.operators.items() if unit != wanted}
@@ -85,10 +89,38 @@ def _assigned(session: Any) -> dict[str, int]:
     return counts
 
 
+def _check_names(path: Path, graph: Graph, session: Any) -> None:
+    """Refuse a file that lacks an input or output of the manifest, or has it in another shape."""
+    try:
+        for what, ports, tensors in (
+            ("input", session.get_inputs(), graph.inputs),
+            ("output", session.get_outputs(), graph.outputs),
+        ):
+            found = {port.name: port.shape for port in ports}
+            for tensor in tensors:
+                if tensor.name not in found:
+                    raise EngineError(f"{path}: has no {what} {tensor.name!r}, only {', '.join(found)}; convert again")
+                if not _fits(tensor.shape, found[tensor.name]):
+                    raise EngineError(
+                        f"{path}: {what} {tensor.name!r} has shape {found[tensor.name]}, the manifest says "
+                        f"{list(tensor.shape)}; convert again"
+                    )
+    except UnicodeDecodeError as error:
+        raise EngineError(f"{path}: has names that are not UTF-8 ({error}); convert again") from error
+
+
+def _fits(said: Sequence[int], found: Sequence[object]) -> bool:
+    """Whether a shape of the manifest is that of the file, as far as both have numbers: -1 and names are any size."""
+    return len(said) == len(found) and all(
+        size == other for size, other in zip(said, found, strict=True) if size >= 0 and isinstance(other, int)
+    )
+
+
 def failures() -> tuple[type[Exception], ...]:
-    """The exceptions of ONNX Runtime, which share no base of their own."""
+    """The exceptions of ONNX Runtime, which share no base of their own. ValueError is for inputs of other names and
+    messages that are not UTF-8."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     named = [getattr(state, name) for name in dir(state)]
     own = [kind for kind in named if isinstance(kind, type) and issubclass(kind, Exception)]
-    return (*own, RuntimeError)
+    return (*own, RuntimeError, ValueError)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from edgekit.arrays import Floats
 from edgekit.errors import EngineError
 from edgekit.runtimes.bundle.manifest import Graph
-from edgekit.runtimes.engines.base import Placement, SessionOptions, check_inputs
+from edgekit.runtimes.engines.base import Placement, SessionOptions, check_inputs, named_as
 
 
 def import_openvino() -> Any:
@@ -40,7 +40,10 @@ class OpenVinoNetwork:
         self, folder: Path, graph: Graph, options: SessionOptions, settings: Mapping[str, object] | None = None
     ) -> None:
         openvino = import_openvino()
-        path = folder / graph.files[0]
+        if len(graph.files) != 2:
+            raise EngineError(f"an OpenVINO graph has an .xml and a .bin, not {list(graph.files)}; convert again")
+        # By itself OpenVINO takes the weights beside the graph, whether the manifest guards them or not.
+        path, weights = named_as(folder, graph.files[0], ".xml"), folder / graph.files[1]
         device = (options.device or "cpu").upper()
         core = openvino.Core()
         if device not in {name.split(".")[0] for name in core.available_devices}:
@@ -54,20 +57,21 @@ class OpenVinoNetwork:
         if options.threads:
             wanted["INFERENCE_NUM_THREADS"] = options.threads
         try:
-            compiled = core.compile_model(core.read_model(path), device, wanted)
+            compiled = core.compile_model(core.read_model(path, weights), device, wanted)
             self._ports = {tensor.name: compiled.output(tensor.name) for tensor in graph.outputs}
-        except RuntimeError as error:
+            operators = _executed(compiled, device)
+        except (RuntimeError, ValueError) as error:  # ValueError: a message or name that is not UTF-8
             raise EngineError(f"{path}: OpenVINO cannot open it: {error}") from error
         self.graph = graph
         self.request: Any = compiled.create_infer_request()
         arithmetic = str(compiled.get_property("INFERENCE_PRECISION_HINT").to_string())
-        self.placement = Placement(device.lower(), _executed(compiled, device), arithmetic)
+        self.placement = Placement(device.lower(), operators, arithmetic)
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         try:
             # Shared: the engine reads the caller's array and hands out its own memory, nothing is copied.
             results = self.request.infer(dict(feeds), share_inputs=True, share_outputs=True)
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:
             raise EngineError(f"OpenVINO failed: {error}") from error
         return {name: np.asarray(results[port]) for name, port in self._ports.items()}
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from edgekit.arrays import Floats
 from edgekit.errors import EngineError
 from edgekit.runtimes.bundle.manifest import Graph, ProofWord
-from edgekit.runtimes.engines.base import Engine, Placement, SessionOptions, check_inputs
+from edgekit.runtimes.engines.base import Engine, Placement, SessionOptions, check_inputs, named_as
 from edgekit.runtimes.engines.onnxruntime.session import failures
 from edgekit.runtimes.engines.qnn.provider import assigned, session
 
@@ -26,7 +26,7 @@ class QnnSession:
     """
 
     def __init__(self, folder: Path, graph: Graph, options: SessionOptions, *, emulated: bool = False) -> None:
-        context, source = (folder / name for name in graph.files[:2])
+        context, source = (named_as(folder, name, ".onnx") for name in graph.files[:2])
         self._graph = graph
         self._outputs = [tensor.name for tensor in graph.outputs]
         arithmetic = str(graph.report.get("arithmetic", ""))

@@ -14,7 +14,7 @@ from edgekit.arrays import Floats
 from edgekit.errors import EngineError, UsageError, choices
 from edgekit.runtimes.bundle.folder import Bundle, sha256
 from edgekit.runtimes.bundle.manifest import Graph, Tensor
-from edgekit.runtimes.engines.base import Engine, Placement, SessionOptions, check_inputs
+from edgekit.runtimes.engines.base import Engine, Placement, SessionOptions, check_inputs, named_as
 from edgekit.runtimes.engines.tensorrt import cache
 from edgekit.runtimes.engines.tensorrt.build import BuildSettings, build, read_settings
 from edgekit.runtimes.engines.tensorrt.cuda import Buffer, Gpu, Stream
@@ -112,7 +112,9 @@ def prepare_bundle(bundle: Bundle, options: SessionOptions) -> list[BuiltPlan]:
     gpu, found = Gpu(), []
     for graph in manifest.graphs:
         settings = read_settings(bundle.path, graph)
-        found.append(prepare(gpu, bundle.file(graph.files[0]), settings, device, strict=options.strict))
+        found.append(
+            prepare(gpu, named_as(bundle.path, graph.files[0], ".onnx"), settings, device, strict=options.strict)
+        )
     return found
 
 
@@ -159,7 +161,7 @@ class TensorRt(Engine):
             EngineError: no driver, or TensorRT cannot build, load or run the file.
         """
         settings = read_settings(folder, graph)
-        gpu, device, model = Gpu(), options.device or self.devices[0], folder / graph.files[0]
+        gpu, device, model = Gpu(), options.device or self.devices[0], named_as(folder, graph.files[0], ".onnx")
         prepared = prepare(gpu, model, settings, device, strict=options.strict)
         runtime = _runtime(device)
         engine = runtime.deserialize_cuda_engine(prepared.plan)

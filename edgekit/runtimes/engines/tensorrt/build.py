@@ -14,6 +14,7 @@ import msgspec
 
 from edgekit.errors import EngineError
 from edgekit.runtimes.bundle.manifest import Graph, Record
+from edgekit.structures import from_json
 
 SETTINGS = "build.json"
 
@@ -48,7 +49,7 @@ def read_settings(folder: Path, graph: Graph) -> BuildSettings:
     if len(graph.files) != 2:
         raise EngineError(f"a TensorRT graph has an ONNX file and {SETTINGS}, not {list(graph.files)}; convert again")
     try:
-        return msgspec.json.decode((folder / graph.files[1]).read_bytes(), type=BuildSettings)
+        return from_json((folder / graph.files[1]).read_bytes(), BuildSettings)
     except (msgspec.DecodeError, OSError) as error:
         raise EngineError(f"{folder / graph.files[1]}: not the settings of a build ({error}); convert again") from error
 

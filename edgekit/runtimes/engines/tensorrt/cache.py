@@ -23,6 +23,7 @@ import msgspec
 from edgekit.errors import EngineError
 from edgekit.runtimes.bundle.folder import locked
 from edgekit.runtimes.bundle.manifest import Record
+from edgekit.structures import from_json
 
 FORMAT = 1
 _WAIT = 0.2
@@ -95,7 +96,7 @@ def read(key: Key) -> tuple[bytes, Header] | None:
     except OSError:
         return None
     try:
-        header = msgspec.json.decode(line, type=Header)
+        header = from_json(line, Header)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     if header.key != key or header.bytes != len(plan) or header.sha256 != hashlib.sha256(plan).hexdigest():

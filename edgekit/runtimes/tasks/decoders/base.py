@@ -14,11 +14,12 @@ from edgekit import registry
 from edgekit.arrays import Floats, Ints
 from edgekit.errors import ContractError, choices
 from edgekit.runtimes.bundle.manifest import Align, Decoder
+from edgekit.structures import from_builtins
 
 PACKAGE = "edgekit.runtimes.tasks.decoders"
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
-Count = Annotated[int, msgspec.Meta(ge=1)]
+Count = Annotated[int, msgspec.Meta(ge=1, le=1 << 16)]
 
 Heads = Mapping[str, Sequence[Floats]]
 """Raw outputs by role, one array per level from the finest stride to the coarsest; (1, channels, h, w) each."""
@@ -106,7 +107,7 @@ class Registered:
             ContractError: a wrong key or value, named with the valid ones.
         """
         try:
-            return msgspec.convert(dict(options), self.options)
+            return from_builtins(dict(options), self.options)
         except msgspec.ValidationError as error:
             valid = ", ".join(self.options.__struct_fields__) or "none"
             raise ContractError(f"decoder {self.name!r}: {error}; its options are: {valid}") from error

@@ -27,7 +27,7 @@ class Decoded(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     normalized: bool = False
     objectness: bool = False
     logits: bool = False
-    attached: Annotated[int, msgspec.Meta(ge=0)] = 0
+    attached: Annotated[int, msgspec.Meta(ge=0, le=1 << 16)] = 0
 
 
 @decoder("decoded")

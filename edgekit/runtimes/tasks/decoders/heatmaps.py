@@ -21,7 +21,7 @@ class Heatmaps(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     refine: Literal["none", "quarter", "dark"] = "quarter"
-    kernel: Annotated[int, msgspec.Meta(ge=1)] = 11
+    kernel: Annotated[int, msgspec.Meta(ge=1, le=255)] = 11
     aligned: bool = False
 
 
