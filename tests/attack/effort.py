@@ -19,8 +19,7 @@ SHORT = {
     "media": 150,
     "contract": 100,
     "source-onnx": 20,
-    "source-pt2": 20,
-    "device": 40,
+    "device": 25,
 }
 LONG = {
     "bundle-onnx": 1200,

@@ -136,7 +136,7 @@ class BundleKind(Kind):
         return f"{file.name}: {did}"
 
     def take(self, kept: Path, place: Path) -> Made:
-        """A file of the corpus says which bytes are other ones, or which nodes of the manifest."""
+        """A file of the corpus says which bytes of a file are other ones, and which nodes of one of JSON."""
         self.put(self.origin.name, place)
         bundle, told = place / "bundle", json.loads(kept.read_bytes())
         for name, changes in told.get("bytes", {}).items():
@@ -144,16 +144,7 @@ class BundleKind(Kind):
             for where, value in changes.items():
                 data[int(where)] = value
             (bundle / name).write_bytes(data)
-        for name, content in told.get("files", {}).items():
-            (bundle / name).write_text(content, "utf-8")
-        document = json.loads((bundle / MANIFEST).read_bytes())
-        for where, value in told.get("nodes", {}).items():
-            *way, last = (int(key) if key.isdigit() else key for key in where.split("/"))
-            parent = document
-            for key in way:
-                parent = parent[key]
-            parent[last] = value
-        (bundle / MANIFEST).write_text(json.dumps(document), "utf-8")
+        set_nodes(bundle, told.get("nodes", {}))
         sign(bundle)
         return Made(self.origin.name, told["said"])
 
@@ -165,6 +156,18 @@ class BundleKind(Kind):
         """What it finds in an image."""
         found = model(self.image)
         return digest(found.boxes, found.scores, found.class_ids, model.contract.classes)
+
+
+def set_nodes(folder: Path, nodes: dict[str, dict[str, Any]]) -> None:
+    """Set nodes of files of JSON, by the names of the files and the ways to the nodes (``graphs/0/inputs``)."""
+    for name, changes in nodes.items():
+        document = json.loads((folder / name).read_bytes())
+        for where, value in changes.items():
+            parent, (*way, last) = document, [int(key) if key.isdigit() else key for key in where.split("/")]
+            for key in way:
+                parent = parent[key]
+            parent[last] = value
+        (folder / name).write_text(json.dumps(document), "utf-8")
 
 
 def sign(bundle: Path) -> None:
@@ -546,6 +549,13 @@ class Transformers(SourceKind):
             data, did = change_bytes(path.read_bytes(), random)
             path.write_bytes(data)
         return Made("whole", f"{path.name}: {did}")
+
+    def take(self, kept: Path, place: Path) -> Made:
+        """A file of the corpus says which nodes of which file are other ones."""
+        self.put("whole", place)
+        told = json.loads(kept.read_bytes())
+        set_nodes(place / "model", told["nodes"])
+        return Made("whole", told["said"])
 
 
 class Blip2Source(Transformers):

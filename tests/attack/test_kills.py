@@ -60,7 +60,7 @@ while True:
 
 
 def test_a_kill_at_every_step_of_writing_a_bundle(tmp_path: Path) -> None:
-    """Between any two calls of the operating system the old bundle or the new one is there, and another can be written."""
+    """Between any two calls of the operating system the old bundle or the new one is there; another can be written."""
     write_bundle(tmp_path / "cells", FILES, name="old")
     command = [sys.executable, "-c", WRITE, str(tmp_path / "cells")]
     done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=120)
@@ -80,21 +80,29 @@ def test_a_kill_at_every_step_of_writing_a_bundle(tmp_path: Path) -> None:
 MAIN = "from edgekit.cli import main; main()"
 INSTALL = """
 import sys
+from edgekit.errors import EdgekitError
 from edgekit.conversion import installation
 from edgekit.worker.toolchains import Toolchain
 tiny = Toolchain(name="tiny", summary="", megabytes=1, requirements=("tiny-tool==1.0",), imports=("tiny_tool",))
-installation.install(tiny, print)
+try:
+    installation.install(tiny, print)
+except EdgekitError as error:
+    sys.exit(f"error: {error}")
 """
 DELIVER = """
 import sys
+from edgekit.errors import EdgekitError
 from edgekit.profiling.devices import known
 from edgekit.profiling.devices.connection import Connection
 from edgekit.profiling.devices.delivery import bundle_tree, deliver
 from edgekit.runtimes.bundle.folder import open_bundle
 url, identity, hosts, folder, bundle = sys.argv[1:]
 device = known.described("loop", url, identity=identity, known_hosts=hosts, python=sys.executable, folder=folder)
-with Connection(device) as connection:
-    print(deliver(connection, [bundle_tree(open_bundle(bundle))]))
+try:
+    with Connection(device) as connection:
+        print(deliver(connection, [bundle_tree(open_bundle(bundle))]))
+except EdgekitError as error:
+    sys.exit(f"error: {error}")
 """
 
 
@@ -207,10 +215,10 @@ def delivering(root: Path, server: Loopback) -> Command:
 
 
 COMMANDS: dict[str, tuple[Callable[[Path, Path], Command], float]] = {
-    "convert": (converting, 0.35),
+    "convert": (converting, 0.25),
     "calibrate": (calibrating, 0.15),
-    "toolchain": (installing, 0.15),
-    "profile": (profiling, 0.2),
+    "toolchain": (installing, 0.2),
+    "profile": (profiling, 0.25),
 }
 TOGETHER = 5
 """Kills one after another before a run is left in peace, which has to clean up after them and succeed."""
