@@ -202,7 +202,7 @@ class Onnx(BundleKind):
 def change_onnx(path: Path, random: Random) -> str:
     """Change an ONNX file as a tree of messages."""
     import onnx
-    from google.protobuf import json_format
+    from google.protobuf import json_format  # type: ignore[import-untyped]
 
     model = onnx.load(path)
     tree, did = change_tree(json_format.MessageToDict(model, preserving_proto_field_name=True), random)
@@ -577,14 +577,14 @@ class Devices(Kind):
         super().prepare(folder)
         from sample_bundles import write_bundle
 
-        from edgekit.profiling.devices import connection, waiting
+        from edgekit.profiling.devices import connection, ssh, waiting
 
         waiting.SILENCE = 0.6
         connection.ANSWER_SECONDS = 3.0
         self.bundle = write_bundle(folder / "bundle")
         self.script = folder / "script"
         self.said = _session(self.bundle)
-        connection.ssh.command = lambda device, remote, **_: ["sh", str(self.script)]  # type: ignore[assignment]
+        ssh.command = lambda device, remote, **_: ["sh", str(self.script)]
 
     def put(self, base: str, place: Path) -> None:
         (place / "said").write_bytes(b"".join(self.said))
@@ -636,7 +636,13 @@ def _session(bundle: Any) -> list[bytes]:
     from edgekit.profiling.protocol import Profiled, SessionResult
     from edgekit.worker import messages
 
-    facts = {"python": "3.11.0", "executable": "/usr/bin/python3", "machine": "x", "system": "Linux", "model": "Board"}
+    facts: dict[str, object] = {
+        "python": "3.11.0",
+        "executable": "/usr/bin/python3",
+        "machine": "x",
+        "system": "Linux",
+        "model": "Board",
+    }
     facts |= {"folder": "/far", "free": 1 << 40, "environment": True}
     there = f"/far/bundles/{bundle_tree(bundle).digest}/{bundle.path.name}"
     profile = sample_profile(1, "onnx", "fp32")

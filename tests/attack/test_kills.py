@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -19,6 +18,7 @@ from sample_bundles import FILES, write_bundle
 from tiny_conversions import SOURCE, write_pictures
 from tiny_onnx import write_tiny_bundle
 
+from edgekit.calibration.plan import read_plan
 from edgekit.runtimes.bundle.folder import open_bundle
 from edgekit.runtimes.bundle.manifest import MANIFEST
 
@@ -95,6 +95,7 @@ from edgekit.errors import EdgekitError
 from edgekit.profiling.devices import known
 from edgekit.profiling.devices.connection import Connection
 from edgekit.profiling.devices.delivery import bundle_tree, deliver
+from edgekit.calibration.plan import read_plan
 from edgekit.runtimes.bundle.folder import open_bundle
 url, identity, hosts, folder, bundle = sys.argv[1:]
 device = known.described("loop", url, identity=identity, known_hosts=hosts, python=sys.executable, folder=folder)
@@ -134,20 +135,23 @@ def converting(root: Path, photos: Path) -> Command:
 
 
 def calibrating(root: Path, photos: Path) -> Command:
-    """A plan."""
+    """A plan, in place of an older one."""
     out, temporary = root / "plan", root / "tmp"
     temporary.mkdir()
 
     def whole() -> None:
-        if (out / "plan.json").exists():
-            json.loads((out / "plan.json").read_text())
+        there = out if out.exists() else out.with_name(".plan.replaced")
+        assert there.exists() or not (root / "tmp" / "once").exists(), "the old plan is lost"
+        if there.exists():
+            read_plan(there)
         assert set(visible(root)) <= {"plan", "tmp"}
 
     def done() -> None:
         whole()
         assert (out / "plan.json").exists()
         assert sorted(path.name for path in root.iterdir()) == ["plan", "tmp"]
-        assert not list(temporary.iterdir()), "temporary files"
+        (temporary / "once").touch()
+        assert [path.name for path in temporary.iterdir()] == ["once"], "temporary files"
 
     given = ("calibrate", SOURCE, "--data", str(photos), "-o", str(out))
     return Command("calibrate", MAIN, given, whole, done, {"TMPDIR": str(temporary)})
