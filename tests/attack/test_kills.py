@@ -224,7 +224,7 @@ COMMANDS: dict[str, tuple[Callable[[Path, Path], Command], float]] = {
     "toolchain": (installing, 0.2),
     "profile": (profiling, 0.25),
 }
-TOGETHER = 5
+TOGETHER = 10
 """Kills one after another before a run is left in peace, which has to clean up after them and succeed."""
 
 

@@ -72,7 +72,7 @@ def test_mutants(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("kind", LONG)
-def test_many_mutants(kind: str, tmp_path: Path, record_property: pytest.FixtureRequest) -> None:
+def test_many_mutants(kind: str, tmp_path: Path) -> None:
     needs(kind)
     number = LONG[kind] * TIMES
     report = attack(kind, seeded(kind, number, 1000 + SEED * 1_000_000), tmp_path / "mutants")
