@@ -92,8 +92,8 @@ def test_the_long_run_opens_ten_thousand() -> None:
 def test_planted_misbehaviour_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A decoder that raises what is none of edgekit's errors, ends its process, never ends, takes memory, or lies."""
     needs("planted")
-    monkeypatch.setattr("attacking.SECONDS", 2.0)
-    monkeypatch.setattr("attacking.MOST_BYTES", 500_000_000)
+    monkeypatch.setattr("attacking.SECONDS", 4.0)
+    monkeypatch.setattr("attacking.MOST_BYTES", 300_000_000)
     acts = ("refused", "same", "another", "wrong", "foreign", "crash", "hang", "memory", "same")
     report = attack("planted", [Mutant("planted", kept=act) for act in acts], tmp_path / "mutants")
     expected = [Became.REFUSED, Became.SAME, Became.OTHER, Became.WRONG, Became.FOREIGN, Became.CRASH, Became.HANG]
