@@ -155,7 +155,7 @@ def test_after_kill_9_the_next_run_cleans_up_and_succeeds(
     assert contents(out / NAME) == contents(converted.path("onnx", "fp32"))
     done = edgekit("convert", SOURCE, "--target", "onnx", "--data", converted.photos, "-o", out)
     assert done.returncode == 0, done.stderr
-    assert sorted(path.name for path in out.iterdir()) == [NAME]
+    assert sorted(path.name for path in out.iterdir()) == [NAME, f"{NAME}-contact-sheet.jpg"]
     assert open_bundle(out / NAME).manifest.proven
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from edgekit import converters
 from edgekit.calibration.plan import Plan
 from edgekit.conversion.bundle_builder import BundleBuilder, Outcome
-from edgekit.conversion.jobs import Prepared
+from edgekit.conversion.jobs import MeasuredScore, Prepared
 from edgekit.conversion.request import Request, plan_is_there, source_of, validate
 from edgekit.conversion.runner import Stop as Stop
 from edgekit.conversion.selection import BundleSpec, Selection, Skipped
@@ -82,8 +82,9 @@ def convert(request: Request, progress: Progress = silent, stop: Stop | None = N
                 "--max-drop needs labelled images (--labels) or more images in --data: from ten calibration images on "
                 "some are held back, on which the results are compared with the source's"
             )
+        source_score = stages.measure(None, report_of(progress, "source")) if request.labels else None
         plan = _calibrate(stages, selection, progress) if selection.calibrated else None
-        outcomes = _side_by_side(stages, selection, prepared, progress)
+        outcomes = _side_by_side(stages, selection, prepared, source_score, progress)
         if stages.stop.pulled:
             raise ConversionError("cancelled")
     return Conversions(prepared, outcomes, selection.skipped, plan)
@@ -124,12 +125,14 @@ def copy_plan(workspace: Workspace, out: Path) -> None:
         shutil.rmtree(replaced, ignore_errors=True)
 
 
-def _side_by_side(stages: Stages, selection: Selection, prepared: Prepared, progress: Progress) -> tuple[Outcome, ...]:
+def _side_by_side(
+    stages: Stages, selection: Selection, prepared: Prepared, source_score: MeasuredScore | None, progress: Progress
+) -> tuple[Outcome, ...]:
     """Build all bundles, several targets at once. Precisions of one target share files and are built in turn."""
     lanes: dict[str, list[BundleSpec]] = {}
     for spec in selection.bundles:
         lanes.setdefault(spec.target, []).append(spec)
-    builder = BundleBuilder(stages, prepared, selection.options)
+    builder = BundleBuilder(stages, prepared, selection.options, source_score)
 
     def lane(target: str) -> list[Outcome]:
         return [

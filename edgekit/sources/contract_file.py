@@ -20,6 +20,7 @@ from edgekit.runtimes.tasks import task_names
 from edgekit.runtimes.tasks.decoders import every_decoder, find
 from edgekit.runtimes.tasks.skeletons import NAMED as SKELETONS
 from edgekit.sources.class_names import NAMED
+from edgekit.sources.normalisation import contradiction
 from edgekit.structures import from_builtins
 
 if TYPE_CHECKING:
@@ -242,6 +243,10 @@ def _checked(path: Path, root: yaml.Node, data: dict[Any, Any], stated: Contract
 
 def _image(path: Path, root: yaml.Node, given: dict[Any, Any], rule: ImageRule, decoder: Decoder) -> ImageRule:
     """The image rule; a letterbox that does not say how it is aligned is aligned as the decoder's family trains."""
+    key, why = contradiction(rule)
+    if key:
+        steps = ["image", key if key in given else "size"]
+        raise ContractError(f"{path}:{_line(root, steps)}: image.{key}: {why}")
     if "align" in given:
         if rule.resize != "letterbox":
             where = f"{path}:{_line(root, ['image', 'align'])}: image.align"
