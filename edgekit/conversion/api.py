@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -14,6 +13,7 @@ from edgekit.conversion.convert import Conversions
 from edgekit.conversion.convert import convert as run
 from edgekit.conversion.request import Request
 from edgekit.conversion.selection import AUTO
+from edgekit.conversion.workspace import temporary_workspace
 from edgekit.errors import EdgekitError, SourceError, StoppedError, UsageError
 from edgekit.progress import OnProgress, ProgressEvent
 from edgekit.runtimes.bundle.manifest import Contract
@@ -183,15 +183,16 @@ def _source(
     if isinstance(model, str | os.PathLike) and not isinstance(contract, Contract):
         yield os.fspath(model), given
         return
-    with tempfile.TemporaryDirectory(prefix="edgekit-convert-") as folder:
+    with temporary_workspace() as workspace:
+        folder = workspace.folder
         if isinstance(contract, Contract):
             from edgekit.sources.contract_file import write_contract
 
-            given = os.fspath(write_contract(contract, Path(folder) / "contract.yaml"))
+            given = os.fspath(write_contract(contract, folder / "contract.yaml"))
         if isinstance(model, str | os.PathLike):
             yield os.fspath(model), given
         else:
-            yield os.fspath(_written(model, given, size, Path(folder), name)), given
+            yield os.fspath(_written(model, given, size, folder, name)), given
 
 
 def _written(model: Network, contract: str, size: int | tuple[int, int] | None, folder: Path, name: str) -> Path:

@@ -107,14 +107,22 @@ def _calibrate(stages: Stages, selection: Selection, progress: Progress) -> Plan
 
 
 def copy_plan(workspace: Workspace, out: Path) -> None:
-    """Copy the plan of a workspace to a folder of the user's.
+    """Copy the plan of a workspace to a folder of the user's, whole, in place of an older plan there.
 
     Raises:
         BundleError: it cannot be written.
     """
+    out = out.absolute()
+    partial, replaced = (out.with_name(f".{out.name}.{what}") for what in ("partial", "replaced"))
     with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(workspace.plan, out, dirs_exist_ok=True)
+        for left in (partial, replaced):  # by a run that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        shutil.copytree(workspace.plan, partial)
+        if out.exists():
+            out.replace(replaced)
+        partial.replace(out)
+        shutil.rmtree(replaced, ignore_errors=True)
 
 
 def _side_by_side(

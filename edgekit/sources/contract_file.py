@@ -183,7 +183,7 @@ def _read_yaml(path: Path) -> tuple[yaml.Node, dict[Any, Any]]:
 
 
 def _check_nodes(path: Path, root: yaml.Node) -> None:
-    """Refuse what YAML accepts silently: duplicate keys, and aliases, which can expand without bound."""
+    """Refuse what YAML accepts silently: duplicate keys, halves of characters, and aliases, which have no bound."""
     import yaml
 
     left, seen = [root], set()
@@ -201,6 +201,10 @@ def _check_nodes(path: Path, root: yaml.Node) -> None:
             left += [part for pair in node.value for part in pair]
         elif isinstance(node, yaml.SequenceNode):
             left += node.value
+        elif re.search(
+            "[\ud800-\udfff]", node.value
+        ):  # JSON escapes what is beyond 16 bits in two halves, YAML does not
+            raise ContractError(f"{path}:{line}: {node.value!r} has half a character; write the character itself")
 
 
 def _infinite(data: Any, steps: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], float]]:
