@@ -178,6 +178,26 @@ def test_a_classifier(tmp_path: Path) -> None:
     assert (stated.task, len(stated.classes), stated.decoder.options) == ("classify", 5, {"activated": True})
 
 
+def test_what_was_rebuilt_is_compared_on_a_proof_image_too(tmp_path: Path) -> None:
+    """What noise does not show, an image may: here only a tampered copy differs."""
+    from edgekit.calibration.split import store
+    from edgekit.conversion.decoded import DecodedSource
+    from edgekit.conversion.workspace import Workspace
+    from edgekit.errors import SourceError
+    from edgekit.runtimes.inputs.media import references
+
+    path = faces(tmp_path / "f.onnx", (64, 96))
+    (tmp_path / "f.yaml").write_text(looked(path, tmp_path).contract, encoding="utf-8")
+    source = DecodedSource(PrepareJob(folder=str(tmp_path), source=str(path), contract=str(tmp_path / "f.yaml")))
+    pictures = np.random.default_rng(1).integers(0, 256, (2, 64, 96, 3), np.uint8)
+    samples = store(references(pictures), source.contract.image, tmp_path / "proof.npy")
+    source.run(samples, Workspace(tmp_path))
+    with torch.no_grad():
+        next(iter(source._read.model.module.buffers())).mul_(1.01)
+    with pytest.raises(SourceError, match="off ONNX Runtime"):
+        source.run(samples, Workspace(tmp_path))
+
+
 # --- the command ---
 
 

@@ -107,7 +107,7 @@ class BundleBuilder:
         Raises:
             ConversionError: no recipe gives a file.
         """
-        recipes = self._recipes(spec)
+        recipes = self.recipes(spec)
         found, errors = {}, []
         for number, recipe in enumerate(recipes if len(recipes) > 1 else ()):
             step = _within(report, number / len(recipes), (number + 1) / len(recipes), f"{recipe}: ")
@@ -128,7 +128,7 @@ class BundleBuilder:
         _move(found[best].folder, staging.folder)
         return _Best(found[best].graphs, best, tried)
 
-    def _recipes(self, spec: BundleSpec) -> tuple[str, ...]:
+    def recipes(self, spec: BundleSpec) -> tuple[str, ...]:
         """The recipes to try: the one that was asked for, or all where there are images to compare them on."""
         if not spec.calibrated or self._prepared.written:
             return ()

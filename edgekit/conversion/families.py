@@ -93,7 +93,7 @@ def believed(ending: Ending, size: tuple[int, int]) -> Family | None:
     """
     levels = levels_of(ending.tails)
     found = _of_heads(levels, ending, size) if levels else None
-    return found or _of_queries(ending) or _of_table(levels, ending) or _of_classes(ending)
+    return found or _of_queries(levels, ending) or _of_table(levels, ending) or _of_classes(ending)
 
 
 def _of_heads(levels: list[list[Tail]], ending: Ending, size: tuple[int, int]) -> Family | None:
@@ -172,7 +172,8 @@ def _family(match: _Match, levels: list[list[Tail]], strides: tuple[int, ...], e
     if name == "fastestdet" and match.classes in ending.softmax:
         why.append(f"one level, and a softmax over its {match.classes} classes")
     doubts = ["heads of equal channels are taken in the usual order"] if same else []
-    task, skeleton = match.registered.task, "coco" if match.registered.task == "pose" else None
+    task = match.registered.task
+    skeleton: str | dict[str, Any] | None = "coco" if task == "pose" else None
     keypoints = {tail.shape[1] for _, tail in unread}
     if "keypoints" in match.registered.attachments and len(keypoints) == 1 and not min(keypoints) % 3:
         count = min(keypoints) // 3
@@ -226,7 +227,7 @@ def _hinted(tail: Tail, role: str) -> bool:
     return role in HINTS and any(HINTS[role].search(name) for name in names)
 
 
-def _of_queries(ending: Ending) -> Family | None:
+def _of_queries(levels: list[list[Tail]], ending: Ending) -> Family | None:
     """DETR and its kin: classes and boxes of a number of queries."""
     tables = {name: shape for name, shape in ending.outputs.items() if len(shape) == 3}
     boxes = [name for name, shape in tables.items() if shape[2] == 4]
@@ -234,7 +235,8 @@ def _of_queries(ending: Ending) -> Family | None:
     if len(ending.outputs) != 2 or len(boxes) != 1 or len(classes) != 1 or tables[boxes[0]][1] != tables[classes[0]][1]:
         return None
     count, queries = tables[classes[0]][2], tables[boxes[0]][1]
-    if queries > 2000:
+    cells = sum(level[0].shape[2] * level[0].shape[3] for level in levels)
+    if queries > 2000 or (cells and not queries % cells):  # boxes of every cell, such as an SSD's
         return None
     return Family(
         task="detect",

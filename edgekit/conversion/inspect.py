@@ -205,7 +205,7 @@ def _look(job: InspectJob) -> _Looked:
     path = Path(job.source)
     kind = find(SourceRequest(job.source))
     onnx = path.suffix.lower() == ".onnx"
-    inputs, outputs, size = _declared_onnx(path, job.size) if onnx else ((), (), job.size)
+    inputs, outputs, size = _declared_onnx(path, job.size) if onnx else ((), [], job.size)
     weights = Path(job.weights) if job.weights else None
     model = load_network(SourceRequest(job.source, weights=weights, size=size, trust=job.trust))
     height, width = model.example.shape[2:]
@@ -314,8 +314,8 @@ def _class_names(family: Family) -> tuple[list[str] | str, tuple[str, ...]]:
     """Names of the classes, and what is to be checked about them."""
     if family.task == "pose":
         return ["person"], ()
-    for known, names in NAMED.items():
-        if len(names) == family.classes:
+    for known, members in NAMED.items():
+        if len(members) == family.classes:
             return known, (f"classes: {family.classes} is the number of {known}'s; a list of names, in order, else",)
     if any("faces" in reason for reason in family.why):
         return ["face"], ()

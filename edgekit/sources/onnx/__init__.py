@@ -24,6 +24,10 @@ FLOOR = 1e-5
 """Difference to ONNX Runtime that is rounding however small an output is: a sigmoid where nothing is seen."""
 
 
+TIES = ("TopK", "ArgMax", "ArgMin", "NonMaxSuppression")
+"""Operators whose result changes altogether when two numbers that are nearly equal change places, as on photographs."""
+
+
 def matches(request: SourceRequest) -> bool:
     """Whether the spelling is that of an ONNX file."""
     return request.spec.lower().endswith(".onnx")
@@ -56,12 +60,18 @@ def load(request: SourceRequest) -> TrainedModel:
         if not changed:
             raise
         raise SourceError(f"{error} ({changed}, which its graph may not allow: export it again)") from error
+
+    def check(image: torch.Tensor) -> None:
+        _check_rebuilt(path, module, name, image, request.cut)
+
+    ties = any(node.op_type in TIES for node in model.graph.node)
     return TrainedModel(
         name=path.stem,
         module=module,
         example=example,
         origin=Origin(kind="onnx", name=path.name, sha256=sha256(path), cut=request.cut),
         heads=module if request.cut else None,
+        check=check if request.cut or not ties else None,
         notes=(f"{len(model.graph.node)} ONNX operators rebuilt in torch", *([changed] if changed else [])),
     )
 
