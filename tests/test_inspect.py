@@ -23,6 +23,7 @@ from edgekit.conversion.jobs import InspectJob, PrepareJob
 from edgekit.conversion.reading import read_source
 from edgekit.errors import ContractError, InputError, UsageError
 from edgekit.graph.exchange import flatten
+from edgekit.graph.heads import results_of
 from edgekit.graph.tails import ending_of, with_shapes
 from edgekit.sources.contract_file import read_contract
 
@@ -33,7 +34,7 @@ def guessed(network: Any, size: int = SIZE) -> Family | None:
     """The family of a torch network."""
     example = torch.zeros(1, 3, size, size)
     flat = with_shapes(flatten(network, example), example)
-    return believed(ending_of(flat, {}, [f"output_{number}" for number in range(9)]), (size, size))
+    return believed(ending_of(flat, {}, [node.name for node in results_of(flat)]), (size, size))
 
 
 def looked(path: Path, folder: Path, **given: Any) -> Inspected:
@@ -82,6 +83,27 @@ def test_heads_are_given_their_roles() -> None:
 @pytest.mark.parametrize("network", [Ssd(4), Tailed({"heat": 3, "sizes": 2, "offsets": 2}, (4,))])
 def test_what_no_decoder_reads_is_no_family(network: Any) -> None:
     assert guessed(network) is None
+
+
+def test_masks_are_coefficients_and_prototypes() -> None:
+    class Masks(Tailed):
+        def __init__(self) -> None:
+            super().__init__({"boxes": 64, "classes": 80, "coefficients": 32})
+            self.prototypes = torch.nn.Conv2d(3, 32, 4, 4)
+
+        def raw(self, x: Any) -> list[list[Any]]:
+            features = [torch.nn.functional.silu(body(x)) for body in self.body]
+            return [[self.boxes[i](f), self.classes[i](f), self.coefficients[i](f)] for i, f in enumerate(features)]
+
+        def forward(self, x: Any) -> Any:
+            rows = torch.cat([torch.cat(level, 1).flatten(2) for level in self.raw(x)], 2)
+            return rows, torch.nn.functional.silu(self.prototypes(x))
+
+    family = guessed(Masks().eval())
+    assert family is not None
+    assert (family.task, family.decoder.name, family.classes) == ("segment", "anchor_free", 80)
+    assert [point.role for point in family.cut].count("coefficients") == 3
+    assert family.cut[-1].role == "prototypes"
 
 
 def test_keypoints_beside_boxes_are_a_pose() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from edgekit.errors import ContractError
@@ -97,7 +97,10 @@ def believed(ending: Ending, size: tuple[int, int]) -> Family | None:
 
 
 def _of_heads(levels: list[list[Tail]], ending: Ending, size: tuple[int, int]) -> Family | None:
-    """A decoder of raw heads: every level has the channels that it wants."""
+    """A decoder of raw heads: every level has the channels that it wants. Prototypes of masks are on a grid of their
+    own, finer than all others."""
+    prototypes = _prototypes(levels, ending)
+    levels = levels[1:] if prototypes else levels
     counts = sorted(tail.shape[1] for tail in levels[0])
     if any(sorted(tail.shape[1] for tail in level) != counts for level in levels):
         return None
@@ -106,7 +109,39 @@ def _of_heads(levels: list[list[Tail]], ending: Ending, size: tuple[int, int]) -
     if not matches:
         return None
     best = min(matches, key=lambda match: (match.left.total(), -match.sure))
-    return _family(best, levels, strides, ending)
+    family = _family(best, levels, strides, ending)
+    return _with_masks(family, best, levels, prototypes, ending) if prototypes else family
+
+
+def _prototypes(levels: list[list[Tail]], ending: Ending) -> str:
+    """The output that has the prototypes of masks; empty where there is none."""
+    finest = levels[0]
+    if len(levels) < 2 or len(finest) != 1:
+        return ""
+    return next((name for name, shape in ending.outputs.items() if shape == finest[0].shape), "")
+
+
+def _with_masks(
+    family: Family, match: _Match, levels: list[list[Tail]], prototypes: str, ending: Ending
+) -> Family | None:
+    """The family with the coefficients and prototypes of masks; None where the decoder has none or they do not fit."""
+    count = ending.outputs[prototypes][1]
+    if "coefficients" not in match.registered.attachments or match.left != Counter((count,)):
+        return None
+    read = {point.tensor for point in family.cut}
+    coefficients = tuple(
+        CutPoint(tail.tensor, "coefficients", number)
+        for number, level in enumerate(levels)
+        for tail in level
+        if tail.tensor not in read
+    )
+    return replace(
+        family,
+        task="segment",
+        cut=(*family.cut, *coefficients, CutPoint(prototypes, "prototypes")),
+        why=(*family.why, f"{count} more channels a level, and as many prototypes of masks in output {prototypes}"),
+        doubts=tuple(doubt for doubt in family.doubts if "does not read" not in doubt),
+    )
 
 
 def _matches(counts: list[int], strides: tuple[int, ...], ending: Ending) -> Iterator[_Match]:
@@ -186,6 +221,10 @@ def _family(match: _Match, levels: list[list[Tail]], strides: tuple[int, ...], e
             f"decoder {name!r} does not read {more}"
             + (", which look like five landmarks of a face" if keypoints == {10} else "")
         )
+    if task == "pose" and name == "anchor_free":
+        doubts.append("keypoint_scale and keypoint_offset are YOLOv8's and 11's; YOLO26 has 1 and 0.5")
+    if "reg_max" in options and bins == 1:
+        doubts.append("heads without bins may be one-to-one (YOLO26): then postprocess: {nms: false}")
     face = keypoints == {10} and match.classes == 1
     rule = NANODET if name == "anchor_free" and bins == 8 else RULES.get(name, {})
     if face:

@@ -17,6 +17,7 @@ from edgekit.conversion.runner import run
 from edgekit.conversion.workspace import temporary_workspace
 from edgekit.errors import EngineError, InputError, SourceError, UsageError
 from edgekit.graph.exchange import flatten
+from edgekit.graph.heads import results_of
 from edgekit.graph.tails import Ending, ending_of, with_shapes
 from edgekit.progress import Progress, Report, report_of, silent
 from edgekit.runtimes.bundle.manifest import Contract, ImageRule, Record
@@ -32,9 +33,6 @@ if TYPE_CHECKING:
 
 OPEN_SIZE = 640
 """Pixels of a side that the file leaves open, where the user gives no size."""
-
-LISTED_NAMES = 20
-"""So many classes without known names are written out, one a line; of more only a sketch would help nobody."""
 
 
 class Port(Record, frozen=True, kw_only=True):
@@ -213,15 +211,15 @@ def _look(job: InspectJob) -> _Looked:
         raise UsageError(f"--size {job.size[0]}x{job.size[1]}: this source is made for {height}x{width} alone")
     ending = _ending(model, outputs)
     family = believed(ending, (height, width)) if model.contract is None else None
-    roles = {point.tensor: point.role for point in family.cut} if family else {}
+    known = {point.tensor: point for point in family.cut} if family else {}
     heads = tuple(
         Head(
             tensor=tail.tensor,
             shape=tail.shape,
-            level=number,
+            level=known[tail.tensor].level if tail.tensor in known else number,
             stride=height / tail.shape[2],
             then=tail.then,
-            role=roles.get(tail.tensor, ""),
+            role=known[tail.tensor].role if tail.tensor in known else "",
         )
         for number, level in enumerate(levels_of(ending.tails))
         for tail in level
@@ -262,8 +260,7 @@ def _ending(model: TrainedModel, outputs: list[str]) -> Ending:
         graph: fx.GraphModule = with_shapes(model.module, model.example)  # type: ignore[arg-type]
         return ending_of(graph, {node: name for name, node in names.items()}, outputs)
     graph = with_shapes(flatten(model.module, model.example), model.example)
-    count = sum(len(node.all_input_nodes) for node in graph.graph.nodes if node.op == "output")
-    return ending_of(graph, {}, [f"output_{number}" for number in range(count)])
+    return ending_of(graph, {}, [node.name for node in results_of(graph)])
 
 
 def _unknown(seen: Inspected) -> str:
