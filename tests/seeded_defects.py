@@ -390,7 +390,7 @@ BUNDLES = (
     Defect(
         "hashes not checked when a bundle is opened",
         "runtimes/bundle/folder.py",
-        "if sha256(path) != file.sha256:",
+        "if hashes[place] != file.sha256:",
         "if not file.sha256:",
         "test_bundle.py::test_any_flipped_bit_is_noticed",
     ),

@@ -111,6 +111,7 @@ def test_the_report_is_one_page(calibrated: Calibrated) -> None:
     assert all(layer.name in page for layer in calibrated.plan.mixed.layers)
 
 
+@pytest.mark.nightly
 def test_in_words(cli: Cli, photos: Path, tmp_path: Path) -> None:
     plan = tmp_path / "plan"
     done = cli("calibrate", SOURCE, "--data", photos, "--sensitivity", "--ranges", "percentile", "-o", plan)

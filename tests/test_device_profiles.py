@@ -163,6 +163,7 @@ def test_a_chatty_shell_spoils_nothing(ready: book.Device, tiny: Bundle, server:
     assert len(profile_on(chatty, [tiny], QUICK, lambda event: None)) == 1
 
 
+@pytest.mark.nightly
 def test_images_of_this_machine_go_there(ready: book.Device, tiny: Bundle, tmp_path: Path) -> None:
     import cv2
     import numpy as np
@@ -178,6 +179,7 @@ def test_images_of_this_machine_go_there(ready: book.Device, tiny: Bundle, tmp_p
     assert sent == {path.read_bytes() for path in (tmp_path / "photos").iterdir()}
 
 
+@pytest.mark.nightly
 def test_each_bundle_may_have_settings_of_its_own(ready: book.Device, tiny: Bundle) -> None:
     each = [msgspec.structs.replace(QUICK, threads=count) for count in (1, 2)]
     measured = profile_on(ready, [tiny, tiny], QUICK, lambda event: None, each=each)
@@ -185,6 +187,7 @@ def test_each_bundle_may_have_settings_of_its_own(ready: book.Device, tiny: Bund
     assert {profile.subject.path for profile in measured} == {str(tiny.path)}
 
 
+@pytest.mark.nightly
 def test_what_cannot_be_measured_there_is_skipped_by_its_name_here(
     ready: book.Device, tiny: Bundle, tmp_path: Path
 ) -> None:
@@ -318,6 +321,7 @@ def test_silence_ends_what_runs_there(ready: book.Device, tiny: Bundle, server: 
     assert profiles(events) == []
 
 
+@pytest.mark.nightly
 def test_heartbeats_keep_a_long_session_alive(ready: book.Device, tiny: Bundle) -> None:
     settings = Settings(rounds=2, seconds=2.0, operators=False)
     assert len(profile_on(ready, [tiny], settings, lambda event: None, heartbeat=0.2, patience=1.5)) == 1
@@ -386,6 +390,7 @@ def test_an_environment_that_is_broken_is_named(ready: book.Device) -> None:
         numpy.with_name("hidden").rename(numpy)
 
 
+@pytest.mark.nightly
 def test_an_environment_may_see_the_packages_of_the_system(ready: book.Device, wheels: Path) -> None:
     configuration = Path(ready.folder, "venv", "pyvenv.cfg")
     before = configuration.read_text()

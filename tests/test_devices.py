@@ -598,6 +598,7 @@ def test_check_of_a_device_that_is_not_set_up(device: book.Device) -> None:
 
 
 @pytest.mark.clean
+@pytest.mark.nightly
 def test_wheels_that_do_not_fit_leave_no_environment(device: book.Device, tmp_path: Path) -> None:
     book.add(device)
     (tmp_path / "wheels").mkdir()

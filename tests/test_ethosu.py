@@ -138,6 +138,7 @@ def test_the_emulator_gives_torchs_outputs_in_the_contracts_order(made: Made) ->
     assert sum(session.placement.operators.values()) > 5
 
 
+@pytest.mark.nightly
 def test_the_layer_that_int8_cannot_hold_was_equalised(made: Made, tmp_path: Path) -> None:
     """And without that nothing is left of it."""
     assert "conv2d_1" not in str(made.graph.report["equalised"])  # the site is named by what comes before

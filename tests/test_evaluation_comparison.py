@@ -164,6 +164,7 @@ class TestClassification:
         assert re.search(r"good +1\.0000 +\+1\.0000 +1\.0000", out)
         assert "on 6 images; difference to bad" in out
 
+    @pytest.mark.nightly
     def test_multi_label(self, cli: Cli, colours: Path, tmp_path: Path) -> None:
         pytest.importorskip("sklearn", reason="needs scikit-learn, which measures it")
         bundle = write_classifier(tmp_path / "labels", "sigmoid")
@@ -182,6 +183,7 @@ class TestClassification:
 
 class TestDetection:
     @pytest.mark.convert
+    @pytest.mark.nightly
     def test_the_first_source_is_what_bundles_are_compared_with(self, tiny: Path, cells: Path) -> None:
         models = (tiny, "tiny_models:recoloured", "tiny_models:detector")
         done = child("evaluate", *models, "--labels", cells / "annotations.json", "--json")
@@ -363,7 +365,7 @@ def test_further_right_is_slower_and_higher_is_better() -> None:
 def measured(bundle: Path, labels: Path, folder: Path) -> Any:
     """The measuring step of ``edgekit convert --max-drop --labels``, on a prepared folder made by hand."""
     from edgekit.conversion import measure
-    from edgekit.conversion.jobs import MeasureJob, Prepared
+    from edgekit.conversion.jobs import MeasureJob, Prepared, Reference
     from edgekit.conversion.workspace import Workspace
 
     manifest = open_bundle(bundle).manifest
@@ -382,7 +384,7 @@ def measured(bundle: Path, labels: Path, folder: Path) -> Any:
         proof_sha256="",
         proof_views=2,
         photographs=2,
-        reference="",
+        reference=Reference(how=""),
         versions={},
     )
     workspace.write_prepared(prepared)

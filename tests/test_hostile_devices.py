@@ -65,9 +65,10 @@ def device(server: Loopback, tmp_path: Path) -> book.Device:
     )
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waiting, "SILENCE", 1.0)
+    """For devices that fall silent: long enough for a busy machine to connect."""
+    monkeypatch.setattr(waiting, "SILENCE", 3.0)
 
 
 def answer(value: Any) -> str:
@@ -86,11 +87,11 @@ def refusal(device: book.Device) -> str:
     begun = time.monotonic()
     with pytest.raises(DeviceError) as raised, Connection(device):
         pass
-    assert time.monotonic() - begun < 8
+    assert time.monotonic() - begun < 25
     return str(raised.value)
 
 
-SILENT = "gave no sign of life for 1 s: the device, the network or this machine's ssh stands still"
+SILENT = "gave no sign of life for 3 s: the device, the network or this machine's ssh stands still"
 NONSENSE = "loop: the device says what edgekit does not: "
 
 
@@ -114,11 +115,19 @@ NONSENSE = "loop: the device says what edgekit does not: "
     ],
 )
 def test_what_a_device_says_never_hangs_and_never_is_an_error_of_another_kind(
-    device: book.Device, tmp_path: Path, said: str, then: str, words: str
+    device: book.Device,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    said: str,
+    then: str,
+    words: str,
 ) -> None:
+    if words == SILENT:
+        monkeypatch.setattr(waiting, "SILENCE", 3.0)
     assert words in refusal(liar(device, tmp_path, said, then=then))
 
 
+@pytest.mark.usefixtures("impatient")
 def test_nothing_at_all_is_noticed(device: book.Device, tmp_path: Path) -> None:
     (tmp_path / "mute").write_text("#!/bin/sh\nexec sleep 60\n")
     (tmp_path / "mute").chmod(0o755)
@@ -146,29 +155,31 @@ def test_endless_lines_and_words_are_bound(
     )
     alive = "yes '{\"alive\": true}'"
     assert "the device says more than 8 MB" in refusal(liar(device, tmp_path, then=alive))
-    monkeypatch.setattr(waiting, "SILENCE", 1.0)
+    monkeypatch.setattr(waiting, "SILENCE", 3.0)
     assert SILENT in refusal(liar(device, tmp_path, then="cat /dev/zero >&2"))
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < 40_000, f"{grown} kB more"
 
 
+@pytest.mark.usefixtures("impatient")
 def test_an_ssh_that_stands_still_is_noticed(device: book.Device) -> None:
     """SIGSTOP: the operating system keeps the connection, and ssh's own signs of life stand still with it."""
     with Connection(device) as connection:
         os.kill(connection.pid, signal.SIGSTOP)
         begun = time.monotonic()
-        with pytest.raises(DeviceError, match="gave no sign of life for 1 s"):
+        with pytest.raises(DeviceError, match="gave no sign of life for 3 s"):
             connection.ask("missing", list[bool], trees=[])
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 20
 
 
+@pytest.mark.usefixtures("impatient")
 def test_an_agent_that_stands_still_takes_no_archive(device: book.Device, tmp_path: Path) -> None:
     bundle = write_bundle(tmp_path / "big", {**FILES, "weights.bin": os.urandom(8 << 20)})
     silent = liar(device, tmp_path, answer(FACTS), answer([True]), then="sleep 60")
     begun = time.monotonic()
     with Connection(silent) as connection, pytest.raises(DeviceError, match="gave no sign of life"):
         deliver(connection, [bundle_tree(bundle)])
-    assert time.monotonic() - begun < 8
+    assert time.monotonic() - begun < 20
 
 
 @pytest.mark.nightly
@@ -250,10 +261,11 @@ def test_a_session_that_finishes_without_its_records_is_an_error(
     assert words.format(path=bundle.path) in str(raised.value)
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_session_that_falls_silent_is_noticed(device: book.Device, tmp_path: Path) -> None:
     bundle = write_bundle(tmp_path / "bundle")
     lying = liar(device, tmp_path, answer(FACTS), answer([False, False]), answer(None), then="sleep 60")
-    with pytest.raises(DeviceError, match="gave no sign of life for 1 s"):
+    with pytest.raises(DeviceError, match="gave no sign of life for 3 s"):
         remote.profile_on(lying, [bundle], Settings(), lambda event: None)
 
 

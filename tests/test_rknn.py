@@ -20,7 +20,7 @@ from edgekit import converters
 from edgekit.calibration.plan import FILE as PLAN_FILE
 from edgekit.calibration.plan import TensorRange
 from edgekit.calibration.samples import Samples
-from edgekit.conversion.jobs import BuildJob, Prepared
+from edgekit.conversion.jobs import BuildJob, Prepared, Reference
 from edgekit.conversion.runner import run
 from edgekit.conversion.selection import refuse
 from edgekit.conversion.workspace import Workspace
@@ -323,7 +323,7 @@ def build(job: Any, folder: Path, precision: str, recipe: str = "", **options: s
         proof_sha256="",
         proof_views=0,
         photographs=0,
-        reference="",
+        reference=Reference(how=""),
         versions={},
     )
     workspace.write_prepared(told)
