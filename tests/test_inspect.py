@@ -20,7 +20,7 @@ from edgekit.cli.inspect import command
 from edgekit.conversion.families import Family, believed
 from edgekit.conversion.inspect import Inspected, inspect, work
 from edgekit.conversion.jobs import InspectJob, PrepareJob
-from edgekit.conversion.reading import read_source
+from edgekit.conversion.reading import read_source, uncut_task
 from edgekit.errors import ContractError, InputError, UsageError
 from edgekit.graph.exchange import flatten
 from edgekit.graph.heads import results_of
@@ -174,6 +174,24 @@ def test_the_contract_is_one_that_convert_takes(tmp_path: Path) -> None:
     read = read_source(PrepareJob(folder="", source=str(path), contract=str(contract)))
     assert [output.role for output in read.contract.outputs] == ["boxes", "objectness", "classes"]
     assert [head.shape[1] for head in read.heads(torch.zeros(1, 3, 64, 96))] == [4, 1, 1]
+
+
+def test_a_cut_that_is_found_by_itself_is_left_out(tmp_path: Path) -> None:
+    """So that a conversion compares it with what the file gives uncut: an ONNX file that is cut by name ends there."""
+    network, x = Yolov8(6), torch.rand(1, 3, SIZE, SIZE)
+    path = tmp_path / "fused.onnx"
+    torch.onnx.export(network, (x,), path, dynamo=False, opset_version=17)
+    seen = looked(path, tmp_path)
+    assert [head.role for head in seen.heads] == ["boxes", "classes"] * 3
+    contract = tmp_path / "fused.yaml"
+    contract.write_text(seen.contract, encoding="utf-8")
+    stated = read_contract(contract)
+    assert not stated.cut
+    read = read_source(PrepareJob(folder="", source=str(path), contract=str(contract)))
+    assert uncut_task(read.model, read.contract) is not None
+    with torch.no_grad():
+        for got, wanted in zip(read.heads(x), (head for level in network.raw(x) for head in level), strict=True):
+            torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_an_old_opset_keeps_its_names(tmp_path: Path) -> None:

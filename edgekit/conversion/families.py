@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgekit.errors import ContractError
-from edgekit.graph.heads import CutPoint
+from edgekit.graph.heads import CutPoint, cut_automatically
 from edgekit.graph.tails import Ending, Tail
 from edgekit.runtimes.bundle.manifest import Decoder, Output
-from edgekit.runtimes.tasks.decoders import Registered, every_decoder
+from edgekit.runtimes.tasks.decoders import Registered, every_decoder, find
 from edgekit.sources.class_names import NAMED
+
+if TYPE_CHECKING:
+    from torch import fx
 
 BINS = (1, 8, 16, 17)
 """Usual numbers of values for each side of a box: none but the distance itself, NanoDet's, YOLOv8's, GFL's."""
@@ -53,6 +56,7 @@ class Family:
         cut: the raw heads, empty where the network is not cut.
         outputs: of a network that is not cut, in order, where they have to be named.
         skeleton: of poses, as a contract file has it.
+        automatic: a conversion finds the same cut itself, and compares it with what the file gives uncut.
     """
 
     task: str
@@ -64,6 +68,7 @@ class Family:
     cut: tuple[CutPoint, ...] = ()
     outputs: tuple[Output, ...] = ()
     skeleton: str | dict[str, Any] | None = None
+    automatic: bool = False
 
 
 @dataclass(frozen=True)
@@ -239,6 +244,29 @@ def _family(match: _Match, levels: list[list[Tail]], strides: tuple[int, ...], e
         cut=tuple(points),
         skeleton=skeleton,
     )
+
+
+def cut_by_itself(family: Family, ending: Ending, graph: Callable[[], fx.GraphModule]) -> bool:
+    """Whether a conversion finds the raw heads by itself, and can decode what the network gives uncut: then the two are
+    compared, which a cut in the contract would prevent for an ONNX file.
+
+    Args:
+        family: with its cut.
+        ending: how the network ends.
+        graph: makes the flat graph, which takes seconds.
+    """
+    registered = find(family.decoder)
+    if registered.channels is None or registered.fused is None or len(ending.outputs) != 1 or family.task != "detect":
+        return False
+    channels = registered.channels(registered.read(family.decoder.options), family.classes)
+    shape = next(iter(ending.outputs.values()))
+    if registered.fused(family.decoder.options, shape, family.classes) is None:
+        return False
+    try:
+        found = cut_automatically(graph(), channels, registered.name)
+    except ContractError:
+        return False
+    return [(one.role, one.level) for one in found.outputs] == [(one.role, one.level) for one in family.cut]
 
 
 def _skeleton(count: int) -> str | dict[str, Any]:

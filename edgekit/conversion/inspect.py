@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from edgekit.conversion.families import Family, believed, levels_of
+from edgekit.conversion.families import Family, believed, cut_by_itself, levels_of
 from edgekit.conversion.jobs import InspectJob, PrepareJob
 from edgekit.conversion.reading import read_source
 from edgekit.conversion.runner import run
@@ -211,6 +211,8 @@ def _look(job: InspectJob) -> _Looked:
         raise UsageError(f"--size {job.size[0]}x{job.size[1]}: this source is made for {height}x{width} alone")
     ending = _ending(model, outputs)
     family = believed(ending, (height, width)) if model.contract is None else None
+    if family is not None and onnx and cut_by_itself(family, ending, lambda: flatten(model.module, model.example)):
+        family = replace(family, automatic=True)
     known = {point.tensor: point for point in family.cut} if family else {}
     heads = tuple(
         Head(
@@ -294,10 +296,12 @@ def _contract_text(job: InspectJob, family: Family, size: tuple[int, int]) -> st
         data["postprocess"] = {"nms": False}
     if family.outputs:
         data["outputs"] = [{"name": one.name, "role": one.role} for one in family.outputs]
-    if family.cut:
+    if family.cut and not family.automatic:
         data["cut"] = [{"tensor": one.tensor, "role": one.role, "level": one.level} for one in family.cut]
     head = [f"# Written by edgekit inspect {job.name or job.source}: a contract to start from (docs/CONTRACT.md).", "#"]
     head += [f"# {reason}" for reason in family.why]
+    if family.automatic:
+        head.append("# The cut is found by itself, and compared with what the file gives uncut: cut: is left out.")
     head += [f"# CHECK: {doubt}" for doubt in (*family.doubts, *note, _TOLD_BY_TRAINING)]
     return "\n".join(head) + "\n" + yaml.safe_dump(data, sort_keys=False, default_flow_style=None, width=110)
 
