@@ -109,7 +109,7 @@ def _of_heads(levels: list[list[Tail]], ending: Ending, size: tuple[int, int]) -
     counts = sorted(tail.shape[1] for tail in levels[0])
     if any(sorted(tail.shape[1] for tail in level) != counts for level in levels):
         return None
-    strides = tuple(size[0] // level[0].shape[2] for level in levels)
+    strides = tuple(round(size[0] / level[0].shape[2]) for level in levels)
     matches = list(_matches(counts, strides, ending))
     if not matches:
         return None
