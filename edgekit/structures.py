@@ -45,10 +45,13 @@ def from_builtins(value: object, kind: Any, *, strict: bool = True) -> Any:
     """Dictionaries, lists, texts and numbers as ``kind``; without ``strict`` texts may stand for numbers.
 
     Raises:
-        msgspec.ValidationError: not of that type.
+        msgspec.ValidationError: not of that type, or a text has half a character (a lone surrogate).
     """
     _prepared(kind)
-    return msgspec.convert(value, kind, strict=strict)
+    try:
+        return msgspec.convert(value, kind, strict=strict)
+    except UnicodeEncodeError as error:
+        raise msgspec.ValidationError(f"{error.object!r} has half a character") from error
 
 
 def _prepared(kind: object) -> msgspec.json.Decoder[Any]:

@@ -35,7 +35,7 @@ LONGEST = (
     "cli",
     "demo",
 )
-FIRST = tuple(f"tests/test_{name}.py" for name in LONGEST)
+FIRST = ("tests/attack/test_kills.py", *(f"tests/test_{name}.py" for name in LONGEST))
 """What takes longest begins, so that no worker is left with it at the end."""
 
 

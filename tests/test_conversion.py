@@ -135,7 +135,9 @@ def test_all_targets_are_judged_on_the_same_images(converted: Converted) -> None
 
 
 def test_nothing_but_the_bundles_is_left(converted: Converted) -> None:
-    assert sorted(path.name for path in converted.out.iterdir()) == sorted(f"detector-{t}-{p}" for t, p in ALL)
+    bundles = [f"detector-{t}-{p}" for t, p in ALL]
+    sheets = [f"{bundle}-contact-sheet.jpg" for bundle in bundles]
+    assert sorted(path.name for path in converted.out.iterdir()) == sorted([*bundles, *sheets])
 
 
 def test_the_photographs_are_untouched(converted: Converted) -> None:
@@ -227,7 +229,9 @@ def test_a_converter_that_crashes_or_forgets_its_file_is_named(broken: Broken) -
 
 
 def test_outside_the_gate_nothing_is_written_and_the_old_bundle_stays(broken: Broken) -> None:
-    assert sorted(path.name for path in broken.out.iterdir()) == ["detector-onnx-fp32", "detector-shifted-fp32"]
+    found = sorted(path.name for path in broken.out.iterdir() if path.is_dir())
+    assert found == ["detector-onnx-fp32", "detector-shifted-fp32"]
+    assert not (broken.out / "detector-shifted-fp32-contact-sheet.jpg").exists()
     left = {name: data for name, data in contents(broken.out).items() if name.startswith("detector-shifted")}
     assert left == broken.old
 

@@ -15,7 +15,8 @@ import pytest
 from sample_bundles import contents
 from tiny_conversions import SOURCE, Converted, edgekit, start
 
-from edgekit.conversion.workspace import open_workspace
+from edgekit.conversion.convert import copy_plan
+from edgekit.conversion.workspace import Workspace, open_workspace, temporary_workspace
 from edgekit.errors import BundleError
 from edgekit.runtimes.bundle.folder import open_bundle, stage
 
@@ -154,7 +155,7 @@ def test_after_kill_9_the_next_run_cleans_up_and_succeeds(
     assert contents(out / NAME) == contents(converted.path("onnx", "fp32"))
     done = edgekit("convert", SOURCE, "--target", "onnx", "--data", converted.photos, "-o", out)
     assert done.returncode == 0, done.stderr
-    assert sorted(path.name for path in out.iterdir()) == [NAME]
+    assert sorted(path.name for path in out.iterdir()) == [NAME, f"{NAME}-contact-sheet.jpg"]
     assert open_bundle(out / NAME).manifest.proven
 
 
@@ -167,6 +168,28 @@ def test_workspaces_of_the_living_are_left_alone(tmp_path: Path) -> None:
         assert first.folder.is_dir()
         assert not (tmp_path / ".edgekit-work-1-dead").exists()
     assert not list(tmp_path.iterdir())
+
+
+def test_temporary_workspaces_of_the_dead_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What ``calibrate`` and ``verify`` leave after a kill; a link that another user put there is not followed."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (tmp_path / ".edgekit-work-1-dead").mkdir()
+    (tmp_path / ".edgekit-work-1-dead.lock").touch()
+    (tmp_path / ".edgekit-work-2-link.lock").symlink_to(tmp_path / "created")
+    with temporary_workspace() as workspace:
+        assert workspace.folder.stat().st_mode & 0o777 == 0o700
+        assert not (tmp_path / ".edgekit-work-1-dead").exists()
+    assert [path.name for path in tmp_path.iterdir()] == [".edgekit-work-2-link.lock"]
+
+
+def test_a_plan_is_replaced_whole(tmp_path: Path) -> None:
+    workspace, out = Workspace(tmp_path / "work"), tmp_path / "plan"
+    for folder, content in ((workspace.plan, "new"), (out, "old"), (tmp_path / ".plan.partial", "half")):
+        folder.mkdir(parents=True)
+        (folder / content).write_text(content)
+    copy_plan(workspace, out)
+    assert contents(out) == {"new": b"new"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["plan", "work"]
 
 
 # ---- children that end in ways of their own ----

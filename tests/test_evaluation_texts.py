@@ -497,6 +497,7 @@ def test_source_and_float_bundle_have_equal_figures(
 
 
 @pytest.mark.convert
+@pytest.mark.nightly
 def test_bundles_say_what_the_source_says(converted: Any, scenes: Path) -> None:
     """Equal figures of models that are always wrong would prove little: here are their texts and vectors."""
     import edgekit

@@ -161,6 +161,7 @@ def own_int8_error(module: Any, ranges: dict[str, tuple[float, float]], wanted: 
     return total
 
 
+@pytest.mark.nightly
 def test_the_loss_on_holdout_images_falls_and_so_does_the_error_of_int8(module: Any, weights: dict[str, Any]) -> None:
     ranges, original = seen(module), state(module)
     with torch.no_grad():

@@ -256,12 +256,29 @@ def test_a_photograph_is_drawn_and_other_image_rules_are_tried(tmp_path: Path, p
     drawn = tmp_path / "drawn.jpg"
     seen = looked(faces(tmp_path / "f.onnx"), tmp_path, size=(64, 96), image=str(photo), drawn=str(drawn))
     assert Image.open(drawn).size == (128, 96)
-    assert seen.trials[0].rule == "bgr 0..255"
-    assert {"rgb 0..255", "bgr 0..1"} < {trial.rule for trial in seen.trials}
+    assert {"the contract's own", "color: rgb", "resize: stretch"} < {trial.rule for trial in seen.trials}
     with pytest.raises(InputError, match=r"--out .*photo.png: would overwrite the photograph"):
         looked(faces(tmp_path / "f.onnx"), tmp_path, size=(64, 96), image=str(photo), drawn=str(photo))
     with pytest.raises(InputError, match=r"must end in .jpg or .png"):
         looked(faces(tmp_path / "f.onnx"), tmp_path, size=(64, 96), image=str(photo), drawn=str(tmp_path / "a.gif"))
+
+
+def test_the_contract_gets_a_rule_that_finds_something(tmp_path: Path, photo: Path) -> None:
+    """A network of the family that takes 0..255 by custom, but has learnt 0..1: it is sure of what is dark."""
+    nodes = [node("Conv", "x", "mean", name="feature", strides=[8, 8], kernel_shape=[8, 8])]
+    constants: dict[str, Any] = {"mean": np.full((1, 3, 8, 8), 1 / 192, np.float32)}
+    for name, channels in {"obj": 1, "cls": 1, "bbox": 4}.items():
+        constants |= {f"w_{name}": np.full((channels, 1, 1, 1), -10 * (channels == 1), np.float32)}
+        constants |= {f"b_{name}": np.full(channels, 10 * (channels == 1), np.float32)}
+        nodes.append(node("Conv", "feature", f"w_{name}", f"b_{name}", name=name))
+    path = write(tmp_path / "dark.onnx", nodes, constants, shape=(1, 3, 64, 96), outputs=["obj", "cls", "bbox"])
+    assert "scale: 1.0" in looked(path, tmp_path).contract
+    seen = looked(path, tmp_path, image=str(photo))
+    assert "1/255" in seen.trials[0].rule
+    assert seen.trials[0].found > 0
+    assert any("the usual image rule finds nothing" in doubt for doubt in seen.doubts)
+    (tmp_path / "dark.yaml").write_text(seen.contract, encoding="utf-8")
+    assert read_contract(tmp_path / "dark.yaml").image.scale == pytest.approx(1 / 255)
 
 
 def test_the_command_writes_the_contract(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import io
 import os
 import shutil
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,15 @@ def test_a_file_that_crashes_its_engine_or_never_ends_is_an_error(
     with pytest.raises(EngineError, match=rf"forged, isolated: .*{words}|LiteRT cannot open it|not a whole model"):
         edgekit.load(forged, isolated=True, timeout=3)(IMAGE)
     assert time.monotonic() - begun < 20
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can bound the memory of a process")
+def test_a_file_that_takes_memory_without_end_is_an_error(tmp_path: Path) -> None:
+    """Not isolated, ai-edge-litert 2.3.0 takes a gigabyte a second for it."""
+    needs("detector-litert-int8")
+    forged = mutant(tmp_path / "copy", "detector-litert-int8", "model.tflite", ENDLESS)
+    with pytest.raises(EngineError, match=r"LiteRT cannot open it|was killed by SIG|MemoryError"):
+        edgekit.load(forged, isolated=True, timeout=30)(IMAGE)
 
 
 @pytest.fixture

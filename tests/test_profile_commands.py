@@ -247,7 +247,7 @@ def test_a_source_is_converted_at_another_size(cli: Cli, tmp_path: Path) -> None
     write_some(tmp_path / "scenes")
     code, _, err = cli("convert", *given, "--size", "160x192")
     assert code == 0, err
-    (folder,) = (tmp_path / "out").iterdir()
+    (folder,) = (path for path in (tmp_path / "out").iterdir() if path.is_dir())
     assert open_bundle(folder).manifest.contract.image.size == (160, 192)
 
 

@@ -52,7 +52,9 @@ def test_the_two_streams_never_share_an_image(kinds: list[int], seed: int) -> No
         except UsageError:  # all that was picked to judge on is also among the others
             assert len(set(kinds)) < len(kinds)
             return
-        calibrated, judged = [*hashes(done.calibration), *hashes(done.holdout)], hashes(done.proof)
+        held = hashes(done.holdout)
+        originals = held[:: len(held) // done.held] if held else []
+        calibrated, judged = [*hashes(done.calibration), *originals], hashes(done.proof)
         assert not set(calibrated) & set(judged[:: 2 if done.mirrored else 1])
         assert len(set(calibrated)) == len(calibrated) == len(done.digests)
         assert set(done.digests) == set(calibrated)
@@ -80,7 +82,7 @@ def test_the_hash_is_that_of_the_pixels_in_the_order_of_the_source(tmp_path: Pat
     pixels = [picture(seed) for seed in range(20)]
     held = {digest(image) for image in done.holdout.images} if done.holdout else set()
     chosen = [image for image in pixels if digest(image) in done.digests and digest(image) not in held]
-    assert (len(chosen), len(held), len(done.digests)) == (12, 2, 14)
+    assert (len(chosen), len(held), done.held, len(done.digests)) == (12, 8, 2, 14)  # each in four views
     assert done.calibration.sha256() == hashlib.sha256(b"".join(image.tobytes() for image in chosen)).hexdigest()
     assert done.method == "seeded choice of 12 from 20: photos"
 
@@ -98,6 +100,21 @@ def test_few_images_are_judged_mirrored_too(tmp_path: Path) -> None:
     images = done.proof.images
     assert (done.photographs, len(images), done.mirrored) == (3, 6, True)
     np.testing.assert_array_equal(images[1::2], images[::2, :, ::-1])
+
+
+def test_few_held_images_are_shown_in_more_views(tmp_path: Path) -> None:
+    """The fewer there are, the more: as they are, mirrored, and closer."""
+    for images, held, views in ((15, 2, 4), (60, 8, 2), (120, 16, 1)):
+        done = split(stack(tmp_path, list(range(images))), RULE, tmp_path, seed=0, calibrate=True)
+        assert done.holdout is not None
+        assert (done.held, len(done.holdout)) == (held, held * views)
+        shown = done.holdout.images[:views]
+        if views > 1:
+            np.testing.assert_array_equal(shown[1], shown[0][:, ::-1])
+        if views == 4:
+            closer = np.ascontiguousarray(shown[0][1:7, 1:7])
+            for view, expected in zip(shown[2:], (closer, np.ascontiguousarray(closer[:, ::-1])), strict=True):
+                np.testing.assert_array_equal(view, cv2.resize(expected, (8, 8)))
 
 
 def test_one_image_cannot_do_both(tmp_path: Path) -> None:
@@ -161,7 +178,8 @@ def test_a_fifth_is_held_back_where_there_are_enough(tmp_path: Path) -> None:
         folder = tmp_path / str(count)
         folder.mkdir()
         done = split(stack(folder, list(range(count))), RULE, folder, seed=0, calibrate=True)
-        assert (len(done.holdout) if done.holdout else 0) == held
+        assert done.held == held
+        assert bool(done.holdout) == bool(held)
         assert not set(hashes(done.holdout)) & set(hashes(done.calibration))
 
 

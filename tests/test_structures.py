@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 import pytest
@@ -85,3 +85,9 @@ def test_types_and_values_are_checked() -> None:
     assert from_builtins("3", int, strict=False) == 3
     with pytest.raises(msgspec.ValidationError, match="Expected `int` >= 1"):
         from_builtins(0, Annotated[int, msgspec.Meta(ge=1)])
+
+
+def test_half_a_character_is_a_validation_error() -> None:
+    """What JSON can escape, and UTF-8 cannot say."""
+    with pytest.raises(msgspec.ValidationError, match="has half a character"):
+        from_builtins("\ud83d", Literal["a"])

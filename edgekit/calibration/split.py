@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,9 @@ FEW = 32
 MOST_CALIBRATION = 300
 MOST_PROOF = 64
 MOST_HOLDOUT = 24
+ENOUGH_VIEWS = 16
+"""Fewer hold-out images than this are shown mirrored too, and closer where that is not enough."""
+
 ENOUGH_TO_HOLD_OUT = 10
 """From this many calibration images on, a fifth of them is the hold-out set."""
 
@@ -38,6 +41,8 @@ class Split:
     """The streams of one conversion.
 
     ``holdout`` are calibration images kept apart, to compare ways of quantising on; None where there are few.
+    ``held`` counts them, and each may be shown in several views. ``judged`` are the proof images as they were given;
+    empty for generated ones.
     ``mirrored`` tells that every proof image is also shown flipped, because there are few; ``photographs`` counts the
     proof images before that.
     """
@@ -49,6 +54,8 @@ class Split:
     method: str
     digests: tuple[str, ...] = ()
     holdout: Samples | None = None
+    held: int = 0
+    judged: tuple[ImageReference, ...] = ()
 
 
 def split(
@@ -85,7 +92,7 @@ def split(
             f"--data {data}: {len(chosen)} image(s); int8 needs some to calibrate on and others to be judged on, "
             f"at least 2 and better {FEW} or more"
         )
-    calibration, holdout, seen = None, None, set[str]()
+    calibration, holdout, held, seen = None, None, 0, set[str]()
     if calibrate:
         rest = rest if choose else rest[:MOST_CALIBRATION]
         back = min(MOST_HOLDOUT, len(rest) // 5) if len(rest) >= ENOUGH_TO_HOLD_OUT else 0
@@ -94,14 +101,14 @@ def split(
         if choose:
             taken = most_informative(taken, choose, rule, seed=seed)
         calibration = store(taken, rule, folder / CALIBRATION, seen=seen)
-        holdout = _hold(_pick(chosen, lent), rule, folder / HELD, seen)
+        holdout, held = _hold(_pick(chosen, lent), rule, folder / HELD, seen)
     # The same photograph under two names must not be calibrated on and judged on.
     known = refuse | seen
     mirrored = len(judged) < FEW
-    proof = store(judged, rule, folder / PROOF, mirrored=mirrored, refuse=known)
+    proof = store(judged, rule, folder / PROOF, views=MIRRORED if mirrored else PLAIN, refuse=known)
     photographs = len(proof) // (2 if mirrored else 1)
     method = f"seeded choice of {len(calibration) if calibration else 0} from {len(chosen)}: {Path(data).name}"
-    return Split(calibration, proof, photographs, mirrored, method, tuple(sorted(seen)), holdout)
+    return Split(calibration, proof, photographs, mirrored, method, tuple(sorted(seen)), holdout, held, tuple(judged))
 
 
 def _apart(
@@ -123,15 +130,50 @@ def _apart(
     return _pick(chosen, order[:count]), order[count:]
 
 
-def _hold(chosen: Sequence[ImageReference], rule: ImageRule, folder: Path, seen: set[str]) -> Samples | None:
-    """Store the hold-out images, if one is left that is not a copy of a calibration image."""
+def _hold(
+    chosen: Sequence[ImageReference], rule: ImageRule, folder: Path, seen: set[str]
+) -> tuple[Samples | None, int]:
+    """Store views of the hold-out images, if one is left that is not a copy of a calibration image, and count them."""
     if not chosen:
-        return None
+        return None, 0
     folder.mkdir(exist_ok=True)
+    count = len(chosen)
+    views = PLAIN if count >= ENOUGH_VIEWS else MIRRORED if 2 * count >= ENOUGH_VIEWS else CLOSER
     try:
-        return store(chosen, rule, folder / PROOF, seen=seen)
+        stored = store(chosen, rule, folder / PROOF, views=views, seen=seen)
     except UsageError:
-        return None
+        return None, 0
+    return stored, len(stored) // len(views)
+
+
+View = Callable[[Image], Image]
+"""One way of showing an image."""
+
+
+def _as_it_is(image: Image) -> Image:
+    return image
+
+
+def _mirrored(image: Image) -> Image:
+    """Flipped left to right."""
+    return np.ascontiguousarray(image[:, ::-1])
+
+
+def _closer(image: Image) -> Image:
+    """The middle of an image, three quarters of each side."""
+    height, width = image.shape[:2]
+    top, left = height // 8, width // 8
+    return np.ascontiguousarray(image[top : height - top, left : width - left])
+
+
+def _closer_mirrored(image: Image) -> Image:
+    return _mirrored(_closer(image))
+
+
+PLAIN: tuple[View, ...] = (_as_it_is,)
+MIRRORED = (*PLAIN, _mirrored)
+CLOSER = (*MIRRORED, _closer, _closer_mirrored)
+"""Views of each image, the more the fewer images there are."""
 
 
 def store(
@@ -139,7 +181,7 @@ def store(
     rule: ImageRule,
     path: Path,
     *,
-    mirrored: bool = False,
+    views: Sequence[View] = PLAIN,
     seen: set[str] | None = None,
     refuse: frozenset[str] = frozenset(),
 ) -> Samples:
@@ -149,7 +191,7 @@ def store(
         chosen: what to open, in order.
         rule: of the model.
         path: the file to write.
-        mirrored: store every image a second time, flipped left to right.
+        views: how to show each image, in order; the first is the image itself.
         seen: collects a digest of every resized image.
         refuse: digests of images to leave out.
 
@@ -158,20 +200,17 @@ def store(
     """
     preprocess = Preprocessor(rule)
     digests = set[str]() if seen is None else seen
-    views = 2 if mirrored else 1
-    shape = (len(chosen) * views, *rule.size, 3)
+    shape = (len(chosen) * len(views), *rule.size, 3)
     stack = new_stack(path, np.uint8, shape)
     count = 0
     for image in map(_open, chosen):
-        resized = preprocess.resize(image)[0]
-        own = digest(resized)
+        own = digest(preprocess.resize(image)[0])
         if own in refuse or own in digests:
             continue
         digests.add(own)
-        stack[count] = resized
-        if mirrored:
-            stack[count + 1] = preprocess.resize(np.ascontiguousarray(image[:, ::-1]))[0]
-        count += views
+        for view in views:
+            stack[count] = preprocess.resize(view(image))[0]
+            count += 1
     stack.flush()
     del stack
     if not count:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from edgekit.conversion.bundle_builder import Outcome
     from edgekit.conversion.selection import Skipped
     from edgekit.progress import Progress as ProgressCall
-    from edgekit.runtimes.bundle.manifest import Evidence, TextAgreement
+    from edgekit.runtimes.bundle.manifest import Accuracy, Evidence, TextAgreement
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> None:
@@ -49,14 +49,27 @@ def outcome_row(outcome: Outcome) -> list[str]:
     proof = evidence.word if evidence else "-"
     matched = drift = "-"
     if evidence and evidence.agreement:
-        matched = f"{evidence.agreement.matched:.1%} {evidence.agreement.bound}"
+        matched = _nothing_found(evidence) or f"{evidence.agreement.matched:.1%} {evidence.agreement.bound}"
         drift = f"{evidence.agreement.score_drift:.4f}"
     if outcome.ok:
         anchors = evidence is not None and evidence.compared == "candidates"
         result = "[green]proven[/green]" + (" on raw outputs alone" if anchors else "")
     else:
         result = "[yellow]unproven[/yellow]" if outcome.bundle else "[red]failed[/red]"
+    if evidence and evidence.accuracy:
+        result += f", {_accuracy(evidence.accuracy)}"
     return [outcome.target, outcome.precision, size, proof, matched, drift, result]
+
+
+def _accuracy(measured: Accuracy) -> str:
+    return f"{measured.measure} {measured.bundle:.4f} (source {measured.source:.4f})"
+
+
+def _nothing_found(evidence: Evidence) -> str:
+    """What stands in place of a share of detections where the source has none, or too few."""
+    if evidence.compared != "candidates" or evidence.decoded is None:
+        return ""
+    return "few detections" if evidence.decoded.top_score_source > evidence.decoded.score_floor else "no detections"
 
 
 def outcomes_table(outcomes: Sequence[Outcome], skipped: Sequence[Skipped] = ()) -> None:
@@ -93,6 +106,8 @@ def evidence_lines(evidence: Evidence) -> list[str]:
         lines.append(f"quantised by: {evidence.recipe}" + (f" (quality on images held back: {tried})" if tried else ""))
     if evidence.budget is not None:
         lines.append(f"budget: {evidence.budget.sentence()}")
+    if evidence.accuracy:
+        lines.append(f"on the labels: {_accuracy(evidence.accuracy)}")
     gate = evidence.gate
     bounds = f"matched >= {gate.matched:g} {decoded.bound}, drift <= {gate.score_drift:g}, extra <= {gate.extra:g}"
     verdict = "passed" if evidence.passed else "FAILED: " + "; ".join(evidence.failures)
@@ -134,6 +149,8 @@ def outcome_data(outcome: Outcome) -> dict[str, Any]:
     }
     if outcome.bundle:
         data["bytes"] = outcome.bundle.bytes
+    if outcome.sheet:
+        data["contact_sheet"] = str(outcome.sheet)
     if outcome.error:
         data["error"] = str(outcome.error)
     return data

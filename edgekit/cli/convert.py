@@ -36,7 +36,7 @@ GROUPS = {
         "no_float_fallback",
     ),
     "Checks": ("dry_run", "gate", "no_gate"),
-    "Output": ("out", "jobs", "as_json"),
+    "Output": ("out", "no_contact_sheet", "jobs", "as_json"),
 }
 
 
@@ -60,6 +60,7 @@ GROUPS = {
 @click.option("--size", type=INPUT_SIZE, help="Input size, 224 or 160x224 (height x width). [default: the source's]")
 @click.option("--weights", default="", help="State dict or safetensors for a module:factory source.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), default=Path("out"), show_default=True, help="Folder.")
+@click.option("--no-contact-sheet", is_flag=True, help="No picture of the source's and the bundle's results beside it.")
 @click.option("-j", "--jobs", type=click.IntRange(1), default=1, show_default=True, help="Targets built at once.")
 @click.option("--name", default="", help="Name of the bundles. [default: the source's]")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the choice of images.")
@@ -76,7 +77,7 @@ GROUPS = {
     help="What INT8 may lose, as a difference: 0.01 of mAP on --labels, or of agreement without labels; or 1%.",
 )
 @click.option("--prompts", default="", help="BLIP-2: file with a prompt on each line, for the proof.")
-@click.option("--labels", default="", help="Annotations for --max-drop: what edgekit evaluate takes as --labels.")
+@click.option("--labels", default="", help="Annotations: accuracy of source and bundles, and for --max-drop.")
 @click.option("--choose", type=click.IntRange(0), default=0, help="Calibrate on the N most informative images.")
 @finetune_option
 @click.option("--option", "options", multiple=True, metavar="TARGET.NAME=VALUE", help="See: edgekit targets NAME.")
@@ -90,6 +91,7 @@ def command(
     no_gate: bool,
     dry_run: bool,
     options: tuple[str, ...],
+    no_contact_sheet: bool,
     as_json: bool,
     **given: Any,
 ) -> None:
@@ -116,6 +118,7 @@ def command(
             cross_layer_equalization=switches["equalization"],
             bias_correction=switches["bias_correction"],
             float_fallback=switches["float_fallback"],
+            contact_sheet=not no_contact_sheet,
             progress=lambda event: watch(event.step, event.text, event.share),
             **given,
         )
@@ -208,12 +211,39 @@ def _bounds(pairs: tuple[str, ...]) -> dict[str, float]:
 def _print(done: Any, as_json: bool) -> None:
     import json
 
-    from edgekit.calibration.split import FEW
     from edgekit.cli._options import console
     from edgekit.cli._reports import outcome_data, outcomes_table
 
-    prepared = done.prepared
     notes = console(stderr=True)
+    _print_notes(done.prepared, notes)
+    for outcome in done.outcomes:
+        if outcome.evidence is not None and outcome.evidence.budget is not None:
+            notes.print(f"{outcome.target} {outcome.precision}: {outcome.evidence.budget.sentence()}", markup=False)
+        if outcome.doubt:
+            notes.print(f"warning: {outcome.target} {outcome.precision}: {outcome.doubt}", markup=False)
+    if as_json:
+        bundles = [outcome_data(outcome) for outcome in done.outcomes if outcome.bundle]
+        failed = [outcome_data(outcome) for outcome in done.outcomes if not outcome.bundle]
+        skipped = [{"target": one.target, "reason": one.reason} for one in done.skipped]
+        say(json.dumps({"bundles": bundles, "failed": failed, "skipped": skipped}, indent=2))
+        return
+    outcomes_table(done.outcomes, done.skipped)
+    sheets = [outcome.sheet for outcome in done.outcomes if outcome.sheet]
+    if sheets:
+        more = f" and {len(sheets) - 1} more beside the bundles" if len(sheets) > 1 else ""
+        notes.print(f"what source and bundle find, for a look at it: {sheets[0]}{more}", markup=False)
+    for outcome in done.outcomes:
+        if outcome.error:
+            notes.print(f"{outcome.target} {outcome.precision}: {outcome.error}", markup=False)
+        elif not outcome.ok:
+            failures = "; ".join(filter(None, (*outcome.evidence.failures, outcome.advice)))
+            notes.print(f"{outcome.target} {outcome.precision}: unproven: {failures}", markup=False)
+
+
+def _print_notes(prepared: Any, notes: Any) -> None:
+    """What was noticed while the source was prepared."""
+    from edgekit.calibration.split import FEW
+
     for note in prepared.origin.notes:
         notes.print(f"source: {note}", markup=False)
     for doubt in prepared.reference.doubts:
@@ -232,19 +262,3 @@ def _print(done: Any, as_json: bool) -> None:
             "see, keep INT8 more accurate",
             markup=False,
         )
-    for outcome in done.outcomes:
-        if outcome.evidence is not None and outcome.evidence.budget is not None:
-            notes.print(f"{outcome.target} {outcome.precision}: {outcome.evidence.budget.sentence()}", markup=False)
-    if as_json:
-        bundles = [outcome_data(outcome) for outcome in done.outcomes if outcome.bundle]
-        failed = [outcome_data(outcome) for outcome in done.outcomes if not outcome.bundle]
-        skipped = [{"target": one.target, "reason": one.reason} for one in done.skipped]
-        say(json.dumps({"bundles": bundles, "failed": failed, "skipped": skipped}, indent=2))
-        return
-    outcomes_table(done.outcomes, done.skipped)
-    for outcome in done.outcomes:
-        if outcome.error:
-            notes.print(f"{outcome.target} {outcome.precision}: {outcome.error}", markup=False)
-        elif not outcome.ok:
-            failures = "; ".join(outcome.evidence.failures)
-            notes.print(f"{outcome.target} {outcome.precision}: unproven: {failures}", markup=False)

@@ -123,7 +123,7 @@ def _verdict(seen: Inspected) -> Iterator[str]:
     yield from (f"  because: {reason}" for reason in seen.why)
     yield from (f"  check: {doubt}" for doubt in seen.doubts)
     if seen.trials:
-        yield "image rules on the photograph, the contract's first:"
+        yield "image rules on the photograph:"
         yield from (f"  {trial.rule}: {trial.found} found, best score {trial.top:.2f}" for trial in seen.trials)
     yield from (f"  {line}" for line in seen.found)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -14,6 +13,7 @@ from edgekit.conversion.convert import Conversions
 from edgekit.conversion.convert import convert as run
 from edgekit.conversion.request import Request
 from edgekit.conversion.selection import AUTO
+from edgekit.conversion.workspace import temporary_workspace
 from edgekit.errors import EdgekitError, SourceError, StoppedError, UsageError
 from edgekit.progress import OnProgress, ProgressEvent
 from edgekit.runtimes.bundle.manifest import Contract
@@ -66,6 +66,7 @@ def convert(
     threads: int = 2,
     imports: Sequence[str] = (),
     trust: bool = False,
+    contact_sheet: bool = False,
     progress: OnProgress | None = None,
     stop: Stop | None = None,
 ) -> Conversions:
@@ -89,7 +90,7 @@ def convert(
         size: input size, (height, width) or one number for both. The model's own when left out.
         name: of the bundles. The model's own when left out.
         proof_data: other images to compare on. Held back from ``data`` when left out.
-        labels: annotations of images, to measure ``max_drop`` on.
+        labels: annotations of images, to measure ``max_drop`` on, and the accuracy of the source and of every bundle.
         prompts: file with a prompt on each line, for vision-language models.
         choose: number of calibration images, the most informative ones; 0 for all.
         seed: of the choice of images.
@@ -108,6 +109,7 @@ def convert(
         threads: CPU threads of each process.
         imports: modules of yours to import first, which register decoders.
         trust: allow unpickling: the source can run any code it likes.
+        contact_sheet: draw what the source and each bundle find in six of the proof images: a JPEG beside the bundle.
         progress: called with each `edgekit.ProgressEvent`, from several threads.
         stop: ends the conversion when it is pulled from another thread.
 
@@ -153,6 +155,7 @@ def convert(
             threads=threads,
             imports=tuple(imports),
             trust=trust,
+            contact_sheet=contact_sheet,
         )
         try:
             done = run(request, lambda step, text, share: told(ProgressEvent(step, text, share)), stop)
@@ -180,15 +183,16 @@ def _source(
     if isinstance(model, str | os.PathLike) and not isinstance(contract, Contract):
         yield os.fspath(model), given
         return
-    with tempfile.TemporaryDirectory(prefix="edgekit-convert-") as folder:
+    with temporary_workspace() as workspace:
+        folder = workspace.folder
         if isinstance(contract, Contract):
             from edgekit.sources.contract_file import write_contract
 
-            given = os.fspath(write_contract(contract, Path(folder) / "contract.yaml"))
+            given = os.fspath(write_contract(contract, folder / "contract.yaml"))
         if isinstance(model, str | os.PathLike):
             yield os.fspath(model), given
         else:
-            yield os.fspath(_written(model, given, size, Path(folder), name)), given
+            yield os.fspath(_written(model, given, size, folder, name)), given
 
 
 def _written(model: Network, contract: str, size: int | tuple[int, int] | None, folder: Path, name: str) -> Path:

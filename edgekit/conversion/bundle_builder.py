@@ -14,23 +14,29 @@ import edgekit
 from edgekit import converters
 from edgekit.calibration.plan import read_plan
 from edgekit.calibration.sensitivity import worst_first
+from edgekit.conversion import recipes
 from edgekit.conversion.budget import Attempt, keep
-from edgekit.conversion.jobs import Part, Prepared
+from edgekit.conversion.contact_sheet import SUFFIX
+from edgekit.conversion.jobs import MeasuredScore, Part, Prepared
 from edgekit.conversion.kept_graphs import KeptGraphs
+from edgekit.conversion.recipes import Trial, choose
 from edgekit.conversion.request import gate_of
 from edgekit.conversion.selection import AUTO, BundleSpec, refuse
 from edgekit.conversion.stages import Stages
 from edgekit.errors import ConversionError, EdgekitError, EngineError, GateError
-from edgekit.evaluation.agreement import quality
 from edgekit.graph.blip2.companions import write_companions
 from edgekit.progress import Report
 from edgekit.runtimes.bundle.folder import Bundle, Staging, sha256, stage
-from edgekit.runtimes.bundle.manifest import Budget, Evidence, Graph, Manifest, Record
+from edgekit.runtimes.bundle.manifest import Accuracy, Budget, Evidence, Graph, Manifest, Record
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Result for one target and precision: a bundle or an error, and the evidence if validation was reached."""
+    """Result for one target and precision: a bundle or an error, and the evidence if validation was reached.
+
+    ``doubt`` says why the choice of its recipe is not certain; ``advice``, where it is outside its gate, what each
+    recipe reached and what to try. ``sheet`` is the contact sheet beside the bundle, where one was drawn.
+    """
 
     target: str
     precision: str
@@ -38,6 +44,9 @@ class Outcome:
     bundle: Bundle | None = None
     evidence: Evidence | None = None
     error: EdgekitError | None = None
+    doubt: str = ""
+    advice: str = ""
+    sheet: Path | None = None
 
     @property
     def ok(self) -> bool:
@@ -49,35 +58,36 @@ Graphs = tuple[Graph, ...]
 
 
 @dataclass(frozen=True)
-class _Trial:
-    """The files that a recipe gave, and their quality on the hold-out set (0..1)."""
-
-    folder: Path
-    graphs: Graphs
-    quality: float
-
-
-@dataclass(frozen=True)
 class _Best:
-    """The chosen build: its graphs and recipe, the quality of every recipe tried, and the budget."""
+    """The chosen build: its graphs and recipe, the trials of all recipes compared, and the budget."""
 
     graphs: Graphs
     recipe: str
-    tried: dict[str, float]
+    trials: Mapping[str, Trial]
     budget: Budget | None = None
 
 
 class BundleBuilder:
-    """Builds the bundles of one prepared workspace. ``options`` are the targets' own."""
+    """Builds the bundles of one prepared workspace.
 
-    def __init__(self, stages: Stages, prepared: Prepared, options: Mapping[str, Record]) -> None:
-        self._stages, self._prepared, self._options = stages, prepared, options
+    ``options`` are the targets' own, ``source_score`` is the source's accuracy where there are labels.
+    """
+
+    def __init__(
+        self,
+        stages: Stages,
+        prepared: Prepared,
+        options: Mapping[str, Record],
+        source_score: MeasuredScore | None = None,
+    ) -> None:
+        self._stages, self._prepared, self._options, self._source_score = stages, prepared, options, source_score
         self._request, self._workspace = stages.request, stages.workspace
 
     def build(self, spec: BundleSpec, report: Report) -> Outcome:
         """Build, validate and commit one bundle; errors become part of the outcome."""
         path = self._request.out / f"{self._prepared.name}-{spec.target}-{spec.precision}"
         evidence: Evidence | None = None
+        doubt = advice = ""
         kept = KeptGraphs(self._request.out)
         try:
             with stage(path.absolute()) as staging:
@@ -85,21 +95,27 @@ class BundleBuilder:
                     refuse(converters.target(target), self._prepared.operators)
                 best = self._best(spec, staging, kept, _within(report, 0.0, 0.7))
                 manifest = staging.seal(self._manifest(spec, best.graphs))
-                validated = self._validate(spec, staging.folder, _within(report, 0.7, 1.0))
+                sheet = self._sheet(path.name)
+                validated = self._validate(spec, staging.folder, _within(report, 0.7, 1.0), sheet=sheet)
                 evidence = _completed(validated, best)
+                doubt, advice = self._doubt(spec, best), "" if evidence.passed else self._advice(spec, best)
                 if not evidence.passed and self._request.gated:
                     raise GateError(
                         f"outside its gate, not written: {'; '.join(evidence.failures)} (--no-gate writes it all the "
-                        "same)"
+                        f"same){'; ' if advice else ''}{advice}"
                     )
+                evidence = self._with_accuracy(evidence, staging.folder, report)
                 staging.seal(msgspec.structs.replace(manifest, evidence=evidence, proven=evidence.passed))
                 bundle = staging.commit()
+                drawn = _beside(path, sheet)
         except EdgekitError as error:
             report("failed", 1.0)
-            return Outcome(spec.target, spec.precision, path, evidence=evidence, error=error)
+            return Outcome(
+                spec.target, spec.precision, path, evidence=evidence, error=error, doubt=doubt, advice=advice
+            )
         kept.forget()
         report("done", 1.0)
-        return Outcome(spec.target, spec.precision, path, bundle=bundle, evidence=evidence)
+        return Outcome(spec.target, spec.precision, path, bundle, evidence, doubt=doubt, advice=advice, sheet=drawn)
 
     def _best(self, spec: BundleSpec, staging: Staging, kept: KeptGraphs, report: Report) -> _Best:
         """Build with every recipe and keep the files of the best one, within the budget if there is one.
@@ -107,26 +123,26 @@ class BundleBuilder:
         Raises:
             ConversionError: no recipe gives a file.
         """
-        recipes = self.recipes(spec)
-        found, errors = {}, []
-        for number, recipe in enumerate(recipes if len(recipes) > 1 else ()):
-            step = _within(report, number / len(recipes), (number + 1) / len(recipes), f"{recipe}: ")
+        offered = self.recipes(spec)
+        found: dict[str, Trial] = {}
+        errors = []
+        for number, recipe in enumerate(offered if len(offered) > 1 else ()):
+            step = _within(report, number / len(offered), (number + 1) / len(offered), f"{recipe}: ")
             try:
                 found[recipe] = self._trial(spec, recipe, staging, kept, step)
             except (ConversionError, EngineError) as error:
                 errors.append(error)
         if errors and not found:
             raise errors[0]
-        best = max(found, key=lambda recipe: found[recipe].quality) if found else next(iter(recipes), "")
-        tried = {recipe: one.quality for recipe, one in found.items()}
-        if recipes and self._request.max_drop is not None:
+        best = choose(found) if found else next(iter(offered), "")
+        if offered and self._request.max_drop is not None:
             attempt, budget = self._keep_budget(spec, best, staging, kept, report)
             _move(attempt.folder, staging.folder)
-            return _Best((attempt.graph,), best, tried, budget)
+            return _Best((attempt.graph,), best, found, budget)
         if not found:
-            return _Best(self._parts(spec, best, staging.folder, kept, report), best, tried)
+            return _Best(self._parts(spec, best, staging.folder, kept, report), best, found)
         _move(found[best].folder, staging.folder)
-        return _Best(found[best].graphs, best, tried)
+        return _Best(found[best].graphs, best, found)
 
     def recipes(self, spec: BundleSpec) -> tuple[str, ...]:
         """The recipes to try: the one that was asked for, or all where there are images to compare them on."""
@@ -137,13 +153,33 @@ class BundleBuilder:
             return (self._request.recipe,)
         return offered if self._prepared.holdout_views else offered[:1]
 
-    def _trial(self, spec: BundleSpec, recipe: str, staging: Staging, kept: KeptGraphs, report: Report) -> _Trial:
-        """Build with one recipe and measure its quality on the hold-out set."""
+    def _with_accuracy(self, evidence: Evidence, folder: Path, report: Report) -> Evidence:
+        """The evidence with the bundle's accuracy on the labels, if there are some and something here can run it."""
+        if self._source_score is None or evidence.compared == "nothing":
+            return evidence
+        measured, source = self._stages.measure(folder, report), self._source_score
+        accuracy = Accuracy(measure=measured.by, source=source.score, bundle=measured.score)
+        return msgspec.structs.replace(evidence, accuracy=accuracy)
+
+    def _doubt(self, spec: BundleSpec, best: _Best) -> str:
+        if not best.recipe or self._request.recipe != AUTO:
+            return ""
+        return recipes.doubt(converters.target(spec.target).recipes, best.recipe, best.trials, self._prepared)
+
+    def _advice(self, spec: BundleSpec, best: _Best) -> str:
+        """After a failed gate of a bundle that was quantised on images."""
+        if not best.recipe:
+            return ""
+        target = converters.target(spec.target)
+        finest = next((one for one in ("fp16", "fp32") if one in target.precisions and one != spec.precision), "")
+        return recipes.advice(target.recipes, best.recipe, best.trials, self._prepared, self._request, finest)
+
+    def _trial(self, spec: BundleSpec, recipe: str, staging: Staging, kept: KeptGraphs, report: Report) -> Trial:
+        """Build with one recipe and compare it with the source on the hold-out set."""
         folder = self._workspace.fresh(spec.target, spec.precision)
         graphs = self._parts(spec, recipe, folder, kept, report)
         Staging(staging.destination, folder).seal(self._manifest(spec, graphs))
-        decoded = self._validate(spec, folder, report, holdout=True).decoded
-        return _Trial(folder, graphs, 0.0 if decoded is None else round(quality(decoded), 6))
+        return Trial(folder, graphs, self._validate(spec, folder, report, holdout=True))
 
     def _keep_budget(
         self, spec: BundleSpec, recipe: str, staging: Staging, kept: KeptGraphs, report: Report
@@ -158,7 +194,7 @@ class BundleBuilder:
             Staging(staging.destination, folder).seal(self._manifest(spec, graphs))
             return Attempt(floats, folder, graphs[0], self._stages.measure(folder, report))
 
-        source = self._stages.measure(None, report)
+        source = self._source_score or self._stages.measure(None, report)
         return keep(self._request.max_drop or 0.0, source.score, order, attempt, source.by)
 
     def _parts(
@@ -209,11 +245,20 @@ class BundleBuilder:
             _link(files / file, out / file)
         return graph
 
-    def _validate(self, spec: BundleSpec, folder: Path, report: Report, *, holdout: bool = False) -> Evidence:
+    def _sheet(self, bundle: str) -> Path | None:
+        """Where the contact sheet of a bundle is drawn, which is moved beside it once it is written."""
+        request = self._request
+        if not request.contact_sheet or not (request.data or request.proof_data) or self._prepared.written:
+            return None
+        return self._workspace.folder / f"{bundle}{SUFFIX}"
+
+    def _validate(
+        self, spec: BundleSpec, folder: Path, report: Report, *, holdout: bool = False, sheet: Path | None = None
+    ) -> Evidence:
         report("comparing with the source", 0.0)
         words = tuple(part.precision for part in spec.parts.values())
         gate = gate_of(self._request, bool(self._prepared.written), words)
-        return self._stages.validate(folder, gate, report, holdout=holdout)
+        return self._stages.validate(folder, gate, report, holdout=holdout, sheet=sheet)
 
     def _manifest(self, spec: BundleSpec, graphs: Graphs) -> Manifest:
         prepared, targets = self._prepared, spec.targets
@@ -263,11 +308,18 @@ def _completed(evidence: Evidence, best: _Best) -> Evidence:
     return msgspec.structs.replace(
         evidence,
         recipe=best.recipe,
-        recipes=best.tried,
+        recipes={recipe: trial.quality for recipe, trial in best.trials.items()},
         budget=best.budget,
         passed=evidence.passed and not broken,
         failures=(*evidence.failures, *broken),
     )
+
+
+def _beside(bundle: Path, sheet: Path | None) -> Path | None:
+    """Move a contact sheet beside its bundle; None where none was drawn."""
+    if sheet is None or not sheet.exists():
+        return None
+    return Path(shutil.move(sheet, bundle.with_name(sheet.name)))
 
 
 def _move(source: Path, destination: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from edgekit.calibration.samples import Samples
@@ -13,6 +14,7 @@ from edgekit.conversion.workspace import Workspace
 from edgekit.progress import Report
 from edgekit.runtimes.bundle.folder import Bundle
 from edgekit.runtimes.bundle.manifest import Contract, Evidence, Gate, Origin
+from edgekit.runtimes.inputs.media import ImageReference
 
 
 class ReferenceSource(Protocol):
@@ -50,6 +52,10 @@ class ReferenceSource(Protocol):
         """
         ...
 
+    def doubts(self, images: Sequence[ImageReference]) -> tuple[str, ...]:
+        """What makes the stated contract doubtful, from the source's results on photographs."""
+        ...
+
 
 class Comparison(Protocol):
     """Compares a bundle with the reference results of its source.
@@ -69,9 +75,16 @@ class Comparison(Protocol):
         ...
 
     def compare(
-        self, bundle: Bundle, prepared: Prepared, workspace: Workspace, gate: Gate, threads: int, report: Report
+        self,
+        bundle: Bundle,
+        prepared: Prepared,
+        workspace: Workspace,
+        gate: Gate,
+        threads: int,
+        report: Report,
+        sheet: Path | None = None,
     ) -> Evidence:
-        """Run a bundle on the proof images and measure how far it is from its source.
+        """Run a bundle on the proof images and measure how far it is from its source; draw a contact sheet of both.
 
         Raises:
             ContractError: the two cannot be compared.

@@ -11,7 +11,7 @@ from pathlib import Path
 from edgekit import converters
 from edgekit.calibration.plan import Plan
 from edgekit.conversion.bundle_builder import BundleBuilder, Outcome
-from edgekit.conversion.jobs import Prepared
+from edgekit.conversion.jobs import MeasuredScore, Prepared
 from edgekit.conversion.request import Request, plan_is_there, source_of, validate
 from edgekit.conversion.runner import Stop as Stop
 from edgekit.conversion.selection import BundleSpec, Selection, Skipped
@@ -78,8 +78,9 @@ def convert(request: Request, progress: Progress = silent, stop: Stop | None = N
         half = not source.written and any(spec.precision == "fp16" for spec in selection.bundles)
         prepared = stages.prepare(report_of(progress, "prepare"), calibrate=selection.calibrated, half=half)
         check_budget(request, prepared)
+        source_score = stages.measure(None, report_of(progress, "source")) if request.labels else None
         plan = _calibrate(stages, selection, progress) if selection.calibrated else None
-        outcomes = _side_by_side(stages, selection, prepared, progress)
+        outcomes = _side_by_side(stages, selection, prepared, source_score, progress)
         if stages.stop.pulled:
             raise ConversionError("cancelled")
     return Conversions(prepared, outcomes, selection.skipped, plan)
@@ -115,22 +116,32 @@ def _calibrate(stages: Stages, selection: Selection, progress: Progress) -> Plan
 
 
 def copy_plan(workspace: Workspace, out: Path) -> None:
-    """Copy the plan of a workspace to a folder of the user's.
+    """Copy the plan of a workspace to a folder of the user's, whole, in place of an older plan there.
 
     Raises:
         BundleError: it cannot be written.
     """
+    out = out.absolute()
+    partial, replaced = (out.with_name(f".{out.name}.{what}") for what in ("partial", "replaced"))
     with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(workspace.plan, out, dirs_exist_ok=True)
+        for left in (partial, replaced):  # by a run that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        shutil.copytree(workspace.plan, partial)
+        if out.exists():
+            out.replace(replaced)
+        partial.replace(out)
+        shutil.rmtree(replaced, ignore_errors=True)
 
 
-def _side_by_side(stages: Stages, selection: Selection, prepared: Prepared, progress: Progress) -> tuple[Outcome, ...]:
+def _side_by_side(
+    stages: Stages, selection: Selection, prepared: Prepared, source_score: MeasuredScore | None, progress: Progress
+) -> tuple[Outcome, ...]:
     """Build all bundles, several targets at once. Precisions of one target share files and are built in turn."""
     lanes: dict[str, list[BundleSpec]] = {}
     for spec in selection.bundles:
         lanes.setdefault(spec.target, []).append(spec)
-    builder = BundleBuilder(stages, prepared, selection.options)
+    builder = BundleBuilder(stages, prepared, selection.options, source_score)
 
     def lane(target: str) -> list[Outcome]:
         return [

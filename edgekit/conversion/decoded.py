@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -11,7 +12,8 @@ from numpy.typing import NDArray
 
 from edgekit.arrays import Floats
 from edgekit.calibration.samples import Samples, new_stack
-from edgekit.conversion import doubts
+from edgekit.conversion import contract_trials, doubts
+from edgekit.conversion.contact_sheet import ContactSheet
 from edgekit.conversion.evidence import evidence_of
 from edgekit.conversion.jobs import Exported, Part, Prepared, PrepareJob, Reference
 from edgekit.conversion.reading import ReadSource, arrays_of, read_source, uncut_task
@@ -23,7 +25,8 @@ from edgekit.evaluation.agreement import COSINES, GATES, DriftTally, Tally, judg
 from edgekit.graph.exchange import operators, write_exchange
 from edgekit.progress import Report
 from edgekit.runtimes.bundle.folder import Bundle
-from edgekit.runtimes.bundle.manifest import Contract, Evidence, Gate, Output
+from edgekit.runtimes.bundle.manifest import Contract, Evidence, Gate, Manifest, Output
+from edgekit.runtimes.inputs.media import ImageReference
 from edgekit.runtimes.model import Model, load
 from edgekit.runtimes.results import Result
 from edgekit.runtimes.tasks import open_task
@@ -44,7 +47,7 @@ class DecodedSource:
         read = read_source(job)
         self.name, self.contract = job.name or read.model.name, read.contract
         self.origin = msgspec.structs.replace(read.model.origin, notes=(*read.model.notes, read.note), cut=read.cut)
-        self._read = read
+        self._read, self._stated = read, bool(job.contract)
 
     def export(self, workspace: Workspace) -> Exported:
         """Write the network in exchange form.
@@ -72,6 +75,20 @@ class DecodedSource:
         """
         return _store_results(self._read, proof, workspace)
 
+    def doubts(self, images: Sequence[ImageReference]) -> tuple[str, ...]:
+        """Whether the source finds clearly more by another image rule than by the one that a user stated."""
+        import torch
+
+        if not self._stated:
+            return ()
+
+        def network(tensor: Floats) -> list[Floats]:
+            with torch.no_grad():
+                return arrays_of(self._read.heads(torch.from_numpy(tensor)))
+
+        said = contract_trials.suggestion(network, self.contract, images)
+        return (said,) if said else ()
+
 
 class DecodedComparison:
     """Compares bundles of one network; see `edgekit.conversion.comparison.Comparison`."""
@@ -85,7 +102,14 @@ class DecodedComparison:
         return precisions[0]
 
     def compare(
-        self, bundle: Bundle, prepared: Prepared, workspace: Workspace, gate: Gate, threads: int, report: Report
+        self,
+        bundle: Bundle,
+        prepared: Prepared,
+        workspace: Workspace,
+        gate: Gate,
+        threads: int,
+        report: Report,
+        sheet: Path | None = None,
     ) -> Evidence:
         """Run a bundle on every proof image and compare its decoded results with the source's.
 
@@ -98,7 +122,7 @@ class DecodedComparison:
         if model.placement.word == "compiled":
             said = ("compiled, and nothing here can run it: verify it on the device",)
             return evidence_of(bundle.manifest, prepared, [model.placement], gate, "nothing", said)
-        return compare_network(model, prepared, workspace, gate, report)
+        return compare_network(model, prepared, workspace, gate, report, sheet)
 
 
 def _store_results(read: ReadSource, proof: Samples, workspace: Workspace) -> Reference:
@@ -184,7 +208,10 @@ def _trained(read: ReadSource) -> str:
     """What a source that finds nothing may lack."""
     if read.model.origin.kind == "factory":
         return "are its weights trained ones (--weights), and are these images (--data) like those it was trained on?"
-    return "are these images (--data) like those it was trained on?"
+    images = "are these images (--data) like those it was trained on?"
+    if read.model.contract is None:
+        return f"is the contract right (scale, mean, std, color, size), and {images}"
+    return images
 
 
 def _stack(workspace: Workspace, output: Output, count: int, array: Floats) -> NDArray[np.float32]:
@@ -192,9 +219,14 @@ def _stack(workspace: Workspace, output: Output, count: int, array: Floats) -> N
 
 
 def compare_network(
-    model: Model[Result], prepared: Prepared, workspace: Workspace, gate: Gate, report: Report
+    model: Model[Result],
+    prepared: Prepared,
+    workspace: Workspace,
+    gate: Gate,
+    report: Report,
+    sheet: Path | None = None,
 ) -> Evidence:
-    """Run an opened bundle on every proof image and compare it with the source's results.
+    """Run an opened bundle on every proof image and compare it with the source's results; draw a contact sheet.
 
     The bundle is normalised and decoded by its own contract, the source by the one that was stated for it: a mistake in
     either shows as drift.
@@ -216,6 +248,7 @@ def compare_network(
     enough = are_enough(references)
     seen, given = doubts.Sameness(names, 0.0), doubts.Sameness(names, doubts.CLEARLY)
     proof = workspace.proof_images(model.contract.image)
+    drawing = None if sheet is None else _contact_sheet(sheet, model.manifest, prepared, len(proof))
     for index, tensor in enumerate(proof):
         report("comparing with the source", index / len(proof))
         outputs = list(model.outputs(tensor))
@@ -226,10 +259,14 @@ def compare_network(
             if not np.isfinite(outputs[place]).all():
                 raise EngineError(f"output {drift.name!r} holds NaN or infinite values; convert in another precision")
             drift.add(reference, outputs[place])
+        if drawing is not None:
+            drawing.add(index, proof.images[index], (theirs, source), (ours, outputs))
         if enough:
             tally.add_detections(references[index], detections(ours, outputs))
         else:
             add_anchors(tally, theirs, source, ours, outputs)
+    if drawing is not None:
+        drawing.write()
     decoded, measured = tally.agreement(), tuple(drift.drift() for drift in drifts)
     failures = judge(decoded, measured, gate, None if enough else COSINES.get(model.manifest.precision))
     if len(seen.names) == len(names) > len(given.names):
@@ -244,6 +281,11 @@ def compare_network(
         decoded=decoded,
         outputs=measured,
     )
+
+
+def _contact_sheet(path: Path, manifest: Manifest, prepared: Prepared, count: int) -> ContactSheet:
+    views = 2 if prepared.proof_views == 2 * prepared.photographs else 1
+    return ContactSheet(path, ("source", f"{manifest.target} {manifest.precision}"), count, views)
 
 
 def _check_comparable(bundle: Contract, prepared: Prepared) -> None:

@@ -73,7 +73,7 @@ def dry_run(request: Request, progress: Progress = silent) -> DryRun:
     source = source_of(request)
     request, refused = _possible(request, source)
     selection = validate(request, source)
-    with temporary_workspace("dry-run") as workspace:
+    with temporary_workspace() as workspace:
         stages = Stages(request, workspace)
         half = not source.written and any(spec.precision == "fp16" for spec in selection.bundles)
         started = time.monotonic()

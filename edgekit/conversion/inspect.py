@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from edgekit.conversion.contract_trials import alternatives
 from edgekit.conversion.families import Family, believed, cut_by_itself, levels_of
 from edgekit.conversion.jobs import InspectJob, PrepareJob
 from edgekit.conversion.reading import read_source
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 OPEN_SIZE = 640
 """Pixels of a side that the file leaves open, where the user gives no size."""
+
+
+OWN_RULE = "the contract's own"
 
 
 class Port(Record, frozen=True, kw_only=True):
@@ -143,7 +146,7 @@ def inspect(
     if trust and "trust" not in kind.takes:
         raise UsageError(f"--trust is of no use for {kind.kind}; leave it out")
     located = locate(source)
-    with temporary_workspace("inspect") as workspace:
+    with temporary_workspace() as workspace:
         job = InspectJob(
             folder=str(workspace.folder),
             source=located.spec,
@@ -349,31 +352,30 @@ def _tried(job: InspectJob, seen: Inspected, family: Family | None) -> Inspected
     )
     session, contract = TorchSession(read.heads), read.contract
     tried: list[tuple[Trial, Result, ImageRule]] = []
-    for rule in (contract.image, *(_other_rules(contract.image) if family is not None else ())):
+    others = alternatives(contract) if family is not None else []
+    for text, rule in [(OWN_RULE, contract.image), *((other.text, other.rule) for other in others)]:
         model: Model[Result] = Model(msgspec.structs.replace(contract, image=rule), session)
         try:
             result = model.predict(job.image)
-            trial = Trial(rule=_rule_text(rule), found=_count(result), top=_top(model, result, job.image))
+            trial = Trial(rule=text, found=_count(result), top=_top(model, result, job.image))
         except EngineError as error:
             if tried:  # numbers of another order than it has learnt may well overflow
                 continue
-            raise SourceError(
-                f"the source gives NaN or infinite values for {job.image} ({_rule_text(rule)})"
-            ) from error
+            raise SourceError(f"{job.image}: the source gives NaN or infinite values for it") from error
         tried.append((trial, result, rule))
     first = tried[0]
     best = max(tried, key=lambda one: one[0].top)
     taken = best if family is not None and not first[0].found and best[0].found else first
-    text, doubts = seen.contract, seen.doubts
+    written, doubts = seen.contract, seen.doubts
     if taken is not first:
-        text = _contract_text(job, _with_rule(family, taken[2], first[2]), seen.size) if family else text
-        doubts = (*doubts, f"{first[0].rule} finds nothing in the photograph; the contract says {taken[0].rule}")
+        written = _contract_text(job, _with_rule(family, taken[2]), seen.size) if family else written
+        doubts = (*doubts, f"the usual image rule finds nothing in the photograph; the contract says {taken[0].rule}")
     elif not first[0].found:
         doubts = (*doubts, f"nothing was found in the photograph (best score {first[0].top:.2f})")
     if job.drawn:
         _draw(taken[1], job)
     ordered = (taken[0], *(one[0] for one in tried if one is not taken))
-    return msgspec.structs.replace(seen, contract=text, doubts=doubts, trials=ordered, found=_lines(taken[1]))
+    return msgspec.structs.replace(seen, contract=written, doubts=doubts, trials=ordered, found=_lines(taken[1]))
 
 
 def _count(result: Result) -> int:
@@ -388,38 +390,12 @@ def _top(model: Model[Result], result: Result, image: str) -> float:
     return float(everything.scores.max(initial=0.0)) if isinstance(everything, Detections) else 0.0
 
 
-def _other_rules(rule: ImageRule) -> list[ImageRule]:
-    """Rules that people mix up with this one: the other colour order, other scales, ImageNet's mean."""
-    others = []
-    for color in ("rgb", "bgr"):
-        for scale, mean, std in (
-            (1 / 255, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
-            (1.0, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
-            (1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-            (1 / 255, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
-        ):
-            ordered = mean[::-1] if color == "bgr" else mean
-            spread = std[::-1] if color == "bgr" else std
-            others.append(msgspec.structs.replace(rule, color=color, scale=scale, mean=ordered, std=spread))
-    return [other for other in others if _rule_text(other) != _rule_text(rule)]
-
-
-def _with_rule(family: Family, rule: ImageRule, usual: ImageRule) -> Family:
+def _with_rule(family: Family, rule: ImageRule) -> Family:
     """The family with another image rule."""
-    keys = {"color": rule.color, "scale": rule.scale, "mean": list(rule.mean), "std": list(rule.std)}
-    return replace(family, rule={**family.rule, **keys})
-
-
-def _rule_text(rule: ImageRule) -> str:
-    scale = (
-        "0..255"
-        if math.isclose(rule.scale, 1.0)
-        else "0..1"
-        if math.isclose(rule.scale, 1 / 255)
-        else f"x {rule.scale:g}"
-    )
-    mean = "" if not any(rule.mean) else f", mean {', '.join(f'{one:g}' for one in rule.mean)}"
-    return f"{rule.color} {scale}{mean}"
+    keys: dict[str, Any] = {"resize": rule.resize, "color": rule.color, "scale": rule.scale}
+    keys |= {"mean": list(rule.mean), "std": list(rule.std), "pad": rule.pad}
+    keys |= {"align": rule.align} if rule.resize == "letterbox" else {}
+    return replace(family, rule=keys | ({"crop": rule.crop} if rule.resize == "crop" else {}))
 
 
 def _draw(result: Result, job: InspectJob) -> None:

@@ -95,13 +95,15 @@ class BuildJob(Record, frozen=True, kw_only=True, tag="build"):
 class ValidateJob(Record, frozen=True, kw_only=True, tag="validate"):
     """Open a bundle with its engine, or with the engine's emulator, and compare it with the source.
 
-    ``holdout``: compare on the hold-out set instead of the proof images.
+    ``holdout``: compare on the hold-out set instead of the proof images. ``sheet``: file for a contact sheet of both
+    results, empty for none; models that write texts have none.
     """
 
     folder: str
     bundle: str
     gate: Gate
     holdout: bool = False
+    sheet: str = ""
     threads: int = 2
     imports: tuple[str, ...] = ()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from edgekit.calibration.plan import Plan, check_place
@@ -12,7 +11,6 @@ from edgekit.conversion.stages import Stages
 from edgekit.conversion.workspace import temporary_workspace
 from edgekit.errors import ConversionError, UsageError
 from edgekit.progress import Progress, report_of, silent
-from edgekit.runtimes.bundle.folder import writing
 
 
 def calibrate(request: Request, out: Path, *, sensitivity: bool = False, progress: Progress = silent) -> Plan:
@@ -35,13 +33,11 @@ def calibrate(request: Request, out: Path, *, sensitivity: bool = False, progres
         )
     check_options(request, source)
     check_place(out)
-    with temporary_workspace("calibrate") as workspace:
+    with temporary_workspace() as workspace:
         stages = Stages(request, workspace)
         stages.prepare(report_of(progress, "prepare"), calibrate=True, half=True)
         plan = stages.calibrate(report_of(progress, "calibrate"), sensitivity=sensitivity)
         if plan is None:
             raise ConversionError(f"{request.source}: no plan was made")
-        with writing(out):
-            shutil.rmtree(out, ignore_errors=True)
         copy_plan(workspace, out)
     return plan

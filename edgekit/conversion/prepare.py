@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from edgekit.calibration.half import fp16_issues
@@ -51,6 +52,8 @@ def _prepared(job: PrepareJob, report: Report) -> Prepared:
     chosen = _images(job, source, workspace)
     report("running the source", 0.5)
     reference = source.run(chosen.proof, workspace)
+    report("trying other image rules on the source", 0.7)
+    reference = msgspec.structs.replace(reference, doubts=(*reference.doubts, *source.doubts(chosen.judged)))
     holdout = chosen.holdout if source.has_recipes else None
     if holdout is not None:
         source.run(holdout, workspace.holdout)
@@ -160,6 +163,6 @@ def _calibration_of(seed: int, chosen: Split) -> Calibration | None:
         method=chosen.method,
         seed=seed,
         sha256=samples.sha256(),
-        held=len(chosen.holdout) if chosen.holdout else 0,
+        held=chosen.held,
         images=chosen.digests,
     )

@@ -43,11 +43,12 @@ class Request:
         plan: folder of a quantisation plan, to take over or to leave one in.
         recipe: way of quantising, `AUTO` for the best of the target's.
         max_drop: what INT8 may lose (0..1).
-        labels: labelled images to measure that loss on.
+        labels: labelled images to measure that loss on, and the accuracy of the source and of every bundle.
         finetune: minutes of fine-tuning.
         choose: number of calibration images, the most informative ones; 0 for all.
         prompts: file of prompts, for models that write.
         size: (height, width) of the input, the source's own when left out.
+        contact_sheet: draw what the source and each bundle find in some images of ``data``, beside the bundle.
     """
 
     source: str = ""
@@ -77,6 +78,7 @@ class Request:
     choose: int = 0
     prompts: str = ""
     size: tuple[int, int] | None = None
+    contact_sheet: bool = False
 
 
 _FLAGS = {
@@ -129,8 +131,6 @@ def validate(request: Request, source: Source) -> Selection:
         _refuse_without_images(request, selection)
     elif not request.data:
         raise UsageError(_needs_images(selection, source))
-    if request.labels and request.max_drop is None:
-        raise UsageError("--labels goes with --max-drop, whose loss is measured on them")
     _check_gates(request, source, selection)
     _check_plan(request)
     return selection

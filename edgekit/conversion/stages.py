@@ -119,13 +119,16 @@ class Stages:
         )
         return self._run(job, Graph, report, spec.builder)
 
-    def validate(self, bundle: Path, gate: Gate, report: Report, *, holdout: bool = False) -> Evidence:
-        """Compare a bundle with the source, on the proof images or on the ``holdout`` set."""
+    def validate(
+        self, bundle: Path, gate: Gate, report: Report, *, holdout: bool = False, sheet: Path | None = None
+    ) -> Evidence:
+        """Compare a bundle with the source, on the proof images or on the ``holdout`` set, and draw a contact sheet."""
         job = jobs.ValidateJob(
             folder=str(self.workspace.folder),
             bundle=str(bundle),
             gate=gate,
             holdout=holdout,
+            sheet=str(sheet or ""),
             threads=self.request.threads,
             imports=self.request.imports,
         )

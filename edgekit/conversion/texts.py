@@ -6,6 +6,7 @@ Each graph is given the source's own inputs, so that its drift is its own; the t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -27,6 +28,7 @@ from edgekit.progress import Report
 from edgekit.runtimes.bundle.folder import Bundle
 from edgekit.runtimes.bundle.manifest import Evidence, Gate, Manifest
 from edgekit.runtimes.engines import SessionOptions
+from edgekit.runtimes.inputs.media import ImageReference
 from edgekit.runtimes.language import GenerationOptions, LanguageGraph, generate
 from edgekit.runtimes.language.distributions import log_probabilities
 from edgekit.runtimes.language.parts import Parts, open_parts
@@ -77,6 +79,10 @@ class TextSource:
             said = (*said, *self._doubts(workspace, len(proof)))
         return Reference(how="the source as it was given, in PyTorch", doubts=said)
 
+    def doubts(self, images: Sequence[ImageReference]) -> tuple[str, ...]:
+        """None: its contract is in its own files."""
+        return ()
+
     def _doubts(self, workspace: Workspace, images: int) -> tuple[str, ...]:
         """Whether the image makes a difference to what is said."""
         if self._source.retrieval:
@@ -99,9 +105,16 @@ class TextComparison:
         return roughest(precisions)
 
     def compare(
-        self, bundle: Bundle, prepared: Prepared, workspace: Workspace, gate: Gate, threads: int, report: Report
+        self,
+        bundle: Bundle,
+        prepared: Prepared,
+        workspace: Workspace,
+        gate: Gate,
+        threads: int,
+        report: Report,
+        sheet: Path | None = None,
     ) -> Evidence:
-        """Open every part of a bundle and compare its texts, or matches, with the source's.
+        """Open every part of a bundle and compare its texts, or matches, with the source's. There is no sheet of texts.
 
         Raises:
             EngineError: an engine cannot open or run its part, or it gives NaN or infinite values.

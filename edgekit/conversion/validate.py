@@ -23,4 +23,7 @@ def work(job: ValidateJob, report: Report) -> Evidence:
     prepared = workspace.read_prepared()
     images = workspace.holdout if job.holdout else workspace
     bundle = open_bundle(job.bundle)
-    return comparison(written=bool(prepared.written)).compare(bundle, prepared, images, job.gate, job.threads, report)
+    sheet = Path(job.sheet) if job.sheet else None
+    return comparison(written=bool(prepared.written)).compare(
+        bundle, prepared, images, job.gate, job.threads, report, sheet
+    )

@@ -55,7 +55,7 @@ def verify(
     words = words_of(manifest) if written else (manifest.precision,)
     gate = manifest.evidence.gate if manifest.evidence else gate_of(request, written, words)
     path = Path(bundle).absolute()
-    with temporary_workspace("verify") as workspace:
+    with temporary_workspace() as workspace:
         stages = Stages(request, workspace)
         stages.prepare(report_of(progress, "source"), calibrate=False, half=False, like=str(path))
         return stages.validate(path, gate, report_of(progress, "bundle"))

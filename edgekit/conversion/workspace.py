@@ -140,7 +140,7 @@ def open_workspace(out: Path) -> Iterator[Workspace]:
         # Absolute: toolchains run in folders of their own, where a relative path is another one.
         folder = out.absolute() / f"{_PREFIX}{os.getpid()}-{os.urandom(3).hex()}"
         with locked(folder.with_suffix(".lock")):
-            folder.mkdir()
+            folder.mkdir(mode=0o700)
             try:
                 yield Workspace(folder)
             finally:
@@ -148,14 +148,16 @@ def open_workspace(out: Path) -> Iterator[Workspace]:
 
 
 @contextlib.contextmanager
-def temporary_workspace(what: str) -> Iterator[Workspace]:
-    """A private folder where the system keeps temporary files, for work that leaves no bundle."""
-    with tempfile.TemporaryDirectory(prefix=f"edgekit-{what}-") as name:
-        yield Workspace(Path(name))
+def temporary_workspace() -> Iterator[Workspace]:
+    """One where the system keeps temporary files, for work that leaves no bundle."""
+    with open_workspace(Path(tempfile.gettempdir())) as workspace:
+        yield workspace
 
 
 def _sweep(out: Path) -> None:
-    """Remove workspaces whose lock nobody holds any more."""
+    """Remove workspaces whose lock nobody holds any more; where others write too, only one's own."""
     for lock in out.glob(f"{_PREFIX}*.lock"):
-        with contextlib.suppress(BlockingIOError), locked(lock):
+        if lock.is_symlink():
+            continue
+        with contextlib.suppress(BlockingIOError, PermissionError), locked(lock):
             shutil.rmtree(lock.with_suffix(""), ignore_errors=True)

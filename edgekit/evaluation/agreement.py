@@ -59,6 +59,7 @@ class Tally:
     flips: int = 0
     ious: list[float] = field(default_factory=list)
     drifts: list[float] = field(default_factory=list)
+    sure_drifts: list[float] = field(default_factory=list)
     top: float = 0.0
     top_source: float = 0.0
 
@@ -102,19 +103,26 @@ class Tally:
         self.found += len(pairs.source) + pairs.lost
         self.ious += [0.0] * pairs.lost
         self.ious += [float(self.similarity(ours[i], theirs[i])[0, 0]) for i in np.arange(len(ours))[:, None]]
-        self.drifts += np.abs(ours.scores - theirs.scores).tolist()
+        drifts = np.abs(ours.scores - theirs.scores)
+        self.drifts += drifts.tolist()
+        self.sure_drifts += drifts[ours.scores > SCORE_FLOOR].tolist()
         self.flips += int((ours.class_ids != theirs.class_ids).sum())
 
     def agreement(self) -> Agreement:
-        """Shares and means over all images added."""
+        """Shares and means over all images added.
+
+        Where anchors were compared, the mean drift of those above the floor counts alone if it is larger: a few
+        detections whose scores collapse would vanish among many empty anchors.
+        """
         values = np.array(self.ious, np.float32)
+        drifts = max((float(np.mean(some)) for some in (self.drifts, self.sure_drifts) if some), default=0.0)
         return Agreement(
             score_floor=SCORE_FLOOR,
             iou=self.gate_iou,
             detections=self.detections,
             matched=_share(values >= self.gate_iou),
             matched_at={f"{iou:g}": _share(values >= iou) for iou in IOUS},
-            score_drift=float(np.mean(self.drifts)) if self.drifts else 0.0,
+            score_drift=drifts,
             score_drift_max=float(np.max(self.drifts)) if self.drifts else 0.0,
             class_flips=self.flips,
             extra=self.extra / max(self.found, 1),

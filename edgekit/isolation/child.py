@@ -12,13 +12,17 @@ from numpy.typing import NDArray
 
 from edgekit.errors import EngineError
 from edgekit.isolation.messages import Answered, Asked, Opening, Where, announced, receive, send
-from edgekit.runtimes.engines import SessionOptions, open_language, open_network, open_session
+from edgekit.runtimes.engines import SessionOptions, engine, open_language, open_network, open_session
 from edgekit.runtimes.language.parts import EMBEDDINGS, read_embeddings
 from edgekit.runtimes.language.text import Tokenizer
+from edgekit.worker import memory
 from edgekit.worker.child import streams
 from edgekit.worker.messages import failed
 
 Result = tuple[Answered, dict[str, NDArray[Any]]]
+
+ROOM, TIMES = 2 << 30, 8
+"""Memory that opening and running may take: so many bytes, and so many times what the bundle's files have."""
 
 
 def main() -> None:
@@ -89,6 +93,7 @@ def _where(opened: Any) -> Where | None:
 
 def _open(opening: Opening) -> Any:
     folder, options = Path(opening.folder), SessionOptions(opening.threads, opening.device, opening.strict)
+    _bound_memory(opening, folder)
     if opening.kind == "tokenizer":
         return Tokenizer(folder)
     if opening.kind == "language":
@@ -99,6 +104,14 @@ def _open(opening: Opening) -> Any:
     (graph,) = opening.graphs.values()
     open_one = open_session if opening.kind == "session" else open_network
     return open_one(opening.engine, folder, graph, options)
+
+
+def _bound_memory(opening: Opening, folder: Path) -> None:
+    """A file may ask its engine for memory without end. Drivers of accelerators claim more than they take."""
+    if opening.engine and (opening.device or engine(opening.engine).devices[0]) != "cpu":
+        return
+    files = [folder] if folder.is_file() else [path for path in folder.rglob("*") if path.is_file()]
+    memory.limit(ROOM + TIMES * sum(path.stat().st_size for path in files))
 
 
 if __name__ == "__main__":

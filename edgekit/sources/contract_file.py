@@ -20,6 +20,7 @@ from edgekit.runtimes.tasks import task_names
 from edgekit.runtimes.tasks.decoders import every_decoder, find
 from edgekit.runtimes.tasks.skeletons import NAMED as SKELETONS
 from edgekit.sources.class_names import NAMED
+from edgekit.sources.normalisation import contradiction
 from edgekit.structures import from_builtins
 
 if TYPE_CHECKING:
@@ -182,7 +183,7 @@ def _read_yaml(path: Path) -> tuple[yaml.Node, dict[Any, Any]]:
 
 
 def _check_nodes(path: Path, root: yaml.Node) -> None:
-    """Refuse what YAML accepts silently: duplicate keys, and aliases, which can expand without bound."""
+    """Refuse what YAML accepts silently: duplicate keys, halves of characters, and aliases, which have no bound."""
     import yaml
 
     left, seen = [root], set()
@@ -200,6 +201,10 @@ def _check_nodes(path: Path, root: yaml.Node) -> None:
             left += [part for pair in node.value for part in pair]
         elif isinstance(node, yaml.SequenceNode):
             left += node.value
+        elif re.search(
+            "[\ud800-\udfff]", node.value
+        ):  # JSON escapes what is beyond 16 bits in two halves, YAML does not
+            raise ContractError(f"{path}:{line}: {node.value!r} has half a character; write the character itself")
 
 
 def _infinite(data: Any, steps: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], float]]:
@@ -238,6 +243,10 @@ def _checked(path: Path, root: yaml.Node, data: dict[Any, Any], stated: Contract
 
 def _image(path: Path, root: yaml.Node, given: dict[Any, Any], rule: ImageRule, decoder: Decoder) -> ImageRule:
     """The image rule; a letterbox that does not say how it is aligned is aligned as the decoder's family trains."""
+    key, why = contradiction(rule)
+    if key:
+        steps = ["image", key if key in given else "size"]
+        raise ContractError(f"{path}:{_line(root, steps)}: image.{key}: {why}")
     if "align" in given:
         if rule.resize != "letterbox":
             where = f"{path}:{_line(root, ['image', 'align'])}: image.align"

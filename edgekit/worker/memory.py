@@ -30,6 +30,18 @@ def peak() -> int:
     return highest * (1 if sys.platform == "darwin" else 1024)
 
 
+def limit(more: int) -> None:
+    """Let this process take so many more bytes and no more than that; only Linux can hold it to that."""
+    taken = _status("VmData")
+    if not taken:
+        return
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    wanted = taken + more
+    resource.setrlimit(resource.RLIMIT_DATA, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
+
+
 def threads() -> int:
     """Threads of this process, all libraries' included; 0 where the system does not tell."""
     return _number("Threads")

@@ -49,6 +49,15 @@ PARTS: Mapping[str, str] = {
 Config = TypeVar("Config", bound=msgspec.Struct)
 
 
+class Outline(msgspec.Struct, frozen=True):
+    """What ``config.json`` says of the whole model."""
+
+    architectures: tuple[str, ...] | None = None
+    text_config: dict[str, Any] | None = None
+    num_query_tokens: int = 32
+    image_text_hidden_size: int = 256
+
+
 @dataclass(frozen=True)
 class Forms:
     """How the weights of a graph are written: of its linear layers, and of the head over the vocabulary."""
@@ -86,12 +95,15 @@ class Blip2:
         self.folder = folder
         self.checkpoint = Checkpoint(folder)
         self.config = self.checkpoint.config
-        architectures = self.config.get("architectures") or ["Blip2ForConditionalGeneration"]
-        if architectures[0] not in ARCHITECTURES:
-            raise SourceError(f"{folder}: architecture {choices(architectures[0], ARCHITECTURES)}")
-        self.retrieval = ARCHITECTURES[architectures[0]] == "retrieval"
-        self.architecture = str(architectures[0])
-        kind = self.config.get("text_config", {}).get("model_type", "opt")
+        try:
+            self._outline = from_builtins(self.config, Outline)
+        except msgspec.ValidationError as error:
+            raise SourceError(f"{folder}: config.json: {error}") from error
+        self.architecture = (self._outline.architectures or ("Blip2ForConditionalGeneration",))[0]
+        if self.architecture not in ARCHITECTURES:
+            raise SourceError(f"{folder}: architecture {choices(self.architecture, ARCHITECTURES)}")
+        self.retrieval = ARCHITECTURES[self.architecture] == "retrieval"
+        kind = (self._outline.text_config or {}).get("model_type", "opt")
         if not self.retrieval and kind not in ("opt", "t5"):
             raise SourceError(f"{folder}: language model {choices(kind, ('opt', 't5'))}")
         self.family = "retrieval" if self.retrieval else str(kind)
@@ -115,7 +127,7 @@ class Blip2:
     @property
     def queries(self) -> int:
         """How many embeddings the Q-Former makes of an image."""
-        return int(self.config.get("num_query_tokens", 32))
+        return self._outline.num_query_tokens
 
     def _config(self, name: str, kind: type[Config]) -> Config:
         try:
@@ -140,7 +152,7 @@ class Blip2:
         qformer = QFormer(layers, self.qformer, self.queries, (vision.tokens, vision.hidden_size))
         writers: dict[str, Callable[[], None]] = {"vision": lambda: write_vision(layers, vision)}
         if self.retrieval:
-            size = int(self.config.get("image_text_hidden_size", 256))
+            size = self._outline.image_text_hidden_size
             writers["qformer"] = lambda: qformer.write_queries("vision_projection", "image_vectors", size, unit=True)
             writers["text"] = lambda: qformer.write_text(size)
             writers["match"] = qformer.write_match
@@ -170,5 +182,5 @@ class Blip2:
 
     def value(self, name: str) -> Any:
         """Something the configuration of the language model, or else the whole one, says; None where neither does."""
-        inner = (self.config.get("text_config") or {}).get(name)
+        inner = (self._outline.text_config or {}).get(name)
         return self.config.get(name) if inner is None else inner

@@ -365,6 +365,14 @@ class Budget(Record, frozen=True, kw_only=True):
         )
 
 
+class Accuracy(Record, frozen=True, kw_only=True):
+    """The main figure (0..1) of the source and of the bundle on labelled images, and what it is called (``mAP``...)."""
+
+    measure: str
+    source: float
+    bundle: float
+
+
 class Evidence(Record, frozen=True, kw_only=True):
     """The measured evidence that a bundle gives the source's results.
 
@@ -375,6 +383,7 @@ class Evidence(Record, frozen=True, kw_only=True):
     could only be compiled; then both are None and the evidence does not pass.
     ``recipe`` says how it was quantised, and ``recipes`` how good each way that was tried was on calibration images
     that had been held back (`edgekit.evaluation.agreement.quality`). ``budget`` tells what was done to keep one.
+    ``accuracy`` is on labels, where some were given; else it is not written, and edgekits that do not know it read on.
     """
 
     word: ProofWord
@@ -394,6 +403,7 @@ class Evidence(Record, frozen=True, kw_only=True):
     recipes: dict[str, float] = {}
     budget: Budget | None = None
     texts: TextAgreement | None = None
+    accuracy: Accuracy | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def agreement(self) -> Agreement | TextAgreement | None:

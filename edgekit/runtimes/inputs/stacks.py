@@ -133,4 +133,7 @@ def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]
     if version not in ((1, 0), (2, 0)):
         raise ValueError(f"version {version} of the numpy format, which arrays of numbers do not need")
     reader = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    return (*reader(head), head.tell())
+    try:
+        return (*reader(head), head.tell())
+    except Exception as error:  # numpy reads a header as Python, and a damaged one makes it raise anything
+        raise ValueError(f"its header cannot be read: {error}") from error

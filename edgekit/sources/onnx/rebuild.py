@@ -254,7 +254,7 @@ def _attribute(path: Path, attribute: Any) -> Any:
 def _tensor(path: Path, proto: Any) -> torch.Tensor:
     try:
         return torch.from_numpy(onnx.numpy_helper.to_array(proto).copy())
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, KeyError) as error:  # KeyError: of a data type that there is not
         raise SourceError(f"{path}: tensor {proto.name!r} cannot be read ({_first_line(error)})") from error
 
 

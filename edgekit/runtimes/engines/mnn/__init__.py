@@ -55,15 +55,18 @@ class MnnSession:
         for tensor in (*graph.inputs, *graph.outputs):  # MNN would give the first tensor for a name it does not know
             if tensor.name not in made:
                 raise EngineError(f"{path}: has no tensor {tensor.name!r}, which the manifest names; convert again")
-        self._inputs = [interpreter.getSessionInput(session, tensor.name) for tensor in graph.inputs]
-        self._outputs = [interpreter.getSessionOutput(session, tensor.name) for tensor in graph.outputs]
-        self._results = [self._tensor(np.zeros(tensor.shape, np.float32)) for tensor in graph.outputs]
+        try:
+            self._inputs = [interpreter.getSessionInput(session, tensor.name) for tensor in graph.inputs]
+            self._outputs = [interpreter.getSessionOutput(session, tensor.name) for tensor in graph.outputs]
+        except Exception as error:  # MNN raises nothing narrower
+            raise EngineError(f"{path}: MNN cannot open it: {error}; convert again") from error
         for tensor, found in zip((*graph.inputs, *graph.outputs), (*self._inputs, *self._outputs), strict=True):
             if tuple(found.getShape()) != tensor.shape:
                 raise EngineError(
                     f"{path}: {tensor.name!r} has shape {list(found.getShape())}, the manifest says "
                     f"{list(tensor.shape)}; convert again"
                 )
+        self._results = [self._tensor(np.zeros(tensor.shape, np.float32)) for tensor in graph.outputs]
         self.placement = _placement(operators)
 
     def run(self, inputs: Sequence[Floats]) -> list[Floats]:

@@ -1,0 +1,207 @@
+"""Try other image rules on the source: a contract that is wrong often finds clearly less than the right one would.
+
+No labels are needed. A rule is measured by what the source finds in an image and again in its mirror image: the sum of
+the squared scores of the detections that both have. Squares count sure detections; a wrong scale, which makes a network
+shout at random, finds nothing twice.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import msgspec
+import numpy as np
+
+from edgekit.arrays import Floats, Image
+from edgekit.evaluation.agreement import match
+from edgekit.runtimes.bundle.manifest import Contract, ImageRule
+from edgekit.runtimes.inputs.images import Preprocessor, tables
+from edgekit.runtimes.inputs.media import ImageReference
+from edgekit.runtimes.tasks import Task, open_task
+from edgekit.runtimes.tasks.decoders import Candidates
+from edgekit.runtimes.tasks.similarity import box_iou
+
+FIRST, MOST, LEAST = 12, 40, 4
+"""Images that every rule is tried on, that one is tried on which found more on these, and with fewer none is."""
+
+SECONDS = 20.0
+"""CPU time that all trials may take; slower networks see fewer images, or none."""
+
+FLOOR = 0.2
+"""Detections with lower scores do not count."""
+
+BETTER = 1.06
+"""How much more another colour order, resize rule or alignment has to find, as a ratio, to be suggested."""
+
+BETTER_SCALE = 1.5
+"""The same for another scale, mean and std: a wrong one costs far more, and some networks hardly mind theirs."""
+
+SURE = 2.5
+"""How many standard errors above zero the mean difference of the images has to be."""
+
+WORTH = 0.1
+"""What another rule has to find in an image in the mean: one detection with a score of 0.32, say."""
+
+Network = Callable[[Floats], Sequence[Floats]]
+"""The source: a tensor (1, 3, height, width) -> its raw outputs."""
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """Another image rule, in the words of a contract file, and what the contract says in its place."""
+
+    text: str
+    stated: str
+    rule: ImageRule
+    better: float = BETTER
+
+
+def suggestion(network: Network, contract: Contract, images: Sequence[ImageReference]) -> str:
+    """The one image rule with which the source finds clearly more than with the contract's, in a sentence.
+
+    Args:
+        network: the source.
+        contract: as it was stated.
+        images: photographs like those that the device will see.
+
+    Returns:
+        A warning; empty where no rule is clearly better, or where there are too few images to tell.
+    """
+    if contract.task == "embed" or len(images) < LEAST:
+        return ""
+    pictures = [image.open() for image in images[:MOST]]
+    own = _Measured(network, contract)
+    own.see(pictures[:1])
+    begun = time.process_time()  # of the second image: the first one takes longer
+    own.see(pictures[1:2])
+    others = alternatives(contract)
+    affordable = SECONDS / (len(others) + 1) / max(time.process_time() - begun, 1e-6)
+    first = min(FIRST, len(pictures), int(affordable))
+    if first < LEAST:
+        return ""
+    own.see(pictures[2:first])
+    promising = []
+    for other in others:
+        measured = _Measured(network, msgspec.structs.replace(contract, image=other.rule))
+        measured.see(pictures[:first])
+        if measured.total > own.total:
+            promising.append((other, measured))
+    most = min(len(pictures), int(affordable * (len(others) + 1) / (len(promising) + 1)))
+    if promising:
+        own.see(pictures[first:most])
+    for _, measured in promising:
+        measured.see(pictures[first:most])
+    found = [(measured.total, other) for other, measured in promising if _clearly(measured, own, other.better)]
+    if not found:
+        return ""
+    total, best = max(found, key=lambda pair: pair[0])
+    return (
+        f"the source finds clearly more with {best.text} than with the contract's {best.stated} ({total:.1f} against "
+        f"{own.total:.1f} in {len(own.values)} images, squared scores of what is found in the mirror image too): check "
+        "the contract; nothing was changed"
+    )
+
+
+def alternatives(contract: Contract) -> list[Alternative]:
+    """The image rules to try: each differs from the contract's in one thing.
+
+    Of a classification only the colour order is tried: whatever makes its inputs larger makes its classes surer.
+    """
+    rule = contract.image
+    other = "rgb" if rule.color == "bgr" else "bgr"
+    mean, std = tuple(reversed(rule.mean)), tuple(reversed(rule.std))
+    found = [_changed(f"color: {other}", f"color: {rule.color}", rule, color=other, mean=mean, std=std)]
+    if len(set(rule.mean)) > 1 or len(set(rule.std)) > 1:
+        found.append(_changed(f"color: {other} (mean and std as they are)", f"color: {rule.color}", rule, color=other))
+    return found if contract.task == "classify" else [*found, *_scales(rule), *_resizings(rule)]
+
+
+def _scales(rule: ImageRule) -> Iterator[Alternative]:
+    """The usual normalisations that are not the rule's own."""
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    imagenet = (mean, std) if rule.color == "rgb" else (mean[::-1], std[::-1])
+    none = ((0.0,) * 3, (1.0,) * 3)
+    usual = {
+        "scale: 0.003922 (1/255) without mean and std": (1 / 255, *none),
+        "scale: 1.0 without mean and std": (1.0, *none),
+        "scale: 0.003922 (1/255), mean and std of ImageNet": (1 / 255, *imagenet),
+        "scale: 0.003922 (1/255), mean and std 0.5": (1 / 255, (0.5,) * 3, (0.5,) * 3),
+    }
+    stated = f"scale: {rule.scale:.4g}, mean {list(rule.mean)}, std {list(rule.std)}"
+    for text, (scale, its_mean, its_std) in usual.items():
+        other = replace(_changed(text, stated, rule, scale=scale, mean=its_mean, std=its_std), better=BETTER_SCALE)
+        if not np.allclose(tables(other.rule), tables(rule), rtol=0.02, atol=0.02 * float(np.ptp(tables(rule)))):
+            yield other
+
+
+def _resizings(rule: ImageRule) -> Iterator[Alternative]:
+    ways = {"stretch": ("stretch", "center"), "letterbox": ("letterbox", rule.align)}
+    for name, (resize, align) in ways.items():
+        if name != rule.resize:
+            yield _changed(f"resize: {name}", f"resize: {rule.resize}", rule, resize=resize, align=align, crop=1.0)
+    if rule.resize == "letterbox":
+        align = "corner" if rule.align == "center" else "center"
+        yield _changed(f"align: {align}", f"align: {rule.align}", rule, align=align)
+
+
+def _changed(text: str, stated: str, rule: ImageRule, **changes: object) -> Alternative:
+    return Alternative(text, stated, msgspec.structs.replace(rule, **changes))
+
+
+def _clearly(other: _Measured, own: _Measured, better: float) -> bool:
+    """Whether another rule is better in ratio, in nearly every sample of images, and at all."""
+    difference = np.array(other.values) - np.array(own.values)
+    error = float(difference.std(ddof=1)) / len(difference) ** 0.5
+    return (
+        other.total >= better * own.total
+        and float(difference.mean()) >= SURE * error
+        and other.total >= WORTH * len(other.values)
+    )
+
+
+class _Measured:
+    """What the source finds by one image rule, image by image."""
+
+    def __init__(self, network: Network, contract: Contract) -> None:
+        self._network, self._task = network, open_task(contract)
+        self._preprocess = Preprocessor(contract.image)
+        self.values: list[float] = []
+
+    @property
+    def total(self) -> float:
+        """Over all images."""
+        return sum(self.values)
+
+    def see(self, images: Sequence[Image]) -> None:
+        """Measure further images."""
+        for image in images:
+            plain = self._found(image)
+            mirrored = self._found(np.ascontiguousarray(image[:, ::-1]))
+            self.values.append(_found_twice(plain, mirrored, image.shape[1]))
+
+    def _found(self, image: Image) -> Candidates:
+        """Detections after NMS in original pixels; none where the outputs are no numbers."""
+        tensor, mapping = self._preprocess(image)
+        found = _detected(self._task, self._network(tensor.copy()))
+        return Candidates(mapping.to_original(found.boxes, clip=False), found.scores, found.class_ids, found.anchors)
+
+
+def _detected(task: Task, outputs: Sequence[Floats]) -> Candidates:
+    if not all(np.isfinite(output).all() for output in outputs):
+        nothing = np.zeros((0, 4), np.float32)
+        return Candidates(nothing, nothing[:, 0], np.zeros(0, np.int64), np.zeros(0, np.int64))
+    return task.suppressed(task.candidates(outputs, FLOOR))
+
+
+def _found_twice(plain: Candidates, mirrored: Candidates, width: int) -> float:
+    """Sum of squared scores of the detections that an image and its mirror image have in common."""
+    boxes = mirrored.boxes.copy()
+    boxes[:, [0, 2]] = width - boxes[:, [2, 0]]
+    same = plain.class_ids[:, None] == mirrored.class_ids[None, :]
+    partners, overlaps = match(np.where(same, box_iou(plain.boxes, boxes), 0.0))
+    good = overlaps >= 0.5
+    if not good.any():
+        return 0.0
+    return float((np.minimum(plain.scores[good], mirrored.scores[partners[good]]) ** 2).sum())

@@ -1,0 +1,105 @@
+"""Choose between a target's recipes by their results on the hold-out set, and say what each of them reached."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgekit.calibration.split import FEW
+from edgekit.conversion.jobs import Prepared
+from edgekit.conversion.request import Request
+from edgekit.evaluation.agreement import quality
+from edgekit.runtimes.bundle.manifest import Evidence, Graph
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What one recipe gave: its files, and the comparison with the source on the hold-out set."""
+
+    folder: Path
+    graphs: tuple[Graph, ...]
+    evidence: Evidence
+
+    @property
+    def quality(self) -> float:
+        """How little the decoded results differ from the source's (0..1)."""
+        return 0.0 if self.evidence.decoded is None else round(quality(self.evidence.decoded), 6)
+
+
+def choose(trials: Mapping[str, Trial]) -> str:
+    """The best recipe: one that passes its gate beats all that fail it, and among equals quality decides.
+
+    Args:
+        trials: by recipe, at least one; of two that are alike the first is taken.
+    """
+    return max(trials, key=lambda recipe: (trials[recipe].evidence.passed, trials[recipe].quality))
+
+
+def doubt(offered: Sequence[str], best: str, trials: Mapping[str, Trial], prepared: Prepared) -> str:
+    """Why the choice of ``best`` is not certain; empty where it is, or where nothing was to be chosen."""
+    others = [recipe for recipe in offered if recipe != best]
+    if not others:
+        return ""
+    if not prepared.holdout_views:
+        images = f" ({prepared.calibration.count})" if prepared.calibration else ""
+        return (
+            f"quantised by {best}, not compared with {_or(others)}: there are too few calibration images{images} to "
+            "hold some back; give more images (--data), or choose with --recipe"
+        )
+    if best in trials and trials[best].evidence.compared == "candidates":
+        return (
+            f"the choice of the recipe {best} over {_or(others)} cannot be told for sure: the source finds too little "
+            f"in the {prepared.holdout_views} views held back, so that raw outputs decided; give more images (--data), "
+            "or choose with --recipe"
+        )
+    return ""
+
+
+def advice(
+    offered: Sequence[str], best: str, trials: Mapping[str, Trial], prepared: Prepared, request: Request, finest: str
+) -> str:
+    """After a failed gate: what every recipe reached, and what to try.
+
+    Args:
+        offered: all recipes of the target.
+        best: the one that was taken.
+        trials: by recipe, those that were compared on the hold-out set.
+        prepared: of the conversion.
+        request: of the conversion.
+        finest: a finer precision of the target, empty where it has none.
+    """
+    said = []
+    if len(trials) > 1:
+        reached = "; ".join(f"{recipe}: {_figures(trial.evidence)}" for recipe, trial in trials.items())
+        said.append(f"on the {prepared.holdout_views} views held back, {reached}")
+    passed = [recipe for recipe, trial in trials.items() if recipe != best and trial.evidence.passed]
+    untried = [recipe for recipe in offered if recipe != best and recipe not in trials]
+    ways = [f"--recipe {recipe}" for recipe in (*passed, *untried)]
+    calibration = prepared.calibration
+    if calibration is not None and calibration.count + calibration.held < FEW:
+        ways.append(f"more images in --data ({calibration.count + calibration.held} calibrate now, {FEW} are better)")
+    if not request.finetune and prepared.holdout_views:
+        ways.append("--finetune 10min")
+    if request.max_drop is None and prepared.holdout_views:
+        ways.append("--max-drop 2%")
+    if finest:
+        ways.append(f"--precision {finest}")
+    said.append(f"try {_or(ways)}" if ways else "")
+    return "; ".join(filter(None, said))
+
+
+def _figures(evidence: Evidence) -> str:
+    """What a recipe reached, in a few words."""
+    decoded = evidence.decoded
+    if decoded is None:
+        return "not compared"
+    verdict = "passes" if evidence.passed else "fails"
+    return (
+        f"matched {decoded.matched:.1%} of {decoded.detections}, score drift {decoded.score_drift:.4f}, "
+        f"extra {decoded.extra:.1%} ({verdict})"
+    )
+
+
+def _or(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"

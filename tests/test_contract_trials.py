@@ -1,0 +1,150 @@
+"""A wrong image rule is noticed on the source, without labels, and a right one is left alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from edgekit.arrays import Floats
+from edgekit.conversion.contract_trials import LEAST, alternatives, suggestion
+from edgekit.runtimes.bundle.manifest import Contract, Decoder, ImageRule, Output, Postprocess
+from edgekit.runtimes.inputs.media import references
+
+CELL, CELLS = 8, 8
+RULE = ImageRule(size=(64, 64), resize="stretch", color="bgr")
+CONTRACT = Contract(
+    task="detect", image=RULE, classes=("blue",), decoder=Decoder(name="fastestdet", options={"activated": True}),
+    outputs=(Output(name="all", role="predictions"),), postprocess=Postprocess(),
+)  # fmt: skip
+
+
+def network(tensor: Floats) -> list[Floats]:
+    """A detector by hand: a cell whose first channel is 1 all over and whose third is 0 holds a blue object."""
+    cells = tensor[0].reshape(3, CELLS, CELL, CELLS, CELL).mean((2, 4))
+    objectness = np.exp(-(((cells[0] - 1) / 0.4) ** 2) - ((cells[2] / 0.4) ** 2))
+    size = np.full_like(objectness, np.log((1 / CELLS) / (1 - 1 / CELLS)))
+    middle = np.full_like(objectness, np.arctanh(0.5))
+    return [np.stack([objectness, middle, middle, size, size, np.ones_like(objectness)])[None].astype(np.float32)]
+
+
+def photographs(count: int, factor: int = 2) -> Any:
+    """Pictures ``factor`` times as wide as high, with five blue objects of a cell each."""
+    images = np.zeros((count, 64, 64 * factor, 3), np.uint8)
+    for seed, image in enumerate(images):
+        for place in np.random.default_rng(seed).choice(CELLS * CELLS, 5, replace=False):
+            row, column = divmod(int(place), CELLS)
+            image[row * CELL : (row + 1) * CELL, column * CELL * factor : (column + 1) * CELL * factor, 0] = 255
+    return list(references(images))
+
+
+def with_rule(**changes: Any) -> Contract:
+    return msgspec.structs.replace(CONTRACT, image=msgspec.structs.replace(RULE, **changes))
+
+
+def test_a_right_contract_is_left_alone() -> None:
+    assert suggestion(network, CONTRACT, photographs(20)) == ""
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"color": "rgb"}, "with color: bgr than with the contract's color: rgb"),
+        ({"scale": 1.0}, r"with scale: 0.003922 \(1/255\) without mean and std than with the contract's scale: 1,"),
+        ({"mean": (0.4, 0.4, 0.4), "std": (0.2, 0.2, 0.2)}, r"without mean and std than .*mean \[0.4, 0.4, 0.4\]"),
+        ({"resize": "letterbox"}, "with resize: stretch than with the contract's resize: letterbox"),
+    ],
+)  # fmt: skip
+def test_a_wrong_rule_is_noticed_and_the_right_one_named(wrong: dict[str, Any], said: str) -> None:
+    import re
+
+    found = suggestion(network, with_rule(**wrong), photographs(20))
+    assert re.search(said, found), found
+    assert found.startswith("the source finds clearly more with ")
+    assert found.endswith("check the contract; nothing was changed")
+
+
+def test_what_gives_the_same_is_no_better() -> None:
+    """Square pictures are stretched as they are letterboxed, wherever the padding is."""
+    assert suggestion(network, with_rule(resize="letterbox"), photographs(20, factor=1)) == ""
+    assert suggestion(network, with_rule(resize="letterbox", align="corner"), photographs(20, factor=1)) == ""
+
+
+def test_too_few_images_tell_nothing() -> None:
+    wrong = with_rule(color="rgb")
+    assert suggestion(network, wrong, photographs(LEAST - 1)) == ""
+    assert suggestion(network, wrong, []) == ""
+
+
+def test_a_source_of_noise_gives_no_reason_to_change_the_contract() -> None:
+    """An untrained network finds as much in one rule as in another."""
+    random = np.random.default_rng(0)
+
+    def untrained(tensor: Floats) -> list[Floats]:
+        return [random.random((1, 6, CELLS, CELLS), np.float32)]
+
+    assert suggestion(untrained, CONTRACT, photographs(20)) == ""
+
+
+def test_infinite_outputs_count_as_nothing_found() -> None:
+    def overflowing(tensor: Floats) -> list[Floats]:
+        return [output / np.float32(0 if tensor.max() > 10 else 1) for output in network(tensor)]
+
+    with np.errstate(all="ignore"):
+        assert suggestion(overflowing, CONTRACT, photographs(20)) == ""
+        assert "1/255" in suggestion(overflowing, with_rule(scale=1.0), photographs(20))
+
+
+def test_a_classification_is_tried_in_its_colours_alone() -> None:
+    rule = ImageRule(size=(8, 8), resize="crop", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    classes = Contract(
+        task="classify", image=rule, classes=("a", "b"), decoder=Decoder(name="classes"),
+        outputs=(Output(name="logits", role="logits"),),
+    )  # fmt: skip
+    texts = [other.text for other in alternatives(classes)]
+    assert texts == ["color: bgr", "color: bgr (mean and std as they are)"]
+    first, second = (other.rule for other in alternatives(classes))
+    assert first.mean == (0.406, 0.456, 0.485)
+    assert second.mean == rule.mean
+
+
+DATA = Path(__file__).parents[2] / "shared/data"
+
+
+def real(model: str, contract: str) -> tuple[Any, Contract, list[Any]]:
+    """A trained detector as a function, its right contract, and photographs."""
+    if not DATA.is_dir():
+        pytest.skip(f"needs {DATA}")
+    torch = pytest.importorskip("torch", reason="needs the extra 'convert'")
+    from edgekit.conversion.jobs import PrepareJob
+    from edgekit.conversion.reading import arrays_of, read_source
+
+    path = Path(__file__).parents[1] / "examples" / contract
+    read = read_source(PrepareJob(folder="", source=str(DATA / "models" / model), contract=str(path)))
+
+    def run(tensor: Floats) -> list[Floats]:
+        with torch.no_grad():
+            return arrays_of(read.heads(torch.from_numpy(tensor)))
+
+    return run, read.contract, list(references(str(DATA / "voc50/images/*.jpg")))[:40]
+
+
+@pytest.mark.nightly
+@pytest.mark.convert
+@pytest.mark.parametrize(
+    ("model", "contract", "wrong"),
+    [
+        ("fastestdet_coco.pt2", "fastestdet.yaml", ({"color": "rgb"}, {"scale": 1.0}, {"resize": "letterbox"})),
+        ("yolox_nano_coco.onnx", "yolox_nano.yaml", ({"color": "rgb"}, {"scale": 1 / 255})),
+    ],
+)
+def test_trained_detectors(model: str, contract: str, wrong: tuple[dict[str, Any], ...]) -> None:
+    run, right, images = real(model, contract)
+    assert suggestion(run, right, images) == ""
+    for change in wrong:
+        mistaken = msgspec.structs.replace(right, image=msgspec.structs.replace(right.image, **change))
+        ((key, _),) = change.items()
+        assert f"with {key}: " in suggestion(run, mistaken, images), change

@@ -1,0 +1,156 @@
+"""Which recipe becomes the bundle, and what is said of the others."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="needs the extra 'convert'")
+
+from fragile_models import write_stack
+from stages import stay
+
+from edgekit.conversion import convert
+from edgekit.conversion.bundle_builder import BundleBuilder
+from edgekit.conversion.recipes import Trial, advice, choose, doubt
+from edgekit.conversion.request import Request
+from edgekit.errors import GateError
+from edgekit.evaluation.agreement import GATES, IOUS, Tally, judge
+from edgekit.runtimes.bundle.manifest import Agreement, Evidence, Gate
+from edgekit.runtimes.tasks.decoders import Candidates
+
+PATH = Path()
+
+
+def measured(matched: float, drift: float, at: float, compared: Any = "detections") -> Evidence:
+    """Evidence of a comparison on 48 detections, judged by the gate of INT8."""
+    decoded = Agreement(
+        score_floor=0.3, iou=0.5, detections=48, matched=matched, matched_at={f"{iou:g}": at for iou in IOUS},
+        score_drift=drift, score_drift_max=drift, class_flips=0, extra=0.0, top_score=0.8, top_score_source=0.9,
+    )  # fmt: skip
+    failures = judge(decoded, (), GATES["int8"])
+    return Evidence(
+        word="executed", engine="onnxruntime", images=2, views=2, images_sha256="", reference="", compared=compared,
+        decoded=decoded, outputs=(), gate=GATES["int8"], passed=not failures, failures=failures,
+    )  # fmt: skip
+
+
+def trial(*figures: Any) -> Trial:
+    return Trial(PATH, (), measured(*figures))
+
+
+class Prepared:
+    """The numbers of images that messages tell."""
+
+    def __init__(self, held: int, views: int, count: int) -> None:
+        self.holdout_views = views
+        self.calibration = type("Calibration", (), {"count": count, "held": held})
+
+
+FEW: Any = Prepared(2, 8, 12)
+NONE: Any = Prepared(0, 0, 7)
+MANY: Any = Prepared(24, 24, 96)
+RECIPES = ("plan", "litert")
+
+
+def test_a_recipe_that_passes_its_gate_beats_a_better_one_that_fails() -> None:
+    """The figures of a face detector whose scores collapsed: 0.59 against 0.53 in quality, and outside the gate."""
+    passing, failing = trial(0.94, 0.05, 0.56), trial(0.95, 0.30, 0.85)
+    assert passing.quality < failing.quality
+    assert choose({"plan": passing, "litert": failing}) == "plan"
+    assert choose({"litert": failing, "plan": passing}) == "plan"
+
+
+@pytest.mark.parametrize("drift", [0.01, 0.2])
+def test_among_equals_quality_decides(drift: float) -> None:
+    """Both pass, or both fail."""
+    trials = {"plan": trial(0.95, drift, 0.6), "litert": trial(0.95, drift, 0.7)}
+    assert choose(trials) == "litert"
+    assert choose({"plan": trials["plan"], "litert": trials["plan"]}) == "plan"
+
+
+def test_a_few_collapsed_scores_do_not_vanish_among_empty_anchors() -> None:
+    """Three faces in a hundred anchors lose half of their scores: the mean drift is theirs, and the gate fails."""
+    boxes = np.tile(np.array([[0, 0, 10, 10]], np.float32), (100, 1))
+    scores = np.where(np.arange(100) < 3, 0.9, 0.02).astype(np.float32)
+    source = Candidates(boxes, scores, np.zeros(100, np.int64), np.arange(100))
+    target = Candidates(boxes, scores / 2, np.zeros(100, np.int64), np.arange(100))
+    tally = Tally(gate_iou=0.5)
+    tally.add_candidates(source, target)
+    assert np.mean(tally.drifts) < 0.03
+    assert tally.agreement().score_drift == pytest.approx(0.45, abs=1e-6)
+    assert any("mean score drift 0.45" in failure for failure in judge(tally.agreement(), (), GATES["int8"]))
+    empty = Tally(gate_iou=0.5)
+    empty.add_candidates(source[np.arange(3, 100)], target[np.arange(3, 100)])
+    assert empty.agreement().score_drift == pytest.approx(0.01, abs=1e-6)
+
+
+def test_a_choice_that_cannot_be_told_says_so() -> None:
+    sure, few = {"plan": trial(1, 0, 1), "litert": trial(1, 0, 1)}, {"plan": trial(1, 0, 1, "candidates")}
+    assert doubt(RECIPES, "plan", sure, MANY) == ""
+    assert doubt(("plan",), "plan", {}, NONE) == ""
+    assert doubt(RECIPES, "plan", {}, NONE) == (
+        "quantised by plan, not compared with litert: there are too few calibration images (7) to hold some back; "
+        "give more images (--data), or choose with --recipe"
+    )
+    assert doubt(RECIPES, "plan", few, FEW) == (
+        "the choice of the recipe plan over litert cannot be told for sure: the source finds too little in the 8 views "
+        "held back, so that raw outputs decided; give more images (--data), or choose with --recipe"
+    )
+
+
+def test_after_a_failed_gate_every_recipe_is_named_with_what_it_reached() -> None:
+    trials = {"plan": trial(0.9375, 0.0152, 0.9), "litert": trial(0.479, 0.4467, 0.4)}
+    said = advice(RECIPES, "litert", trials, FEW, Request(), "fp16")
+    assert said == (
+        "on the 8 views held back, plan: matched 93.8% of 48, score drift 0.0152, extra 0.0% (passes); litert: matched "
+        "47.9% of 48, score drift 0.4467, extra 0.0% (fails); try --recipe plan, more images in --data (14 calibrate "
+        "now, 32 are better), --finetune 10min, --max-drop 2% or --precision fp16"
+    )
+    assert advice(RECIPES, "plan", {}, NONE, Request(recipe="plan"), "") == (
+        "try --recipe litert or more images in --data (7 calibrate now, 32 are better)"
+    )
+    assert advice(("plan",), "plan", {}, MANY, Request(finetune=1, max_drop=0.1), "") == ""
+
+
+@pytest.mark.nightly
+@pytest.mark.convert
+def test_the_pipeline_keeps_the_recipe_that_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both recipes are really built and compared; the better one is said to fail its gate, and the other is kept.
+    Where the proof fails too, the message names both."""
+    stay(monkeypatch)
+    stack = write_stack(tmp_path / "pictures.npy", 40)
+    loose = Gate(iou=0.5, matched=0.5, score_drift=0.5, extra=0.5)
+    request = Request(
+        source="fragile_models:fragile", targets=("onnx",), precisions=("int8",), data=str(stack), threads=1,
+        out=tmp_path / "free", gates={"int8": loose}, plan=str(tmp_path / "plan"),
+    )  # fmt: skip
+    (free,) = convert.convert(request)
+    assert free.evidence is not None
+    assert set(free.evidence.recipes) == {"plan", "nncf"}
+    better = free.evidence.recipe
+    (other,) = set(free.evidence.recipes) - {better}
+
+    honest = BundleBuilder._trial
+
+    def judged(self: BundleBuilder, spec: Any, recipe: str, *given: Any) -> Trial:
+        found = honest(self, spec, recipe, *given)
+        verdict = msgspec.structs.replace(found.evidence, passed=recipe != better)
+        return replace(found, evidence=verdict)
+
+    monkeypatch.setattr(BundleBuilder, "_trial", judged)
+    (kept,) = convert.convert(replace(request, out=tmp_path / "kept"))
+    assert kept.ok
+    assert kept.evidence is not None
+    assert kept.evidence.recipe == other
+
+    strict = Gate(iou=0.5, matched=1.0, score_drift=0.0, extra=0.0)
+    done = convert.convert(replace(request, out=tmp_path / "failed", gates={"int8": strict}))
+    assert isinstance(done[0].error, GateError)
+    for said in (f"{better}: matched", f"{other}: matched", "; try "):
+        assert said in str(done[0].error)
