@@ -27,8 +27,8 @@ from edgekit.runtimes.model import load
 
 # fmt: off
 COMMANDS = (
-    "ask", "build", "calibrate", "caption", "convert", "demo", "device", "embed", "evaluate", "index", "info", "match",
-    "profile", "recommend", "run", "search", "targets", "toolchain", "verify",
+    "ask", "build", "calibrate", "caption", "convert", "demo", "device", "embed", "evaluate", "index", "info",
+    "inspect", "match", "profile", "recommend", "run", "search", "targets", "toolchain", "verify",
 )
 THIRTEEN = [
     "coreml", "ethosu", "executorch", "imx500", "litert", "mnn", "ncnn", "onnx", "openvino", "qnn", "rknn", "tensorrt",
@@ -96,11 +96,12 @@ OPTIONS = {
     "search": "--top --json",
     "calibrate": "--data --proof-data -o --sensitivity --finetune --html --choose --ranges --no-float-fallback --json",
     "convert": "--plan --recipe --max-drop --labels --finetune --choose "
-    "--target --precision --data --contract --weights -o --out -j --jobs --json --gate --no-gate --trust",
+    "--target --precision --data --contract --weights -o --out -j --jobs --json --gate --no-gate --dry-run --trust",
     "run": "--score --iou --track --every --save --video --mot --json --threads --unit --strict",
     "verify": "--against --data --json",
     "evaluate": "--labels --data --html --track --fps --class --json",
     "info": "--json",
+    "inspect": "--contract-out --image --out --size --weights --trust --import --json",
     "targets": "--json",
     "demo": "--target --precision --scenes -o --json",
     "build": "--unit --strict --json",

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgekit.cli._command import Command
-from edgekit.cli._methods import METHODS, finetune_option, methods_options
+from edgekit.cli._methods import METHODS, finetune_option, methods_options, take_methods
 from edgekit.cli._options import imports_option, json_option, read_options
 from edgekit.cli._quantities import FRACTION, INPUT_SIZE
 from edgekit.cli._terminal import say
 
+if TYPE_CHECKING:
+    from edgekit.conversion.dry_run import DryRun
+
 ALIASES = ("export",)
+
+_SWITCHES = ("equalization", "bias_correction", "float_fallback")
+"""What ``--no-...`` leaves out of the quantisation plan."""
 
 GROUPS = {
     "Targets": ("target", "precision", "options"),
@@ -29,7 +35,7 @@ GROUPS = {
         "no_bias_correction",
         "no_float_fallback",
     ),
-    "Checks": ("gate", "no_gate"),
+    "Checks": ("dry_run", "gate", "no_gate"),
     "Output": ("out", "no_contact_sheet", "jobs", "as_json"),
 }
 
@@ -59,6 +65,9 @@ GROUPS = {
 @click.option("--name", default="", help="Name of the bundles. [default: the source's]")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the choice of images.")
 @click.option("--gate", multiple=True, metavar="KEY=VALUE", help="Another bound: matched, iou, score_drift or extra.")
+@click.option(
+    "--dry-run", is_flag=True, help="Say what would happen, what is refused, and roughly how long; no bundle."
+)
 @click.option("--no-gate", is_flag=True, help="Write bundles outside their gate too, marked unproven.")
 @click.option("--plan", default="", help="Folder of a quantisation plan to take over, or to leave one in.")
 @click.option("--recipe", default="auto", show_default=True, help="Way of quantising; auto: the best of the target's.")
@@ -80,10 +89,8 @@ def command(
     source: str,
     gate: tuple[str, ...],
     no_gate: bool,
+    dry_run: bool,
     options: tuple[str, ...],
-    no_equalization: bool,
-    no_bias_correction: bool,
-    no_float_fallback: bool,
     no_contact_sheet: bool,
     as_json: bool,
     **given: Any,
@@ -97,21 +104,94 @@ def command(
     from edgekit.cli._reports import progress_bars
     from edgekit.conversion.api import convert
 
+    if dry_run:
+        rehearsed = _dry_run({"source": source, "gate": gate, "gated": not no_gate, "options": options, **given})
+        _print_dry_run(rehearsed, as_json)
+        click.get_current_context().exit(0 if rehearsed.ok else 2)
+    switches = {name: not given.pop(f"no_{name}") for name in _SWITCHES}
     with progress_bars() as watch:
         done = convert(
             source,
             gate=_bounds(gate),
             gated=not no_gate,
             options=read_options(options),
-            cross_layer_equalization=not no_equalization,
-            bias_correction=not no_bias_correction,
-            float_fallback=not no_float_fallback,
+            cross_layer_equalization=switches["equalization"],
+            bias_correction=switches["bias_correction"],
+            float_fallback=switches["float_fallback"],
             contact_sheet=not no_contact_sheet,
             progress=lambda event: watch(event.step, event.text, event.share),
             **given,
         )
     _print(done, as_json)
     click.get_current_context().exit(0 if done.ok else 1)
+
+
+def _dry_run(given: dict[str, Any]) -> DryRun:
+    """What a conversion would do, from the values of the command's options."""
+    from edgekit.cli._reports import progress_bars
+    from edgekit.conversion.api import names
+    from edgekit.conversion.dry_run import dry_run
+    from edgekit.conversion.request import Request
+
+    request = Request(
+        targets=names(given.pop("target")),
+        precisions=names(given.pop("precision")),
+        bounds=_bounds(given.pop("gate")),
+        options=read_options(given.pop("options")),
+        methods=take_methods(given),
+        finetune=given.pop("finetune") / 60,
+        **given,
+    )
+    with progress_bars() as progress:
+        return dry_run(request, progress)
+
+
+def _print_dry_run(planned: DryRun, as_json: bool) -> None:
+    import json
+
+    import msgspec
+
+    from edgekit.cli._options import console
+    from edgekit.cli._reports import table
+
+    prepared = planned.prepared
+    if as_json:
+        data = {
+            "prepared": msgspec.to_builtins(prepared),
+            "bundles": [msgspec.to_builtins(one) for one in planned.planned],
+            "skipped": [msgspec.to_builtins(one) for one in planned.skipped],
+            "minutes": round(planned.minutes, 1),
+            "ok": planned.ok,
+        }
+        say(json.dumps(data, indent=2))
+        return
+    contract, calibration = prepared.contract, prepared.calibration
+    image = contract.image
+    held = f", {calibration.held} held back to compare recipes on" if calibration and calibration.held else ""
+    mirrored = f" of {prepared.photographs} images" if prepared.proof_views != prepared.photographs else ""
+    said = {
+        "source": f"{prepared.origin.kind} {prepared.origin.name}; {'; '.join(prepared.origin.notes)}",
+        "contract": f"task {contract.task}, {len(contract.classes)} classes, decoder {contract.decoder.name}; input "
+        f"{image.size[0]}x{image.size[1]} {image.color}, {image.resize}",
+        "outputs": ", ".join(f"{name} {shape}" for name, shape in prepared.shapes.items()) or "of its parts",
+        "calibration": f"{calibration.count} images ({calibration.method}){held}" if calibration else "none needed",
+        "proof": f"{prepared.proof_views} views{mirrored}; reference: {prepared.reference.how}",
+    }
+    for key, text in said.items():
+        say(f"{key:<12}{text}")
+    for doubt in prepared.reference.doubts:
+        console(stderr=True).print(f"warning: {doubt}", markup=False)
+    rows = [
+        [one.target, one.precision, ", ".join(one.recipes) or "-", _becomes(one.refusal)] for one in planned.planned
+    ]
+    rows += [[one.target, "-", "-", f"left out: {one.reason}"] for one in planned.skipped]
+    table(("target", "precision", "recipes", "what happens"), rows)
+    minutes = max(1, round(planned.minutes))
+    say(f"roughly {minutes} min here, at the pace that reading the source had; no bundle is written")
+
+
+def _becomes(refusal: str) -> str:
+    return f"refused: {refusal}" if refusal else "built and proven"
 
 
 def _bounds(pairs: tuple[str, ...]) -> dict[str, float]:

@@ -71,21 +71,17 @@ def command(
     click.get_current_context().exit(0 if done.ok else 1)
 
 
-SECONDS = {"coreml": 30.0, "executorch": 40.0, "web": 8.0, "mnn": 6.0, "tensorrt": 5.0}
-"""How long a bundle of a target takes on two cores, two at a time, where it is not about `USUAL`."""
-USUAL = 3.0
-
-
 def _expected(targets: tuple[str, ...], precisions: tuple[str, ...], blip2: bool) -> dict[str, float]:
     """Seconds of each step on two cores, by the names that progress is told by."""
     from edgekit import converters
+    from edgekit.conversion.dry_run import CALIBRATE, PREPARE, usual_seconds
 
     names = converters.target_names() if targets == ("all",) else targets
-    steps = {"scenes": 6.0, "prepare": 20.0, "calibrate": 18.0}
+    steps = {"scenes": 6.0, "prepare": PREPARE, "calibrate": CALIBRATE}
     for name in names:
         if name in converters.target_names() and not converters.target(name).missing:
             known = converters.target(name).precisions
-            steps |= {f"{name} {one}": SECONDS.get(name, USUAL) for one in precisions if one in known}
+            steps |= {f"{name} {one}": usual_seconds(name) for one in precisions if one in known}
     steps["mAP"] = 2.0 * len(steps)
     return steps | ({"blip2 prepare": 12.0, "blip2 onnx int4": 12.0} if blip2 else {})
 

@@ -123,7 +123,7 @@ class BundleBuilder:
         Raises:
             ConversionError: no recipe gives a file.
         """
-        offered = self._recipes(spec)
+        offered = self.recipes(spec)
         found: dict[str, Trial] = {}
         errors = []
         for number, recipe in enumerate(offered if len(offered) > 1 else ()):
@@ -144,7 +144,7 @@ class BundleBuilder:
         _move(found[best].folder, staging.folder)
         return _Best(found[best].graphs, best, found)
 
-    def _recipes(self, spec: BundleSpec) -> tuple[str, ...]:
+    def recipes(self, spec: BundleSpec) -> tuple[str, ...]:
         """The recipes to try: the one that was asked for, or all where there are images to compare them on."""
         if not spec.calibrated or self._prepared.written:
             return ()

@@ -77,17 +77,26 @@ def convert(request: Request, progress: Progress = silent, stop: Stop | None = N
         stages = Stages(request, workspace, stop or Stop())
         half = not source.written and any(spec.precision == "fp16" for spec in selection.bundles)
         prepared = stages.prepare(report_of(progress, "prepare"), calibrate=selection.calibrated, half=half)
-        if request.max_drop is not None and not request.labels and not prepared.holdout_views:
-            raise UsageError(
-                "--max-drop needs labelled images (--labels) or more images in --data: from ten calibration images on "
-                "some are held back, on which the results are compared with the source's"
-            )
+        check_budget(request, prepared)
         source_score = stages.measure(None, report_of(progress, "source")) if request.labels else None
         plan = _calibrate(stages, selection, progress) if selection.calibrated else None
         outcomes = _side_by_side(stages, selection, prepared, source_score, progress)
         if stages.stop.pulled:
             raise ConversionError("cancelled")
     return Conversions(prepared, outcomes, selection.skipped, plan)
+
+
+def check_budget(request: Request, prepared: Prepared) -> None:
+    """Refuse a bound on what INT8 may lose where there is nothing to measure the loss on.
+
+    Raises:
+        UsageError: neither labels nor a hold-out set.
+    """
+    if request.max_drop is not None and not request.labels and not prepared.holdout_views:
+        raise UsageError(
+            "--max-drop needs labelled images (--labels) or more images in --data: from ten calibration images on "
+            "some are held back, on which the results are compared with the source's"
+        )
 
 
 def _calibrate(stages: Stages, selection: Selection, progress: Progress) -> Plan | None:

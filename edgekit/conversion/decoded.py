@@ -151,6 +151,8 @@ def _store_results(read: ReadSource, proof: Samples, workspace: Workspace) -> Re
                 stack[index] = array
             if not index:
                 _refuse_empty(read, tensor, raw)
+                if model.check is not None:
+                    model.check(torch.from_numpy(tensor))
             found.append(detections(task, raw))
             if uncut is not None:
                 given = detections(uncut, _finite(arrays_of(model.module(torch.from_numpy(tensor)))))

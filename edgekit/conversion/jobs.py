@@ -121,7 +121,30 @@ class MeasureJob(Record, frozen=True, kw_only=True, tag="measure"):
     imports: tuple[str, ...] = ()
 
 
-Job = PrepareJob | CalibrateJob | BuildJob | ValidateJob | MeasureJob
+class InspectJob(Record, frozen=True, kw_only=True, tag="inspect"):
+    """Look at a source, and at what a contract finds in an image.
+
+    Attributes:
+        folder: for the contract that is tried.
+        name: what the user calls the source.
+        image: a photograph to try the contract on; empty for none.
+        drawn: where the photograph with what was found goes; empty for nowhere.
+    """
+
+    folder: str
+    source: str
+    name: str = ""
+    hub: str = ""
+    weights: str = ""
+    size: tuple[int, int] | None = None
+    image: str = ""
+    drawn: str = ""
+    trust: bool = False
+    threads: int = 2
+    imports: tuple[str, ...] = ()
+
+
+Job = InspectJob | PrepareJob | CalibrateJob | BuildJob | ValidateJob | MeasureJob
 
 
 class Calibrated(Record, frozen=True, kw_only=True):

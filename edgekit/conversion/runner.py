@@ -14,6 +14,7 @@ from edgekit.worker.process import Stop as Stop
 Result = TypeVar("Result")
 
 _STAGES: dict[type[jobs.Job], str] = {
+    jobs.InspectJob: "inspect",
     jobs.PrepareJob: "prepare",
     jobs.CalibrateJob: "calibrate",
     jobs.BuildJob: "build",

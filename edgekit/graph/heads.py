@@ -53,7 +53,7 @@ def cut_automatically(graph: fx.GraphModule, channels: dict[str, int], decoder: 
     Raises:
         ContractError: the convolutions found do not match.
     """
-    whole = [node for node in _results(graph) if len(shape_of(node)) == 4] if prototypes else []
+    whole = [node for node in results_of(graph) if len(shape_of(node)) == 4] if prototypes else []
     if prototypes and len(whole) != 1:
         raise ContractError(
             f"{len(whole)} outputs of four dimensions where one, the prototypes of masks, is needed; name the tensors "
@@ -61,7 +61,7 @@ def cut_automatically(graph: fx.GraphModule, channels: dict[str, int], decoder: 
         )
     if whole:
         channels = channels | {"coefficients": shape_of(whole[0])[1]}
-    found = _frontier(graph, whole)
+    found = last_convolutions(graph, whole)
     levels = _by_level(found)
     if not levels:
         raise ContractError(_mismatch(found, channels, decoder))
@@ -76,7 +76,7 @@ def cut_automatically(graph: fx.GraphModule, channels: dict[str, int], decoder: 
         points += [CutPoint(node.name, role, level) for node, role in zip(order, channels, strict=True)]
     points += [CutPoint(node.name, "prototypes") for node in whole]
     done = cut_at(graph, points)
-    ends = {node.name for node in _results(graph)}
+    ends = {node.name for node in results_of(graph)}
     if ends == {point.tensor for point in points}:
         return Cut(done.graph, done.outputs, done.tensors, "the graph ends in raw heads already")
     tail = sorted({operator_name(node) for node in _tail(graph) if node.op == "call_function"} - {"getitem"})
@@ -98,7 +98,7 @@ def cut_at(graph: fx.GraphModule, points: Sequence[CutPoint]) -> Cut:
     for point in points:
         if point.tensor not in nodes:
             near = difflib.get_close_matches(point.tensor, nodes, n=5, cutoff=0.3)
-            convolutions = [node.name for node in _frontier(graph)]
+            convolutions = [node.name for node in last_convolutions(graph)]
             raise ContractError(
                 f"cut: the graph has no tensor {point.tensor!r}; near it: {', '.join(near) or 'none'}; "
                 f"its last convolutions: {', '.join(convolutions)}"
@@ -127,7 +127,7 @@ def outputs_at(points: Sequence[CutPoint]) -> tuple[Output, ...]:
     )
 
 
-def _frontier(graph: fx.GraphModule, without: Sequence[fx.Node] = ()) -> list[fx.Node]:
+def last_convolutions(graph: fx.GraphModule, without: Sequence[fx.Node] = ()) -> list[fx.Node]:
     """The first learned convolutions met when walking back from the outputs, in the order of the outputs."""
     found: dict[fx.Node, None] = {}
     seen: set[fx.Node] = set()
@@ -142,7 +142,7 @@ def _frontier(graph: fx.GraphModule, without: Sequence[fx.Node] = ()) -> list[fx
         for argument in node.all_input_nodes:
             walk(argument)
 
-    for node in _results(graph):
+    for node in results_of(graph):
         if node not in without:
             walk(node)
     return list(found)
@@ -150,7 +150,7 @@ def _frontier(graph: fx.GraphModule, without: Sequence[fx.Node] = ()) -> list[fx
 
 def _tail(graph: fx.GraphModule) -> set[fx.Node]:
     """Everything behind the frontier."""
-    stop, tail, open_nodes = set(_frontier(graph)), set(), list(_results(graph))
+    stop, tail, open_nodes = set(last_convolutions(graph)), set(), list(results_of(graph))
     while open_nodes:
         node = open_nodes.pop()
         if node not in stop and node not in tail:
@@ -163,7 +163,7 @@ def _is_convolution(graph: fx.GraphModule, node: fx.Node) -> bool:
     """A convolution, but not the fixed one that YOLO uses to take the expectation of the DFL bins."""
     import torch
 
-    if node.target not in (torch.ops.aten.conv2d.default, torch.ops.aten.conv2d.padding):
+    if operator_name(node) != "conv2d":
         return False
     weight: Any = graph
     for part in str(getattr(node.args[1], "target", "")).split("."):
@@ -179,7 +179,7 @@ def _by_level(nodes: list[fx.Node]) -> list[list[fx.Node]]:
     return [[node for node in nodes if shape_of(node)[2:] == size] for size in sizes]
 
 
-def _results(graph: fx.GraphModule) -> list[fx.Node]:
+def results_of(graph: fx.GraphModule) -> list[fx.Node]:
     """The nodes that the graph returns."""
     (output,) = [node for node in graph.graph.nodes if node.op == "output"]
     return list(output.all_input_nodes)

@@ -66,6 +66,8 @@ class TrainedModel:
         heads: the same network returning raw heads in the order of ``contract.outputs``, where the source knows its
             own head; None leaves the cut to `edgekit.graph.heads`.
         uncut: how to decode what ``module`` returns, where that is known.
+        check: raises a SourceError where ``module`` gives something else for an input than the file itself does, for
+            sources that are rebuilt.
     """
 
     name: str
@@ -75,6 +77,7 @@ class TrainedModel:
     contract: Contract | None = None
     heads: nn.Module | None = None
     uncut: Uncut | None = None
+    check: Callable[[torch.Tensor], None] | None = None
     notes: tuple[str, ...] = field(default=())
 
 

@@ -27,6 +27,14 @@ OPSETS = range(11, 23)
 """Opsets whose operators are known here; those up to 22 changed nothing but element types after 20."""
 
 OPERATORS = {**onnx_operators.OPERATORS, **onnx_shapes.OPERATORS, **onnx_windows.OPERATORS}
+OLD_OPSETS = range(7, 11)
+"""Opsets that onnx's own converter brings to `CONVERTED`. ONNX Runtime reads no older ones."""
+
+CONVERTED = 13
+
+PLACEHOLDER = 64
+"""Pixels: inputs below are what a network of any size was exported with, not the size it is made for."""
+
 QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger", "QLinear")
 
 
@@ -34,7 +42,8 @@ def read_onnx(path: Path) -> Any:
     """A checked ONNX ModelProto with its external data.
 
     Raises:
-        SourceError: missing, empty, damaged, invalid, without its external data, or of an unknown opset.
+        SourceError: missing, empty, damaged, invalid, without its external data, or of an unknown opset. Opsets
+            7 to 10 are converted to 13.
     """
     if not path.is_file():
         raise SourceError(f"{path}: no such file; give the path of an ONNX model")
@@ -55,22 +64,44 @@ def read_onnx(path: Path) -> Any:
     except (onnx.checker.ValidationError, ValueError) as error:
         raise SourceError(f"{path}: damaged or invalid ONNX ({_first_line(error)}); export it again") from error
     opset = _opset(model)
-    if opset not in OPSETS:
-        raise SourceError(
-            f"{path}: opset {opset}, but edgekit reads {OPSETS[0]} to {OPSETS[-1]}; export it again with one of those "
-            "or use onnx.version_converter"
-        )
+    if opset in OLD_OPSETS:
+        model = _converted(path, model, opset)
+    elif opset not in OPSETS:
+        raise SourceError(f"{path}: opset {opset}, but edgekit reads {OLD_OPSETS[0]} to {OPSETS[-1]}; export it again")
     return onnx.inliner.inline_local_functions(model) if model.functions else model
 
 
-def image_shape(model: Any, path: Path, size: tuple[int, int] | None) -> tuple[str, tuple[int, int, int, int]]:
-    """Name and shape (1, channels, height, width) of the image input. A dynamic batch is fixed to 1.
+def _converted(path: Path, model: Any, opset: int) -> Any:
+    """A model of an old opset in a newer one.
 
     Raises:
-        SourceError: not exactly one float32 NCHW image, or dynamic height and width without ``size``.
+        SourceError: it has operators that onnx cannot convert.
     """
+    from onnx import version_converter
+
+    try:
+        return version_converter.convert_version(model, CONVERTED)
+    except (RuntimeError, ValueError, version_converter.ConvertError) as error:
+        raise SourceError(
+            f"{path}: opset {opset}, and onnx cannot convert it to {CONVERTED} ({_first_line(error)}); export it again "
+            f"with opset {OPSETS[0]} to {OPSETS[-1]}"
+        ) from error
+
+
+def image_inputs(model: Any) -> list[Any]:
+    """The inputs of a model that are no initialisers; older files name these as inputs too."""
     constants = {tensor.name for tensor in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in constants]
+    return [value for value in model.graph.input if value.name not in constants]
+
+
+def image_shape(model: Any, path: Path, size: tuple[int, int] | None) -> tuple[str, tuple[int, int, int, int]]:
+    """Name and shape (1, channels, height, width) of the image input. The batch becomes 1.
+
+    Raises:
+        SourceError: not exactly one float32 NCHW image, dynamic height and width without ``size``, or another size than
+            the file's own, unless that is a placeholder.
+    """
+    inputs = image_inputs(model)
     if len(inputs) != 1:
         names = ", ".join(value.name for value in inputs) or "none"
         raise SourceError(f"{path}: has {len(inputs)} inputs ({names}); edgekit converts networks with one image input")
@@ -80,7 +111,7 @@ def image_shape(model: Any, path: Path, size: tuple[int, int] | None) -> tuple[s
         name = onnx.TensorProto.DataType.Name(kind.elem_type)
         raise SourceError(f"{path}: input {value.name!r} is {name}; export the model with a float32 input")
     dims = [dim.dim_value if dim.HasField("dim_value") else 0 for dim in kind.shape.dim]
-    if len(dims) != 4 or dims[1] not in (1, 3, 4) or dims[0] > 1:
+    if len(dims) != 4 or dims[1] not in (1, 3, 4):
         shown = [dim.dim_value or dim.dim_param or "?" for dim in kind.shape.dim]
         raise SourceError(
             f"{path}: input {value.name!r} has shape {shown}; one NCHW image (1, 3, height, width) is needed"
@@ -88,7 +119,9 @@ def image_shape(model: Any, path: Path, size: tuple[int, int] | None) -> tuple[s
     height, width = dims[2:]
     if (not height or not width) and size is None:
         raise SourceError(f"{path}: input {value.name!r} has a dynamic height or width; give the input size")
-    if size is not None and any(fixed and fixed != wanted for fixed, wanted in zip(dims[2:], size, strict=True)):
+    placeholder = 0 < height < PLACEHOLDER and 0 < width < PLACEHOLDER
+    differs = size is not None and any(fixed and fixed != wanted for fixed, wanted in zip(dims[2:], size, strict=True))
+    if size is not None and differs and not placeholder:
         raise SourceError(f"{path}: its input is fixed to {height}x{width}, not {size[0]}x{size[1]}; export it again")
     height, width = size or (height, width)
     check_size(str(path), (height, width))

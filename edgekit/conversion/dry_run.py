@@ -1,0 +1,125 @@
+"""``edgekit convert --dry-run``: everything up to the first build, and what would follow."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+from edgekit import converters
+from edgekit.conversion.bundle_builder import BundleBuilder
+from edgekit.conversion.convert import check_budget
+from edgekit.conversion.jobs import Prepared
+from edgekit.conversion.request import Request, plan_is_there, source_of, validate
+from edgekit.conversion.selection import ALL, BundleSpec, Selection, Skipped, refuse, select
+from edgekit.conversion.stages import Stages
+from edgekit.conversion.workspace import temporary_workspace
+from edgekit.errors import ConversionError, UsageError
+from edgekit.progress import Progress, report_of, silent
+from edgekit.sources import Source
+
+PREPARE, CALIBRATE = 20.0, 18.0
+"""Seconds of the first stages of a small detector on two cores."""
+
+SECONDS = {"coreml": 30.0, "executorch": 40.0, "web": 8.0, "mnn": 6.0, "tensorrt": 5.0}
+"""Seconds of one build and its proof of that detector, where it is not about `USUAL`."""
+USUAL = 3.0
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One bundle that was asked for.
+
+    Attributes:
+        target, precision: of its name.
+        recipes: ways of quantising that would be tried.
+        refusal: why it cannot be made, empty where nothing is known against it.
+    """
+
+    target: str
+    precision: str
+    recipes: tuple[str, ...]
+    refusal: str
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What a conversion would do.
+
+    Attributes:
+        prepared: what was read of the source, and the images that were chosen.
+        planned: the bundles, in the order of targets and precisions.
+        skipped: targets that ``all`` cannot have here, and why.
+        minutes: roughly how long it would take here, from the time that the first stage took.
+    """
+
+    prepared: Prepared
+    planned: tuple[Planned, ...]
+    skipped: tuple[Skipped, ...]
+    minutes: float
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is refused."""
+        return not any(one.refusal for one in self.planned)
+
+
+def dry_run(request: Request, progress: Progress = silent) -> DryRun:
+    """Read the source, choose the images and run the source on them, as a conversion begins; write nothing.
+
+    Raises:
+        UsageError, SourceError, ContractError, InputError: the conversion could not be begun.
+        ConversionError: there is not enough memory.
+    """
+    source = source_of(request)
+    request, refused = _possible(request, source)
+    selection = validate(request, source)
+    with temporary_workspace() as workspace:
+        stages = Stages(request, workspace)
+        half = not source.written and any(spec.precision == "fp16" for spec in selection.bundles)
+        started = time.monotonic()
+        prepared = stages.prepare(report_of(progress, "prepare"), calibrate=selection.calibrated, half=half)
+        pace = (time.monotonic() - started) / PREPARE
+        check_budget(request, prepared)
+        builder = BundleBuilder(stages, prepared, selection.options)
+        planned = (*(_planned(spec, builder, prepared) for spec in selection.bundles), *refused)
+    return DryRun(prepared, planned, selection.skipped, _minutes(request, selection, planned, pace))
+
+
+def _possible(request: Request, source: Source) -> tuple[Request, tuple[Planned, ...]]:
+    """The request with the targets that are possible here, and the others with the reason; with none it stays whole."""
+    if source.written or request.targets == ALL:
+        return request, ()
+    refused: dict[str, str] = {}
+    for name in request.targets:
+        try:
+            select(source, (name,), request.precisions, {}, request.recipe)
+        except UsageError as error:
+            refused[name] = str(error)
+    left = tuple(name for name in request.targets if name not in refused)
+    if not left:
+        return request, ()
+    options = {name: given for name, given in request.options.items() if name not in refused}
+    planned = tuple(Planned(name, ", ".join(request.precisions), (), why) for name, why in refused.items())
+    return replace(request, targets=left, options=options), planned
+
+
+def _planned(spec: BundleSpec, builder: BundleBuilder, prepared: Prepared) -> Planned:
+    refusal = ""
+    try:
+        for target in spec.targets:
+            refuse(converters.target(target), prepared.operators)
+    except ConversionError as error:
+        refusal = str(error)
+    return Planned(spec.target, spec.precision, builder.recipes(spec), refusal)
+
+
+def usual_seconds(target: str) -> float:
+    """Seconds of one build of a small detector."""
+    return SECONDS.get(target, USUAL)
+
+
+def _minutes(request: Request, selection: Selection, planned: tuple[Planned, ...], pace: float) -> float:
+    """Of all stages, at the pace of this machine and this network; each recipe builds and proves once more."""
+    builds = sum(usual_seconds(one.target) * max(1, len(one.recipes)) for one in planned if not one.refusal)
+    calibrate = CALIBRATE if selection.calibrated and not plan_is_there(request) else 0.0
+    return (pace * (PREPARE + calibrate + builds / max(1, min(request.jobs, 2)))) / 60 + request.finetune
