@@ -353,10 +353,10 @@ def test_targets_are_built_side_by_side(tmp_path: Path, monkeypatch: pytest.Monk
         selection = validate(request, source_of(request))
         if stages.request.jobs == 1:
             with pytest.raises(threading.BrokenBarrierError):
-                conversion._side_by_side(stages, selection, None, silent)  # type: ignore[arg-type]
+                conversion._side_by_side(stages, selection, None, None, silent)  # type: ignore[arg-type]
             assert stages.stop.pulled
         else:
-            done = conversion._side_by_side(stages, selection, None, silent)  # type: ignore[arg-type]
+            done = conversion._side_by_side(stages, selection, None, None, silent)  # type: ignore[arg-type]
             assert done == ("onnx", "openvino")
 
 
