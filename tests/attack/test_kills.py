@@ -129,8 +129,8 @@ def converting(root: Path, photos: Path) -> Command:
         assert open_bundle(out / name).manifest.proven
         assert not list(temporary.iterdir()), "temporary files"
 
-    given = ("convert", SOURCE, "--target", "onnx", "--precision", "int8", "--recipe", "plan", "-j", "1")
-    more = ("--data", str(photos), "-o", str(out))
+    given = ("convert", SOURCE, "--target", "onnx", "--precision", "int8", "--recipe", "plan", "--no-contact-sheet")
+    more = ("-j", "1", "--data", str(photos), "-o", str(out))
     return Command("convert", MAIN, (*given, *more), whole, done, {"TMPDIR": str(temporary)})
 
 
