@@ -207,7 +207,8 @@ def delivering(root: Path, server: Loopback) -> Command:
 
     def whole() -> None:
         for manifest in far.glob(f"bundles/*/*/{MANIFEST}"):
-            open_bundle(manifest)
+            if not manifest.parts[-3].endswith(".partial"):  # what is being unpacked, and is renamed when it is whole
+                open_bundle(manifest)
 
     def done() -> None:
         whole()
