@@ -17,7 +17,7 @@ from stages import stay
 
 from edgekit.conversion import convert
 from edgekit.conversion.bundle_builder import BundleBuilder
-from edgekit.conversion.recipes import Trial, advice, choose, doubt
+from edgekit.conversion.recipes import ALIKE, Trial, advice, choose, doubt
 from edgekit.conversion.request import Request
 from edgekit.errors import GateError
 from edgekit.evaluation.agreement import GATES, IOUS, Tally, judge
@@ -72,6 +72,14 @@ def test_among_equals_quality_decides(drift: float) -> None:
     trials = {"plan": trial(0.95, drift, 0.6), "litert": trial(0.95, drift, 0.7)}
     assert choose(trials) == "litert"
     assert choose({"plan": trials["plan"], "litert": trials["plan"]}) == "plan"
+
+
+def test_what_a_few_images_cannot_tell_apart_goes_to_the_first() -> None:
+    """FastestDet on OpenVINO: .8218 against .8255 on two photographs, and .972 against .938 matched in the proof."""
+    trials = {"plan": trial(0.95, 0.01, 0.60), "nncf": trial(0.95, 0.01, 0.61)}
+    assert 0 < trials["nncf"].quality - trials["plan"].quality < ALIKE
+    assert choose(trials) == "plan"
+    assert choose({"nncf": trials["nncf"], "plan": trials["plan"]}) == "nncf"
 
 
 def test_a_few_collapsed_scores_do_not_vanish_among_empty_anchors() -> None:

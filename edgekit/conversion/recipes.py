@@ -27,13 +27,21 @@ class Trial:
         return 0.0 if self.evidence.decoded is None else round(quality(self.evidence.decoded), 6)
 
 
+ALIKE = 0.01
+"""Recipes whose qualities differ by less are alike: a few images held back cannot tell them apart."""
+
+
 def choose(trials: Mapping[str, Trial]) -> str:
     """The best recipe: one that passes its gate beats all that fail it, and among equals quality decides.
 
     Args:
-        trials: by recipe, at least one; of two that are alike the first is taken.
+        trials: by recipe, at least one; of those that are alike the first is taken, as targets name the one first that
+            they trust most.
     """
-    return max(trials, key=lambda recipe: (trials[recipe].evidence.passed, trials[recipe].quality))
+    passed = any(trial.evidence.passed for trial in trials.values())
+    judged = {recipe: trial.quality for recipe, trial in trials.items() if trial.evidence.passed == passed}
+    best = max(judged.values())
+    return next(recipe for recipe, reached in judged.items() if reached > best - ALIKE)
 
 
 def doubt(offered: Sequence[str], best: str, trials: Mapping[str, Trial], prepared: Prepared) -> str:
