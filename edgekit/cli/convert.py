@@ -160,7 +160,7 @@ def _print_dry_run(planned: DryRun, as_json: bool) -> None:
             "prepared": msgspec.to_builtins(prepared),
             "bundles": [msgspec.to_builtins(one) for one in planned.planned],
             "skipped": [msgspec.to_builtins(one) for one in planned.skipped],
-            "minutes": round(planned.minutes, 1),
+            "minutes": round(planned.minutes, 3),
             "ok": planned.ok,
         }
         say(json.dumps(data, indent=2))
