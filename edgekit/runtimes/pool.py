@@ -85,7 +85,7 @@ class ModelPool(Generic[ResultT]):
             return model.predict(source, score=score, iou=iou)
 
     def close(self) -> None:
-        """Let the sessions go, after the calls that run. Who waits for a model gets an error."""
+        """Release the sessions after the running calls have ended. A thread that waits for a model gets an error."""
         with self._changed:
             self._closed = True
             self._idle.clear()
