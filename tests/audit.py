@@ -93,6 +93,14 @@ class Watched:
         }
 
 
+AUTOMATION = frozenset(
+    "CI TF_BUILD GITHUB_ACTIONS GITLAB_CI CIRCLECI TRAVIS JENKINS_URL CODEBUILD_BUILD_ID BUILDKITE TEAMCITY_VERSION "
+    "APPVEYOR BITBUCKET_BUILD_NUMBER".split()
+)
+"""Variables of continuous integration. ONNX Runtime sends nothing where one of them is set: a watch would see less than
+happens on a user's machine."""
+
+
 def watch(
     command: Sequence[str], folder: Path, *, timeout: int = 1500, cwd: Path | None = None, **environment: str
 ) -> Watched:
@@ -104,10 +112,11 @@ def watch(
     path = os.pathsep.join([str(folder), *filter(None, [environment.pop("PYTHONPATH", os.environ.get("PYTHONPATH"))])])
     isolated = without_network()
     script = f'"$@"; code=$?; cat {COUNTERS} > {shlex.quote(str(counters))}; exit $code'
+    at_a_users = {name: value for name, value in os.environ.items() if name not in AUTOMATION}
     before = packages()
     done = subprocess.run(
         [*isolated, "/bin/sh", "-c", script, "watched", *command] if isolated else list(command),
-        env={**os.environ, "PYTHONPATH": path, "EDGEKIT_AUDIT_LOG": str(log), "TMPDIR": str(temporary), **environment},
+        env={**at_a_users, "PYTHONPATH": path, "EDGEKIT_AUDIT_LOG": str(log), "TMPDIR": str(temporary), **environment},
         cwd=cwd,
         stdin=subprocess.DEVNULL,
         capture_output=True,
