@@ -19,12 +19,14 @@ from edgekit.conversion import convert
 from edgekit.conversion.bundle_builder import BundleBuilder
 from edgekit.conversion.recipes import ALIKE, Trial, advice, choose, doubt
 from edgekit.conversion.request import Request
+from edgekit.converters import TIME_TO_FLOAT32
 from edgekit.errors import GateError
 from edgekit.evaluation.agreement import GATES, IOUS, Tally, judge
-from edgekit.runtimes.bundle.manifest import Agreement, Evidence, Gate
+from edgekit.runtimes.bundle.manifest import Agreement, Evidence, Gate, Graph, Tensor
 from edgekit.runtimes.tasks.decoders import Candidates
 
 PATH = Path()
+PORT = Tensor(name="images", shape=(1, 3, 8, 8))
 
 
 def measured(matched: float, drift: float, at: float, compared: Any = "detections") -> Evidence:
@@ -80,6 +82,21 @@ def test_what_a_few_images_cannot_tell_apart_goes_to_the_first() -> None:
     assert 0 < trials["nncf"].quality - trials["plan"].quality < ALIKE
     assert choose(trials) == "plan"
     assert choose({"nncf": trials["nncf"], "plan": trials["plan"]}) == "nncf"
+
+
+def timed(quality: float, time: float, drift: float = 0.01) -> Trial:
+    graph = Graph(files=("model.onnx",), inputs=(PORT,), outputs=(PORT,), report={TIME_TO_FLOAT32: time})
+    return Trial(PATH, (graph,), measured(0.95, drift, quality))
+
+
+def test_a_faster_recipe_beats_one_that_is_hardly_better() -> None:
+    """YOLOX-Nano, two photographs held back: .81 in .98 of the time of float32, and .92 in 1.81 of it."""
+    trials = {"plan": timed(0.86, 0.98), "inputs": timed(0.93, 1.81), "nncf": timed(0.90, 1.7)}
+    assert choose(trials) == "plan"
+    assert choose({**trials, "plan": timed(0.60, 0.98)}) == "inputs"  # too much is lost
+    assert choose({**trials, "plan": timed(0.86, 0.98, drift=0.3)}) == "inputs"  # outside the gate
+    assert choose({**trials, "plan": timed(0.86, 1.78)}) == "inputs"  # not faster
+    assert choose({**trials, "plan": trial(0.95, 0.01, 0.86)}) == "inputs"  # not timed
 
 
 def test_a_few_collapsed_scores_do_not_vanish_among_empty_anchors() -> None:

@@ -7,13 +7,14 @@ float32. Only inputs of layers are rounded; what lies between them stays in floa
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgekit.calibration.layers import Site, sites
 from edgekit.calibration.plan import PlannedGraph, TensorRange
-from edgekit.calibration.ranges import LEVELS, STEPS
+from edgekit.calibration.qdq import LEAST, QdqGraph, affine
+from edgekit.calibration.ranges import LEVELS
 from edgekit.errors import ConversionError
 
 if TYPE_CHECKING:
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
 
 _KINDS = ("Conv", "Gemm", "MatMul")
 """Engines compute these in integers; a transposed convolution they compute in float all the same."""
-
-_LEAST = 1e-30
-"""Least width of a range: engines divide by its scale, which float32 has to hold."""
 
 
 def quantise(
@@ -69,8 +67,7 @@ class _Writer:
         self._float_weights = float_weights
         self._before: dict[str, list[NodeProto]] = {}
         self._activations: dict[str, str] = {}
-        self._constants = {tensor.name: tensor for tensor in model.graph.initializer}
-        self._taken = {*self._constants, *(name for node in model.graph.node for name in node.output)}
+        self._qdq = QdqGraph(model)
         self.rewritten = 0
 
     def rewrite(self, site: Site, ends: TensorRange) -> None:
@@ -83,57 +80,21 @@ class _Writer:
         before = self._before.setdefault(site.name, [])
         node.input[0] = self._activation(site.input, ends, before)
         stored = (integers * scales[:, None] if self._float_weights else integers).reshape(site.weights.shape)
-        weight = self._constant(f"{site.name}_weight", np.ascontiguousarray(stored if site.axis == 0 else stored.T))
-        node.input[1] = self._pair(weight, scales, np.zeros(scales.shape, np.int8), site.axis, before)
+        stored = np.ascontiguousarray(stored if site.axis == 0 else stored.T)
+        weight = self._qdq.constant(f"{site.name}_weight", stored)
+        node.input[1] = self._qdq.pair(weight, scales, np.zeros(scales.shape, np.int8), site.axis, before)
         self.rewritten += 1
 
     def finished(self) -> ModelProto:
-        """The model with everything in place and no constant that nothing reads."""
-        graph = self._model.graph
-        nodes = [part for node in graph.node for part in (*self._before.get(node.output[0], ()), node)]
-        del graph.node[:]
-        graph.node.extend(nodes)
-        read = {name for node in nodes for name in node.input} | {output.name for output in graph.output}
-        constants = [tensor for name, tensor in self._constants.items() if name in read]
-        del graph.initializer[:]
-        graph.initializer.extend(constants)
-        return self._model
+        """The model with everything in place."""
+        nodes = [part for node in self._model.graph.node for part in (*self._before.get(node.output[0], ()), node)]
+        return self._qdq.finished(nodes)
 
     def _activation(self, tensor: str, ends: TensorRange, before: list[NodeProto]) -> str:
         if tensor not in self._activations:
             if self._symmetric:
-                scale = np.array(max(ends.limit, _LEAST) / LEVELS, np.float32)
-                zero = np.array(0, np.int8)
+                scale, zero = np.array(max(ends.limit, LEAST) / LEVELS, np.float32), np.array(0, np.int8)
             else:
-                scale = np.array(max(_width(ends), _LEAST) / STEPS, np.float32)
-                zero = np.array(np.clip(np.rint(-ends.low / scale), 0, STEPS), np.uint8)
-            self._activations[tensor] = self._pair(tensor, scale, zero, None, before)
+                scale, zero = affine(ends.low, ends.high)
+            self._activations[tensor] = self._qdq.pair(tensor, scale, zero, None, before)
         return self._activations[tensor]
-
-    def _pair(self, tensor: str, scale: Any, zero: Any, axis: int | None, before: list[NodeProto]) -> str:
-        """Q (left out for what is INT8 already) and DQ behind a tensor; returns the name of the result."""
-        from onnx import TensorProto, helper
-
-        given = [self._constant(f"{tensor}_scale", scale), self._constant(f"{tensor}_zero_point", zero)]
-        options = {} if axis is None else {"axis": axis}
-        result, source = self._free(f"{tensor}_dequantized"), tensor
-        constant = self._constants.get(tensor)
-        if constant is None or constant.data_type != TensorProto.INT8:
-            source = self._free(f"{tensor}_quantized")
-            before.append(helper.make_node("QuantizeLinear", [tensor, *given], [source], f"{tensor}_Q", **options))
-        before.append(helper.make_node("DequantizeLinear", [source, *given], [result], f"{tensor}_DQ", **options))
-        return result
-
-    def _constant(self, wanted: str, values: Any) -> str:
-        from onnx import numpy_helper
-
-        name = self._free(wanted)
-        self._constants[name] = numpy_helper.from_array(values, name)
-        return name
-
-    def _free(self, name: str) -> str:
-        """The name, or one like it where the network has one of its own."""
-        while name in self._taken:
-            name += "_"
-        self._taken.add(name)
-        return name

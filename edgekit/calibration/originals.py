@@ -71,7 +71,7 @@ def restore(source: Path, layers: Collection[str], folder: Path) -> int:
     import torch
 
     folder.mkdir(parents=True, exist_ok=True)
-    kept = _read(source / FILE, layers)
+    kept = read_originals(source / FILE, layers)
     model = onnx.load(source / "graph.onnx")
     places = _places(model, kept)
     if not places:
@@ -102,7 +102,20 @@ def restore(source: Path, layers: Collection[str], folder: Path) -> int:
     return done
 
 
-def _read(path: Path, layers: Collection[str]) -> dict[str, Original]:
+def put_back(model: onnx.ModelProto, originals: Mapping[str, Original]) -> None:
+    """Give layers of an ONNX model the weights and biases that they had before rounding, in place."""
+    import onnx
+
+    for name, (weight, bias) in _places(model, originals).items():
+        original = originals[name]
+        weight.CopyFrom(onnx.numpy_helper.from_array(original.weight, weight.name))
+        if bias is not None:
+            own = np.zeros(tuple(bias.dims), np.float32) if original.bias is None else original.bias
+            bias.CopyFrom(onnx.numpy_helper.from_array(own, bias.name))
+
+
+def read_originals(path: Path, layers: Collection[str]) -> dict[str, Original]:
+    """The weights of these layers from a file that `write_originals` wrote; none where there is no such file."""
     if not path.is_file():
         return {}
     with np.load(path, allow_pickle=False) as file:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 import msgspec
+import numpy as np
 
 import edgekit
 from edgekit.calibration import Progress
@@ -22,7 +23,7 @@ from edgekit.calibration.correspondence import planned_names
 from edgekit.calibration.equalization import SPREAD, equalize
 from edgekit.calibration.finetuning import finetune
 from edgekit.calibration.fitting import fit, squared_error
-from edgekit.calibration.layers import STEM, feeding_layers, float_fallback_layers, responses
+from edgekit.calibration.layers import STEM, Response, feeding_layers, float_fallback_layers, responses
 from edgekit.calibration.observation import Observations, observe
 from edgekit.calibration.originals import originals_of, restore, write_originals
 from edgekit.calibration.plan import (
@@ -50,6 +51,12 @@ NOISE = 0.1
 
 CERTAINLY_NOT = -8.0
 """A logit as good as minus infinity."""
+
+FLAT = 0.015
+"""So near to its limit an activation counts as flat: a SiLU at -6."""
+
+FAR = 1e3
+"""So far out an activation that flattens has done so."""
 
 Writer = Callable[["fx.GraphModule", Path], None]
 """Writes a module in exchange form (``graph.onnx`` and ``graph.pt2``) into a folder."""
@@ -269,6 +276,7 @@ def planned(onnx: Path, seen: Observations, request: PlanRequest, equalized: tup
         name: fit(one, behind.get(name), "min-max" if name in outputs else methods.ranges)
         for name, one in seen.tensors.items()
     }
+    tensors = {name: reaching_flat_ends(one, behind.get(name)) for name, one in tensors.items()}
     tensors |= {name: _without_certainty(tensors[name]) for name in request.score_outputs if name in tensors}
     fallback = float_fallback_layers(model) if methods.float_fallback else []
     # Poses of shapes, 300 scenes: of an OKS mAP of .495 INT8 loses .009 on onnx and openvino and .023 on ncnn with the
@@ -299,6 +307,28 @@ def planned(onnx: Path, seen: Observations, request: PlanRequest, equalized: tup
             )
         )
     return PlannedGraph(tensors=tensors, layers=tuple(layers), equalized=equalized)
+
+
+def reaching_flat_ends(one: TensorRange, response: Response | None) -> TensorRange:
+    """A range in front of an activation, widened to where the activation is flat, if it flattens at that end.
+
+    A SiLU turns -20 into 0. Clipped at -4 all such values become -.07. Over a tensor they are few; but often they are
+    most of one channel, and what is the same all over a channel adds up in the layers behind, where rounding errors
+    even out. With every tensor of the demo detector on its grid, the mean drift of scores falls from .0215 to .0128,
+    and the signed one from +.016 to .000.
+    """
+    if response is None:
+        return one
+    ends = {-1: one.low, 1: one.high}
+    for side, extreme in ((-1, one.lowest), (1, one.highest)):
+        limit, further = response(np.array([side * FAR, 2 * side * FAR]))
+        if abs(limit - further) > FLAT:
+            continue
+        points = np.linspace(0, extreme, 1001)
+        uneven = np.flatnonzero(np.abs(response(points) - limit) > FLAT)
+        end = float(points[min(int(uneven[-1]) + 1, len(points) - 1)]) if uneven.size else 0.0
+        ends[side] = side * max(side * ends[side], side * end)
+    return msgspec.structs.replace(one, low=ends[-1], high=ends[1])
 
 
 def _without_certainty(one: TensorRange) -> TensorRange:

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from edgekit import converters, registry
+from edgekit.calibration import originals
 from edgekit.calibration import plan as plans
 from edgekit.calibration.originals import restore
 from edgekit.calibration.plan import BUDGET, PlannedGraph
@@ -71,6 +72,7 @@ def _exported(job: BuildJob, prepared: Prepared, workspace: Workspace, report: R
             plan=planned,
             half=prepared.half if job.precision == "fp16" else (),
             recipe=job.recipe or spec.recipes[0],
+            originals=_rounded(workspace) / originals.FILE if planned is not None else None,
         ),
         report,
     )

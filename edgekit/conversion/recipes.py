@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from edgekit.calibration.split import FEW
 from edgekit.conversion.jobs import Prepared
 from edgekit.conversion.request import Request
+from edgekit.converters import TIME_TO_FLOAT32
 from edgekit.evaluation.agreement import quality
 from edgekit.runtimes.bundle.manifest import Evidence, Graph
 
@@ -26,22 +28,50 @@ class Trial:
         """How little the decoded results differ from the source's (0..1)."""
         return 0.0 if self.evidence.decoded is None else round(quality(self.evidence.decoded), 6)
 
+    @property
+    def time(self) -> float | None:
+        """Its time over that of float32, where it was built; None where that was not measured."""
+        times = [one for graph in self.graphs if isinstance(one := graph.report.get(TIME_TO_FLOAT32), float)]
+        return sum(times) if times else None
+
+
+FASTER = 0.9
+"""A recipe that takes less than this share of another's time is faster, whatever else the machine was doing."""
+
+LOSS = 0.03
+"""The quality that speed may cost. Where few detections decide, twice the error of their share, if that is more."""
 
 ALIKE = 0.01
 """Recipes whose qualities differ by less are alike: a few images held back cannot tell them apart."""
 
 
 def choose(trials: Mapping[str, Trial]) -> str:
-    """The best recipe: one that passes its gate beats all that fail it, and among equals quality decides.
+    """The best recipe: one that passes its gate beats all that fail it; then a faster one beats all that are hardly
+    better; then quality decides.
 
     Args:
         trials: by recipe, at least one; of those that are alike the first is taken, as targets name the one first that
             they trust most.
     """
     passed = any(trial.evidence.passed for trial in trials.values())
-    judged = {recipe: trial.quality for recipe, trial in trials.items() if trial.evidence.passed == passed}
-    best = max(judged.values())
-    return next(recipe for recipe, reached in judged.items() if reached > best - ALIKE)
+    judged = {recipe: trial for recipe, trial in trials.items() if trial.evidence.passed == passed}
+    judged = _fastest(judged) if passed else judged
+    best = max(trial.quality for trial in judged.values())
+    return next(recipe for recipe, trial in judged.items() if trial.quality > best - ALIKE)
+
+
+def _fastest(trials: dict[str, Trial]) -> dict[str, Trial]:
+    """Those about as fast as the fastest, of those hardly worse than the best; all of them where nothing is timed."""
+    best = max(trials.values(), key=lambda trial: trial.quality)
+    count = best.evidence.decoded.detections if best.evidence.decoded else 0
+    allowed = max(LOSS, 2 * math.sqrt(best.quality * (1 - best.quality) / count)) if count else LOSS
+    near = {recipe: trial for recipe, trial in trials.items() if trial.quality > best.quality - allowed}
+    times = {recipe: trial.time for recipe, trial in near.items() if trial.time is not None}
+    if len(times) < len(near):
+        return trials
+    least = min(times.values())
+    quick = {recipe: trial for recipe, trial in near.items() if times[recipe] <= least / FASTER}
+    return quick if len(quick) < len(near) else trials
 
 
 def doubt(offered: Sequence[str], best: str, trials: Mapping[str, Trial], prepared: Prepared) -> str:

@@ -40,6 +40,9 @@ class NoTargetOptions(Record, frozen=True):
 PLAN = "plan"
 """The recipe that takes ranges and layers from the quantisation plan."""
 
+TIME_TO_FLOAT32 = "time to float32"
+"""In a graph's report: the time of an INT8 file over that of the float32 one, measured in turns where it was built."""
+
 
 @dataclass(frozen=True)
 class Target:
@@ -140,7 +143,8 @@ class Job(PartJob):
 
     For a calibrated precision the two forms are those of the quantisation plan: equalized, with weights that lie on the
     symmetric 8-bit grid of their output channel. ``plan`` holds ranges and the layers that stay in float; ``recipe`` is
-    one of those that the target names. ``half`` are operators that fp16 has to leave in float32.
+    one of those that the target names. ``half`` are operators that fp16 has to leave in float32. ``originals`` is the
+    file of the weights from before rounding.
     """
 
     onnx: Path
@@ -152,6 +156,7 @@ class Job(PartJob):
     plan: PlannedGraph | None = None
     half: tuple[Fp16Issue, ...] = ()
     recipe: str = PLAN
+    originals: Path | None = None
 
     def graph(self, *files: str) -> Graph:
         """The manifest entry of files that keep the names and shapes of the exchange graph; the first is opened."""

@@ -23,7 +23,7 @@ TARGET = Target(
 
 def convert(job: Job, report: Report) -> Graph:
     """Write ``model.onnx`` in the job's precision."""
-    return write(job, report)
+    return write(job, report, timed=True)
 
 
 def convert_written(job: WrittenJob, report: Report) -> Graph:
