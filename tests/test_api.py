@@ -75,7 +75,7 @@ class Asked:
         self.contract: Any = None
         monkeypatch.setattr(api, "run", self)
 
-    def __call__(self, request: Any, watch: Callable[[str, str, float], None], stop: Stop) -> Any:
+    def __call__(self, request: Any, watch: Callable[[str, str, float], None], stop: Stop, notice: Any) -> Any:
         self.request = request
         if request.contract:
             self.contract = read_contract(Path(request.contract))
@@ -121,7 +121,7 @@ def test_every_keyword_reaches_the_request(asked: Asked) -> None:
     given = {
         "weights": "w.pt", "name": "n", "proof_data": "p", "labels": "l", "prompts": "q", "choose": 3, "seed": 4,
         "plan": "plan", "recipe": "nncf", "max_drop": 0.25, "gated": False, "jobs": 5, "threads": 6,
-        "imports": ("mine",), "trust": True,
+        "imports": ("mine",), "trust": True, "rebuild": True,
     }  # fmt: skip
     edgekit.convert("m.pt", "onnx", **given)
     assert {name: getattr(asked.request, name) for name in given} == given
@@ -193,10 +193,10 @@ class TestAnOpenNetwork:
     def test_it_becomes_a_program_that_computes_the_same(self, asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
         seen: dict[str, Any] = {}
 
-        def run(request: Any, watch: Any, stop: Any) -> Any:
+        def run(request: Any, watch: Any, stop: Any, notice: Any) -> Any:
             seen["program"] = self.torch.export.load(request.source).module(check_guards=False)
             seen["name"] = Path(request.source).name
-            return asked(request, watch, stop)
+            return asked(request, watch, stop, notice)
 
         monkeypatch.setattr(api, "run", run)
         network = self.network().eval()

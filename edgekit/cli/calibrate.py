@@ -75,7 +75,7 @@ def command(
 
     import msgspec
 
-    from edgekit.cli._reports import progress_bars
+    from edgekit.cli._progress import progress_bars
     from edgekit.conversion.plan_only import calibrate
     from edgekit.conversion.request import Request
     from edgekit.report.calibration import write_report, write_sensitivity_plot

@@ -36,7 +36,7 @@ GROUPS = {
         "no_float_fallback",
     ),
     "Checks": ("dry_run", "gate", "no_gate"),
-    "Output": ("out", "no_contact_sheet", "jobs", "as_json"),
+    "Output": ("out", "rebuild", "no_contact_sheet", "jobs", "as_json"),
 }
 
 
@@ -60,6 +60,7 @@ GROUPS = {
 @click.option("--size", type=INPUT_SIZE, help="Input size, 224 or 160x224 (height x width). [default: the source's]")
 @click.option("--weights", default="", help="State dict or safetensors for a module:factory source.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), default=Path("out"), show_default=True, help="Folder.")
+@click.option("--rebuild", is_flag=True, help="Make bundles again that the same request left in the folder.")
 @click.option("--no-contact-sheet", is_flag=True, help="No picture of the source's and the bundle's results beside it.")
 @click.option("-j", "--jobs", type=click.IntRange(1), default=1, show_default=True, help="Targets built at once.")
 @click.option("--name", default="", help="Name of the bundles. [default: the source's]")
@@ -101,7 +102,7 @@ def command(
     or an .onnx file. Each target and precision becomes OUT/NAME-TARGET-PRECISION/, or nothing when its decoded results
     differ too much.
     """
-    from edgekit.cli._reports import progress_bars
+    from edgekit.cli._progress import watched
     from edgekit.conversion.api import convert
 
     if dry_run:
@@ -109,7 +110,7 @@ def command(
         _print_dry_run(rehearsed, as_json)
         click.get_current_context().exit(0 if rehearsed.ok else 2)
     switches = {name: not given.pop(f"no_{name}") for name in _SWITCHES}
-    with progress_bars() as watch:
+    with watched(_expected(given)) as watch:
         done = convert(
             source,
             gate=_bounds(gate),
@@ -119,7 +120,8 @@ def command(
             bias_correction=switches["bias_correction"],
             float_fallback=switches["float_fallback"],
             contact_sheet=not no_contact_sheet,
-            progress=lambda event: watch(event.step, event.text, event.share),
+            progress=lambda event: watch.progress(event.step, event.text, event.share),
+            notice=watch.say,
             **given,
         )
     _print(done, as_json)
@@ -128,7 +130,7 @@ def command(
 
 def _dry_run(given: dict[str, Any]) -> DryRun:
     """What a conversion would do, from the values of the command's options."""
-    from edgekit.cli._reports import progress_bars
+    from edgekit.cli._progress import progress_bars
     from edgekit.conversion.api import names
     from edgekit.conversion.dry_run import dry_run
     from edgekit.conversion.request import Request
@@ -194,6 +196,15 @@ def _becomes(refusal: str) -> str:
     return f"refused: {refusal}" if refusal else "built and proven"
 
 
+def _expected(given: dict[str, Any]) -> dict[str, float] | None:
+    """Seconds of each step by the names that progress is told by; None for models of parts, which vary too much."""
+    from edgekit.conversion.api import names
+    from edgekit.conversion.dry_run import expected_seconds
+
+    targets, precisions = names(given["target"]), names(given["precision"])
+    return expected_seconds(targets, precisions, given["recipe"], given["finetune"])
+
+
 def _bounds(pairs: tuple[str, ...]) -> dict[str, float]:
     """Single bounds of gates, from ``KEY=VALUE``."""
     from edgekit.errors import UsageError
@@ -215,17 +226,12 @@ def _print(done: Any, as_json: bool) -> None:
     from edgekit.cli._reports import outcome_data, outcomes_table
 
     notes = console(stderr=True)
-    _print_notes(done.prepared, notes)
-    for outcome in done.outcomes:
-        if outcome.evidence is not None and outcome.evidence.budget is not None:
-            notes.print(f"{outcome.target} {outcome.precision}: {outcome.evidence.budget.sentence()}", markup=False)
-        if outcome.doubt:
-            notes.print(f"warning: {outcome.target} {outcome.precision}: {outcome.doubt}", markup=False)
     if as_json:
         bundles = [outcome_data(outcome) for outcome in done.outcomes if outcome.bundle]
         failed = [outcome_data(outcome) for outcome in done.outcomes if not outcome.bundle]
         skipped = [{"target": one.target, "reason": one.reason} for one in done.skipped]
-        say(json.dumps({"bundles": bundles, "failed": failed, "skipped": skipped}, indent=2))
+        document = {"bundles": bundles, "failed": failed, "skipped": skipped, "seconds": dict(done.seconds)}
+        say(json.dumps(document, indent=2))
         return
     outcomes_table(done.outcomes, done.skipped)
     sheets = [outcome.sheet for outcome in done.outcomes if outcome.sheet]
@@ -238,27 +244,3 @@ def _print(done: Any, as_json: bool) -> None:
         elif not outcome.ok:
             failures = "; ".join(filter(None, (*outcome.evidence.failures, outcome.advice)))
             notes.print(f"{outcome.target} {outcome.precision}: unproven: {failures}", markup=False)
-
-
-def _print_notes(prepared: Any, notes: Any) -> None:
-    """What was noticed while the source was prepared."""
-    from edgekit.calibration.split import FEW
-
-    for note in prepared.origin.notes:
-        notes.print(f"source: {note}", markup=False)
-    for doubt in prepared.reference.doubts:
-        notes.print(f"warning: {doubt}", markup=False)
-    if prepared.half:
-        named = ", ".join(f"{one.tensor} ({one.reason}, {one.largest:.3g})" for one in prepared.half[:3])
-        more = f" and {len(prepared.half) - 3} more" if len(prepared.half) > 3 else ""
-        notes.print(
-            f"float16 cannot hold {named}{more}: their operators stay in float32 where the target can do that (onnx, "
-            "web, tensorrt)",
-            markup=False,
-        )
-    if prepared.calibration and prepared.calibration.count + prepared.calibration.held < FEW:
-        notes.print(
-            f"warning: calibrated on {prepared.calibration.count} images; {FEW} or more, like those the device will "
-            "see, keep INT8 more accurate",
-            markup=False,
-        )

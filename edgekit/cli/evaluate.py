@@ -94,7 +94,7 @@ def command(
     import json
 
     from edgekit.cli._profiles import check_html
-    from edgekit.cli._reports import progress_bars
+    from edgekit.cli._progress import progress_bars
 
     check_html(html)
     labels, images = _labels_and_images(labels, data)

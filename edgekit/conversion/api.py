@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from edgekit.calibration.plan import Methods
 from edgekit.conversion.convert import Conversions
 from edgekit.conversion.convert import convert as run
+from edgekit.conversion.notices import Notice, ignored
 from edgekit.conversion.request import Request
 from edgekit.conversion.selection import AUTO
 from edgekit.conversion.workspace import temporary_workspace
@@ -67,6 +68,8 @@ def convert(
     imports: Sequence[str] = (),
     trust: bool = False,
     contact_sheet: bool = False,
+    rebuild: bool = False,
+    notice: Notice = ignored,
     progress: OnProgress | None = None,
     stop: Stop | None = None,
 ) -> Conversions:
@@ -110,6 +113,9 @@ def convert(
         imports: modules of yours to import first, which register decoders.
         trust: allow unpickling: the source can run any code it likes.
         contact_sheet: draw what the source and each bundle find in six of the proof images: a JPEG beside the bundle.
+        rebuild: make every bundle again. Without it those are kept that an earlier call left in ``out`` with the same
+            source, contract, images, options and versions (``outcome.kept``).
+        notice: called with each sentence worth reading as soon as it is known: notes on the source, warnings.
         progress: called with each `edgekit.ProgressEvent`, from several threads.
         stop: ends the conversion when it is pulled from another thread.
 
@@ -156,9 +162,10 @@ def convert(
             imports=tuple(imports),
             trust=trust,
             contact_sheet=contact_sheet,
+            rebuild=rebuild,
         )
         try:
-            done = run(request, lambda step, text, share: told(ProgressEvent(step, text, share)), stop)
+            done = run(request, lambda step, text, share: told(ProgressEvent(step, text, share)), stop, notice)
         except EdgekitError as error:
             if stop.pulled:  # what was running says that it was killed
                 raise StoppedError(STOPPED) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
@@ -14,7 +14,7 @@ import edgekit
 from edgekit import converters
 from edgekit.calibration.plan import read_plan
 from edgekit.calibration.sensitivity import worst_first
-from edgekit.conversion import recipes
+from edgekit.conversion import kept_bundles, recipes
 from edgekit.conversion.budget import Attempt, keep
 from edgekit.conversion.contact_sheet import SUFFIX
 from edgekit.conversion.jobs import MeasuredScore, Part, Prepared
@@ -35,7 +35,9 @@ class Outcome:
     """Result for one target and precision: a bundle or an error, and the evidence if validation was reached.
 
     ``doubt`` says why the choice of its recipe is not certain; ``advice``, where it is outside its gate, what each
-    recipe reached and what to try. ``sheet`` is the contact sheet beside the bundle, where one was drawn.
+    recipe reached and what to try. ``sheet`` is the contact sheet beside the bundle, where one was drawn. ``kept`` says
+    since when the bundle is there, where an earlier run of the same request made it. ``seconds`` has the time of each
+    stage.
     """
 
     target: str
@@ -47,6 +49,8 @@ class Outcome:
     doubt: str = ""
     advice: str = ""
     sheet: Path | None = None
+    kept: str = ""
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -84,8 +88,44 @@ class BundleBuilder:
         self._request, self._workspace = stages.request, stages.workspace
 
     def build(self, spec: BundleSpec, report: Report) -> Outcome:
-        """Build, validate and commit one bundle; errors become part of the outcome."""
-        path = self._request.out / f"{self._prepared.name}-{spec.target}-{spec.precision}"
+        """Build, validate and commit one bundle; errors become part of the outcome.
+
+        A bundle that the same request left there is kept.
+        """
+        found = self.kept(spec)
+        if found is not None:
+            report("kept", 1.0)
+            return found
+        outcome = self._built(spec, report)
+        return replace(outcome, seconds=self._stages.seconds)
+
+    def kept(self, spec: BundleSpec) -> Outcome | None:
+        """The outcome of an earlier run of the same request, where there is one and nothing is to be built again."""
+        if self._request.rebuild:
+            return None
+        path = self._path(spec)
+        bundle = kept_bundles.kept(path, self._key(spec))
+        if bundle is None:
+            return None
+        sheet = path.with_name(path.name + SUFFIX)
+        return Outcome(
+            spec.target,
+            spec.precision,
+            path,
+            bundle,
+            bundle.manifest.evidence,
+            sheet=sheet if sheet.exists() else None,
+            kept=kept_bundles.since(bundle),
+        )
+
+    def _path(self, spec: BundleSpec) -> Path:
+        return self._request.out / f"{self._prepared.name}-{spec.target}-{spec.precision}"
+
+    def _key(self, spec: BundleSpec) -> str:
+        return kept_bundles.request_key(self._request, self._prepared, self._options, spec)
+
+    def _built(self, spec: BundleSpec, report: Report) -> Outcome:
+        path = self._path(spec)
         evidence: Evidence | None = None
         doubt = advice = ""
         kept = KeptGraphs(self._request.out)
@@ -106,6 +146,7 @@ class BundleBuilder:
                     )
                 evidence = self._with_accuracy(evidence, staging.folder, report)
                 staging.seal(msgspec.structs.replace(manifest, evidence=evidence, proven=evidence.passed))
+                kept_bundles.write_key(staging.folder, self._key(spec))
                 bundle = staging.commit()
                 drawn = _beside(path, sheet)
         except EdgekitError as error:
@@ -240,7 +281,7 @@ class BundleBuilder:
             "precision": own.precision,
             "ranges": sha256(ranges) if part.role == "vision" and own.precision == "int8" else "",
         }
-        files, graph = kept.build(depends, lambda folder: self._part(spec, part, folder, report))
+        files, graph = kept.build(depends, Graph, lambda folder: self._part(spec, part, folder, report))
         for file in graph.files:
             _link(files / file, out / file)
         return graph

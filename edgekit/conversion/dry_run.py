@@ -10,7 +10,7 @@ from edgekit.conversion.bundle_builder import BundleBuilder
 from edgekit.conversion.convert import check_budget
 from edgekit.conversion.jobs import Prepared
 from edgekit.conversion.request import Request, plan_is_there, source_of, validate
-from edgekit.conversion.selection import ALL, BundleSpec, Selection, Skipped, refuse, select
+from edgekit.conversion.selection import ALL, AUTO, BundleSpec, Selection, Skipped, refuse, select
 from edgekit.conversion.stages import Stages
 from edgekit.conversion.workspace import temporary_workspace
 from edgekit.errors import ConversionError, UsageError
@@ -116,6 +116,28 @@ def _planned(spec: BundleSpec, builder: BundleBuilder, prepared: Prepared) -> Pl
 def usual_seconds(target: str) -> float:
     """Seconds of one build of a small detector."""
     return SECONDS.get(target, USUAL)
+
+
+def expected_seconds(
+    targets: tuple[str, ...], precisions: tuple[str, ...], recipe: str = AUTO, finetune: float = 0.0
+) -> dict[str, float] | None:
+    """Seconds of each step of a conversion of a small detector on two cores, by the names that progress is told by.
+
+    None where a target or a precision is not one of a network's, but of the parts of a model.
+    """
+    names = tuple(converters.target_names()) if targets == ALL else targets
+    if not set(names) <= set(converters.target_names()):
+        return None
+    steps = {"prepare": PREPARE}
+    for name in names:
+        spec = converters.target(name)
+        for one in precisions if not spec.missing else ():
+            if one in spec.precisions:
+                tried = len(spec.recipes) if recipe == AUTO and one in spec.calibrated else 1
+                steps[f"{name} {one}"] = usual_seconds(name) * tried
+                if one in spec.calibrated:
+                    steps["calibrate"] = CALIBRATE + finetune
+    return steps if len(steps) > 1 else None
 
 
 def _minutes(request: Request, selection: Selection, planned: tuple[Planned, ...], pace: float) -> float:

@@ -49,6 +49,7 @@ class Request:
         prompts: file of prompts, for models that write.
         size: (height, width) of the input, the source's own when left out.
         contact_sheet: draw what the source and each bundle find in some images of ``data``, beside the bundle.
+        rebuild: make bundles again that the same request left in ``out``; without it they are kept.
     """
 
     source: str = ""
@@ -79,6 +80,7 @@ class Request:
     prompts: str = ""
     size: tuple[int, int] | None = None
     contact_sheet: bool = False
+    rebuild: bool = False
 
 
 _FLAGS = {
