@@ -59,6 +59,27 @@ def test_the_quickstart_runs_as_it_stands(tmp_path: Path) -> None:
 
 @pytest.mark.nightly
 @pytest.mark.convert
+def test_the_conversion_of_the_python_page_runs_as_it_stands(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "API.md").read_text(encoding="utf-8")
+    write_coco(tmp_path / "photos", range(330_000, 330_016))
+    done = subprocess.run(
+        [sys.executable, "-c", example(page, "python", "dry_run=True")],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    planned, other, notes, made = (done.stdout.splitlines()[at] for at in (0, 1, 2, -1))
+    assert planned.startswith("onnx int8 ('plan', 'nncf') in about")
+    assert other.startswith("ncnn int8 ")
+    assert notes.startswith("source: ")
+    assert made.startswith("out/detector-onnx-fp32 {'build': ")
+    assert (tmp_path / "out" / "detector-onnx-fp32" / "manifest.json").is_file()
+
+
+@pytest.mark.nightly
+@pytest.mark.convert
 def test_the_second_example_runs_as_it_stands(tmp_path: Path) -> None:
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     shell, python = run_example(

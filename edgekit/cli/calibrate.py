@@ -139,6 +139,8 @@ def _lines(plan: Any) -> Iterator[str]:
     for trouble in plan.fp16_issues:
         found = f"{trouble.tensor} {trouble.reason} (largest {trouble.largest:.3g})"
         yield f"float16: {found}; {trouble.node} stays float32"
+    if plan.last_layer is not None:
+        yield plan.last_layer.sentence()
     if plan.tuning is not None:
         tuning = plan.tuning
         kept = "kept" if tuning.kept else "nothing gained, not kept"

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgekit.cli._command import Command
-from edgekit.cli._methods import METHODS, finetune_option, methods_options, take_methods
+from edgekit.cli._methods import METHODS, finetune_option, methods_options
 from edgekit.cli._options import imports_option, json_option, read_options
 from edgekit.cli._quantities import FRACTION, INPUT_SIZE
 from edgekit.cli._terminal import say
 
 if TYPE_CHECKING:
-    from edgekit.conversion.dry_run import DryRun
+    from edgekit.conversion.convert import Conversions
 
 ALIASES = ("export",)
 
@@ -105,12 +105,8 @@ def command(
     from edgekit.cli._progress import watched
     from edgekit.conversion.api import convert
 
-    if dry_run:
-        rehearsed = _dry_run({"source": source, "gate": gate, "gated": not no_gate, "options": options, **given})
-        _print_dry_run(rehearsed, as_json)
-        click.get_current_context().exit(0 if rehearsed.ok else 2)
     switches = {name: not given.pop(f"no_{name}") for name in _SWITCHES}
-    with watched(_expected(given)) as watch:
+    with watched(None if dry_run else _expected(given), steps=not dry_run) as watch:
         done = convert(
             source,
             gate=_bounds(gate),
@@ -120,40 +116,23 @@ def command(
             bias_correction=switches["bias_correction"],
             float_fallback=switches["float_fallback"],
             contact_sheet=not no_contact_sheet,
+            dry_run=dry_run,
             progress=lambda event: watch.progress(event.step, event.text, event.share),
             notice=watch.say,
             **given,
         )
+    if dry_run:
+        _print_dry_run(done, as_json)
+        click.get_current_context().exit(0 if done.ok else 2)
     _print(done, as_json)
     click.get_current_context().exit(0 if done.ok else 1)
 
 
-def _dry_run(given: dict[str, Any]) -> DryRun:
-    """What a conversion would do, from the values of the command's options."""
-    from edgekit.cli._progress import progress_bars
-    from edgekit.conversion.api import names
-    from edgekit.conversion.dry_run import dry_run
-    from edgekit.conversion.request import Request
-
-    request = Request(
-        targets=names(given.pop("target")),
-        precisions=names(given.pop("precision")),
-        bounds=_bounds(given.pop("gate")),
-        options=read_options(given.pop("options")),
-        methods=take_methods(given),
-        finetune=given.pop("finetune") / 60,
-        **given,
-    )
-    with progress_bars() as progress:
-        return dry_run(request, progress)
-
-
-def _print_dry_run(planned: DryRun, as_json: bool) -> None:
+def _print_dry_run(planned: Conversions, as_json: bool) -> None:
     import json
 
     import msgspec
 
-    from edgekit.cli._options import console
     from edgekit.cli._reports import table
 
     prepared = planned.prepared
@@ -181,8 +160,6 @@ def _print_dry_run(planned: DryRun, as_json: bool) -> None:
     }
     for key, text in said.items():
         say(f"{key:<12}{text}")
-    for doubt in prepared.reference.doubts:
-        console(stderr=True).print(f"warning: {doubt}", markup=False)
     rows = [
         [one.target, one.precision, ", ".join(one.recipes) or "-", _becomes(one.refusal)] for one in planned.planned
     ]
@@ -198,7 +175,7 @@ def _becomes(refusal: str) -> str:
 
 def _expected(given: dict[str, Any]) -> dict[str, float] | None:
     """Seconds of each step by the names that progress is told by; None for models of parts, which vary too much."""
-    from edgekit.conversion.api import names
+    from edgekit.conversion.arguments import names
     from edgekit.conversion.dry_run import expected_seconds
 
     targets, precisions = names(given["target"]), names(given["precision"])

@@ -74,8 +74,15 @@ def _exported(job: BuildJob, prepared: Prepared, workspace: Workspace, report: R
         ),
         report,
     )
+    said = _last_layer(workspace) if planned is not None and not spec.integer_only else {}
     # Of the source's own graph, also where this target's was made from another one.
-    return msgspec.structs.replace(graph, report={**graph.report, **arithmetic(workspace.onnx)})
+    return msgspec.structs.replace(graph, report={**graph.report, **said, **arithmetic(workspace.onnx)})
+
+
+def _last_layer(workspace: Workspace) -> dict[str, str | int | float]:
+    """The manifest's entry on a classifier's last layer."""
+    last = plans.read_plan(workspace.plan).last_layer
+    return {} if last is None else {"last layer": last.sentence()}
 
 
 def _exchange(workspace: Workspace, spec: Target, precision: str) -> tuple[Path, PlannedGraph | None]:

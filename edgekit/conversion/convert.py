@@ -31,6 +31,22 @@ Conversion = Request
 
 
 @dataclass(frozen=True)
+class Planned:
+    """One bundle that was asked for, as a dry run sees it.
+
+    Attributes:
+        target, precision: of its name.
+        recipes: ways of quantising that would be tried.
+        refusal: why it cannot be made, empty where nothing is known against it.
+    """
+
+    target: str
+    precision: str
+    recipes: tuple[str, ...]
+    refusal: str
+
+
+@dataclass(frozen=True)
 class Conversions:
     """The results of one call of `convert`: a sequence of outcomes, in the order of targets and precisions.
 
@@ -40,6 +56,8 @@ class Conversions:
         skipped: targets that ``all`` cannot have here, and why.
         plan: how the model became INT8, where it did in this run.
         seconds: time of each stage that all bundles share, and of everything (``total``).
+        planned: of a dry run, in place of outcomes.
+        minutes: of a dry run, roughly how long the conversion would take here.
     """
 
     prepared: Prepared
@@ -47,6 +65,8 @@ class Conversions:
     skipped: tuple[Skipped, ...] = ()
     plan: Plan | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
+    planned: tuple[Planned, ...] = ()
+    minutes: float = 0.0
 
     def __iter__(self) -> Iterator[Outcome]:
         return iter(self.outcomes)
@@ -59,8 +79,8 @@ class Conversions:
 
     @property
     def ok(self) -> bool:
-        """Whether every bundle that was asked for is there and proven."""
-        return all(outcome.ok for outcome in self.outcomes)
+        """Whether every bundle that was asked for is there and proven; of a dry run, whether nothing is refused."""
+        return all(outcome.ok for outcome in self.outcomes) and not any(one.refusal for one in self.planned)
 
 
 def convert(
@@ -99,6 +119,8 @@ def convert(
         plan = None
         if any(spec.calibrated for spec in missing):
             plan = _calibrate(stages, selection, prepared, cache, report_of(progress, "calibrate"))
+        for text in notices.of_plan(plan) if plan is not None else ():
+            notice(text)
         outcomes = _side_by_side(stages, selection, prepared, source_score, progress, notice)
         if stages.stop.pulled:
             raise ConversionError("cancelled")

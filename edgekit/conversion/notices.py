@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from edgekit.calibration.plan import Plan
 from edgekit.calibration.split import FEW
 from edgekit.conversion.jobs import Prepared
 
@@ -38,6 +39,12 @@ def of_source(prepared: Prepared) -> Iterator[str]:
             f"warning: calibrated on {calibration.count} images; {FEW} or more, like those the device will see, keep "
             "INT8 more accurate"
         )
+
+
+def of_plan(plan: Plan) -> Iterator[str]:
+    """What was decided while the plan was made."""
+    if plan.last_layer is not None:
+        yield plan.last_layer.sentence()
 
 
 def of_outcome(outcome: Outcome) -> Iterator[str]:
