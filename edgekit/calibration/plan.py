@@ -200,26 +200,27 @@ class Tuning(Record, frozen=True, kw_only=True):
 class LastLayer(Record, frozen=True, kw_only=True):
     """The product behind a classifier's scores, which holds much of its weights, and what INT8 costs there.
 
+    The plan keeps it in float; each bundle tries it in INT8 (`edgekit.conversion.last_layer`).
+
     Attributes:
         name: of the layer.
         share: of all weights (0..1).
-        lost: quality lost against the same network with this layer in float (`edgekit.evaluation.agreement.quality`).
+        lost: quality lost against the same network with this layer in float (`edgekit.evaluation.agreement.quality`),
+            in ONNX Runtime.
         images: number of images that this was measured on.
-        kept_float: whether it stays in float.
     """
 
     name: str
     share: float
     lost: float
     images: int
-    kept_float: bool
 
     def sentence(self) -> str:
-        """What was decided, in words."""
-        what = f"last layer ({self.name}, {self.share:.0%} of the weights)"
-        if self.kept_float:
-            return f"{what} kept in float: int8 there would lose {self.lost:.4f} on {self.images} images"
-        return f"{what} in int8 too: it loses {self.lost:.4f} on {self.images} images"
+        """What was found, in words."""
+        return (
+            f"last layer ({self.name}): {self.share:.0%} of the weights; int8 there loses {self.lost:.4f} on "
+            f"{self.images} images"
+        )
 
 
 class Plan(Record, frozen=True, kw_only=True):
@@ -231,7 +232,7 @@ class Plan(Record, frozen=True, kw_only=True):
         integer: the graph for integer-only targets; None where it equals ``mixed`` but for the layers in float.
         fp16_issues: operators that stay in float32 in fp16 bundles.
         corrected: number of biases that were corrected.
-        last_layer: what was decided of a classifier's last layer; None where it is small, or nothing was measured.
+        last_layer: what INT8 costs in a classifier's last layer; None where it is small, or nothing was measured.
         seconds: time of each step.
     """
 

@@ -10,7 +10,7 @@ import click
 from edgekit.cli._command import Command
 from edgekit.cli._methods import METHODS, finetune_option, methods_options
 from edgekit.cli._options import imports_option, json_option, read_options
-from edgekit.cli._quantities import FRACTION, INPUT_SIZE
+from edgekit.cli._quantities import BYTES, FRACTION, INPUT_SIZE
 from edgekit.cli._terminal import say
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ GROUPS = {
         "plan",
         "recipe",
         "max_drop",
+        "max_size",
         "finetune",
         "ranges",
         "no_equalization",
@@ -77,6 +78,7 @@ GROUPS = {
     type=FRACTION,
     help="What INT8 may lose, as a difference: 0.01 of mAP on --labels, or of agreement without labels; or 1%.",
 )
+@click.option("--max-size", type=BYTES, help="What a bundle may have: 4MB. Larger ones are not written.")
 @click.option("--prompts", default="", help="BLIP-2: file with a prompt on each line, for the proof.")
 @click.option("--labels", default="", help="Annotations: accuracy of source and bundles, and for --max-drop.")
 @click.option("--choose", type=click.IntRange(0), default=0, help="Calibrate on the N most informative images.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from inspect import signature
@@ -60,6 +61,7 @@ def convert(
     float_fallback: bool = True,
     finetune: float = 0.0,
     max_drop: float | None = None,
+    max_size: float | None = None,
     gate: Mapping[str, float] | None = None,
     gated: bool = True,
     options: Mapping[str, Mapping[str, object]] | None = None,
@@ -109,6 +111,8 @@ def convert(
         float_fallback: keep layers in float that INT8 would damage, where the target can.
         finetune: seconds of fine-tuning of the INT8 weights, without labels; 0 for none.
         max_drop: what INT8 may lose (0..1): mAP on ``labels``, else agreement with the source.
+        max_size: bytes that a bundle may have; a larger one is not written. A classifier's last layer becomes INT8 for
+            it.
         gate: other bounds by key: ``matched``, ``iou``, ``score_drift``, ``extra``, each 0..1.
         gated: without it, bundles outside their gate are written too, marked unproven.
         options: options of targets by target: ``{"rknn": {"platform": "rk3566"}}``.
@@ -142,6 +146,7 @@ def convert(
     check(name=name, proof_data=proof_data, labels=labels, prompts=prompts, choose=choose, seed=seed, plan=plan)
     check(recipe=recipe, ranges=ranges, cross_layer_equalization=cross_layer_equalization, gate=gate, gated=gated)
     check(bias_correction=bias_correction, float_fallback=float_fallback, finetune=finetune, max_drop=max_drop)
+    check(max_size=max_size)
     check(options=options, jobs=jobs, threads=threads, imports=imports, trust=trust, contact_sheet=contact_sheet)
     check(rebuild=rebuild, dry_run=dry_run, notice=notice, progress=progress)
     if not names(target):
@@ -173,6 +178,7 @@ def convert(
             ),
             finetune=finetune / 60,
             max_drop=max_drop,
+            max_size=math.inf if max_size is None else max_size,
             bounds=dict(gate or {}),
             gated=gated,
             options={key: {one: str(value) for one, value in given.items()} for key, given in (options or {}).items()},

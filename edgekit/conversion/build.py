@@ -49,7 +49,14 @@ def _exported(job: BuildJob, prepared: Prepared, workspace: Workspace, report: R
     spec = converters.target(job.target)
     source, planned = _exchange(workspace, spec, job.precision)
     scratch = source.name if planned else "float"
-    if planned is not None and job.floats:
+    if planned is not None and job.integers:
+        for name in job.integers:
+            planned = planned.make_int8(name)
+        scratch = f"{source.name}-int8"
+        source = workspace.folder / job.target / "last-layer"
+        if not source.exists():
+            restore(_rounded(workspace), planned.float_layers, source)
+    elif planned is not None and job.floats:
         planned = planned.keep_float(job.floats, BUDGET)
         # Another network for every number of layers: converters keep float files of theirs in their scratch folder.
         scratch = f"{source.name}-{len(job.floats)}"
@@ -74,15 +81,8 @@ def _exported(job: BuildJob, prepared: Prepared, workspace: Workspace, report: R
         ),
         report,
     )
-    said = _last_layer(workspace) if planned is not None and not spec.integer_only else {}
     # Of the source's own graph, also where this target's was made from another one.
-    return msgspec.structs.replace(graph, report={**graph.report, **said, **arithmetic(workspace.onnx)})
-
-
-def _last_layer(workspace: Workspace) -> dict[str, str | int | float]:
-    """The manifest's entry on a classifier's last layer."""
-    last = plans.read_plan(workspace.plan).last_layer
-    return {} if last is None else {"last layer": last.sentence()}
+    return msgspec.structs.replace(graph, report={**graph.report, **arithmetic(workspace.onnx)})
 
 
 def _exchange(workspace: Workspace, spec: Target, precision: str) -> tuple[Path, PlannedGraph | None]:

@@ -12,13 +12,15 @@ import msgspec
 
 import edgekit
 from edgekit import converters
-from edgekit.calibration.plan import read_plan
+from edgekit.calibration import plan as plans
+from edgekit.calibration.plan import LastLayer
 from edgekit.calibration.sensitivity import worst_first
 from edgekit.conversion import kept_bundles, recipes
 from edgekit.conversion.budget import Attempt, keep
 from edgekit.conversion.contact_sheet import SUFFIX
 from edgekit.conversion.jobs import MeasuredScore, Part, Prepared
 from edgekit.conversion.kept_graphs import KeptGraphs
+from edgekit.conversion.last_layer import HARMLESS, Decision, decide
 from edgekit.conversion.recipes import Trial, choose
 from edgekit.conversion.request import gate_of
 from edgekit.conversion.selection import AUTO, BundleSpec, refuse
@@ -135,6 +137,7 @@ class BundleBuilder:
                     refuse(converters.target(target), self._prepared.operators)
                 best = self._best(spec, staging, kept, _within(report, 0.0, 0.7))
                 manifest = staging.seal(self._manifest(spec, best.graphs))
+                self._check_size(manifest)
                 sheet = self._sheet(path.name)
                 validated = self._validate(spec, staging.folder, _within(report, 0.7, 1.0), sheet=sheet)
                 evidence = _completed(validated, best)
@@ -180,10 +183,67 @@ class BundleBuilder:
             attempt, budget = self._keep_budget(spec, best, staging, kept, report)
             _move(attempt.folder, staging.folder)
             return _Best((attempt.graph,), best, found, budget)
+        last = self._last_layer(spec) if offered else None
+        if last is not None:
+            graphs = self._with_last_layer(spec, best, found.get(best), last, staging, kept, report)
+            return _Best(graphs, best, found)
         if not found:
             return _Best(self._parts(spec, best, staging.folder, kept, report), best, found)
         _move(found[best].folder, staging.folder)
         return _Best(found[best].graphs, best, found)
+
+    def _check_size(self, manifest: Manifest) -> None:
+        """Refuse a bundle that is larger than what the user allows.
+
+        Raises:
+            GateError: it is; says what helps.
+        """
+        size, most = sum(file.bytes for file in manifest.files), self._request.max_size
+        if size <= most:
+            return
+        last = "; ".join(
+            f"last layer {graph.report['last layer']}" for graph in manifest.graphs if "last layer" in graph.report
+        )
+        smaller = "" if manifest.precision == "int8" else "; --precision int8 has about a quarter of fp32"
+        raise GateError(
+            f"{size / 1e6:.2f} MB, more than --max-size {most / 1e6:g}MB allows, not written"
+            f"{'; ' if last else ''}{last}{smaller}"
+        )
+
+    def _last_layer(self, spec: BundleSpec) -> LastLayer | None:
+        """A classifier's last layer that the plan keeps in float, where the target could have it in float."""
+        if converters.target(spec.target).integer_only or not (self._workspace.plan / plans.FILE).is_file():
+            return None
+        return plans.read_plan(self._workspace.plan).last_layer
+
+    def _with_last_layer(
+        self,
+        spec: BundleSpec,
+        recipe: str,
+        floats: Trial | None,
+        last: LastLayer,
+        staging: Staging,
+        kept: KeptGraphs,
+        report: Report,
+    ) -> Graphs:
+        """Build with the last layer in float or in INT8, whichever is better; move it to the staging folder."""
+        views = self._prepared.holdout_views
+        if not views:
+            int8 = last.lost <= HARMLESS
+            integers = (last.name,) if int8 else ()
+            graphs = self._parts(spec, recipe, staging.folder, kept, report, integers=integers)
+            return _reported(graphs, f"{'in int8' if int8 else 'kept in float'}; {last.sentence()}")
+        floats = floats or self._trial(spec, recipe, staging, kept, report)
+        try:
+            step = _within(report, 0.5, 1.0, "last layer in int8: ")
+            integers_trial = self._trial(spec, recipe, staging, kept, step, (last.name,))
+        except (ConversionError, EngineError):
+            decision = Decision(False, f"kept in float ({last.share:.0%} of the weights): the target takes no other")
+        else:
+            decision = decide(last, floats, integers_trial, views, self._request.max_size)
+        chosen = integers_trial if decision.int8 else floats
+        _move(chosen.folder, staging.folder)
+        return _reported(chosen.graphs, decision.why)
 
     def recipes(self, spec: BundleSpec) -> tuple[str, ...]:
         """The recipes to try: the one that was asked for, or all where there are images to compare them on."""
@@ -215,10 +275,18 @@ class BundleBuilder:
         finest = next((one for one in ("fp16", "fp32") if one in target.precisions and one != spec.precision), "")
         return recipes.advice(target.recipes, best.recipe, best.trials, self._prepared, self._request, finest)
 
-    def _trial(self, spec: BundleSpec, recipe: str, staging: Staging, kept: KeptGraphs, report: Report) -> Trial:
+    def _trial(
+        self,
+        spec: BundleSpec,
+        recipe: str,
+        staging: Staging,
+        kept: KeptGraphs,
+        report: Report,
+        integers: tuple[str, ...] = (),
+    ) -> Trial:
         """Build with one recipe and compare it with the source on the hold-out set."""
         folder = self._workspace.fresh(spec.target, spec.precision)
-        graphs = self._parts(spec, recipe, folder, kept, report)
+        graphs = self._parts(spec, recipe, folder, kept, report, integers=integers)
         Staging(staging.destination, folder).seal(self._manifest(spec, graphs))
         return Trial(folder, graphs, self._validate(spec, folder, report, holdout=True))
 
@@ -227,7 +295,7 @@ class BundleBuilder:
     ) -> tuple[Attempt, Budget]:
         """Return the most sensitive layers to float until the budget holds."""
         integers = converters.target(spec.target).integer_only
-        order = [] if integers else worst_first(read_plan(self._workspace.plan).mixed)
+        order = [] if integers else worst_first(plans.read_plan(self._workspace.plan).mixed)
 
         def attempt(floats: tuple[str, ...]) -> Attempt:
             folder = self._workspace.fresh(spec.target, spec.precision)
@@ -239,7 +307,14 @@ class BundleBuilder:
         return keep(self._request.max_drop or 0.0, source.score, order, attempt, source.by)
 
     def _parts(
-        self, spec: BundleSpec, recipe: str, out: Path, kept: KeptGraphs, report: Report, floats: tuple[str, ...] = ()
+        self,
+        spec: BundleSpec,
+        recipe: str,
+        out: Path,
+        kept: KeptGraphs,
+        report: Report,
+        floats: tuple[str, ...] = (),
+        integers: tuple[str, ...] = (),
     ) -> Graphs:
         """Build every part into a folder, and write the files that all parts share."""
         parts, made = self._prepared.parts, []
@@ -249,19 +324,34 @@ class BundleBuilder:
                 step(f"writing {part.name}", 0.0)
                 graph = self._kept(spec, part, out, kept, step)
             else:
-                graph = self._part(spec, part, out, step, recipe, floats)
+                graph = self._part(spec, part, out, step, recipe, floats, integers)
             made.append(graph)
         if self._prepared.written:
             write_companions(Path(self._prepared.written), out, [part.precision for part in spec.parts.values()])
         return tuple(made)
 
     def _part(
-        self, spec: BundleSpec, part: Part, out: Path, report: Report, recipe: str = "", floats: tuple[str, ...] = ()
+        self,
+        spec: BundleSpec,
+        part: Part,
+        out: Path,
+        report: Report,
+        recipe: str = "",
+        floats: tuple[str, ...] = (),
+        integers: tuple[str, ...] = (),
     ) -> Graph:
         """Build a part with its own target; the graph names its engine where it is not the bundle's."""
         own = spec.parts[part.role]
         graph = self._stages.build(
-            part.name, own.target, own.precision, self._options[own.target], out, report, recipe=recipe, floats=floats
+            part.name,
+            own.target,
+            own.precision,
+            self._options[own.target],
+            out,
+            report,
+            recipe=recipe,
+            floats=floats,
+            integers=integers,
         )
         engine = converters.target(own.target).engine
         return graph if engine == _engine(spec) else msgspec.structs.replace(graph, engine=engine)
@@ -361,6 +451,11 @@ def _beside(bundle: Path, sheet: Path | None) -> Path | None:
     if sheet is None or not sheet.exists():
         return None
     return Path(shutil.move(sheet, bundle.with_name(sheet.name)))
+
+
+def _reported(graphs: Graphs, last_layer: str) -> Graphs:
+    """Graphs whose report says what became of the last layer."""
+    return tuple(msgspec.structs.replace(one, report={**one.report, "last layer": last_layer}) for one in graphs)
 
 
 def _move(source: Path, destination: Path) -> None:

@@ -77,7 +77,8 @@ class CalibrateJob(Record, frozen=True, kw_only=True, tag="calibrate"):
 class BuildJob(Record, frozen=True, kw_only=True, tag="build"):
     """Make one target's files of one part in one precision, by one of the target's recipes for it.
 
-    ``floats`` names layers that go back to float, besides those that the plan leaves there.
+    ``floats`` names layers that go back to float, besides those that the plan leaves there; ``integers`` those that
+    become INT8 though the plan leaves them in float. One of them is empty.
     """
 
     folder: str
@@ -87,6 +88,7 @@ class BuildJob(Record, frozen=True, kw_only=True, tag="build"):
     out: str
     recipe: str = ""
     floats: tuple[str, ...] = ()
+    integers: tuple[str, ...] = ()
     threads: int = 2
     options: dict[str, Any] = msgspec.field(default_factory=dict)
     imports: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""Whether a classifier's last layer becomes INT8 too: decided by what that costs, measured on images.
+"""Whether a classifier's last layer becomes INT8 too: decided for each bundle by what that costs, measured on images.
 
 Layers that give the outputs stay in float, because of a detector they are a few per cent of the weights. Of a
 classifier it is the product of all features with all classes: 37 % of the weights of MobileNetV2.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -15,12 +16,12 @@ import numpy as np
 
 from edgekit.arrays import Floats
 from edgekit.calibration.explicit import quantise
-from edgekit.calibration.originals import restore
-from edgekit.calibration.plan import MIXED, ROUNDED, LastLayer, Plan, PlannedGraph, TensorRange
+from edgekit.calibration.plan import MIXED, LastLayer, Plan, PlannedGraph, TensorRange
 from edgekit.calibration.ranges import STEPS
 from edgekit.calibration.samples import Samples
 from edgekit.calibration.sensitivity import Judge, outputs_of
 from edgekit.conversion.jobs import Prepared
+from edgekit.conversion.recipes import Trial
 from edgekit.conversion.workspace import Workspace
 from edgekit.errors import ConversionError
 from edgekit.graph.exchange import ONNX
@@ -34,10 +35,10 @@ HARMLESS = 0.01
 MOST_IMAGES = 64
 
 
-def decide(
+def measure_last_layer(
     plan: Plan, prepared: Prepared, workspace: Workspace, threads: int, judge_of: Callable[[list[Floats]], Judge]
 ) -> Plan:
-    """The plan with the last layer of a classifier in INT8 where that costs nothing, and with what was measured.
+    """The plan with what INT8 costs in the last layer of a classifier, in ONNX Runtime.
 
     Args:
         plan: in the workspace, as it was made.
@@ -57,18 +58,38 @@ def decide(
     judge = judge_of(images)
     lost = round(max(0.0, judge(with_float) - judge(with_int8)), 6)
     weights = {layer.name: layer.weights for layer in plan.mixed.layers}
-    decided = LastLayer(
-        name=name,
-        share=round(weights[name] / sum(weights.values()), 4),
-        lost=lost,
-        images=len(images),
-        kept_float=lost > HARMLESS,
-    )
-    if decided.kept_float:
-        return msgspec.structs.replace(plan, last_layer=decided)
-    mixed = plan.mixed.make_int8(name)
-    restore(workspace.plan / ROUNDED, mixed.float_layers, workspace.plan / MIXED)
-    return msgspec.structs.replace(plan, mixed=mixed, last_layer=decided)
+    share = round(weights[name] / sum(weights.values()), 4)
+    return msgspec.structs.replace(plan, last_layer=LastLayer(name=name, share=share, lost=lost, images=len(images)))
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether the last layer of a bundle is in INT8, and why, for the bundle's report."""
+
+    int8: bool
+    why: str
+
+
+def decide(last: LastLayer, floats: Trial, integers: Trial, views: int, most_bytes: float) -> Decision:
+    """Choose between two builds of one recipe, by their results on the hold-out set.
+
+    Args:
+        last: the layer.
+        floats: with it in float.
+        integers: with it in INT8.
+        views: size of the hold-out set.
+        most_bytes: what the bundle may have.
+    """
+    what = f"{last.share:.0%} of the weights"
+    if integers.bytes > floats.bytes - last.share * floats.bytes / 2:
+        return Decision(False, f"kept in float by the target ({what})")
+    lost = floats.quality - integers.quality
+    measured = f"{max(0.0, lost):.4f} on {views} views held back"
+    if integers.evidence.passed >= floats.evidence.passed and lost <= HARMLESS:
+        return Decision(True, f"in int8 ({what}): it loses {measured}")
+    if floats.bytes > most_bytes and integers.evidence.passed:
+        return Decision(True, f"in int8 for --max-size ({what}): it loses {measured}")
+    return Decision(False, f"kept in float ({what}): int8 there would lose {measured}")
 
 
 def _last(graph: PlannedGraph, prepared: Prepared) -> str:

@@ -54,5 +54,8 @@ def of_outcome(outcome: Outcome) -> Iterator[str]:
         yield f"{what}: kept: {outcome.kept}"
     if outcome.evidence is not None and outcome.evidence.budget is not None:
         yield f"{what}: {outcome.evidence.budget.sentence()}"
+    if outcome.bundle is not None:
+        reports = [graph.report for graph in outcome.bundle.manifest.graphs]
+        yield from (f"{what}: last layer {report['last layer']}" for report in reports if "last layer" in report)
     if outcome.doubt:
         yield f"warning: {what}: {outcome.doubt}"

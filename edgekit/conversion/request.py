@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,6 +44,7 @@ class Request:
         plan: folder of a quantisation plan, to take over or to leave one in.
         recipe: way of quantising, `AUTO` for the best of the target's.
         max_drop: what INT8 may lose (0..1).
+        max_size: bytes that a bundle may have.
         labels: labelled images to measure that loss on, and the accuracy of the source and of every bundle.
         finetune: minutes of fine-tuning.
         choose: number of calibration images, the most informative ones; 0 for all.
@@ -74,6 +76,7 @@ class Request:
     plan: str = ""
     recipe: str = AUTO
     max_drop: float | None = None
+    max_size: float = math.inf
     labels: str = ""
     finetune: float = 0.0
     choose: int = 0

@@ -246,6 +246,6 @@ def refuse(spec: Target, operators: Mapping[str, str]) -> None:
     if not found:
         return
     others = [converters.target(name) for name in converters.target_names()]
-    takers = [other.name for other in others if not any(operator in other.refuses for operator in found)]
+    takers = [other.name for other in others if not any(operator in other.refuses for operator in operators)]
     named = "; ".join(f"{operator} (node {operators[operator]!r}): {spec.refuses[operator]}" for operator in found)
     raise ConversionError(f"{spec.name} cannot take {named}. Targets that take it: {', '.join(takers) or 'none'}")

@@ -111,6 +111,7 @@ class Stages:
         *,
         recipe: str = "",
         floats: tuple[str, ...] = (),
+        integers: tuple[str, ...] = (),
     ) -> Graph:
         """Make one target's files of a part, with the interpreter of its own toolchain where it has one."""
         spec = converters.target(target)
@@ -122,6 +123,7 @@ class Stages:
             out=str(out),
             recipe=recipe,
             floats=floats,
+            integers=integers,
             threads=self.request.threads,
             options=msgspec.to_builtins(options),
             # The user's own decoders may import what an isolated environment does not have; it decodes nothing.

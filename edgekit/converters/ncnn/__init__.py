@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from edgekit.calibration.layers import sites
-from edgekit.converters import Job, Report, Target
+from edgekit.converters import Job, Report, Target, cannot_convert
 from edgekit.converters.ncnn.int8 import lower
 from edgekit.converters.ncnn.model import read_model
 from edgekit.errors import ConversionError, EngineError
@@ -39,7 +39,7 @@ TARGET = Target(
     precisions=("fp32", "fp16", "int8"),
     requires=("torch", "onnx", "pnnx", "ncnn"),
     distributions=("pnnx", "ncnn", "torch", "onnx"),
-    refuses=dict.fromkeys(_NO_LAYER, "ncnn has no layer for it"),
+    refuses=dict.fromkeys((*_NO_LAYER, "DFT", "STFT"), "ncnn has no layer for it"),
 )
 
 PARAM, BIN = "model.ncnn.param", "model.ncnn.bin"
@@ -161,8 +161,10 @@ def _check_runs(folder: Path, graph: Graph, job: Job, log: Path) -> None:
         session = ENGINE.open_session(folder, graph, SessionOptions(threads=job.threads))
         outputs = session.run([np.full(graph.inputs[0].shape, 0.5, np.float32)])
     except EngineError as error:
-        said = f"; pnnx said: {_tail(log.read_text(encoding='utf-8'))}" if log.is_file() else ""
-        raise ConversionError(f"what pnnx wrote does not run in ncnn: {error}{said}") from error
+        # Without the folder, which is gone when the message is read.
+        said = (str(error).partition(f"{PARAM}: ")[2] or str(error)).replace("; convert again", "")
+        pnnx = f"; pnnx: {_tail(log.read_text(encoding='utf-8'))}" if log.is_file() else ""
+        raise cannot_convert(f"ncnn {job.precision}", said + pnnx, job) from error
     for output, values in zip(job.contract.outputs, outputs, strict=True):
         if not np.isfinite(values).all():
             raise ConversionError(f"ncnn computes NaN or infinity for output {output.name!r} of a grey image")
