@@ -10,7 +10,7 @@ import click
 from edgekit.cli._command import Command
 from edgekit.cli._methods import METHODS, finetune_option, methods_options
 from edgekit.cli._options import imports_option, json_option, read_options
-from edgekit.cli._quantities import BYTES, FRACTION, INPUT_SIZE
+from edgekit.cli._quantities import BYTES, FRACTION, INPUT_SIZES, Counts
 from edgekit.cli._terminal import say
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _SWITCHES = ("equalization", "bias_correction", "float_fallback")
 
 GROUPS = {
     "Targets": ("target", "precision", "options"),
-    "Model": ("contract", "size", "weights", "name", "imports", "trust"),
+    "Model": ("contract", "size", "batch", "weights", "name", "imports", "trust"),
     "Images": ("data", "proof_data", "labels", "prompts", "choose", "seed"),
     "Quantisation": (
         "plan",
@@ -58,7 +58,12 @@ GROUPS = {
 @click.option("--data", default="", help="Images: folder, glob, list file, .npy/.npz stack, video or hf:// dataset.")
 @click.option("--proof-data", default="", help="Other images for the proof. [default: held back from --data]")
 @click.option("--contract", default="", help="YAML file that states what the source cannot say itself.")
-@click.option("--size", type=INPUT_SIZE, help="Input size, 224 or 160x224 (height x width). [default: the source's]")
+@click.option(
+    "--size",
+    type=INPUT_SIZES,
+    help="Input size, 224 or 160x224 (height x width); several in one bundle: 320,640. [default: the source's]",
+)
+@click.option("--batch", type=Counts(), default="1", help="Images in a run; several in one bundle: 1,4. [default: 1]")
 @click.option("--weights", default="", help="State dict or safetensors for a module:factory source.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), default=Path("out"), show_default=True, help="Folder.")
 @click.option("--rebuild", is_flag=True, help="Make bundles again that the same request left in the folder.")

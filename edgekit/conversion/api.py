@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NoReturn
 
 from edgekit.calibration.plan import Methods
 from edgekit.conversion import inspect as inspecting
-from edgekit.conversion.arguments import Names, Size, StrPath, check, names, one_of, pair, refuse_unknown
+from edgekit.conversion.arguments import Names, Size, Sizes, StrPath, check, listed, names, one_of, pair, refuse_unknown
 from edgekit.conversion.convert import Conversions
 from edgekit.conversion.convert import convert as run
 from edgekit.conversion.dry_run import dry_run as rehearse
@@ -46,7 +46,8 @@ def convert(
     out: StrPath = "out",
     contract: StrPath | Contract | None = None,
     weights: StrPath = "",
-    size: Size | None = None,
+    size: Sizes | None = None,
+    batch: int | Sequence[int] = 1,
     name: str = "",
     proof_data: StrPath = "",
     labels: StrPath = "",
@@ -96,7 +97,9 @@ def convert(
         out: folder of the bundles; each is ``OUT/NAME-TARGET-PRECISION``.
         contract: what the model cannot say itself: a `edgekit.Contract`, or the path of a contract file.
         weights: state dict or safetensors for a ``module:factory``.
-        size: input size, (height, width) or one number for both. The model's own when left out.
+        size: input size, (height, width) or one number for both. The model's own when left out. A list gives bundles of
+            several sizes (onnx, openvino), the first of which is used unless `edgekit.load` names another.
+        batch: number of images in a run, a list for several (onnx, openvino). One image always goes.
         name: of the bundles. The model's own when left out.
         proof_data: other images to compare on. Held back from ``data`` when left out.
         labels: annotations of images, to measure ``max_drop`` on, and the accuracy of the source and of every bundle.
@@ -146,13 +149,16 @@ def convert(
     check(name=name, proof_data=proof_data, labels=labels, prompts=prompts, choose=choose, seed=seed, plan=plan)
     check(recipe=recipe, ranges=ranges, cross_layer_equalization=cross_layer_equalization, gate=gate, gated=gated)
     check(bias_correction=bias_correction, float_fallback=float_fallback, finetune=finetune, max_drop=max_drop)
-    check(max_size=max_size)
+    check(max_size=max_size, batch=batch)
     check(options=options, jobs=jobs, threads=threads, imports=imports, trust=trust, contact_sheet=contact_sheet)
     check(rebuild=rebuild, dry_run=dry_run, notice=notice, progress=progress)
     if not names(target):
         raise UsageError('convert() needs a target, such as target="onnx" or target="all"')
     stop = stop or Stop()
-    with _source(model, contract, size, name) as (source, contract_file):
+    sizes, batches = listed(size), (batch,) if isinstance(batch, int) else tuple(batch)
+    if len(sizes) > 1 and not isinstance(model, str | os.PathLike):
+        raise UsageError("an open network is exported at one size; give its path or module:factory for several sizes")
+    with _source(model, contract, sizes[0] if sizes else None, name) as (source, contract_file):
         request = Request(
             source=source,
             contract=contract_file,
@@ -161,7 +167,9 @@ def convert(
             out=Path(out),
             data=os.fspath(data),
             weights=os.fspath(weights),
-            size=pair(size),
+            size=sizes[0] if sizes else None,
+            sizes=sizes[1:],
+            batches=tuple(sorted({one for one in batches if one > 1})),
             name=name,
             proof_data=os.fspath(proof_data),
             labels=os.fspath(labels),

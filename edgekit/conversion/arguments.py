@@ -18,6 +18,9 @@ StrPath = str | os.PathLike[str]
 Size = int | tuple[int, int]
 """(height, width) in pixels, or one number for both."""
 
+Sizes = Size | Sequence[Size]
+"""One size, or a list of them."""
+
 
 @dataclass(frozen=True)
 class _Kind:
@@ -41,6 +44,18 @@ def _texts(value: object) -> bool:
 
 def _is_size(value: object) -> bool:
     return _whole(value, 1) or (isinstance(value, tuple) and len(value) == 2 and all(_whole(one, 1) for one in value))
+
+
+def _sizes(value: object) -> bool:
+    return _is_size(value) or (
+        isinstance(value, Sequence) and not isinstance(value, str) and bool(value) and all(map(_is_size, value))
+    )
+
+
+def _batches(value: object) -> bool:
+    return _whole(value, 1) or (
+        isinstance(value, Sequence) and not isinstance(value, str) and all(_whole(one, 1) for one in value)
+    )
 
 
 def _mappings(value: object) -> bool:
@@ -73,7 +88,8 @@ _KINDS: Mapping[str, _Kind] = {
         "an edgekit.Contract or the path of a contract file",
         lambda value: isinstance(value, str | os.PathLike | Contract),
     ),
-    "size": _Kind("a number of pixels or (height, width)", _is_size),
+    "size": _Kind("a number of pixels, (height, width), or a list of these", _sizes),
+    "batch": _Kind("a number of images or a list of them", _batches),
     "finetune": _Kind("seconds", lambda value: _number(value) and float(str(value)) >= 0),
     "max_drop": _Kind("a number 0..1", lambda value: _number(value) and 0 <= float(str(value)) <= 1),
     "max_size": _Kind("a number of bytes", lambda value: _number(value) and float(str(value)) > 0),
@@ -121,6 +137,14 @@ def names(given: Names) -> tuple[str, ...]:
     """Names of a sequence or of a list separated by commas, each once, in order."""
     every = given.split(",") if isinstance(given, str) else given
     return tuple(dict.fromkeys(name.strip() for name in every if name.strip()))
+
+
+def listed(sizes: Sizes | None) -> tuple[tuple[int, int], ...]:
+    """Every size as (height, width), each once, in order."""
+    if sizes is None:
+        return ()
+    each: Sequence[Size] = [sizes] if isinstance(sizes, int) or _is_size(sizes) else sizes  # type: ignore[list-item]
+    return tuple(dict.fromkeys((one, one) if isinstance(one, int) else one for one in each))
 
 
 def pair(size: Size | None) -> tuple[int, int] | None:

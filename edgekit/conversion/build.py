@@ -78,6 +78,8 @@ def _exported(job: BuildJob, prepared: Prepared, workspace: Workspace, report: R
             plan=planned,
             half=prepared.half if job.precision == "fp16" else (),
             recipe=job.recipe or spec.recipes[0],
+            open_batch=job.open_batch,
+            open_size=job.open_size,
         ),
         report,
     )

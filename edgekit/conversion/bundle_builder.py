@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from edgekit.errors import ConversionError, EdgekitError, EngineError, GateError
 from edgekit.graph.blip2.companions import write_companions
 from edgekit.progress import Report
 from edgekit.runtimes.bundle.folder import Bundle, Staging, sha256, stage
-from edgekit.runtimes.bundle.manifest import Accuracy, Budget, Evidence, Graph, Manifest, Record
+from edgekit.runtimes.bundle.manifest import Accuracy, Budget, Contract, Evidence, Graph, Manifest, Record, Variant
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Outcome:
     @property
     def ok(self) -> bool:
         """Whether there is a bundle and its evidence passed."""
-        return self.bundle is not None and self.evidence is not None and self.evidence.passed
+        return self.bundle is not None and self.evidence is not None and self.bundle.manifest.proven
 
 
 Graphs = tuple[Graph, ...]
@@ -76,7 +76,8 @@ class _Best:
 class BundleBuilder:
     """Builds the bundles of one prepared workspace.
 
-    ``options`` are the targets' own, ``source_score`` is the source's accuracy where there are labels.
+    ``options`` are the targets' own, ``source_score`` is the source's accuracy where there are labels, ``further`` has
+    the stages at further input sizes, prepared.
     """
 
     def __init__(
@@ -85,7 +86,9 @@ class BundleBuilder:
         prepared: Prepared,
         options: Mapping[str, Record],
         source_score: MeasuredScore | None = None,
+        further: Sequence[Stages] = (),
     ) -> None:
+        self._further = further
         self._stages, self._prepared, self._options, self._source_score = stages, prepared, options, source_score
         self._request, self._workspace = stages.request, stages.workspace
 
@@ -148,7 +151,9 @@ class BundleBuilder:
                         f"same){'; ' if advice else ''}{advice}"
                     )
                 evidence = self._with_accuracy(evidence, staging.folder, report)
-                staging.seal(msgspec.structs.replace(manifest, evidence=evidence, proven=evidence.passed))
+                variants = self._variants(spec, staging, manifest, report)
+                proven = evidence.passed and all(one.evidence and one.evidence.passed for one in variants or ())
+                staging.seal(msgspec.structs.replace(manifest, evidence=evidence, variants=variants, proven=proven))
                 kept_bundles.write_key(staging.folder, self._key(spec))
                 bundle = staging.commit()
                 drawn = _beside(path, sheet)
@@ -191,6 +196,41 @@ class BundleBuilder:
             return _Best(self._parts(spec, best, staging.folder, kept, report), best, found)
         _move(found[best].folder, staging.folder)
         return _Best(found[best].graphs, best, found)
+
+    def _variants(
+        self, spec: BundleSpec, staging: Staging, manifest: Manifest, report: Report
+    ) -> tuple[Variant, ...] | msgspec.UnsetType:
+        """Prove every further batch and input size.
+
+        Raises:
+            GateError: one is outside its gate.
+        """
+        wanted = self._wanted(manifest.contract)
+        if not wanted:
+            return msgspec.UNSET
+        proven = []
+        for variant, stages in wanted.items():
+            report(f"proving {variant}", 0.9)
+            gate = gate_of(self._request, False, (spec.precision,))
+            evidence = stages.validate(staging.folder, gate, report, batch=variant.batch)
+            if not evidence.passed and self._request.gated:
+                raise GateError(
+                    f"{variant} is outside its gate, not written: {'; '.join(evidence.failures)} (--no-gate writes it "
+                    "all the same); leave that batch or size out"
+                )
+            proven.append(msgspec.structs.replace(variant, evidence=evidence))
+        return tuple(proven)
+
+    def _wanted(self, contract: Contract) -> dict[Variant, Stages]:
+        """The further batches and sizes of a bundle, and where the reference at each size is."""
+        first = {Variant(batch=batch, size=contract.image.size): self._stages for batch in self._request.batches}
+        others = {
+            Variant(batch=batch, size=stages.request.size): stages
+            for stages in self._further
+            if stages.request.size is not None
+            for batch in (1, *self._request.batches)
+        }
+        return {**first, **others}
 
     def _check_size(self, manifest: Manifest) -> None:
         """Refuse a bundle that is larger than what the user allows.
@@ -406,6 +446,7 @@ class BundleBuilder:
             toolchain={name: version for one in (prepared.versions, *versions) for name, version in one.items()},
             options=self._manifest_options(spec),
             calibration=prepared.calibration if spec.calibrated else None,
+            variants=tuple(self._wanted(prepared.contract)) or msgspec.UNSET,
         )
 
     def _manifest_options(self, spec: BundleSpec) -> dict[str, object]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -111,6 +111,7 @@ def convert(
         prepared = stages.prepare(report_of(progress, "prepare"), calibrate=selection.calibrated, half=half)
         for text in notices.of_source(prepared):
             notice(text)
+        further = _at_further_sizes(stages, selection, progress)
         check_budget(request, prepared)
         builder = BundleBuilder(stages, prepared, selection.options)
         missing = [spec for spec in selection.bundles if builder.kept(spec) is None]
@@ -121,13 +122,24 @@ def convert(
             plan = _calibrate(stages, selection, prepared, cache, report_of(progress, "calibrate"))
         for text in notices.of_plan(plan) if plan is not None else ():
             notice(text)
-        outcomes = _side_by_side(stages, selection, prepared, source_score, progress, notice)
+        outcomes = _side_by_side(stages, selection, prepared, source_score, progress, notice, further)
         if stages.stop.pulled:
             raise ConversionError("cancelled")
         if all(outcome.ok for outcome in outcomes):
             cache.forget()
     seconds = {**stages.seconds, "total": round(time.monotonic() - began, 3)}
     return Conversions(prepared, outcomes, selection.skipped, plan, seconds)
+
+
+def _at_further_sizes(stages: Stages, selection: Selection, progress: Progress) -> list[Stages]:
+    """Prepare the source at the further input sizes, on the same images."""
+    found = []
+    for size in stages.request.sizes:
+        at_size = stages.at_size(size)
+        told = report_of(progress, f"prepare {size[0]}x{size[1]}")
+        at_size.prepare(told, calibrate=selection.calibrated, half=False)
+        found.append(at_size)
+    return found
 
 
 def check_budget(request: Request, prepared: Prepared) -> None:
@@ -211,6 +223,7 @@ def _side_by_side(
     source_score: MeasuredScore | None,
     progress: Progress,
     notice: Notice,
+    further: Sequence[Stages] = (),
 ) -> tuple[Outcome, ...]:
     """Build all bundles, several targets at once. Precisions of one target share files and are built in turn."""
     lanes: dict[str, list[BundleSpec]] = {}
@@ -218,7 +231,7 @@ def _side_by_side(
         lanes.setdefault(spec.target, []).append(spec)
 
     def build(spec: BundleSpec) -> Outcome:
-        builder = BundleBuilder(stages.timed_apart(), prepared, selection.options, source_score)
+        builder = BundleBuilder(stages.timed_apart(), prepared, selection.options, source_score, further)
         outcome = builder.build(spec, report_of(progress, f"{spec.target} {spec.precision}"))
         for text in notices.of_outcome(outcome):
             notice(text)

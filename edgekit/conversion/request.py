@@ -50,6 +50,8 @@ class Request:
         choose: number of calibration images, the most informative ones; 0 for all.
         prompts: file of prompts, for models that write.
         size: (height, width) of the input, the source's own when left out.
+        sizes: further input sizes of each bundle.
+        batches: further batches of each bundle, beside one image.
         contact_sheet: draw what the source and each bundle find in some images of ``data``, beside the bundle.
         rebuild: make bundles again that the same request left in ``out``; without it they are kept.
     """
@@ -82,6 +84,8 @@ class Request:
     choose: int = 0
     prompts: str = ""
     size: tuple[int, int] | None = None
+    sizes: tuple[tuple[int, int], ...] = ()
+    batches: tuple[int, ...] = ()
     contact_sheet: bool = False
     rebuild: bool = False
 
@@ -90,6 +94,7 @@ _FLAGS = {
     "contract": "--contract",
     "weights": "--weights",
     "size": "--size",
+    "batches": "--batch",
     "trust": "--trust",
     "options": "--option",
     "prompts": "--prompts",
@@ -131,7 +136,8 @@ def validate(request: Request, source: Source) -> Selection:
             with, or what there is to choose from.
     """
     check_options(request, source)
-    selection = select(source, request.targets, request.precisions, request.options, request.recipe)
+    several = bool(request.batches or request.sizes)
+    selection = select(source, request.targets, request.precisions, request.options, request.recipe, several)
     if not selection.calibrated:
         _refuse_without_images(request, selection)
     elif not request.data:

@@ -35,6 +35,12 @@ class Stages:
     stop: Stop = field(default_factory=Stop)
     seconds: dict[str, float] = field(default_factory=dict)
 
+    def at_size(self, size: tuple[int, int]) -> Stages:
+        """The stages of the same request at another input size, in a workspace below this one."""
+        workspace = self.workspace.at_size(size)
+        workspace.folder.mkdir()
+        return replace(self, request=replace(self.request, size=size), workspace=workspace)
+
     def timed_apart(self) -> Stages:
         """The same with seconds of its own."""
         return replace(self, seconds={})
@@ -124,6 +130,8 @@ class Stages:
             recipe=recipe,
             floats=floats,
             integers=integers,
+            open_batch=bool(self.request.batches),
+            open_size=bool(self.request.sizes),
             threads=self.request.threads,
             options=msgspec.to_builtins(options),
             # The user's own decoders may import what an isolated environment does not have; it decodes nothing.
@@ -132,7 +140,14 @@ class Stages:
         return self._run(job, Graph, report, spec.builder)
 
     def validate(
-        self, bundle: Path, gate: Gate, report: Report, *, holdout: bool = False, sheet: Path | None = None
+        self,
+        bundle: Path,
+        gate: Gate,
+        report: Report,
+        *,
+        holdout: bool = False,
+        sheet: Path | None = None,
+        batch: int = 1,
     ) -> Evidence:
         """Compare a bundle with the source, on the proof images or on the ``holdout`` set, and draw a contact sheet."""
         job = jobs.ValidateJob(
@@ -141,6 +156,7 @@ class Stages:
             gate=gate,
             holdout=holdout,
             sheet=str(sheet or ""),
+            batch=batch,
             threads=self.request.threads,
             imports=self.request.imports,
         )

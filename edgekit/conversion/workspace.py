@@ -65,6 +65,10 @@ class Workspace:
         """The hold-out set, as the proof images of a workspace of its own."""
         return Workspace(self.folder / HELD)
 
+    def at_size(self, size: tuple[int, int]) -> Workspace:
+        """The workspace of another input size."""
+        return Workspace(self.folder / f"{size[0]}x{size[1]}")
+
     @property
     def plan(self) -> Path:
         """Folder of the quantisation plan."""

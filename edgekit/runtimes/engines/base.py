@@ -212,7 +212,10 @@ def check_inputs(graph: Graph, inputs: Sequence[Floats]) -> None:
         shape = tensor.shape
         if tensor.layout == "nhwc":
             shape = (shape[0], shape[3], shape[1], shape[2])
-        if array.shape != shape or array.dtype != np.float32:
+        fits = len(array.shape) == len(shape) and all(
+            wanted in (-1, length) for wanted, length in zip(shape, array.shape, strict=True)
+        )
+        if not fits or array.dtype != np.float32:
             raise EngineError(f"input {tensor.name!r} takes float32 {shape}, not {array.dtype} {array.shape}")
 
 
