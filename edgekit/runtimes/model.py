@@ -370,8 +370,10 @@ def load(
         raise BundleError(f"{bundle.path}: {len(manifest.graphs)} graphs; a {manifest.contract.task} model has one")
     (graph,) = manifest.graphs
     _check_size(bundle, graph)
-    session = open_session(manifest.engine, bundle.path, graph, SessionOptions(threads, unit, strict, isolation))
     contract, batches = _at_size(bundle, size)
+    shape = (1, 3, *contract.image.size) if manifest.variants else ()
+    options = SessionOptions(threads, unit, strict, isolation, shape)
+    session = open_session(manifest.engine, bundle.path, graph, options)
     model: Model[Result] = Model(contract, session, manifest, batches)
     model.warm_up(warm_up)
     return model

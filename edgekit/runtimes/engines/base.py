@@ -32,12 +32,14 @@ class SessionOptions:
         device: one of the engine's devices, empty for its first.
         strict: refuse a file of which an operator leaves that device.
         isolation: the child process to open it in; None opens it here.
+        shape: of the input that is run first, NCHW, where the file takes several; engines may compile it ahead.
     """
 
     threads: int = 0
     device: str = ""
     strict: bool = False
     isolation: Isolation | None = None
+    shape: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
