@@ -146,8 +146,14 @@ def test_names_paths_and_sizes_as_one_writes_them(asked: Asked) -> None:
         ({}, 'convert() needs a target, such as target="onnx"'),
         ({"target": ["onnx", 3]}, 'target must be names: "onnx", "onnx,litert" or ["onnx", "litert"], not '),
         ({"target": "onnx", "targets": "litert"}, "target and targets are one argument: give target alone"),
-        ({"target": "onnx", "size": "320"}, "size must be a number of pixels, (height, width), or a list of these, not '320' (str)"),
-        ({"target": "onnx", "size": (320, 0)}, "size must be a number of pixels, (height, width), or a list of these, not (320, 0)"),
+        (
+            {"target": "onnx", "size": "320"},
+            "size must be a number of pixels, (height, width), or a list of these, not '320' (str)",
+        ),
+        (
+            {"target": "onnx", "size": (320, 0)},
+            "size must be a number of pixels, (height, width), or a list of these, not (320, 0)",
+        ),
         ({"target": "onnx", "data": 7}, "data must be a path (str or Path), not 7 (int)"),
         ({"target": "onnx", "out": None, "jobs": 0}, "jobs must be a whole number from 1 on, not 0 (int)"),
         ({"target": "onnx", "trust": "yes"}, "trust must be True or False, not 'yes' (str)"),

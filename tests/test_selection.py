@@ -208,6 +208,7 @@ def test_what_ncnn_refuses_it_cannot_do(operator: str, tmp_path: Path) -> None:
     job = make_job(Module(), torch.zeros(1, 3, 16, 16), ("out",), tmp_path, "fp32")
     assert set(operators(job.onnx)) & set(ncnn.TARGET.refuses)
     with pytest.raises(
-        ConversionError, match="ncnn fp32 cannot convert this network; it says: .*; replace what not every engine takes"
+        ConversionError,
+        match=r"ncnn fp32 cannot convert this network; it says: .*; replace what not every engine takes",
     ):
         ncnn.convert(job, lambda text, share: None)

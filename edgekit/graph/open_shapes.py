@@ -93,6 +93,15 @@ class _Opening:
         if not before or not after or node.input[0] in self._constants:
             return
         shape = [int(one) for one in wanted]
+        if before == (1, *after):  # (1, n, ...) to (n, ...): images one below the other, as products take them
+            node.input[1] = self._constant(node, "shape", np.array([-1, *after[1:]], np.int64))
+            return
+        if after == (1, *before):  # and back
+            if self._batch and self._size:
+                raise ConversionError(f"{_named(node)} has batch and size in one dimension; {_OTHERWISE}")
+            whole = [-1, *after[1:]] if self._batch else [1, -1, *after[2:]]
+            node.input[1] = self._constant(node, "shape", np.array(whole, np.int64))
+            return
         if self._batch:
             if before[0] != 1 or after[0] != 1:
                 raise ConversionError(f"{_named(node)} mixes the batch with other dimensions; {_OTHERWISE}")
