@@ -105,7 +105,10 @@ class _Opening:
         if self._batch:
             if before[0] != 1 or after[0] != 1:
                 raise ConversionError(f"{_named(node)} mixes the batch with other dimensions; {_OTHERWISE}")
-            shape[0] = 0
+            shape[0] = 0  # what the input has there, unless the node says that 0 is 0
+            kept = [one for one in node.attribute if one.name != "allowzero"]
+            del node.attribute[:]
+            node.attribute.extend(kept)
         if self._size:
             places = [place for place in range(1, len(after)) if self._spatial(after[place], before)]
             if len(places) > 1 or (places and any(one == -1 for n, one in enumerate(shape) if n != places[0])):
