@@ -1,4 +1,4 @@
-"""A classifier's last layer: in INT8 where that costs nothing, in float where it does, and what ``--max-size`` changes."""
+"""A classifier's last layer: in INT8 where that costs nothing, in float where it does, and ``--max-size``."""
 
 from __future__ import annotations
 
