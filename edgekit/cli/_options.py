@@ -9,7 +9,7 @@ import click
 
 from edgekit.cli._terminal import say, shown
 from edgekit.errors import UsageError
-from edgekit.worker.user_modules import import_module, is_here
+from edgekit.worker.user_modules import import_given, is_here
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -68,13 +68,7 @@ def import_modules(names: Sequence[str]) -> None:
         UsageError: it cannot be imported.
     """
     for name in names:
-        try:
-            module = import_module(name)
-        except ImportError as error:
-            raise UsageError(f"--import {name}: {error}") from error
-        except Exception as error:  # a user's own code may raise anything
-            raise UsageError(f"--import {name}: {type(error).__name__}: {error}") from error
-        if is_here(module):
+        if is_here(import_given(name)):
             say(f"edgekit: imported {name} from the current folder", err=True)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgekit.cli._command import UNIT, Command, tell
-from edgekit.cli._options import TrackerName, engine_options, import_modules, imports_option, json_option
+from edgekit.cli._options import TrackerName, engine_options, imports_option, json_option
 from edgekit.cli._terminal import say
 
 if TYPE_CHECKING:
@@ -98,7 +98,6 @@ def command(
 
     check_html(html)
     labels, images = _labels_and_images(labels, data)
-    import_modules(imports)
     opening = _Opening(threads, unit, strict, contract, weights, trust)
     candidates = [_candidate(spec, name, opening) for spec, name in zip(models, _names(models), strict=True)]
     with progress_bars() as watch:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgekit.cli._command import UNIT, Command
-from edgekit.cli._options import TrackerName, engine_options, import_modules, imports_option, json_option
+from edgekit.cli._options import TrackerName, engine_options, imports_option, json_option
 from edgekit.cli._quantities import SECONDS
 from edgekit.cli._terminal import say
 
@@ -69,7 +69,6 @@ def command(
     from edgekit.errors import UsageError
     from edgekit.runtimes.model import load
 
-    import_modules(imports)
     for name, given in (("mot", mot is not None), ("every", every != 1), ("appearance", appearance is not None)):
         if given and not track:
             raise UsageError(f"--{name} goes with --track NAME")
