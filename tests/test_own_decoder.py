@@ -53,7 +53,7 @@ def test_the_page_of_decoders_runs_as_it_stands(followed: tuple[Path, str]) -> N
 def test_a_bundle_of_an_own_decoder_is_profiled_and_recommended(followed: tuple[Path, str]) -> None:
     folder, _ = followed
     store = ("--store", str(folder / "store.jsonl"), "--import", "spots")
-    quick = ("--rounds", "2", "--seconds", "100ms", "--no-operators")
+    quick = ("--rounds", "1", "--seconds", "100ms", "--no-operators")
     measured = typed(folder, "edgekit", "profile", "out/network-onnx-fp32", *quick, *store)
     assert measured.returncode == 0, measured.stdout + measured.stderr
     chosen = typed(folder, "edgekit", "recommend", "out/network-onnx-fp32", *store)

@@ -49,7 +49,9 @@ class _Opening:
 )
 @click.argument("models", nargs=-1, required=True, metavar="BUNDLE...")
 @click.option(
-    "--labels", default="", help="COCO json; a folder or csv of 'path,class' for classes; MOT file with --track."
+    "--labels",
+    default="",
+    help="COCO, YOLO, Pascal VOC; for classes a folder or a csv; with --track a MOT file (docs/TASKS.md).",
 )
 @click.option("--data", multiple=True, help="Folder of the images, or the video. [default: beside the labels]")
 @click.option(
@@ -130,7 +132,10 @@ def _labels_and_images(labels: str, data: tuple[str, ...]) -> tuple[str, str | N
         tell("--data ANNOTATIONS is called --labels ANNOTATIONS now; --data is the folder of the images")
         labels, data = data[0], data[1:]
     if not labels:
-        raise UsageError("evaluate needs --labels: COCO json, a folder or csv of classes, or a MOT file with --track")
+        raise UsageError(
+            "evaluate needs --labels: COCO json, a YOLO data.yaml, a Pascal VOC folder, a folder or csv of classes, or "
+            "a MOT file with --track"
+        )
     if len(data) > 1:
         raise UsageError(f"--data {data[1]}: the images are in one place; give --data once")
     return labels, data[0] if data else None

@@ -66,7 +66,7 @@ def bundle_tree(bundle: Bundle) -> Tree:
 
 
 _DEVICE_CODE = (
-    "__init__.py", "arrays.py", "errors.py", "registry.py", "structures.py",
+    "__init__.py", "arrays.py", "decoders.py", "errors.py", "registry.py", "results.py", "structures.py", "tracking.py",
     "emulators", "isolation", "profiling", "runtimes", "worker",
 )  # fmt: skip
 _HOST_CODE = ("profiling/devices", "profiling/records")
@@ -92,7 +92,7 @@ def code_tree(imports: Sequence[str] = ()) -> Tree:
 def _module_files(name: str) -> dict[str, Path]:
     """The Python files of a module of the user's: the one, or all of the package that it belongs to."""
     top = import_module(name.partition(".")[0])
-    path = Path(top.__file__ or "")
+    path = Path(getattr(top, "__file__", None) or "")
     if path.suffix != ".py":
         raise UsageError(f"--import {name}: only modules and packages in Python files can be sent to a device")
     if path.name != "__init__.py":

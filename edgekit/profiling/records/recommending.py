@@ -39,8 +39,8 @@ class RecommendRequest:
 
     ``bundles`` are the candidates, all that the store knows of the machine when empty. ``on`` is the name of a host
     over SSH, empty for this machine. ``budget`` are the seconds of a search, 0 for none: then ``bundles`` that the
-    store does not know on this machine are measured, one after the other. ``conversions`` widen a search. ``imports`` are
-    modules of the user's that register decoders.
+    store does not know on this machine are measured, one after the other. ``conversions`` widen a search. ``imports``
+    are modules of the user's that register decoders.
     """
 
     bounds: Bounds
