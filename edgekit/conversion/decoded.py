@@ -28,9 +28,10 @@ from edgekit.runtimes.bundle.folder import Bundle
 from edgekit.runtimes.bundle.manifest import Contract, Evidence, Gate, Manifest, Output
 from edgekit.runtimes.inputs.media import ImageReference
 from edgekit.runtimes.model import Model, load
-from edgekit.runtimes.results import Result
+from edgekit.runtimes.results import Detections, Result
 from edgekit.runtimes.tasks import open_task
 from edgekit.runtimes.tasks.decoders import Candidates
+from edgekit.runtimes.tracking.fitting import fitted
 from edgekit.sources import WHOLE
 
 
@@ -73,7 +74,9 @@ class DecodedSource:
             SourceError: the source gives NaN itself, two results for one image or one for all, or the cut changed the
                 result.
         """
-        return _store_results(self._read, proof, workspace)
+        reference = _store_results(self._read, proof, workspace)
+        self.contract = _with_tracker_options(self.contract, workspace)
+        return reference
 
     def doubts(self, images: Sequence[ImageReference]) -> tuple[str, ...]:
         """Whether the source finds clearly more by another image rule than by the one that a user stated."""
@@ -170,6 +173,15 @@ def _store_results(read: ReadSource, proof: Samples, workspace: Workspace) -> Re
             f"{agreement.score_drift:.4f}): the decoder's numbers in the contract do not describe this network"
         )
     return Reference(how="the source as it was given, in PyTorch", doubts=said)
+
+
+def _with_tracker_options(contract: Contract, workspace: Workspace) -> Contract:
+    """The contract with thresholds of trackers that fit the source's scores, where the usual ones would not."""
+    if contract.trackers or not issubclass(open_task(contract).gives, Detections):
+        return contract
+    found = [one.scores for one in read_detections(workspace.detections)]
+    fitting = fitted(np.concatenate(found), contract.postprocess.score)
+    return msgspec.structs.replace(contract, tracker_options=dict(fitting)) if fitting else contract
 
 
 def _refuse_empty(read: ReadSource, tensor: Floats, raw: Sequence[Floats]) -> None:

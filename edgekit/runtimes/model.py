@@ -204,7 +204,7 @@ class Model(Generic[ResultT]):
             appearance: an embedding model that tells objects apart by their looks, for ``botsort``.
             reconnect: seconds that a camera or stream may be away, as in `stream`; tracks go on where it comes back.
             silence: as in `stream`.
-            options: of the tracker that is named, see docs/TRACKING.md.
+            options: of the tracker that is named, see docs/TRACKING.md; the bundle may have others than the papers'.
 
         Raises:
             InputError: as in `stream`.
@@ -232,7 +232,7 @@ class Model(Generic[ResultT]):
         from edgekit.runtimes.inputs.reader import Reader
         from edgekit.runtimes.track import FRAMES_PER_SECOND, follow, tracker_of
 
-        opened = tracker_of(tracker, options)
+        opened = tracker_of(tracker, options, self.contract)
         rate = FRAMES_PER_SECOND if fps is None else fps
         # Here and not in the generator, so that a mistake is told at once.
         reader = Reader(source, reconnect=reconnect, silence=silence)

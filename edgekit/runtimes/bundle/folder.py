@@ -79,6 +79,11 @@ def open_bundle(path: str | os.PathLike[str], *, verify: Verify | None = None) -
         raise BundleError(
             f"{root}: no bundle there (no {MANIFEST}); give the folder that edgekit convert wrote"
         ) from error
+    except NotADirectoryError as error:
+        raise BundleError(
+            f"{root}: a file, and a bundle is a folder; if it is a trained model, convert it first: edgekit convert "
+            f"{root} --target TARGET (edgekit inspect shows what is in it)"
+        ) from error
     except OSError as error:
         raise BundleError(f"{root}: cannot be read: {error.strerror}") from error
     if verify is not None:
@@ -263,6 +268,28 @@ class Staging:
         self.committed = True
         shutil.rmtree(replaced, ignore_errors=True)
         return open_bundle(self.destination)
+
+
+def replace_manifest(folder: Path, manifest: bytes) -> None:
+    """Write another manifest into a bundle, in one step: whoever opens the bundle sees the old one or the new one.
+
+    Raises:
+        BundleError: it cannot be written, or another process is writing this bundle.
+    """
+    target = folder.resolve()
+    partial = target / f".{MANIFEST}{_PARTIAL}"
+    with writing(folder), contextlib.ExitStack() as held:
+        try:
+            held.enter_context(locked(_hidden(target, _LOCK)))
+        except BlockingIOError as error:
+            raise BundleError(f"{folder}: another process is writing this bundle; try again when it is done") from error
+        try:
+            with partial.open("wb") as stream:
+                stream.write(manifest)
+                _flush(stream)
+            partial.replace(target / MANIFEST)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

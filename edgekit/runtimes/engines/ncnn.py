@@ -232,4 +232,9 @@ class Ncnn(Engine):
         return NcnnSession(net, graph, Placement("cpu", {"cpu": traits.layers}, arithmetic))
 
 
-ENGINE = Ncnn(name="ncnn", packages=("ncnn",), extra="ncnn")
+SETTINGS = (
+    "no Vulkan (use_vulkan_compute), no bfloat16 (use_bf16_storage, use_bf16_packed); use_fp16_packed, "
+    "use_fp16_storage and use_fp16_arithmetic only for fp16 bundles; use_int8_inference"
+)
+
+ENGINE = Ncnn(name="ncnn", packages=("ncnn",), extra="ncnn", settings=SETTINGS)
