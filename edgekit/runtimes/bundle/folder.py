@@ -33,7 +33,7 @@ _REPLACED = ".replaced"
 _LOCK = ".lock"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Bundle:
     """An opened bundle: its folder and its checked manifest."""
 
@@ -48,6 +48,9 @@ class Bundle:
     def bytes(self) -> int:
         """Size of the model files in bytes, without the manifest."""
         return sum(file.bytes for file in self.manifest.files)
+
+    def __repr__(self) -> str:
+        return f"<Bundle {self.path}: {self.manifest.summary}, {self.bytes / 1e6:.2f} MB>"
 
 
 Verify = Callable[[Path, bytes], None]

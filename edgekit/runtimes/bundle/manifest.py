@@ -474,6 +474,14 @@ class Manifest(Record, frozen=True, kw_only=True):
     digest: str = ""
     amendments: tuple[Amendment, ...] | msgspec.UnsetType = msgspec.UNSET
 
+    @property
+    def summary(self) -> str:
+        """What it is, in a few words: ``shapes litert int8, detect, 7 classes, 256x256, proven``."""
+        contract = self.contract
+        classes = f"{len(contract.classes)} classes, " if contract.classes else ""
+        size, proof = "x".join(map(str, contract.image.size)), "proven" if self.proven else "unproven"
+        return f"{self.name} {self.target} {self.precision}, {contract.task}, {classes}{size}, {proof}"
+
     def engine_of(self, graph: Graph) -> str:
         """The engine that opens a graph."""
         return graph.engine or self.engine
