@@ -96,20 +96,25 @@ def test_wrong_use_changes_nothing_and_ends_with_2(bundle: Path, words: tuple[st
     assert sorted(path.name for path in bundle.parent.iterdir()) == ["tiny"], "no lock is left"
 
 
+RULE = ImageRule(size=(8, 8))
+CLASSES = Contract(task="classify", image=RULE, classes=("a",), decoder=Decoder(name="classes"))
+FREE = Decoder(name="anchor_free", options={"strides": [8]})
+
+
 @pytest.mark.parametrize(
     ("contract", "given", "says"),
     [
-        (Contract(task="classify", image=ImageRule(size=(8, 8)), classes=("a",)), {"iou": 0.5}, "iou: .*'classify'"),
-        (Contract(task="embed", image=ImageRule(size=(8, 8))), {"score": 0.5}, "score: .*'embed', which has no such"),
+        (CLASSES, {"iou": 0.5}, "iou: .*'classify'"),
+        (CLASSES, {"tracker_options": {"new_score": 0.5}}, "tracker option new_score: .* no such thing"),
         (
-            Contract(image=ImageRule(size=(8, 8)), classes=("a",), postprocess=Postprocess(nms=False)),
-            {"iou": 0.5},
-            "iou: .* has no NMS",
+            Contract(task="embed", image=RULE, decoder=Decoder(name="vector")),
+            {"score": 0.5},
+            "score: .*'embed', which has no such",
         ),
         (
-            Contract(task="classify", image=ImageRule(size=(8, 8)), classes=("a",), decoder=Decoder(name="classes")),
-            {"tracker_options": {"new_score": 0.5}},
-            "tracker option new_score: .* no such thing",
+            Contract(image=RULE, classes=("a",), decoder=FREE, postprocess=Postprocess(nms=False)),
+            {"iou": 0.5},
+            "iou: .* has no NMS",
         ),
     ],
 )

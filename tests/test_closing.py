@@ -63,4 +63,4 @@ def test_a_pool_closes_its_models(bundle: Path) -> None:
 def test_what_is_opened_says_what_it_is(bundle: Path) -> None:
     opened = open_bundle(bundle)
     assert repr(edgekit.load(opened)) == "<Model tiny onnx int8, detect, 2 classes, 64x64, proven>"
-    assert repr(opened) == f"<Bundle {bundle}: tiny onnx int8, detect, 2 classes, 64x64, proven, 0.00 MB>"
+    assert repr(opened) == f"<Bundle {bundle}: tiny onnx int8, detect, 2 classes, 64x64, proven, 0.01 MB>"

@@ -77,7 +77,7 @@ def _contract(contract: Contract) -> list[str]:
     lines = [counted, *_image(contract), f"decoder {contract.decoder.name}" + (f": {options}" if options else "")]
     if contract.skeleton:
         lines.append(f"keypoints: {', '.join(contract.skeleton.names)}")
-    if contract.task not in ("classify", "embed"):
+    if contract.task not in ("classify", "embed", "semantic"):
         post = contract.postprocess
         suppressed = "over all classes" if post.class_agnostic else "per class"
         nms = f"NMS {suppressed} above IoU {post.iou:g}" if post.nms else "no NMS"

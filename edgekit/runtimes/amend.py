@@ -12,6 +12,8 @@ from edgekit.errors import UsageError, choices
 from edgekit.runtimes.bundle import manifest_file
 from edgekit.runtimes.bundle.folder import Bundle, open_bundle, replace_manifest
 from edgekit.runtimes.bundle.manifest import Amendment, Change, Contract, Postprocess
+from edgekit.runtimes.results import Classification, Detections
+from edgekit.runtimes.tasks import open_task
 from edgekit.runtimes.tracking import trackers
 from edgekit.runtimes.tracking.fitting import known_to
 from edgekit.runtimes.tracking.options import parsed
@@ -47,6 +49,7 @@ def amend(
     Raises:
         UsageError: nothing to change, a value out of range, a class or option that there is not, a name that another
             class has, or something that the bundle's task does not have.
+        ContractError: its decoder is one of your own, whose module was not imported.
         BundleError: it cannot be read or written.
     """
     bundle = open_bundle(path)
@@ -77,8 +80,9 @@ def _check_task(bundle: Bundle, thresholds: Mapping[str, object], options: Mappi
     contract = bundle.manifest.contract
     if contract.language is not None:
         raise UsageError(f"{bundle.path} is a vision-language model, which has no thresholds, classes or trackers")
-    boxes = contract.task not in ("classify", "embed")
-    given = [name for name in thresholds if not boxes and (name != "score" or contract.task == "embed")]
+    gives = open_task(contract).gives
+    boxes, classes = issubclass(gives, Detections), issubclass(gives, Classification)
+    given = [name for name in thresholds if not boxes and not (classes and name == "score")]
     given += [f"tracker option {name}" for name in options if not boxes]
     if given:
         raise UsageError(f"{given[0]}: {bundle.path} is of the task {contract.task!r}, which has no such thing")
