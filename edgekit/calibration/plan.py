@@ -156,11 +156,17 @@ class PlannedGraph(Record, frozen=True, kw_only=True):
 
 
 class Outlier(Record, frozen=True, kw_only=True):
-    """A calibration image unlike the others: its index, how far off it is, and the tensor that shows it."""
+    """A calibration image unlike the others: its index and name, how far off it is, and the tensor that shows it."""
 
     image: int
     distance: float
     tensor: str
+    name: str = ""
+
+    @property
+    def called(self) -> str:
+        """The image for a reader."""
+        return self.name or f"image {self.image}"
 
 
 class Advice(Record, frozen=True, kw_only=True):
@@ -196,7 +202,7 @@ class Plan(Record, frozen=True, kw_only=True):
     """How one model becomes INT8, found on one set of calibration images.
 
     Attributes:
-        model: SHA-256 of the exchange graph.
+        model: SHA-256 of the exchange graph, and ``name`` what the model is called; empty in older plans.
         images, images_sha256: number and SHA-256 of the calibration images.
         integer: the graph for integer-only targets; None where it equals ``mixed`` but for the layers in float.
         fp16_issues: operators that stay in float32 in fp16 bundles.
@@ -212,6 +218,7 @@ class Plan(Record, frozen=True, kw_only=True):
     methods: Methods
     mixed: PlannedGraph
     integer: PlannedGraph | None = None
+    name: str = ""
     fp16_issues: tuple[Fp16Issue, ...] = msgspec.field(default=(), name="half")
     corrected: int = 0
     tuning: Tuning | None = None
