@@ -224,7 +224,8 @@ class Ncnn(Engine):
         arithmetic = _configure(net.opt, traits, options)
         if net.load_param(str(param)):
             raise EngineError(
-                f"{param}: ncnn {ncnn.__version__} refuses this graph{_unknown_layers(param)}; convert again"
+                f"{param}: ncnn {ncnn.__version__} cannot open this graph{_unknown_layers(param)}; convert the model "
+                "again with this version of ncnn"
             )
         if net.load_model(str(weights)):
             raise EngineError(f"{weights}: ncnn {ncnn.__version__} cannot read the weights, truncated? convert again")
