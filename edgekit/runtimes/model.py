@@ -38,7 +38,7 @@ class _Inferred(NamedTuple):
     inference: float
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class ClosedSession:
     """What a closed model has in place of its session."""
 

@@ -157,6 +157,14 @@ def _entry(job: Job) -> Graph:
             raise ConversionError(f"Ethos-U: {name} should be int8 {channels_last}, the file has {kind} {found}")
         layout: Literal["nchw", "nhwc"] = "nhwc" if len(shape) > 2 else "nchw"
         scale, zero_point = detail["quantization"]
-        grid = {"scale": float(scale), "zero_point": int(zero_point)}
-        tensors.append(Tensor(name=name, shape=channels_last, dtype="int8", layout=layout, **grid))
+        tensors.append(
+            Tensor(
+                name=name,
+                shape=channels_last,
+                dtype="int8",
+                layout=layout,
+                scale=float(scale),
+                zero_point=int(zero_point),
+            )
+        )
     return Graph(files=(COMPILED, FILE), inputs=(tensors[0],), outputs=tuple(tensors[1:]))
