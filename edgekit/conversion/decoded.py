@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.arrays import Floats
+from edgekit.calibration.layers import names_in
 from edgekit.calibration.samples import Samples, new_stack
 from edgekit.conversion import contract_trials, doubts
 from edgekit.conversion.contact_sheet import ContactSheet
@@ -48,7 +49,8 @@ class DecodedSource:
         read = read_source(job)
         self.name, self.contract = job.name or read.model.name, read.contract
         self.origin = msgspec.structs.replace(read.model.origin, notes=(*read.model.notes, read.note), cut=read.cut)
-        self._read, self._stated = read, bool(job.contract)
+        self._read, self._stated, self._spec = read, bool(job.contract), job.source
+        self._fitted = False
 
     def export(self, workspace: Workspace) -> Exported:
         """Write the network in exchange form.
@@ -63,7 +65,15 @@ class DecodedSource:
         # Decode zeros once, so that a decoder that does not fit its heads is found before anything is built.
         empty = [np.zeros(exchange.shapes[name], np.float32) for name in names]
         open_task(self.contract).candidates(empty, 0.99)
-        return Exported(exchange.shapes, operators(exchange.onnx))
+        return Exported(exchange.shapes, operators(exchange.onnx), self._layers(exchange.onnx))
+
+    def _layers(self, exchange: Path) -> dict[str, str]:
+        """What layers are called in the ONNX file that the network came from."""
+        import onnx
+
+        if self.origin.kind != "onnx":
+            return {}
+        return names_in(onnx.load(self._spec), onnx.load(exchange))
 
     def run(self, proof: Samples, workspace: Workspace) -> Reference:
         """Store raw outputs and detections of all images.
@@ -76,7 +86,8 @@ class DecodedSource:
                 result.
         """
         reference = _store_results(self._read, proof, workspace)
-        self.contract = _with_tracker_options(self.contract, workspace)
+        if not self._fitted:  # to the proof images, which come first
+            self.contract, self._fitted = _with_tracker_options(self.contract, workspace), True
         return reference
 
     def doubts(self, images: Sequence[ImageReference]) -> tuple[str, ...]:
