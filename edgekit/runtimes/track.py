@@ -73,7 +73,11 @@ def discarded(tracker: Tracker, name: str, score: float) -> tuple[str, dict[str,
         f"{found / frames:.1f} found a frame, {tracked / frames:.1f} tracked: {under} of {found} detections scored "
         f"under {name}'s {begin}, {least:g}"
     )
-    return text, {option: value for option, value in fitted(scores, score).items() if hasattr(tracker.options, option)}
+    usual = tracker.Options()
+    fitting = fitted(scores, score) or {
+        name: getattr(usual, name) for name in ("high_score", begin) if hasattr(usual, name)
+    }
+    return text, {option: value for option, value in fitting.items() if hasattr(usual, option)}
 
 
 def follow(
