@@ -101,7 +101,7 @@ def _image(contract: Contract) -> list[str]:
 def _value(value: object) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(_value, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:.9g}" if isinstance(value, float) else str(value)
 
 
 def _graph(manifest: Manifest, graph: Graph) -> Iterator[str]:
