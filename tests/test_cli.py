@@ -98,7 +98,8 @@ OPTIONS = {
     "convert": "--plan --recipe --max-drop --labels --finetune --choose "
     "--target --precision --data --contract --weights -o --out -j --jobs --json --gate --no-gate --dry-run --trust",
     "amend": "--score --iou --max-detections --class --tracker-option --import --json",
-    "run": "--score --iou --track --track-option --import --every --save --video --mot --json --threads --unit --strict",
+    "run": "--score --iou --track --track-option --every --save --video --mot --import --json"
+    " --threads --unit --strict",
     "verify": "--against --data --import --json",
     "evaluate": "--labels --data --html --track --track-option --fps --class --import --json",
     "info": "--json",

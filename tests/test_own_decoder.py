@@ -50,6 +50,7 @@ def test_the_page_of_decoders_runs_as_it_stands(followed: tuple[Path, str]) -> N
     assert evidence["compared"] == "detections"
 
 
+@pytest.mark.nightly
 def test_a_bundle_of_an_own_decoder_is_profiled_and_recommended(followed: tuple[Path, str]) -> None:
     folder, _ = followed
     store = ("--store", str(folder / "store.jsonl"), "--import", "spots")
