@@ -209,6 +209,6 @@ def test_what_ncnn_refuses_it_cannot_do(operator: str, tmp_path: Path) -> None:
     assert set(operators(job.onnx)) & set(ncnn.TARGET.refuses)
     with pytest.raises(
         ConversionError,
-        match=r"ncnn fp32 cannot convert this network; it says: .*; replace what not every engine takes",
+        match=r"what pnnx wrote does not run in ncnn: .*; not every target takes ",
     ):
         ncnn.convert(job, lambda text, share: None)

@@ -37,12 +37,10 @@ def command(
 
     import msgspec
 
-    from edgekit.cli._options import import_modules
     from edgekit.cli._progress import progress_bars
     from edgekit.cli._reports import evidence_lines
     from edgekit.conversion.verify import verify
 
-    import_modules(imports)
     with progress_bars() as progress:
         evidence = verify(
             bundle,

@@ -114,7 +114,7 @@ def _made(job: CalibrateJob, prepared: Prepared, workspace: Workspace, report: R
         write,
         report,
     )
-    plan = msgspec.structs.replace(plan, fp16_issues=prepared.half)
+    plan = msgspec.structs.replace(plan, fp16_issues=prepared.half, name=prepared.name, layer_names=prepared.layers)
     report("measuring the last layer", 0.95)
 
     def judge_of(images: list[Floats]) -> Judge:

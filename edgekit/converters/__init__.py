@@ -22,7 +22,7 @@ from edgekit.calibration.samples import Samples
 from edgekit.emulators import emulator
 from edgekit.errors import ConversionError, UsageError, choices
 from edgekit.graph.blip2.blip2 import WrittenPart
-from edgekit.graph.exchange import INPUT, operators
+from edgekit.graph.exchange import INPUT
 from edgekit.graph.open_shapes import open_shapes, opened
 from edgekit.progress import Report as Report
 from edgekit.runtimes.bundle.manifest import Contract, Graph, ProofWord, Record, Tensor
@@ -204,43 +204,6 @@ class Job(PartJob):
                 f"{self.precision} needs calibration images: give --data with a folder of photographs"
             )
         return self.samples
-
-
-def cannot_convert(tool: str, said: str, job: Job) -> ConversionError:
-    """The error of a tool that failed on a network: its first words, the operators that may be why, and what to do.
-
-    Args:
-        tool: what failed, with the precision.
-        said: the tool's own text, of which only the first line is quoted.
-        job: what it was given.
-    """
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-
-    try:
-        found = operators(job.onnx)
-    except DecodeError:  # the file itself is what is wrong
-        found = {}
-    first = next((line.strip() for line in said.splitlines() if line.strip()), "nothing")
-    quoted = first if len(first) <= _QUOTED else f"{first[:_QUOTED]} ..."
-    rare = [f"{kind} (node {node!r})" for kind, node in found.items() if kind not in _EVERYWHERE]
-    replace = f"replace what not every engine takes ({', '.join(rare)}), or " if rare else ""
-    return ConversionError(
-        f"{tool} cannot convert this network; it says: {quoted}; {replace}take a target that has more operators: onnx, "
-        "openvino (--debug shows all that was said)"
-    )
-
-
-_QUOTED = 300
-"""Characters of a tool's text in a message."""
-
-_EVERYWHERE = frozenset(
-    {
-        *("Add", "AveragePool", "BatchNormalization", "Clip", "Concat", "Constant", "Conv", "Div", "Flatten", "Gemm"),
-        *("GlobalAveragePool", "Identity", "LeakyRelu", "MatMul", "MaxPool", "Mul", "Pad", "ReduceMean", "Relu"),
-        *("Reshape", "Resize", "Sigmoid", "Slice", "Softmax", "Split", "Squeeze", "Sub", "Transpose", "Unsqueeze"),
-    }
-)
-"""Operators that every target takes."""
 
 
 def target_names() -> tuple[str, ...]:

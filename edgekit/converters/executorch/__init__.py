@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from edgekit.converters import PLAN, Job, Report, Target, cannot_convert
+from edgekit.converters import PLAN, Job, Report, Target
+from edgekit.converters._foreign import tool_error
 from edgekit.converters._quiet import quiet
 from edgekit.converters.executorch.int8 import TORCHAO, quantised
 from edgekit.errors import ConversionError
@@ -70,8 +71,7 @@ def convert(job: Job, report: Report) -> Graph:
     except ConversionError:
         raise
     except Exception as error:  # the toolchain raises whatever its layers raise
-        said = f"{type(error).__name__}: {str(error).strip()}"
-        raise cannot_convert(f"ExecuTorch {job.precision} for {delegate}", said, job) from error
+        raise tool_error(f"ExecuTorch {job.precision} for {delegate}", error, job.onnx) from error
     (job.out / FILE).write_bytes(data)
     int8 = "int8 in convolutions and products, float32 elsewhere"
     told = {DELEGATE: delegate, **counts, "arithmetic": int8 if job.precision == "int8" else "float32"}

@@ -10,7 +10,8 @@ import re
 import shutil
 from pathlib import Path
 
-from edgekit.converters import PLAN, Job, Report, Target, cannot_convert
+from edgekit.converters import PLAN, Job, Report, Target
+from edgekit.converters._foreign import tool_error
 from edgekit.converters.litert.files import FILE, finished, float_file
 from edgekit.converters.litert.network import LiteRTNetwork, LiteRTOperator
 from edgekit.converters.litert.ranges import LITERT, CalibrationRun, chosen_ranges, float_operators, recognise
@@ -48,7 +49,7 @@ def convert(job: Job, report: Report) -> Graph:
     except ConversionError:
         raise
     except Exception as error:  # the toolchain raises whatever its layers raise: MLIR, torch, flatbuffers
-        raise cannot_convert(f"LiteRT {job.precision}", f"{type(error).__name__}: {error}", job) from error
+        raise tool_error(f"LiteRT {job.precision}", error, job.onnx) from error
 
 
 def _half(source: Path) -> bytes:

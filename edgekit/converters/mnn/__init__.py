@@ -17,7 +17,8 @@ from pathlib import Path
 
 from edgekit.calibration.plan import PlannedGraph
 from edgekit.calibration.samples import Samples
-from edgekit.converters import PLAN, Job, Report, Target, cannot_convert
+from edgekit.converters import PLAN, Job, Report, Target
+from edgekit.converters._foreign import tool_error
 from edgekit.converters.mnn.ranges import set_ranges
 from edgekit.errors import ConversionError
 from edgekit.runtimes.bundle.manifest import Graph
@@ -167,7 +168,7 @@ def _tool(name: str, arguments: Sequence[str], made: Path, job: Job) -> None:
     )
     if done.returncode or not made.is_file():
         log = done.stdout.decode(errors="replace")
-        raise cannot_convert(f"MNN {job.precision}", f"{name} failed (exit code {done.returncode}): {_tail(log)}", job)
+        raise tool_error(f"{name} failed (exit code {done.returncode})", _tail(log), job.onnx)
 
 
 def _tail(log: str) -> str:
