@@ -216,15 +216,16 @@ def test_a_crash_in_the_users_code_is_named(tmp_path: Path, factory: str, messag
 
 
 def test_an_error_that_nobody_foresaw_is_named_and_debug_shows_where(tmp_path: Path) -> None:
-    in_a_stage = "import sys\nif 'edgekit.conversion.prepare' in sys.modules: "
-    (tmp_path / "surprising.py").write_text(f"{in_a_stage}raise ZeroDivisionError('nobody thought of that')")
+    in_a_stage = "import sys\nstage = sys.modules.get('edgekit.conversion.prepare')\n"
+    boom = "def boom(job):\n    raise ZeroDivisionError('nobody thought of that')\nif stage:\n    stage._read = boom\n"
+    (tmp_path / "surprising.py").write_text(in_a_stage + boom)
     given = ("--target", "onnx", "-o", tmp_path / "out", "--import", "surprising")
     done = edgekit("convert", SOURCE, *given, PYTHONPATH=str(tmp_path))
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == "edgekit: error: prepare: ZeroDivisionError: nobody thought of that"
     done = edgekit("convert", SOURCE, *given, "--debug", PYTHONPATH=str(tmp_path))
     assert done.returncode == 1
-    assert 'surprising.py", line 2, in <module>' in done.stderr
+    assert 'surprising.py", line 4, in boom' in done.stderr
     assert "Traceback" in done.stderr
 
 

@@ -222,7 +222,7 @@ def _side_by_side(
     prepared: Prepared,
     source_score: MeasuredScore | None,
     progress: Progress,
-    notice: Notice,
+    notice: Notice = ignored,
     further: Sequence[Stages] = (),
 ) -> tuple[Outcome, ...]:
     """Build all bundles, several targets at once. Precisions of one target share files and are built in turn."""

@@ -81,7 +81,8 @@ def kept(path: Path, key: str) -> Bundle | None:
 def since(bundle: Bundle) -> str:
     """When a bundle that is kept was made."""
     made = time.localtime((bundle.path / MANIFEST).stat().st_mtime)
-    return f"made by the same request at {time.strftime('%Y-%m-%d %H:%M', made)}"
+    amended = ", amended since" if bundle.manifest.amendments else ""
+    return f"made by the same request at {time.strftime('%Y-%m-%d %H:%M', made)}{amended}"
 
 
 def _content(path: Path) -> str:

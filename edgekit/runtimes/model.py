@@ -81,7 +81,6 @@ class Model(Generic[ResultT]):
         task: the postprocessing.
         session: the engine's side.
         exclusive: held while the model runs.
-        sizes: input sizes (height, width) that it chooses from, one but for ``load(size="nearest")``.
     """
 
     def __init__(
@@ -124,6 +123,7 @@ class Model(Generic[ResultT]):
 
     @property
     def sizes(self) -> tuple[tuple[int, int], ...]:
+        """Input sizes (height, width) that it chooses from: one, but for ``load(size="nearest")``."""
         return tuple(self._ways)
 
     @property
