@@ -44,7 +44,9 @@ def test_the_demo_measures_draws_and_describes(folder: Path) -> None:
         assert picture.std() > 20
     assert (folder / f"shapes-onnx-{precisions[-1]}" / "manifest.json").is_file()
     # Nobody watches here: a line tells of each step, and how long the rest will take.
-    assert re.search(rf"^onnx {precisions[-1]} \(about \d+:\d\d left\)$", done.stderr, re.MULTILINE)
+    assert re.search(
+        rf"^\[\d+:\d\d\] onnx {precisions[-1]}: done in \d+:\d\d \(about \d+:\d\d left\)$", done.stderr, re.MULTILINE
+    )
 
 
 @pytest.mark.nightly

@@ -35,7 +35,10 @@ TARGET = Target(
     requires=("torch", "executorch", "torchao"),
     distributions=("executorch", "torchao", "torch", "coremltools"),
     options=ExecutorchOptions,
-    refuses={COMPLEX_DFT: "ExecuTorch has Fourier transforms of real numbers only"},
+    refuses={
+        COMPLEX_DFT: "ExecuTorch has Fourier transforms of real numbers only",
+        **dict.fromkeys(("Col2Im", "Det"), "ExecuTorch does not lower it, or fails to run it"),
+    },
     recipes=(PLAN, TORCHAO),
 )
 

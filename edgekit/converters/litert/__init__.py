@@ -26,7 +26,10 @@ TARGET = Target(
     requires=("litert_torch", "ai_edge_litert", "ai_edge_quantizer"),
     distributions=("litert-torch", "litert-converter", "ai-edge-litert", "ai-edge-quantizer", "torch"),
     recipes=(PLAN, LITERT),
-    refuses=dict.fromkeys(("DFT", "STFT"), "litert-torch writes no Fourier transforms"),
+    refuses={
+        **dict.fromkeys(("DFT", "STFT"), "litert-torch writes no Fourier transforms"),
+        **dict.fromkeys(("Col2Im", "Det"), "litert-torch does not write it, or LiteRT cannot open it"),
+    },
 )
 
 

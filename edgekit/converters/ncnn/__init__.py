@@ -40,7 +40,7 @@ TARGET = Target(
     precisions=("fp32", "fp16", "int8"),
     requires=("torch", "onnx", "pnnx", "ncnn"),
     distributions=("pnnx", "ncnn", "torch", "onnx"),
-    refuses=dict.fromkeys((*_NO_LAYER, "DFT", "STFT"), "ncnn has no layer for it"),
+    refuses=dict.fromkeys((*_NO_LAYER, "DFT", "STFT", "Det", "GRU", "LSTM"), "ncnn has no layer for it"),
 )
 
 PARAM, BIN = "model.ncnn.param", "model.ncnn.bin"
