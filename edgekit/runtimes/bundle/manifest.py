@@ -48,7 +48,8 @@ class ImageRule(Record, frozen=True, kw_only=True):
     in units after ``scale``. ``pad`` is the grey level (0..255) around a letterboxed image, ``align`` where that image
     lies: in the center, or in the top-left corner with all of the padding right and below (YOLOX, RTMDet). ``crop`` is
     the share of the scaled image's shorter side that a crop keeps: 0.875 where a classifier takes 224 of 256 pixels.
-    ``interpolation`` is OpenCV's ``linear``, or Pillow's ``bicubic`` (see `inputs.resampling`), which takes longer.
+    ``interpolation`` is OpenCV's ``linear``, or Pillow's ``bilinear`` or ``bicubic`` (see `inputs.resampling`), which
+    average over all pixels when an image shrinks, and take longer.
     """
 
     size: tuple[int, int]
@@ -59,7 +60,7 @@ class ImageRule(Record, frozen=True, kw_only=True):
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     pad: int = 114
     crop: float = 1.0
-    interpolation: Literal["linear", "bicubic"] = "linear"
+    interpolation: Literal["linear", "bilinear", "bicubic"] = "linear"
     align: Align = "center"
 
     def __post_init__(self) -> None:

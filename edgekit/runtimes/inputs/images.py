@@ -129,10 +129,11 @@ class Preprocessor:
 
         check(image)
         mapping = transform(self.rule, image.shape[1], image.shape[0])
-        if self.rule.interpolation == "bicubic" and not self._is_strip(mapping):
-            from edgekit.runtimes.inputs.resampling import bicubic
+        if self.rule.interpolation != "linear" and not self._is_strip(mapping):
+            from edgekit.runtimes.inputs.resampling import resample
 
-            image = bicubic(image, mapping.resized)  # what follows finds it in its size already
+            # What follows finds it in its size already.
+            image = resample(image, mapping.resized, self.rule.interpolation)
         if self.rule.resize == "stretch":
             return _as_image(cv2.resize(image, mapping.resized, dst=self._canvas)), mapping
         if self.rule.resize == "crop":
