@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from edgekit.errors import SourceError, UsageError
 from edgekit.runtimes.bundle.folder import sha256
 from edgekit.sources import SourceRequest, factory
+from edgekit.sources._weights import read_weights
 from edgekit.sources import load as load_any
 
 torch = pytest.importorskip("torch", reason="needs the extra 'convert'")
@@ -290,7 +291,7 @@ def test_any_bytes_as_weights(data: bytes, head: bytes, tmp_path: Path) -> None:
     for name in ("any.pt", "any.safetensors"):
         (tmp_path / name).write_bytes(head + data)
         with contextlib.suppress(SourceError):
-            factory.read_weights(tmp_path / name, trust=False)
+            read_weights(tmp_path / name, trust=False)
 
 
 # --- code inside ---

@@ -76,18 +76,21 @@ class DecodedSource:
         return _store_results(self._read, proof, workspace)
 
     def doubts(self, images: Sequence[ImageReference]) -> tuple[str, ...]:
-        """Whether the source finds clearly more by another image rule than by the one that a user stated."""
+        """What reading the source left open, and whether it finds clearly more by another image rule than by the one
+        that a user stated.
+        """
         import torch
 
+        read = self._read.model.doubts
         if not self._stated:
-            return ()
+            return read
 
         def network(tensor: Floats) -> list[Floats]:
             with torch.no_grad():
                 return arrays_of(self._read.heads(torch.from_numpy(tensor)))
 
         said = contract_trials.suggestion(network, self.contract, images)
-        return (said,) if said else ()
+        return (*read, said) if said else read
 
 
 class DecodedComparison:
