@@ -55,5 +55,7 @@ def test_a_contract_names_a_set(tmp_path: Path) -> None:
     file.write_text(text, encoding="utf-8")
     assert read_contract(file).classes == NAMED["imagenet"]
     file.write_text(text.replace("imagenet", "imagenette"), encoding="utf-8")
-    with pytest.raises(ContractError, match="'imagenette' is no file and no known set; .*: ade20k, cityscapes, coco, "):
+    with pytest.raises(
+        ContractError, match=r"'imagenette' is no file and no known set; .*: ade20k, cityscapes, coco, "
+    ):
         read_contract(file)

@@ -282,7 +282,9 @@ def oracle(image: Image, spec: ImageRule) -> np.ndarray:
     mapping = transform(spec, image.shape[1], image.shape[0])
     height, width = spec.size
     if spec.interpolation != "linear":
-        resized = resample(image, mapping.resized, spec.interpolation)  # tests/test_resampling.py holds it against Pillow's
+        resized = resample(
+            image, mapping.resized, spec.interpolation
+        )  # tests/test_resampling.py holds it against Pillow's
     else:
         resized = np.asarray(cv2.resize(image, mapping.resized, interpolation=cv2.INTER_LINEAR), np.uint8)
     canvas = np.full((height, width, 3), spec.pad, np.uint8)

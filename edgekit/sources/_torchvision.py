@@ -11,13 +11,13 @@ WITHOUT_OPERATORS = "operator torchvision::"
 """What importing it says where its compiled operators do not load: ``operator torchvision::nms does not exist``."""
 
 REMEDY = (
-    "the installed torchvision was built for another torch, so that its compiled operators do not load; install the two "
-    "together from one index: pip install torch torchvision --index-url https://download.pytorch.org/whl/cpu"
+    "the installed torchvision was built for another torch, so that its compiled operators do not load; install the "
+    "two together from one index: pip install torch torchvision --index-url https://download.pytorch.org/whl/cpu"
 )
 
 NOTE = (
-    "torchvision's compiled operators do not load beside this torch (pip install torch torchvision from one index mends "
-    "it); only NMS and region pooling need them"
+    "torchvision's compiled operators do not load beside this torch (pip install torch torchvision from one index "
+    "mends it); only NMS and region pooling need them"
 )
 
 _NMS = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
@@ -55,7 +55,8 @@ def import_torchvision(who: str) -> ModuleType:
         ) from error
     except (ImportError, RuntimeError) as error:
         raise SourceError(f"{who}: importing torchvision failed: {error}; {REMEDY}") from error
-    return torchvision
+    library: ModuleType = torchvision
+    return library
 
 
 def declare_operators() -> None:
@@ -63,9 +64,9 @@ def declare_operators() -> None:
     import torch
 
     if not _defined:
-        library = torch.library.Library("torchvision", "DEF")
+        library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
         for name in ("nms", "qnms"):
-            library.define(name + _NMS)
+            library.define(name + _NMS)  # type: ignore[no-untyped-call]
         _defined.append(library)
     for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
         del sys.modules[name]

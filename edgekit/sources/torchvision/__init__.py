@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 LIBRARY = "torchvision"
 
 _TWO_STAGES = (
-    "it has two stages, and the second looks at regions that the first has found, which no graph of fixed shapes can do. "
-    "Take a detector of one stage: torchvision:ssdlite320_mobilenet_v3_large, an RT-DETR of transformers, a YOLO"
+    "it has two stages, and the second looks at regions that the first has found, which no graph of fixed shapes can "
+    "do. Take a detector of one stage: torchvision:ssdlite320_mobilenet_v3_large, an RT-DETR of transformers, a YOLO"
 )
 
 REFUSED = {
@@ -31,8 +31,8 @@ REFUSED = {
     "detection.mask_rcnn": f"{_TWO_STAGES}; for masks a YOLO of the task segment",
     "detection.keypoint_rcnn": f"{_TWO_STAGES}; for keypoints a YOLO of the task pose, MoveNet or RTMPose",
     "detection.retinanet": (
-        "its anchors lie on the corners of cells, which no decoder of edgekit reads. Export it to ONNX and decode it with "
-        "a decoder of your own (docs/CONTRACT.md), or take torchvision:ssdlite320_mobilenet_v3_large"
+        "its anchors lie on the corners of cells, which no decoder of edgekit reads. Export it to ONNX and decode it "
+        "with a decoder of your own (docs/CONTRACT.md), or take torchvision:ssdlite320_mobilenet_v3_large"
     ),
     "detection.fcos": (
         "its centerness is no head that a decoder of edgekit reads. Export it to ONNX and decode it with a decoder of "
@@ -131,6 +131,6 @@ SOURCE = Source(
     "torchvision:NAME with --weights FILE",
     matches,
     load,
-    order=45,
+    order=46,
     takes=frozenset({"contract", "size", "weights", "trust"}),
 )

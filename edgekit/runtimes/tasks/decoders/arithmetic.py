@@ -81,7 +81,8 @@ def grid_of(head: Floats, frame: Frame, stride: float) -> tuple[int, int]:
     rows, columns = head.shape[2:]
     if abs(rows * stride - frame.height) >= stride or abs(columns * stride - frame.width) >= stride:
         raise ValueError(
-            f"stride {stride:g} does not give a grid of {rows} x {columns} for an input of {frame.height} x {frame.width}"
+            f"stride {stride:g} does not give a grid of {rows} x {columns} "
+            f"for an input of {frame.height} x {frame.width}"
         )
     return rows, columns
 
