@@ -193,8 +193,8 @@ def test_random_weights_are_said_aloud(tmp_path: Path, trained: dict[str, Any]) 
     """A factory that makes another network each time; one that always makes the same may have read a file."""
     (doubt,) = load().doubts
     assert doubt == (
-        "the weights are random: calling factory_module:network twice gives two different networks (first in 0.weight); "
-        "give the trained ones with --weights"
+        "the weights are random: calling factory_module:network twice gives two different networks (first in 0.weight)"
+        "; give the trained ones with --weights"
     )
     assert load("seeded").doubts == load("ready").doubts == ()
     assert load(weights=saved(tmp_path / "w.pt", trained)).doubts == ()

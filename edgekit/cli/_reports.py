@@ -88,7 +88,8 @@ def evidence_lines(evidence: Evidence) -> list[str]:
     if decoded is None:
         return [f"{evidence.word} for {evidence.engine}: not compared", f"FAILED: {'; '.join(evidence.failures)}"]
     shown = f"{evidence.images} images" + (", each also mirrored" if evidence.views > evidence.images else "")
-    what = "detections" if evidence.compared == "detections" else "best anchors (too few detections to compare)"
+    what = "detections" if decoded.pixels is msgspec.UNSET else "regions"
+    what = what if evidence.compared == "detections" else "best anchors (too few detections to compare)"
     at = ", ".join(f"{share:.1%} at {iou}" for iou, share in decoded.matched_at.items())
     at = at if decoded.measure else f"{decoded.matched:.1%}"
     lines = [
@@ -98,6 +99,8 @@ def evidence_lines(evidence: Evidence) -> list[str]:
         f"class flips {decoded.class_flips}, extra {decoded.extra:.1%}, "
         f"top score {decoded.top_score:.3f} (source {decoded.top_score_source:.3f})",
     ]
+    if decoded.pixels is not msgspec.UNSET:
+        lines.append(f"cells with the same class {decoded.pixels:.2%}, mIoU with the source {decoded.miou:.4f}")
     lines += _drift_lines(evidence)
     if evidence.placement:
         lines.append(f"operators: {', '.join(f'{count} on {unit}' for unit, count in evidence.placement.items())}")

@@ -49,7 +49,9 @@ class _Opening:
 )
 @click.argument("models", nargs=-1, required=True, metavar="BUNDLE...")
 @click.option(
-    "--labels", default="", help="COCO json; a folder or csv of 'path,class' for classes; MOT file with --track."
+    "--labels",
+    default="",
+    help="COCO json; folder or csv of 'path,class'; folder of label maps (PNG); MOT file with --track.",
 )
 @click.option("--data", multiple=True, help="Folder of the images, or the video. [default: beside the labels]")
 @click.option(
@@ -87,9 +89,9 @@ def command(
 ) -> None:
     """Run each BUNDLE (or source, in PyTorch) over labelled images and print how accurate it is.
 
-    What is measured follows from the task: mAP of boxes, and of masks or keypoints; top-1 and top-5 of classes; of
-    BLIP-2 VQA accuracy, captions and recall, by the captions and questions in --labels. Several give one table with the
-    differences to the first source among them, or else to the first.
+    What is measured follows from the task: mAP of boxes, and of masks or keypoints; top-1 and top-5 of classes; mIoU
+    of label maps; of BLIP-2 VQA accuracy, captions and recall, by the captions and questions in --labels. Several give
+    one table with the differences to the first source among them, or else to the first.
     """
     import json
 

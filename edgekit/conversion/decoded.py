@@ -137,7 +137,7 @@ def _store_results(read: ReadSource, proof: Samples, workspace: Workspace) -> Re
     stacks = None
     found: list[Candidates] = []
     sameness = doubts.Sameness(names)
-    cut_check = Tally(gate_iou=0.99, similarity=task.similarity, measure=task.measure)
+    cut_check = Tally.of(task, 0.99)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for index, tensor in enumerate(proof):
@@ -242,7 +242,7 @@ def compare_network(
         raise TypeError("only an opened bundle can be proven")
     _check_comparable(model.contract, prepared)
     ours, theirs = model.task, open_task(prepared.contract)
-    tally = Tally(gate_iou=gate.iou, similarity=theirs.similarity, measure=theirs.measure)
+    tally = Tally.of(theirs, gate.iou)
     names = [output.name for output in prepared.contract.outputs]
     order = [[output.name for output in model.contract.outputs].index(name) for name in names]
     raws = [np.load(workspace.reference(name), mmap_mode="r") for name in names]

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from edgekit.arrays import Image
 from edgekit.errors import InputError
-from edgekit.evaluation import classes, coco
+from edgekit.evaluation import classes, coco, label_maps
 from edgekit.evaluation.annotations import Annotations, read_annotations
 from edgekit.evaluation.class_labels import SUFFIXES, labels_of, read_class_labels
+from edgekit.evaluation.label_maps import find_label_maps
 from edgekit.evaluation.metrics import Report
 from edgekit.runtimes.results import Classification, Result
 
@@ -31,7 +32,7 @@ def evaluate(
         model: image uint8 (h, w, 3) BGR -> its result, with `coco.SCORE_THRESHOLD` and up to 100 objects per class.
         data: a COCO annotations file (or a folder with `ANNOTATIONS`), for boxes, masks and keypoints; for classes a
             folder with one sub-folder of images each, or a text file (`read_class_labels`). A multi-label model takes
-            COCO annotations too: an image shows the classes of its objects.
+            COCO annotations too: an image shows the classes of its objects. For label maps see `find_label_maps`.
         images_dir: folder of the images; by default beside the file.
         progress: see `coco.Progress`.
 
@@ -43,6 +44,9 @@ def evaluate(
     path = Path(data)
     if path.is_dir() and (path / ANNOTATIONS).is_file():
         path /= ANNOTATIONS
+    maps = find_label_maps(path, None if images_dir is None else Path(images_dir))
+    if maps:
+        return (label_maps.measure(maps, label_maps.run(model, maps, progress)),)
     if path.is_dir() or path.suffix.lower() in SUFFIXES:
         labels = read_class_labels(path, images_dir)
         return (classes.measure(labels, classes.run(model, labels, progress)),)

@@ -274,7 +274,9 @@ class Agreement(Record, frozen=True, kw_only=True):
     class at IoU >= ``iou``; ``matched_at`` the same at further IoUs. ``score_drift`` is the mean absolute score
     difference of matched pairs; ``class_flips`` counts partners found only under another class; ``extra`` is the
     share of the bundle's detections that the source does not have. ``measure`` is what stands for IoU in all of this:
-    IoU of boxes, mask IoU, OKS of poses; empty for classes of a whole image, which agree or do not.
+    IoU of boxes, mask IoU, OKS of poses; empty for classes of a whole image, which agree or do not. Of label maps,
+    whose "detections" are the regions of each class, ``pixels`` is the share of cells with the same class, and ``miou``
+    the mean over classes of the IoU of all their cells; both are absent elsewhere.
     """
 
     score_floor: float
@@ -289,6 +291,8 @@ class Agreement(Record, frozen=True, kw_only=True):
     top_score: float
     top_score_source: float
     measure: str = "IoU"
+    pixels: float | msgspec.UnsetType = msgspec.UNSET
+    miou: float | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def bound(self) -> str:
