@@ -17,7 +17,7 @@ ATTENTION = (None, "eager", "sdpa")
 
 ADAPTER = "adapter_config.json"
 
-_LOOPS = re.compile(r"(?!.*(?:channel|size|dim)).*(?:layer|depth|block|stage|level)")
+_LOOPS = re.compile(r"(?!.*(?:channel|size|dim|proposal)).*(?:layer|depth|block|stage|level)")
 """Keys of a configuration whose numbers say how often something is built."""
 
 _IDS = re.compile(r"_ids?$|label")

@@ -105,7 +105,7 @@ class Preprocessor:
     def __init__(self, rule: ImageRule) -> None:
         self.rule = rule
         height, width = rule.size
-        self._canvas: Image = np.full((height, width, 3), rule.pad, np.uint8)
+        self._canvas: Image = np.full((height, width, 3), rule.padding, np.uint8)
         self._covered: tuple[int, int] = (0, 0)
         self._planes: list[Image] = [np.empty((height, width), np.uint8) for _ in range(3)]
         self._tensor: Floats = np.empty((1, 3, height, width), np.float32)
@@ -140,7 +140,7 @@ class Preprocessor:
             return self._crop(image, mapping), mapping
         width, height = mapping.resized
         if (width, height) != self._covered:
-            self._canvas[...] = self.rule.pad
+            self._canvas[...] = self.rule.padding
             self._covered = (width, height)
         left, top = int(mapping.offset_x), int(mapping.offset_y)
         # Writes straight into the canvas: dst has the right size and type, so OpenCV does not reallocate it.

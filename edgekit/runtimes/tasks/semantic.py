@@ -93,7 +93,7 @@ def open_task(contract: Contract) -> Segmentation:
         raise ContractError(f"decoder {contract.decoder.name!r} gives no class for each cell; valid: semantic")
     if contract.image.resize == "crop":
         raise ContractError(
-            "image.resize must be letterbox or stretch for the task 'semantic', not crop: the network would not see all "
-            "of the image"
+            "image.resize must be letterbox or stretch for the task 'semantic', not crop: the network would not see "
+            "all of the image"
         )
     return task
