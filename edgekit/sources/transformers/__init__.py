@@ -110,9 +110,7 @@ def _try(folder: Path, heads: nn.Module, example: Any) -> None:
             heads(example)
     except (AssertionError, RuntimeError, ValueError) as error:
         height, width = example.shape[2:]
-        raise SourceError(
-            f"{folder}: takes no image of {height}x{width}: {str(error).splitlines()[0][:200]}"
-        ) from error
+        raise SourceError(f"{folder}: takes no image of {height}x{width}: {reason(error)}") from error
 
 
 def _contract(family: Family, config: Any, image: ImageRule) -> Contract:
