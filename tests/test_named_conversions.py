@@ -1,4 +1,4 @@
-"""Sources by name and folders of transformers, through the conversion: random weights, as no trained ones can be had."""
+"""Sources by name and folders of transformers, converted: random weights, as no trained ones can be had."""
 
 from __future__ import annotations
 

@@ -86,7 +86,11 @@ class LabelMap(Result):
         """Share of the image, 0..1, of each class that has a pixel, the largest first."""
         counts = np.bincount(self.labels.ravel(), minlength=len(self.classes))
         order = np.argsort(-counts, kind="stable")
-        return {self.classes[i]: float(counts[i] / self.labels.size) for i in order.tolist() if counts[i]}
+        shares: dict[str, float] = {}
+        for class_id in order[counts[order] > 0].tolist():  # several may be called alike
+            name = self.classes[class_id]
+            shares[name] = shares.get(name, 0.0) + float(counts[class_id] / self.labels.size)
+        return shares
 
     def mask(self, name: str) -> Bools:
         """Where the image shows a class, bool (height, width).
