@@ -58,7 +58,7 @@ GROUPS = {
 @click.option("--proof-data", default="", help="Other images for the proof. [default: held back from --data]")
 @click.option("--contract", default="", help="YAML file that states what the source cannot say itself.")
 @click.option("--size", type=INPUT_SIZE, help="Input size, 224 or 160x224 (height x width). [default: the source's]")
-@click.option("--weights", default="", help="State dict or safetensors for a module:factory source.")
+@click.option("--weights", default="", help="State dict or safetensors, of a source that is built by name.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), default=Path("out"), show_default=True, help="Folder.")
 @click.option("--no-contact-sheet", is_flag=True, help="No picture of the source's and the bundle's results beside it.")
 @click.option("-j", "--jobs", type=click.IntRange(1), default=1, show_default=True, help="Targets built at once.")
@@ -97,9 +97,9 @@ def command(
 ) -> None:
     """Convert SOURCE and validate every result against it.
 
-    SOURCE is a torch.export .pt2, a package.module:factory, an ultralytics .pt, a folder of transformers (BLIP-2 too)
-    or an .onnx file. Each target and precision becomes OUT/NAME-TARGET-PRECISION/, or nothing when its decoded results
-    differ too much.
+    SOURCE is a torch.export .pt2, a package.module:factory, torchvision:NAME, timm:NAME, an ultralytics .pt, a folder
+    of transformers (BLIP-2 too) or an .onnx file. Each target and precision becomes OUT/NAME-TARGET-PRECISION/, or
+    nothing when its decoded results differ too much.
     """
     from edgekit.cli._reports import progress_bars
     from edgekit.conversion.api import convert

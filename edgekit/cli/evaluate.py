@@ -64,7 +64,7 @@ class _Opening:
 @click.option("--limit", type=click.IntRange(0), default=0, help="BLIP-2: number of images, from the first; 0 is all.")
 @click.option("--html", type=click.Path(path_type=Path), help="Write a page: accuracy against latency and size.")
 @click.option("--contract", default="", help="Contract file, when BUNDLE is a source.")
-@click.option("--weights", default="", help="Weights, when BUNDLE is a module:factory source.")
+@click.option("--weights", default="", help="Weights, when BUNDLE is a source that is built by name.")
 @click.option("--trust", is_flag=True, help="Allow unpickling a source.")
 @engine_options
 @imports_option
