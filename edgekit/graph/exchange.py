@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekit.errors import SourceError
+from edgekit.graph.refusals import changing_output, refusal
 
 if TYPE_CHECKING:
     import torch
@@ -132,9 +133,12 @@ def export_program(module: nn.Module, example: torch.Tensor) -> torch.export.Exp
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return torch.export.export(module, (example,))
+            program = torch.export.export(module, (example,))
     except (RuntimeError, TypeError, ValueError, torch._dynamo.exc.TorchDynamoException) as error:
-        raise SourceError(f"torch.export cannot follow this network: {error}") from error
+        raise SourceError(f"torch.export cannot follow this network: {refusal(error)}") from error
+    if changing := changing_output(program):
+        raise SourceError(f"torch.export cannot follow this network: {changing}")
+    return program
 
 
 def output_shapes(program: torch.export.ExportedProgram) -> list[tuple[int, ...]]:

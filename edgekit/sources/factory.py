@@ -110,7 +110,7 @@ def _build(spec: str) -> nn.Module:
     except Exception as error:
         raise SourceError(f"{spec}: calling it without arguments failed: {type(error).__name__}: {error}") from error
     if not isinstance(built, nn.Module):
-        raise SourceError(f"{spec} gave a {type(built).__name__}, not a torch.nn.Module")
+        raise SourceError(f"{spec}: returned {built!r:.60}, which is no network (torch.nn.Module)")
     return built
 
 
