@@ -13,7 +13,7 @@ from edgekit.evaluation import classes, coco, label_maps
 from edgekit.evaluation.annotations import Annotations
 from edgekit.evaluation.class_labels import SUFFIXES, labels_of, read_class_labels
 from edgekit.evaluation.formats import format_of, formats
-from edgekit.evaluation.label_maps import find_label_maps
+from edgekit.evaluation.label_maps import LABELS, Labelled, find_label_maps
 from edgekit.evaluation.metrics import Report
 from edgekit.runtimes.results import Classification, Result
 
@@ -42,7 +42,9 @@ def evaluate(
     """
     path = Path(data)
     found = format_of(path)
-    maps = find_label_maps(path, None if images_dir is None else Path(images_dir)) if found is None else ()
+    maps: tuple[Labelled, ...] = ()
+    if found is None or any((path / LABELS).glob("*.png")):  # YOLO's folders are called alike, with text files in them
+        maps = find_label_maps(path, None if images_dir is None else Path(images_dir))
     if maps:
         return (label_maps.measure(maps, label_maps.run(model, maps, progress)),)
     if found is None and (path.is_dir() or path.suffix.lower() in SUFFIXES):
