@@ -25,8 +25,14 @@ NAMED = (
     "timm:mobilenetv3_small_050",
     "timm:vit_tiny_patch16_224",
 )
-REFUSING: dict[str, tuple[str, ...]] = {"timm:vit_tiny_patch16_224": ("ncnn",)}
-"""Targets that cannot take a network: ncnn has no tensors of five dimensions, in which timm splits queries and keys."""
+REFUSING: dict[str, tuple[str, ...]] = {
+    "timm:vit_tiny_patch16_224": ("ncnn",),
+    "deformable_detr": ("ncnn",),
+    "rf_detr": ("litert", "ncnn"),
+    "lw_detr": ("litert", "ncnn"),
+}
+"""Targets that cannot take a network: ncnn has no tensors of five dimensions, in which timm splits queries and keys, and
+no operators to choose the best proposals; LiteRT's exporter fails on a split into one part."""
 
 
 def proven(source: str, targets: tuple[str, ...], out: Path) -> None:

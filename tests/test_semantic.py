@@ -192,6 +192,8 @@ def test_drawn() -> None:
     assert len(np.unique(plain.reshape(-1, 3), axis=0)) == len(CLASSES)
     assert (result.draw(image) != plain).any()
     assert (image == 100).all()
+    assert (plain[result.mask("background")] == 100).all()
+    assert (plain[result.mask("road")] != 100).any()
     np.testing.assert_array_equal(result.draw(image, labels=False, opacity=0), image)
     with pytest.raises(UsageError, match=r"opacity must be 0\.\.1, not 2"):
         result.draw(image, opacity=2)

@@ -125,6 +125,7 @@ def evidence_lines(evidence: Evidence) -> list[str]:
         lines.append(f"on the labels: {_accuracy(evidence.accuracy)}")
     gate = evidence.gate
     bounds = f"matched >= {gate.matched:g} {decoded.bound}, drift <= {gate.score_drift:g}, extra <= {gate.extra:g}"
+    bounds += "" if decoded.pixels is msgspec.UNSET else f", cells >= {gate.matched:g}"
     verdict = "passed" if evidence.passed else "FAILED: " + "; ".join(evidence.failures)
     return [*lines, f"gate ({bounds}): {verdict}"]
 
@@ -146,6 +147,7 @@ def _texts_lines(evidence: Evidence, texts: TextAgreement) -> list[str]:
     what = "the likeliest token is the source's" if tokens else "both say match, or both do not"
     whole = "answers token for token" if tokens else "images with the same most similar text"
     drift = "log-probability" if tokens else "probability"
+    bounds += "" if decoded.pixels is msgspec.UNSET else f", cells >= {gate.matched:g}"
     verdict = "passed" if evidence.passed else "FAILED: " + "; ".join(evidence.failures)
     return [
         f"{evidence.word} by {evidence.engine} on {evidence.images} images, against {evidence.reference}",

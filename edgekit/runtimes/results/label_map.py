@@ -17,6 +17,10 @@ from edgekit.runtimes.results.columns import Column, Size
 from edgekit.runtimes.results.result import Result, converted
 
 
+BACKGROUND = "background"
+"""The class of what is none of the others."""
+
+
 class _Runs(msgspec.Struct):
     class_ids: list[int]
     lengths: list[int]
@@ -114,6 +118,8 @@ class LabelMap(Result):
     ) -> Image:
         """A new image with each pixel in the colour of its class, and plates with the classes' names.
 
+        A class called ``background`` is left as it is.
+
         Args:
             image, labels: as `Result.draw`.
             scores: write how much of the image each class has, in per cent.
@@ -132,6 +138,10 @@ class LabelMap(Result):
             raise UsageError(f"opacity must be 0..1, not {opacity}")
         table = np.array([drawing.color_of(class_id) for class_id in range(len(self.classes))], np.uint8)
         painted = np.asarray(cv2.addWeighted(image, 1 - opacity, table[self.labels], opacity, 0), np.uint8)
+        behind = [class_id for class_id, name in enumerate(self.classes) if name.strip("_").lower() == BACKGROUND]
+        if behind:
+            plain = np.isin(self.labels, behind)
+            painted[plain] = image[plain]
         if not labels:
             return painted
         shares = self.shares
