@@ -28,11 +28,12 @@ NAMED = (
 REFUSING: dict[str, tuple[str, ...]] = {
     "timm:vit_tiny_patch16_224": ("ncnn",),
     "deformable_detr": ("ncnn",),
-    "rf_detr": ("litert", "ncnn"),
-    "lw_detr": ("litert", "ncnn"),
+    "rf_detr": ("ncnn",),
+    "lw_detr": ("ncnn",),
+    "swin": ("ncnn",),
 }
-"""Targets that cannot take a network: ncnn has no tensors of five dimensions, in which timm splits queries and keys, and
-no operators to choose the best proposals; LiteRT's exporter fails on a split into one part."""
+"""Targets that cannot take a network: ncnn has no tensors of five dimensions, in which timm splits queries and keys and
+Swin rolls its windows, and no operators to choose the best proposals."""
 
 
 def proven(source: str, targets: tuple[str, ...], out: Path) -> None:

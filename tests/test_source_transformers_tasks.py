@@ -125,7 +125,11 @@ def small(kind: str, library: Any) -> Any:
             "backbone": None,
         }  # fmt: skip
     torch.manual_seed(0)
-    return getattr(library, loader)(getattr(library, configuration)(**numbers)).eval()
+    network = getattr(library, loader)(getattr(library, configuration)(**numbers)).eval()
+    with torch.no_grad():
+        for values in network.parameters():  # several layers start at zero, which would hide what they do
+            values.add_(torch.randn_like(values) * 0.15 * values.std(unbiased=False).clamp(min=0.3))
+    return network
 
 
 def saved(kind: str, library: Any, folder: Path) -> tuple[Any, Any]:
