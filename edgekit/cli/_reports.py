@@ -147,7 +147,6 @@ def _texts_lines(evidence: Evidence, texts: TextAgreement) -> list[str]:
     what = "the likeliest token is the source's" if tokens else "both say match, or both do not"
     whole = "answers token for token" if tokens else "images with the same most similar text"
     drift = "log-probability" if tokens else "probability"
-    bounds += "" if decoded.pixels is msgspec.UNSET else f", cells >= {gate.matched:g}"
     verdict = "passed" if evidence.passed else "FAILED: " + "; ".join(evidence.failures)
     return [
         f"{evidence.word} by {evidence.engine} on {evidence.images} images, against {evidence.reference}",
