@@ -16,7 +16,6 @@ from edgekit.errors import InputError, UsageError, choices
 from edgekit.runtimes.results.columns import Column, Size
 from edgekit.runtimes.results.result import Result, converted
 
-
 BACKGROUND = "background"
 """The class of what is none of the others."""
 
