@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from target_lists import EVERYTHING
 from tiny_conversions import edgekit
 
-from edgekit.cli._reports import Countdown
+from edgekit.cli._progress import Countdown
 from edgekit.cli.demo import command
 
 pytestmark = pytest.mark.convert
@@ -66,7 +66,7 @@ def test_one_model_cannot_be_both_given_and_left_out(tmp_path: Path) -> None:
 
 def test_the_time_left_follows_the_pace_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr("edgekit.cli._reports.time.monotonic", lambda: now)
+    monkeypatch.setattr("edgekit.cli._progress.time.monotonic", lambda: now)
     countdown = Countdown({"one": 60.0, "two": 60.0})
     assert str(countdown) == "about 2:00 left"
     now += 120.0  # twice as slow as expected

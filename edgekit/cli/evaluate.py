@@ -98,7 +98,7 @@ def command(
     import json
 
     from edgekit.cli._profiles import check_html
-    from edgekit.cli._reports import progress_bars
+    from edgekit.cli._progress import progress_bars
 
     check_html(html)
     options = _tracker_options(models[0], tracker, track_options)

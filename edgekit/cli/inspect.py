@@ -56,7 +56,7 @@ def command(
 
     import msgspec
 
-    from edgekit.cli._reports import progress_bars
+    from edgekit.cli._progress import progress_bars
     from edgekit.conversion.inspect import inspect
     from edgekit.errors import ContractError, InputError
 

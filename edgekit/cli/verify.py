@@ -37,7 +37,8 @@ def command(
 
     import msgspec
 
-    from edgekit.cli._reports import evidence_lines, progress_bars
+    from edgekit.cli._progress import progress_bars
+    from edgekit.cli._reports import evidence_lines
     from edgekit.conversion.verify import verify
 
     with progress_bars() as progress:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -111,7 +112,7 @@ class DecodedSource:
 class DecodedComparison:
     """Compares bundles of one network; see `edgekit.conversion.comparison.Comparison`."""
 
-    takes = frozenset({"options", "methods", "plan", "recipe", "max_drop", "labels", "finetune", "choose"})
+    takes = frozenset({"options", "batches", "methods", "plan", "recipe", "max_drop", "labels", "finetune", "choose"})
     bounds: tuple[str, ...] = ("iou", "matched", "score_drift", "extra")
     gates: Mapping[str, Gate] = GATES
 
@@ -128,6 +129,7 @@ class DecodedComparison:
         threads: int,
         report: Report,
         sheet: Path | None = None,
+        batch: int = 1,
     ) -> Evidence:
         """Run a bundle on every proof image and compare its decoded results with the source's.
 
@@ -136,11 +138,11 @@ class DecodedComparison:
             EngineError: the engine cannot open or run it, or it gives NaN or infinite values.
         """
         device = proof_device(bundle.manifest.engine, bundle.manifest.graphs[0])
-        model = load(bundle, threads=threads, unit=device, warm_up=0)
+        model = load(bundle, threads=threads, unit=device, warm_up=0, size=prepared.contract.image.size)
         if model.placement.word == "compiled":
             said = ("compiled, and nothing here can run it: verify it on the device",)
             return evidence_of(bundle.manifest, prepared, [model.placement], gate, "nothing", said)
-        return compare_network(model, prepared, workspace, gate, report, sheet)
+        return compare_network(model, prepared, workspace, gate, report, sheet, batch)
 
 
 def _store_results(read: ReadSource, proof: Samples, workspace: Workspace) -> Reference:
@@ -252,8 +254,10 @@ def compare_network(
     gate: Gate,
     report: Report,
     sheet: Path | None = None,
+    batch: int = 1,
 ) -> Evidence:
-    """Run an opened bundle on every proof image and compare it with the source's results; draw a contact sheet.
+    """Run an opened bundle on every proof image, ``batch`` at a time, and compare it with the source's results; draw a
+    contact sheet.
 
     The bundle is normalised and decoded by its own contract, the source by the one that was stated for it: a mistake in
     either shows as drift.
@@ -276,9 +280,8 @@ def compare_network(
     seen, given = doubts.Sameness(names, 0.0), doubts.Sameness(names, doubts.CLEARLY)
     proof = workspace.proof_images(model.contract.image)
     drawing = None if sheet is None else _contact_sheet(sheet, model.manifest, prepared, len(proof))
-    for index, tensor in enumerate(proof):
+    for index, outputs in enumerate(_in_batches(model, proof, batch)):
         report("comparing with the source", index / len(proof))
-        outputs = list(model.outputs(tensor))
         source = [np.asarray(raw[index]) for raw in raws]
         seen.add([outputs[place] for place in order])
         given.add(source)
@@ -308,6 +311,19 @@ def compare_network(
         decoded=decoded,
         outputs=measured,
     )
+
+
+def _in_batches(model: Model[Result], tensors: Iterable[Floats], batch: int) -> Iterator[list[Floats]]:
+    """The outputs of each image, from runs of so many at once; the last run is filled up with its last image."""
+    if batch == 1:
+        for tensor in tensors:
+            yield list(model.outputs(tensor))
+        return
+    images = iter(tensors)
+    while taken := [np.array(one) for one in itertools.islice(images, batch)]:
+        outputs = model.outputs(np.concatenate(taken + taken[-1:] * (batch - len(taken))))
+        for place in range(len(taken)):
+            yield [output[place : place + 1] for output in outputs]
 
 
 def _contact_sheet(path: Path, manifest: Manifest, prepared: Prepared, count: int) -> ContactSheet:

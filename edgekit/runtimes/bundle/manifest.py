@@ -461,11 +461,32 @@ class File(Record, frozen=True, kw_only=True):
     sha256: str
 
 
+class Variant(Record, frozen=True, kw_only=True):
+    """A further batch and input size (height, width) that a bundle takes, proven apart.
+
+    The first, with one image at the contract's size, has its evidence in the manifest itself.
+    """
+
+    batch: Annotated[int, msgspec.Meta(ge=1, le=1 << 10)]
+    size: tuple[int, int]
+    evidence: Evidence | None = None
+
+    def __post_init__(self) -> None:
+        if min(self.size) < 1 or max(self.size) > LARGEST or self.batch * self.size[0] * self.size[1] > MOST_PIXELS:
+            raise ValueError(
+                f"a batch of {self.batch} at {list(self.size)} must have at most {MOST_PIXELS} pixels in all"
+            )
+
+    def __str__(self) -> str:
+        return f"batch {self.batch} at {self.size[0]}x{self.size[1]}"
+
+
 class Manifest(Record, frozen=True, kw_only=True):
     """Everything a bundle says about itself. ``digest`` is the checksum of this file, ``files`` has the others'.
 
     ``options`` are the target's own options as they were used. ``amendments`` are there only where the contract was
     changed after the conversion; the evidence was measured before.
+    ``variants`` are further batches and sizes; without any it is not written.
     """
 
     schema: int = SCHEMA
@@ -482,6 +503,7 @@ class Manifest(Record, frozen=True, kw_only=True):
     calibration: Calibration | None = None
     evidence: Evidence | None = None
     proven: bool = False
+    variants: tuple[Variant, ...] | msgspec.UnsetType = msgspec.UNSET
     files: tuple[File, ...] = ()
     digest: str = ""
     amendments: tuple[Amendment, ...] | msgspec.UnsetType = msgspec.UNSET
@@ -493,6 +515,14 @@ class Manifest(Record, frozen=True, kw_only=True):
         classes = f"{len(contract.classes)} classes, " if contract.classes else ""
         size, proof = "x".join(map(str, contract.image.size)), "proven" if self.proven else "unproven"
         return f"{self.name} {self.target} {self.precision}, {contract.task}, {classes}{size}, {proof}"
+
+    @property
+    def batches(self) -> dict[tuple[int, int], tuple[int, ...]]:
+        """The batches that the bundle takes at each input size, in rising order; the contract's size comes first."""
+        found: dict[tuple[int, int], set[int]] = {self.contract.image.size: {1}}
+        for variant in self.variants or ():
+            found.setdefault(variant.size, set()).add(variant.batch)
+        return {size: tuple(sorted(batches)) for size, batches in found.items()}
 
     def engine_of(self, graph: Graph) -> str:
         """The engine that opens a graph."""
