@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from edgekit.runtimes.results import Detections as Detections
     from edgekit.runtimes.results import Embedding as Embedding
     from edgekit.runtimes.results import Instances as Instances
+    from edgekit.runtimes.results import LabelMap as LabelMap
     from edgekit.runtimes.results import Masks as Masks
     from edgekit.runtimes.results import Match as Match
     from edgekit.runtimes.results import Poses as Poses
@@ -70,7 +71,7 @@ _MODULES = {
     "runtimes.load": "load",
     "runtimes.model": "Model",
     "runtimes.pool": "ModelPool",
-    "runtimes.results": "Classification Detections Embedding Instances Masks Match Poses Text",
+    "runtimes.results": "Classification Detections Embedding Instances LabelMap Masks Match Poses Text",
     "runtimes.smoothing": "OneEuro",
     "runtimes.top_down": "pipeline top_down",
 }

@@ -99,6 +99,7 @@ def evidence_lines(evidence: Evidence) -> list[str]:
         return [f"{evidence.word} for {evidence.engine}: not compared", f"FAILED: {'; '.join(evidence.failures)}"]
     shown = f"{evidence.images} images" + (", each also mirrored" if evidence.views > evidence.images else "")
     what = "detections" if decoded.measure else "classifications"
+    what = what if decoded.pixels is msgspec.UNSET else "regions"
     what = what if evidence.compared == "detections" else "best anchors (too few detections to compare)"
     at = ", ".join(f"{_counted(share, decoded.detections)} at {iou}" for iou, share in decoded.matched_at.items())
     at = at if decoded.measure else _counted(decoded.matched, decoded.detections)
@@ -109,6 +110,8 @@ def evidence_lines(evidence: Evidence) -> list[str]:
         f"class flips {decoded.class_flips}, extra {decoded.extra:.1%}, "
         f"top score {decoded.top_score:.3f} (source {decoded.top_score_source:.3f})",
     ]
+    if decoded.pixels is not msgspec.UNSET:
+        lines.append(f"cells with the same class {decoded.pixels:.2%}, mIoU with the source {decoded.miou:.4f}")
     lines += _drift_lines(evidence)
     if evidence.placement:
         lines.append(f"operators: {', '.join(f'{count} on {unit}' for unit, count in evidence.placement.items())}")
@@ -121,6 +124,7 @@ def evidence_lines(evidence: Evidence) -> list[str]:
         lines.append(f"on the labels: {_accuracy(evidence.accuracy)}")
     gate = evidence.gate
     bounds = f"matched >= {gate.matched:g} {decoded.bound}, drift <= {gate.score_drift:g}, extra <= {gate.extra:g}"
+    bounds += "" if decoded.pixels is msgspec.UNSET else f", cells >= {gate.matched:g}"
     verdict = "passed" if evidence.passed else "FAILED: " + "; ".join(evidence.failures)
     return [*lines, f"gate ({bounds}): {verdict}"]
 

@@ -37,7 +37,7 @@ GROUPS = {
     "--proof-data", default="", help="Images that look like those the device will see. [default: from --data]"
 )
 @click.option("--contract", default="", help="YAML file that states what the source cannot say itself.")
-@click.option("--weights", default="", help="State dict or safetensors for a module:factory source.")
+@click.option("--weights", default="", help="State dict or safetensors, of a source that is built by name.")
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path), default=Path("plan"), show_default=True, help="Folder of the plan."
 )

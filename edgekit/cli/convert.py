@@ -64,7 +64,7 @@ GROUPS = {
     help="Input size, 224 or 160x224 (height x width); several in one bundle: 320,640. [default: the source's]",
 )
 @click.option("--batch", type=Counts(), default="1", help="Images in a run; several in one bundle: 1,4. [default: 1]")
-@click.option("--weights", default="", help="State dict or safetensors for a module:factory source.")
+@click.option("--weights", default="", help="State dict or safetensors, of a source that is built by name.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), default=Path("out"), show_default=True, help="Folder.")
 @click.option("--rebuild", is_flag=True, help="Make bundles again that the same request left in the folder.")
 @click.option("--no-contact-sheet", is_flag=True, help="No picture of the source's and the bundle's results beside it.")
@@ -105,9 +105,9 @@ def command(
 ) -> None:
     """Convert SOURCE and validate every result against it.
 
-    SOURCE is a torch.export .pt2, a package.module:factory, an ultralytics .pt, a folder of transformers (BLIP-2 too)
-    or an .onnx file. Each target and precision becomes OUT/NAME-TARGET-PRECISION/, or nothing when its decoded results
-    differ too much.
+    SOURCE is a torch.export .pt2, a package.module:factory, torchvision:NAME, timm:NAME, an ultralytics .pt, a folder
+    of transformers (BLIP-2 too) or an .onnx file. Each target and precision becomes OUT/NAME-TARGET-PRECISION/, or
+    nothing when its decoded results differ too much.
     """
     from edgekit.cli._progress import watched
     from edgekit.conversion.api import convert

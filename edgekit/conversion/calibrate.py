@@ -144,7 +144,7 @@ def _judge(contract: Contract, source: Iterable[Sequence[Floats]]) -> Judge:
     enough = are_enough(references)
 
     def judge(outputs: Iterable[Sequence[Floats]]) -> float:
-        tally = Tally(gate_iou=0.5, similarity=task.similarity, measure=task.measure)
+        tally = Tally.of(task, 0.5)
         for found, raw, one in zip(references, raws, outputs, strict=True):
             if enough:
                 tally.add_detections(found, detections(task, one))

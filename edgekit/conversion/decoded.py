@@ -92,18 +92,21 @@ class DecodedSource:
         return reference
 
     def doubts(self, images: Sequence[ImageReference]) -> tuple[str, ...]:
-        """Whether the source finds clearly more by another image rule than by the one that a user stated."""
+        """What reading the source left open, and whether it finds clearly more by another image rule than by the one
+        that a user stated.
+        """
         import torch
 
+        read = self._read.model.doubts
         if not self._stated:
-            return ()
+            return read
 
         def network(tensor: Floats) -> list[Floats]:
             with torch.no_grad():
                 return arrays_of(self._read.heads(torch.from_numpy(tensor)))
 
         said = contract_trials.suggestion(network, self.contract, images)
-        return (said,) if said else ()
+        return (*read, said) if said else read
 
 
 class DecodedComparison:
@@ -151,7 +154,7 @@ def _store_results(read: ReadSource, proof: Samples, workspace: Workspace) -> Re
     stacks = None
     found: list[Candidates] = []
     sameness = doubts.Sameness(names)
-    cut_check = Tally(gate_iou=0.99, similarity=task.similarity, measure=task.measure)
+    cut_check = Tally.of(task, 0.99)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for index, tensor in enumerate(proof):
@@ -267,7 +270,7 @@ def compare_network(
         raise TypeError("only an opened bundle can be proven")
     _check_comparable(model.contract, prepared)
     ours, theirs = model.task, open_task(prepared.contract)
-    tally = Tally(gate_iou=gate.iou, similarity=theirs.similarity, measure=theirs.measure)
+    tally = Tally.of(theirs, gate.iou)
     names = [output.name for output in prepared.contract.outputs]
     order = [[output.name for output in model.contract.outputs].index(name) for name in names]
     raws = [np.load(workspace.reference(name), mmap_mode="r") for name in names]

@@ -45,10 +45,12 @@ class ImageRule(Record, frozen=True, kw_only=True):
     """How a photograph becomes the input tensor: ``(pixel * scale - mean) / std`` after resizing to ``size``.
 
     ``size`` is (height, width) in pixels. ``mean`` and ``std`` are per channel in the model's ``color`` order,
-    in units after ``scale``. ``pad`` is the grey level (0..255) around a letterboxed image, ``align`` where that image
-    lies: in the center, or in the top-left corner with all of the padding right and below (YOLOX, RTMDet). ``crop`` is
-    the share of the scaled image's shorter side that a crop keeps: 0.875 where a classifier takes 224 of 256 pixels.
-    ``interpolation`` is OpenCV's ``linear``, or Pillow's ``bicubic`` (see `inputs.resampling`), which takes longer.
+    in units after ``scale``. ``pad`` is the grey level (0..255) around a letterboxed image, or its level per channel in
+    the same order, ``align`` where that image lies: in the center, or in the top-left corner with all of the padding
+    right and below (YOLOX, RTMDet). ``crop`` is the share of the scaled image's shorter side that a crop keeps: 0.875
+    where a classifier takes 224 of 256 pixels.
+    ``interpolation`` is OpenCV's ``linear``, or Pillow's ``bilinear`` or ``bicubic`` (see `inputs.resampling`), which
+    average over all pixels when an image shrinks, and take longer.
     """
 
     size: tuple[int, int]
@@ -57,9 +59,9 @@ class ImageRule(Record, frozen=True, kw_only=True):
     scale: float = 1 / 255
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    pad: int = 114
+    pad: int | tuple[int, int, int] = 114
     crop: float = 1.0
-    interpolation: Literal["linear", "bicubic"] = "linear"
+    interpolation: Literal["linear", "bilinear", "bicubic"] = "linear"
     align: Align = "center"
 
     def __post_init__(self) -> None:
@@ -69,7 +71,7 @@ class ImageRule(Record, frozen=True, kw_only=True):
             raise ValueError(
                 f"size must be at most {LARGEST} a side and {MOST_PIXELS} pixels in all, not {list(self.size)}"
             )
-        if not 0 <= self.pad <= 255:
+        if not all(0 <= level <= 255 for level in self.padding):
             raise ValueError(f"pad must be 0..255, not {self.pad}")
         if min(self.std) <= 0:
             raise ValueError(f"std must be positive, not {list(self.std)}")
@@ -84,6 +86,12 @@ class ImageRule(Record, frozen=True, kw_only=True):
                 f"align must be left out with resize: {self.resize}, not {self.align}: only a letterbox has padding "
                 "(center, corner)"
             )
+
+    @property
+    def padding(self) -> tuple[int, int, int]:
+        """The levels around a letterboxed image as BGR, the order of images in memory."""
+        first, second, third = (self.pad,) * 3 if isinstance(self.pad, int) else self.pad
+        return (first, second, third) if self.color == "bgr" else (third, second, first)
 
 
 class Decoder(Record, frozen=True, kw_only=True):
@@ -283,7 +291,9 @@ class Agreement(Record, frozen=True, kw_only=True):
     class at IoU >= ``iou``; ``matched_at`` the same at further IoUs. ``score_drift`` is the mean absolute score
     difference of matched pairs; ``class_flips`` counts partners found only under another class; ``extra`` is the
     share of the bundle's detections that the source does not have. ``measure`` is what stands for IoU in all of this:
-    IoU of boxes, mask IoU, OKS of poses; empty for classes of a whole image, which agree or do not.
+    IoU of boxes, mask IoU, OKS of poses; empty for classes of a whole image, which agree or do not. Of label maps,
+    whose "detections" are the regions of each class, ``pixels`` is the share of cells with the same class, and ``miou``
+    the mean over classes of the IoU of all their cells; both are absent elsewhere.
     """
 
     score_floor: float
@@ -298,6 +308,8 @@ class Agreement(Record, frozen=True, kw_only=True):
     top_score: float
     top_score_source: float
     measure: str = "IoU"
+    pixels: float | msgspec.UnsetType = msgspec.UNSET
+    miou: float | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def counted(self) -> str:

@@ -70,7 +70,7 @@ def check_finite(values: Floats) -> None:
         raise EngineError("the graph gave NaN or infinite outputs; convert in another precision, or verify the bundle")
 
 
-def grid_of(head: Floats, frame: Frame, stride: int) -> tuple[int, int]:
+def grid_of(head: Floats, frame: Frame, stride: float) -> tuple[int, int]:
     """Rows and columns of a head (1, channels, rows, columns).
 
     A wrong stride would move every box alike in the source and in the bundle: no comparison of the two can see it.
@@ -81,7 +81,8 @@ def grid_of(head: Floats, frame: Frame, stride: int) -> tuple[int, int]:
     rows, columns = head.shape[2:]
     if abs(rows * stride - frame.height) >= stride or abs(columns * stride - frame.width) >= stride:
         raise ValueError(
-            f"stride {stride} does not give a grid of {rows} x {columns} for an input of {frame.height} x {frame.width}"
+            f"stride {stride:g} does not give a grid of {rows} x {columns} "
+            f"for an input of {frame.height} x {frame.width}"
         )
     return rows, columns
 

@@ -19,7 +19,7 @@ from edgekit.runtimes.tasks.decoders.arithmetic import (
     sigmoid,
     softmax,
 )
-from edgekit.runtimes.tasks.decoders.base import Candidates, Count, Frame, Heads, Positive, decoder
+from edgekit.runtimes.tasks.decoders.base import Candidates, Frame, Heads, Positive, decoder
 
 
 class Priors(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -29,7 +29,7 @@ class Priors(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     background class, at ``background``.
     """
 
-    strides: tuple[Count, ...]
+    strides: tuple[Positive, ...]
     priors: tuple[tuple[tuple[Positive, Positive], ...], ...]
     variances: tuple[float, float, float, float] = (0.1, 0.1, 0.2, 0.2)
     score: Literal["softmax", "sigmoid"] = "softmax"
