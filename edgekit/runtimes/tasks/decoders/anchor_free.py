@@ -27,6 +27,9 @@ from edgekit.runtimes.tasks.decoders.points import points_of
 class AnchorFree(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Strides in pixels, finest first; ``reg_max`` bins of the distance distribution, 1 for plain distances.
 
+    ``reg_max`` counts bins: GFL and NanoDet call the largest distance so, 7 where there are 8 bins. Distances count
+    from ``cell_offset`` of a cell, its centre; NanoDet-Plus has 0, its corner.
+
     Keypoints of a pose head are at ``(value * keypoint_scale + cell + keypoint_offset) * stride``: 2 and 0 in YOLOv8
     and 11, 1 and 0.5 in YOLO26.
     """
@@ -35,6 +38,7 @@ class AnchorFree(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reg_max: Count = 16
     keypoint_scale: Positive = 2.0
     keypoint_offset: float = 0.0
+    cell_offset: float = 0.5
 
 
 def _anchor_free_fused(options: dict[str, Any], shape: tuple[int, ...], classes: int) -> Decoder | None:
@@ -62,7 +66,7 @@ def anchor_free(heads: Heads, options: AnchorFree, frame: Frame, threshold: floa
         # A sum, not a matrix product: BLAS threads would go on spinning on the core the next inference needs.
         reach = (softmax(distances, 1) * bins).sum(1) if options.reg_max > 1 else distances[:, 0]
         column, row = cell_corners(found.cells, columns)
-        x, y, half = column, row, np.float32(0.5)
+        x, y, half = column, row, np.float32(options.cell_offset)
         corners = np.stack([x + half - reach[0], y + half - reach[1], x + half + reach[2], y + half + reach[3]], 1)
         parts.append(
             Candidates(corners * np.float32(stride), sigmoid(found.logits), found.class_ids, found.cells + first)
