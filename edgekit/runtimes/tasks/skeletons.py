@@ -34,6 +34,7 @@ FACE5 = Skeleton(
 data set has measured their spread. COCO's for an eye, 0.025 of a person's size, is about 0.12 of a face's; `SIGMA` asks
 for more: 1.4 cm on a real face."""
 
+
 def numbered(keypoints: int) -> Skeleton:
     """A skeleton for a network that states only its number of keypoints: COCO's if the number matches."""
     if keypoints == len(COCO.names):
