@@ -13,11 +13,12 @@ from edgekit.arrays import Floats
 from edgekit.conversion.jobs import PrepareJob
 from edgekit.errors import ContractError, SourceError
 from edgekit.graph.exchange import flatten
-from edgekit.graph.heads import Cut, CutPoint, cut_at, cut_automatically, outputs_at
+from edgekit.graph.heads import Cut, CutPoint, cut_at, cut_automatically, last_convolutions, outputs_at
+from edgekit.graph.nodes import shape_of
 from edgekit.runtimes.bundle.folder import open_bundle
 from edgekit.runtimes.bundle.manifest import Contract, Output
 from edgekit.runtimes.tasks import Task, open_task
-from edgekit.runtimes.tasks.decoders import Registered, find
+from edgekit.runtimes.tasks.decoders import Counts, Registered, find
 from edgekit.sources import SourceRequest, TrainedModel, Uncut, load_network
 from edgekit.sources.contract_file import StatedContract, read_contract
 
@@ -135,6 +136,7 @@ def _cut_automatically(flat: fx.GraphModule, stated: StatedContract, decoder: Re
     options, classes = decoder.read(stated.decoder.options), len(stated.classes)
     channels = decoder.channels(options, classes) if decoder.channels is not None else {}
     masks = stated.task == "segment"
+    _check_bins(flat, options, set(channels.values()) | {classes})
     if "keypoints" not in decoder.attachments or "keypoints" in channels or stated.skeleton is None:
         return cut_automatically(flat, channels, decoder.name, prototypes=masks)
     with_scores, without = (
@@ -145,6 +147,24 @@ def _cut_automatically(flat: fx.GraphModule, stated: StatedContract, decoder: Re
         return cut_automatically(flat, without, decoder.name)
     except ContractError:
         return cut_automatically(flat, with_scores, decoder.name)
+
+
+def _check_bins(flat: fx.GraphModule, options: object, wanted: set[Counts]) -> None:
+    """Refuse a ``reg_max`` of one less than the convolutions have bins: the name has two meanings.
+
+    Raises:
+        ContractError: names the number that fits.
+    """
+    bins = getattr(options, "reg_max", None)
+    if not isinstance(bins, int):
+        return
+    found = {shape_of(node)[1] for node in last_convolutions(flat)}
+    if not wanted <= found and (wanted - {4 * bins}) | {4 * bins + 4} <= found:
+        raise ContractError(
+            f"decoder.reg_max: {bins} bins a side want {4 * bins} channels of boxes, but the last convolutions have "
+            f"{4 * bins + 4}: write reg_max: {bins + 1} (GFL and NanoDet call the largest distance reg_max, and have "
+            "one bin more)"
+        )
 
 
 def uncut_task(model: TrainedModel, contract: Contract) -> Task | None:

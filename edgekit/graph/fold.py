@@ -36,7 +36,7 @@ def fold_batch_norm(graph: fx.GraphModule) -> fx.GraphModule:
 
 
 def _by_output(conv: fx.Node, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """A factor of each output channel in the layout of the weights: (out, in / groups, ...), of a transposed convolution
+    """A factor of each output channel in the layout of the weights: (out, in / groups, ...), or, transposed,
     (in, out / groups, ...)."""
     import torch
 

@@ -50,6 +50,23 @@ def _anchor_free_channels(options: AnchorFree, classes: int) -> dict[str, int]:
     return {"boxes": 4 * options.reg_max, "classes": classes}
 
 
+def check_bins(options: AnchorFree, channels: int) -> None:
+    """Refuse boxes of another number of bins.
+
+    Raises:
+        ValueError: says what ``reg_max`` would fit.
+    """
+    bins, rest = divmod(channels, 4)
+    if bins == options.reg_max and not rest:
+        return
+    fits = f": reg_max: {bins}" if not rest else ""
+    papers = " (GFL and NanoDet call the largest distance reg_max, and have one bin more)"
+    raise ValueError(
+        f"reg_max: {options.reg_max} wants {4 * options.reg_max} channels of boxes, but there are {channels}{fits}"
+        + (papers if bins == options.reg_max + 1 and not rest else "")
+    )
+
+
 @decoder("anchor_free", channels=_anchor_free_channels, fused=_anchor_free_fused)
 def anchor_free(heads: Heads, options: AnchorFree, frame: Frame, threshold: float) -> Candidates:
     """YOLOv8, 11 (with DFL) and 26 (without): distances left, top, right, bottom from the cell's centre, in strides.
@@ -62,6 +79,7 @@ def anchor_free(heads: Heads, options: AnchorFree, frame: Frame, threshold: floa
     for stride, boxes, classes in zip(options.strides, heads["boxes"], heads["classes"], strict=True):
         rows, columns = size = grid_of(classes, frame, stride)
         found = survivors(planes(classes, frame.classes, size), cut)
+        check_bins(options, boxes.shape[1])
         distances = planes(boxes, 4 * options.reg_max, size)[:, found.cells].reshape(4, options.reg_max, -1)
         # A sum, not a matrix product: BLAS threads would go on spinning on the core the next inference needs.
         reach = (softmax(distances, 1) * bins).sum(1) if options.reg_max > 1 else distances[:, 0]
