@@ -86,7 +86,7 @@ class DecodedSource:
             with torch.no_grad():
                 return arrays_of(self._read.heads(torch.from_numpy(tensor)))
 
-        said = contract_trials.suggestion(network, self.contract, images)
+        said = contract_trials.suggestion(network, self.contract, images) or contract_trials.unusual(self.contract)
         return (said,) if said else ()
 
 

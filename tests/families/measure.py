@@ -1,7 +1,8 @@
 """Convert every family to four targets in float and INT8 and write down what was proven.
 
-    python -m tests.families.measure                  all families
-    python -m tests.families.measure yolov5 scrfd     these; the figures of the others stay
+    python -m tests.families.measure                     all families
+    python -m tests.families.measure yolov5 scrfd        these; the figures of the others stay
+    python -m tests.families.measure --folder FOLDER     keep the networks and images there, for the next time
 
 Run from the repository root, with ../shared/data beside it. The figures go to docs/figures/families.json, from which
 docs/tables.py makes the table of docs/FAMILIES.md.
@@ -9,10 +10,11 @@ docs/tables.py makes the table of docs/FAMILIES.md.
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from .rows import DATA, FACES, ROWS, Made, MissingError, Row
 
 FIGURES = Path(__file__).parents[2] / "docs" / "figures" / "families.json"
 TARGETS = ("onnx", "openvino", "litert", "ncnn")
-SCENES = range(7_000_000, 7_000_048)
+SCENES = range(7_000_000, 7_000_040)
 
 
 def images_of(kind: str, folder: Path) -> str:
@@ -92,6 +94,22 @@ def measured(row: Row, folder: Path) -> dict[str, Any]:
     return {"decoder": decoder, "targets": found}
 
 
+def written(known: dict[str, Any]) -> None:
+    """Write the figures of the rows that there are, in their order, with what is said of each."""
+    kept = {
+        row.name: {
+            "family": row.family,
+            "sources": row.sources,
+            "contract": row.contract,
+            "model": row.model,
+            **{key: known[row.name][key] for key in ("decoder", "targets")},
+        }
+        for row in ROWS
+        if row.name in known
+    }
+    FIGURES.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+
+
 def _short(found: dict[str, Any]) -> str:
     return ", ".join(
         f"{target} {precision} {'' if one['proven'] else 'NOT '}{one['matched']}"
@@ -100,25 +118,28 @@ def _short(found: dict[str, Any]) -> str:
     )
 
 
-def main(names: list[str]) -> None:
+def main(names: Sequence[str], folder: Path) -> None:
     """Measure and write after every family."""
     wanted = [row for row in ROWS if not names or row.name in names]
     unknown = sorted(set(names) - {row.name for row in ROWS})
     if unknown:
         raise SystemExit(f"no such family: {', '.join(unknown)}; there are {', '.join(row.name for row in ROWS)}")
-    with tempfile.TemporaryDirectory() as folder:
-        for row in wanted:
-            try:
-                figures = measured(row, Path(folder))
-            except MissingError as error:
-                print(f"{row.name}: left out, {error}", flush=True)
-                continue
-            known = json.loads(FIGURES.read_text(encoding="utf-8")) if FIGURES.is_file() else {}
-            order = [one.name for one in ROWS]
-            known[row.name] = figures
-            kept = {name: known[name] for name in sorted(known, key=order.index) if name in order}
-            FIGURES.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    for row in wanted:
+        try:
+            figures = measured(row, folder)
+        except MissingError as error:
+            print(f"{row.name}: left out, {error}", flush=True)
+            continue
+        known = json.loads(FIGURES.read_text(encoding="utf-8")) if FIGURES.is_file() else {}
+        written(known | {row.name: figures})
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("families", nargs="*")
+    parser.add_argument("--folder", type=Path)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        place = given.folder or Path(temporary)
+        place.mkdir(parents=True, exist_ok=True)
+        main(given.families, place)
