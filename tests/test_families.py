@@ -1,4 +1,4 @@
-"""Every family of docs/FAMILIES.md converts through its gate, in float and in INT8, and the page says what was proven."""
+"""Every family of docs/FAMILIES.md converts through its gate, in float and INT8, and the page says what was proven."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ networks of several trainings."""
 
 
 def unusual(contract: Contract) -> str:
-    """Another resizing or alignment than the decoder's networks are trained with, in a sentence; empty for the usual one.
+    """Another resizing or alignment than a decoder's networks are trained with, in a sentence; empty for the usual one.
 
     It costs YOLOX a hundredth of its accuracy, too little for `suggestion` to see.
     """

@@ -285,7 +285,7 @@ def _usual(heads: _Priors, levels: Sequence[Level], size: tuple[int, int], softm
     """The priors that such a family is usually trained with."""
     strides = _exact_strides(levels, size)
     if heads.together:
-        priors = [[[float(max(size))] * 2] * count for count in heads.counts]
+        priors = [[[float(max(size))] * 2 for _ in range(count)] for count in heads.counts]
         return Measured(priors, [round(1 / max(size), 8)] * 4, sizes="plain")
     if heads.counts == (2, 2, 2) and heads.points == 10:
         return Measured([[[float(side)] * 2 for side in pair] for pair in RETINAFACE], [0.1, 0.1, 0.2, 0.2])

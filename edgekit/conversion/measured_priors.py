@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgekit.arrays import Floats
 
@@ -86,7 +87,8 @@ def priors_of(
         size: (height, width) of the input.
         counts: priors of a cell, by level.
     """
-    raw, centres, kinds = [], [], []
+    raw, centres = [], []
+    kinds: list[NDArray[np.int64]] = []
     for head, stride, count in zip(heads, strides, counts, strict=True):
         rows, columns = head.shape[2:]
         raw.append(head.reshape(count, 4, -1).transpose(2, 0, 1).reshape(-1, 4))

@@ -42,8 +42,9 @@ def _by_output(conv: fx.Node, weight: torch.Tensor, scale: torch.Tensor) -> torc
 
     if conv.target is not torch.ops.aten.conv_transpose2d.input:
         return scale.reshape(-1, *(1,) * (weight.ndim - 1))
-    groups = conv.args[6] if len(conv.args) > 6 else 1
-    each = scale.reshape(groups, 1, -1).expand(-1, weight.shape[0] // groups, -1)  # type: ignore[arg-type]
+    given = conv.args[6] if len(conv.args) > 6 else 1
+    groups = given if isinstance(given, int) else 1
+    each = scale.reshape(groups, 1, -1).expand(-1, weight.shape[0] // groups, -1)
     return each.reshape(*weight.shape[:2], *(1,) * (weight.ndim - 2))
 
 
