@@ -200,7 +200,7 @@ MISTAKES = {
     ),
     "unknown decoder": (
         ("name: anchor_free", "name: yolo"),
-        "9: decoder.name: decoder 'yolo' is not one of: anchor_free, classes, decoded, fastestdet, grid, heatmaps, ",
+        "9: decoder.name: decoder 'yolo' is not one of: anchor_free, anchors, centernet, classes, decoded, distances, fastestdet, grid, heatmaps, ",
     ),
     "no decoder name": (
         ("  name: anchor_free\n", ""),
