@@ -146,7 +146,11 @@ def _cut_automatically(flat: fx.GraphModule, stated: StatedContract, decoder: Re
     try:
         return cut_automatically(flat, without, decoder.name)
     except ContractError:
+        pass
+    try:
         return cut_automatically(flat, with_scores, decoder.name)
+    except ContractError as error:
+        raise ContractError(f"{error} (keypoints without scores, x and y alone, are taken too)") from error
 
 
 def _check_bins(flat: fx.GraphModule, options: object, wanted: set[Counts]) -> None:
