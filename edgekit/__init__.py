@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from edgekit.profiling.record import Profile as Profile
     from edgekit.profiling.records.making import profile as profile
     from edgekit.progress import ProgressEvent as ProgressEvent
+    from edgekit.runtimes.amend import amend as amend
     from edgekit.runtimes.bundle.manifest import Contract as Contract
     from edgekit.runtimes.bundle.manifest import Decoder as Decoder
     from edgekit.runtimes.bundle.manifest import ImageRule as ImageRule
@@ -58,6 +59,7 @@ _MODULES = {
     "progress": "ProgressEvent",
     "profiling.record": "Profile",
     "profiling.records.making": "profile",
+    "runtimes.amend": "amend",
     "runtimes.bundle.manifest": "Contract Decoder ImageRule Manifest Output Postprocess Skeleton",
     "runtimes.language.index": "ImageIndex",
     "runtimes.language.vision_language": "VisionLanguage",

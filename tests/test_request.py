@@ -100,7 +100,9 @@ def test_what_they_take_is_taken(blip2: str) -> None:
 
 
 def test_a_source_that_nobody_knows() -> None:
-    with pytest.raises(SourceError, match="'what is this' is no source that edgekit knows; give one of: "):
+    with pytest.raises(
+        SourceError, match="'what is this': edgekit cannot tell what kind of model this is; give one of: "
+    ):
         source_of(Request(source="what is this"))
 
 

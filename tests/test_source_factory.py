@@ -153,7 +153,7 @@ def test_the_demo_detector() -> None:
         ("factory_syntax:network", "importing factory_syntax failed: SyntaxError: "),
         ("factory_module:netwrk", "factory_module has no 'netwrk'; near it: network"),
         ("factory_module:zzzz", "factory_module has no 'zzzz'; near it: none"),
-        ("factory_module:a_list", "factory_module:a_list gave a list, not a torch.nn.Module"),
+        ("factory_module:a_list", "factory_module:a_list: returned [1], which is no network (torch.nn.Module)"),
         ("factory_module:number", "calling it without arguments failed: TypeError: 'int' object is not callable"),
         ("factory_module:needs_arguments", "without arguments failed: TypeError: needs_arguments() missing 1 required"),
         (

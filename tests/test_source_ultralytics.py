@@ -215,14 +215,14 @@ def test_training_leftovers_are_read_as_data(tasks: Any, tmp_path: Path) -> None
 def test_other_tasks_are_refused(tasks: Any, tmp_path: Path) -> None:
     path = save(tasks.OBBModel("yolo11n-obb.yaml", verbose=False), tmp_path / "other.pt")
     for trust in (False, True):
-        with pytest.raises(SourceError, match="a oriented-box model; edgekit reads models with these heads: Detect, "):
+        with pytest.raises(SourceError, match="a model with oriented-box at its end, where Detect, "):
             source.load(SourceRequest(str(path), trust=trust))
 
 
 def test_a_model_without_a_known_head_is_refused(tasks: Any, tmp_path: Path) -> None:
     model = tasks.DetectionModel("yolov8n.yaml", verbose=False)
     model.model = model.model[:-1]
-    with pytest.raises(SourceError, match="a C2f model; edgekit reads models with these heads: Detect, v10Detect, "):
+    with pytest.raises(SourceError, match="a model with C2f at its end, where Detect, v10Detect, "):
         source.load(SourceRequest(str(save(model, tmp_path / "cut.pt"))))
 
 

@@ -11,9 +11,10 @@ Tensors and layers are named as in ``graph.onnx``; a layer is named after the te
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -156,11 +157,17 @@ class PlannedGraph(Record, frozen=True, kw_only=True):
 
 
 class Outlier(Record, frozen=True, kw_only=True):
-    """A calibration image unlike the others: its index, how far off it is, and the tensor that shows it."""
+    """A calibration image unlike the others: its index and name, how far off it is, and the tensor that shows it."""
 
     image: int
     distance: float
     tensor: str
+    name: str = ""
+
+    @property
+    def called(self) -> str:
+        """The image for a reader."""
+        return self.name or f"image {self.image}"
 
 
 class Advice(Record, frozen=True, kw_only=True):
@@ -192,11 +199,21 @@ class Tuning(Record, frozen=True, kw_only=True):
     kept: bool
 
 
+AnyRecord = TypeVar("AnyRecord", bound=Record)
+
+
+def _renamed(record: AnyRecord, names: Mapping[str, str], *fields: str, **changes: object) -> AnyRecord:
+    """A record with other names in these fields, and with changes."""
+    new = {field: names.get(getattr(record, field), getattr(record, field)) for field in fields}
+    return msgspec.structs.replace(record, **new, **changes)
+
+
 class Plan(Record, frozen=True, kw_only=True):
     """How one model becomes INT8, found on one set of calibration images.
 
     Attributes:
-        model: SHA-256 of the exchange graph.
+        model: SHA-256 of the exchange graph, and ``name`` what the model is called; empty in older plans.
+        layer_names: what layers are called in the ONNX file that the network came from, by their names here.
         images, images_sha256: number and SHA-256 of the calibration images.
         integer: the graph for integer-only targets; None where it equals ``mixed`` but for the layers in float.
         fp16_issues: operators that stay in float32 in fp16 bundles.
@@ -212,11 +229,46 @@ class Plan(Record, frozen=True, kw_only=True):
     methods: Methods
     mixed: PlannedGraph
     integer: PlannedGraph | None = None
+    name: str = ""
+    layer_names: dict[str, str] = msgspec.field(default_factory=dict)
     fp16_issues: tuple[Fp16Issue, ...] = msgspec.field(default=(), name="half")
     corrected: int = 0
     tuning: Tuning | None = None
     advice: Advice | None = None
     seconds: dict[str, float] = msgspec.field(default_factory=dict)
+
+    def for_readers(self) -> Plan:
+        """The plan with layers and tensors called as in the ONNX file that the network came from, where known."""
+        names = self.layer_names
+        if not names:
+            return self
+
+        def named(text: str) -> str:
+            return re.sub(r"\w+", lambda found: names.get(found[0], found[0]), text)
+
+        def graph(one: PlannedGraph) -> PlannedGraph:
+            return PlannedGraph(
+                tensors={names.get(name, name): ends for name, ends in one.tensors.items()},
+                layers=tuple(_renamed(layer, names, "name", "input") for layer in one.layers),
+                equalized=tuple(
+                    _renamed(
+                        site, names, "layer", "gate", readers=tuple(names.get(name, name) for name in site.readers)
+                    )
+                    for site in one.equalized
+                ),
+            )
+
+        advice = self.advice and _renamed(
+            self.advice,
+            names,
+            outliers=tuple(_renamed(one, names, "tensor") for one in self.advice.outliers),
+            sentences=tuple(map(named, self.advice.sentences)),
+        )
+        issues = tuple(_renamed(one, names, "tensor") for one in self.fp16_issues)
+        integer = self.integer and graph(self.integer)
+        return msgspec.structs.replace(
+            self, mixed=graph(self.mixed), integer=integer, advice=advice, fp16_issues=issues
+        )
 
 
 def check_place(folder: Path) -> None:

@@ -46,10 +46,11 @@ def outcome_row(outcome: Outcome) -> list[str]:
     """target, precision, size, proof, matched, score drift, result."""
     size = megabytes(outcome.bundle.bytes) if outcome.bundle else "-"
     evidence = outcome.evidence
-    proof = evidence.word if evidence else "-"
+    proof = _proof(evidence) if evidence else "-"
     matched = drift = "-"
     if evidence and evidence.agreement:
-        matched = _nothing_found(evidence) or f"{evidence.agreement.matched:.1%} {evidence.agreement.bound}"
+        agreement = evidence.agreement
+        matched = _nothing_found(evidence) or f"{agreement.matched:.1%} {agreement.counted}"
         drift = f"{evidence.agreement.score_drift:.4f}"
     if outcome.ok:
         anchors = evidence is not None and evidence.compared == "candidates"
@@ -59,6 +60,14 @@ def outcome_row(outcome: Outcome) -> list[str]:
     if evidence and evidence.accuracy:
         result += f", {_accuracy(evidence.accuracy)}"
     return [outcome.target, outcome.precision, size, proof, matched, drift, result]
+
+
+def _proof(evidence: Evidence) -> str:
+    """How strong a proof is, and who computed it where that was not the engine."""
+    from edgekit.emulators import computed_by
+
+    by = computed_by(evidence.engine, evidence.word)
+    return f"{evidence.word} ({by})" if by else evidence.word
 
 
 def _accuracy(measured: Accuracy) -> str:
@@ -82,17 +91,20 @@ def outcomes_table(outcomes: Sequence[Outcome], skipped: Sequence[Skipped] = ())
 
 def evidence_lines(evidence: Evidence) -> list[str]:
     """Evidence as a few readable lines."""
+    from edgekit.emulators import computed
+
     decoded = evidence.decoded
     if evidence.texts is not None:
         return _texts_lines(evidence, evidence.texts)
     if decoded is None:
         return [f"{evidence.word} for {evidence.engine}: not compared", f"FAILED: {'; '.join(evidence.failures)}"]
     shown = f"{evidence.images} images" + (", each also mirrored" if evidence.views > evidence.images else "")
-    what = "detections" if evidence.compared == "detections" else "best anchors (too few detections to compare)"
-    at = ", ".join(f"{share:.1%} at {iou}" for iou, share in decoded.matched_at.items())
-    at = at if decoded.measure else f"{decoded.matched:.1%}"
+    what = "detections" if decoded.measure else "classifications"
+    what = what if evidence.compared == "detections" else "best anchors (too few detections to compare)"
+    at = ", ".join(f"{_counted(share, decoded.detections)} at {iou}" for iou, share in decoded.matched_at.items())
+    at = at if decoded.measure else _counted(decoded.matched, decoded.detections)
     lines = [
-        f"{evidence.word} by {evidence.engine} on {shown}, against {evidence.reference}",
+        f"{computed(evidence.engine, evidence.word)} on {shown}, against {evidence.reference}",
         f"{decoded.detections} {what}: matched {at}",
         f"score drift {decoded.score_drift:.4f} (largest {decoded.score_drift_max:.3f}), "
         f"class flips {decoded.class_flips}, extra {decoded.extra:.1%}, "
@@ -112,6 +124,10 @@ def evidence_lines(evidence: Evidence) -> list[str]:
     bounds = f"matched >= {gate.matched:g} {decoded.bound}, drift <= {gate.score_drift:g}, extra <= {gate.extra:g}"
     verdict = "passed" if evidence.passed else "FAILED: " + "; ".join(evidence.failures)
     return [*lines, f"gate ({bounds}): {verdict}"]
+
+
+def _counted(share: float, of: int) -> str:
+    return f"{share:.1%} ({round(share * of)})"
 
 
 def _drift_lines(evidence: Evidence) -> list[str]:

@@ -96,13 +96,13 @@ def command(
     with progress_bars() as progress:
         plan = calibrate(request, out, sensitivity=sensitivity, progress=progress)
     if sensitivity:
-        write_sensitivity_plot(plan.mixed.layers, out / "sensitivity.svg")
+        write_sensitivity_plot(plan.for_readers().mixed.layers, out / "sensitivity.svg")
     if html is not None:
         write_report(plan, html)
     if as_json:
         say(json.dumps(msgspec.to_builtins(plan), indent=2))
         return
-    _print(plan, out, sensitivity)
+    _print(plan.for_readers(), out, sensitivity)
 
 
 def _print(plan: Any, out: Path, sensitivity: bool) -> None:

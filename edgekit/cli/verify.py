@@ -37,11 +37,9 @@ def command(
 
     import msgspec
 
-    from edgekit.cli._options import import_modules
     from edgekit.cli._reports import evidence_lines, progress_bars
     from edgekit.conversion.verify import verify
 
-    import_modules(imports)
     with progress_bars() as progress:
         evidence = verify(
             bundle,

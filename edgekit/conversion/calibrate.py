@@ -113,7 +113,7 @@ def _made(job: CalibrateJob, prepared: Prepared, workspace: Workspace, report: R
         write,
         report,
     )
-    plan = msgspec.structs.replace(plan, fp16_issues=prepared.half)
+    plan = msgspec.structs.replace(plan, fp16_issues=prepared.half, name=prepared.name, layer_names=prepared.layers)
     write_plan(plan, workspace.plan)
     return plan
 

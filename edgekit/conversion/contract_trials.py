@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 
 from edgekit.arrays import Floats, Image
+from edgekit.errors import EngineError
 from edgekit.evaluation.agreement import match
 from edgekit.runtimes.bundle.manifest import Contract, ImageRule
 from edgekit.runtimes.inputs.images import Preprocessor, tables
@@ -211,10 +212,11 @@ class _Measured:
 
 
 def _detected(task: Task, outputs: Sequence[Floats]) -> Candidates:
-    if not all(np.isfinite(output).all() for output in outputs):
+    try:
+        return task.suppressed(task.candidates(outputs, FLOOR))
+    except EngineError:  # outputs or boxes that are no numbers: a rule may be so wrong that exp overflows
         nothing = np.zeros((0, 4), np.float32)
         return Candidates(nothing, nothing[:, 0], np.zeros(0, np.int64), np.zeros(0, np.int64))
-    return task.suppressed(task.candidates(outputs, FLOOR))
 
 
 def _found_twice(plain: Candidates, mirrored: Candidates, width: int) -> float:

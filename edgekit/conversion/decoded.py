@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.arrays import Floats
+from edgekit.calibration.layers import names_in
 from edgekit.calibration.samples import Samples, new_stack
 from edgekit.conversion import contract_trials, doubts
 from edgekit.conversion.contact_sheet import ContactSheet
@@ -28,9 +29,10 @@ from edgekit.runtimes.bundle.folder import Bundle
 from edgekit.runtimes.bundle.manifest import Contract, Evidence, Gate, Manifest, Output
 from edgekit.runtimes.inputs.media import ImageReference
 from edgekit.runtimes.model import Model, load
-from edgekit.runtimes.results import Result
+from edgekit.runtimes.results import Detections, Result
 from edgekit.runtimes.tasks import open_task
 from edgekit.runtimes.tasks.decoders import Candidates
+from edgekit.runtimes.tracking.fitting import fitted
 from edgekit.sources import WHOLE
 
 
@@ -47,7 +49,8 @@ class DecodedSource:
         read = read_source(job)
         self.name, self.contract = job.name or read.model.name, read.contract
         self.origin = msgspec.structs.replace(read.model.origin, notes=(*read.model.notes, read.note), cut=read.cut)
-        self._read, self._stated = read, bool(job.contract)
+        self._read, self._stated, self._spec = read, bool(job.contract), job.source
+        self._fitted = False
 
     def export(self, workspace: Workspace) -> Exported:
         """Write the network in exchange form.
@@ -58,10 +61,19 @@ class DecodedSource:
         """
         names = tuple(output.name for output in self.contract.outputs)
         exchange = write_exchange(self._read.heads, self._read.model.example, names, workspace.folder)
+        self.origin = msgspec.structs.replace(self.origin, notes=(*self.origin.notes, *exchange.rewritten))
         # Decode zeros once, so that a decoder that does not fit its heads is found before anything is built.
         empty = [np.zeros(exchange.shapes[name], np.float32) for name in names]
         open_task(self.contract).candidates(empty, 0.99)
-        return Exported(exchange.shapes, operators(exchange.onnx))
+        return Exported(exchange.shapes, operators(exchange.onnx), self._layers(exchange.onnx))
+
+    def _layers(self, exchange: Path) -> dict[str, str]:
+        """What layers are called in the ONNX file that the network came from."""
+        import onnx
+
+        if self.origin.kind != "onnx":
+            return {}
+        return names_in(onnx.load(self._spec), onnx.load(exchange))
 
     def run(self, proof: Samples, workspace: Workspace) -> Reference:
         """Store raw outputs and detections of all images.
@@ -73,7 +85,10 @@ class DecodedSource:
             SourceError: the source gives NaN itself, two results for one image or one for all, or the cut changed the
                 result.
         """
-        return _store_results(self._read, proof, workspace)
+        reference = _store_results(self._read, proof, workspace)
+        if not self._fitted:  # to the proof images, which come first
+            self.contract, self._fitted = _with_tracker_options(self.contract, workspace), True
+        return reference
 
     def doubts(self, images: Sequence[ImageReference]) -> tuple[str, ...]:
         """Whether the source finds clearly more by another image rule than by the one that a user stated."""
@@ -170,6 +185,15 @@ def _store_results(read: ReadSource, proof: Samples, workspace: Workspace) -> Re
             f"{agreement.score_drift:.4f}): the decoder's numbers in the contract do not describe this network"
         )
     return Reference(how="the source as it was given, in PyTorch", doubts=said)
+
+
+def _with_tracker_options(contract: Contract, workspace: Workspace) -> Contract:
+    """The contract with thresholds of trackers that fit the source's scores, where the usual ones would not."""
+    if contract.trackers or not issubclass(open_task(contract).gives, Detections):
+        return contract
+    found = [one.scores for one in read_detections(workspace.detections)]
+    fitting = fitted(np.concatenate(found), contract.postprocess.score)
+    return msgspec.structs.replace(contract, tracker_options=dict(fitting)) if fitting else contract
 
 
 def _refuse_empty(read: ReadSource, tensor: Floats, raw: Sequence[Floats]) -> None:

@@ -163,10 +163,12 @@ class MeasuredScore(Record, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class Exported:
-    """Shapes of the outputs of a network in exchange form, by name, and its ONNX operator types, each with a node."""
+    """Shapes of the outputs of a network in exchange form, by name, its ONNX operator types, each with a node, and what
+    its layers are called in the ONNX file that it came from, if it did."""
 
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     operators: dict[str, str] = field(default_factory=dict)
+    layers: dict[str, str] = field(default_factory=dict)
 
 
 class Reference(Record, frozen=True, kw_only=True):
@@ -186,6 +188,7 @@ class Prepared(Record, frozen=True, kw_only=True):
         written: the folder of a source whose parts are written tensor by tensor; empty for a model of one network.
         shapes: of the exported network's outputs, by name.
         operators: ONNX operator types of the exported network, each with the name of one of its nodes.
+        layers: what layers are called in the ONNX file that the network came from, by their names in exchange form.
         half: operators that float16 cannot compute.
         holdout_views: number of images in the hold-out set, on which recipes are compared.
         photographs: number of different images behind the proof images.
@@ -199,6 +202,7 @@ class Prepared(Record, frozen=True, kw_only=True):
     origin: Origin
     shapes: dict[str, tuple[int, ...]]
     operators: dict[str, str]
+    layers: dict[str, str] = msgspec.field(default_factory=dict)
     calibration: Calibration | None
     proof_sha256: str
     proof_views: int

@@ -119,7 +119,7 @@ def _cut(model: TrainedModel, stated: StatedContract) -> ReadSource:
         done = cut_at(flat, stated.cut)
     elif decoder.channels is None:
         whole = tuple(Output(name=role, role=role) for role in decoder.whole)
-        note = "not cut: the decoder reads what the graph decoded itself"
+        note = "not cut: the decoder reads the outputs as they are"
         return ReadSource(model, stated.complete(whole), flat, note)
     else:
         done = _cut_automatically(flat, stated, decoder)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edgekit.arrays import Floats
 from edgekit.runtimes.bundle.manifest import Agreement, Gate, OutputDrift
 from edgekit.runtimes.tasks.decoders import Candidates
-from edgekit.runtimes.tasks.similarity import box_iou
+from edgekit.runtimes.tasks.similarity import box_agreement
 
 SCORE_FLOOR = 0.3
 """The source's detections above this score have to be found again."""
@@ -40,7 +40,7 @@ Similarity = Callable[[Candidates, Candidates], Floats]
 
 def boxes_alike(first: Candidates, second: Candidates) -> Floats:
     """The IoU of boxes, (n, m)."""
-    return box_iou(first.boxes, second.boxes)
+    return box_agreement(first.boxes, second.boxes)
 
 
 @dataclass

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekit.errors import SourceError
+from edgekit.graph.refusals import changing_output, refusal
 
 if TYPE_CHECKING:
     import torch
@@ -30,11 +31,12 @@ OPSET = 18
 
 @dataclass(frozen=True)
 class Exchange:
-    """Paths of the two forms, and the output shapes by contract name."""
+    """Paths of the two forms, the output shapes by contract name, and what was written in another way."""
 
     onnx: Path
     program: Path
     shapes: dict[str, tuple[int, ...]]
+    rewritten: tuple[str, ...] = ()
 
 
 def write_exchange(module: nn.Module, example: torch.Tensor, outputs: tuple[str, ...], folder: Path) -> Exchange:
@@ -50,7 +52,8 @@ def write_exchange(module: nn.Module, example: torch.Tensor, outputs: tuple[str,
         SourceError: the network cannot be exported, or has another number of outputs.
     """
 
-    program = export_program(flatten(module, example), example)
+    graph, rewritten = _simplified(module, example)
+    program = export_program(graph, example)
     shapes = output_shapes(program)
     if len(shapes) != len(outputs):
         raise SourceError(
@@ -60,7 +63,36 @@ def write_exchange(module: nn.Module, example: torch.Tensor, outputs: tuple[str,
     program_path, onnx_path = folder / PROGRAM, folder / ONNX
     save_program(program, program_path)
     _write_onnx(program, outputs, onnx_path)
-    return Exchange(onnx_path, program_path, dict(zip(outputs, shapes, strict=True)))
+    return Exchange(onnx_path, program_path, dict(zip(outputs, shapes, strict=True)), rewritten)
+
+
+SAME = 1e-4
+"""How far a rewritten graph may be off, relative to an output's largest value."""
+
+
+def _simplified(module: nn.Module, example: torch.Tensor) -> tuple[fx.GraphModule, tuple[str, ...]]:
+    """The flat network with exact rewrites, and what they were. A rewrite that changes the outputs is not kept."""
+    from edgekit.graph.focus import merge_space_to_depth
+
+    graph = flatten(module, example)
+    count = merge_space_to_depth(graph)
+    if not count:
+        return graph, ()
+    given = flatten(module, example)
+    pairs = zip(_outputs(graph, example), _outputs(given, example), strict=True)
+    if any((new - old).abs().max() > SAME * old.abs().max() for new, old in pairs):
+        return given, ()
+    return graph, (f"space-to-depth merged into {count} convolution{'s' if count > 1 else ''}",)
+
+
+def _outputs(graph: fx.GraphModule, example: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Outputs for noise of the example's shape, the same at each call."""
+    import torch
+
+    noise = torch.rand(example.shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        given = graph(noise)
+    return (given,) if isinstance(given, torch.Tensor) else tuple(given)
 
 
 def save_program(program: torch.export.ExportedProgram, path: Path) -> None:
@@ -101,9 +133,12 @@ def export_program(module: nn.Module, example: torch.Tensor) -> torch.export.Exp
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return torch.export.export(module, (example,))
+            program = torch.export.export(module, (example,))
     except (RuntimeError, TypeError, ValueError, torch._dynamo.exc.TorchDynamoException) as error:
-        raise SourceError(f"torch.export cannot follow this network: {error}") from error
+        raise SourceError(f"torch.export cannot follow this network: {refusal(error)}") from error
+    if changing := changing_output(program):
+        raise SourceError(f"torch.export cannot follow this network: {changing}")
+    return program
 
 
 def output_shapes(program: torch.export.ExportedProgram) -> list[tuple[int, ...]]:

@@ -38,13 +38,29 @@ class _Inferred(NamedTuple):
     inference: float
 
 
+@dataclasses.dataclass
+class ClosedSession:
+    """What a closed model has in place of its session."""
+
+    placement: Placement
+
+    def run(self, inputs: Sequence[Floats]) -> list[Floats]:
+        """Refuse.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError("this model is closed: open it again with edgekit.load(path)")
+
+
 class Model(Generic[ResultT]):
     """A contract bound to a session. Call it with an image.
 
     It serves one thread at a time and refuses a second one: open one per thread, or a pool (``workers=`` of
     `edgekit.load`).
 
-    ``Model[Detections]`` is a model that gives `Detections`, and so on.
+    ``Model[Detections]`` is a model that gives `Detections`, and so on. Its engine's memory is freed by `close`, or at
+    the end of a ``with`` block, or with the last reference to it.
 
     Attributes:
         contract: what goes in and what comes out.
@@ -61,6 +77,27 @@ class Model(Generic[ResultT]):
         self.task: Task = open_task(contract)
         self.preprocess = Preprocessor(contract.image)
         self.exclusive = Exclusive()
+
+    def __repr__(self) -> str:
+        what = f"{self.contract.task}, in PyTorch" if self.manifest is None else self.manifest.summary
+        return f"<Model {what}{', closed' if self.exclusive.closed else ''}>"
+
+    def __enter__(self) -> Model[ResultT]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the engine and its memory; what is called afterwards raises a UsageError. May be called again.
+
+        Raises:
+            UsageError: it is running in another thread.
+        """
+        if not self.exclusive.closed:
+            with self.exclusive:
+                self.session = ClosedSession(self.placement)
+                self.exclusive.closed = True
 
     @property
     def placement(self) -> Placement:
@@ -204,7 +241,7 @@ class Model(Generic[ResultT]):
             appearance: an embedding model that tells objects apart by their looks, for ``botsort``.
             reconnect: seconds that a camera or stream may be away, as in `stream`; tracks go on where it comes back.
             silence: as in `stream`.
-            options: of the tracker that is named, see docs/TRACKING.md.
+            options: of the tracker that is named, see docs/TRACKING.md; the bundle may have others than the papers'.
 
         Raises:
             InputError: as in `stream`.
@@ -232,7 +269,7 @@ class Model(Generic[ResultT]):
         from edgekit.runtimes.inputs.reader import Reader
         from edgekit.runtimes.track import FRAMES_PER_SECOND, follow, tracker_of
 
-        opened = tracker_of(tracker, options)
+        opened = tracker_of(tracker, options, self.contract)
         rate = FRAMES_PER_SECOND if fps is None else fps
         # Here and not in the generator, so that a mistake is told at once.
         reader = Reader(source, reconnect=reconnect, silence=silence)

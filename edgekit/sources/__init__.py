@@ -148,7 +148,7 @@ def find(request: SourceRequest) -> Source:
         if source.matches(request):
             return source
     kinds = "; ".join(source.kind for source in every())
-    raise SourceError(f"{request.spec!r} is no source that edgekit knows; give one of: {kinds}")
+    raise SourceError(f"{request.spec!r}: edgekit cannot tell what kind of model this is; give one of: {kinds}")
 
 
 def locate(spec: str) -> _hub.Snapshot:

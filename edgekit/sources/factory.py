@@ -96,7 +96,7 @@ def _build(spec: str) -> nn.Module:
     except Exception as error:
         raise SourceError(f"{spec}: calling it without arguments failed: {type(error).__name__}: {error}") from error
     if not isinstance(built, nn.Module):
-        raise SourceError(f"{spec} gave a {type(built).__name__}, not a torch.nn.Module")
+        raise SourceError(f"{spec}: returned {built!r:.60}, which is no network (torch.nn.Module)")
     return built
 
 
@@ -117,12 +117,18 @@ def read_weights(path: Path, *, trust: bool) -> dict[str, Any]:
         loaded = torch.load(path, map_location="cpu", weights_only=not trust)
     except pickle.UnpicklingError as error:
         raise SourceError(
-            f"--weights {path}: holds more than tensors ({str(error).splitlines()[0]}); save a state dict, use "
+            f"--weights {path}: holds more than tensors{_object_in(str(error))}; save a state dict, use "
             "safetensors, or vouch for the file with --trust"
         ) from error
     except Exception as error:  # a damaged file can make it raise anything
         raise SourceError(f"--weights {path}: damaged or not a torch file: {error}") from error
     return _state_dict(loaded, path)
+
+
+def _object_in(text: str) -> str:
+    """The object that torch's restricted unpickler names in its error, in brackets."""
+    found = re.search(r"GLOBAL (\w[\w.]*)", text)
+    return f" (an object of {found[1]})" if found else ""
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from edgekit.converters import PLAN, Job, Report, Target
+from edgekit.converters._foreign import tool_error
 from edgekit.converters._quiet import quiet
 from edgekit.converters.executorch.int8 import TORCHAO, quantised
 from edgekit.errors import ConversionError
@@ -68,7 +69,7 @@ def convert(job: Job, report: Report) -> Graph:
     except ConversionError:
         raise
     except Exception as error:  # the toolchain raises whatever its layers raise
-        raise ConversionError(f"ExecuTorch {job.precision} for {delegate}: {type(error).__name__}: {error}") from error
+        raise tool_error(f"ExecuTorch {job.precision} for {delegate}", error) from error
     (job.out / FILE).write_bytes(data)
     int8 = "int8 in convolutions and products, float32 elsewhere"
     told = {DELEGATE: delegate, **counts, "arithmetic": int8 if job.precision == "int8" else "float32"}

@@ -18,6 +18,7 @@ from pathlib import Path
 from edgekit.calibration.plan import PlannedGraph
 from edgekit.calibration.samples import Samples
 from edgekit.converters import PLAN, Job, Report, Target
+from edgekit.converters._foreign import tool_error
 from edgekit.converters.mnn.ranges import set_ranges
 from edgekit.errors import ConversionError
 from edgekit.runtimes.bundle.manifest import Graph
@@ -164,7 +165,7 @@ def _tool(name: str, arguments: Sequence[str], made: Path) -> None:
     )
     if done.returncode or not made.is_file():
         log = done.stdout.decode(errors="replace")
-        raise ConversionError(f"{name} failed (exit code {done.returncode}): {_tail(log)}")
+        raise tool_error(f"{name} failed (exit code {done.returncode})", _tail(log))
 
 
 def _tail(log: str) -> str:

@@ -17,6 +17,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from edgekit.arrays import Floats
+from edgekit.calibration.explicit import NO_INT8
 from edgekit.calibration.layers import Site
 from edgekit.calibration.plan import PlannedGraph
 from edgekit.calibration.ranges import LEVELS
@@ -40,7 +41,7 @@ def lower(model: NcnnModel, sites: Iterable[Site], plan: PlannedGraph) -> NcnnMo
     """
     limits = thresholds(model, sites, plan)
     if not limits:
-        raise ConversionError("ncnn int8: no convolution of this network bears INT8; choose fp16")
+        raise ConversionError(f"ncnn {NO_INT8}")
     layers = [quantised(layer, limits[layer.name]) if layer.name in limits else layer for layer in model.layers]
     return NcnnModel(layers, model.blobs)
 

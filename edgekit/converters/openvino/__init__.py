@@ -9,6 +9,7 @@ import msgspec
 
 from edgekit.calibration.explicit import quantise
 from edgekit.converters import PLAN, Job, Report, Target, WrittenJob
+from edgekit.converters._foreign import tool_error
 from edgekit.converters._nncf import NNCF, import_nncf, quantisation
 from edgekit.converters._onnx_precision import save
 from edgekit.converters.openvino.stateful import make_stateful
@@ -43,7 +44,7 @@ def convert(job: Job, report: Report) -> Graph:
     try:
         model = openvino.Core().read_model(source)
     except RuntimeError as error:
-        raise ConversionError(f"OpenVINO cannot read the graph: {error}") from error
+        raise tool_error("OpenVINO cannot read the graph", error) from error
     if job.precision == "int8" and job.recipe == NNCF:
         nncf = import_nncf()
         report("quantising", 0.1)
@@ -75,7 +76,7 @@ def convert_written(job: WrittenJob, report: Report) -> Graph:
     try:
         model = openvino.Core().read_model(job.work / written.files[0])
     except RuntimeError as error:
-        raise ConversionError(f"OpenVINO cannot read the graph {name}: {error}") from error
+        raise tool_error(f"OpenVINO cannot read the graph {name}", error) from error
     kept = [tensor for tensor in (*written.inputs, *written.outputs) if not is_cache(tensor.name)]
     if len(kept) < len(written.inputs) + len(written.outputs):
         make_stateful(model, job.part.layers)

@@ -183,7 +183,8 @@ class Contract(Record, frozen=True, kw_only=True):
     """What goes into a graph and what comes out of it, complete enough to run it without the source.
 
     ``skeleton`` names the keypoints of a pose task. ``language`` is there for a vision-language model, which has
-    several graphs with named inputs and outputs, and neither classes nor a decoder.
+    several graphs with named inputs and outputs, and neither classes nor a decoder. ``tracker_options`` are
+    thresholds of trackers that fit its scores. They are not written where the papers' do: older edgekits read on.
     """
 
     task: str = "detect"
@@ -194,18 +195,27 @@ class Contract(Record, frozen=True, kw_only=True):
     postprocess: Postprocess = Postprocess()
     skeleton: Skeleton | None = None
     language: Language | None = None
+    tracker_options: dict[str, bool | int | float | str] | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def trackers(self) -> dict[str, bool | int | float | str]:
+        """Options of trackers for this model, empty where they are the papers'."""
+        return self.tracker_options or {}
 
 
 class Tensor(Record, frozen=True, kw_only=True):
     """An input or output of a converted file. ``shape`` is as the file has it, -1 where any size goes.
 
-    ``layout`` says how to read four-dimensional shapes; the runtime hands NCHW to the decoder either way.
+    ``layout`` says how to read four-dimensional shapes; the runtime hands NCHW to the decoder either way. Of an integer
+    tensor a value is ``(integer - zero_point) * scale``; others do not have the two.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: str = "float32"
     layout: Literal["nchw", "nhwc"] = "nchw"
+    scale: float | msgspec.UnsetType = msgspec.UNSET
+    zero_point: int | msgspec.UnsetType = msgspec.UNSET
 
 
 class Graph(Record, frozen=True, kw_only=True):
@@ -290,6 +300,11 @@ class Agreement(Record, frozen=True, kw_only=True):
     measure: str = "IoU"
 
     @property
+    def counted(self) -> str:
+        """What ``matched`` is a share of, and by which criterion, in words."""
+        return f"of {self.detections} {self.bound}"
+
+    @property
     def bound(self) -> str:
         """The matching criterion, in words."""
         return f"at {self.measure} {self.iou:g}" if self.measure else "by class"
@@ -315,9 +330,9 @@ class TextAgreement(Record, frozen=True, kw_only=True):
     identical: float
 
     @property
-    def bound(self) -> str:
-        """What is counted, in words."""
-        return f"of {self.measure}"
+    def counted(self) -> str:
+        """What ``matched`` is a share of, in words."""
+        return f"of {self.positions} {self.measure}"
 
 
 class Gate(Record, frozen=True, kw_only=True):
@@ -411,6 +426,21 @@ class Evidence(Record, frozen=True, kw_only=True):
         return self.decoded or self.texts
 
 
+class Change(Record, frozen=True, kw_only=True):
+    """One value of a contract that was changed after the conversion; ``before`` is None where there was none."""
+
+    name: str
+    before: bool | int | float | str | None
+    after: bool | int | float | str
+
+
+class Amendment(Record, frozen=True, kw_only=True):
+    """What was changed in a bundle after its conversion, at one time (UTC, ISO 8601). See `edgekit.runtimes.amend`."""
+
+    time: str
+    changes: tuple[Change, ...]
+
+
 class File(Record, frozen=True, kw_only=True):
     """A file of a bundle: relative path with forward slashes, size in bytes, SHA-256."""
 
@@ -422,7 +452,8 @@ class File(Record, frozen=True, kw_only=True):
 class Manifest(Record, frozen=True, kw_only=True):
     """Everything a bundle says about itself. ``digest`` is the checksum of this file, ``files`` has the others'.
 
-    ``options`` are the target's own options as they were used.
+    ``options`` are the target's own options as they were used. ``amendments`` are there only where the contract was
+    changed after the conversion; the evidence was measured before.
     """
 
     schema: int = SCHEMA
@@ -441,6 +472,15 @@ class Manifest(Record, frozen=True, kw_only=True):
     proven: bool = False
     files: tuple[File, ...] = ()
     digest: str = ""
+    amendments: tuple[Amendment, ...] | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def summary(self) -> str:
+        """What it is, in a few words: ``shapes litert int8, detect, 7 classes, 256x256, proven``."""
+        contract = self.contract
+        classes = f"{len(contract.classes)} classes, " if contract.classes else ""
+        size, proof = "x".join(map(str, contract.image.size)), "proven" if self.proven else "unproven"
+        return f"{self.name} {self.target} {self.precision}, {contract.task}, {classes}{size}, {proof}"
 
     def engine_of(self, graph: Graph) -> str:
         """The engine that opens a graph."""

@@ -113,6 +113,7 @@ class Engine:
         devices: values that ``unit=`` takes, the default first.
         hosts: where the engine exists at all, as beginnings of `host`; empty for everywhere.
         install: how to install it where no extra does.
+        settings: what a session sets because the engine's defaults would compute something else than what was proven.
         own_threads: whether each session has CPU threads of its own; else the sessions of a process share theirs.
     """
 
@@ -122,6 +123,7 @@ class Engine:
     devices: tuple[str, ...] = ("cpu",)
     hosts: tuple[str, ...] = ()
     install: str = ""
+    settings: str = ""
     own_threads: bool = True
 
     @property

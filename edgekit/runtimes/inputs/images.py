@@ -7,6 +7,7 @@ from 0 to w. A `Transform` is computed once per image; the way in and the way ou
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -193,8 +194,20 @@ def check(image: object) -> None:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
         raise InputError(
             f"an image must be uint8 of shape (height, width, 3), BGR, not {image.dtype} {image.shape}; "
-            "convert grey or RGBA images first (cv2.cvtColor)"
+            f"{_remedy(image)}"
         )
+
+
+def _remedy(image: NDArray[Any]) -> str:
+    """How to make an image of an array that is none."""
+    if image.size == 0:
+        return "it has no pixels: was the file read, the camera open?"
+    if image.dtype == np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)):
+        return "convert grey or RGBA images first (cv2.cvtColor)"
+    if np.issubdtype(image.dtype, np.floating):
+        values = "0..1: (image * 255)" if float(np.nanmax(image)) <= 1 else "0..255: image"
+        return f"its values look like {values}.round().astype(np.uint8) makes one; normalising is done here"
+    return "scale its values to 0..255 and convert with .astype(np.uint8)"
 
 
 def _sampled(image: Image, mapping: Transform, width: int, height: int) -> Image:

@@ -135,7 +135,8 @@ def _allowlist(path: Path, names: list[str]) -> list[Any]:
     if refused:
         raise SourceError(
             f"{path}: the pickle asks for {', '.join(sorted(refused))}: neither layers of torch or of the installed "
-            f"ultralytics nor plain data. {TRUST}"
+            f"ultralytics nor plain data. Give a network of your own as package.module:factory with --weights {path} "
+            f"and a contract (docs/CONTRACT.md). {TRUST}"
         )
     return allowed
 

@@ -45,4 +45,8 @@ class OpenVino(Engine):
         import_openvino()
 
 
-ENGINE = OpenVino(name="openvino", packages=("openvino",), extra="openvino", devices=("cpu", "gpu", "npu"))
+SETTINGS = "CPU, INFERENCE_PRECISION_HINT f32 (the default may be bf16), PERFORMANCE_HINT LATENCY"
+
+ENGINE = OpenVino(
+    name="openvino", packages=("openvino",), extra="openvino", devices=("cpu", "gpu", "npu"), settings=SETTINGS
+)

@@ -38,3 +38,4 @@ from edgekit.runtimes.tasks.decoders.base import attached as attached
 from edgekit.runtimes.tasks.decoders.base import decoder as decoder
 from edgekit.runtimes.tasks.decoders.base import every_decoder as every_decoder
 from edgekit.runtimes.tasks.decoders.base import find as find
+from edgekit.runtimes.tasks.decoders.points import points_of as points_of
