@@ -278,6 +278,33 @@ def test_landmarks_are_where_the_published_code_puts_them(name: str) -> None:
     assert isinstance(result, Poses)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_peaks_are_those_of_max_pooling(seed: int) -> None:
+    """CenterNet's own way: a cell is kept that equals the 3x3 maximum of its class. Ties are kept, and left to NMS."""
+    heat = values(seed, 1, 3, 6, 7).round() if seed else np.zeros((1, 3, 6, 7), np.float32)
+    task = open_task(
+        Contract(
+            image=ImageRule(size=(24, 28)),
+            classes=("a", "b", "c"),
+            decoder=Decoder(name="centernet"),
+            outputs=tuple(Output(name=role, role=role) for role in ("classes", "sizes", "offsets")),
+        )
+    )
+    rest = [np.ones((1, 2, 6, 7), np.float32)] * 2
+    found = task.candidates([heat, *rest], 0.4)
+    pooled = torch.nn.functional.max_pool2d(torch.tensor(heat), 3, 1, 1).numpy()[0]
+    best = heat[0].argmax(0)
+    wanted = [
+        row * 7 + column
+        for row in range(6)
+        for column in range(7)
+        if heat[0, best[row, column], row, column] == pooled[best[row, column], row, column]
+        and 1 / (1 + math.exp(-heat[0, best[row, column], row, column])) > 0.4
+    ]
+    assert sorted(found.anchors.tolist()) == wanted
+    assert len(task.candidates([heat, *rest], 1.0)) == 0
+
+
 def test_keypoints_without_a_score_are_found_where_the_network_is_cut(tmp_path: Path) -> None:
     """Five points have 10 channels, not 15: the automatic cut tries both."""
     network = Tailed({"boxes": 4, "objectness": 1, "classes": 1, "keypoints": 10})
