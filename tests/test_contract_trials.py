@@ -223,40 +223,36 @@ def test_every_mistake_is_noticed(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.nightly
 @pytest.mark.convert
-def test_mistakes_of_a_nanodet_are_noticed(tmp_path: Path) -> None:
-    """A network of the shapes world with NanoDet's heads: scale and mean by trial, classes and bins refused.
-
-    Its features do not mind the order of colours (they were trained on permuted ones), nor the place of a letterbox.
-    """
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("scale: 1.0", "scale: 0.003921568627", "mean"),
+        ("[256, 256]", "[224, 224]", "fixed to 256x256, not 224x224"),
+        ("reg_max: 8", "reg_max: 7", r"reg_max: 7 wants 28 channels of boxes, but there are 32: reg_max: 8 \(GFL and"),
+        ("class_6", "class_6, more", r"is needed"),
+    ],
+)
+def test_mistakes_about_a_nanodet_are_refused(old: str, new: str, words: str, tmp_path: Path) -> None:
+    """A network with NanoDet's heads, from what `edgekit inspect` writes. Colour and alignment are not among them: the
+    features, of the shapes world, mind neither."""
     torch = pytest.importorskip("torch", reason="needs the extra 'convert'")
-    from edgekit.conversion.inspect import inspect
-    from edgekit.conversion.jobs import PrepareJob
-    from edgekit.conversion.reading import arrays_of, read_source
+    from edgekit.conversion.inspect import work
+    from edgekit.conversion.jobs import InspectJob, PrepareJob
+    from edgekit.conversion.reading import read_source
     from edgekit.runtimes.tasks import open_task
-    from edgekit.shapes import write_coco
-    from tests.families.rows import trained
+    from tests.families.networks import Features, NanoDet, Whole
 
-    source = trained("nanodet")(tmp_path).source
-    text = inspect(source).contract
-    images = list(references(str(write_coco(tmp_path / "scenes", range(7_100_000, 7_100_030)).parent / "*.png")))
+    path, contract = tmp_path / "nanodet.onnx", tmp_path / "c.yaml"
+    network = Whole(Features(NanoDet.strides), NanoDet()).eval()
+    torch.onnx.export(network, (torch.rand(1, 3, 256, 256),), path, dynamo=False, opset_version=17)
+    text = work(InspectJob(folder=str(tmp_path), source=str(path)), lambda text, share: None).contract
+    assert text.count(old) == 1
+    contract.write_text(text.replace(old, new))
 
-    def read(changed: str) -> Any:
-        (tmp_path / "c.yaml").write_text(changed)
-        return read_source(PrepareJob(folder="", source=source, contract=str(tmp_path / "c.yaml")))
+    def prepared() -> None:
+        read = read_source(PrepareJob(folder="", source=str(path), contract=str(contract)))
+        zeros = [np.zeros(tuple(head.shape), np.float32) for head in read.heads(torch.zeros(1, 3, 256, 256))]
+        open_task(read.contract).candidates(zeros, 0.99)
 
-    right = read(text)
-
-    def run(tensor: Floats) -> list[Floats]:
-        with torch.no_grad():
-            return arrays_of(right.heads(torch.from_numpy(tensor)))
-
-    assert suggestion(run, right.contract, images) == ""
-    for change in ({"scale": 1 / 255}, {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}, {"std": (1.0, 1.0, 1.0)}):
-        rule = msgspec.structs.replace(right.contract.image, **change)
-        assert suggestion(run, msgspec.structs.replace(right.contract, image=rule), images), change
-    for old, new in (("reg_max: 8", "reg_max: 7"), ("class_6", "class_6, more")):
-        assert old in text
-        wrong = read(text.replace(old, new))
-        zeros = [np.zeros(tuple(head.shape), np.float32) for head in wrong.heads(torch.zeros(1, 3, 256, 256))]
-        with pytest.raises(ContractError, match=r"reg_max: 8|is needed"):
-            open_task(wrong.contract).candidates(zeros, 0.99)
+    with pytest.raises((ContractError, SourceError), match=words):
+        prepared()
