@@ -236,11 +236,12 @@ def test_mistakes_about_a_nanodet_are_refused(old: str, new: str, words: str, tm
     """A network with NanoDet's heads, from what `edgekit inspect` writes. Colour and alignment are not among them: the
     features, of the shapes world, mind neither."""
     torch = pytest.importorskip("torch", reason="needs the extra 'convert'")
+    from families.networks import Features, NanoDet, Whole
+
     from edgekit.conversion.inspect import work
     from edgekit.conversion.jobs import InspectJob, PrepareJob
     from edgekit.conversion.reading import read_source
     from edgekit.runtimes.tasks import open_task
-    from tests.families.networks import Features, NanoDet, Whole
 
     path, contract = tmp_path / "nanodet.onnx", tmp_path / "c.yaml"
     network = Whole(Features(NanoDet.strides), NanoDet()).eval()

@@ -9,8 +9,8 @@ import pytest
 
 pytest.importorskip("torch", reason="needs the extra 'convert'")
 
-from tests.families.measure import FIGURES, TARGETS, measured
-from tests.families.rows import ROWS, MissingError, Row
+from families.measure import FIGURES, TARGETS, measured
+from families.rows import ROWS, MissingError, Row
 
 PAGE = Path(__file__).parents[1] / "docs" / "FAMILIES.md"
 

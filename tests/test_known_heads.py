@@ -12,12 +12,14 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs the extra 'convert'")
 pytest.importorskip("onnxslim", reason="needs the extra 'convert'")
 
-from test_heads import STRIDES, Tailed
+from test_heads import EXAMPLE, STRIDES, Tailed
 from test_inspect import SIZE, guessed, looked
 
 from edgekit.conversion.jobs import PrepareJob
 from edgekit.conversion.reading import read_source, uncut_task
 from edgekit.errors import ContractError
+from edgekit.graph.exchange import flatten
+from edgekit.graph.heads import cut_automatically
 from edgekit.runtimes.bundle.manifest import Contract, Decoder, ImageRule, Output
 from edgekit.runtimes.inputs.images import transform
 from edgekit.runtimes.results import Poses
@@ -156,6 +158,8 @@ def test_a_learned_scale_belongs_to_the_heads_and_a_stride_does_not() -> None:
     assert strided is not None
     assert (learned.decoder.name, learned.decoder.options["reg_max"]) == ("anchor_free", 8)
     assert [point.tensor[:3] for point in learned.cut if point.role == "boxes"] == ["mul"] * 3
+    found = cut_automatically(flatten(Scaled(32), EXAMPLE), {"boxes": 32, "classes": 5}, "anchor_free")
+    assert [name[:3] for name in found.tensors] == ["mul", "con"] * 3
     assert (strided.decoder.name, strided.rule["align"]) == ("distances", "corner")
     assert [point.tensor[:4] for point in strided.cut if point.role == "boxes"] == ["conv"] * 3
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgekit.errors import ContractError
-from edgekit.graph.nodes import operator_name, shape_of
+from edgekit.graph.nodes import constant_of, operator_name, shape_of
 from edgekit.runtimes.bundle.manifest import Output
 from edgekit.runtimes.tasks.decoders.base import Counts, at_level
 
@@ -65,7 +65,7 @@ def cut_automatically(
         )
     if whole:
         channels = {**channels, "coefficients": shape_of(whole[0])[1]}
-    found = last_convolutions(graph, whole)
+    found = [behind_scale(graph, node) for node in last_convolutions(graph, whole)]
     levels = _by_level(found)
     if not levels:
         raise ContractError(_mismatch(found, channels, decoder))
@@ -152,6 +152,31 @@ def last_convolutions(graph: fx.GraphModule, without: Sequence[fx.Node] = ()) ->
         if node not in without:
             walk(node)
     return list(found)
+
+
+def behind_scale(graph: fx.GraphModule, node: fx.Node) -> fx.Node:
+    """The product of a tensor with a number that was learned, where nothing else reads the tensor (GFL, FCOS); else the
+    tensor itself. A product with the tensor's own stride belongs to its decoding."""
+    users = list(node.users)
+    factor = factor_of(graph, node, users[0]) if len(users) == 1 else None
+    return node if factor is None or is_stride(graph, factor, node) else users[0]
+
+
+def is_stride(graph: fx.GraphModule, factor: float, node: fx.Node) -> bool:
+    """Whether a number is the input pixels to a cell of a tensor."""
+    height = next(shape_of(one)[2] for one in graph.graph.nodes if one.op == "placeholder")
+    return abs(factor - height / shape_of(node)[2]) < 0.01
+
+
+def factor_of(graph: fx.GraphModule, node: fx.Node, user: fx.Node) -> float | None:
+    """The number that a node is multiplied by, or None."""
+    if operator_name(user) != "mul" or len(user.args) != 2:
+        return None
+    (other,) = [argument for argument in user.args if argument is not node] or [node]
+    if isinstance(other, int | float):
+        return float(other)
+    constant = constant_of(graph, other)
+    return float(constant) if constant is not None and constant.numel() == 1 else None
 
 
 def _tail(graph: fx.GraphModule) -> set[fx.Node]:

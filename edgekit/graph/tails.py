@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgekit.arrays import Floats
-from edgekit.graph.heads import last_convolutions, results_of
-from edgekit.graph.nodes import constant_of, operator_name, shape_of
+from edgekit.graph.heads import behind_scale, factor_of, is_stride, last_convolutions, results_of
+from edgekit.graph.nodes import operator_name, shape_of
 
 if TYPE_CHECKING:
     import torch
@@ -73,8 +73,7 @@ def ending_of(graph: fx.GraphModule, names: Mapping[str, str], outputs: Sequence
     results = results_of(graph)
     named = dict(zip(results, outputs, strict=False))
     ends = last_convolutions(graph)
-    height = next(shape_of(node)[2] for node in graph.graph.nodes if node.op == "placeholder")
-    cuts = [part for node in ends for part in _parts(graph, node, height)]
+    cuts = [part for node in ends for part in _parts(graph, node)]
     behind = _after(cuts)
     reached = {cut: _after([cut]) for cut in cuts}
     tails = tuple(
@@ -84,7 +83,7 @@ def ending_of(graph: fx.GraphModule, names: Mapping[str, str], outputs: Sequence
             then=_then(cut, [other for other in cuts if other is not cut], reached),
             outputs=tuple(name for node, name in named.items() if node is cut or node in reached[cut]),
             behind=cut not in ends,
-            by_stride=_by_stride(graph, cut, height),
+            by_stride=_by_stride(graph, cut),
             value=cut.meta.get("value", _nothing()),
         )
         for cut in cuts
@@ -120,12 +119,14 @@ def with_shapes(module: fx.GraphModule, example: torch.Tensor) -> fx.GraphModule
     return module
 
 
-def _parts(graph: fx.GraphModule, node: fx.Node, height: int) -> list[fx.Node]:
+def _parts(graph: fx.GraphModule, node: fx.Node) -> list[fx.Node]:
     """The tensors that a convolution's result is taken apart into along its channels, as for boxes and classes that one
     convolution gives (NanoDet), else the result itself, behind a batch norm of its own or a learned scale (GFL)."""
+    if (scaled := behind_scale(graph, node)) is not node:
+        return _parts(graph, scaled)
     users = list(node.users)
-    if len(users) == 1 and (operator_name(users[0]) == "batch_norm" or _scaled(graph, node, users[0], height)):
-        return _parts(graph, users[0], height)
+    if len(users) == 1 and operator_name(users[0]) == "batch_norm":
+        return _parts(graph, users[0])
     parts = [part for user in users for part in (user.users if operator_name(user).startswith("split") else [user])]
     taken = [part for part in parts if operator_name(part) in ("getitem", "slice", "narrow")]
     shapes = [shape_of(part) for part in taken if "val" in part.meta]
@@ -136,31 +137,10 @@ def _parts(graph: fx.GraphModule, node: fx.Node, height: int) -> list[fx.Node]:
     return taken if apart and sum(shape[1] for shape in shapes) == whole[1] else [node]
 
 
-def _scaled(graph: fx.GraphModule, node: fx.Node, user: fx.Node, height: int) -> bool:
-    """Whether a tensor is multiplied by one number that is not its stride: that belongs to its decoding."""
-    factor = _factor(graph, node, user)
-    return factor is not None and not _is_stride(factor, node, height)
-
-
-def _by_stride(graph: fx.GraphModule, node: fx.Node, height: int) -> bool:
+def _by_stride(graph: fx.GraphModule, node: fx.Node) -> bool:
     """Whether all that is done with a tensor begins with a product with its stride."""
-    factors = [_factor(graph, node, user) for user in node.users]
-    return bool(factors) and all(factor is not None and _is_stride(factor, node, height) for factor in factors)
-
-
-def _is_stride(factor: float, node: fx.Node, height: int) -> bool:
-    return abs(factor - height / shape_of(node)[2]) < 0.01
-
-
-def _factor(graph: fx.GraphModule, node: fx.Node, user: fx.Node) -> float | None:
-    """The number that a node is multiplied by, or None."""
-    if operator_name(user) != "mul" or len(user.args) != 2:
-        return None
-    (other,) = [argument for argument in user.args if argument is not node] or [node]
-    if isinstance(other, int | float):
-        return float(other)
-    constant = constant_of(graph, other)
-    return float(constant) if constant is not None and constant.numel() == 1 else None
+    factors = [factor_of(graph, node, user) for user in node.users]
+    return bool(factors) and all(factor is not None and is_stride(graph, factor, node) for factor in factors)
 
 
 def _after(nodes: Sequence[fx.Node]) -> dict[fx.Node, None]:

@@ -62,7 +62,7 @@ def trained(name: str) -> Callable[[Path], Made]:
     def make(folder: Path) -> Made:
         import torch
 
-        from tests.families.networks import FAMILIES, INPUT_SIZE, trained
+        from .networks import FAMILIES, INPUT_SIZE, trained
 
         path = folder / f"{name}.onnx"
         if not path.is_file():
