@@ -83,6 +83,8 @@ class Family(nn.Module):
     faces: ClassVar[bool] = False
     rule: ClassVar[dict[str, Any]] = {}
     bias: ClassVar[float] = -4.0
+    slow: ClassVar[bool] = False
+    """Two layers a head, which learn more slowly, in place of one."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -95,7 +97,9 @@ class Family(nn.Module):
 
     def head(self, inputs: int, outputs: int) -> nn.Module:
         """The layers of one role on one level."""
-        return nn.Conv2d(inputs, outputs, 1)
+        if not self.slow:
+            return nn.Conv2d(inputs, outputs, 1)
+        return nn.Sequential(nn.Conv2d(inputs, 64, 3, 1, 1), nn.ReLU(), nn.Conv2d(64, outputs, 1))
 
     def channels(self, level: int) -> dict[str, int]:
         raise NotImplementedError
@@ -336,6 +340,7 @@ class BlazeFace(Priors):
         kinds = len(self.priors[level])
         return {"regressors": 16 * kinds, "classes": kinds}
 
+    slow: ClassVar[bool] = True
     gain = 16.0
     """In training the layers give sixteenths of a pixel, whose numbers are of the size of other families'."""
 
@@ -349,7 +354,7 @@ class BlazeFace(Priors):
     def finished(self) -> None:
         with torch.no_grad():
             for level in self.heads:
-                for parameter in level["regressors"].parameters():  # type: ignore[index]
+                for parameter in level["regressors"][-1].parameters():  # type: ignore[index]
                     parameter.mul_(self.gain)
         self.gain = 1.0
 
@@ -384,12 +389,10 @@ class CenterNet(Family):
     """A heatmap, sizes in cells and offsets at stride 4."""
 
     strides = (4,)
+    slow: ClassVar[bool] = True
     rule: ClassVar[dict[str, Any]] = {
         "color": "bgr", "mean": [0.408, 0.447, 0.470], "std": [0.289, 0.274, 0.278]
     }  # fmt: skip
-
-    def head(self, inputs: int, outputs: int) -> nn.Module:
-        return nn.Sequential(nn.Conv2d(inputs, 64, 3, 1, 1), nn.ReLU(), nn.Conv2d(64, outputs, 1))
 
     def channels(self, level: int) -> dict[str, int]:
         return {"heat": self.classes, "wh": 2, "reg": 2}
@@ -516,9 +519,9 @@ def train(family: Family, features: Features, data: Scenes, steps: int, say: Cal
     """Train the heads alone; the same weights come out of the same seed."""
     torch.manual_seed(0)
     started(family)
-    slow = isinstance(family, CenterNet)
-    optimiser = torch.optim.AdamW(family.parameters(), lr=3e-3 if slow else 1e-2, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3 if slow else 1e-2, steps, pct_start=0.1)
+    rate = 3e-3 if family.slow else 1e-2
+    optimiser = torch.optim.AdamW(family.parameters(), lr=rate, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, steps, pct_start=0.1)
     scale = [torch.ones(()) for _ in data.features]
     order = torch.randperm(len(data.labels))
     for step in range(steps):
