@@ -105,7 +105,7 @@ class DecodedSource:
             with torch.no_grad():
                 return arrays_of(self._read.heads(torch.from_numpy(tensor)))
 
-        said = contract_trials.suggestion(network, self.contract, images)
+        said = contract_trials.suggestion(network, self.contract, images) or contract_trials.unusual(self.contract)
         return (*read, said) if said else read
 
 
