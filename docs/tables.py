@@ -3,8 +3,9 @@
     python docs/tables.py            write
     python docs/tables.py --check    exit 1 when a page is not what would be written
 
-The figures come from docs/figures/demo.json, which ``edgekit demo --json`` gives, and from docs/figures/ablation.json
-and docs/figures/blip2.json, which docs/ablation.py and docs/blip2_table.py write.
+The figures come from docs/figures/demo.json, which ``edgekit demo --json`` gives, and from docs/figures/ablation.json,
+docs/figures/blip2.json and docs/figures/families.json, which docs/ablation.py, docs/blip2_table.py and
+tests/families/measure.py write.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "docs" / "figures" / "demo.json"
 ABLATION = ROOT / "docs" / "figures" / "ablation.json"
 BLIP2 = ROOT / "docs" / "figures" / "blip2.json"
+FAMILIES = ROOT / "docs" / "figures" / "families.json"
 
 
 PRECISIONS = ("fp32", "fp16", "int8", "w8a8")
@@ -157,10 +159,32 @@ def _changed(row: dict[str, Any], source: dict[str, Any], name: str, told: bool)
     return f"{value:.3f} ({value - source['figures'][name]:+.3f})" if told and row["target"] else f"{value:.3f}"
 
 
+def families() -> str:
+    """Every family of heads: where its contract comes from, and what it was proven on."""
+    rows = json.loads(FAMILIES.read_text(encoding="utf-8")).values()
+    targets = list(dict.fromkeys(target for row in rows for target in row["targets"]))
+    heads = ("family", "comes as", "decoder", "contract", "proven on", *targets)
+    lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
+    for row in rows:
+        told = [row["family"], row["sources"], f"`{row['decoder']}`", row["contract"], row["model"]]
+        cells = [_matched(row["targets"].get(target, {})) for target in targets]
+        lines.append(f"| {' | '.join([*told, *cells])} |")
+    return "\n".join(lines)
+
+
+def _matched(precisions: dict[str, Any]) -> str:
+    """Precisions of a target with the share of the source's objects that was matched; what did not pass is said."""
+    return ", ".join(
+        f"{name} {one['matched']:.1%}" if one["proven"] and one["matched"] is not None else f"{name} not proven"
+        for name, one in precisions.items()
+    )
+
+
 TABLES = {
     "README.md": {"targets": targets, "demo": demo},
     "docs/BLIP2.md": {"blip2": blip2},
     "docs/CALIBRATION.md": {"ablation": ablation},
+    "docs/FAMILIES.md": {"families": families},
     "docs/TARGETS.md": {"recipes": recipes, "options": options, "toolchains": toolchains},
 }
 

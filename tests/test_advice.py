@@ -226,6 +226,15 @@ def test_an_image_that_reaches_further_is_named_with_its_tensor() -> None:
     )
 
 
+def test_an_image_is_called_by_its_name_where_that_is_known() -> None:
+    told = ImageStatistics([f"{place}.jpg" for place in range(20)])
+    for place, seen in enumerate([*made_up(20), changed(made_up(1)[0], "conv3", -50, 50)]):
+        told.add((place + 1) % 21, seen.extremes)
+    (outlier,) = told.advice().outliers
+    assert (outlier.image, outlier.name, outlier.called) == (0, "0.jpg", "0.jpg")
+    assert told.advice().sentences[1].startswith("0.jpg reaches ")
+
+
 def test_the_place_in_the_stream_is_the_one_given() -> None:
     told = ImageStatistics()
     for place, seen in enumerate([*made_up(20), changed(made_up(1)[0], "conv3", -50, 50)]):

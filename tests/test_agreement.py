@@ -18,12 +18,12 @@ from edgekit.evaluation.agreement import (
     SLACK,
     DriftTally,
     Tally,
-    box_iou,
     judge,
     match,
 )
 from edgekit.runtimes.bundle.manifest import Agreement, Gate, OutputDrift
 from edgekit.runtimes.tasks.decoders import Candidates
+from edgekit.runtimes.tasks.similarity import box_iou
 
 quick = settings(deadline=None)
 

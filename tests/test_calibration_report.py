@@ -271,7 +271,7 @@ def test_the_summary_says_what_was_done_and_what_it_gained(demo_page: Path) -> N
         "Ranges were chosen for 146 tensors, each by the method with the least error: min-max (51)",
         "Weights were rounded to the nearest step, with a scale for each output channel; 71 biases corrected",
         "Fine-tuning took 2 min and 412 steps; the loss on the hold-out images went from 0.0213 to 0.0148.",
-        "Look at calibration images 17, 133: unlike the others.",
+        "Look at image 17, image 133 among the calibration images: unlike the others.",
         "conv2d_19 , conv2d_4 , conv2d_22 and 3 more alone cost up to 0.0129 each in INT8; --max-drop 0.01 returns",
         "5 layers read channels that differ more than 30 times (one 8-bit scale holds about 100): conv2d_1 300×",
         "edgekit convert SOURCE --target onnx,litert --precision int8 --data DIR --plan plan/",
@@ -356,8 +356,12 @@ def test_a_plan_with_little_in_it(tmp_path: Path) -> None:
         ({"images": 1}, "Calibrate on more than 1 image: 32 or more"),
         ({"advice": Advice(enough=False)}, "Calibrate on more images: the last ones still moved the ranges."),
         (
+            {"advice": Advice(outliers=(Outlier(image=3, distance=9, tensor="x", name="night.jpg"),)), "name": "yunet"},
+            "Look at night.jpg among the calibration images: unlike",
+        ),
+        (
             {"advice": Advice(outliers=(Outlier(image=3, distance=9, tensor="x"),))},
-            "Look at calibration image 3: unlike",
+            "Look at image 3 among the calibration images: unlike",
         ),
         (
             {"methods": Methods(cross_layer_equalization=False, float_fallback=False)},

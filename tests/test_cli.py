@@ -27,7 +27,7 @@ from edgekit.runtimes.model import load
 
 # fmt: off
 COMMANDS = (
-    "ask", "build", "calibrate", "caption", "convert", "demo", "device", "embed", "evaluate", "index", "info",
+    "amend", "ask", "build", "calibrate", "caption", "convert", "demo", "device", "embed", "evaluate", "index", "info",
     "inspect", "match", "profile", "recommend", "run", "search", "targets", "toolchain", "verify",
 )
 THIRTEEN = [
@@ -97,9 +97,11 @@ OPTIONS = {
     "calibrate": "--data --proof-data -o --sensitivity --finetune --html --choose --ranges --no-float-fallback --json",
     "convert": "--plan --recipe --max-drop --labels --finetune --choose "
     "--target --precision --data --contract --weights -o --out -j --jobs --json --gate --no-gate --dry-run --trust",
-    "run": "--score --iou --track --every --save --video --mot --json --threads --unit --strict",
-    "verify": "--against --data --json",
-    "evaluate": "--labels --data --html --track --fps --class --json",
+    "amend": "--score --iou --max-detections --class --tracker-option --import --json",
+    "run": "--score --iou --track --track-option --every --save --video --mot --import --json"
+    " --threads --unit --strict",
+    "verify": "--against --data --import --json",
+    "evaluate": "--labels --data --html --track --track-option --fps --class --import --json",
     "info": "--json",
     "inspect": "--contract-out --image --out --size --weights --trust --import --json",
     "targets": "--json",
@@ -109,7 +111,7 @@ OPTIONS = {
     "device": "",
     "profile": "",
     "recommend": "--on --max-latency --min-map --min-agreement --max-size --max-memory --prefer --threads --labels"
-    " --budget --source --target --precision --size --data -o --store --json",
+    " --budget --source --target --precision --size --data -o --store --import --json",
 }
 GROUPS = {
     "toolchain": {"list": "--json", "install": "", "remove": "", "check": "--json"},
@@ -123,8 +125,8 @@ GROUPS = {
 }
 PROFILE = {
     "measure": "--on --rounds --seconds --threads --unit --strict --data --track --batch --streams --sustain"
-    " --tokens --prompt --labels --csv --html --store --json",
-    "compare": "--fail-if-slower --on --rounds --store --json",
+    " --tokens --prompt --labels --csv --html --store --import --json",
+    "compare": "--fail-if-slower --on --rounds --store --import --json",
     "history": "--csv --html --on --name --last --store --json",
 }
 
@@ -183,7 +185,7 @@ def test_the_version_is_the_packages(cli: Cli) -> None:
         (["convert", "x"], "Missing option '--target'"),
         (["run", "x"], "Missing argument 'INPUTS...'"),
         (["verify", "x"], "Missing option '--against'"),
-        (["evaluate", "x"], "evaluate needs --labels: COCO json, a folder or csv"),
+        (["evaluate", "x"], "evaluate needs --labels: COCO json, a YOLO data.yaml"),
         (["run", "x", "y", "--score", "2"], "2.0 is not in the range 0<=x<=1"),
         (["run", "x", "y", "--threads", "-1"], "-1 is not in the range x>=0"),
         (["convert", "x", "--target", "onnx", "-j", "0"], "0 is not in the range x>=1"),
@@ -234,8 +236,14 @@ def test_info_for_people_names_what_matters(cli: Cli, converted: Converted) -> N
     for part in (
         "detector: openvino int8, 0.0",
         "task detect, 2 classes: red, green",
-        "input 64x64 rgb, stretch; decoder anchor_free",
-        "outputs: boxes (1, 4, 4, 4), classes (1, 2, 4, 4)",
+        "input 64x64 (height x width) rgb, stretch, interpolation linear",
+        "values (pixel * 0.003921568627 - mean) / std; mean 0, 0, 0; std 1, 1, 1",
+        "decoder anchor_free: strides 16; reg_max 1",
+        "thresholds: score 0.25, NMS per class above IoU 0.6, at most 300 an image",
+        "input 0: ",
+        "output 0: boxes float32 (1, 4, 4, 4) nchw is boxes, level 0",
+        "output 1: classes float32 (1, 2, 4, 4) nchw is classes, level 0",
+        "openvino was set to: CPU, INFERENCE_PRECISION_HINT f32",
         f"made from factory {SOURCE} (sha256 ",
         "calibrated on 3",
         "executed by openvino on ",
@@ -267,7 +275,7 @@ def test_all_has_a_row_for_every_target(photos: Path, tmp_path: Path) -> None:
 @pytest.mark.convert
 def test_convert_for_machines(converted: Converted) -> None:
     document = converted.document
-    assert list(document) == ["bundles", "failed", "skipped"]
+    assert list(document) == ["bundles", "failed", "skipped", "seconds"]
     assert document["failed"] == document["skipped"] == []
     wanted = [(target, precision) for target in TARGETS for precision in PRECISIONS]
     assert [(entry["target"], entry["precision"]) for entry in document["bundles"]] == wanted
@@ -305,7 +313,7 @@ def test_convert_refuses_before_it_starts(cli: Cli, tmp_path: Path, arguments: l
     ("source", "arguments", "message"),
     [
         ("nothing_here:model", [], "nothing_here:model: cannot import 'nothing_here'"),
-        ("what is this", [], "'what is this' is no source that edgekit knows; give one of: "),
+        ("what is this", [], "'what is this': edgekit cannot tell what kind of model this is; give one of: "),
         (SOURCE, ["--contract", "nowhere.yaml"], "--contract nowhere.yaml: No such file or directory"),
         (SOURCE, ["--weights", "nowhere.pt"], "--weights nowhere.pt: no such file"),
     ],
@@ -313,7 +321,7 @@ def test_convert_refuses_before_it_starts(cli: Cli, tmp_path: Path, arguments: l
 def test_convert_names_what_it_cannot_read(tmp_path: Path, source: str, arguments: list[str], message: str) -> None:
     said = child("convert", source, "--target", "onnx", *arguments, "-o", tmp_path / "out")
     assert said.returncode == 2
-    assert said.stderr.strip().startswith(f"edgekit: error: {message}")
+    assert said.stderr.splitlines()[-1].startswith(f"edgekit: error: {message}")
     assert not list(tmp_path.glob("out/*"))
 
 

@@ -200,7 +200,7 @@ MISTAKES = {
     ),
     "unknown decoder": (
         ("name: anchor_free", "name: yolo"),
-        "9: decoder.name: decoder 'yolo' is not one of: anchor_free, classes, decoded, fastestdet, grid, heatmaps, ",
+        "9: decoder.name: decoder 'yolo' is not one of: anchor_free, anchors, centernet, classes, decoded, distances, ",
     ),
     "no decoder name": (
         ("  name: anchor_free\n", ""),
@@ -209,7 +209,7 @@ MISTAKES = {
     "decoder name of another type": (("name: anchor_free", "name: 26"), "9: decoder.name: 26 is not a name; "),
     "unknown option": (
         ("reg_max: 8", "regmax: 8"),
-        "11: decoder.regmax: unknown key; valid: strides, reg_max, keypoint_scale, keypoint_offset (decoder",
+        "11: decoder.regmax: unknown key; valid: strides, reg_max, keypoint_scale, keypoint_offset, cell_offset (",
     ),
     "wrong option": (("reg_max: 8", "reg_max: many"), "11: decoder.reg_max: Expected `int`, got `str`, not 'many'"),
     "option out of range": (("[8, 16, 32]", "[8, 0, 32]"), "10: decoder.strides.1: Expected `int` >= 1, not 0"),
@@ -231,7 +231,7 @@ MISTAKES = {
     ),
     "unknown skeleton": (
         ("task: detect", "task: pose\nskeleton: dog"),
-        "2: skeleton: 'dog' is not one of: coco, or write out names, edges and sigmas",
+        "2: skeleton: 'dog' is not one of: coco, face5, or write out names, edges and sigmas",
     ),
     "edge to nowhere": (
         ("task: detect", "task: pose\nskeleton: {names: [head, tail], edges: [[0, 2]]}"),
@@ -258,7 +258,7 @@ MISTAKES = {
     "no classes": (("[cat, dog]", "[]"), "7: classes: empty; give the class names in the order of the model's outputs"),
     "unknown class set": (
         ("[cat, dog]", "cocoo"),
-        "7: classes: 'cocoo' is no file and no known set; give a list, a file or: coco",
+        "7: classes: 'cocoo' is no file and no known set; give a list, a file or: ade20k, cityscapes, coco, ",
     ),
     "classes of another type": (("[cat, dog]", "2"), "7: classes: Expected `str | array`, got `int`, not 2"),
     "very long class set": (("[cat, dog]", "c" * 5000), "7: classes: 'cccc"),

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from edgekit.arrays import Floats
-from edgekit.conversion.contract_trials import LEAST, alternatives, suggestion
+from edgekit.conversion.contract_trials import LEAST, alternatives, suggestion, unusual
+from edgekit.errors import ContractError, SourceError
 from edgekit.runtimes.bundle.manifest import Contract, Decoder, ImageRule, Output, Postprocess
 from edgekit.runtimes.inputs.media import references
 
@@ -111,6 +112,37 @@ def test_a_classification_is_tried_in_its_colours_alone() -> None:
     assert second.mean == rule.mean
 
 
+def test_label_maps_are_tried_in_their_colours_alone() -> None:
+    maps = Contract(
+        task="semantic", image=ImageRule(size=(8, 8)), classes=("a", "b"), decoder=Decoder(name="semantic"),
+        outputs=(Output(name="logits", role="logits"),),
+    )  # fmt: skip
+    assert [other.text for other in alternatives(maps)] == ["color: bgr"]
+
+
+@pytest.mark.parametrize(
+    ("decoder", "rule", "said"),
+    [
+        (
+            "grid",
+            {"align": "center"},
+            "says align: center, .* 'grid' are usually trained with align: corner: check",
+        ),
+        ("grid", {"resize": "stretch"}, "says resize: stretch, .* with resize: letterbox"),
+        ("fastestdet", {"align": "corner"}, "says resize: letterbox, .* with resize: stretch"),
+        ("anchors", {"align": "corner"}, "says align: corner, .* with align: center"),
+        ("grid", {"align": "corner"}, "^$"),
+        ("fastestdet", {"resize": "stretch"}, "^$"),
+        ("ssd", {"resize": "stretch"}, "^$"),
+    ],
+)
+def test_what_the_family_does_not_do_is_said(decoder: str, rule: dict[str, Any], said: str) -> None:
+    import re
+
+    contract = msgspec.structs.replace(CONTRACT, image=ImageRule(size=(64, 64), **rule), decoder=Decoder(name=decoder))
+    assert re.search(said, unusual(contract)), unusual(contract)
+
+
 DATA = Path(__file__).parents[2] / "shared/data"
 
 
@@ -148,3 +180,88 @@ def test_trained_detectors(model: str, contract: str, wrong: tuple[dict[str, Any
         mistaken = msgspec.structs.replace(right, image=msgspec.structs.replace(right.image, **change))
         ((key, _),) = change.items()
         assert f"with {key}: " in suggestion(run, mistaken, images), change
+
+
+CENTRE = {"resize": "stretch", "align": "center"}
+MISTAKES: dict[str, tuple[str, str, tuple[dict[str, Any], ...]]] = {
+    "YOLOX": (
+        "yolox_nano_coco.onnx", "yolox_nano.yaml",
+        ({"color": "rgb"}, {"scale": 1 / 255}, {"align": "center"}, CENTRE,
+         {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}),
+    ),
+    "FastestDet": (
+        "fastestdet_coco.pt2", "fastestdet.yaml",
+        ({"color": "rgb"}, {"scale": 1.0}, {"resize": "letterbox"}, {"resize": "letterbox", "align": "corner"},
+         {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}),
+    ),
+}  # fmt: skip
+"""Image rules that are wrong, by model."""
+
+
+@pytest.mark.nightly
+@pytest.mark.convert
+@pytest.mark.parametrize("name", MISTAKES)
+def test_every_mistake_is_noticed(name: str, tmp_path: Path) -> None:
+    """Colour, scale, mean and std, resizing, alignment: n of n; then size and number of classes, which are refused."""
+    from edgekit.conversion.jobs import PrepareJob
+    from edgekit.conversion.reading import read_source
+
+    model, contract, wrong = MISTAKES[name]
+    run, right, images = real(model, contract)
+    assert unusual(right) == ""
+    missed = []
+    for change in wrong:
+        mistaken = msgspec.structs.replace(right, image=msgspec.structs.replace(right.image, **change))
+        if not (suggestion(run, mistaken, images) or unusual(mistaken)):
+            missed.append(change)
+    assert not missed
+    text = (Path(__file__).parents[1] / "examples" / contract).read_text()
+    height = right.image.size[0]
+    for old, new, words in (
+        ("classes: coco", f"classes: {[f'c{number}' for number in range(79)]}", "classes with 79 channels"),
+        (f"[{height}, {height}]", f"[{height - 32}, {height - 32}]", "size|fixed to"),
+    ):
+        assert old in text
+        (tmp_path / "wrong.yaml").write_text(text.replace(old, new))
+        with pytest.raises((ContractError, SourceError), match=words):
+            read_source(
+                PrepareJob(folder="", source=str(DATA / "models" / model), contract=str(tmp_path / "wrong.yaml"))
+            )
+
+
+@pytest.mark.nightly
+@pytest.mark.convert
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("scale: 1.0", "scale: 0.003921568627", "mean"),
+        ("[256, 256]", "[224, 224]", "fixed to 256x256, not 224x224"),
+        ("reg_max: 8", "reg_max: 7", r"reg_max: 7 wants 28 channels of boxes, but there are 32: reg_max: 8 \(GFL and"),
+        ("class_6", "class_6, more", r"is needed"),
+    ],
+)
+def test_mistakes_about_a_nanodet_are_refused(old: str, new: str, words: str, tmp_path: Path) -> None:
+    """A network with NanoDet's heads, from what `edgekit inspect` writes. Colour and alignment are not among them: the
+    features, of the shapes world, mind neither."""
+    torch = pytest.importorskip("torch", reason="needs the extra 'convert'")
+    from families.networks import Features, NanoDet, Whole
+
+    from edgekit.conversion.inspect import work
+    from edgekit.conversion.jobs import InspectJob, PrepareJob
+    from edgekit.conversion.reading import read_source
+    from edgekit.runtimes.tasks import open_task
+
+    path, contract = tmp_path / "nanodet.onnx", tmp_path / "c.yaml"
+    network = Whole(Features(NanoDet.strides), NanoDet()).eval()
+    torch.onnx.export(network, (torch.rand(1, 3, 256, 256),), path, dynamo=False, opset_version=17)
+    text = work(InspectJob(folder=str(tmp_path), source=str(path)), lambda text, share: None).contract
+    assert text.count(old) == 1
+    contract.write_text(text.replace(old, new))
+
+    def prepared() -> None:
+        read = read_source(PrepareJob(folder="", source=str(path), contract=str(contract)))
+        zeros = [np.zeros(tuple(head.shape), np.float32) for head in read.heads(torch.zeros(1, 3, 256, 256))]
+        open_task(read.contract).candidates(zeros, 0.99)
+
+    with pytest.raises((ContractError, SourceError), match=words):
+        prepared()

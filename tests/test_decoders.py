@@ -103,10 +103,10 @@ def anchor_free(seed: int, reg_max: int) -> tuple[Detect, list[Floats], Oracle]:
     return made, arrays, oracle
 
 
-def grid(seed: int) -> tuple[Detect, list[Floats], Oracle]:
-    """YOLOX: demo_postprocess of its paper's code."""
+def grid(seed: int, power: float = 1.0) -> tuple[Detect, list[Floats], Oracle]:
+    """YOLOX: demo_postprocess of its paper's code. With the power 0.5 the score of OpenCV's FaceDetectorYN."""
     roles = [(role, level) for role in ("classes", "objectness", "boxes") for level in range(2)]
-    made = task("grid", {"strides": list(STRIDES)}, roles)
+    made = task("grid", {"strides": list(STRIDES), "power": power}, roles)
     arrays = [head(seed, channels, stride) for channels in (CLASSES, 1, 4) for stride in STRIDES]
     oracle = []
     for level, stride in enumerate(STRIDES):
@@ -118,7 +118,7 @@ def grid(seed: int) -> tuple[Detect, list[Floats], Oracle]:
             box = centred(
                 (x + column) * stride, (y + row) * stride, math.exp(width) * stride, math.exp(height) * stride
             )
-            oracle.append((float(scores.max()), int(scores.argmax()), box))
+            oracle.append((float(scores.max()) ** power, int(scores.argmax()), box))
     return made, arrays, oracle
 
 
@@ -148,32 +148,99 @@ def fastestdet(seed: int, activated: bool) -> tuple[Detect, list[Floats], Oracle
     )
 
 
-def ssd(seed: int, score: str, background: str = "first") -> tuple[Detect, list[Floats], Oracle]:
-    """SSD: torchvision's order of priors (row, column, prior) and its box coder."""
+def ssd(
+    seed: int, score: str, background: str = "first", sizes: str = "log", order: str = "xywh"
+) -> tuple[Detect, list[Floats], Oracle]:
+    """SSD: torchvision's order of priors (row, column, prior) and its box coder; EfficientDet's y, x, h, w; MediaPipe's
+    plain sizes. Levels with different numbers of priors."""
+    all_priors = (*PRIORS[:1], (*PRIORS[1], (9.0, 9.0)))
     options = {
         "strides": list(STRIDES),
-        "priors": [[list(size) for size in level] for level in PRIORS],
+        "priors": [[list(size) for size in level] for level in all_priors],
         "score": score,
         "background": background,
         "variances": [0.1, 0.15, 0.2, 0.25],
+        "sizes": sizes,
+        "order": order,
     }
     made = task("ssd", options, [("boxes", 0), ("classes", 0), ("boxes", 1), ("classes", 1)])
     kinds, arrays, oracle = CLASSES + (score == "softmax"), [], []
-    for stride, priors in zip(STRIDES, PRIORS, strict=True):
+    for stride, priors in zip(STRIDES, all_priors, strict=True):
         boxes, classes = head(seed, 4 * len(priors), stride), head(seed + 1, kinds * len(priors), stride)
         arrays += [boxes, classes]
         for row, column in cells(classes):
             for index, (prior_width, prior_height) in enumerate(priors):
                 dx, dy, dw, dh = (float(value) for value in boxes[0, 4 * index : 4 * index + 4, row, column])
+                dx, dy, dw, dh = (dx, dy, dw, dh) if order == "xywh" else (dy, dx, dh, dw)
                 logits = torch.tensor(classes[0, kinds * index : kinds * (index + 1), row, column]).double()
                 scores = logits.softmax(0) if score == "softmax" else logits.sigmoid()
                 if score == "softmax":
                     scores = scores[1:] if background == "first" else scores[:-1]
                 x = (column + 0.5) * stride + 0.1 * dx * prior_width
                 y = (row + 0.5) * stride + 0.15 * dy * prior_height
-                box = centred(x, y, math.exp(0.2 * dw) * prior_width, math.exp(0.25 * dh) * prior_height)
+                grown = math.exp if sizes == "log" else float
+                box = centred(x, y, grown(0.2 * dw) * prior_width, grown(0.25 * dh) * prior_height)
                 oracle.append((float(scores.max()), int(scores.argmax()), box))
     return made, arrays, oracle
+
+
+def anchors(seed: int, sizes: str) -> tuple[Detect, list[Floats], Oracle]:
+    """YOLOv5's Detect.forward at inference, and YOLOv3's paper, anchor by anchor in its own order of rows."""
+    options = {"strides": list(STRIDES), "anchors": [[list(size) for size in level] for level in PRIORS]}
+    made = task("anchors", {**options, "sizes": sizes}, [("predictions", 0), ("predictions", 1)])
+    arrays, oracle = [], []
+    for stride, level in zip(STRIDES, PRIORS, strict=True):
+        raw = head(seed, len(level) * (5 + CLASSES), stride)
+        arrays.append(raw)
+        table = torch.tensor(raw[0], dtype=torch.float64).reshape(len(level), 5 + CLASSES, *raw.shape[2:])
+        for (width, height), rows in zip(level, table, strict=True):
+            for row, column in cells(raw):
+                logits = rows[:, row, column]
+                x, y, w, h, presence, *scores = logits.sigmoid().tolist()
+                best = presence * max(scores)
+                if sizes == "squared":
+                    place = ((2 * x - 0.5 + column) * stride, (2 * y - 0.5 + row) * stride)
+                    box = centred(*place, (2 * w) ** 2 * width, (2 * h) ** 2 * height)
+                else:
+                    grown = (math.exp(float(logits[2])) * width, math.exp(float(logits[3])) * height)
+                    box = centred((x + column) * stride, (y + row) * stride, *grown)
+                oracle.append((best, scores.index(max(scores)), box))
+    return made, arrays, oracle
+
+
+def distances(seed: int, per_cell: int, offset: float, exponential: bool) -> tuple[Detect, list[Floats], Oracle]:
+    """mmdet's MlvlPointGenerator and distance2bbox; insightface's SCRFD with its two anchors a cell."""
+    options = {"strides": list(STRIDES), "per_cell": per_cell, "cell_offset": offset, "exponential": exponential}
+    made = task("distances", options, [("boxes", 0), ("classes", 0), ("boxes", 1), ("classes", 1)])
+    arrays, oracle = [], []
+    for stride in STRIDES:
+        boxes, classes = head(seed, 4 * per_cell, stride), head(seed + 1, CLASSES * per_cell, stride)
+        arrays += [boxes, classes]
+        for row, column in cells(classes):
+            for kind in range(per_cell):
+                sides = [float(value) for value in boxes[0, 4 * kind : 4 * kind + 4, row, column]]
+                left, top, right, bottom = (stride * (math.exp(side) if exponential else side) for side in sides)
+                x, y = (column + offset) * stride, (row + offset) * stride
+                logits = torch.tensor(classes[0, CLASSES * kind : CLASSES * (kind + 1), row, column]).double()
+                scores = logits.sigmoid()
+                oracle.append((float(scores.max()), int(scores.argmax()), [x - left, y - top, x + right, y + bottom]))
+    return made, arrays, oracle
+
+
+def centernet(seed: int, **options: Any) -> tuple[Detect, list[Floats], Oracle]:
+    """CenterNet's ctdet_decode and CenterFace's decode, cell by cell, of every cell."""
+    made = task("centernet", {"stride": 8, "peaks": False, **options}, [("classes", 0), ("sizes", 0), ("offsets", 0)])
+    classes, sizes, offsets = head(seed, CLASSES, 8), head(seed + 1, 2, 8), head(seed + 2, 2, 8)
+    oracle = []
+    for row, column in cells(classes):
+        scores = torch.tensor(classes[0, :, row, column]).double().sigmoid()
+        first, second = (float(value) for value in sizes[0, :, row, column])
+        right, down = (float(value) for value in offsets[0, :, row, column])
+        if options:  # CenterFace's: rows first, exponential, from the centre of the cell
+            first, second, right, down = math.exp(second), math.exp(first), down + 0.5, right + 0.5
+        box = centred((column + right) * 8, (row + down) * 8, first * 8, second * 8)
+        oracle.append((float(scores.max()), int(scores.argmax()), box))
+    return made, [classes, sizes, offsets], oracle
 
 
 def decoded(seed: int, layout: str, **options: Any) -> tuple[Detect, list[Floats], Oracle]:
@@ -215,6 +282,16 @@ FAMILIES: dict[str, Any] = {
     "ssd softmax": lambda seed: ssd(seed, "softmax"),
     "ssd softmax, background last": lambda seed: ssd(seed, "softmax", "last"),
     "ssd sigmoid": lambda seed: ssd(seed, "sigmoid"),
+    "ssd plain sizes": lambda seed: ssd(seed, "sigmoid", sizes="plain"),
+    "ssd of EfficientDet": lambda seed: ssd(seed, "sigmoid", order="yxhw"),
+    "grid of YuNet": lambda seed: grid(seed, 0.5),
+    "anchors squared": lambda seed: anchors(seed, "squared"),
+    "anchors exponential": lambda seed: anchors(seed, "exponential"),
+    "distances": lambda seed: distances(seed, 1, 0.0, False),
+    "distances exponential": lambda seed: distances(seed, 1, 0.5, True),
+    "distances of SCRFD": lambda seed: distances(seed, 2, 0.0, False),
+    "centernet": centernet,
+    "centernet of CenterFace": lambda seed: centernet(seed, sizes="exponential", order="yx", cell_offset=0.5),
     "decoded channels": lambda seed: decoded(seed, "channels"),
     "decoded rows xyxy": lambda seed: decoded(seed, "rows", box_format="xyxy"),
     "decoded rows normalized": lambda seed: decoded(seed, "rows", normalized=True),
@@ -361,7 +438,7 @@ def test_unknown_decoder() -> None:
         task("anchor_fre", {}, [])
     for part in (
         "'anchor_fre' is not one of: ",
-        "anchor_free, classes, decoded, fastestdet, grid, ",
+        "anchor_free, anchors, centernet, classes, decoded, distances, fastestdet, grid, ",
         "--import MODULE",
     ):
         assert part in str(caught.value)

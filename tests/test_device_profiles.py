@@ -187,6 +187,28 @@ def test_each_bundle_may_have_settings_of_its_own(ready: book.Device, tiny: Bund
     assert {profile.subject.path for profile in measured} == {str(tiny.path)}
 
 
+OWN = """
+from edgekit.decoders import decoder
+from edgekit.runtimes.tasks.decoders.anchor_free import AnchorFree, anchor_free
+
+@decoder("own_there")
+def own(heads, options: AnchorFree, frame, threshold):
+    return anchor_free(heads, options, frame, threshold)
+"""
+
+
+@pytest.mark.nightly
+def test_a_decoder_of_ones_own_goes_there(ready: book.Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_there.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    bundle = open_bundle(write_tiny_bundle(tmp_path / "own", decoder="own_there"))
+    skipped: list[Event] = []
+    assert not profile_on(ready, [bundle], QUICK, skipped.append)
+    assert any("'own_there' is not one of" in one.reason for one in skipped if isinstance(one, SkippedBundle))
+    (measured,) = profile_on(ready, [bundle], QUICK, lambda event: None, imports=("own_there",))
+    assert measured.total.p50 > 0
+
+
 @pytest.mark.nightly
 def test_what_cannot_be_measured_there_is_skipped_by_its_name_here(
     ready: book.Device, tiny: Bundle, tmp_path: Path

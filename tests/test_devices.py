@@ -426,6 +426,20 @@ def test_edgekit_itself_is_brought_as_it_stands(device: book.Device) -> None:
     assert done.stdout.strip() == str(code / "edgekit" / "__init__.py")
 
 
+def test_modules_of_ones_own_go_with_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_single.py").write_text("")
+    for name in ("__init__.py", "sub/__init__.py", "sub/heads.py", "notes.txt"):
+        (tmp_path / "own_package" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "own_package" / name).write_text("")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    files = set(code_tree(("own_single", "own_package.sub.heads")).files) - set(code_tree().files)
+    package = {f"own_package/{name}" for name in ("__init__.py", "sub/__init__.py", "sub/heads.py")}
+    assert files == {"own_single.py", *package}
+    with pytest.raises(UsageError, match="--import sys: only modules and packages in Python files can be sent"):
+        code_tree(("sys",))
+
+
 def test_what_a_device_gets_needs_nothing_else_of_edgekit() -> None:
     files = code_tree().files
     there = {Path(name).parts[1].removesuffix(".py") for name in files} | {"__version__"}

@@ -177,6 +177,8 @@ def test_the_input_holds_every_pixel_exactly(made: Made) -> None:
     grid = graph.tensors[graph.inputs[0]].quantization
     assert float(grid.scale[0]) == pytest.approx(1 / 255, rel=1e-6)
     assert int(grid.zeroPoint[0]) == -128
+    entry = made.graph.inputs[0]
+    assert (entry.scale, entry.zero_point) == (float(grid.scale[0]), -128), "the manifest tells a port"
 
 
 def test_the_grids_are_those_of_the_plan(made: Made) -> None:

@@ -80,7 +80,7 @@ def test_heads_are_given_their_roles() -> None:
             torch.testing.assert_close(got, wanted[output.name])
 
 
-@pytest.mark.parametrize("network", [Ssd(4), Tailed({"heat": 3, "sizes": 2, "offsets": 2}, (4,))])
+@pytest.mark.parametrize("network", [Ssd(4), Tailed({"heat": 3, "sizes": 2, "angles": 1}, (4,))])
 def test_what_no_decoder_reads_is_no_family(network: Any) -> None:
     assert guessed(network) is None
 
@@ -165,15 +165,14 @@ def test_the_contract_is_one_that_convert_takes(tmp_path: Path) -> None:
         ("raw_0", "objectness"),
         ("raw_1", "classes"),
         ("raw_2", "boxes"),
-        ("raw_3", ""),
+        ("raw_3", "keypoints"),
     ]
-    assert any("five landmarks" in doubt for doubt in seen.doubts)
     contract = tmp_path / "faces.yaml"
     contract.write_text(seen.contract, encoding="utf-8")
     assert read_contract(contract).classes == ("face",)
     read = read_source(PrepareJob(folder="", source=str(path), contract=str(contract)))
-    assert [output.role for output in read.contract.outputs] == ["boxes", "objectness", "classes"]
-    assert [head.shape[1] for head in read.heads(torch.zeros(1, 3, 64, 96))] == [4, 1, 1]
+    assert [output.role for output in read.contract.outputs] == ["boxes", "objectness", "classes", "keypoints"]
+    assert [head.shape[1] for head in read.heads(torch.zeros(1, 3, 64, 96))] == [4, 1, 1, 10]
 
 
 def test_a_cut_that_is_found_by_itself_is_left_out(tmp_path: Path) -> None:
@@ -238,6 +237,22 @@ def test_what_was_rebuilt_is_compared_on_a_proof_image_too(tmp_path: Path) -> No
         source.run(samples, Workspace(tmp_path))
 
 
+@pytest.mark.parametrize("channels", [1, 19])
+def test_semantic_segmentation(channels: int, tmp_path: Path) -> None:
+    """The last convolution's logits, scaled up: one class a channel, or one channel beside a background."""
+    nodes = [
+        node("Conv", "x", "w", name="logits", strides=[8, 8]),
+        node("Resize", "logits", "", "scales", name="whole", mode="linear"),
+    ]
+    constants = {"w": weights(channels, 3, 8, 8), "scales": np.array([1, 1, 8, 8], np.float32)}
+    seen = looked(write(tmp_path / "s.onnx", nodes, constants, shape=(1, 3, 64, 96), outputs=["whole"]), tmp_path)
+    assert (seen.decoder, seen.heads[0].tensor, seen.heads[0].role) == ("semantic", "logits", "logits")
+    (tmp_path / "s.yaml").write_text(seen.contract, encoding="utf-8")
+    stated = read_contract(tmp_path / "s.yaml")
+    assert (stated.task, len(stated.classes)) == ("semantic", max(channels, 2))
+    assert stated.decoder.options == ({"score": "sigmoid"} if channels == 1 else {})
+
+
 # --- the command ---
 
 
@@ -293,7 +308,10 @@ def test_the_command_writes_the_contract(tmp_path: Path) -> None:
 
 def test_unknown_heads_are_shown_and_refused_only_where_a_contract_is_wanted(tmp_path: Path) -> None:
     path = write(
-        tmp_path / "odd.onnx", [node("Conv", "x", "w", name="odd")], {"w": weights(7, 3, 1, 1)}, shape=(1, 3, 64, 64)
+        tmp_path / "odd.onnx",
+        [node("Conv", "x", "w", name="odd", strides=[2, 2])],
+        {"w": weights(7, 3, 1, 1)},
+        shape=(1, 3, 64, 64),
     )
     done = CliRunner().invoke(command, [str(path), "--json"], catch_exceptions=False)
     seen = json.loads(done.output)
@@ -315,4 +333,4 @@ def test_published_detectors(shared_data: Path, tmp_path: Path) -> None:
     """YuNet: a face detector with open size, whose objectness on noise is under the rounding of float32."""
     seen = looked(shared_data / "models" / "yunet_n_dynamic.onnx", tmp_path, size=(320, 320))
     assert (seen.decoder, [head.tensor for head in seen.heads][:4]) == ("grid", ["297", "309", "303", "315"])
-    assert [head.role for head in seen.heads][:4] == ["classes", "objectness", "boxes", ""]
+    assert [head.role for head in seen.heads][:4] == ["classes", "objectness", "boxes", "keypoints"]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -18,11 +19,13 @@ from edgekit.calibration.layers import (
     STEM,
     activations,
     float_fallback_layers,
+    names_in,
     node_names,
     responses,
     sites,
 )
 from edgekit.calibration.observation import watched
+from edgekit.calibration.plan import Advice, Equalization, Layer, Methods, Plan, PlannedGraph, TensorRange
 from edgekit.graph.exchange import write_exchange
 
 nn = torch.nn
@@ -251,3 +254,53 @@ def test_both_exchange_forms_call_the_same_values_by_the_same_names(tmp_path: Pa
     assert {"conv2d", "conv2d_1", "permute", "linear", "relu"} <= {*shared}
     for name in shared:
         np.testing.assert_allclose(found[name], held[name].numpy(), atol=1e-5, err_msg=name)
+
+
+def layered(values_of: dict[str, Any], scales: dict[str, float] | None = None) -> Any:
+    """Convolutions of one value one after the other, called as the keys say; some with other scales."""
+    from onnx import helper, numpy_helper
+
+    nodes, constants, before = [], [], "image"
+    for name, values in values_of.items():
+        scaled = values * np.float32((scales or {}).get(name, 1))
+        constants.append(numpy_helper.from_array(scaled, f"{name}.weight"))
+        nodes.append(helper.make_node("Conv", [before, f"{name}.weight"], [name], kernel_shape=values.shape[2:]))
+        before = name
+    ports = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in ("image", before)]
+    return helper.make_model(helper.make_graph(nodes, "layers", ports[:1], ports[1:], constants))
+
+
+def test_layers_are_known_again_by_their_weights() -> None:
+    """In another order, with BatchNorm folded in, cut, and with one that was made anew."""
+    random = np.random.default_rng(0)
+    stem, left, right, behind = (random.normal(size=(4, 4, 3, 3)).astype(np.float32) for _ in range(4))
+    source = layered({"787": stem, "790": left, "793": right, "output": behind})
+    model = layered(
+        {"conv2d": stem, "conv2d_1": right, "conv2d_2": left, "new": random.normal(size=stem.shape).astype("f4")},
+        {"conv2d_1": 0.3, "conv2d_2": 5},
+    )
+    assert names_in(source, model) == {"conv2d": "787", "conv2d_1": "793", "conv2d_2": "790"}
+    assert names_in(layered({"787": random.normal(size=stem.shape).astype("f4")}), model) == {}
+
+
+def test_a_plan_for_readers_has_the_names_of_the_file() -> None:
+    ends = TensorRange(lowest=0, highest=1, low=0, high=1, limit=1, method="min-max", symmetric_method="min-max")
+    layers = tuple(
+        Layer(
+            name=name, kind="Conv", input=entry, depthwise=False, weights=9, macs=9, channel_ratio=2, noise_to_signal=0
+        )
+        for name, entry in (("conv2d", "images"), ("conv2d_1", "relu"))
+    )
+    site = Equalization(layer="conv2d", readers=("conv2d_1",), through="relu", before=9, after=1)
+    plan = Plan(
+        edgekit="0.1.0", model="ab" * 32, images=4, images_sha256="cd" * 32, methods=Methods(),
+        mixed=PlannedGraph(tensors={"conv2d": ends, "relu": ends}, layers=layers, equalized=(site,)),
+        advice=Advice(sentences=("a.jpg reaches 4.0 times further than all others at conv2d_1: look at it",)),
+    )  # fmt: skip
+    assert plan.for_readers() is plan, "where nothing is known"
+    shown = msgspec.structs.replace(plan, layer_names={"conv2d": "787", "conv2d_1": "790"}).for_readers()
+    assert [(one.name, one.input) for one in shown.mixed.layers] == [("787", "images"), ("790", "relu")]
+    assert list(shown.mixed.tensors) == ["787", "relu"]
+    assert (shown.mixed.equalized[0].layer, shown.mixed.equalized[0].readers) == ("787", ("790",))
+    assert shown.advice is not None
+    assert shown.advice.sentences == ("a.jpg reaches 4.0 times further than all others at 790: look at it",)

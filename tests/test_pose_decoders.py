@@ -210,10 +210,10 @@ def test_a_pose_needs_keypoints_and_a_decoder_of_them() -> None:
     contract = task("keypoints", {}, ["predictions"]).contract
     with pytest.raises(ContractError, match="a pose contract names its keypoints: skeleton: coco"):
         open_task(msgspec.structs.replace(contract, skeleton=None))
-    ssd = Decoder(name="ssd", options={"strides": [8], "priors": [[[1.0, 1.0]]]})
+    plain = Decoder(name="anchors", options={"strides": [8], "anchors": [[[1.0, 1.0]]]})
     free = Decoder(name="anchor_free", options={"strides": [8]})
     for name, decoder, words in (
-        ("pose", ssd, "decoder 'ssd' is not one for the task 'pose'; valid: anchor_free, decoded, "),
+        ("pose", plain, "decoder 'anchors' is not one for the task 'pose'; valid: anchor_free, centernet, decoded, "),
         ("detect", Decoder(name="movenet"), "decoder 'movenet' is not one for the task 'detect'; valid: anchor_free, "),
         ("classify", free, "decoder 'anchor_free' is not one for the task 'classify'; valid: classes"),
     ):

@@ -467,7 +467,7 @@ def test_a_terminal_is_told_what_there_is_and_what_fits(profiles: list[Profile])
 # ---- in a browser ----
 
 SCRIPTED = """<!doctype html>
-<iframe id="wide" src="report.html" style="width: 1280px; height: 900px; border: 0"></iframe>
+<iframe id="wide" src="report.html" style="width: 1200px; height: 900px; border: 0"></iframe>
 <iframe id="phone" src="report.html" style="width: 390px; height: 800px; border: 0"></iframe><pre></pre><script>
 addEventListener("load", () => {
   const said = {};
@@ -480,6 +480,8 @@ addEventListener("load", () => {
       [key, [...new Set(marks(key).filter((m) => m.getClientRects().length).map((m) => m.dataset.mark))]]));
     const chip = (name, value) => page.querySelector(`.filters input[name="${name}"][value="${value}"]`);
     const at = said[name] = { overflow: page.documentElement.scrollWidth };
+    const table = page.querySelector("#profiles .scroll");
+    at.beyond = table.scrollWidth - table.clientWidth;
     at.ground = view.getComputedStyle(page.body).backgroundColor;
     at.all = seen();
     at.front = page.querySelectorAll("#accuracy polyline.front")[1].getAttribute("points");
@@ -552,9 +554,11 @@ def test_a_browser_filters_rows_and_marks_on_wide_and_narrow_screens(
     wanted = {
         one.id for one in profiles if one.subject.precision == "int8" and one.subject.target in ("onnx", "litert")
     }
-    for name, width in (("wide", 1280), ("phone", 390)):
+    for name, width in (("wide", 1200), ("phone", 390)):
         at = said[name]
         assert at["overflow"] <= width
+        if name == "wide":
+            assert at["beyond"] <= 0, "every column of the table is seen"
         assert at["opened"] <= width
         assert at["outside"] == 0
         assert not at["hidden"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -137,7 +138,16 @@ def test_a_source_that_finds_little(tmp_path: Path) -> None:
 
 def found(score: float = 0.9, count: int = 10) -> Candidates:
     ones = np.ones(count, np.float32)
-    return Candidates(np.ones((count, 4), np.float32), score * ones, np.zeros(count, np.int64), np.arange(count))
+    boxes = np.repeat(np.array([[1, 1, 5, 4]], np.float32), count, 0)
+    return Candidates(boxes, score * ones, np.zeros(count, np.int64), np.arange(count))
+
+
+def test_a_source_whose_boxes_have_no_area() -> None:
+    turned = dataclasses.replace(found(0.8), boxes=found().boxes[:, [2, 1, 0, 3]])
+    (said,) = doubts.of_results([turned, found(0.7, 5)], (), "")
+    assert said.startswith("10 of the source's 15 boxes have no area")
+    assert said.endswith("is it trained, and is the decoder the right one?")
+    assert doubts.of_results([turned, found(0.7, 11)], (), "") == ()  # negative control
 
 
 def test_a_source_that_finds_the_same_everywhere() -> None:

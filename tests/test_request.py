@@ -76,14 +76,14 @@ def test_the_reason_is_told_where_there_is_one(blip2: str) -> None:
     ("source", "given", "flag", "takers"),
     [
         (NETWORK, {"prompts": "x.txt"}, "--prompts", "a vision-language model (BLIP-2: a folder"),
-        ("x.onnx", {"weights": "x.pt"}, "--weights", "package.module:factory with --weights FILE"),
-        ("x.pt2", {"weights": "x.pt"}, "--weights", "package.module:factory with --weights FILE"),
-        ("x.pt", {"weights": "x.pt"}, "--weights", "package.module:factory with --weights FILE"),
+        ("x.onnx", {"weights": "x.pt"}, "--weights", "timm:NAME with --weights FILE; torchvision:NAME"),
+        ("x.pt2", {"weights": "x.pt"}, "--weights", "timm:NAME with --weights FILE; torchvision:NAME"),
+        ("x.pt", {"weights": "x.pt"}, "--weights", "timm:NAME with --weights FILE; torchvision:NAME"),
         (
             "x.onnx",
             {"trust": True},
             "--trust",
-            "a torch.export program (.pt2); an ultralytics checkpoint (.pt); pack",
+            "a torch.export program (.pt2); an ultralytics checkpoint (.pt); timm:NAME",
         ),
     ],
 )
@@ -100,7 +100,9 @@ def test_what_they_take_is_taken(blip2: str) -> None:
 
 
 def test_a_source_that_nobody_knows() -> None:
-    with pytest.raises(SourceError, match="'what is this' is no source that edgekit knows; give one of: "):
+    with pytest.raises(
+        SourceError, match="'what is this': edgekit cannot tell what kind of model this is; give one of: "
+    ):
         source_of(Request(source="what is this"))
 
 

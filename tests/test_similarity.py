@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgekit.runtimes.tasks.similarity import box_areas, keypoint_similarity, keypoint_suppression, mask_iou
+from edgekit.runtimes.tasks.similarity import (
+    box_agreement,
+    box_areas,
+    box_iou,
+    keypoint_similarity,
+    keypoint_suppression,
+    mask_iou,
+)
 from edgekit.runtimes.tasks.skeletons import COCO
 
 pytest.importorskip("pycocotools", reason="the oracle is pycocotools (extra 'convert')")
@@ -99,3 +106,15 @@ def test_suppression_is_the_greedy_loop(seed: int, count: int, limit: float) -> 
 def test_areas_of_boxes_that_have_none() -> None:
     boxes = np.array([[0, 0, 2, 3], [5, 5, 5, 9], [4, 4, 1, 1]], np.float32)
     assert box_areas(boxes).tolist() == [6, 0, 0]
+
+
+def test_equal_boxes_without_area_agree() -> None:
+    """As those of an untrained network: right before left, or as thin as a line at the border."""
+    boxes = np.array([[10, 10, 4, 4], [5, 0, 5, 8], [0, 0, 6, 6]], np.float32)
+    assert box_iou(boxes, boxes).diagonal().tolist() == [0, 0, 1]
+    assert box_agreement(boxes, boxes).diagonal().tolist() == [1, 1, 1]
+    away = boxes + np.float32(3)
+    assert box_agreement(boxes, away).diagonal().max() < 0.5, "others do not"
+    assert box_agreement(boxes[2:], away[2:]) == box_iou(boxes[2:], away[2:]), "boxes with an area are as they were"
+    assert box_agreement(boxes[:1], boxes[2:])[0, 0] == 0
+    assert 0.95 < box_agreement(boxes[:1], boxes[:1] + np.float32(0.05))[0, 0] < 1, "arithmetic may differ a little"

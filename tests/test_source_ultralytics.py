@@ -215,14 +215,14 @@ def test_training_leftovers_are_read_as_data(tasks: Any, tmp_path: Path) -> None
 def test_other_tasks_are_refused(tasks: Any, tmp_path: Path) -> None:
     path = save(tasks.OBBModel("yolo11n-obb.yaml", verbose=False), tmp_path / "other.pt")
     for trust in (False, True):
-        with pytest.raises(SourceError, match="a oriented-box model; edgekit reads models with these heads: Detect, "):
+        with pytest.raises(SourceError, match="a model with oriented-box at its end, where Detect, "):
             source.load(SourceRequest(str(path), trust=trust))
 
 
 def test_a_model_without_a_known_head_is_refused(tasks: Any, tmp_path: Path) -> None:
     model = tasks.DetectionModel("yolov8n.yaml", verbose=False)
     model.model = model.model[:-1]
-    with pytest.raises(SourceError, match="a C2f model; edgekit reads models with these heads: Detect, v10Detect, "):
+    with pytest.raises(SourceError, match="a model with C2f at its end, where Detect, v10Detect, "):
         source.load(SourceRequest(str(save(model, tmp_path / "cut.pt"))))
 
 
@@ -390,4 +390,4 @@ def test_without_ultralytics_the_message_says_how_to_install(checkpoints: dict[s
     )
     command = [sys.executable, "-c", code, str(checkpoints["yolov8n.yaml"])]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "pip install --no-deps ultralytics torchvision" in result.stdout
+    assert "pip install --no-deps ultralytics, and torchvision from the index that torch came from" in result.stdout

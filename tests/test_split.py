@@ -212,3 +212,17 @@ def test_the_most_informative_images_are_calibrated_on(tmp_path: Path) -> None:
         for image in (*done.proof.images, *(done.holdout.images if done.holdout else ()))
     }
     assert levels >= {0, 1, 2, 3} - left
+
+
+def test_samples_know_what_their_images_are_called(tmp_path: Path) -> None:
+    """A copy is left out, with its name; a view has its photograph's."""
+    photos = write_pictures(tmp_path / "photos", 12)
+    shutil.copy(photos / "000.png", photos / "twin.png")
+    done = split(str(photos), WHOLE, tmp_path, seed=0, calibrate=True)
+    assert done.calibration is not None
+    names = done.calibration.names
+    assert len(names) == len(done.calibration)
+    for name, image in zip(names, done.calibration.images, strict=True):
+        assert np.array_equal(image, cv2.imread(str(photos / name)))
+    assert len(done.proof.names) == len(done.proof)
+    assert Samples(tmp_path / "without.npy", WHOLE).names == ()

@@ -270,7 +270,7 @@ def test_what_cannot_be_converted_is_refused(small: Converted, tmp_path: Path) -
     with pytest.raises(ConversionError, match="int8 needs a quantisation plan: give --data"):
         tensorrt.convert(replace(job, plan=None), lambda text, share: None)
     every = job.planned().keep_float([layer.name for layer in job.planned().layers], "budget")
-    with pytest.raises(ConversionError, match="no convolution of this network bears INT8; choose fp16"):
+    with pytest.raises(ConversionError, match="all convolutions and products of this network stay in float"):
         tensorrt.convert(replace(job, plan=every), lambda text, share: None)
 
 

@@ -10,12 +10,14 @@ import pytest
 
 from edgekit.arrays import Floats
 from edgekit.errors import UsageError
+from edgekit.runtimes.bundle.manifest import Contract, ImageRule
 from edgekit.runtimes.inputs.media import SourceFrame
 from edgekit.runtimes.model import Model
 from edgekit.runtimes.results import Detections
 from edgekit.runtimes.tasks.similarity import box_iou
-from edgekit.runtimes.track import follow, tracker_of
-from edgekit.runtimes.tracking import open_tracker
+from edgekit.runtimes.track import discarded, follow, tracker_of
+from edgekit.runtimes.tracking import open_tracker, trackers
+from edgekit.runtimes.tracking.fitting import fitted
 from edgekit.shapes.motion import moving_scene
 
 torch = pytest.importorskip("torch", reason="the demo detector runs in torch (extra 'convert')")
@@ -121,8 +123,54 @@ def test_wrong_wishes(model: Model) -> None:
     with pytest.raises(UsageError, match="option 'speed' is not one of: "):
         model.track_with_images(empty, "sort", speed=3)
     with pytest.raises(UsageError, match="lost_seconds: options go with the name of a tracker"):
-        tracker_of(open_tracker("sort"), {"lost_seconds": 1})
+        tracker_of(open_tracker("sort"), {"lost_seconds": 1}, Contract(image=ImageRule(size=(8, 8))))
     with pytest.raises(UsageError, match="every must be at least 1, not 0"):
         list(model.track(empty, every=0))
     with pytest.raises(UsageError, match="fps must be positive, not -5"):
         list(model.track(empty, fps=-5))
+
+
+class TestScoresOfTheModel:
+    """Thresholds that fit a detector with other scores than the papers'."""
+
+    def test_three_of_four_may_begin_a_track(self) -> None:
+        scores = np.linspace(0.4, 0.7, 200, dtype=np.float32)
+        options = fitted(scores, 0.3)
+        assert options == {"new_score": 0.47, "high_score": 0.37, "min_score": 0.47}
+        assert (scores >= options["new_score"]).mean() == pytest.approx(0.75, abs=0.03)
+        for name in ("bytetrack", "botsort", "sort", "ocsort"):
+            known = {key: value for key, value in options.items() if key in trackers()[name].Options.__struct_fields__}
+            assert open_tracker(name, **known).least_score <= 0.47
+        assert fitted(np.linspace(0.1, 0.3, 50, dtype=np.float32), 0.1)["low_score"] < 0.1
+
+    def test_the_papers_stay_where_they_fit_or_nothing_is_known(self) -> None:
+        assert fitted(np.full(200, 0.9, np.float32), 0.3) == {}
+        assert fitted(np.full(5, 0.4, np.float32), 0.3) == {}
+        assert fitted(np.full(200, 0.2, np.float32), 0.3) == {}, "they do not count as detections"
+
+    def test_a_contracts_options_are_taken_unless_others_are_given(self) -> None:
+        contract = Contract(image=ImageRule(size=(8, 8)), tracker_options={"high_score": 0.3, "new_score": 0.4})
+        assert tracker_of("bytetrack", {}, contract).options.new_score == 0.4  # type: ignore[attr-defined]
+        assert tracker_of("bytetrack", {"new_score": 0.9}, contract).options.new_score == 0.9  # type: ignore[attr-defined]
+        assert tracker_of("sort", {}, contract).options.min_score == 0.5  # type: ignore[attr-defined]
+
+    def test_most_detections_discarded_is_said_with_what_helps(self) -> None:
+        weak = stream(0.4, 0.6)
+        text, options = discarded(weak, "bytetrack", 0.25)
+        assert text == (
+            "15.0 found a frame, 0.0 tracked: 150 of 150 detections scored under bytetrack's new_score, 0.7"
+        )
+        assert options == {"new_score": 0.43, "high_score": 0.33}
+        assert discarded(stream(0.4, 0.6, **options), "bytetrack", 0.25) == ("", {})
+        assert discarded(stream(0.8, 0.95), "bytetrack", 0.25) == ("", {})
+
+
+def stream(low: float, high: float, **options: float) -> Any:
+    """A tracker after ten frames of fifteen boxes that stand still, their scores from low to high."""
+    tracker = open_tracker("bytetrack", **options)
+    corner = np.arange(15) * 30
+    boxes = np.stack([corner, corner, corner + 20, corner + 20], 1)
+    for number in range(10):
+        scores = np.linspace(low, high, 15)
+        tracker.update(boxes, scores, np.zeros(15, int), time=number / 10)
+    return tracker

@@ -76,12 +76,12 @@ def write_model(path: Path, dark: str = "") -> Path:
     return path
 
 
-def write_tiny_bundle(path: Path, dark: str = "", engine: str = "onnxruntime") -> Path:
+def write_tiny_bundle(path: Path, dark: str = "", engine: str = "onnxruntime", decoder: str = "anchor_free") -> Path:
     """The model as a bundle, which finds coloured cells as `tiny_models.detector` does."""
     contract = Contract(
         image=ImageRule(size=(SIZE, SIZE), resize="stretch"),
         classes=CLASSES,
-        decoder=Decoder(name="anchor_free", options={"strides": [CELL], "reg_max": 1}),
+        decoder=Decoder(name=decoder, options={"strides": [CELL], "reg_max": 1}),
         outputs=(Output(name="boxes", role="boxes"), Output(name="classes", role="classes")),
         postprocess=Postprocess(iou=0.6),
     )

@@ -6,7 +6,7 @@ Both are read from two numbers per tensor and image: the lowest and the highest 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,9 +38,14 @@ MOST_NAMED = 5
 
 
 class ImageStatistics:
-    """The extremes of every tensor, image by image, of one pass over the calibration images."""
+    """The extremes of every tensor, image by image, of one pass over the calibration images.
 
-    def __init__(self) -> None:
+    Args:
+        names: of the images, by their place in the stream; those without one are called by that.
+    """
+
+    def __init__(self, names: Sequence[str] = ()) -> None:
+        self._names = names
         self._tensors: tuple[str, ...] = ()
         self._images: list[int] = []
         self._rows: list[Doubles] = []
@@ -87,11 +92,23 @@ class ImageStatistics:
             curve=tuple(curve),
             enough=enough,
             outliers=tuple(
-                Outlier(image=self._images[one.row], distance=one.times, tensor=self._tensors[one.tensor])
+                Outlier(
+                    image=self._images[one.row],
+                    distance=one.times,
+                    tensor=self._tensors[one.tensor],
+                    name=self._named(one),
+                )
                 for one in outliers
             ),
             sentences=(sentence, *self._sentences(outliers)),
         )
+
+    def _named(self, one: _Outlier) -> str:
+        place = self._images[one.row]
+        return self._names[place] if place < len(self._names) else ""
+
+    def _called(self, one: _Outlier) -> str:
+        return self._named(one) or f"image {self._images[one.row]}"
 
     def _sentences(self, outliers: list[_Outlier]) -> list[str]:
         said = []
@@ -99,9 +116,9 @@ class ImageStatistics:
             times = f"{one.times:.1f} times" if one.times < 100 else "more than 100 times"
             how = f"reaches {times} further than" if one.wide else f"spans {times} less than"
             tensor = self._tensors[one.tensor]
-            said.append(f"image {self._images[one.row]} {how} all others at {tensor}: look at it or leave it out")
+            said.append(f"{self._called(one)} {how} all others at {tensor}: look at it or leave it out")
         if rest := outliers[MOST_NAMED:]:
-            named = ", ".join(str(self._images[one.row]) for one in rest)
+            named = ", ".join(self._called(one) for one in rest)
             said.append(f"{len(rest)} more images are as unusual: {named}")
         return said
 

@@ -24,6 +24,13 @@ _KINDS = ("Conv", "Gemm", "MatMul")
 """Engines compute these in integers; a transposed convolution they compute in float all the same."""
 
 
+NO_INT8 = (
+    "int8: all convolutions and products of this network stay in float: in a tiny network they are those that give the "
+    "outputs, or too few to be worth a change of types; --no-float-fallback makes them INT8, or choose fp16"
+)
+"""What to say where a plan leaves nothing for INT8."""
+
+
 def quantise(
     model: ModelProto,
     plan: PlannedGraph,
@@ -42,7 +49,7 @@ def quantise(
         float_weights: weights stay float32, already rounded, before a Q/DQ pair of their own.
 
     Raises:
-        ConversionError: nothing in the graph bears INT8.
+        ConversionError: no layer of the graph can become INT8.
     """
     chosen = {layer.name for layer in plan.layers if not layer.float_reason} if layers is None else set(layers)
     writer = _Writer(model, symmetric, float_weights)
@@ -50,7 +57,7 @@ def quantise(
         if site.node.op_type in _KINDS and site.name in chosen and _width(plan.tensors[site.input]) > 0:
             writer.rewrite(site, plan.tensors[site.input])
     if not writer.rewritten:
-        raise ConversionError("int8: no convolution of this network bears INT8; choose fp16")
+        raise ConversionError(NO_INT8)
     return writer.finished()
 
 

@@ -90,6 +90,37 @@ def sites(model: ModelProto) -> Iterator[Site]:
             yield Site(node, weights if rows else weights.T, 0 if rows else 1, 1)
 
 
+SAME = 0.999
+"""Cosine of the weights of two layers, averaged over output channels, from which on they are one layer."""
+
+
+def names_in(source: ModelProto, model: ModelProto) -> dict[str, str]:
+    """What the layers of a model are called in the ONNX file that it was rebuilt from, by their own names.
+
+    Layers are known again by their weights, which only a factor for each output channel may tell apart (BatchNorm that
+    was folded); those that were made anew have no name there.
+    """
+    given: dict[tuple[str, tuple[int, ...]], list[tuple[str, Floats]]] = {}
+    for site in sites(source):
+        given.setdefault((site.node.op_type, site.weights.shape), []).append((site.name, _directions(site.weights)))
+    found = {}
+    for site in sites(model):
+        ours = _directions(site.weights)
+        for place, (name, theirs) in enumerate(given.get((site.node.op_type, site.weights.shape), ())):
+            if float(np.abs((ours * theirs).sum(1)).mean()) > SAME:
+                found[site.name] = name
+                del given[site.node.op_type, site.weights.shape][place]  # of equal layers each is taken once, in order
+                break
+    return found
+
+
+def _directions(weights: Floats) -> Floats:
+    """The weights of each output channel at unit length, (outputs, n)."""
+    rows = weights.reshape(len(weights), -1).astype(np.float32)
+    directions: Floats = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    return directions
+
+
 def float_fallback_layers(model: ModelProto) -> list[str]:
     """Names of the layers that stay in float (mixed precision): the first three, and those that give the outputs.
 

@@ -11,9 +11,10 @@ Tensors and layers are named as in ``graph.onnx``; a layer is named after the te
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -146,6 +147,11 @@ class PlannedGraph(Record, frozen=True, kw_only=True):
         """Names of the layers that stay in float."""
         return tuple(layer.name for layer in self.layers if layer.float_reason)
 
+    def make_int8(self, name: str) -> PlannedGraph:
+        """The same graph with one layer in INT8, whatever kept it in float."""
+        layers = [msgspec.structs.replace(one, float_reason="") if one.name == name else one for one in self.layers]
+        return msgspec.structs.replace(self, layers=tuple(layers))
+
     def keep_float(self, names: Collection[str], reason: str) -> PlannedGraph:
         """The same graph with more layers in float."""
         layers = [
@@ -156,11 +162,17 @@ class PlannedGraph(Record, frozen=True, kw_only=True):
 
 
 class Outlier(Record, frozen=True, kw_only=True):
-    """A calibration image unlike the others: its index, how far off it is, and the tensor that shows it."""
+    """A calibration image unlike the others: its index and name, how far off it is, and the tensor that shows it."""
 
     image: int
     distance: float
     tensor: str
+    name: str = ""
+
+    @property
+    def called(self) -> str:
+        """The image for a reader."""
+        return self.name or f"image {self.image}"
 
 
 class Advice(Record, frozen=True, kw_only=True):
@@ -192,15 +204,52 @@ class Tuning(Record, frozen=True, kw_only=True):
     kept: bool
 
 
+class LastLayer(Record, frozen=True, kw_only=True):
+    """The product behind a classifier's scores, which holds much of its weights, and what INT8 costs there.
+
+    The plan keeps it in float; each bundle tries it in INT8 (`edgekit.conversion.last_layer`).
+
+    Attributes:
+        name: of the layer.
+        share: of all weights (0..1).
+        lost: quality lost against the same network with this layer in float (`edgekit.evaluation.agreement.quality`),
+            in ONNX Runtime.
+        images: number of images that this was measured on.
+    """
+
+    name: str
+    share: float
+    lost: float
+    images: int
+
+    def sentence(self) -> str:
+        """What was found, in words."""
+        return (
+            f"last layer ({self.name}): {self.share:.0%} of the weights; int8 there loses {self.lost:.4f} on "
+            f"{self.images} images"
+        )
+
+
+AnyRecord = TypeVar("AnyRecord", bound=Record)
+
+
+def _renamed(record: AnyRecord, names: Mapping[str, str], *fields: str, **changes: object) -> AnyRecord:
+    """A record with other names in these fields, and with changes."""
+    new = {field: names.get(getattr(record, field), getattr(record, field)) for field in fields}
+    return msgspec.structs.replace(record, **new, **changes)
+
+
 class Plan(Record, frozen=True, kw_only=True):
     """How one model becomes INT8, found on one set of calibration images.
 
     Attributes:
-        model: SHA-256 of the exchange graph.
+        model: SHA-256 of the exchange graph, and ``name`` what the model is called; empty in older plans.
+        layer_names: what layers are called in the ONNX file that the network came from, by their names here.
         images, images_sha256: number and SHA-256 of the calibration images.
         integer: the graph for integer-only targets; None where it equals ``mixed`` but for the layers in float.
         fp16_issues: operators that stay in float32 in fp16 bundles.
         corrected: number of biases that were corrected.
+        last_layer: what INT8 costs in a classifier's last layer; None where it is small, or nothing was measured.
         seconds: time of each step.
     """
 
@@ -212,11 +261,47 @@ class Plan(Record, frozen=True, kw_only=True):
     methods: Methods
     mixed: PlannedGraph
     integer: PlannedGraph | None = None
+    name: str = ""
+    layer_names: dict[str, str] = msgspec.field(default_factory=dict)
     fp16_issues: tuple[Fp16Issue, ...] = msgspec.field(default=(), name="half")
     corrected: int = 0
     tuning: Tuning | None = None
     advice: Advice | None = None
+    last_layer: LastLayer | None = None
     seconds: dict[str, float] = msgspec.field(default_factory=dict)
+
+    def for_readers(self) -> Plan:
+        """The plan with layers and tensors called as in the ONNX file that the network came from, where known."""
+        names = self.layer_names
+        if not names:
+            return self
+
+        def named(text: str) -> str:
+            return re.sub(r"\w+", lambda found: names.get(found[0], found[0]), text)
+
+        def graph(one: PlannedGraph) -> PlannedGraph:
+            return PlannedGraph(
+                tensors={names.get(name, name): ends for name, ends in one.tensors.items()},
+                layers=tuple(_renamed(layer, names, "name", "input") for layer in one.layers),
+                equalized=tuple(
+                    _renamed(
+                        site, names, "layer", "gate", readers=tuple(names.get(name, name) for name in site.readers)
+                    )
+                    for site in one.equalized
+                ),
+            )
+
+        advice = self.advice and _renamed(
+            self.advice,
+            names,
+            outliers=tuple(_renamed(one, names, "tensor") for one in self.advice.outliers),
+            sentences=tuple(map(named, self.advice.sentences)),
+        )
+        issues = tuple(_renamed(one, names, "tensor") for one in self.fp16_issues)
+        integer = self.integer and graph(self.integer)
+        return msgspec.structs.replace(
+            self, mixed=graph(self.mixed), integer=integer, advice=advice, fp16_issues=issues
+        )
 
 
 def check_place(folder: Path) -> None:

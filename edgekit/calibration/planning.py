@@ -155,7 +155,7 @@ class _Planner:
         self._program, self._samples, self._request = program, streams.calibration, request
         self._streams = streams
         self._write, self._progress = write, progress
-        self._statistics: ImageStatistics | None = ImageStatistics()
+        self._statistics: ImageStatistics | None = ImageStatistics(streams.calibration.names)
         self.seconds: dict[str, float] = {}
         self.corrected = 0
         self.advice: Advice | None = None

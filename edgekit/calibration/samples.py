@@ -15,6 +15,7 @@ from numpy.typing import DTypeLike
 from edgekit.arrays import Floats, Image
 from edgekit.runtimes.bundle.manifest import ImageRule
 from edgekit.runtimes.inputs.images import Preprocessor
+from edgekit.structures import from_json
 
 
 def new_stack(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[Any]]:
@@ -32,6 +33,11 @@ def new_stack(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> np.memmap
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(path)) from error
     return stack
+
+
+def names_beside(stack: Path) -> Path:
+    """The file that has the names of the images of a stack."""
+    return stack.with_suffix(".names.json")
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,12 @@ class Samples:
         """All images as one memory-mapped array."""
         images: Image = np.load(self.path, mmap_mode="r")
         return images
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the images are called, in their order; nothing where that was not written down."""
+        place = names_beside(self.path)
+        return from_json(place.read_bytes(), tuple[str, ...]) if place.is_file() else ()
 
     def sha256(self) -> str:
         """Hash of the pixels, in order."""

@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.arrays import Image
 from edgekit.calibration.choosing import evenly_spaced, most_informative
-from edgekit.calibration.samples import Samples, new_stack
+from edgekit.calibration.samples import Samples, names_beside, new_stack
 from edgekit.errors import UsageError
 from edgekit.runtimes.bundle.manifest import ImageRule
 from edgekit.runtimes.inputs.images import Preprocessor
@@ -202,15 +203,18 @@ def store(
     digests = set[str]() if seen is None else seen
     shape = (len(chosen) * len(views), *rule.size, 3)
     stack = new_stack(path, np.uint8, shape)
-    count = 0
-    for image in map(_open, chosen):
+    names: list[str] = []
+    for reference in chosen:
+        image = reference.open()
         own = digest(preprocess.resize(image)[0])
         if own in refuse or own in digests:
             continue
         digests.add(own)
         for view in views:
-            stack[count] = preprocess.resize(view(image))[0]
-            count += 1
+            stack[len(names)] = preprocess.resize(view(image))[0]
+            names.append(Path(reference.name).name)
+    count = len(names)
+    names_beside(path).write_bytes(msgspec.json.encode(names))
     stack.flush()
     del stack
     if not count:
@@ -230,10 +234,6 @@ def _pick(every: Sequence[ImageReference], order: NDArray[np.int64]) -> list[Ima
 def digest(resized: Image) -> str:
     """The first 16 hex digits of the SHA-256 of an image's pixels in input size."""
     return hashlib.sha256(np.ascontiguousarray(resized).tobytes()).hexdigest()[:16]
-
-
-def _open(reference: ImageReference) -> Image:
-    return reference.open()
 
 
 def _truncate(path: Path, count: int) -> None:

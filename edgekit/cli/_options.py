@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -9,7 +10,7 @@ import click
 
 from edgekit.cli._terminal import say, shown
 from edgekit.errors import UsageError
-from edgekit.worker.user_modules import import_module, is_here
+from edgekit.worker.user_modules import import_given, is_here
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -68,13 +69,7 @@ def import_modules(names: Sequence[str]) -> None:
         UsageError: it cannot be imported.
     """
     for name in names:
-        try:
-            module = import_module(name)
-        except ImportError as error:
-            raise UsageError(f"--import {name}: {error}") from error
-        except Exception as error:  # a user's own code may raise anything
-            raise UsageError(f"--import {name}: {type(error).__name__}: {error}") from error
-        if is_here(module):
+        if is_here(import_given(name)):
             say(f"edgekit: imported {name} from the current folder", err=True)
 
 
@@ -97,6 +92,43 @@ def read_options(given: Sequence[str]) -> dict[str, dict[str, str]]:
             raise UsageError(f"--option {pair}: write it as TARGET.NAME=VALUE, for example rknn.platform=rk3566")
         found.setdefault(target, {})[name] = value
     return found
+
+
+def track_option(command: Command) -> Command:
+    """``--track-option NAME=VALUE``: options of the tracker of ``--track``."""
+    return click.option(
+        "--track-option",
+        "track_options",
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="Of the tracker: new_score=0.5 (docs/TRACKING.md). [default: the bundle's, else the papers']",
+    )(command)
+
+
+def read_values(given: Sequence[str], option: str) -> dict[str, bool | int | float | str]:
+    """``NAME=VALUE`` pairs of an option; numbers, true and false are what they look like.
+
+    Raises:
+        UsageError: not of that form, or the same name twice.
+    """
+    found: dict[str, bool | int | float | str] = {}
+    for pair in given:
+        name, equals, text = pair.partition("=")
+        if not (name and equals and text):
+            raise UsageError(f"{option} {pair}: write it as NAME=VALUE, for example new_score=0.5")
+        if name in found:
+            raise UsageError(f"{option} {pair}: {name} is given twice")
+        found[name] = _value(text)
+    return found
+
+
+def _value(text: str) -> bool | int | float | str:
+    if text in ("true", "false"):
+        return text == "true"
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text
 
 
 def console(*, stderr: bool = False) -> Any:

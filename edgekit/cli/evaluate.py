@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgekit.cli._command import UNIT, Command, tell
-from edgekit.cli._options import TrackerName, engine_options, import_modules, imports_option, json_option
+from edgekit.cli._options import TrackerName, engine_options, imports_option, json_option, read_values, track_option
 from edgekit.cli._terminal import say
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ ALIASES = ("val",)
 
 GROUPS = {
     "Images": ("labels", "data", "limit"),
-    "Tracks": ("tracker", "fps", "classes"),
+    "Tracks": ("tracker", "track_options", "fps", "classes"),
     "Sources": ("contract", "weights", "trust", "imports"),
     "Engine": ("threads", "unit", "strict"),
     "Output": ("html", "as_json"),
@@ -49,12 +49,15 @@ class _Opening:
 )
 @click.argument("models", nargs=-1, required=True, metavar="BUNDLE...")
 @click.option(
-    "--labels", default="", help="COCO json; a folder or csv of 'path,class' for classes; MOT file with --track."
+    "--labels",
+    default="",
+    help="COCO, YOLO, Pascal VOC; folder or csv of classes or label maps; with --track a MOT file (docs/TASKS.md).",
 )
 @click.option("--data", multiple=True, help="Folder of the images, or the video. [default: beside the labels]")
 @click.option(
     "--track", "tracker", default="", type=TrackerName(), help="Measure tracks by this tracker: HOTA, IDF1, MOTA."
 )
+@track_option
 @click.option(
     "--fps", type=click.FloatRange(0, min_open=True), default=25.0, show_default=True, help="Of --track images."
 )
@@ -62,7 +65,7 @@ class _Opening:
 @click.option("--limit", type=click.IntRange(0), default=0, help="BLIP-2: number of images, from the first; 0 is all.")
 @click.option("--html", type=click.Path(path_type=Path), help="Write a page: accuracy against latency and size.")
 @click.option("--contract", default="", help="Contract file, when BUNDLE is a source.")
-@click.option("--weights", default="", help="Weights, when BUNDLE is a module:factory source.")
+@click.option("--weights", default="", help="Weights, when BUNDLE is a source that is built by name.")
 @click.option("--trust", is_flag=True, help="Allow unpickling a source.")
 @engine_options
 @imports_option
@@ -72,6 +75,7 @@ def command(
     labels: str,
     data: tuple[str, ...],
     tracker: str,
+    track_options: tuple[str, ...],
     fps: float,
     classes: tuple[str, ...],
     limit: int,
@@ -87,18 +91,18 @@ def command(
 ) -> None:
     """Run each BUNDLE (or source, in PyTorch) over labelled images and print how accurate it is.
 
-    What is measured follows from the task: mAP of boxes, and of masks or keypoints; top-1 and top-5 of classes; of
-    BLIP-2 VQA accuracy, captions and recall, by the captions and questions in --labels. Several give one table with the
-    differences to the first source among them, or else to the first.
+    What is measured follows from the task: mAP of boxes, and of masks or keypoints; top-1 and top-5 of classes; mIoU
+    of label maps; of BLIP-2 VQA accuracy, captions and recall, by the captions and questions in --labels. Several give
+    one table with the differences to the first source among them, or else to the first.
     """
     import json
 
     from edgekit.cli._profiles import check_html
-    from edgekit.cli._reports import progress_bars
+    from edgekit.cli._progress import progress_bars
 
     check_html(html)
+    options = _tracker_options(models[0], tracker, track_options)
     labels, images = _labels_and_images(labels, data)
-    import_modules(imports)
     opening = _Opening(threads, unit, strict, contract, weights, trust)
     candidates = [_candidate(spec, name, opening) for spec, name in zip(models, _names(models), strict=True)]
     with progress_bars() as watch:
@@ -110,7 +114,9 @@ def command(
             _refuse_tracks(tracker, classes)
             comparison = _texts(candidates, labels, images, limit, told)
         else:
-            comparison = _figures(candidates, _evaluation(labels, images, tracker, fps, classes), limit, tracker, told)
+            comparison = _figures(
+                candidates, _evaluation(labels, images, (tracker, options), fps, classes), limit, tracker, told
+            )
     if html is not None:
         from edgekit.report.evaluation import write_evaluation
 
@@ -131,7 +137,10 @@ def _labels_and_images(labels: str, data: tuple[str, ...]) -> tuple[str, str | N
         tell("--data ANNOTATIONS is called --labels ANNOTATIONS now; --data is the folder of the images")
         labels, data = data[0], data[1:]
     if not labels:
-        raise UsageError("evaluate needs --labels: COCO json, a folder or csv of classes, or a MOT file with --track")
+        raise UsageError(
+            "evaluate needs --labels: COCO json, a YOLO data.yaml, a Pascal VOC folder, a folder or csv of classes, or "
+            "a MOT file with --track"
+        )
     if len(data) > 1:
         raise UsageError(f"--data {data[1]}: the images are in one place; give --data once")
     return labels, data[0] if data else None
@@ -170,8 +179,15 @@ def _figures(
     return compare(candidates, evaluation, watch, None if tracker else SCORE_THRESHOLD)
 
 
-def _evaluation(labels: str, images: str | None, tracker: str, fps: float, classes: tuple[str, ...]) -> Evaluation:
-    """What is done with each model: labelled images, or a video with a tracker."""
+def _evaluation(
+    labels: str,
+    images: str | None,
+    tracking: tuple[str, dict[str, Any]],
+    fps: float,
+    classes: tuple[str, ...],
+) -> Evaluation:
+    """What is done with each model: labelled images, or a video with a tracker and its options."""
+    tracker, options = tracking
     if not tracker:
         from edgekit.evaluation.labelled import evaluate
 
@@ -183,8 +199,26 @@ def _evaluation(labels: str, images: str | None, tracker: str, fps: float, class
     if images is None:
         raise UsageError("--track needs the video, or the folder of its frames: give it with --data")
     return lambda model, progress: (
-        evaluate_tracks(model, open_tracker(tracker), labels, images, progress=progress, fps=fps, classes=classes),
+        evaluate_tracks(
+            model, open_tracker(tracker, **options), labels, images, progress=progress, fps=fps, classes=classes
+        ),
     )
+
+
+def _tracker_options(spec: str, tracker: str, given: tuple[str, ...]) -> dict[str, Any]:
+    """The options of the tracker, the same for all models: those of the first bundle, and the given ones."""
+    from edgekit.errors import UsageError
+    from edgekit.runtimes.bundle.folder import open_bundle
+    from edgekit.runtimes.bundle.manifest import MANIFEST
+    from edgekit.runtimes.tracking import trackers
+    from edgekit.runtimes.tracking.fitting import known_to
+
+    options: dict[str, Any] = read_values(given, "--track-option")
+    if options and not tracker:
+        raise UsageError("--track-option goes with --track NAME")
+    if tracker not in trackers() or not (Path(spec) / MANIFEST).is_file():
+        return options
+    return {**known_to(trackers()[tracker].Options, open_bundle(spec).manifest.contract.trackers), **options}
 
 
 def _names(specs: Sequence[str]) -> list[str]:

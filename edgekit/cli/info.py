@@ -10,14 +10,16 @@ from edgekit.cli._options import json_option
 from edgekit.cli._terminal import say
 
 if TYPE_CHECKING:
-    from edgekit.runtimes.bundle.manifest import Contract, Manifest
+    from collections.abc import Iterator
+
+    from edgekit.runtimes.bundle.manifest import Change, Contract, Graph, Manifest, Tensor
 
 
 @click.command(short_help="Show what a bundle says of itself, its evidence included.")
 @click.argument("bundle")
 @json_option
 def command(bundle: str, as_json: bool) -> None:
-    """Check BUNDLE and show its contract, origin, toolchain and evidence."""
+    """Check BUNDLE and show all that a program needs to run its files (docs/MANIFEST.md), its origin and evidence."""
     import json
 
     import msgspec
@@ -30,11 +32,13 @@ def command(bundle: str, as_json: bool) -> None:
     if as_json:
         say(json.dumps({"path": str(opened.path), **msgspec.to_builtins(manifest)}, indent=2))
         return
-    contract, origin, engines = manifest.contract, manifest.origin, " and ".join(manifest.engines)
+    origin, engines = manifest.origin, " and ".join(manifest.engines)
     lines = [
         f"{manifest.name}: {manifest.target} {manifest.precision}, {megabytes(opened.bytes)}, for {engines}",
-        *_task(contract),
-        *_outputs(manifest),
+        *_contract(manifest.contract),
+        *(line for graph in manifest.graphs for line in _graph(manifest, graph)),
+        *_settings(manifest),
+        *_amendments(manifest),
         f"made from {origin.kind} {origin.name} (sha256 {origin.sha256[:12]}) by edgekit {manifest.edgekit}",
         *(f"source: {note}" for note in origin.notes),
         f"toolchain: {_toolchain(manifest.toolchain)}",
@@ -50,34 +54,95 @@ def command(bundle: str, as_json: bool) -> None:
             f"{calibration.sha256[:12]})"
         )
     lines += evidence_lines(manifest.evidence) if manifest.evidence else ["no evidence"]
+    for variant in manifest.variants or ():
+        lines.append(f"{variant}:")
+        lines += [f"  {line}" for line in evidence_lines(variant.evidence)] if variant.evidence else ["  no evidence"]
     lines.append("proven" if manifest.proven else "UNPROVEN")
     say("\n".join(lines))
 
 
-def _task(contract: Contract) -> list[str]:
+def change_text(change: Change) -> str:
+    """A change in words: ``score 0.25 -> 0.4``."""
+    after = repr(change.after) if isinstance(change.after, str) else f"{change.after}"
+    before = repr(change.before) if isinstance(change.before, str) else f"{change.before}"
+    return f"{change.name} {after}" if change.before is None else f"{change.name} {before} -> {after}"
+
+
+def _contract(contract: Contract) -> list[str]:
     """What goes in, and what comes out of it."""
-    rule, language = contract.image, contract.language
-    corner = " to the corner" if rule.align == "corner" else ""
-    image = f"input {rule.size[0]}x{rule.size[1]} {rule.color}, {rule.resize}{corner}"
-    if language is None:
-        names = ", ".join(contract.classes[:5]) + (", ..." if len(contract.classes) > 5 else "")
-        counted = f"task {contract.task}, {len(contract.classes)} classes: {names}"
-        return [counted, f"{image}; decoder {contract.decoder.name}"]
-    kind = "retrieval" if language.family == "retrieval" else f"language model {language.family}"
-    prompts = [f"prompt {name}: {text!r}" for name, text in language.prompts.items()]
-    return [f"task {contract.task}, BLIP-2 with {language.queries} queries, {kind}", image, *prompts]
-
-
-def _outputs(manifest: Manifest) -> list[str]:
-    """What each graph gives; what a decoder passes on to itself is left out."""
-    lines = []
-    for graph in manifest.graphs:
-        inner = ("past.", "present.", "cross.")
-        shown = [f"{tensor.name} {tensor.shape}" for tensor in graph.outputs if not tensor.name.startswith(inner)]
-        engine = f"({manifest.engine_of(graph)}) " if len(manifest.engines) > 1 else ""
-        name = f"{graph.name} {engine}" if len(manifest.graphs) > 1 else ""
-        lines.append(f"{name}outputs: {', '.join(shown) or 'keys and values for the decoder'}")
+    if (language := contract.language) is not None:
+        kind = "retrieval" if language.family == "retrieval" else f"language model {language.family}"
+        prompts = [f"prompt {name}: {text!r}" for name, text in language.prompts.items()]
+        return [f"task {contract.task}, BLIP-2 with {language.queries} queries, {kind}", *_image(contract), *prompts]
+    names = ", ".join(contract.classes[:5]) + (", ..." if len(contract.classes) > 5 else "")
+    counted = f"task {contract.task}, {len(contract.classes)} classes: {names}"
+    options = "; ".join(f"{name} {_value(value)}" for name, value in contract.decoder.options.items())
+    lines = [counted, *_image(contract), f"decoder {contract.decoder.name}" + (f": {options}" if options else "")]
+    if contract.skeleton:
+        lines.append(f"keypoints: {', '.join(contract.skeleton.names)}")
+    if contract.task not in ("classify", "embed", "semantic"):
+        post = contract.postprocess
+        suppressed = "over all classes" if post.class_agnostic else "per class"
+        nms = f"NMS {suppressed} above IoU {post.iou:g}" if post.nms else "no NMS"
+        lines.append(f"thresholds: score {post.score:g}, {nms}, at most {post.max_detections} an image")
+    if contract.trackers:
+        lines.append(f"trackers: {', '.join(f'{name} {_value(value)}' for name, value in contract.trackers.items())}")
     return lines
+
+
+def _image(contract: Contract) -> list[str]:
+    """The image rule."""
+    rule = contract.image
+    corner = {"letterbox": f" to the {rule.align}, pad {rule.pad}", "crop": f", {rule.crop:g} of the shorter side"}
+    resize = f"{rule.resize}{corner.get(rule.resize, '')}, interpolation {rule.interpolation}"
+    return [
+        f"input {rule.size[0]}x{rule.size[1]} (height x width) {rule.color}, {resize}",
+        f"values (pixel * {rule.scale:.10g} - mean) / std; mean {_value(rule.mean)}; std {_value(rule.std)}",
+    ]
+
+
+def _value(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_value, value))
+    return f"{value:.9g}" if isinstance(value, float) else str(value)
+
+
+def _graph(manifest: Manifest, graph: Graph) -> Iterator[str]:
+    """The inputs and outputs of a file by position; what a decoder passes on to itself is left out."""
+    inner = ("past.", "present.", "cross.")
+    roles = manifest.contract.outputs if len(manifest.graphs) == 1 else ()
+    if len(manifest.graphs) > 1:
+        engine = f", {manifest.engine_of(graph)}" if len(manifest.engines) > 1 else ""
+        yield f"graph {graph.name}{engine}: {graph.files[0]}"
+    for place, tensor in enumerate(graph.inputs):
+        if not tensor.name.startswith(inner):
+            yield f"input {place}: {_tensor(tensor)}"
+    shown = [(place, tensor) for place, tensor in enumerate(graph.outputs) if not tensor.name.startswith(inner)]
+    for place, tensor in shown:
+        role = roles[place] if place < len(roles) else None
+        meaning = f" is {role.role}, level {role.level}" if role else ""
+        yield f"output {place}: {_tensor(tensor)}{meaning}"
+    if not shown:
+        yield "outputs: keys and values for the decoder"
+
+
+def _tensor(tensor: Tensor) -> str:
+    layout = f" {tensor.layout}" if len(tensor.shape) == 4 else ""
+    grid = f", value = (integer - {tensor.zero_point}) * {tensor.scale:.9g}" if tensor.scale else ""
+    return f"{tensor.name} {tensor.dtype} {tensor.shape}{layout}{grid}"
+
+
+def _settings(manifest: Manifest) -> list[str]:
+    """What each engine was set to; a program of one's own has to set it, too."""
+    from edgekit.runtimes.engines import engine, engine_names
+
+    known = [engine(name) for name in manifest.engines if name in engine_names()]
+    return [f"{one.name} was set to: {one.settings}" for one in known if one.settings]
+
+
+def _amendments(manifest: Manifest) -> list[str]:
+    lines = [f"amended {one.time}: {', '.join(map(change_text, one.changes))}" for one in manifest.amendments or ()]
+    return [*lines, "the evidence was measured before"] if lines else []
 
 
 def _toolchain(versions: dict[str, str]) -> str:

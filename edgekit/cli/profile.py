@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgekit.cli._command import ON, Command
-from edgekit.cli._options import json_option
+from edgekit.cli._options import imports_option, json_option
 from edgekit.cli._profiles import bundle_folders, check_html, document, show, store_option, told, write
 from edgekit.cli._quantities import SECONDS, SHARE, Counts
 from edgekit.cli._terminal import say
@@ -58,7 +58,7 @@ def command() -> None:
 GROUPS = {
     "Where": ("on", "unit", "threads", "strict"),
     "Rounds": ("rounds", "seconds", "seed", "sustain", "batch", "streams", "operators"),
-    "Input": ("data", "tracker", "tokens", "prompt"),
+    "Input": ("data", "tracker", "tokens", "prompt", "imports"),
     "Accuracy": ("labels", "images"),
     "Output": ("csv", "html", "keep", "store", "as_json"),
 }
@@ -89,6 +89,7 @@ GROUPS = {
 @click.option("--csv", type=click.Path(path_type=Path), help="Write the table as CSV.")
 @click.option("--html", type=click.Path(path_type=Path), help="Write a page with distributions, stages and operators.")
 @click.option("--keep/--no-keep", default=True, help="Add the records to the store. [default: yes]")
+@imports_option
 @store_option
 @json_option
 def measure(
@@ -100,6 +101,7 @@ def measure(
     csv: Path | None,
     html: Path | None,
     keep: bool,
+    imports: tuple[str, ...],
     store: Path | None,
     as_json: bool,
     **settings: Any,
@@ -119,6 +121,7 @@ def measure(
         on=on,
         labels=labels,
         images=images,
+        imports=imports,
     )
     made = _made(request, records)
     if keep:
@@ -144,6 +147,7 @@ def measure(
 @click.option("--seconds", type=SECONDS, default="0.5s", show_default=True, help="Bundles: of calls in each round.")
 @click.option("--threads", type=click.IntRange(0), default=0, help="Bundles: CPU threads, 0 for the engine's choice.")
 @click.option("--data", default="", help="Bundles: images to show. [default: a generated photograph]")
+@imports_option
 @store_option
 @json_option
 def compare(
@@ -155,6 +159,7 @@ def compare(
     seconds: float,
     threads: int,
     data: str,
+    imports: tuple[str, ...],
     store: Path | None,
     as_json: bool,
 ) -> None:
@@ -170,7 +175,7 @@ def compare(
     records = Store(store or default_store())
     history = records.read()
     settings = Settings(rounds=rounds, seconds=seconds, threads=threads, data=data, operators=False)
-    ours, theirs = _pair((candidate, baseline), settings, on, records, history)
+    ours, theirs = _pair((candidate, baseline), settings, on, imports, records, history)
     found = compared(ours, theirs, history)
     failed = fail_if_slower is not None and found.slower_than(fail_if_slower)
     if as_json:
@@ -243,7 +248,9 @@ def _made(request: ProfileRequest, store: Store) -> Made:
         return make(request, report, store.read() if request.labels else ())
 
 
-def _pair(named: Sequence[str], settings: Settings, on: str, store: Store, history: list[Profile]) -> list[Profile]:
+def _pair(
+    named: Sequence[str], settings: Settings, on: str, imports: tuple[str, ...], store: Store, history: list[Profile]
+) -> list[Profile]:
     """The two records, measured now where bundles are given."""
     from edgekit.errors import EngineError
     from edgekit.profiling.records.making import ProfileRequest
@@ -252,7 +259,7 @@ def _pair(named: Sequence[str], settings: Settings, on: str, store: Store, histo
     bundles = [Path(text) for text in named if (Path(text) / MANIFEST).is_file()]
     found: list[Profile] = []
     if bundles:
-        made = _made(ProfileRequest(bundles=tuple(bundles), settings=settings, on=on), store)
+        made = _made(ProfileRequest(bundles=tuple(bundles), settings=settings, on=on, imports=imports), store)
         if made.skipped:
             raise EngineError(f"{made.skipped[0].bundle}: {made.skipped[0].reason}")
         found = list(made.profiles)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgekit.cli._command import ON, Command
-from edgekit.cli._options import json_option, split_names
+from edgekit.cli._options import imports_option, json_option, split_names
 from edgekit.cli._profiles import bundle_folders, store_option, told
 from edgekit.cli._quantities import BYTES, INPUT_SIZE, MILLISECONDS, SECONDS, SHARE, Counts
 from edgekit.cli._terminal import say
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 GROUPS = {
-    "Where": ("on", "threads"),
+    "Where": ("on", "threads", "imports"),
     "Bounds": ("latency", "accuracy", "agreement", "size", "memory", "prefer"),
     "Accuracy": ("labels", "images"),
     "Search": ("budget", "source", "targets", "precisions", "sizes", "data", "out"),
@@ -57,6 +57,7 @@ GROUPS = {
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path), default=Path("out"), show_default=True, help="Search: folder."
 )
+@imports_option
 @store_option
 @json_option
 def command(
@@ -78,6 +79,7 @@ def command(
     sizes: tuple[tuple[int, int], ...],
     data: str,
     out: Path,
+    imports: tuple[str, ...],
     store: Path | None,
     as_json: bool,
 ) -> None:
@@ -109,6 +111,7 @@ def command(
         images=images,
         budget=budget,
         conversions=conversions if source else None,
+        imports=imports,
     )
     with told() as report:
         found = recommend(question, Store(store or default_store()), report)

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekit.cli._command import UNIT, Command
-from edgekit.cli._options import TrackerName, engine_options, import_modules, imports_option, json_option
+from edgekit.cli._command import UNIT, Command, tell
+from edgekit.cli._options import TrackerName, engine_options, imports_option, json_option, read_values, track_option
 from edgekit.cli._quantities import SECONDS
 from edgekit.cli._terminal import say
 
 if TYPE_CHECKING:
     from edgekit.runtimes.results import Result
+    from edgekit.runtimes.tracking import Tracker
 
 
 ALIASES = ("predict",)
@@ -29,6 +30,7 @@ ALIASES = ("predict",)
 @click.option("--score", type=click.FloatRange(0, 1), help="Least score. [default: the contract's]")
 @click.option("--iou", type=click.FloatRange(0, 1), help="IoU above which NMS drops a box. [default: the contract's]")
 @click.option("--track", type=TrackerName(), help="Follow objects with this tracker (docs/TRACKING.md).")
+@track_option
 @click.option(
     "--every", type=click.IntRange(1), default=1, help="With --track: run every n-th frame, predict the rest."
 )
@@ -47,6 +49,7 @@ def command(
     score: float | None,
     iou: float | None,
     track: str | None,
+    track_options: tuple[str, ...],
     every: int,
     appearance: str | None,
     reconnect: float,
@@ -63,24 +66,32 @@ def command(
     """Run BUNDLE on INPUTS: images, folders, globs, videos, camera:0, rtsp://... Ctrl-C ends a camera.
 
     With --json, one line per image: {"image", "detections": [{"box", "score", "class_id", "name"}]}; poses also have
-    "keypoints", instances "mask" (COCO run lengths), tracks "track_id"; a classification has "top" and "scores".
+    "keypoints", instances "mask" (COCO run lengths), tracks "track_id"; a classification has "top" and "scores", a
+    label map "class_ids" and "lengths" of runs of equal pixels, row after row.
     """
     from edgekit.cli._drawn import Drawn
     from edgekit.errors import UsageError
     from edgekit.runtimes.model import load
+    from edgekit.runtimes.track import tracker_of
 
-    import_modules(imports)
-    for name, given in (("mot", mot is not None), ("every", every != 1), ("appearance", appearance is not None)):
+    for name, given in (
+        ("mot", mot is not None),
+        ("every", every != 1),
+        ("appearance", appearance is not None),
+        ("track-option", bool(track_options)),
+    ):
         if given and not track:
             raise UsageError(f"--{name} goes with --track NAME")
+    options = read_values(track_options, "--track-option")
     model = load(bundle, threads=threads, unit=unit, strict=strict)
     looks = load(appearance, threads=threads, unit=unit, strict=strict) if appearance else None
     with Drawn(save, video, mot) as drawn:
         for source in inputs:
             live: dict[str, Any] = {"reconnect": reconnect, "silence": silence}
+            tracker = tracker_of(track, options, model.contract) if track else None
             stream = (
-                model.track_with_images(source, track, every=every, score=score, iou=iou, appearance=looks, **live)
-                if track
+                model.track_with_images(source, tracker, every=every, score=score, iou=iou, appearance=looks, **live)
+                if tracker
                 else model.stream_with_images(source, score=score, iou=iou, **live)
             )
             try:
@@ -89,6 +100,21 @@ def command(
                     drawn.add(image, result)
             except KeyboardInterrupt:  # how a camera is ended: what was written so far stays whole
                 break
+            if tracker and track:
+                _tell_discarded(tracker, track, model.contract.postprocess.score if score is None else score, bundle)
+
+
+def _tell_discarded(tracker: Tracker, name: str, score: float, bundle: str) -> None:
+    """Say on stderr where the tracker's threshold discarded most of what was found, and what to do."""
+    from edgekit.runtimes.track import discarded
+
+    text, options = discarded(tracker, name, score)
+    if not text:
+        return
+    pairs = [f"{option}={value:g}" for option, value in options.items()]
+    here, kept = (" ".join(f"--{option} {pair}" for pair in pairs) for option in ("track-option", "tracker-option"))
+    advice = f"; try {here}, or keep that in the bundle: edgekit amend {bundle} {kept}" if pairs else ""
+    tell(f"{text}{advice}")
 
 
 def _show(result: Result, as_json: bool) -> None:

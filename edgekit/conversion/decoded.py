@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.arrays import Floats
+from edgekit.calibration.layers import names_in
 from edgekit.calibration.samples import Samples, new_stack
 from edgekit.conversion import contract_trials, doubts
 from edgekit.conversion.contact_sheet import ContactSheet
@@ -28,9 +30,10 @@ from edgekit.runtimes.bundle.folder import Bundle
 from edgekit.runtimes.bundle.manifest import Contract, Evidence, Gate, Manifest, Output
 from edgekit.runtimes.inputs.media import ImageReference
 from edgekit.runtimes.model import Model, load
-from edgekit.runtimes.results import Result
+from edgekit.runtimes.results import Detections, Result
 from edgekit.runtimes.tasks import open_task
 from edgekit.runtimes.tasks.decoders import Candidates
+from edgekit.runtimes.tracking.fitting import fitted
 from edgekit.sources import WHOLE
 
 
@@ -47,7 +50,8 @@ class DecodedSource:
         read = read_source(job)
         self.name, self.contract = job.name or read.model.name, read.contract
         self.origin = msgspec.structs.replace(read.model.origin, notes=(*read.model.notes, read.note), cut=read.cut)
-        self._read, self._stated = read, bool(job.contract)
+        self._read, self._stated, self._spec = read, bool(job.contract), job.source
+        self._fitted = False
 
     def export(self, workspace: Workspace) -> Exported:
         """Write the network in exchange form.
@@ -62,7 +66,15 @@ class DecodedSource:
         # Decode zeros once, so that a decoder that does not fit its heads is found before anything is built.
         empty = [np.zeros(exchange.shapes[name], np.float32) for name in names]
         open_task(self.contract).candidates(empty, 0.99)
-        return Exported(exchange.shapes, operators(exchange.onnx))
+        return Exported(exchange.shapes, operators(exchange.onnx), self._layers(exchange.onnx))
+
+    def _layers(self, exchange: Path) -> dict[str, str]:
+        """What layers are called in the ONNX file that the network came from."""
+        import onnx
+
+        if self.origin.kind != "onnx":
+            return {}
+        return names_in(onnx.load(self._spec), onnx.load(exchange))
 
     def run(self, proof: Samples, workspace: Workspace) -> Reference:
         """Store raw outputs and detections of all images.
@@ -74,27 +86,33 @@ class DecodedSource:
             SourceError: the source gives NaN itself, two results for one image or one for all, or the cut changed the
                 result.
         """
-        return _store_results(self._read, proof, workspace)
+        reference = _store_results(self._read, proof, workspace)
+        if not self._fitted:  # to the proof images, which come first
+            self.contract, self._fitted = _with_tracker_options(self.contract, workspace), True
+        return reference
 
     def doubts(self, images: Sequence[ImageReference]) -> tuple[str, ...]:
-        """Whether the source finds clearly more by another image rule than by the one that a user stated."""
+        """What reading the source left open, and whether it finds clearly more by another image rule than by the one
+        that a user stated.
+        """
         import torch
 
+        read = self._read.model.doubts
         if not self._stated:
-            return ()
+            return read
 
         def network(tensor: Floats) -> list[Floats]:
             with torch.no_grad():
                 return arrays_of(self._read.heads(torch.from_numpy(tensor)))
 
-        said = contract_trials.suggestion(network, self.contract, images)
-        return (said,) if said else ()
+        said = contract_trials.suggestion(network, self.contract, images) or contract_trials.unusual(self.contract)
+        return (*read, said) if said else read
 
 
 class DecodedComparison:
     """Compares bundles of one network; see `edgekit.conversion.comparison.Comparison`."""
 
-    takes = frozenset({"options", "methods", "plan", "recipe", "max_drop", "labels", "finetune", "choose"})
+    takes = frozenset({"options", "batches", "methods", "plan", "recipe", "max_drop", "labels", "finetune", "choose"})
     bounds: tuple[str, ...] = ("iou", "matched", "score_drift", "extra")
     gates: Mapping[str, Gate] = GATES
 
@@ -111,6 +129,7 @@ class DecodedComparison:
         threads: int,
         report: Report,
         sheet: Path | None = None,
+        batch: int = 1,
     ) -> Evidence:
         """Run a bundle on every proof image and compare its decoded results with the source's.
 
@@ -119,11 +138,11 @@ class DecodedComparison:
             EngineError: the engine cannot open or run it, or it gives NaN or infinite values.
         """
         device = proof_device(bundle.manifest.engine, bundle.manifest.graphs[0])
-        model = load(bundle, threads=threads, unit=device, warm_up=0)
+        model = load(bundle, threads=threads, unit=device, warm_up=0, size=prepared.contract.image.size)
         if model.placement.word == "compiled":
             said = ("compiled, and nothing here can run it: verify it on the device",)
             return evidence_of(bundle.manifest, prepared, [model.placement], gate, "nothing", said)
-        return compare_network(model, prepared, workspace, gate, report, sheet)
+        return compare_network(model, prepared, workspace, gate, report, sheet, batch)
 
 
 def _store_results(read: ReadSource, proof: Samples, workspace: Workspace) -> Reference:
@@ -135,7 +154,7 @@ def _store_results(read: ReadSource, proof: Samples, workspace: Workspace) -> Re
     stacks = None
     found: list[Candidates] = []
     sameness = doubts.Sameness(names)
-    cut_check = Tally(gate_iou=0.99, similarity=task.similarity, measure=task.measure)
+    cut_check = Tally.of(task, 0.99)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for index, tensor in enumerate(proof):
@@ -171,6 +190,15 @@ def _store_results(read: ReadSource, proof: Samples, workspace: Workspace) -> Re
             f"{agreement.score_drift:.4f}): the decoder's numbers in the contract do not describe this network"
         )
     return Reference(how="the source as it was given, in PyTorch", doubts=said)
+
+
+def _with_tracker_options(contract: Contract, workspace: Workspace) -> Contract:
+    """The contract with thresholds of trackers that fit the source's scores, where the usual ones would not."""
+    if contract.trackers or not issubclass(open_task(contract).gives, Detections):
+        return contract
+    found = [one.scores for one in read_detections(workspace.detections)]
+    fitting = fitted(np.concatenate(found), contract.postprocess.score)
+    return msgspec.structs.replace(contract, tracker_options=dict(fitting)) if fitting else contract
 
 
 def _refuse_empty(read: ReadSource, tensor: Floats, raw: Sequence[Floats]) -> None:
@@ -226,8 +254,10 @@ def compare_network(
     gate: Gate,
     report: Report,
     sheet: Path | None = None,
+    batch: int = 1,
 ) -> Evidence:
-    """Run an opened bundle on every proof image and compare it with the source's results; draw a contact sheet.
+    """Run an opened bundle on every proof image, ``batch`` at a time, and compare it with the source's results; draw a
+    contact sheet.
 
     The bundle is normalised and decoded by its own contract, the source by the one that was stated for it: a mistake in
     either shows as drift.
@@ -240,7 +270,7 @@ def compare_network(
         raise TypeError("only an opened bundle can be proven")
     _check_comparable(model.contract, prepared)
     ours, theirs = model.task, open_task(prepared.contract)
-    tally = Tally(gate_iou=gate.iou, similarity=theirs.similarity, measure=theirs.measure)
+    tally = Tally.of(theirs, gate.iou)
     names = [output.name for output in prepared.contract.outputs]
     order = [[output.name for output in model.contract.outputs].index(name) for name in names]
     raws = [np.load(workspace.reference(name), mmap_mode="r") for name in names]
@@ -250,9 +280,8 @@ def compare_network(
     seen, given = doubts.Sameness(names, 0.0), doubts.Sameness(names, doubts.CLEARLY)
     proof = workspace.proof_images(model.contract.image)
     drawing = None if sheet is None else _contact_sheet(sheet, model.manifest, prepared, len(proof))
-    for index, tensor in enumerate(proof):
+    for index, outputs in enumerate(_in_batches(model, proof, batch)):
         report("comparing with the source", index / len(proof))
-        outputs = list(model.outputs(tensor))
         source = [np.asarray(raw[index]) for raw in raws]
         seen.add([outputs[place] for place in order])
         given.add(source)
@@ -282,6 +311,19 @@ def compare_network(
         decoded=decoded,
         outputs=measured,
     )
+
+
+def _in_batches(model: Model[Result], tensors: Iterable[Floats], batch: int) -> Iterator[list[Floats]]:
+    """The outputs of each image, from runs of so many at once; the last run is filled up with its last image."""
+    if batch == 1:
+        for tensor in tensors:
+            yield list(model.outputs(tensor))
+        return
+    images = iter(tensors)
+    while taken := [np.array(one) for one in itertools.islice(images, batch)]:
+        outputs = model.outputs(np.concatenate(taken + taken[-1:] * (batch - len(taken))))
+        for place in range(len(taken)):
+            yield [output[place : place + 1] for output in outputs]
 
 
 def _contact_sheet(path: Path, manifest: Manifest, prepared: Prepared, count: int) -> ContactSheet:

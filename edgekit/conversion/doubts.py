@@ -17,6 +17,7 @@ from edgekit.evaluation.agreement import SCORE_FLOOR
 from edgekit.runtimes.bundle.manifest import ImageRule
 from edgekit.runtimes.inputs.images import Preprocessor
 from edgekit.runtimes.tasks.decoders import Candidates
+from edgekit.runtimes.tasks.similarity import box_areas
 
 TOLERANCE = 1e-5
 """Difference between two results, as a share of the largest value, up to which they are the same."""
@@ -116,6 +117,13 @@ def of_results(found: Sequence[Candidates], constant: Sequence[str], trained: st
         said.append(f"the source finds only {count} in the proof images, so its best anchors are compared")
     elif len(found) > 1 and all(_equal(found[0], one) for one in found[1:]):
         said.append("the source finds exactly the same in every image")
+    strong = [one.boxes[one.scores > SCORE_FLOOR] for one in found]
+    empty = sum(int((box_areas(boxes) <= 0).sum()) for boxes in strong)
+    if 2 * empty > count:
+        said.append(
+            f"{empty} of the source's {count} boxes have no area (the right side is not beyond the left one, or the "
+            "bottom not below the top): is it trained, and is the decoder the right one?"
+        )
     said += [f"output {name!r} is the same for every image" for name in constant]
     return tuple(said)
 

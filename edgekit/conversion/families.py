@@ -5,17 +5,18 @@ Every registered decoder says which channels its heads have, so every decoder is
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from edgekit.conversion.family import FACE5, Family, assigned, hinted, levels_of, listed
+from edgekit.conversion.known_heads import FACES, NAMES, of_anchors, of_centres, of_distances, of_priors
 from edgekit.errors import ContractError
 from edgekit.graph.heads import CutPoint, cut_automatically
 from edgekit.graph.tails import Ending, Tail
 from edgekit.runtimes.bundle.manifest import Decoder, Output
-from edgekit.runtimes.tasks.decoders import Registered, every_decoder, find
+from edgekit.runtimes.tasks.decoders import Registered, at_level, every_decoder, find
 from edgekit.sources.class_names import NAMED
 
 if TYPE_CHECKING:
@@ -24,51 +25,16 @@ if TYPE_CHECKING:
 BINS = (1, 8, 16, 17)
 """Usual numbers of values for each side of a box: none but the distance itself, NanoDet's, YOLOv8's, GFL's."""
 
-HINTS = {
-    "classes": re.compile(r"cls|class|score", re.IGNORECASE),
-    "objectness": re.compile(r"obj", re.IGNORECASE),
-    "boxes": re.compile(r"box|reg|loc", re.IGNORECASE),
-    "keypoints": re.compile(r"kps|kpt|keypoint|landm", re.IGNORECASE),
-}
-"""What heads of a role are often called."""
-
 RULES: dict[str, dict[str, Any]] = {
     "grid": {"color": "bgr", "scale": 1.0},
     "fastestdet": {"resize": "stretch", "color": "bgr"},
     "movenet": {"scale": 1.0, "pad": 0},
+    "semantic": {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
     "classes": {"resize": "crop", "crop": 0.875, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
 }
 """The image rule that the networks of a decoder are usually trained with, where it is not the default one."""
 
 NANODET = {"color": "bgr", "scale": 1.0, "mean": [103.53, 116.28, 123.675], "std": [57.375, 57.12, 58.395]}
-
-
-@dataclass(frozen=True)
-class Family:
-    """A family that a network seems to belong to.
-
-    Attributes:
-        task, decoder: of the contract.
-        classes: their number.
-        why: what speaks for it.
-        doubts: what the file does not tell.
-        rule: keys of the image rule that differ from the default.
-        cut: the raw heads, empty where the network is not cut.
-        outputs: of a network that is not cut, in order, where they have to be named.
-        skeleton: of poses, as a contract file has it.
-        automatic: a conversion finds the same cut itself, and compares it with what the file gives uncut.
-    """
-
-    task: str
-    decoder: Decoder
-    classes: int
-    why: tuple[str, ...]
-    doubts: tuple[str, ...] = ()
-    rule: Mapping[str, Any] = field(default_factory=dict)
-    cut: tuple[CutPoint, ...] = ()
-    outputs: tuple[Output, ...] = ()
-    skeleton: str | dict[str, Any] | None = None
-    automatic: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,12 +49,6 @@ class _Match:
     sure: int
 
 
-def levels_of(tails: Sequence[Tail]) -> list[list[Tail]]:
-    """Tensors grouped by grid, finest first."""
-    grids = sorted({tail.shape[2:] for tail in tails}, key=lambda grid: -grid[0] * grid[1])
-    return [[tail for tail in tails if tail.shape[2:] == grid] for grid in grids]
-
-
 def believed(ending: Ending, size: tuple[int, int]) -> Family | None:
     """The family that fits best, or None.
 
@@ -97,11 +57,13 @@ def believed(ending: Ending, size: tuple[int, int]) -> Family | None:
         size: (height, width) of its input.
     """
     levels = levels_of(ending.tails)
-    found = _of_heads(levels, ending, size) if levels else None
-    return found or _of_queries(levels, ending) or _of_table(levels, ending) or _of_classes(ending)
+    found = _of_cells(levels, ending, size)
+    for family in (of_anchors, of_centres, of_distances, of_priors, _of_heads) if levels else ():
+        found = found or family(levels, ending, size)
+    return found or _of_queries(levels, ending) or _of_table(ending) or _of_classes(ending)
 
 
-def _of_heads(levels: list[list[Tail]], ending: Ending, size: tuple[int, int]) -> Family | None:
+def _of_heads(levels: Sequence[Sequence[Tail]], ending: Ending, size: tuple[int, int]) -> Family | None:
     """A decoder of raw heads: every level has the channels that it wants. Prototypes of masks are on a grid of their
     own, finer than all others."""
     prototypes = _prototypes(levels, ending)
@@ -118,7 +80,7 @@ def _of_heads(levels: list[list[Tail]], ending: Ending, size: tuple[int, int]) -
     return _with_masks(family, best, levels, prototypes, ending) if prototypes else family
 
 
-def _prototypes(levels: list[list[Tail]], ending: Ending) -> str:
+def _prototypes(levels: Sequence[Sequence[Tail]], ending: Ending) -> str:
     """The output that has the prototypes of masks; empty where there is none."""
     finest = levels[0]
     if len(levels) < 2 or len(finest) != 1:
@@ -127,7 +89,7 @@ def _prototypes(levels: list[list[Tail]], ending: Ending) -> str:
 
 
 def _with_masks(
-    family: Family, match: _Match, levels: list[list[Tail]], prototypes: str, ending: Ending
+    family: Family, match: _Match, levels: Sequence[Sequence[Tail]], prototypes: str, ending: Ending
 ) -> Family | None:
     """The family with the coefficients and prototypes of masks; None where the decoder has none or they do not fit."""
     count = ending.outputs[prototypes][1]
@@ -152,7 +114,9 @@ def _with_masks(
 def _matches(counts: list[int], strides: tuple[int, ...], ending: Ending) -> Iterator[_Match]:
     """Every decoder with options and a number of classes for which the heads are all there."""
     for name, registered in every_decoder().items():
-        if registered.channels is None or (name == "fastestdet" and len(strides) > 1):
+        if registered.channels is None or registered.task == "semantic" or name in NAMES:
+            continue
+        if name == "fastestdet" and len(strides) > 1:
             continue
         for given in _options(registered, counts, strides, ending):
             for classes in sorted(set(counts)):
@@ -160,7 +124,7 @@ def _matches(counts: list[int], strides: tuple[int, ...], ending: Ending) -> Ite
                     options = registered.read(given)
                 except ContractError:  # it has numbers that shapes do not tell
                     continue
-                channels = registered.channels(options, classes)
+                channels = {role: at_level(count, 0) for role, count in registered.channels(options, classes).items()}
                 if Counter(channels.values()) - Counter(counts):
                     continue
                 left = Counter(counts) - Counter(channels.values())
@@ -194,17 +158,17 @@ def _sure(name: str, options: Mapping[str, Any], classes: int, ending: Ending, l
     return known + (2 if bins > 1 and bins in ending.softmax else 0)
 
 
-def _family(match: _Match, levels: list[list[Tail]], strides: tuple[int, ...], ending: Ending) -> Family:
+def _family(match: _Match, levels: Sequence[Sequence[Tail]], strides: tuple[int, ...], ending: Ending) -> Family:
     """A match with its heads, and the reasons for it."""
     name, options = match.registered.name, match.options
     points, unread, same = [], [], False
     for number, level in enumerate(levels):
-        taken, equal = _assigned(level, match.channels)
+        taken, equal = assigned(level, match.channels)
         same = same or equal
         points += [CutPoint(tail.tensor, role, number) for role, tail in taken.items()]
         unread += [(number, tail) for tail in level if tail not in taken.values()]
-    why = [f"{len(levels)} level{'s' if len(levels) > 1 else ''} of heads, strides {_listed(strides)} (input / grid)"]
-    why.append(f"channels a level: {_listed(f'{role} {count}' for role, count in match.channels.items())}")
+    why = [f"{len(levels)} level{'s' if len(levels) > 1 else ''} of heads, strides {listed(strides)} (input / grid)"]
+    why.append(f"channels a level: {listed(f'{role} {count}' for role, count in match.channels.items())}")
     bins = options.get("reg_max", 1)
     if bins > 1:
         seen = "a softmax runs over as many values" if bins in ending.softmax else "a usual number"
@@ -215,29 +179,36 @@ def _family(match: _Match, levels: list[list[Tail]], strides: tuple[int, ...], e
     task = match.registered.task
     skeleton: str | dict[str, Any] | None = "coco" if task == "pose" else None
     keypoints = {tail.shape[1] for _, tail in unread}
-    if "keypoints" in match.registered.attachments and len(keypoints) == 1 and not min(keypoints) % 3:
-        count = min(keypoints) // 3
-        task, skeleton = "pose", _skeleton(count)
+    able = "keypoints" in match.registered.attachments and len(keypoints) == 1 and len(unread) == len(levels)
+    face = keypoints == {10} and match.classes == 1
+    named = all(hinted(tail, "keypoints") for _, tail in unread)
+    if able and (face or not min(keypoints) % 3 or (named and not min(keypoints) % 2)):
+        values = 2 if face or min(keypoints) % 3 else 3
+        count = min(keypoints) // values
+        task, skeleton = "pose", "face5" if face else _skeleton(count)
         points += [CutPoint(tail.tensor, "keypoints", number) for number, tail in unread]
-        why.append(f"{3 * count} more channels a level: {count} keypoints with x, y and score")
+        score = ", y and score" if values == 3 else " and y"
+        why.append(FACE5 if face else f"{values * count} more channels a level: {count} keypoints with x{score}")
     elif unread:
-        more = _listed(f"{tail.tensor} ({tail.shape[1]} channels)" for _, tail in unread)
-        doubts.append(
-            f"decoder {name!r} does not read {more}"
-            + (", which look like five landmarks of a face" if keypoints == {10} else "")
-        )
+        more = listed(f"{tail.tensor} ({tail.shape[1]} channels)" for _, tail in unread)
+        doubts.append(f"decoder {name!r} does not read {more}")
     if task == "pose" and name == "anchor_free":
         doubts.append("keypoint_scale and keypoint_offset are YOLOv8's and 11's; YOLO26 has 1 and 0.5")
     if "reg_max" in options and bins == 1:
         doubts.append("heads without bins may be one-to-one (YOLO26): then postprocess: {nms: false}")
-    face = keypoints == {10} and match.classes == 1
     rule = NANODET if name == "anchor_free" and bins == 8 else RULES.get(name, {})
-    if face:
-        why.append("one class and five points beside each box: faces")
+    if name == "anchor_free" and bins == 8 and len(levels) == 4:
+        options = {**options, "cell_offset": 0.0}
+        why.append("four levels: NanoDet-Plus, which counts from the corner of a cell")
+    if name == "grid" and face:
+        options = {**options, "power": 0.5}
+        why.append("boxes, objectness and one class: YuNet, whose score is the square root of their product")
     return Family(
         task=task,
         decoder=Decoder(name=name, options=options),
         classes=match.classes if task == "detect" else 1,
+        names=FACES["names"] if face else (),
+        postprocess={"score": 0.6, "iou": 0.45} if face else {},
         why=tuple(why),
         doubts=tuple(doubts),
         rule=rule,
@@ -258,6 +229,8 @@ def cut_by_itself(family: Family, ending: Ending, graph: Callable[[], fx.GraphMo
     registered = find(family.decoder)
     if registered.channels is None or registered.fused is None or len(ending.outputs) != 1 or family.task != "detect":
         return False
+    if any(tail.behind for tail in ending.tails):
+        return False
     channels = registered.channels(registered.read(family.decoder.options), family.classes)
     shape = next(iter(ending.outputs.values()))
     if registered.fused(family.decoder.options, shape, family.classes) is None:
@@ -275,26 +248,7 @@ def _skeleton(count: int) -> str | dict[str, Any]:
     return {"names": [f"point_{number}" for number in range(count)], "edges": [], "sigmas": [0.05] * count}
 
 
-def _assigned(level: Sequence[Tail], channels: Mapping[str, int]) -> tuple[dict[str, Tail], bool]:
-    """The tensor of each role: by channels, then by name, then in order; and whether only the order told."""
-    left, taken, unsure = list(level), {}, False
-    for role, count in channels.items():
-        fits = [tail for tail in left if tail.shape[1] == count]
-        hinted = [tail for tail in fits if _hinted(tail, role)]
-        neutral = [tail for tail in fits if not any(_hinted(tail, other) for other in HINTS)]
-        taken[role] = (hinted or neutral or fits)[0]
-        unsure = unsure or (len(fits) > 1 and not hinted)
-        left.remove(taken[role])
-    return taken, unsure
-
-
-def _hinted(tail: Tail, role: str) -> bool:
-    """Whether the name of a tensor, or of the one output that it becomes, is one that heads of this role have."""
-    names = (tail.tensor, *(tail.outputs if len(tail.outputs) == 1 else ()))
-    return role in HINTS and any(HINTS[role].search(name) for name in names)
-
-
-def _of_queries(levels: list[list[Tail]], ending: Ending) -> Family | None:
+def _of_queries(levels: Sequence[Sequence[Tail]], ending: Ending) -> Family | None:
     """DETR and its kin: classes and boxes of a number of queries."""
     tables = {name: shape for name, shape in ending.outputs.items() if len(shape) == 3}
     boxes = [name for name, shape in tables.items() if shape[2] == 4]
@@ -311,6 +265,7 @@ def _of_queries(levels: list[list[Tail]], ending: Ending) -> Family | None:
         classes=count,
         why=(f"two outputs: {count} class scores and 4 box values of {queries} queries each",),
         doubts=("score: sigmoid (RT-DETR) or softmax (DETR, whose last class is no object)",),
+        postprocess={"nms": False},
         rule={"resize": "stretch"},
         outputs=tuple(Output(name=role, role=role) for name in ending.outputs for role in _role(name, boxes)),
     )
@@ -320,13 +275,12 @@ def _role(name: str, boxes: Sequence[str]) -> tuple[str]:
     return ("boxes",) if name in boxes else ("classes",)
 
 
-def _of_table(levels: list[list[Tail]], ending: Ending) -> Family | None:
-    """Boxes that the graph decodes itself: three anchors a cell (YOLOv5, YOLOv7), or finished detections."""
+def _of_table(ending: Ending) -> Family | None:
+    """Finished detections."""
     if len(ending.outputs) != 1 or len(shape := next(iter(ending.outputs.values()))) != 3:
         return None
     rows, values = max(shape[1:]), min(shape[1:])
     layout = "rows" if shape[1] == rows else "channels"
-    cells = sum(level[0].shape[2] * level[0].shape[3] for level in levels)
     doubt = "the graph decodes its boxes itself: not for INT8, where every score would become zero"
     if values == 6 and layout == "rows" and rows <= 1000:
         return Family(
@@ -336,21 +290,29 @@ def _of_table(levels: list[list[Tail]], ending: Ending) -> Family | None:
             why=(f"one output of {rows} rows with 6 values: x1, y1, x2, y2, score, class",),
             doubts=(doubt, "the number of classes is not in the file"),
         )
-    anchors = {tail.shape[1] / values for level in levels for tail in level}
-    if cells and rows == 3 * cells and anchors == {3.0} and values > 5:
-        options = {"layout": layout, "box_format": "xywh", "objectness": True}
-        return Family(
-            task="detect",
-            decoder=Decoder(name="decoded", options=options),
-            classes=values - 5,
-            why=(
-                f"one convolution a level with {3 * values} channels: 3 anchors x (4 box values, objectness, "
-                f"{values - 5} classes), as YOLOv5 and YOLOv7 have",
-                f"one output of {rows} boxes, 3 for each cell",
-            ),
-            doubts=(doubt,),
-        )
     return None
+
+
+def _of_cells(levels: list[list[Tail]], ending: Ending, size: tuple[int, int]) -> Family | None:
+    """Semantic segmentation: the output is the last convolution's, scaled up, or as large as the input."""
+    tails = [tail for level in levels for tail in level]
+    if len(tails) != 1 or len(ending.outputs) != 1:
+        return None
+    shape, (name, whole) = tails[0].shape, *ending.outputs.items()
+    if len(whole) != 4 or whole[1] != shape[1] or not (whole[2] > shape[2] or tuple(whole[2:]) == size):
+        return None
+    single = shape[1] == 1
+    return Family(
+        task="semantic",
+        decoder=Decoder(name="semantic", options={"score": "sigmoid"} if single else {}),
+        classes=2 if single else shape[1],
+        why=(
+            f"output {name} of {whole[2]} x {whole[3]} pixels is the last convolution's {shape[2]} x {shape[3]} cells "
+            f"with {shape[1]} channel(s)",
+        ),
+        rule=RULES["semantic"],
+        cut=(CutPoint(tails[0].tensor, "logits"),),
+    )
 
 
 def _of_classes(ending: Ending) -> Family | None:
@@ -366,7 +328,3 @@ def _of_classes(ending: Ending) -> Family | None:
         doubts=("an embedding looks the same: then task: embed, decoder: {name: vector} and classes: []",),
         rule=RULES["classes"],
     )
-
-
-def _listed(items: Any) -> str:
-    return ", ".join(map(str, items))

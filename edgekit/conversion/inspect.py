@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from edgekit.conversion.contract_trials import alternatives
-from edgekit.conversion.families import Family, believed, cut_by_itself, levels_of
+from edgekit.conversion.families import believed, cut_by_itself
+from edgekit.conversion.family import Family, levels_of
 from edgekit.conversion.jobs import InspectJob, PrepareJob
 from edgekit.conversion.reading import read_source
 from edgekit.conversion.runner import run
@@ -245,12 +245,15 @@ def _declared_onnx(
 ) -> tuple[tuple[Port, ...], list[str], tuple[int, int] | None]:
     """Inputs and outputs of an ONNX file, and the size to look at it with: what it leaves open is `OPEN_SIZE`."""
     from edgekit.sources.onnx import declared
+    from edgekit.sources.onnx.rebuild import PLACEHOLDER
 
     inputs, outputs = declared(path)
     ports = tuple(Port(name=name, dtype=dtype, shape=tuple(shape)) for name, dtype, shape in inputs)
-    if size is None and len(ports) == 1 and len(ports[0].shape) == 4 and any(map(_open, ports[0].shape[2:])):
-        height, width = (OPEN_SIZE if isinstance(dim, str) else dim for dim in ports[0].shape[2:])
-        size = (height, width)
+    if size is None and len(ports) == 1 and len(ports[0].shape) == 4:
+        fixed = [dim if isinstance(dim, int) else OPEN_SIZE for dim in ports[0].shape[2:]]
+        placeholder = max(fixed) < PLACEHOLDER
+        if placeholder or any(map(_open, ports[0].shape[2:])):
+            size = (OPEN_SIZE, OPEN_SIZE) if placeholder else (fixed[0], fixed[1])
     return ports, outputs, size
 
 
@@ -275,11 +278,9 @@ def _unknown(seen: Inspected) -> str:
     levels: dict[int, list[int]] = {}
     for head in seen.heads:
         levels.setdefault(head.level, []).append(head.shape[1])
-    centres = Counter(levels.get(0, ())) >= Counter((2, 2)) and len(levels) == 1 and seen.heads[0].stride == 4
-    alike = "; heatmaps, sizes and offsets at stride 4 look like a CenterNet or CenterFace" if centres else ""
     channels = "; ".join(f"level {level}: {', '.join(map(str, counts))}" for level, counts in levels.items()) or "none"
     return (
-        f"no decoder has heads with these channels ({channels}{alike}). The decoders are {', '.join(every_decoder())}; "
+        f"no decoder has heads with these channels ({channels}). The decoders are {', '.join(every_decoder())}; "
         "write a contract with one of them and name its tensors under cut:, or register a decoder of your own "
         "(docs/CONTRACT.md, --import MODULE)"
     )
@@ -295,8 +296,8 @@ def _contract_text(job: InspectJob, family: Family, size: tuple[int, int]) -> st
     data["decoder"] = {"name": family.decoder.name, **family.decoder.options}
     if family.skeleton is not None:
         data["skeleton"] = family.skeleton
-    if family.decoder.name == "queries":
-        data["postprocess"] = {"nms": False}
+    if family.postprocess:
+        data["postprocess"] = dict(family.postprocess)
     if family.outputs:
         data["outputs"] = [{"name": one.name, "role": one.role} for one in family.outputs]
     if family.cut and not family.automatic:
@@ -316,13 +317,13 @@ _TOLD_BY_TRAINING = (
 
 def _class_names(family: Family) -> tuple[list[str] | str, tuple[str, ...]]:
     """Names of the classes, and what is to be checked about them."""
+    if family.names:
+        return list(family.names), ()
     if family.task == "pose":
         return ["person"], ()
     for known, members in NAMED.items():
         if len(members) == family.classes:
             return known, (f"classes: {family.classes} is the number of {known}'s; a list of names, in order, else",)
-    if any("faces" in reason for reason in family.why):
-        return ["face"], ()
     names = [f"class_{number}" for number in range(family.classes)]
     return names, ("classes: their names are not in the file; write them down in the order of the training",)
 

@@ -77,7 +77,9 @@ class CalibrateJob(Record, frozen=True, kw_only=True, tag="calibrate"):
 class BuildJob(Record, frozen=True, kw_only=True, tag="build"):
     """Make one target's files of one part in one precision, by one of the target's recipes for it.
 
-    ``floats`` names layers that go back to float, besides those that the plan leaves there.
+    ``floats`` names layers that go back to float, besides those that the plan leaves there; ``integers`` those that
+    become INT8 though the plan leaves them in float. One of them is empty. ``open_batch`` and ``open_size``: the files
+    take several.
     """
 
     folder: str
@@ -87,6 +89,9 @@ class BuildJob(Record, frozen=True, kw_only=True, tag="build"):
     out: str
     recipe: str = ""
     floats: tuple[str, ...] = ()
+    integers: tuple[str, ...] = ()
+    open_batch: bool = False
+    open_size: bool = False
     threads: int = 2
     options: dict[str, Any] = msgspec.field(default_factory=dict)
     imports: tuple[str, ...] = ()
@@ -96,7 +101,7 @@ class ValidateJob(Record, frozen=True, kw_only=True, tag="validate"):
     """Open a bundle with its engine, or with the engine's emulator, and compare it with the source.
 
     ``holdout``: compare on the hold-out set instead of the proof images. ``sheet``: file for a contact sheet of both
-    results, empty for none; models that write texts have none.
+    results, empty for none; models that write texts have none. ``batch``: images in each run.
     """
 
     folder: str
@@ -104,6 +109,7 @@ class ValidateJob(Record, frozen=True, kw_only=True, tag="validate"):
     gate: Gate
     holdout: bool = False
     sheet: str = ""
+    batch: int = 1
     threads: int = 2
     imports: tuple[str, ...] = ()
 
@@ -163,10 +169,12 @@ class MeasuredScore(Record, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class Exported:
-    """Shapes of the outputs of a network in exchange form, by name, and its ONNX operator types, each with a node."""
+    """Shapes of the outputs of a network in exchange form, by name, its ONNX operator types, each with a node, and what
+    its layers are called in the ONNX file that it came from, if it did."""
 
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     operators: dict[str, str] = field(default_factory=dict)
+    layers: dict[str, str] = field(default_factory=dict)
 
 
 class Reference(Record, frozen=True, kw_only=True):
@@ -186,6 +194,7 @@ class Prepared(Record, frozen=True, kw_only=True):
         written: the folder of a source whose parts are written tensor by tensor; empty for a model of one network.
         shapes: of the exported network's outputs, by name.
         operators: ONNX operator types of the exported network, each with the name of one of its nodes.
+        layers: what layers are called in the ONNX file that the network came from, by their names in exchange form.
         half: operators that float16 cannot compute.
         holdout_views: number of images in the hold-out set, on which recipes are compared.
         photographs: number of different images behind the proof images.
@@ -199,6 +208,7 @@ class Prepared(Record, frozen=True, kw_only=True):
     origin: Origin
     shapes: dict[str, tuple[int, ...]]
     operators: dict[str, str]
+    layers: dict[str, str] = msgspec.field(default_factory=dict)
     calibration: Calibration | None
     proof_sha256: str
     proof_views: int

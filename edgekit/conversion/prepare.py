@@ -65,6 +65,7 @@ def _prepared(job: PrepareJob, report: Report) -> Prepared:
         origin=source.origin,
         shapes=exported.shapes,
         operators=exported.operators,
+        layers=exported.layers,
         calibration=_calibration_of(job.seed, chosen),
         proof_sha256=chosen.proof.sha256(),
         proof_views=len(chosen.proof),

@@ -13,16 +13,17 @@ from edgekit.arrays import Floats
 from edgekit.conversion.jobs import PrepareJob
 from edgekit.errors import ContractError, SourceError
 from edgekit.graph.exchange import flatten
-from edgekit.graph.heads import CutPoint, cut_at, cut_automatically, outputs_at
+from edgekit.graph.heads import Cut, CutPoint, cut_at, cut_automatically, last_convolutions, outputs_at
+from edgekit.graph.nodes import shape_of
 from edgekit.runtimes.bundle.folder import open_bundle
 from edgekit.runtimes.bundle.manifest import Contract, Output
 from edgekit.runtimes.tasks import Task, open_task
-from edgekit.runtimes.tasks.decoders import find
+from edgekit.runtimes.tasks.decoders import Counts, Registered, find
 from edgekit.sources import SourceRequest, TrainedModel, Uncut, load_network
 from edgekit.sources.contract_file import StatedContract, read_contract
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import fx, nn
 
 
 @dataclass(frozen=True)
@@ -118,14 +119,56 @@ def _cut(model: TrainedModel, stated: StatedContract) -> ReadSource:
         done = cut_at(flat, stated.cut)
     elif decoder.channels is None:
         whole = tuple(Output(name=role, role=role) for role in decoder.whole)
-        note = "not cut: the decoder reads what the graph decoded itself"
+        note = "not cut: the decoder reads the outputs as they are"
         return ReadSource(model, stated.complete(whole), flat, note)
     else:
-        channels = decoder.channels(decoder.read(stated.decoder.options), len(stated.classes))
-        if "keypoints" in decoder.attachments and stated.skeleton is not None:
-            channels |= {"keypoints": 3 * len(stated.skeleton.names)}
-        done = cut_automatically(flat, channels, decoder.name, prototypes=stated.task == "segment")
+        done = _cut_automatically(flat, stated, decoder)
     return ReadSource(model, stated.complete(done.outputs), done.graph, done.note, done.tensors)
+
+
+def _cut_automatically(flat: fx.GraphModule, stated: StatedContract, decoder: Registered) -> Cut:
+    """Cut at the decoder's heads. Keypoints have a score beside x and y, or none: both are tried, unless the decoder
+    says itself how many channels they have.
+
+    Raises:
+        ContractError: no such heads.
+    """
+    options, classes = decoder.read(stated.decoder.options), len(stated.classes)
+    channels = decoder.channels(options, classes) if decoder.channels is not None else {}
+    masks = stated.task == "segment"
+    _check_bins(flat, options, set(channels.values()) | {classes})
+    if "keypoints" not in decoder.attachments or "keypoints" in channels or stated.skeleton is None:
+        return cut_automatically(flat, channels, decoder.name, prototypes=masks)
+    with_scores, without = (
+        {**channels, "keypoints": decoder.keypoint_channels(options, values * len(stated.skeleton.names))}
+        for values in (3, 2)
+    )
+    try:
+        return cut_automatically(flat, without, decoder.name)
+    except ContractError:
+        pass
+    try:
+        return cut_automatically(flat, with_scores, decoder.name)
+    except ContractError as error:
+        raise ContractError(f"{error} (keypoints without scores, x and y alone, are taken too)") from error
+
+
+def _check_bins(flat: fx.GraphModule, options: object, wanted: set[Counts]) -> None:
+    """Refuse a ``reg_max`` of one less than the convolutions have bins: the name has two meanings.
+
+    Raises:
+        ContractError: names the number that fits.
+    """
+    bins = getattr(options, "reg_max", None)
+    if not isinstance(bins, int):
+        return
+    found = {shape_of(node)[1] for node in last_convolutions(flat)}
+    if not wanted <= found and (wanted - {4 * bins}) | {4 * bins + 4} <= found:
+        raise ContractError(
+            f"decoder.reg_max: {bins} bins a side want {4 * bins} channels of boxes, but the last convolutions have "
+            f"{4 * bins + 4}: write reg_max: {bins + 1} (GFL and NanoDet call the largest distance reg_max, and have "
+            "one bin more)"
+        )
 
 
 def uncut_task(model: TrainedModel, contract: Contract) -> Task | None:
@@ -149,15 +192,15 @@ def _fused(model: TrainedModel, contract: Contract) -> Uncut | None:
     if len(outputs) != len(roles):
         return None
     # Keypoints and mask coefficients stand behind the class scores of each box.
-    attached = 3 * len(contract.skeleton.names) if contract.skeleton and decoder.task == "detect" else 0
-    attached = outputs[1].shape[1] if contract.task == "segment" else attached
+    points = len(contract.skeleton.names) if contract.skeleton and decoder.task == "detect" else 0
+    behind = [outputs[1].shape[1]] if contract.task == "segment" else sorted({3 * points, 2 * points})
     batch, values, *rest = outputs[0].shape
-    spec = decoder.fused(contract.decoder.options, (batch, values - attached, *rest), len(contract.classes))
-    if spec is None:
-        return None
-    if attached:
-        spec = msgspec.structs.replace(spec, options={**spec.options, "attached": attached})
-    return Uncut(spec, tuple(Output(name=role, role=role) for role in roles))
+    for attached in behind:
+        spec = decoder.fused(contract.decoder.options, (batch, values - attached, *rest), len(contract.classes))
+        if spec is not None:
+            options = {**spec.options, "attached": attached} if attached else spec.options
+            return Uncut(msgspec.structs.replace(spec, options=options), tuple(Output(name=r, role=r) for r in roles))
+    return None
 
 
 def arrays_of(outputs: object) -> list[Floats]:

@@ -34,12 +34,18 @@ class Trial:
         times = [one for graph in self.graphs if isinstance(one := graph.report.get(TIME_TO_FLOAT32), float)]
         return sum(times) if times else None
 
+    @property
+    def bytes(self) -> int:
+        """Size of its files."""
+        return sum((self.folder / name).stat().st_size for graph in self.graphs for name in graph.files)
+
 
 FASTER = 0.9
 """A recipe that takes less than this share of another's time is faster, whatever else the machine was doing."""
 
 LOSS = 0.03
 """The quality that speed may cost. Where few detections decide, twice the error of their share, if that is more."""
+
 
 ALIKE = 0.01
 """Recipes whose qualities differ by less are alike: a few images held back cannot tell them apart."""

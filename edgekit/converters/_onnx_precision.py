@@ -46,6 +46,8 @@ def write(job: Job, report: Report, *, timed: bool) -> Graph:
     if job.precision == "int8" and timed:
         report("timing INT8 beside float32", 0.8)
         found |= _speed(job)
+    if job.open_batch or job.open_size:
+        job.open(job.out / FILE, job.out / FILE)
     return msgspec.structs.replace(job.graph(FILE), report=found)
 
 

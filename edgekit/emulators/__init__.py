@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from edgekit import registry
 from edgekit.emulators.base import Emulator as Emulator
-from edgekit.runtimes.bundle.manifest import Graph
+from edgekit.runtimes.bundle.manifest import Graph, ProofWord
 from edgekit.runtimes.engines import engine
 
 
@@ -16,6 +16,22 @@ def emulator(name: str) -> Emulator | None:
     """The emulator of an engine, or None."""
     found: Emulator | None = registry.find(__name__, name, "EMULATOR")
     return found
+
+
+def computed_by(name: str, word: ProofWord) -> str:
+    """Who computed a proof, where it was not the engine itself, as a short name; else empty."""
+    other = emulator(name)
+    return "" if other is None or word != other.word else other.by
+
+
+def computed(name: str, word: ProofWord) -> str:
+    """Who computed a proof: ``executed by ncnn``, ``computed by ONNX Runtime in place of TensorRT (reference)``."""
+    other = emulator(name)
+    if other is None or word != other.word:
+        return f"{word} by {name}"
+    if word == "executed":
+        return f"executed by {other.by}"
+    return f"computed by {other.by} in place of {other.of} ({word})"
 
 
 def proof_device(name: str, graph: Graph | None = None) -> str:

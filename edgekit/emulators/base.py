@@ -19,6 +19,7 @@ class Emulator:
         engine: the engine's name, and that of the file.
         device: the value of ``unit=`` that asks for it.
         word: the strongest evidence word that validation with it can give.
+        by: what computes, in words, and ``of``: what it stands in for.
         packages: importable names, all of which it needs.
         toolchain: the isolated environment that it needs instead, if any.
     """
@@ -26,6 +27,8 @@ class Emulator:
     engine: str
     device: str
     word: ProofWord
+    by: str
+    of: str
     packages: tuple[str, ...] = ()
     toolchain: str = ""
 

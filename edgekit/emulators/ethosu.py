@@ -30,4 +30,11 @@ class ReferenceKernels(Emulator):
         return EthosuSession(path, graph, interpreter, Placement(self.device, operators, "int8", self.word))
 
 
-EMULATOR = ReferenceKernels(engine="ethosu", device="reference", word="reference", packages=("ai_edge_litert",))
+EMULATOR = ReferenceKernels(
+    engine="ethosu",
+    device="reference",
+    word="reference",
+    by="LiteRT's reference kernels",
+    of="the Ethos-U",
+    packages=("ai_edge_litert",),
+)

@@ -63,4 +63,6 @@ class Quantiser(Emulator):
         return Imx500Reference(named_as(folder, graph.files[1], ".onnx"), graph, options)
 
 
-EMULATOR = Quantiser(engine="imx500", device="quantiser", word="reference", packages=("onnxruntime",))
+EMULATOR = Quantiser(
+    engine="imx500", device="quantiser", word="reference", by="ONNX Runtime", of="the IMX500", packages=("onnxruntime",)
+)

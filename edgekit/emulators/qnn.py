@@ -28,4 +28,6 @@ class HexagonEmulator(Emulator):
         return ServedSession(self.toolchain, self.engine, folder, graph, options)
 
 
-EMULATOR = HexagonEmulator(engine="qnn", device="emulator", word="emulated", toolchain="qnn")
+EMULATOR = HexagonEmulator(
+    engine="qnn", device="emulator", word="emulated", by="QNN's emulator", of="the Hexagon NPU", toolchain="qnn"
+)

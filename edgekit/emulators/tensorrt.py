@@ -61,4 +61,6 @@ class OnnxReference(Emulator):
         return ReferenceSession(named_as(folder, graph.files[0], ".onnx"), graph, options, ARITHMETIC[precision])
 
 
-EMULATOR = OnnxReference(engine="tensorrt", device="reference", word="reference", packages=("onnxruntime",))
+EMULATOR = OnnxReference(
+    engine="tensorrt", device="reference", word="reference", by="ONNX Runtime", of="TensorRT", packages=("onnxruntime",)
+)

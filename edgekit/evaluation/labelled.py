@@ -9,14 +9,13 @@ from pathlib import Path
 
 from edgekit.arrays import Image
 from edgekit.errors import InputError
-from edgekit.evaluation import classes, coco
-from edgekit.evaluation.annotations import Annotations, read_annotations
+from edgekit.evaluation import classes, coco, label_maps
+from edgekit.evaluation.annotations import Annotations
 from edgekit.evaluation.class_labels import SUFFIXES, labels_of, read_class_labels
+from edgekit.evaluation.formats import format_of, formats
+from edgekit.evaluation.label_maps import LABELS, Labelled, find_label_maps
 from edgekit.evaluation.metrics import Report
 from edgekit.runtimes.results import Classification, Result
-
-ANNOTATIONS = "annotations.json"
-"""A folder with a file of this name is a COCO dataset."""
 
 
 def evaluate(
@@ -29,10 +28,11 @@ def evaluate(
 
     Args:
         model: image uint8 (h, w, 3) BGR -> its result, with `coco.SCORE_THRESHOLD` and up to 100 objects per class.
-        data: a COCO annotations file (or a folder with `ANNOTATIONS`), for boxes, masks and keypoints; for classes a
-            folder with one sub-folder of images each, or a text file (`read_class_labels`). A multi-label model takes
-            COCO annotations too: an image shows the classes of its objects.
-        images_dir: folder of the images; by default beside the file.
+        data: annotated objects in one of the `formats` (COCO, YOLO, Pascal VOC), for boxes, masks and keypoints; for
+            classes a folder with one sub-folder of images each, or a text file (`read_class_labels`). A multi-label
+            model takes annotated objects too: an image shows the classes of its objects. For label maps see
+            `find_label_maps`.
+        images_dir: folder of the images; by default where the format has them.
         progress: see `coco.Progress`.
 
     Raises:
@@ -41,13 +41,28 @@ def evaluate(
         UsageError: the library of a measure is not installed.
     """
     path = Path(data)
-    if path.is_dir() and (path / ANNOTATIONS).is_file():
-        path /= ANNOTATIONS
-    if path.is_dir() or path.suffix.lower() in SUFFIXES:
+    found = format_of(path)
+    maps: tuple[Labelled, ...] = ()
+    if found is None or any((path / LABELS).glob("*.png")):  # YOLO's folders are called alike, with text files in them
+        maps = find_label_maps(path, None if images_dir is None else Path(images_dir))
+    if maps:
+        return (label_maps.measure(maps, label_maps.run(model, maps, progress)),)
+    if found is None and (path.is_dir() or path.suffix.lower() in SUFFIXES):
         labels = read_class_labels(path, images_dir)
         return (classes.measure(labels, classes.run(model, labels, progress)),)
-    truth = read_annotations(path)
-    return _measured(truth, path, coco.run(model, truth, path, images_dir, progress))
+    if found is None and not path.exists():
+        raise InputError(f"{path}: no such file or folder; give {_kinds()}")
+    if found is None:
+        raise InputError(f"{path}: labels of no known kind; give {_kinds()}")
+    truth = found.read(path, None if images_dir is None else Path(images_dir))
+    return _measured(truth, path, coco.run(model, truth, path, Path(), progress))
+
+
+def _kinds() -> str:
+    return (
+        f"{', '.join(formats())}, a folder with a sub-folder of images for each class, or a text file (.csv, .txt) "
+        "with 'path,class' in each line"
+    )
 
 
 def _measured(truth: Annotations, path: Path, results: Iterator[tuple[int, Result]]) -> Report:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekit.errors import SourceError
+from edgekit.graph.refusals import changing_output, refusal
 
 if TYPE_CHECKING:
     import torch
@@ -132,9 +133,12 @@ def export_program(module: nn.Module, example: torch.Tensor) -> torch.export.Exp
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return torch.export.export(module, (example,))
+            program = torch.export.export(module, (example,))
     except (RuntimeError, TypeError, ValueError, torch._dynamo.exc.TorchDynamoException) as error:
-        raise SourceError(f"torch.export cannot follow this network: {error}") from error
+        raise SourceError(f"torch.export cannot follow this network: {refusal(error)}") from error
+    if changing := changing_output(program):
+        raise SourceError(f"torch.export cannot follow this network: {changing}")
+    return program
 
 
 def output_shapes(program: torch.export.ExportedProgram) -> list[tuple[int, ...]]:
@@ -172,11 +176,20 @@ def _write_onnx(program: torch.export.ExportedProgram, outputs: tuple[str, ...],
     onnx.save_model(model, path)
 
 
+COMPLEX_DFT = "DFT of complex numbers"
+
+
 def operators(path: Path) -> dict[str, str]:
-    """Operator types of an exchange file, each with the name of the first node that has it."""
+    """Operator types of an exchange file, each with the name of the first node that has it.
+
+    A Fourier transform of complex numbers has a name of its own, `COMPLEX_DFT`, too: some engines take those of real
+    numbers only.
+    """
     import onnx
 
     found: dict[str, str] = {}
-    for node in onnx.load(path).graph.node:
+    for node in onnx.load(path, load_external_data=False).graph.node:
         found.setdefault(node.op_type, node.name)
+        if node.op_type == "DFT" and not any(one.name == "onesided" and one.i for one in node.attribute):
+            found.setdefault(COMPLEX_DFT, node.name)
     return found

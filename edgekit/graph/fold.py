@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from edgekit.graph.nodes import constant_of
 
 if TYPE_CHECKING:
+    import torch
     from torch import fx
 
 
@@ -21,7 +22,8 @@ def fold_batch_norm(graph: fx.GraphModule) -> fx.GraphModule:
     import torch
 
     norm = torch.ops.aten.batch_norm.default
-    convolutions = (torch.ops.aten.conv2d.default, torch.ops.aten.conv2d.padding)  # the latter for padding="same"
+    aten = torch.ops.aten
+    convolutions = (aten.conv2d.default, aten.conv2d.padding, aten.conv_transpose2d.input)  # padding: "same"
     for node in list(graph.graph.nodes):
         if node.target is not norm or node.args[5]:  # in training mode it normalises by the batch
             continue
@@ -31,6 +33,19 @@ def fold_batch_norm(graph: fx.GraphModule) -> fx.GraphModule:
     graph.graph.lint()
     graph.recompile()
     return graph
+
+
+def _by_output(conv: fx.Node, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """A factor of each output channel in the layout of the weights: (out, in / groups, ...), or, transposed,
+    (in, out / groups, ...)."""
+    import torch
+
+    if conv.target is not torch.ops.aten.conv_transpose2d.input:
+        return scale.reshape(-1, *(1,) * (weight.ndim - 1))
+    given = conv.args[6] if len(conv.args) > 6 else 1
+    groups = given if isinstance(given, int) else 1
+    each = scale.reshape(groups, 1, -1).expand(-1, weight.shape[0] // groups, -1)
+    return each.reshape(*weight.shape[:2], *(1,) * (weight.ndim - 2))
 
 
 def _fold(graph: fx.GraphModule, conv: fx.Node, norm: fx.Node) -> None:
@@ -46,8 +61,7 @@ def _fold(graph: fx.GraphModule, conv: fx.Node, norm: fx.Node) -> None:
     shift = -mean.double() if bias is None else bias.double() - mean.double()
     folded = shift * scale if beta is None else shift * scale + beta.double()
     name = f"{conv.name}_folded"
-    shape = (-1,) + (1,) * (weight.ndim - 1)
-    graph.register_buffer(f"{name}_weight", (weight.double() * scale.reshape(shape)).float())
+    graph.register_buffer(f"{name}_weight", (weight.double() * _by_output(conv, weight, scale)).float())
     graph.register_buffer(f"{name}_bias", folded.float())
     with graph.graph.inserting_before(conv):
         new_weight = graph.graph.get_attr(f"{name}_weight")

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgekit.errors import ContractError
-from edgekit.graph.nodes import operator_name, shape_of
+from edgekit.graph.nodes import constant_of, operator_name, shape_of
 from edgekit.runtimes.bundle.manifest import Output
+from edgekit.runtimes.tasks.decoders.base import Counts, at_level
 
 if TYPE_CHECKING:
     from torch import fx
@@ -39,7 +40,9 @@ class Cut:
     note: str
 
 
-def cut_automatically(graph: fx.GraphModule, channels: dict[str, int], decoder: str, prototypes: bool = False) -> Cut:
+def cut_automatically(
+    graph: fx.GraphModule, channels: Mapping[str, Counts], decoder: str, prototypes: bool = False
+) -> Cut:
     """Cut at the first convolutions behind the outputs, matched to a decoder's roles by their channels.
 
     With ``prototypes`` the graph also returns those of masks, which stay as they are; the convolutions of their
@@ -47,7 +50,8 @@ def cut_automatically(graph: fx.GraphModule, channels: dict[str, int], decoder: 
 
     Args:
         graph: flat aten graph with BatchNorm folded (`edgekit.graph.exchange.flatten`).
-        channels: role -> channel count, in the order in which the family's networks concatenate them.
+        channels: role -> channel count, of all levels or of each, in the order in which the family's networks
+            concatenate them.
         decoder: its name, for messages.
 
     Raises:
@@ -60,13 +64,15 @@ def cut_automatically(graph: fx.GraphModule, channels: dict[str, int], decoder: 
             "in the contract (cut:)"
         )
     if whole:
-        channels = channels | {"coefficients": shape_of(whole[0])[1]}
-    found = last_convolutions(graph, whole)
+        channels = {**channels, "coefficients": shape_of(whole[0])[1]}
+    found = [behind_scale(graph, node) for node in last_convolutions(graph, whole)]
     levels = _by_level(found)
     if not levels:
         raise ContractError(_mismatch(found, channels, decoder))
-    points, expected = [], list(channels.values())
+    points, same = [], False
     for level, nodes in enumerate(levels):
+        expected = [at_level(count, level) for count in channels.values()]
+        same = same or len(set(expected)) < len(expected)
         counts = [shape_of(node)[1] for node in nodes]
         if sorted(counts) != sorted(expected):
             raise ContractError(_mismatch(found, channels, decoder))
@@ -81,7 +87,7 @@ def cut_automatically(graph: fx.GraphModule, channels: dict[str, int], decoder: 
         return Cut(done.graph, done.outputs, done.tensors, "the graph ends in raw heads already")
     tail = sorted({operator_name(node) for node in _tail(graph) if node.op == "call_function"} - {"getitem"})
     note = f"cut at {len(points)} raw heads, before {', '.join(tail)}"
-    if len(set(expected)) < len(expected):
+    if same:
         note += f"; heads of equal channels taken in the usual order: {', '.join(channels)}"
     return Cut(done.graph, done.outputs, done.tensors, note)
 
@@ -148,6 +154,31 @@ def last_convolutions(graph: fx.GraphModule, without: Sequence[fx.Node] = ()) ->
     return list(found)
 
 
+def behind_scale(graph: fx.GraphModule, node: fx.Node) -> fx.Node:
+    """The product of a tensor with a number that was learned, where nothing else reads the tensor (GFL, FCOS); else the
+    tensor itself. A product with the tensor's own stride belongs to its decoding."""
+    users = list(node.users)
+    factor = factor_of(graph, node, users[0]) if len(users) == 1 else None
+    return node if factor is None or is_stride(graph, factor, node) else users[0]
+
+
+def is_stride(graph: fx.GraphModule, factor: float, node: fx.Node) -> bool:
+    """Whether a number is the input pixels to a cell of a tensor."""
+    height = next(shape_of(one)[2] for one in graph.graph.nodes if one.op == "placeholder")
+    return abs(factor - height / shape_of(node)[2]) < 0.01
+
+
+def factor_of(graph: fx.GraphModule, node: fx.Node, user: fx.Node) -> float | None:
+    """The number that a node is multiplied by, or None."""
+    if operator_name(user) != "mul" or len(user.args) != 2:
+        return None
+    (other,) = [argument for argument in user.args if argument is not node] or [node]
+    if isinstance(other, int | float):
+        return float(other)
+    constant = constant_of(graph, other)
+    return float(constant) if constant is not None and constant.numel() == 1 else None
+
+
 def _tail(graph: fx.GraphModule) -> set[fx.Node]:
     """Everything behind the frontier."""
     stop, tail, open_nodes = set(last_convolutions(graph)), set(), list(results_of(graph))
@@ -196,10 +227,17 @@ def _ancestors(nodes: list[fx.Node]) -> set[fx.Node]:
     return needed
 
 
-def _mismatch(found: list[fx.Node], channels: dict[str, int], decoder: str) -> str:
-    wanted = ", ".join(f"{role} with {count} channels" for role, count in channels.items())
+def _mismatch(found: list[fx.Node], channels: Mapping[str, Counts], decoder: str) -> str:
+    wanted = ", ".join(f"{role} with {_counted(count)} channels" for role, count in channels.items())
     seen = ", ".join(f"{node.name} {shape_of(node)}" for node in found) or "none"
     return (
         f"decoder {decoder!r} wants, per level, {wanted}; the last convolutions are: {seen}. Correct classes or "
         "decoder, or name the tensors in the contract: cut: [{tensor: NAME, role: ROLE, level: 0}, ...]"
     )
+
+
+def _counted(count: Counts) -> str:
+    """A number of channels in words: one, or those of the levels."""
+    if isinstance(count, int):
+        return str(count)
+    return str(count[0]) if len(set(count)) == 1 else "/".join(map(str, count))

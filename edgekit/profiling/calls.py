@@ -74,9 +74,9 @@ def _single(model: Model[Result]) -> Call:
 
 
 def _tracked(model: Model[Result], name: str) -> Call:
-    from edgekit.runtimes.tracking import open_tracker
+    from edgekit.runtimes.track import tracker_of
 
-    tracker, frames = open_tracker(name), itertools.count()
+    tracker, frames = tracker_of(name, {}, model.contract), itertools.count()
 
     def call(image: Image) -> Stages:
         found = model.predict(image, score=tracker.least_score)

@@ -10,13 +10,15 @@ class SessionJob(Record, frozen=True, kw_only=True):
     """Profile these bundles (folders on the machine that is asked), in turns.
 
     ``each`` has the settings of every bundle where they differ: a bundle may be given several times. Rounds and the
-    seed are those of ``settings`` for all. ``key`` names the machine in the records.
+    seed are those of ``settings`` for all. ``key`` names the machine in the records. ``imports`` are modules of the
+    user's that register decoders.
     """
 
     bundles: tuple[str, ...]
     settings: Settings
     each: tuple[Settings, ...] = ()
     key: str = ""
+    imports: tuple[str, ...] = ()
 
 
 class SessionProgress(Record, frozen=True, kw_only=True):

@@ -52,6 +52,7 @@ class _Entry:
     settings: Settings
     device: str
     before: MachineState
+    imports: tuple[str, ...] = ()
     rounds: list[jobs.RoundResult] = field(default_factory=list)
     throughputs: jobs.Throughputs | None = None
     lasting: jobs.Lasting | None = None
@@ -114,13 +115,14 @@ def answer(job: SessionJob, report: call.Report) -> SessionResult:
     return SessionResult(found=tuple(found))
 
 
-def ask(job: jobs.Job, answer: type[Answer], seconds: float) -> Answer:
+def ask(job: jobs.Job, answer: type[Answer], seconds: float, imports: tuple[str, ...] = ()) -> Answer:
     """Have a job done in a fresh process.
 
     Args:
         job: the work.
         answer: type of what it gives.
         seconds: after which it is killed.
+        imports: modules of the user's to import there before.
 
     Raises:
         EdgekitError: what the process met; EngineError when it crashed or took too long.
@@ -131,6 +133,7 @@ def ask(job: jobs.Job, answer: type[Answer], seconds: float) -> Answer:
         answer,
         name="measuring",
         error=EngineError,
+        imports=imports,
         group=False,  # one with the session: they end together
         seconds=seconds,
     ).result
@@ -201,7 +204,7 @@ def _opened(job: SessionJob, report: Callable[[Event], None]) -> Iterator[_Entry
         except EdgekitError as error:
             report(SkippedBundle(bundle=given, reason=str(error)))
             continue
-        yield _Entry(bundle, given, settings, device, conditions.state())
+        yield _Entry(bundle, given, settings, device, conditions.state(), job.imports)
 
 
 def _extras(settings: Settings) -> int:
@@ -246,7 +249,7 @@ def _further(entry: _Entry, step: _Steps) -> None:
     if settings.operators and not entry.failure:
         step(f"{name}: operators")
         try:
-            entry.operators = ask(of(jobs.OperatorsJob), Operators, OPENING)
+            entry.operators = ask(of(jobs.OperatorsJob), Operators, OPENING, entry.imports)
         except EdgekitError as error:  # what an engine's profiler cannot do is no reason to lose the rest
             entry.operators = Operators(by=entry.bundle.manifest.engine, unavailable=str(error))
 
@@ -254,7 +257,7 @@ def _further(entry: _Entry, step: _Steps) -> None:
 def _asked(entry: _Entry, job: jobs.Job, answer: type[Answer], seconds: float) -> Answer | None:
     """The answer, or None with the failure noted: the other bundles go on."""
     try:
-        return ask(job, answer, OPENING + seconds)
+        return ask(job, answer, OPENING + seconds, entry.imports)
     except EdgekitError as error:
         entry.failure = str(error)
         return None

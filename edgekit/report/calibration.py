@@ -65,6 +65,7 @@ def write_report(plan: Plan, path: Path, *, gains: Gains | None = None) -> None:
     Raises:
         UsageError: the file cannot be written.
     """
+    plan = plan.for_readers()
     if plan.integer:
         plan = msgspec.structs.replace(plan, integer=_all_int8(plan.integer))
     graphs = [GraphView(plan.mixed)] + ([GraphView(plan.integer)] if plan.integer else [])

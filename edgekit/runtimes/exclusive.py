@@ -14,6 +14,7 @@ class Exclusive:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
+        self.closed = False
 
     def __enter__(self) -> None:
         if not self._lock.acquire(blocking=False):
@@ -21,6 +22,9 @@ class Exclusive:
                 "this model is running in another thread, and serves one at a time: open one model per thread, or a "
                 "pool that any thread may call with edgekit.load(path, workers=N)"
             )
+        if self.closed:
+            self._lock.release()
+            raise UsageError("this model is closed: open it again with edgekit.load(path)")
 
     def __exit__(self, *_: object) -> None:
         self._lock.release()

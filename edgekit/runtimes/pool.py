@@ -50,6 +50,10 @@ class ModelPool(Generic[ResultT]):
         self._changed = threading.Condition()
         self._threads = ThreadPoolExecutor(self.workers, "edgekit-pool")
 
+    def __repr__(self) -> str:
+        what = self.contract.task if self.manifest is None else self.manifest.summary
+        return f"<ModelPool of {self.workers}: {what}{', closed' if self._closed else ''}>"
+
     def __enter__(self) -> ModelPool[ResultT]:
         return self
 
@@ -88,6 +92,8 @@ class ModelPool(Generic[ResultT]):
         """Release the sessions after the running calls have ended. A thread that waits for a model gets an error."""
         with self._changed:
             self._closed = True
+            for model in self._idle:
+                model.close()
             self._idle.clear()
             self._changed.notify_all()
         self._threads.shutdown()
@@ -104,7 +110,9 @@ class ModelPool(Generic[ResultT]):
             yield model
         finally:
             with self._changed:
-                if not self._closed:
+                if self._closed:
+                    model.close()
+                else:
                     self._idle.append(model)
                     self._changed.notify()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -12,7 +12,8 @@ from edgekit.arrays import Floats, Image
 from edgekit.errors import UsageError
 from edgekit.runtimes.bundle.manifest import Contract
 from edgekit.runtimes.results import Detections, Embedding, Result
-from edgekit.runtimes.tracking import Tracker, Tracks, open_tracker
+from edgekit.runtimes.tracking import Tracker, Tracks, open_tracker, trackers
+from edgekit.runtimes.tracking.fitting import ENOUGH, fitted, known_to
 
 if TYPE_CHECKING:
     from edgekit.runtimes.inputs.media import SourceFrame
@@ -34,17 +35,49 @@ class Predicting(Protocol):
         ...
 
 
-def tracker_of(tracker: str | Tracker, options: dict[str, Any]) -> Tracker:
-    """The given tracker, or a new one by name.
+def tracker_of(tracker: str | Tracker, options: Mapping[str, Any], contract: Contract) -> Tracker:
+    """The given tracker, or a new one by name, with the contract's options where no others are given.
 
     Raises:
         UsageError: no tracker of that name, or a wrong option.
     """
     if isinstance(tracker, str):
-        return open_tracker(tracker, **options)
+        fitting = known_to(trackers()[tracker].Options, contract.trackers) if tracker in trackers() else {}
+        return open_tracker(tracker, **{**fitting, **options})
     if options:
         raise UsageError(f"{', '.join(options)}: options go with the name of a tracker, this one is open already")
     return tracker
+
+
+def discarded(tracker: Tracker, name: str, score: float) -> tuple[str, dict[str, float]]:
+    """What to say where a tracker's threshold discarded most of what was found, and options that would keep it.
+
+    Args:
+        tracker: after the stream.
+        name: what it is called.
+        score: from which on a detection counts as found.
+
+    Returns:
+        A sentence, empty where there is nothing to say; and the options, of those that the tracker has.
+    """
+    scores, begin = tracker.tally.scores(score), tracker.begin_option
+    found, tracked = len(scores), tracker.tally.tracked
+    if not begin or found < ENOUGH or 2 * tracked > found:
+        return "", {}
+    least = float(getattr(tracker.options, begin))
+    under = int((scores < least).sum())
+    if 2 * under < found - tracked:
+        return "", {}
+    frames = tracker.tally.frames
+    text = (
+        f"{found / frames:.1f} found a frame, {tracked / frames:.1f} tracked: {under} of {found} detections scored "
+        f"under {name}'s {begin}, {least:g}"
+    )
+    usual = tracker.Options()
+    fitting = fitted(scores, score) or {
+        name: getattr(usual, name) for name in ("high_score", begin) if hasattr(usual, name)
+    }
+    return text, {option: value for option, value in fitting.items() if hasattr(usual, option)}
 
 
 def follow(

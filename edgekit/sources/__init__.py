@@ -68,6 +68,8 @@ class TrainedModel:
         uncut: how to decode what ``module`` returns, where that is known.
         check: raises a SourceError where ``module`` gives something else for an input than the file itself does, for
             sources that are rebuilt.
+        notes: how it was read.
+        doubts: what a user should be warned of, in sentences.
     """
 
     name: str
@@ -78,7 +80,8 @@ class TrainedModel:
     heads: nn.Module | None = None
     uncut: Uncut | None = None
     check: Callable[[torch.Tensor], None] | None = None
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -148,7 +151,7 @@ def find(request: SourceRequest) -> Source:
         if source.matches(request):
             return source
     kinds = "; ".join(source.kind for source in every())
-    raise SourceError(f"{request.spec!r} is no source that edgekit knows; give one of: {kinds}")
+    raise SourceError(f"{request.spec!r}: edgekit cannot tell what kind of model this is; give one of: {kinds}")
 
 
 def locate(spec: str) -> _hub.Snapshot:

@@ -73,7 +73,7 @@ def _work(line: bytes, stdin: IO[bytes], events: IO[bytes]) -> int:
         threading.Thread(target=live, daemon=True).start()
     try:
         for name in call.imports:
-            user_modules.import_module(name)
+            user_modules.import_given(name)
         job = from_json(call.job, _named(call.kind))
         function, start = _named(call.function), time.perf_counter()
         result = msgspec.Raw(msgspec.json.encode(function(job, report)))

@@ -11,11 +11,27 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+from edgekit.errors import UsageError
+
 
 def import_module(name: str) -> ModuleType:
     """Import a module that is installed, or else in the current folder."""
     search_current_folder()
     return importlib.import_module(name)
+
+
+def import_given(name: str) -> ModuleType:
+    """Import what ``--import``, or ``imports=`` of a call, names.
+
+    Raises:
+        UsageError: it cannot be imported.
+    """
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise UsageError(f"--import {name}: {error}") from error
+    except Exception as error:  # a user's own code may raise anything
+        raise UsageError(f"--import {name}: {type(error).__name__}: {error}") from error
 
 
 def search_current_folder() -> None:

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 
 from edgekit.converters import PLAN, Job, Report, Target
+from edgekit.converters._foreign import tool_error
 from edgekit.converters.ethosu.vela import COMPILED, compile_with_vela
 from edgekit.converters.litert.files import FILE, finished, float_file
 from edgekit.converters.litert.network import LiteRTNetwork
@@ -68,6 +69,7 @@ TARGET = Target(
     requires=("litert_torch", "ai_edge_litert", "ai_edge_quantizer", "ethosu"),
     distributions=("ethos-u-vela", "litert-torch", "litert-converter", "ai-edge-quantizer", "torch"),
     options=EthosuOptions,
+    refuses=dict.fromkeys(("DFT", "STFT"), "the NPU has no Fourier transforms, and litert-torch writes none"),
     recipes=(PLAN, LITERT),
     integer_only=True,
 )
@@ -85,7 +87,7 @@ def convert(job: Job, report: Report) -> Graph:
     except ConversionError:
         raise
     except Exception as error:  # the toolchain raises whatever its layers raise: MLIR, torch, flatbuffers
-        raise ConversionError(f"Ethos-U {job.precision}: {type(error).__name__}: {error}") from error
+        raise tool_error(f"Ethos-U {job.precision}", error) from error
     graph = _entry(job)
     report("compiling with Vela", 0.9)
     options = job.chosen(EthosuOptions)
@@ -155,5 +157,15 @@ def _entry(job: Job) -> Graph:
             kind = np.dtype(detail["dtype"]) if detail else "nothing"
             raise ConversionError(f"Ethos-U: {name} should be int8 {channels_last}, the file has {kind} {found}")
         layout: Literal["nchw", "nhwc"] = "nhwc" if len(shape) > 2 else "nchw"
-        tensors.append(Tensor(name=name, shape=channels_last, dtype="int8", layout=layout))
+        scale, zero_point = detail["quantization"]
+        tensors.append(
+            Tensor(
+                name=name,
+                shape=channels_last,
+                dtype="int8",
+                layout=layout,
+                scale=float(scale),
+                zero_point=int(zero_point),
+            )
+        )
     return Graph(files=(COMPILED, FILE), inputs=(tensors[0],), outputs=tuple(tensors[1:]))

@@ -19,6 +19,7 @@ import numpy as np
 
 from edgekit.arrays import Floats
 from edgekit.converters import Job, Report, Target
+from edgekit.converters._foreign import tool_error
 from edgekit.converters._quiet import quiet
 from edgekit.converters.imx500.network import rebuild, take_pixels
 from edgekit.converters.imx500.pack import PACKED, pack
@@ -93,6 +94,7 @@ TARGET = Target(
     requires=(),
     distributions=(),
     options=Imx500Options,
+    refuses=dict.fromkeys(("DFT", "STFT"), "the camera's network processor has no Fourier transforms"),
     toolchains=(QUANTISER, CONVERTER),
     builder="imx500",
     recipes=("mct",),
@@ -124,7 +126,7 @@ def convert(job: Job, report: Report) -> Graph:
     except ConversionError:
         raise
     except Exception as error:  # the toolkit raises whatever its layers raise
-        raise ConversionError(f"IMX500 quantiser: {type(error).__name__}: {error}") from error
+        raise tool_error("IMX500 quantiser", error) from error
     report("packing for the camera", 0.7)
     facts = pack(
         toolchains.program(CONVERTER.name, "imxconv-pt"),

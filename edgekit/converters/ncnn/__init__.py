@@ -17,6 +17,7 @@ import numpy as np
 
 from edgekit.calibration.layers import sites
 from edgekit.converters import Job, Report, Target
+from edgekit.converters._foreign import tool_error
 from edgekit.converters.ncnn.int8 import lower
 from edgekit.converters.ncnn.model import read_model
 from edgekit.errors import ConversionError, EngineError
@@ -39,7 +40,7 @@ TARGET = Target(
     precisions=("fp32", "fp16", "int8"),
     requires=("torch", "onnx", "pnnx", "ncnn"),
     distributions=("pnnx", "ncnn", "torch", "onnx"),
-    refuses=dict.fromkeys(_NO_LAYER, "ncnn has no layer for it"),
+    refuses=dict.fromkeys((*_NO_LAYER, "DFT", "STFT", "Det", "GRU", "LSTM"), "ncnn has no layer for it"),
 )
 
 PARAM, BIN = "model.ncnn.param", "model.ncnn.bin"
@@ -126,7 +127,7 @@ def _traced(job: Job, report: Report) -> Path:
             trace: Any = torch.jit.trace  # not typed by torch
             trace(module, example, check_trace=False).save(str(unfinished))
         except RuntimeError as error:
-            raise ConversionError(f"the network cannot be traced for pnnx: {error}") from error
+            raise tool_error("the network cannot be traced for pnnx", error) from error
     unfinished.replace(path)
     return path
 
@@ -148,7 +149,7 @@ def _run_pnnx(folder: Path, half: bool) -> None:
     (folder / LOG).write_text(log, encoding="utf-8")
     missing = [name for name in (PARAM, BIN) if not (folder / name).is_file()]
     if done.returncode or missing:
-        raise ConversionError(f"pnnx failed (exit code {done.returncode}): {_tail(log)}")
+        raise tool_error(f"pnnx failed (exit code {done.returncode})", _tail(log))
 
 
 def _check_runs(folder: Path, graph: Graph, job: Job, log: Path) -> None:
@@ -162,7 +163,9 @@ def _check_runs(folder: Path, graph: Graph, job: Job, log: Path) -> None:
         outputs = session.run([np.full(graph.inputs[0].shape, 0.5, np.float32)])
     except EngineError as error:
         said = f"; pnnx said: {_tail(log.read_text(encoding='utf-8'))}" if log.is_file() else ""
-        raise ConversionError(f"what pnnx wrote does not run in ncnn: {error}{said}") from error
+        # Without the folder, which is gone when the message is read.
+        engine = (str(error).partition(f"{PARAM}: ")[2] or str(error)).replace("; convert again", "")
+        raise tool_error("what pnnx wrote does not run in ncnn", f"{engine}{said}", job.onnx) from error
     for output, values in zip(job.contract.outputs, outputs, strict=True):
         if not np.isfinite(values).all():
             raise ConversionError(f"ncnn computes NaN or infinity for output {output.name!r} of a grey image")

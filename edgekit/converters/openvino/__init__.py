@@ -9,6 +9,7 @@ import msgspec
 
 from edgekit.calibration.explicit import quantise
 from edgekit.converters import PLAN, Job, Report, Target, WrittenJob
+from edgekit.converters._foreign import tool_error
 from edgekit.converters._nncf import NNCF, import_nncf, quantisation
 from edgekit.converters._onnx_precision import save
 from edgekit.converters.openvino.stateful import make_stateful
@@ -27,6 +28,8 @@ TARGET = Target(
     requires=("openvino", "nncf", "onnx"),
     distributions=("openvino", "nncf", "torch"),
     recipes=(PLAN, NNCF),
+    several=True,
+    refuses={"Det": "OpenVINO's ONNX reader has no determinants"},
     parts=(WHOLE, *PART_NAMES),
 )
 
@@ -40,10 +43,13 @@ def convert(job: Job, report: Report) -> Graph:
     if job.precision == "int8" and job.recipe == PLAN:
         source = job.work / "planned.onnx"
         save(quantise(onnx.load(job.onnx), job.planned(), symmetric=False), source, job.precision)
+    if job.open_batch or job.open_size:
+        job.open(source, job.work / "opened.onnx")
+        source = job.work / "opened.onnx"
     try:
         model = openvino.Core().read_model(source)
     except RuntimeError as error:
-        raise ConversionError(f"OpenVINO cannot read the graph: {error}") from error
+        raise tool_error("OpenVINO cannot read the graph", error) from error
     if job.precision == "int8" and job.recipe == NNCF:
         nncf = import_nncf()
         report("quantising", 0.1)
@@ -75,7 +81,7 @@ def convert_written(job: WrittenJob, report: Report) -> Graph:
     try:
         model = openvino.Core().read_model(job.work / written.files[0])
     except RuntimeError as error:
-        raise ConversionError(f"OpenVINO cannot read the graph {name}: {error}") from error
+        raise tool_error(f"OpenVINO cannot read the graph {name}", error) from error
     kept = [tensor for tensor in (*written.inputs, *written.outputs) if not is_cache(tensor.name)]
     if len(kept) < len(written.inputs) + len(written.outputs):
         make_stateful(model, job.part.layers)

@@ -69,7 +69,7 @@ def convert(job: Job, report: Report) -> Graph:
     """Write ``model.onnx`` in the job's precision and ``build.json`` for the device.
 
     Raises:
-        ConversionError: nothing in the graph bears INT8, or TensorRT-RTX, where it is installed, refuses the file.
+        ConversionError: no layer of the graph can become INT8, or TensorRT-RTX, where installed, refuses the file.
     """
     import onnx
 

@@ -48,5 +48,10 @@ class CoreMlInterpreter(Emulator):
 
 
 EMULATOR = CoreMlInterpreter(
-    engine="coreml", device="interpreter", word="interpreted", packages=("coremltools", "torch")
+    engine="coreml",
+    device="interpreter",
+    word="interpreted",
+    by="edgekit's interpreter",
+    of="Core ML",
+    packages=("coremltools", "torch"),
 )

@@ -59,5 +59,10 @@ class DelegateInterpreter(Emulator):
 
 
 EMULATOR = DelegateInterpreter(
-    engine="executorch", device="interpreter", word="interpreted", packages=("coremltools", "torch", "executorch")
+    engine="executorch",
+    device="interpreter",
+    word="interpreted",
+    by="edgekit's interpreter",
+    of="Core ML",
+    packages=("coremltools", "torch", "executorch"),
 )

@@ -66,4 +66,11 @@ class Simulator(Emulator):
         return ServedSession(self.toolchain, self.engine, folder, graph, options)
 
 
-EMULATOR = Simulator(engine="rknn", device="simulator", word="emulated", toolchain="rknn")
+EMULATOR = Simulator(
+    engine="rknn",
+    device="simulator",
+    word="emulated",
+    by="RKNN-Toolkit2's simulator",
+    of="the Rockchip NPU",
+    toolchain="rknn",
+)

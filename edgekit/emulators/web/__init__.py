@@ -34,4 +34,6 @@ class Node(Emulator):
         return ServedSession(self.toolchain, self.engine, folder, graph, options, (node, str(program), str(package)))
 
 
-EMULATOR = Node(engine="web", device="node", word="executed", toolchain="web")
+EMULATOR = Node(
+    engine="web", device="node", word="executed", by="onnxruntime-web in node", of="a browser", toolchain="web"
+)

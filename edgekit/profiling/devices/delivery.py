@@ -13,6 +13,7 @@ from edgekit.profiling.devices.connection import Connection
 from edgekit.runtimes.bundle.folder import Bundle, sha256
 from edgekit.runtimes.bundle.manifest import MANIFEST
 from edgekit.runtimes.inputs import media
+from edgekit.worker.user_modules import import_module
 
 _CHUNK = 1 << 20
 
@@ -65,21 +66,38 @@ def bundle_tree(bundle: Bundle) -> Tree:
 
 
 _DEVICE_CODE = (
-    "__init__.py", "arrays.py", "errors.py", "registry.py", "structures.py",
+    "__init__.py", "arrays.py", "decoders.py", "errors.py", "registry.py", "results.py", "structures.py", "tracking.py",
     "emulators", "isolation", "profiling", "runtimes", "worker",
 )  # fmt: skip
 _HOST_CODE = ("profiling/devices", "profiling/records")
 
 
-def code_tree() -> Tree:
-    """What a device needs of this edgekit, as it stands here."""
+def code_tree(imports: Sequence[str] = ()) -> Tree:
+    """What a device needs of this edgekit, as it stands here, and the modules of ``imports`` beside it.
+
+    Raises:
+        UsageError: such a module has no file.
+    """
     root = Path(__file__).parents[2]
     found = {}
     for path in sorted(path for top in _DEVICE_CODE for path in (root / top, *(root / top).rglob("*"))):
         name = path.relative_to(root).as_posix()
         if path.is_file() and "__pycache__" not in path.parts and not name.startswith(_HOST_CODE):
             found[f"edgekit/{name}"] = path
+    for module in imports:
+        found |= _module_files(module)
     return _tree("code", found)
+
+
+def _module_files(name: str) -> dict[str, Path]:
+    """The Python files of a module of the user's: the one, or all of the package that it belongs to."""
+    top = import_module(name.partition(".")[0])
+    path = Path(getattr(top, "__file__", None) or "")
+    if path.suffix != ".py":
+        raise UsageError(f"--import {name}: only modules and packages in Python files can be sent to a device")
+    if path.name != "__init__.py":
+        return {path.name: path}
+    return {file.relative_to(path.parent.parent).as_posix(): file for file in sorted(path.parent.rglob("*.py"))}
 
 
 def wheels_tree(folder: Path) -> Tree:

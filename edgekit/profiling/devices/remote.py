@@ -36,6 +36,7 @@ def profile_on(
     report: Callable[[Event], None],
     *,
     each: Sequence[Settings] = (),
+    imports: tuple[str, ...] = (),
     heartbeat: float = HEARTBEAT,
     patience: float = PATIENCE,
 ) -> tuple[Profile, ...]:
@@ -47,6 +48,7 @@ def profile_on(
         settings: how; their ``data`` are images of this machine, which are sent as well.
         report: is given all events but an error, in whose place one is raised. Paths in them are those of this machine.
         each: the settings of every bundle where they differ, as in `SessionJob`.
+        imports: modules of the user's that register decoders; their files are sent with the code.
         heartbeat: seconds between two signs of life to the device.
         patience: seconds without one after which it ends what runs there.
 
@@ -55,17 +57,18 @@ def profile_on(
 
     Raises:
         DeviceError: the device cannot be reached, is not set up, or was lost in the middle.
+        UsageError: a module of ``imports`` has no file to send.
         EdgekitError: what was raised there.
     """
     with Connection(device) as connection:
         if not connection.facts.environment:
             engines = " ".join(f"--engine {name}" for name in sorted({bundle.manifest.engine for bundle in bundles}))
             raise DeviceError(f"{device.name}: is not set up yet: edgekit device setup {device.name} {engines}")
-        code, job, names = _prepared(connection, bundles, settings, each, report)
+        code, job, names = _prepared(connection, bundles, settings, each, imports, report)
         pipes = connection.become([connection.facts.interpreter, "-m", MODULE], code_environment(code))
         found = call.ask(
             call.Channel(device.name, "the session there", DeviceError, *pipes, connection.lost),
-            call.called("edgekit.profiling.session:answer", job, patience=patience),
+            call.called("edgekit.profiling.session:answer", job, imports, patience),
             SessionResult,
             lambda text, share: report(SessionProgress(text=text, share=share)),
             heartbeat=heartbeat,
@@ -123,12 +126,13 @@ def _prepared(
     bundles: Sequence[Bundle],
     settings: Settings,
     each: Sequence[Settings],
+    imports: tuple[str, ...],
     report: Callable[[Event], None],
 ) -> tuple[str, SessionJob, _Names]:
     """Bring everything there: the code's folder, the job in the device's words, and the way back from these."""
     sources = sorted({one.data for one in (settings, *each) if one.data})
     images = [data_tree(source, MOST_IMAGES) for source in sources]
-    trees = [code_tree(), *(bundle_tree(bundle) for bundle in bundles), *(tree for tree, _ in images)]
+    trees = [code_tree(imports), *(bundle_tree(bundle) for bundle in bundles), *(tree for tree, _ in images)]
     code, *paths = _delivered(connection, trees, report)
     folders = [
         f"{path}/{single}" if single else path for path, (_, single) in zip(paths[len(bundles) :], images, strict=True)
@@ -147,6 +151,7 @@ def _prepared(
         settings=there(settings),
         each=tuple(there(one) for one in each),
         key=connection.device.name,
+        imports=imports,
     )
     return code, job, _Names(connection.device.name, local, {folder: source for source, folder in data.items()})
 

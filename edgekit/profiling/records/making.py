@@ -17,6 +17,7 @@ from edgekit.profiling.record import Accuracy, Profile, Settings
 from edgekit.progress import OnProgress, ProgressEvent
 from edgekit.runtimes.bundle.folder import Bundle, open_bundle
 from edgekit.structures import from_builtins
+from edgekit.worker.user_modules import import_given
 
 if TYPE_CHECKING:
     from edgekit.worker.process import Stop
@@ -31,7 +32,7 @@ class ProfileRequest:
     ``each`` has the settings of every bundle where they differ; a bundle may be given several times. ``on`` is the
     name of a host over SSH (`edgekit.profiling.devices`), empty for this machine. ``labels`` are annotations to measure
     accuracy on, as ``edgekit evaluate --labels`` takes them, ``images`` the folder of their images where that is
-    another.
+    another. ``imports`` are modules of the user's that register decoders; a host over SSH is sent them.
     """
 
     bundles: tuple[Path, ...]
@@ -40,6 +41,7 @@ class ProfileRequest:
     on: str = ""
     labels: str = ""
     images: str = ""
+    imports: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,10 @@ def make(request: ProfileRequest, report: Report, known: Sequence[Profile] = ())
         from edgekit.profiling.session import run_session
 
         paths = tuple(str(path) for path in request.bundles)
-        run_session(SessionJob(bundles=paths, settings=request.settings, each=request.each), follow)
+        for name in request.imports:  # opening a bundle asks for its decoder; each measured process imports it too
+            import_given(name)
+        job = SessionJob(bundles=paths, settings=request.settings, each=request.each, imports=request.imports)
+        run_session(job, follow)
     if not request.labels:
         return Made(tuple(profiles), tuple(skipped))
     accuracies: dict[str, Accuracy] = {}
@@ -112,6 +117,7 @@ def profile(
     labels: str | os.PathLike[str] = "",
     images: str | os.PathLike[str] = "",
     seed: int = 0,
+    imports: Sequence[str] = (),
     progress: OnProgress | None = None,
     stop: Stop | None = None,
     device: str | None = None,
@@ -142,6 +148,7 @@ def profile(
         labels: annotations, to measure the accuracy too.
         images: folder of the labelled images, where they are not beside the labels.
         seed: of the order in a round, and of the photograph.
+        imports: modules of yours to import first, which register decoders.
         progress: called with each `edgekit.ProgressEvent`; what is skipped, and why, is told there too.
         stop: ends the profile after the step it is at, when it is pulled from another thread.
         device: the former name of ``on``.
@@ -183,6 +190,7 @@ def profile(
         on=on,
         labels=os.fspath(labels),
         images=os.fspath(images),
+        imports=tuple(imports),
     )
     made = make(request, _reporting(progress, stop))
     if not made.profiles:
@@ -241,4 +249,4 @@ def _there(request: ProfileRequest, report: Report) -> None:
 
     where = device(request.on)
     bundles = [open_bundle(path) for path in request.bundles]
-    profile_on(where, bundles, request.settings, report, each=request.each)
+    profile_on(where, bundles, request.settings, report, each=request.each, imports=request.imports)

@@ -39,7 +39,8 @@ class RecommendRequest:
 
     ``bundles`` are the candidates, all that the store knows of the machine when empty. ``on`` is the name of a host
     over SSH, empty for this machine. ``budget`` are the seconds of a search, 0 for none: then ``bundles`` that the
-    store does not know on this machine are measured, one after the other. ``conversions`` widen a search.
+    store does not know on this machine are measured, one after the other. ``conversions`` widen a search. ``imports``
+    are modules of the user's that register decoders.
     """
 
     bounds: Bounds
@@ -52,6 +53,7 @@ class RecommendRequest:
     images: str = ""
     budget: float = 0.0
     conversions: ConversionChoices | None = None
+    imports: tuple[str, ...] = ()
 
 
 def recommend(question: RecommendRequest, store: Store, report: Report) -> Recommendation:
@@ -110,6 +112,7 @@ def _measured(
         on=question.on,
         labels=question.labels,
         images=question.images,
+        imports=question.imports,
     )
     made = make(request, report, store.read())
     store.add(made.profiles)
@@ -131,7 +134,7 @@ def _searched(question: RecommendRequest, store: Store, report: Report) -> list[
             for precision in asked.precisions
             for size in asked.sizes
         ]
-    converted = _Converted(asked, report) if asked is not None else None
+    converted = _Converted(asked, question.imports, report) if asked is not None else None
 
     def bundle(point: SearchPoint) -> Path | None:
         key = (point.target, point.precision, point.size)
@@ -149,8 +152,8 @@ def _searched(question: RecommendRequest, store: Store, report: Report) -> list[
 class _Converted:
     """Bundles of a source, made when a search asks for them; None for what fails or falls outside its gate."""
 
-    def __init__(self, asked: ConversionChoices, report: Report) -> None:
-        self._asked, self._report = asked, report
+    def __init__(self, asked: ConversionChoices, imports: tuple[str, ...], report: Report) -> None:
+        self._asked, self._imports, self._report = asked, imports, report
         self._sizes = {_written(size): size for size in asked.sizes}
         self._known: dict[tuple[str, str, str], Path | None] = {}
 
@@ -173,6 +176,7 @@ class _Converted:
             data=self._asked.data,
             size=self._sizes[point.size],
             out=out,
+            imports=self._imports,
         )
         try:
             (outcome, *_) = convert(request).outcomes

@@ -33,7 +33,7 @@ _REPLACED = ".replaced"
 _LOCK = ".lock"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Bundle:
     """An opened bundle: its folder and its checked manifest."""
 
@@ -48,6 +48,9 @@ class Bundle:
     def bytes(self) -> int:
         """Size of the model files in bytes, without the manifest."""
         return sum(file.bytes for file in self.manifest.files)
+
+    def __repr__(self) -> str:
+        return f"<Bundle {self.path}: {self.manifest.summary}, {self.bytes / 1e6:.2f} MB>"
 
 
 Verify = Callable[[Path, bytes], None]
@@ -78,6 +81,11 @@ def open_bundle(path: str | os.PathLike[str], *, verify: Verify | None = None) -
     except FileNotFoundError as error:
         raise BundleError(
             f"{root}: no bundle there (no {MANIFEST}); give the folder that edgekit convert wrote"
+        ) from error
+    except NotADirectoryError as error:
+        raise BundleError(
+            f"{root}: a file, and a bundle is a folder; if it is a trained model, convert it first: edgekit convert "
+            f"{root} --target TARGET (edgekit inspect shows what is in it)"
         ) from error
     except OSError as error:
         raise BundleError(f"{root}: cannot be read: {error.strerror}") from error
@@ -265,6 +273,28 @@ class Staging:
         return open_bundle(self.destination)
 
 
+def replace_manifest(folder: Path, manifest: bytes) -> None:
+    """Write another manifest into a bundle, in one step: whoever opens the bundle sees the old one or the new one.
+
+    Raises:
+        BundleError: it cannot be written, or another process is writing this bundle.
+    """
+    target = folder.resolve()
+    partial = target / f".{MANIFEST}{_PARTIAL}"
+    with writing(folder), contextlib.ExitStack() as held:
+        try:
+            held.enter_context(locked(_hidden(target, _LOCK)))
+        except BlockingIOError as error:
+            raise BundleError(f"{folder}: another process is writing this bundle; try again when it is done") from error
+        try:
+            with partial.open("wb") as stream:
+                stream.write(manifest)
+                _flush(stream)
+            partial.replace(target / MANIFEST)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
 def stage(destination: str | os.PathLike[str]) -> Iterator[Staging]:
     """Begin a bundle at ``destination``; whatever is not committed when the block ends is removed.
@@ -307,6 +337,21 @@ def writing(path: Path) -> Iterator[None]:
 
 def _hidden(target: Path, suffix: str) -> Path:
     return target.parent / f".{target.name}{suffix}"
+
+
+def sweep(out: Path, ours: Callable[[str], bool]) -> None:
+    """Clean up after killed writers of all bundles in a folder; those that are being written are left alone.
+
+    Args:
+        out: the folder.
+        ours: whether a name is one of a bundle: other programs have hidden files, too.
+    """
+    for lock in out.glob(f".*{_LOCK}"):
+        name = lock.name[1 : -len(_LOCK)]
+        if not ours(name) or lock.is_symlink():
+            continue
+        with contextlib.suppress(BlockingIOError), locked(lock):
+            _sweep(out / name)
 
 
 def _sweep(target: Path) -> None:

@@ -32,12 +32,14 @@ class SessionOptions:
         device: one of the engine's devices, empty for its first.
         strict: refuse a file of which an operator leaves that device.
         isolation: the child process to open it in; None opens it here.
+        shape: of the input that is run first, NCHW, where the file takes several; engines may compile it ahead.
     """
 
     threads: int = 0
     device: str = ""
     strict: bool = False
     isolation: Isolation | None = None
+    shape: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,7 @@ class Engine:
         devices: values that ``unit=`` takes, the default first.
         hosts: where the engine exists at all, as beginnings of `host`; empty for everywhere.
         install: how to install it where no extra does.
+        settings: what a session sets because the engine's defaults would compute something else than what was proven.
         own_threads: whether each session has CPU threads of its own; else the sessions of a process share theirs.
     """
 
@@ -122,6 +125,7 @@ class Engine:
     devices: tuple[str, ...] = ("cpu",)
     hosts: tuple[str, ...] = ()
     install: str = ""
+    settings: str = ""
     own_threads: bool = True
 
     @property
@@ -212,7 +216,10 @@ def check_inputs(graph: Graph, inputs: Sequence[Floats]) -> None:
         shape = tensor.shape
         if tensor.layout == "nhwc":
             shape = (shape[0], shape[3], shape[1], shape[2])
-        if array.shape != shape or array.dtype != np.float32:
+        fits = len(array.shape) == len(shape) and all(
+            wanted in (-1, length) for wanted, length in zip(shape, array.shape, strict=True)
+        )
+        if not fits or array.dtype != np.float32:
             raise EngineError(f"input {tensor.name!r} takes float32 {shape}, not {array.dtype} {array.shape}")
 
 

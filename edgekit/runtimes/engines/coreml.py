@@ -123,6 +123,11 @@ class CoreMl(Engine):
 
 
 ENGINE = CoreMl(
-    name="coreml", packages=("coremltools",), extra="coreml", devices=("all", "cpu", "gpu", "ane"), hosts=("darwin",)
+    name="coreml",
+    packages=("coremltools",),
+    extra="coreml",
+    devices=("all", "cpu", "gpu", "ane"),
+    hosts=("darwin",),
+    settings="compute units ALL",
 )
 """``all`` leaves the choice to Core ML; ``gpu`` and ``ane`` allow this unit and the CPU, which takes what it cannot."""

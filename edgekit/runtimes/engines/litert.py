@@ -159,5 +159,13 @@ class LiteRT(Engine):
         return LitertSession(folder / graph.files[0], graph, options)
 
 
-ENGINE = LiteRT(name="litert", packages=("ai_edge_litert", "tflite_runtime"), extra="litert", devices=("cpu", XNNPACK))
+SETTINGS = "CPU with XNNPACK (the default); GPU and NNAPI delegates compute in other arithmetic"
+
+ENGINE = LiteRT(
+    name="litert",
+    packages=("ai_edge_litert", "tflite_runtime"),
+    extra="litert",
+    devices=("cpu", XNNPACK),
+    settings=SETTINGS,
+)
 """``cpu`` is any kernel of LiteRT; ``xnnpack`` names its fast ones; ``strict`` then refuses files that need others."""

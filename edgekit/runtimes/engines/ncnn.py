@@ -224,7 +224,8 @@ class Ncnn(Engine):
         arithmetic = _configure(net.opt, traits, options)
         if net.load_param(str(param)):
             raise EngineError(
-                f"{param}: ncnn {ncnn.__version__} refuses this graph{_unknown_layers(param)}; convert again"
+                f"{param}: ncnn {ncnn.__version__} cannot open this graph{_unknown_layers(param)}; convert the model "
+                "again with this version of ncnn"
             )
         if net.load_model(str(weights)):
             raise EngineError(f"{weights}: ncnn {ncnn.__version__} cannot read the weights, truncated? convert again")
@@ -232,4 +233,9 @@ class Ncnn(Engine):
         return NcnnSession(net, graph, Placement("cpu", {"cpu": traits.layers}, arithmetic))
 
 
-ENGINE = Ncnn(name="ncnn", packages=("ncnn",), extra="ncnn")
+SETTINGS = (
+    "no Vulkan (use_vulkan_compute), no bfloat16 (use_bf16_storage, use_bf16_packed); use_fp16_packed, "
+    "use_fp16_storage and use_fp16_arithmetic only for fp16 bundles; use_int8_inference"
+)
+
+ENGINE = Ncnn(name="ncnn", packages=("ncnn",), extra="ncnn", settings=SETTINGS)

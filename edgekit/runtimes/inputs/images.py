@@ -7,6 +7,7 @@ from 0 to w. A `Transform` is computed once per image; the way in and the way ou
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,7 +106,7 @@ class Preprocessor:
     def __init__(self, rule: ImageRule) -> None:
         self.rule = rule
         height, width = rule.size
-        self._canvas: Image = np.full((height, width, 3), rule.pad, np.uint8)
+        self._canvas: Image = np.full((height, width, 3), rule.padding, np.uint8)
         self._covered: tuple[int, int] = (0, 0)
         self._planes: list[Image] = [np.empty((height, width), np.uint8) for _ in range(3)]
         self._tensor: Floats = np.empty((1, 3, height, width), np.float32)
@@ -129,17 +130,18 @@ class Preprocessor:
 
         check(image)
         mapping = transform(self.rule, image.shape[1], image.shape[0])
-        if self.rule.interpolation == "bicubic" and not self._is_strip(mapping):
-            from edgekit.runtimes.inputs.resampling import bicubic
+        if self.rule.interpolation != "linear" and not self._is_strip(mapping):
+            from edgekit.runtimes.inputs.resampling import resample
 
-            image = bicubic(image, mapping.resized)  # what follows finds it in its size already
+            # What follows finds it in its size already.
+            image = resample(image, mapping.resized, self.rule.interpolation)
         if self.rule.resize == "stretch":
             return _as_image(cv2.resize(image, mapping.resized, dst=self._canvas)), mapping
         if self.rule.resize == "crop":
             return self._crop(image, mapping), mapping
         width, height = mapping.resized
         if (width, height) != self._covered:
-            self._canvas[...] = self.rule.pad
+            self._canvas[...] = self.rule.padding
             self._covered = (width, height)
         left, top = int(mapping.offset_x), int(mapping.offset_y)
         # Writes straight into the canvas: dst has the right size and type, so OpenCV does not reallocate it.
@@ -193,8 +195,20 @@ def check(image: object) -> None:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
         raise InputError(
             f"an image must be uint8 of shape (height, width, 3), BGR, not {image.dtype} {image.shape}; "
-            "convert grey or RGBA images first (cv2.cvtColor)"
+            f"{_remedy(image)}"
         )
+
+
+def _remedy(image: NDArray[Any]) -> str:
+    """How to make an image of an array that is none."""
+    if image.size == 0:
+        return "it has no pixels: was the file read, the camera open?"
+    if image.dtype == np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)):
+        return "convert grey or RGBA images first (cv2.cvtColor)"
+    if np.issubdtype(image.dtype, np.floating):
+        values = "0..1: (image * 255)" if float(np.nanmax(image)) <= 1 else "0..255: image"
+        return f"its values look like {values}.round().astype(np.uint8) makes one; normalising is done here"
+    return "scale its values to 0..255 and convert with .astype(np.uint8)"
 
 
 def _sampled(image: Image, mapping: Transform, width: int, height: int) -> Image:

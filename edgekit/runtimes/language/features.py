@@ -54,6 +54,11 @@ class ImageEncoder:
         self._known: OrderedDict[bytes, ImageFeatures] = OrderedDict()
         self.runs = 0
 
+    def close(self) -> None:
+        """Let go of the networks; it cannot be called afterwards."""
+        del self._vision, self._qformer
+        self._known.clear()
+
     def __call__(self, images: Sequence[Image]) -> list[ImageFeatures]:
         """Features of each image, uint8 (h, w, 3) BGR. What is not known yet runs in one batch, equal images once.
 

@@ -98,6 +98,28 @@ class VisionLanguage:
         if language is not None and embeddings is not None:
             self._generator = TextGenerator(self._language, language, embeddings, tokenizer)
 
+    def __repr__(self) -> str:
+        what = self.kind if self.manifest is None else self.manifest.summary
+        return f"<VisionLanguage {what}{', closed' if self.exclusive.closed else ''}>"
+
+    def __enter__(self) -> VisionLanguage:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the engines and their memory; what is called afterwards raises a UsageError. May be called again.
+
+        Raises:
+            UsageError: it is running in another thread.
+        """
+        if not self.exclusive.closed:
+            with self.exclusive:
+                self.networks, self._generator = {}, None
+                self.encoder.close()
+                self.exclusive.closed = True
+
     @property
     def placements(self) -> dict[str, Placement]:
         """What ran where, by the name of each network; a language model keeps its own to itself."""

@@ -234,12 +234,13 @@ class Detections(Result):
 
         Args:
             image_id: of the image, in the annotations.
-            category_ids: the category of each class; None leaves its detections out. By default the class ids.
+            category_ids: the category of each class; None leaves its detections out. By default COCO's own ids (1 to
+                90) for its 80 classes, the class ids for others.
 
         Raises:
             UsageError: not one category per class.
         """
-        ids = range(len(self.classes)) if category_ids is None else category_ids
+        ids = _category_ids(self.classes) if category_ids is None else category_ids
         if len(ids) != len(self.classes):
             raise UsageError(f"category_ids must have one for each of the {len(self.classes)} classes, not {len(ids)}")
         rows = []
@@ -271,3 +272,14 @@ class Detections(Result):
             tracker_id=None if self.track_ids is None else self.track_ids.copy(),
             data={"class_name": np.array(self.names, dtype=np.str_)},
         )
+
+
+_UNUSED = frozenset((12, 26, 29, 30, 45, 66, 68, 69, 71, 83))
+"""Category ids that COCO's first list of 91 has and none of its annotations."""
+
+
+def _category_ids(classes: Sequence[str]) -> Sequence[int]:
+    """COCO's ids where these are its 80 classes in their usual order, else the places in the list."""
+    coco = [number for number in range(1, 91) if number not in _UNUSED]
+    theirs = len(classes) == len(coco) and (classes[0], classes[-1]) == ("person", "toothbrush")
+    return coco if theirs else range(len(classes))

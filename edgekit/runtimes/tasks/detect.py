@@ -16,7 +16,7 @@ from edgekit.runtimes.inputs.images import Transform
 from edgekit.runtimes.results import Detections, Result
 from edgekit.runtimes.tasks.decoders import Candidates, Frame, Heads, check_finite, every_decoder, find
 from edgekit.runtimes.tasks.nms import non_maximum_suppression
-from edgekit.runtimes.tasks.similarity import box_iou
+from edgekit.runtimes.tasks.similarity import box_agreement
 
 ROLES: tuple[str, ...] = ()
 """Roles of outputs that this task has beside those of its decoder."""
@@ -37,6 +37,9 @@ class Detect:
 
     gives: type[Result] = Detections
     """The type of its results."""
+
+    dense: bool = False
+    """Whether its candidates are regions that share an image among them, so that cells can be compared too."""
 
     def __init__(self, contract: Contract) -> None:
         self.contract = contract
@@ -116,7 +119,7 @@ class Detect:
 
     def similarity(self, first: Candidates, second: Candidates) -> Floats:
         """How alike each object of one run is to each of another, (n, m) 0..1: the IoU of their boxes."""
-        return box_iou(first.boxes, second.boxes)
+        return box_agreement(first.boxes, second.boxes)
 
     def suppressed(self, found: Candidates, *, iou: float | None = None, most: int | None = None) -> Candidates:
         """Candidates after NMS, best first, at most ``most``."""

@@ -19,7 +19,7 @@ from edgekit.runtimes.inputs.images import Transform, warp_matrix
 from edgekit.runtimes.results import Instances, Masks
 from edgekit.runtimes.tasks.decoders import Candidates, check_finite
 from edgekit.runtimes.tasks.detect import Detect
-from edgekit.runtimes.tasks.similarity import box_iou, mask_iou
+from edgekit.runtimes.tasks.similarity import box_agreement, mask_iou
 
 ROLES: tuple[str, ...] = ("coefficients", "prototypes")
 """Roles of outputs that this task has beside those of its decoder."""
@@ -61,7 +61,7 @@ class Segment(Detect):
         if first.attached is None or second.attached is None:
             raise TypeError("instances are compared by masks, which these candidates lack: use comparable() first")
         empty = np.logical_and.outer(~first.attached.any((1, 2)), ~second.attached.any((1, 2)))
-        return np.where(empty, box_iou(first.boxes, second.boxes), mask_iou(first.attached, second.attached))
+        return np.where(empty, box_agreement(first.boxes, second.boxes), mask_iou(first.attached, second.attached))
 
     def result(
         self, outputs: Sequence[Floats], mapping: Transform, *, score: float | None = None, iou: float | None = None

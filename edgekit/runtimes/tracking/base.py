@@ -16,6 +16,7 @@ from edgekit.runtimes.tasks.similarity import box_iou
 from edgekit.runtimes.tracking import kalman
 from edgekit.runtimes.tracking.assignment import assign, default_solver
 from edgekit.runtimes.tracking.detections import Observed, observed
+from edgekit.runtimes.tracking.fitting import TrackTally
 from edgekit.runtimes.tracking.options import TrackerOptions, parsed
 from edgekit.runtimes.tracking.state import State, Tracks, TrackTable, Trajectories
 
@@ -48,9 +49,15 @@ class Tracker(ABC):
         names = [name for name in ("low_score", "min_score") if hasattr(self.options, name)]
         return min(float(getattr(self.options, name)) for name in names)
 
+    @property
+    def begin_option(self) -> str:
+        """The name of the threshold from which on a detection may begin a track; empty without one."""
+        return next((name for name in ("new_score", "min_score") if hasattr(self.options, name)), "")
+
     def reset(self) -> None:
         """Forget everything, for a new stream; ids count from 1 again."""
         self._table = TrackTable()
+        self.tally = TrackTally()
         self._trajectories = Trajectories(self.options.trajectory_points)
         self._time: float | None = None
         self._next_id = 1
@@ -93,7 +100,10 @@ class Tracker(ABC):
             if self.options.class_aware:
                 similarity[self._table.class_ids[:, None] != found.class_ids] = 0
             self._match(similarity, found, time, matches)
-        return self._apply(time, found, matches, expected, expected_boxes, first)
+        now = self._apply(time, found, matches, expected, expected_boxes, first)
+        seen = (now.states == State.TRACKED) & (now.detections >= 0)
+        self.tally.add(found.scores, int(np.count_nonzero(seen)))
+        return now
 
     def predict(self, time: float, *, image: Image | None = None) -> Tracks:
         """Where the tracks are expected to be, for a frame in which nothing was detected on purpose.

@@ -127,7 +127,8 @@ def _network(path: Path, checkpoint: Any) -> Any:
 
 
 def _unknown(what: str) -> str:
-    return f"a {what} model; edgekit reads models with these heads: {', '.join(HEADS)}"
+    own = "give a network of your own as package.module:factory with --weights and a contract (docs/CONTRACT.md)"
+    return f"a model with {what} at its end, where {', '.join(HEADS)} are known; {own}"
 
 
 def _one_to_one(model: Any) -> bool:

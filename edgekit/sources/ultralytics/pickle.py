@@ -23,7 +23,7 @@ from typing import Any
 from edgekit.errors import SourceError
 from edgekit.sources._archive import refuse_bomb
 
-INSTALL = "pip install --no-deps ultralytics torchvision"
+INSTALL = "pip install --no-deps ultralytics, and torchvision from the index that torch came from"
 """What the source needs beside edgekit[convert]. ultralytics reads torchvision's version at import, nothing more."""
 
 MODULE_PACKAGES = ("torch.nn.modules", "ultralytics.nn.modules", "ultralytics.nn.tasks")
@@ -135,7 +135,8 @@ def _allowlist(path: Path, names: list[str]) -> list[Any]:
     if refused:
         raise SourceError(
             f"{path}: the pickle asks for {', '.join(sorted(refused))}: neither layers of torch or of the installed "
-            f"ultralytics nor plain data. {TRUST}"
+            f"ultralytics nor plain data. Give a network of your own as package.module:factory with --weights {path} "
+            f"and a contract (docs/CONTRACT.md). {TRUST}"
         )
     return allowed
 

@@ -145,4 +145,6 @@ class Mnn(Engine):
         return MnnSession(folder / graph.files[0], graph, options)
 
 
-ENGINE = Mnn(name="mnn", packages=("MNN",), extra="mnn")
+SETTINGS = "backend CPU, precision high (the default may be low, which is float16)"
+
+ENGINE = Mnn(name="mnn", packages=("MNN",), extra="mnn", settings=SETTINGS)

@@ -41,4 +41,8 @@ class OnnxRuntime(Engine):
         return open_language(folder, graphs, language, embeddings, options)
 
 
-ENGINE = OnnxRuntime(name="onnxruntime", packages=("onnxruntime",), extra="onnx", devices=tuple(PROVIDERS))
+SETTINGS = "CPUExecutionProvider, all graph optimisations (the default); float32 in and out"
+
+ENGINE = OnnxRuntime(
+    name="onnxruntime", packages=("onnxruntime",), extra="onnx", devices=tuple(PROVIDERS), settings=SETTINGS
+)

@@ -21,7 +21,7 @@ class OpenVino(Engine):
 
     def open_session(self, folder: Path, graph: Graph, options: SessionOptions) -> OpenVinoSession:
         """Open the first file of a graph; the weights lie beside it."""
-        return OpenVinoSession(OpenVinoNetwork(folder, graph, options))
+        return OpenVinoSession(folder, graph, options)
 
     def open_network(self, folder: Path, graph: Graph, options: SessionOptions) -> OpenVinoNetwork:
         """Open the first file of a graph with named inputs."""
@@ -45,4 +45,8 @@ class OpenVino(Engine):
         import_openvino()
 
 
-ENGINE = OpenVino(name="openvino", packages=("openvino",), extra="openvino", devices=("cpu", "gpu", "npu"))
+SETTINGS = "CPU, INFERENCE_PRECISION_HINT f32 (the default may be bf16), PERFORMANCE_HINT LATENCY"
+
+ENGINE = OpenVino(
+    name="openvino", packages=("openvino",), extra="openvino", devices=("cpu", "gpu", "npu"), settings=SETTINGS
+)

@@ -178,5 +178,6 @@ ENGINE = TensorRt(
     name="tensorrt",
     packages=("tensorrt",),
     devices=("gpu", "dla0", "dla1"),
+    settings="TF32 off (BuilderFlag.TF32 cleared); FP16 or INT8 only for bundles of that precision",
     install="it comes with JetPack; elsewhere pip install tensorrt",
 )

@@ -27,6 +27,9 @@ from edgekit.runtimes.tasks.decoders.points import points_of
 class AnchorFree(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Strides in pixels, finest first; ``reg_max`` bins of the distance distribution, 1 for plain distances.
 
+    ``reg_max`` counts bins: GFL and NanoDet call the largest distance so, 7 where there are 8 bins. Distances count
+    from ``cell_offset`` of a cell, its centre; NanoDet-Plus has 0, its corner.
+
     Keypoints of a pose head are at ``(value * keypoint_scale + cell + keypoint_offset) * stride``: 2 and 0 in YOLOv8
     and 11, 1 and 0.5 in YOLO26.
     """
@@ -35,6 +38,7 @@ class AnchorFree(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reg_max: Count = 16
     keypoint_scale: Positive = 2.0
     keypoint_offset: float = 0.0
+    cell_offset: float = 0.5
 
 
 def _anchor_free_fused(options: dict[str, Any], shape: tuple[int, ...], classes: int) -> Decoder | None:
@@ -44,6 +48,23 @@ def _anchor_free_fused(options: dict[str, Any], shape: tuple[int, ...], classes:
 
 def _anchor_free_channels(options: AnchorFree, classes: int) -> dict[str, int]:
     return {"boxes": 4 * options.reg_max, "classes": classes}
+
+
+def check_bins(options: AnchorFree, channels: int) -> None:
+    """Refuse boxes of another number of bins.
+
+    Raises:
+        ValueError: says what ``reg_max`` would fit.
+    """
+    bins, rest = divmod(channels, 4)
+    if bins == options.reg_max and not rest:
+        return
+    fits = f": reg_max: {bins}" if not rest else ""
+    papers = " (GFL and NanoDet call the largest distance reg_max, and have one bin more)"
+    raise ValueError(
+        f"reg_max: {options.reg_max} wants {4 * options.reg_max} channels of boxes, but there are {channels}{fits}"
+        + (papers if bins == options.reg_max + 1 and not rest else "")
+    )
 
 
 @decoder("anchor_free", channels=_anchor_free_channels, fused=_anchor_free_fused)
@@ -58,11 +79,12 @@ def anchor_free(heads: Heads, options: AnchorFree, frame: Frame, threshold: floa
     for stride, boxes, classes in zip(options.strides, heads["boxes"], heads["classes"], strict=True):
         rows, columns = size = grid_of(classes, frame, stride)
         found = survivors(planes(classes, frame.classes, size), cut)
+        check_bins(options, boxes.shape[1])
         distances = planes(boxes, 4 * options.reg_max, size)[:, found.cells].reshape(4, options.reg_max, -1)
         # A sum, not a matrix product: BLAS threads would go on spinning on the core the next inference needs.
         reach = (softmax(distances, 1) * bins).sum(1) if options.reg_max > 1 else distances[:, 0]
         column, row = cell_corners(found.cells, columns)
-        x, y, half = column, row, np.float32(0.5)
+        x, y, half = column, row, np.float32(options.cell_offset)
         corners = np.stack([x + half - reach[0], y + half - reach[1], x + half + reach[2], y + half + reach[3]], 1)
         parts.append(
             Candidates(corners * np.float32(stride), sigmoid(found.logits), found.class_ids, found.cells + first)

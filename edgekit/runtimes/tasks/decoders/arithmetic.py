@@ -70,7 +70,7 @@ def check_finite(values: Floats) -> None:
         raise EngineError("the graph gave NaN or infinite outputs; convert in another precision, or verify the bundle")
 
 
-def grid_of(head: Floats, frame: Frame, stride: int) -> tuple[int, int]:
+def grid_of(head: Floats, frame: Frame, stride: float) -> tuple[int, int]:
     """Rows and columns of a head (1, channels, rows, columns).
 
     A wrong stride would move every box alike in the source and in the bundle: no comparison of the two can see it.
@@ -81,7 +81,8 @@ def grid_of(head: Floats, frame: Frame, stride: int) -> tuple[int, int]:
     rows, columns = head.shape[2:]
     if abs(rows * stride - frame.height) >= stride or abs(columns * stride - frame.width) >= stride:
         raise ValueError(
-            f"stride {stride} does not give a grid of {rows} x {columns} for an input of {frame.height} x {frame.width}"
+            f"stride {stride:g} does not give a grid of {rows} x {columns} for an input of "
+            f"{frame.height} x {frame.width}"
         )
     return rows, columns
 
@@ -128,6 +129,44 @@ def at_anchors(heads: Sequence[Floats], anchors: Ints) -> tuple[Floats, Ints]:
         head = heads[level]
         values[chosen] = head.reshape(head.shape[1], -1)[:, anchors[chosen] - first].T
     return values, levels
+
+
+class Places(NamedTuple):
+    """What a role says of some anchors: values (n, channels of one box), level and number in the cell (n,) each, and
+    column and row of the cell (n, 2) float32."""
+
+    values: Floats
+    levels: Ints
+    kinds: Ints
+    corners: Floats
+
+
+def at_places(heads: Sequence[Floats], anchors: Ints, per_cell: Sequence[int]) -> Places:
+    """Values of one role at places counted level after level, cell after cell, box after box of a cell.
+
+    Args:
+        heads: (1, boxes in a cell x channels, rows, columns) each, finest first.
+        anchors: (n,).
+        per_cell: boxes in a cell, of each level.
+
+    Raises:
+        ValueError: channels that are no multiple of the boxes in a cell.
+    """
+    for head, count in zip(heads, per_cell, strict=True):
+        if head.shape[1] % count:
+            raise ValueError(f"{head.shape[1]} channels where a multiple of {count} boxes in a cell is needed")
+    sizes = [head.shape[2] * head.shape[3] * count for head, count in zip(heads, per_cell, strict=True)]
+    ends = np.cumsum(sizes)
+    levels = np.searchsorted(ends, anchors, side="right")
+    local = anchors - (ends - sizes)[levels]
+    cells, kinds = np.divmod(local, np.array(per_cell)[levels])
+    columns = np.array([head.shape[3] for head in heads])[levels]
+    values = np.empty((len(anchors), heads[0].shape[1] // per_cell[0]), np.float32)
+    for level in np.unique(levels).tolist():
+        chosen = levels == level
+        rows = heads[level].reshape(per_cell[level], values.shape[1], -1)
+        values[chosen] = rows[kinds[chosen], :, cells[chosen]]
+    return Places(values, levels, kinds, np.stack([cells % columns, cells // columns], 1).astype(np.float32))
 
 
 def gather(parts: Sequence[Candidates]) -> Candidates:

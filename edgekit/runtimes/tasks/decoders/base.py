@@ -21,6 +21,17 @@ PACKAGE = "edgekit.runtimes.tasks.decoders"
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 Count = Annotated[int, msgspec.Meta(ge=1, le=1 << 16)]
 
+Counts = int | tuple[int, ...]
+"""Channels or boxes in a cell: of all levels alike, or of each, finest first."""
+
+
+def at_level(count: Counts, level: int) -> int:
+    """A count of one level; a level that there is none for has 0."""
+    if isinstance(count, int):
+        return count
+    return count[level] if level < len(count) else 0
+
+
 Heads = Mapping[str, Sequence[Floats]]
 """Raw outputs by role, one array per level from the finest stride to the coarsest; (1, channels, h, w) each."""
 
@@ -74,6 +85,9 @@ class NoOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 Decode = Callable[[Heads, Any, Frame, float], Candidates]
 
+Channels = Callable[[Any, int], Mapping[str, Counts]]
+"""``(options, classes)`` -> channels by role."""
+
 Attach = Callable[[Heads, Any, Frame, Ints], Floats]
 """What one role of the heads says of the anchors at these places: ``(heads, options, frame, anchors)`` -> (n, ...)."""
 
@@ -88,17 +102,24 @@ class Registered:
     checked with it. ``task`` is the one whose results ``run`` gives whole, ``whole`` the roles
     of the outputs of a graph that is not cut. ``attachments`` decode what other tasks have beside the boxes, by role.
     ``align`` is where the family's training puts a letterboxed image: what a contract file means that does not say.
+    ``per_cell(options)`` is the number of boxes in a cell, which tells how many channels their keypoints have.
     """
 
     name: str
     run: Decode
     options: type[msgspec.Struct]
-    channels: Callable[[Any, int], dict[str, int]] | None
+    channels: Channels | None
     fused: Callable[[dict[str, Any], tuple[int, ...], int], Decoder | None] | None
     task: str = "detect"
     whole: tuple[str, ...] = ("predictions",)
     attachments: dict[str, Attach] = field(default_factory=dict)
     align: Align = "center"
+    per_cell: Callable[[Any], Counts] | None = None
+
+    def keypoint_channels(self, options: Any, values: int) -> Counts:
+        """Channels of the role ``keypoints``, of ``values`` numbers for each box."""
+        boxes = self.per_cell(options) if self.per_cell else 1
+        return boxes * values if isinstance(boxes, int) else tuple(count * values for count in boxes)
 
     def read(self, options: Mapping[str, Any]) -> Any:
         """Validated options.
@@ -126,11 +147,12 @@ def every_decoder() -> Mapping[str, Registered]:
 
 def decoder(
     name: str,
-    channels: Callable[[Any, int], dict[str, int]] | None = None,
+    channels: Channels | None = None,
     fused: Callable[[dict[str, Any], tuple[int, ...], int], Decoder | None] | None = None,
     task: str = "detect",
     whole: tuple[str, ...] = ("predictions",),
     align: Align = "center",
+    per_cell: Callable[[Any], Counts] | None = None,
 ) -> Callable[[Decode], Decode]:
     """Register a decoder function under a name. Its options are a msgspec Struct, named by the annotation.
 
@@ -144,7 +166,7 @@ def decoder(
         if name in DECODERS:
             raise ContractError(f"a decoder named {name!r} is registered already; choose another name")
         options = typing.get_type_hints(run).get("options", NoOptions)
-        DECODERS[name] = Registered(name, run, options, channels, fused, task, whole, align=align)
+        DECODERS[name] = Registered(name, run, options, channels, fused, task, whole, align=align, per_cell=per_cell)
         return run
 
     return register

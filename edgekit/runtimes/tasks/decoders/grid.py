@@ -1,11 +1,13 @@
-"""YOLOX: no anchors, boxes as offsets and sizes in strides, with an objectness."""
+"""YOLOX and YuNet: no anchors, boxes as offsets and sizes in strides, with an objectness; landmarks beside them."""
 
 from __future__ import annotations
 
 import msgspec
 import numpy as np
 
+from edgekit.arrays import Floats, Ints
 from edgekit.runtimes.tasks.decoders.arithmetic import (
+    at_places,
     cell_corners,
     check_finite,
     from_centres,
@@ -16,22 +18,25 @@ from edgekit.runtimes.tasks.decoders.arithmetic import (
     sigmoid,
     survivors,
 )
-from edgekit.runtimes.tasks.decoders.base import Candidates, Count, Frame, Heads, decoder
+from edgekit.runtimes.tasks.decoders.base import Candidates, Count, Frame, Heads, Positive, attached, decoder
+from edgekit.runtimes.tasks.decoders.points import points_of
 
 
 class GridOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Strides in pixels, finest first."""
+    """Strides in pixels, finest first; ``power`` of the product of objectness and class, 0.5 in YuNet."""
 
     strides: tuple[Count, ...]
+    power: Positive = 1.0
 
 
 @decoder("grid", channels=lambda options, classes: {"boxes": 4, "objectness": 1, "classes": classes}, align="corner")
 def grid(heads: Heads, options: GridOptions, frame: Frame, threshold: float) -> Candidates:
-    """YOLOX: centre offsets and log sizes in strides; score = sigmoid(objectness) * sigmoid(class).
+    """YOLOX: centre offsets and log sizes in strides; score = (sigmoid(objectness) * sigmoid(class)) ^ power.
 
-    (Ge et al., YOLOX, 2021.)
+    (Ge et al., YOLOX, 2021; Wu et al., YuNet, 2023, with the square root that OpenCV's FaceDetectorYN takes.)
     """
-    parts, first, cut = [], 0, logit(threshold)
+    least = threshold ** (1 / options.power) if threshold > 0 else threshold
+    parts, first, cut = [], 0, logit(least)
     levels = zip(options.strides, heads["boxes"], heads["objectness"], heads["classes"], strict=True)
     for stride, boxes, objectness, classes in levels:
         rows, columns = size = grid_of(classes, frame, stride)
@@ -39,6 +44,7 @@ def grid(heads: Heads, options: GridOptions, frame: Frame, threshold: float) -> 
         check_finite(presence)
         found = survivors(planes(classes, frame.classes, size), cut)  # a product passes only where both factors do
         scores = sigmoid(found.logits) * sigmoid(presence[found.cells])
+        scores = scores if options.power == 1 else (scores ** np.float32(options.power)).astype(np.float32)
         keep = scores > threshold
         cells, step = found.cells[keep], np.float32(stride)
         values = planes(boxes, 4, size)[:, cells]
@@ -51,3 +57,15 @@ def grid(heads: Heads, options: GridOptions, frame: Frame, threshold: float) -> 
         parts.append(Candidates(corners, scores[keep], found.class_ids[keep], cells + first))
         first += rows * columns
     return gather(parts)
+
+
+@attached("grid", "keypoints")
+def _keypoints(heads: Heads, options: GridOptions, frame: Frame, anchors: Ints) -> Floats:
+    """Keypoints (n, k, 3) at (value + cell) * stride, as YuNet has them."""
+    at = at_places(heads["keypoints"], anchors, [1] * len(options.strides))
+    points = points_of(at.values, frame.keypoints)
+    if at.values.shape[1] == 3 * frame.keypoints:
+        points[..., 2] = sigmoid(points[..., 2])
+    stride = np.array(options.strides, np.float32)[at.levels][:, None, None]
+    points[..., :2] = (points[..., :2] + at.corners[:, None]) * stride
+    return points

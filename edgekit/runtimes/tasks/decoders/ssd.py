@@ -1,4 +1,4 @@
-"""SSD: boxes as differences from priors."""
+"""SSD, RetinaFace, BlazeFace and EfficientDet: boxes as differences from priors, landmarks beside them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import msgspec
 import numpy as np
 
 from edgekit.arrays import Floats, Ints
-from edgekit.errors import ContractError
 from edgekit.runtimes.tasks.decoders.arithmetic import (
+    at_places,
     cell_corners,
     check_finite,
     from_centres,
@@ -19,38 +19,45 @@ from edgekit.runtimes.tasks.decoders.arithmetic import (
     sigmoid,
     softmax,
 )
-from edgekit.runtimes.tasks.decoders.base import Candidates, Count, Frame, Heads, Positive, decoder
+from edgekit.runtimes.tasks.decoders.base import Candidates, Counts, Frame, Heads, Positive, attached, decoder
+from edgekit.runtimes.tasks.decoders.points import points_of
 
 
 class Priors(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """SSD anchors: per level a stride and the (width, height) in pixels of each prior at a cell's centre.
 
     ``variances`` scale the four regressions. ``score`` is how class logits become scores; softmax heads have a
-    background class, at ``background``.
+    background class, at ``background``. ``sizes``: ``log`` ratios to the prior's, or ``plain`` shares of it
+    (BlazeFace). ``order`` of the four: ``xywh``, or ``yxhw`` (EfficientDet).
     """
 
-    strides: tuple[Count, ...]
+    strides: tuple[Positive, ...]
     priors: tuple[tuple[tuple[Positive, Positive], ...], ...]
     variances: tuple[float, float, float, float] = (0.1, 0.1, 0.2, 0.2)
     score: Literal["softmax", "sigmoid"] = "softmax"
     background: Literal["first", "last"] = "first"
+    sizes: Literal["log", "plain"] = "log"
+    order: Literal["xywh", "yxhw"] = "xywh"
 
 
-def _ssd_channels(options: Priors, classes: int) -> dict[str, int]:
-    per_cell = {len(level) for level in options.priors}
-    if len(per_cell) != 1:
-        raise ContractError(
-            "levels with different numbers of priors: name the tensors to cut at (cut: in the contract)"
-        )
-    (count,) = per_cell
-    return {"boxes": 4 * count, "classes": count * (classes + (options.score == "softmax"))}
+def _per_cell(options: Priors) -> tuple[int, ...]:
+    return tuple(len(level) for level in options.priors)
 
 
-@decoder("ssd", channels=_ssd_channels)
+def _ssd_channels(options: Priors, classes: int) -> dict[str, Counts]:
+    values = classes + (options.score == "softmax")
+    return {
+        "boxes": tuple(4 * count for count in _per_cell(options)),
+        "classes": tuple(count * values for count in _per_cell(options)),
+    }
+
+
+@decoder("ssd", channels=_ssd_channels, per_cell=_per_cell)
 def ssd(heads: Heads, options: Priors, frame: Frame, threshold: float) -> Candidates:
-    """SSD with priors: offsets of the prior's centre and log ratios of its size (Liu et al., SSD, 2016).
+    """Offsets of a prior's centre and log ratios of its size (Liu et al., SSD, 2016).
 
-    Channels are prior-major: (prior, 4) and (prior, class) as torchvision and the original lay them out.
+    Channels are prior-major: (prior, 4) and (prior, class) as torchvision and the original lay them out. What a prior
+    has in ``boxes`` behind its four values are keypoints (BlazeFace).
     """
     parts, first = [], 0
     levels = zip(options.strides, options.priors, heads["boxes"], heads["classes"], strict=True)
@@ -62,22 +69,47 @@ def ssd(heads: Heads, options: Priors, frame: Frame, threshold: float) -> Candid
         scores, class_ids = _ssd_scores(logits, options)
         kind, cells = np.nonzero(scores > threshold)
         prior = np.array(priors, np.float32)[kind]
-        shift = planes(boxes, 4 * kinds, size).reshape(kinds, 4, -1)[kind, :, cells] * np.array(
-            options.variances, np.float32
-        )
-        check_finite(shift)
-        column, row = cell_corners(cells, columns)
-        half, step = np.float32(0.5), np.float32(stride)
-        corners = from_centres(
-            (column + half) * step + shift[:, 0] * prior[:, 0],
-            (row + half) * step + shift[:, 1] * prior[:, 1],
-            np.exp(shift[:, 2]) * prior[:, 0],
-            np.exp(shift[:, 3]) * prior[:, 1],
-        )
+        values = planes(boxes, kinds * _row(boxes, kinds, frame), size).reshape(kinds, -1, rows * columns)
+        corners = _boxes(values[kind, :4, cells], prior, _centres(cells, columns, stride), options)
         anchors = first + cells * kinds + kind
         parts.append(Candidates(corners, scores[kind, cells], class_ids[kind, cells], anchors))
         first += rows * columns * kinds
     return gather(parts)
+
+
+def _row(boxes: Floats, kinds: int, frame: Frame) -> int:
+    """Values of a prior: four, and two for each keypoint where the boxes have them too."""
+    whole = 4 + 2 * frame.keypoints
+    return whole if boxes.shape[1] == kinds * whole else 4
+
+
+def _centres(cells: Ints, columns: int, stride: float) -> Floats:
+    """Centres (n, 2) of cells in input pixels."""
+    return (np.stack(cell_corners(cells, columns), 1) + np.float32(0.5)) * np.float32(stride)
+
+
+def _boxes(values: Floats, prior: Floats, centres: Floats, options: Priors) -> Floats:
+    """Boxes (n, 4) from regressions (n, 4) of priors (n, 2) at these centres."""
+    check_finite(values)
+    shift = (values if options.order == "xywh" else values[:, [1, 0, 3, 2]]) * np.array(options.variances, np.float32)
+    ratio = np.exp(shift[:, 2:]) if options.sizes == "log" else shift[:, 2:]
+    return from_centres(*(centres + shift[:, :2] * prior).T, *(ratio * prior).T)
+
+
+@attached("ssd", "keypoints")
+def _keypoints(heads: Heads, options: Priors, frame: Frame, anchors: Ints) -> Floats:
+    """Keypoints (n, k, 3) as offsets from the prior's centre in its sizes, scaled as the centre is (RetinaFace, Deng et
+    al. 2019): in heads of their own, or behind the box's four values (BlazeFace, Bazarevsky et al. 2019)."""
+    own = heads.get("keypoints")
+    at = at_places(heads["boxes"] if own is None else own, anchors, _per_cell(options))
+    points = points_of(at.values[:, 4:] if own is None else at.values, frame.keypoints)
+    sizes = np.concatenate([np.array(level, np.float32) for level in options.priors])
+    starts = np.cumsum([0, *_per_cell(options)])
+    prior = sizes[starts[at.levels] + at.kinds][:, None]
+    centres = (at.corners + np.float32(0.5)) * np.array(options.strides, np.float32)[at.levels][:, None]
+    shift = points[..., :2] * np.array(options.variances[:2], np.float32)
+    points[..., :2] = centres[:, None] + shift * prior
+    return points
 
 
 def _ssd_scores(logits: Floats, options: Priors) -> tuple[Floats, Ints]:
