@@ -147,8 +147,8 @@ class Job(PartJob):
     For a calibrated precision the two forms are those of the quantisation plan: equalized, with weights that lie on the
     symmetric 8-bit grid of their output channel. ``plan`` holds ranges and the layers that stay in float; ``recipe`` is
     one of those that the target names. ``half`` are operators that fp16 has to leave in float32. ``originals`` is the
-    file of the weights from before rounding. ``open_batch`` and ``open_size`` ask for a file that takes several of them,
-    of targets with ``several``.
+    file of the weights from before rounding. ``open_batch`` and ``open_size`` ask for a file that takes several of
+    them, of targets with ``several``.
     """
 
     onnx: Path
