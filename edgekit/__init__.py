@@ -18,8 +18,11 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from edgekit.conversion.api import convert as convert
+    from edgekit.conversion.api import inspect as inspect
     from edgekit.conversion.bundle_builder import Outcome as Outcome
     from edgekit.conversion.convert import Conversions as Conversions
+    from edgekit.conversion.convert import Planned as Planned
+    from edgekit.conversion.inspect import Inspected as Inspected
     from edgekit.errors import EdgekitError as EdgekitError
     from edgekit.profiling.record import Profile as Profile
     from edgekit.profiling.records.making import profile as profile
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
     from edgekit.runtimes.results import Detections as Detections
     from edgekit.runtimes.results import Embedding as Embedding
     from edgekit.runtimes.results import Instances as Instances
+    from edgekit.runtimes.results import LabelMap as LabelMap
     from edgekit.runtimes.results import Masks as Masks
     from edgekit.runtimes.results import Match as Match
     from edgekit.runtimes.results import Poses as Poses
@@ -51,8 +55,9 @@ if TYPE_CHECKING:
     from edgekit.worker.process import Stop as Stop
 
 _MODULES = {
-    "conversion.api": "convert",
-    "conversion.convert": "Conversions",
+    "conversion.api": "convert inspect",
+    "conversion.convert": "Conversions Planned",
+    "conversion.inspect": "Inspected",
     "conversion.bundle_builder": "Outcome",
     "worker.process": "Stop",
     "errors": "EdgekitError",
@@ -66,7 +71,7 @@ _MODULES = {
     "runtimes.load": "load",
     "runtimes.model": "Model",
     "runtimes.pool": "ModelPool",
-    "runtimes.results": "Classification Detections Embedding Instances Masks Match Poses Text",
+    "runtimes.results": "Classification Detections Embedding Instances LabelMap Masks Match Poses Text",
     "runtimes.smoothing": "OneEuro",
     "runtimes.top_down": "pipeline top_down",
 }

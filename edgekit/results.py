@@ -9,6 +9,7 @@ from edgekit.runtimes.results import Detection as Detection
 from edgekit.runtimes.results import Detections as Detections
 from edgekit.runtimes.results import Embedding as Embedding
 from edgekit.runtimes.results import Instances as Instances
+from edgekit.runtimes.results import LabelMap as LabelMap
 from edgekit.runtimes.results import MaskColumn as MaskColumn
 from edgekit.runtimes.results import Masks as Masks
 from edgekit.runtimes.results import Match as Match
@@ -28,6 +29,7 @@ __all__ = [
     "Detections",
     "Embedding",
     "Instances",
+    "LabelMap",
     "MaskColumn",
     "Masks",
     "Match",

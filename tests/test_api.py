@@ -75,7 +75,7 @@ class Asked:
         self.contract: Any = None
         monkeypatch.setattr(api, "run", self)
 
-    def __call__(self, request: Any, watch: Callable[[str, str, float], None], stop: Stop) -> Any:
+    def __call__(self, request: Any, watch: Callable[[str, str, float], None], stop: Stop, notice: Any) -> Any:
         self.request = request
         if request.contract:
             self.contract = read_contract(Path(request.contract))
@@ -121,10 +121,89 @@ def test_every_keyword_reaches_the_request(asked: Asked) -> None:
     given = {
         "weights": "w.pt", "name": "n", "proof_data": "p", "labels": "l", "prompts": "q", "choose": 3, "seed": 4,
         "plan": "plan", "recipe": "nncf", "max_drop": 0.25, "gated": False, "jobs": 5, "threads": 6,
-        "imports": ("mine",), "trust": True,
+        "imports": ("mine",), "trust": True, "rebuild": True,
     }  # fmt: skip
     edgekit.convert("m.pt", "onnx", **given)
     assert {name: getattr(asked.request, name) for name in given} == given
+
+
+def test_names_paths_and_sizes_as_one_writes_them(asked: Asked) -> None:
+    edgekit.convert("x.onnx", targets="onnx", precisions=["fp32", "int8"], size=320, out="x", imports="mine")
+    request = asked.request
+    assert (request.targets, request.precisions) == (("onnx",), ("fp32", "int8"))
+    assert (request.size, request.out, request.imports) == ((320, 320), Path("x"), ("mine",))
+    edgekit.convert(Path("x.onnx"), ["onnx", "litert"], out=Path("y"))
+    assert (asked.request.source, asked.request.targets, asked.request.precisions) == (
+        "x.onnx",
+        ("onnx", "litert"),
+        ("fp32",),
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({}, 'convert() needs a target, such as target="onnx"'),
+        ({"target": ["onnx", 3]}, 'target must be names: "onnx", "onnx,litert" or ["onnx", "litert"], not '),
+        ({"target": "onnx", "targets": "litert"}, "target and targets are one argument: give target alone"),
+        (
+            {"target": "onnx", "size": "320"},
+            "size must be a number of pixels, (height, width), or a list of these, not '320' (str)",
+        ),
+        (
+            {"target": "onnx", "size": (320, 0)},
+            "size must be a number of pixels, (height, width), or a list of these, not (320, 0)",
+        ),
+        ({"target": "onnx", "data": 7}, "data must be a path (str or Path), not 7 (int)"),
+        ({"target": "onnx", "out": None, "jobs": 0}, "jobs must be a whole number from 1 on, not 0 (int)"),
+        ({"target": "onnx", "trust": "yes"}, "trust must be True or False, not 'yes' (str)"),
+        ({"target": "onnx", "max_drop": 2}, "max_drop must be a number 0..1, not 2 (int)"),
+        ({"target": "onnx", "finetune": -1}, "finetune must be seconds, not -1 (int)"),
+        ({"target": "onnx", "gate": 0.9}, 'gate must be bounds by name: {"matched": 0.9}, not 0.9 (float)'),
+        ({"target": "onnx", "options": {"rknn": 1}}, 'options must be options by target: {"rknn": {'),
+        ({"target": "onnx", "contract": 1}, "contract must be an edgekit.Contract or the path of a contract file"),
+        ({"target": "onnx", "progress": "bar"}, "progress must be a function, not 'bar' (str)"),
+        ({"target": "onnx", "precison": "int8"}, "there is no argument 'precison'; did you mean precision?"),
+        ({"target": "onnx", "zzz": 1}, "there is no argument 'zzz'; 'zzz' is not one of: precision, data, out,"),
+    ],
+)
+def test_a_wrong_argument_is_named(given: dict[str, Any], says: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(says)):
+        edgekit.convert("m.onnx", **given)
+
+
+def test_every_keyword_has_its_check() -> None:
+    from inspect import signature
+
+    from edgekit.conversion.arguments import _KINDS
+
+    own = {"model", "stop", "targets", "precisions", "unknown"}
+    for function in (edgekit.convert, edgekit.inspect):
+        assert set(signature(function).parameters) - own <= set(_KINDS)
+
+
+@pytest.mark.nightly
+def test_a_dry_run_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", f"{Path(__file__).parent}")
+    told: list[str] = []
+    out, photos = tmp_path / "out", write_pictures(tmp_path / "photos", 4)
+    done = edgekit.convert("tiny_models:detector", "onnx", data=photos, out=out, dry_run=True, notice=told.append)
+    assert (done.ok, list(done)) == (True, [])
+    assert done.planned == (edgekit.Planned("onnx", "fp32", (), ""),)
+    assert done.minutes > 0
+    assert told[0].startswith("source: ")
+    assert not out.exists()
+
+
+@pytest.mark.nightly
+def test_a_model_is_looked_at_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", f"{Path(__file__).parent}")
+    seen = edgekit.inspect("tiny_models:detector", size=SIZE)
+    assert seen.kind == "factory"
+    with pytest.raises(UsageError, match="no argument 'contract_out'"):
+        edgekit.inspect("x.onnx", contract_out="x.yaml")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="takes a path or module:factory, not int"):
+        edgekit.inspect(3)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -193,10 +272,10 @@ class TestAnOpenNetwork:
     def test_it_becomes_a_program_that_computes_the_same(self, asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
         seen: dict[str, Any] = {}
 
-        def run(request: Any, watch: Any, stop: Any) -> Any:
+        def run(request: Any, watch: Any, stop: Any, notice: Any) -> Any:
             seen["program"] = self.torch.export.load(request.source).module(check_guards=False)
             seen["name"] = Path(request.source).name
-            return asked(request, watch, stop)
+            return asked(request, watch, stop, notice)
 
         monkeypatch.setattr(api, "run", run)
         network = self.network().eval()

@@ -258,7 +258,7 @@ MISTAKES = {
     "no classes": (("[cat, dog]", "[]"), "7: classes: empty; give the class names in the order of the model's outputs"),
     "unknown class set": (
         ("[cat, dog]", "cocoo"),
-        "7: classes: 'cocoo' is no file and no known set; give a list, a file or: coco",
+        "7: classes: 'cocoo' is no file and no known set; give a list, a file or: ade20k, cityscapes, coco, ",
     ),
     "classes of another type": (("[cat, dog]", "2"), "7: classes: Expected `str | array`, got `int`, not 2"),
     "very long class set": (("[cat, dog]", "c" * 5000), "7: classes: 'cccc"),

@@ -112,6 +112,14 @@ def test_a_classification_is_tried_in_its_colours_alone() -> None:
     assert second.mean == rule.mean
 
 
+def test_label_maps_are_tried_in_their_colours_alone() -> None:
+    maps = Contract(
+        task="semantic", image=ImageRule(size=(8, 8)), classes=("a", "b"), decoder=Decoder(name="semantic"),
+        outputs=(Output(name="logits", role="logits"),),
+    )  # fmt: skip
+    assert [other.text for other in alternatives(maps)] == ["color: bgr"]
+
+
 @pytest.mark.parametrize(
     ("decoder", "rule", "said"),
     [

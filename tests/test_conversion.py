@@ -21,6 +21,7 @@ from tiny_models import CLASSES, CONTRACT, SIZE, picture
 from edgekit.arrays import Image
 from edgekit.conversion import convert as conversion
 from edgekit.conversion import jobs, prepare
+from edgekit.conversion.bundle_builder import Outcome
 from edgekit.conversion.convert import Conversion, Stop, convert
 from edgekit.conversion.request import Request, source_of, validate
 from edgekit.conversion.selection import BundleSpec
@@ -343,9 +344,9 @@ def test_targets_are_built_side_by_side(tmp_path: Path, monkeypatch: pytest.Monk
         def __init__(self, *given: object) -> None:
             pass
 
-        def build(self, spec: BundleSpec, report: object) -> str:
+        def build(self, spec: BundleSpec, report: object) -> Outcome:
             barrier.wait(0.5 if stages.request.jobs == 1 else 20)
-            return spec.target
+            return Outcome(spec.target, spec.precision, tmp_path)
 
     monkeypatch.setattr(conversion, "BundleBuilder", Builder)
     request = Request(source=SOURCE, targets=("onnx", "openvino"), jobs=2)
@@ -357,7 +358,7 @@ def test_targets_are_built_side_by_side(tmp_path: Path, monkeypatch: pytest.Monk
             assert stages.stop.pulled
         else:
             done = conversion._side_by_side(stages, selection, None, None, silent)  # type: ignore[arg-type]
-            assert done == ("onnx", "openvino")
+            assert [outcome.target for outcome in done] == ["onnx", "openvino"]
 
 
 def test_a_source_that_gives_nan_itself_is_refused(tmp_path: Path) -> None:

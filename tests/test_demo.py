@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from target_lists import EVERYTHING
 from tiny_conversions import edgekit
 
-from edgekit.cli._reports import Countdown
+from edgekit.cli._progress import Countdown
 from edgekit.cli.demo import command
 
 pytestmark = pytest.mark.convert
@@ -44,7 +44,9 @@ def test_the_demo_measures_draws_and_describes(folder: Path) -> None:
         assert picture.std() > 20
     assert (folder / f"shapes-onnx-{precisions[-1]}" / "manifest.json").is_file()
     # Nobody watches here: a line tells of each step, and how long the rest will take.
-    assert re.search(rf"^onnx {precisions[-1]} \(about \d+:\d\d left\)$", done.stderr, re.MULTILINE)
+    assert re.search(
+        rf"^\[\d+:\d\d\] onnx {precisions[-1]}: done in \d+:\d\d \(about \d+:\d\d left\)$", done.stderr, re.MULTILINE
+    )
 
 
 @pytest.mark.nightly
@@ -66,7 +68,7 @@ def test_one_model_cannot_be_both_given_and_left_out(tmp_path: Path) -> None:
 
 def test_the_time_left_follows_the_pace_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr("edgekit.cli._reports.time.monotonic", lambda: now)
+    monkeypatch.setattr("edgekit.cli._progress.time.monotonic", lambda: now)
     countdown = Countdown({"one": 60.0, "two": 60.0})
     assert str(countdown) == "about 2:00 left"
     now += 120.0  # twice as slow as expected

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -47,14 +46,32 @@ def example(text: str, language: str, word: str) -> str:
 
 @pytest.mark.convert
 def test_the_quickstart_runs_as_it_stands(tmp_path: Path) -> None:
-    photos = write_coco(tmp_path / "scenes", range(330_000, 330_040)).parent
-    (tmp_path / "photos").mkdir()
-    for number, path in enumerate(sorted(photos.glob("*.png"))):
-        shutil.copy(path, tmp_path / "photos" / f"{number}.png")
+    """In an empty folder: pictures and model come with the package."""
     shell, python = run_example(blocks(README, "bash")[0], blocks(README, "python")[0], tmp_path)
     assert len(list((tmp_path / "drawn").iterdir())) == 40
     assert "proven" in shell
     assert "detection" in python.splitlines()[0]
+
+
+@pytest.mark.nightly
+@pytest.mark.convert
+def test_the_conversion_of_the_python_page_runs_as_it_stands(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "API.md").read_text(encoding="utf-8")
+    write_coco(tmp_path / "photos", range(330_000, 330_016))
+    done = subprocess.run(
+        [sys.executable, "-c", example(page, "python", "dry_run=True")],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    planned, other, notes, made = (done.stdout.splitlines()[at] for at in (0, 1, 2, -1))
+    assert planned.startswith("onnx int8 ('plan', 'nncf') in about")
+    assert other.startswith("ncnn int8 ")
+    assert notes.startswith("source: ")
+    assert made.startswith("out/detector-onnx-fp32 {'build': ")
+    assert (tmp_path / "out" / "detector-onnx-fp32" / "manifest.json").is_file()
 
 
 @pytest.mark.nightly

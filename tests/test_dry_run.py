@@ -55,7 +55,7 @@ def test_what_would_happen(photos: Path, tmp_path: Path) -> None:
     arguments = [SOURCE, "--target", f"onnx,{other}", "--precision", "fp32,int8", "--data", str(photos), "-o", str(out)]
     done = CliRunner().invoke(command, [*arguments, "--dry-run", "--json"], catch_exceptions=False)
     assert done.exit_code == 2
-    said = json.loads(done.output)
+    said = json.loads(done.stdout)
     bundles = {(one["target"], one["precision"]): one for one in said["bundles"]}
     assert bundles["onnx", "fp32"] == {"target": "onnx", "precision": "fp32", "recipes": [], "refusal": ""}
     assert bundles["onnx", "int8"]["recipes"][0] == "plan"

@@ -14,7 +14,7 @@ from edgekit.arrays import Image
 from edgekit.errors import InputError
 from edgekit.runtimes.bundle.manifest import ImageRule
 from edgekit.runtimes.inputs.images import STRIP, Preprocessor, check, tables, transform
-from edgekit.runtimes.inputs.resampling import bicubic
+from edgekit.runtimes.inputs.resampling import resample
 
 MOST_WIDTH, MOST_HEIGHT = 5000, 3000
 RESIZES = ("letterbox", "stretch", "crop")
@@ -281,8 +281,10 @@ def oracle(image: Image, spec: ImageRule) -> np.ndarray:
     """The input tensor in plain float64 arithmetic, straight from the definition of the rule."""
     mapping = transform(spec, image.shape[1], image.shape[0])
     height, width = spec.size
-    if spec.interpolation == "bicubic":
-        resized = bicubic(image, mapping.resized)  # tests/test_resampling.py holds it against Pillow's
+    if spec.interpolation != "linear":
+        resized = resample(
+            image, mapping.resized, spec.interpolation
+        )  # tests/test_resampling.py holds it against Pillow's
     else:
         resized = np.asarray(cv2.resize(image, mapping.resized, interpolation=cv2.INTER_LINEAR), np.uint8)
     canvas = np.full((height, width, 3), spec.pad, np.uint8)
@@ -310,6 +312,7 @@ RULES = [
     rule("stretch", (64, 48), interpolation="bicubic"),
     rule("crop", (64, 48), crop=0.9, interpolation="bicubic"),
     rule("letterbox", (64, 48), interpolation="bicubic"),
+    rule("crop", (64, 48), crop=0.9, interpolation="bilinear"),
 ]
 
 

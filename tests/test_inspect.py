@@ -237,6 +237,22 @@ def test_what_was_rebuilt_is_compared_on_a_proof_image_too(tmp_path: Path) -> No
         source.run(samples, Workspace(tmp_path))
 
 
+@pytest.mark.parametrize("channels", [1, 19])
+def test_semantic_segmentation(channels: int, tmp_path: Path) -> None:
+    """The last convolution's logits, scaled up: one class a channel, or one channel beside a background."""
+    nodes = [
+        node("Conv", "x", "w", name="logits", strides=[8, 8]),
+        node("Resize", "logits", "", "scales", name="whole", mode="linear"),
+    ]
+    constants = {"w": weights(channels, 3, 8, 8), "scales": np.array([1, 1, 8, 8], np.float32)}
+    seen = looked(write(tmp_path / "s.onnx", nodes, constants, shape=(1, 3, 64, 96), outputs=["whole"]), tmp_path)
+    assert (seen.decoder, seen.heads[0].tensor, seen.heads[0].role) == ("semantic", "logits", "logits")
+    (tmp_path / "s.yaml").write_text(seen.contract, encoding="utf-8")
+    stated = read_contract(tmp_path / "s.yaml")
+    assert (stated.task, len(stated.classes)) == ("semantic", max(channels, 2))
+    assert stated.decoder.options == ({"score": "sigmoid"} if channels == 1 else {})
+
+
 # --- the command ---
 
 
@@ -292,7 +308,10 @@ def test_the_command_writes_the_contract(tmp_path: Path) -> None:
 
 def test_unknown_heads_are_shown_and_refused_only_where_a_contract_is_wanted(tmp_path: Path) -> None:
     path = write(
-        tmp_path / "odd.onnx", [node("Conv", "x", "w", name="odd")], {"w": weights(7, 3, 1, 1)}, shape=(1, 3, 64, 64)
+        tmp_path / "odd.onnx",
+        [node("Conv", "x", "w", name="odd", strides=[2, 2])],
+        {"w": weights(7, 3, 1, 1)},
+        shape=(1, 3, 64, 64),
     )
     done = CliRunner().invoke(command, [str(path), "--json"], catch_exceptions=False)
     seen = json.loads(done.output)

@@ -72,6 +72,21 @@ def test_no_transpose_is_left_and_the_numbers_are_the_same() -> None:
             assert node.args[1].op == "get_attr", "the weight is a constant"
 
 
+class OnePart(nn.Module):
+    """A split into one part, as deformable attention of one level has."""
+
+    def forward(self, images: Any) -> Any:
+        (whole,) = images.split([3], 1)
+        return whole + 1
+
+
+def test_a_split_into_one_part_is_dropped() -> None:
+    flat = flatten(OnePart().eval(), torch.rand(1, 3, 4, 4))
+    found = counted(flat)
+    assert sum(found[name] for name in ("split", "split_with_sizes", "getitem")) == 0
+    torch.testing.assert_close(flat(torch.ones(1, 3, 4, 4)), torch.full((1, 3, 4, 4), 2.0))
+
+
 class Attention(nn.Module):
     """Transposes that mean something."""
 

@@ -134,9 +134,15 @@ SPECS = {
     "an ultralytics checkpoint": "a/best.pt",
     "a vision-language model": "blip-2",
     "a transformers folder": "yolos",
+    "timm:NAME": "timm:resnet18",
+    "torchvision:NAME": "torchvision:resnet18",
     "package.module:factory": "a.b:c",
 }
-WIDER = {"a vision-language model": ["a transformers folder"]}
+WIDER = {
+    "a vision-language model": ["a transformers folder"],
+    "timm:NAME": ["package.module:factory"],
+    "torchvision:NAME": ["package.module:factory"],
+}
 """Sources that would also take what the first takes: they have to be asked after it."""
 
 

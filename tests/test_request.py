@@ -76,14 +76,14 @@ def test_the_reason_is_told_where_there_is_one(blip2: str) -> None:
     ("source", "given", "flag", "takers"),
     [
         (NETWORK, {"prompts": "x.txt"}, "--prompts", "a vision-language model (BLIP-2: a folder"),
-        ("x.onnx", {"weights": "x.pt"}, "--weights", "package.module:factory with --weights FILE"),
-        ("x.pt2", {"weights": "x.pt"}, "--weights", "package.module:factory with --weights FILE"),
-        ("x.pt", {"weights": "x.pt"}, "--weights", "package.module:factory with --weights FILE"),
+        ("x.onnx", {"weights": "x.pt"}, "--weights", "timm:NAME with --weights FILE; torchvision:NAME"),
+        ("x.pt2", {"weights": "x.pt"}, "--weights", "timm:NAME with --weights FILE; torchvision:NAME"),
+        ("x.pt", {"weights": "x.pt"}, "--weights", "timm:NAME with --weights FILE; torchvision:NAME"),
         (
             "x.onnx",
             {"trust": True},
             "--trust",
-            "a torch.export program (.pt2); an ultralytics checkpoint (.pt); pack",
+            "a torch.export program (.pt2); an ultralytics checkpoint (.pt); timm:NAME",
         ),
     ],
 )

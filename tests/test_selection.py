@@ -126,6 +126,48 @@ def test_an_operator_is_refused_by_name_with_the_targets_that_take_it(monkeypatc
     assert "ncnn" not in takers
 
 
+def test_fourier_transforms_are_refused_where_there_are_none(tmp_path: Path) -> None:
+    """Both of them before anything is built, and no target is named that cannot take them either."""
+    import torch
+    from jobs import make_job
+    from torch import nn
+
+    from edgekit.graph.exchange import operators
+
+    class Real(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return torch.fft.irfft(torch.fft.rfft(images))
+
+    class Complex(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return torch.fft.fft2(images).real
+
+    tested = {
+        "executorch",
+        "litert",
+        "mnn",
+        "ncnn",
+        "onnx",
+        "openvino",
+        "coreml",
+        "tensorrt",
+        "ethosu",
+        "imx500",
+        "rknn",
+    }
+    for module, taken in ((Real(), {"executorch", "onnx", "openvino"}), (Complex(), {"onnx", "openvino"})):
+        job = make_job(module, torch.zeros(1, 3, 16, 16), ("out",), tmp_path / type(module).__name__, "fp32")
+        found = operators(job.onnx)
+        for name in sorted(tested - taken):
+            with pytest.raises(ConversionError, match=rf"^{name} cannot take DFT") as error:
+                refuse(converters.target(name), found)
+            takers = str(error.value).rpartition("Targets that take it: ")[2].split(", ")
+            assert taken <= set(takers)
+            assert not set(takers) & (tested - taken)
+        for name in taken:
+            refuse(converters.target(name), found)
+
+
 @pytest.mark.convert
 def test_a_network_that_a_target_cannot_take_is_refused_before_its_toolchain_starts(tmp_path: Path) -> None:
     photos = write_pictures(tmp_path / "photos", 12)
@@ -165,5 +207,8 @@ def test_what_ncnn_refuses_it_cannot_do(operator: str, tmp_path: Path) -> None:
 
     job = make_job(Module(), torch.zeros(1, 3, 16, 16), ("out",), tmp_path, "fp32")
     assert set(operators(job.onnx)) & set(ncnn.TARGET.refuses)
-    with pytest.raises(ConversionError, match="does not run in ncnn"):
+    with pytest.raises(
+        ConversionError,
+        match=r"what pnnx wrote does not run in ncnn: .*; not every target takes ",
+    ):
         ncnn.convert(job, lambda text, share: None)

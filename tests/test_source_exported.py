@@ -545,7 +545,7 @@ def test_too_many_sizes(good: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".pt2", ".pt", ".pth"])
 def test_zip_bombs(suffix: str, good: Path, tmp_path: Path) -> None:
-    from edgekit.sources.factory import read_weights
+    from edgekit.sources._weights import read_weights
     from edgekit.sources.ultralytics.pickle import pickled_globals
 
     readers: dict[str, Callable[[Path], Any]] = {

@@ -14,6 +14,7 @@ from edgekit.errors import SourceError, UsageError
 from edgekit.runtimes.bundle.folder import sha256
 from edgekit.sources import SourceRequest, factory
 from edgekit.sources import load as load_any
+from edgekit.sources._weights import read_weights
 
 torch = pytest.importorskip("torch", reason="needs the extra 'convert'")
 safetensors = pytest.importorskip("safetensors.torch", reason="needs the extra 'convert'")
@@ -49,6 +50,9 @@ def in_child():
             self.module = torch.nn.Conv2d(3, 2, 1)
         def forward(self, x): return self.module(x)
     return Outer()
+def seeded():
+    torch.manual_seed(1)
+    return network()
 def a_list(): return [1]
 def needs_arguments(width): return network()
 def fails(): raise KeyError("no such thing")
@@ -185,6 +189,17 @@ def test_no_size() -> None:
     assert str(caught.value) == expected
 
 
+def test_random_weights_are_said_aloud(tmp_path: Path, trained: dict[str, Any]) -> None:
+    """A factory that makes another network each time; one that always makes the same may have read a file."""
+    (doubt,) = load().doubts
+    assert doubt == (
+        "the weights are random: calling factory_module:network twice gives two different networks (first in 0.weight)"
+        "; give the trained ones with --weights"
+    )
+    assert load("seeded").doubts == load("ready").doubts == ()
+    assert load(weights=saved(tmp_path / "w.pt", trained)).doubts == ()
+
+
 # --- weights ---
 
 
@@ -290,7 +305,7 @@ def test_any_bytes_as_weights(data: bytes, head: bytes, tmp_path: Path) -> None:
     for name in ("any.pt", "any.safetensors"):
         (tmp_path / name).write_bytes(head + data)
         with contextlib.suppress(SourceError):
-            factory.read_weights(tmp_path / name, trust=False)
+            read_weights(tmp_path / name, trust=False)
 
 
 # --- code inside ---

@@ -48,7 +48,7 @@ def test_contract(kind: str, loaded: dict[str, TrainedModel]) -> None:
         assert contract.image.mean == (0.485, 0.456, 0.406)
         assert contract.decoder.options == {"refine": "dark", "aligned": True}
     else:
-        assert contract.image == ImageRule(size=SIZE, resize="stretch", pad=0)
+        assert contract.image == ImageRule(size=SIZE, resize="stretch", interpolation="bilinear")
         assert contract.classes == tuple(f"LABEL_{number}" for number in range(5))
         assert contract.decoder.options["score"] == ("softmax" if kind in ("detr", "yolos") else "sigmoid")
         assert not contract.postprocess.nms
@@ -89,8 +89,8 @@ def test_processors_without_a_fixed_size(folders: dict[str, Path], tmp_path: Pat
     model = load(SourceRequest(str(tmp_path)))
     assert model.contract is not None
     rule = model.contract.image
-    assert (rule.size, rule.resize, rule.mean, rule.pad) == ((96, 96), "letterbox", (0.5, 0.5, 0.5), 128)
-    assert (rule.std, rule.interpolation) == ((0.229, 0.224, 0.225), "linear")
+    assert (rule.size, rule.resize, rule.mean, rule.pad) == ((96, 96), "letterbox", (0.5, 0.5, 0.5), (128, 128, 128))
+    assert (rule.std, rule.interpolation) == ((0.229, 0.224, 0.225), "bilinear")
     assert "border of a letterboxed image" in model.notes[0]
     assert load(SourceRequest(str(tmp_path), size=(64, 128))).contract.image.size == (64, 128)  # type: ignore[union-attr]
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({"size": {"height": 96, "width": 64}, "resample": 3}))
@@ -123,9 +123,7 @@ def test_folders_that_are_refused(folders: dict[str, Path], tmp_path: Path) -> N
     with pytest.raises(SourceError, match="damaged or not a safetensors file "):
         load(SourceRequest(str(tmp_path)))
     (tmp_path / "config.json").write_text(json.dumps(config | {"model_type": "bert"}))
-    with pytest.raises(
-        SourceError, match="model_type 'bert' is not one of: rt_detr, rt_detr_v2, d_fine, detr, yolos, "
-    ):
+    with pytest.raises(SourceError, match="model_type 'bert' is not one of: rt_detr, rt_detr_v2, d_fine, detr, "):
         load(SourceRequest(str(tmp_path)))
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(SourceError, match=r"config\.json: cannot be read: "):

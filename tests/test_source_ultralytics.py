@@ -390,4 +390,4 @@ def test_without_ultralytics_the_message_says_how_to_install(checkpoints: dict[s
     )
     command = [sys.executable, "-c", code, str(checkpoints["yolov8n.yaml"])]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "pip install --no-deps ultralytics torchvision" in result.stdout
+    assert "pip install --no-deps ultralytics, and torchvision from the index that torch came from" in result.stdout

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from sample_bundles import write_bundle
 
 import edgekit.cli as cli
-from edgekit.cli import _reports
+from edgekit.cli import _progress, _reports
 from edgekit.cli._options import console
 from edgekit.cli._terminal import say, shown
 
@@ -62,7 +62,7 @@ def test_every_way_out_is_clean(capsys: pytest.CaptureFixture[str]) -> None:
     console().print(EVIL, markup=False)
     console(stderr=True).print(EVIL, markup=False)
     _reports.table(["name"], [[_reports.escape(EVIL)]])
-    with _reports.progress_bars({EVIL: 1.0}) as watch:
+    with _progress.progress_bars({EVIL: 1.0}) as watch:
         watch(EVIL, EVIL, 0.5)
     with pytest.raises(SystemExit):
         cli.main(["run", "bundle", f"--{EVIL}"])
@@ -72,7 +72,7 @@ def test_every_way_out_is_clean(capsys: pytest.CaptureFixture[str]) -> None:
     out, err = capsys.readouterr()
     assert steering(out + err) == []
     assert out.count(PLAIN) == 3
-    assert err.count("\\x1b[2J") == 7
+    assert err.count("\\x1b[2J") == 8
 
 
 def test_a_progress_text_is_no_markup() -> None:
@@ -81,8 +81,8 @@ def test_a_progress_text_is_no_markup() -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         drawn = Console(file=io.StringIO(), force_terminal=True)
-        patch.setattr(_reports, "console", lambda stderr: drawn)
-        with _reports.progress_bars() as watch:
+        patch.setattr(_progress, "console", lambda stderr: drawn)
+        with _progress.progress_bars() as watch:
             watch("[/red]", "[/nothing] [bold]", 0.5)
             drawn.print("done")
 

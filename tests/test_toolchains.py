@@ -200,10 +200,14 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_where_they_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("EDGEKIT_TOOLCHAINS", raising=False)
+    monkeypatch.setattr("sys.prefix", str(tmp_path / "venv"))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     assert toolchains.root() == tmp_path / "edgekit" / "toolchains"
     monkeypatch.delenv("XDG_DATA_HOME")
     assert toolchains.root() == Path.home() / ".local" / "share" / "edgekit" / "toolchains"
+    (tmp_path / "venv" / "toolchains").mkdir(parents=True)  # as make installs them
+    assert toolchains.root() == tmp_path / "venv" / "toolchains"
+    assert toolchains.environment()["EDGEKIT_TOOLCHAINS"] == str(tmp_path / "venv" / "toolchains")
 
 
 def test_every_pin_is_exact() -> None:

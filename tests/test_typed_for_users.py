@@ -111,6 +111,6 @@ def test_what_the_pages_show_type_checks_and_mistakes_do_not(tmp_path: Path) -> 
     assert not ours, "\n".join(ours)
     assert [re.sub(r"^wrong.py:(\d+):.*\[([a-z-]+)\]$", r"\1 \2", line) for line in errors] == [
         "4 attr-defined",
-        "5 call-arg",
+        "5 arg-type",
         "6 attr-defined",
     ], done.stdout

@@ -301,7 +301,7 @@ def test_graphs_that_nobody_came_back_for_are_removed(tmp_path: Path) -> None:
         (out / "a").write_text("a")
         return graph
 
-    files, found = KeptGraphs(tmp_path).build({"key": 1}, write)
+    files, found = KeptGraphs(tmp_path).build({"key": 1}, Graph, write)
     assert (found, (files / "a").read_text()) == (graph, "a")
     KeptGraphs(tmp_path)
     assert files.is_dir()
@@ -309,7 +309,7 @@ def test_graphs_that_nobody_came_back_for_are_removed(tmp_path: Path) -> None:
     KeptGraphs(tmp_path)
     assert not files.exists()
     with pytest.raises(OSError, match="full"):
-        KeptGraphs(tmp_path).build({"key": 2}, failing)
+        KeptGraphs(tmp_path).build({"key": 2}, Graph, failing)
     assert list((tmp_path / FOLDER).iterdir()) == []
 
 

@@ -75,6 +75,11 @@ def sorting() -> nn.Module:
     return _detector(ending="sort")
 
 
+def mixing() -> nn.Module:
+    """Subtracts the mean over its batch: nothing of one image, and what is common of several."""
+    return _detector(ending="mixing")
+
+
 def aborting() -> nn.Module:
     """What a failing check in C++ does to a process."""
     os.abort()
@@ -144,6 +149,8 @@ def _detector(ending: str = "") -> Any:
             x = torch.relu(self.carry(torch.relu(self.compare(x))))
             if ending == "sort":
                 x = x.sort(3).values
+            if ending == "mixing":
+                x = x + (x.mean(0, keepdim=True) - x)
             return _ended(ending, images, self.boxes(x), self.classes(x))
 
     return CellDetector().eval()

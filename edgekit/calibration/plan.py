@@ -147,6 +147,11 @@ class PlannedGraph(Record, frozen=True, kw_only=True):
         """Names of the layers that stay in float."""
         return tuple(layer.name for layer in self.layers if layer.float_reason)
 
+    def make_int8(self, name: str) -> PlannedGraph:
+        """The same graph with one layer in INT8, whatever kept it in float."""
+        layers = [msgspec.structs.replace(one, float_reason="") if one.name == name else one for one in self.layers]
+        return msgspec.structs.replace(self, layers=tuple(layers))
+
     def keep_float(self, names: Collection[str], reason: str) -> PlannedGraph:
         """The same graph with more layers in float."""
         layers = [
@@ -199,6 +204,32 @@ class Tuning(Record, frozen=True, kw_only=True):
     kept: bool
 
 
+class LastLayer(Record, frozen=True, kw_only=True):
+    """The product behind a classifier's scores, which holds much of its weights, and what INT8 costs there.
+
+    The plan keeps it in float; each bundle tries it in INT8 (`edgekit.conversion.last_layer`).
+
+    Attributes:
+        name: of the layer.
+        share: of all weights (0..1).
+        lost: quality lost against the same network with this layer in float (`edgekit.evaluation.agreement.quality`),
+            in ONNX Runtime.
+        images: number of images that this was measured on.
+    """
+
+    name: str
+    share: float
+    lost: float
+    images: int
+
+    def sentence(self) -> str:
+        """What was found, in words."""
+        return (
+            f"last layer ({self.name}): {self.share:.0%} of the weights; int8 there loses {self.lost:.4f} on "
+            f"{self.images} images"
+        )
+
+
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 
 
@@ -218,6 +249,7 @@ class Plan(Record, frozen=True, kw_only=True):
         integer: the graph for integer-only targets; None where it equals ``mixed`` but for the layers in float.
         fp16_issues: operators that stay in float32 in fp16 bundles.
         corrected: number of biases that were corrected.
+        last_layer: what INT8 costs in a classifier's last layer; None where it is small, or nothing was measured.
         seconds: time of each step.
     """
 
@@ -235,6 +267,7 @@ class Plan(Record, frozen=True, kw_only=True):
     corrected: int = 0
     tuning: Tuning | None = None
     advice: Advice | None = None
+    last_layer: LastLayer | None = None
     seconds: dict[str, float] = msgspec.field(default_factory=dict)
 
     def for_readers(self) -> Plan:

@@ -55,7 +55,7 @@ def bundle_folders(given: Sequence[str]) -> tuple[Path, ...]:
 @contextmanager
 def told() -> Iterator[Callable[[Event], None]]:
     """A report that shows progress where a person watches."""
-    from edgekit.cli._reports import progress_bars
+    from edgekit.cli._progress import progress_bars
     from edgekit.profiling.protocol import SessionProgress
 
     with progress_bars() as watch:

@@ -79,4 +79,19 @@ class InputSize(click.ParamType):  # type: ignore[type-arg]
         return int(found[1]), int(found[2] or found[1])
 
 
+class InputSizes(InputSize):
+    """Input sizes, separated by commas."""
+
+    name = "sizes"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read the text."""
+        if isinstance(value, tuple):
+            return value
+        words = [word for word in str(value).split(",") if word.strip()]
+        read = super().convert
+        return tuple(read(word, param, ctx) for word in words or [str(value)])
+
+
 INPUT_SIZE = InputSize()
+INPUT_SIZES = InputSizes()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -15,7 +13,6 @@ from edgekit.cli._terminal import shown
 if TYPE_CHECKING:
     from edgekit.conversion.bundle_builder import Outcome
     from edgekit.conversion.selection import Skipped
-    from edgekit.progress import Progress as ProgressCall
     from edgekit.runtimes.bundle.manifest import Accuracy, Evidence, TextAgreement
 
 
@@ -57,6 +54,8 @@ def outcome_row(outcome: Outcome) -> list[str]:
         result = "[green]proven[/green]" + (" on raw outputs alone" if anchors else "")
     else:
         result = "[yellow]unproven[/yellow]" if outcome.bundle else "[red]failed[/red]"
+    if outcome.kept:
+        result += " (kept)"
     if evidence and evidence.accuracy:
         result += f", {_accuracy(evidence.accuracy)}"
     return [outcome.target, outcome.precision, size, proof, matched, drift, result]
@@ -100,6 +99,7 @@ def evidence_lines(evidence: Evidence) -> list[str]:
         return [f"{evidence.word} for {evidence.engine}: not compared", f"FAILED: {'; '.join(evidence.failures)}"]
     shown = f"{evidence.images} images" + (", each also mirrored" if evidence.views > evidence.images else "")
     what = "detections" if decoded.measure else "classifications"
+    what = what if decoded.pixels is msgspec.UNSET else "regions"
     what = what if evidence.compared == "detections" else "best anchors (too few detections to compare)"
     at = ", ".join(f"{_counted(share, decoded.detections)} at {iou}" for iou, share in decoded.matched_at.items())
     at = at if decoded.measure else _counted(decoded.matched, decoded.detections)
@@ -110,6 +110,8 @@ def evidence_lines(evidence: Evidence) -> list[str]:
         f"class flips {decoded.class_flips}, extra {decoded.extra:.1%}, "
         f"top score {decoded.top_score:.3f} (source {decoded.top_score_source:.3f})",
     ]
+    if decoded.pixels is not msgspec.UNSET:
+        lines.append(f"cells with the same class {decoded.pixels:.2%}, mIoU with the source {decoded.miou:.4f}")
     lines += _drift_lines(evidence)
     if evidence.placement:
         lines.append(f"operators: {', '.join(f'{count} on {unit}' for unit, count in evidence.placement.items())}")
@@ -122,6 +124,7 @@ def evidence_lines(evidence: Evidence) -> list[str]:
         lines.append(f"on the labels: {_accuracy(evidence.accuracy)}")
     gate = evidence.gate
     bounds = f"matched >= {gate.matched:g} {decoded.bound}, drift <= {gate.score_drift:g}, extra <= {gate.extra:g}"
+    bounds += "" if decoded.pixels is msgspec.UNSET else f", cells >= {gate.matched:g}"
     verdict = "passed" if evidence.passed else "FAILED: " + "; ".join(evidence.failures)
     return [*lines, f"gate ({bounds}): {verdict}"]
 
@@ -162,7 +165,10 @@ def outcome_data(outcome: Outcome) -> dict[str, Any]:
         "precision": outcome.precision,
         "ok": outcome.ok,
         "evidence": msgspec.to_builtins(outcome.evidence),
+        "seconds": dict(outcome.seconds),
     }
+    if outcome.kept:
+        data["kept"] = outcome.kept
     if outcome.bundle:
         data["bytes"] = outcome.bundle.bytes
     if outcome.sheet:
@@ -170,78 +176,3 @@ def outcome_data(outcome: Outcome) -> dict[str, Any]:
     if outcome.error:
         data["error"] = str(outcome.error)
     return data
-
-
-class Countdown:
-    """How long a series of steps will still take, from what each takes elsewhere and how fast this machine is.
-
-    Args:
-        expected: seconds of each step; steps that are not named are not counted.
-    """
-
-    def __init__(self, expected: Mapping[str, float]) -> None:
-        self._expected = dict(expected)
-        self._done = dict.fromkeys(expected, 0.0)
-        self._start = time.monotonic()
-
-    def tell(self, step: str, share: float) -> None:
-        """A step is done to this share (0..1)."""
-        if step in self._done:
-            self._done[step] = max(self._done[step], min(share, 1.0))
-
-    @property
-    def _spent(self) -> float:
-        return sum(self._expected[step] * share for step, share in self._done.items())
-
-    @property
-    def share(self) -> float:
-        """Of everything, done (0..1)."""
-        return self._spent / sum(self._expected.values())
-
-    @property
-    def left(self) -> float:
-        """Seconds until everything is done."""
-        done, total = self._spent, sum(self._expected.values())
-        elapsed = time.monotonic() - self._start
-        # The first seconds tell little of a machine's pace: the expected one counts as if it had been seen for a while.
-        pace = (elapsed + SURE) / (done + SURE)
-        return max(0.0, total - done) * pace
-
-    def __str__(self) -> str:
-        seconds = round(self.left)
-        return f"about {seconds // 60}:{seconds % 60:02} left"
-
-
-SURE = 10.0
-"""Seconds of the expected pace that a `Countdown` begins with."""
-
-
-@contextlib.contextmanager
-def progress_bars(expected: Mapping[str, float] | None = None) -> Iterator[ProgressCall]:
-    """One bar for each thing that is told of; on stderr, and only where a person watches.
-
-    With ``expected`` (seconds by step) the time left is told too, and where nobody watches a line for each step.
-    """
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    countdown = Countdown(expected) if expected else None
-
-    what, text = TextColumn("{task.fields[what]:<16}", markup=False), TextColumn("{task.description}", markup=False)
-    look = (what, BarColumn(24), TimeElapsedColumn(), text)
-    drawn = console(stderr=True)
-    with Progress(*look, console=drawn, transient=True, disable=not drawn.is_terminal) as bars:
-        known: dict[str, Any] = {}
-        whole = bars.add_task(str(countdown), total=1.0, what="everything") if countdown else None
-
-        def watch(what: str, text: str, share: float) -> None:
-            what, text = shown(what), shown(text)
-            if countdown is not None and whole is not None:
-                countdown.tell(what, share)
-                bars.update(whole, completed=countdown.share, description=str(countdown))
-                if what not in known and not drawn.is_terminal:
-                    drawn.print(f"{what} ({countdown})", highlight=False)
-            if what not in known:
-                known[what] = bars.add_task(text, total=1.0, what=what)
-            bars.update(known[what], completed=share, description=text)
-
-        yield watch

@@ -37,7 +37,7 @@ GROUPS = {
     "--proof-data", default="", help="Images that look like those the device will see. [default: from --data]"
 )
 @click.option("--contract", default="", help="YAML file that states what the source cannot say itself.")
-@click.option("--weights", default="", help="State dict or safetensors for a module:factory source.")
+@click.option("--weights", default="", help="State dict or safetensors, of a source that is built by name.")
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path), default=Path("plan"), show_default=True, help="Folder of the plan."
 )
@@ -75,7 +75,7 @@ def command(
 
     import msgspec
 
-    from edgekit.cli._reports import progress_bars
+    from edgekit.cli._progress import progress_bars
     from edgekit.conversion.plan_only import calibrate
     from edgekit.conversion.request import Request
     from edgekit.report.calibration import write_report, write_sensitivity_plot
@@ -139,6 +139,8 @@ def _lines(plan: Any) -> Iterator[str]:
     for trouble in plan.fp16_issues:
         found = f"{trouble.tensor} {trouble.reason} (largest {trouble.largest:.3g})"
         yield f"float16: {found}; {trouble.node} stays float32"
+    if plan.last_layer is not None:
+        yield plan.last_layer.sentence()
     if plan.tuning is not None:
         tuning = plan.tuning
         kept = "kept" if tuning.kept else "nothing gained, not kept"

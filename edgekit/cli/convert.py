@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgekit.cli._command import Command
-from edgekit.cli._methods import METHODS, finetune_option, methods_options, take_methods
+from edgekit.cli._methods import METHODS, finetune_option, methods_options
 from edgekit.cli._options import imports_option, json_option, read_options
-from edgekit.cli._quantities import FRACTION, INPUT_SIZE
+from edgekit.cli._quantities import BYTES, FRACTION, INPUT_SIZES, Counts
 from edgekit.cli._terminal import say
 
 if TYPE_CHECKING:
-    from edgekit.conversion.dry_run import DryRun
+    from edgekit.conversion.convert import Conversions
 
 ALIASES = ("export",)
 
@@ -23,12 +23,13 @@ _SWITCHES = ("equalization", "bias_correction", "float_fallback")
 
 GROUPS = {
     "Targets": ("target", "precision", "options"),
-    "Model": ("contract", "size", "weights", "name", "imports", "trust"),
+    "Model": ("contract", "size", "batch", "weights", "name", "imports", "trust"),
     "Images": ("data", "proof_data", "labels", "prompts", "choose", "seed"),
     "Quantisation": (
         "plan",
         "recipe",
         "max_drop",
+        "max_size",
         "finetune",
         "ranges",
         "no_equalization",
@@ -36,7 +37,7 @@ GROUPS = {
         "no_float_fallback",
     ),
     "Checks": ("dry_run", "gate", "no_gate"),
-    "Output": ("out", "no_contact_sheet", "jobs", "as_json"),
+    "Output": ("out", "rebuild", "no_contact_sheet", "jobs", "as_json"),
 }
 
 
@@ -57,9 +58,15 @@ GROUPS = {
 @click.option("--data", default="", help="Images: folder, glob, list file, .npy/.npz stack, video or hf:// dataset.")
 @click.option("--proof-data", default="", help="Other images for the proof. [default: held back from --data]")
 @click.option("--contract", default="", help="YAML file that states what the source cannot say itself.")
-@click.option("--size", type=INPUT_SIZE, help="Input size, 224 or 160x224 (height x width). [default: the source's]")
-@click.option("--weights", default="", help="State dict or safetensors for a module:factory source.")
+@click.option(
+    "--size",
+    type=INPUT_SIZES,
+    help="Input size, 224 or 160x224 (height x width); several in one bundle: 320,640. [default: the source's]",
+)
+@click.option("--batch", type=Counts(), default="1", help="Images in a run; several in one bundle: 1,4. [default: 1]")
+@click.option("--weights", default="", help="State dict or safetensors, of a source that is built by name.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), default=Path("out"), show_default=True, help="Folder.")
+@click.option("--rebuild", is_flag=True, help="Make bundles again that the same request left in the folder.")
 @click.option("--no-contact-sheet", is_flag=True, help="No picture of the source's and the bundle's results beside it.")
 @click.option("-j", "--jobs", type=click.IntRange(1), default=1, show_default=True, help="Targets built at once.")
 @click.option("--name", default="", help="Name of the bundles. [default: the source's]")
@@ -76,6 +83,7 @@ GROUPS = {
     type=FRACTION,
     help="What INT8 may lose, as a difference: 0.01 of mAP on --labels, or of agreement without labels; or 1%.",
 )
+@click.option("--max-size", type=BYTES, help="What a bundle may have: 4MB. Larger ones are not written.")
 @click.option("--prompts", default="", help="BLIP-2: file with a prompt on each line, for the proof.")
 @click.option("--labels", default="", help="Annotations: accuracy of source and bundles, and for --max-drop.")
 @click.option("--choose", type=click.IntRange(0), default=0, help="Calibrate on the N most informative images.")
@@ -97,19 +105,15 @@ def command(
 ) -> None:
     """Convert SOURCE and validate every result against it.
 
-    SOURCE is a torch.export .pt2, a package.module:factory, an ultralytics .pt, a folder of transformers (BLIP-2 too)
-    or an .onnx file. Each target and precision becomes OUT/NAME-TARGET-PRECISION/, or nothing when its decoded results
-    differ too much.
+    SOURCE is a torch.export .pt2, a package.module:factory, torchvision:NAME, timm:NAME, an ultralytics .pt, a folder
+    of transformers (BLIP-2 too) or an .onnx file. Each target and precision becomes OUT/NAME-TARGET-PRECISION/, or
+    nothing when its decoded results differ too much.
     """
-    from edgekit.cli._reports import progress_bars
+    from edgekit.cli._progress import watched
     from edgekit.conversion.api import convert
 
-    if dry_run:
-        rehearsed = _dry_run({"source": source, "gate": gate, "gated": not no_gate, "options": options, **given})
-        _print_dry_run(rehearsed, as_json)
-        click.get_current_context().exit(0 if rehearsed.ok else 2)
     switches = {name: not given.pop(f"no_{name}") for name in _SWITCHES}
-    with progress_bars() as watch:
+    with watched(None if dry_run else _expected(given), steps=not dry_run) as watch:
         done = convert(
             source,
             gate=_bounds(gate),
@@ -119,39 +123,23 @@ def command(
             bias_correction=switches["bias_correction"],
             float_fallback=switches["float_fallback"],
             contact_sheet=not no_contact_sheet,
-            progress=lambda event: watch(event.step, event.text, event.share),
+            dry_run=dry_run,
+            progress=lambda event: watch.progress(event.step, event.text, event.share),
+            notice=watch.say,
             **given,
         )
+    if dry_run:
+        _print_dry_run(done, as_json)
+        click.get_current_context().exit(0 if done.ok else 2)
     _print(done, as_json)
     click.get_current_context().exit(0 if done.ok else 1)
 
 
-def _dry_run(given: dict[str, Any]) -> DryRun:
-    """What a conversion would do, from the values of the command's options."""
-    from edgekit.cli._reports import progress_bars
-    from edgekit.conversion.api import names
-    from edgekit.conversion.dry_run import dry_run
-    from edgekit.conversion.request import Request
-
-    request = Request(
-        targets=names(given.pop("target")),
-        precisions=names(given.pop("precision")),
-        bounds=_bounds(given.pop("gate")),
-        options=read_options(given.pop("options")),
-        methods=take_methods(given),
-        finetune=given.pop("finetune") / 60,
-        **given,
-    )
-    with progress_bars() as progress:
-        return dry_run(request, progress)
-
-
-def _print_dry_run(planned: DryRun, as_json: bool) -> None:
+def _print_dry_run(planned: Conversions, as_json: bool) -> None:
     import json
 
     import msgspec
 
-    from edgekit.cli._options import console
     from edgekit.cli._reports import table
 
     prepared = planned.prepared
@@ -179,8 +167,6 @@ def _print_dry_run(planned: DryRun, as_json: bool) -> None:
     }
     for key, text in said.items():
         say(f"{key:<12}{text}")
-    for doubt in prepared.reference.doubts:
-        console(stderr=True).print(f"warning: {doubt}", markup=False)
     rows = [
         [one.target, one.precision, ", ".join(one.recipes) or "-", _becomes(one.refusal)] for one in planned.planned
     ]
@@ -192,6 +178,15 @@ def _print_dry_run(planned: DryRun, as_json: bool) -> None:
 
 def _becomes(refusal: str) -> str:
     return f"refused: {refusal}" if refusal else "built and proven"
+
+
+def _expected(given: dict[str, Any]) -> dict[str, float] | None:
+    """Seconds of each step by the names that progress is told by; None for models of parts, which vary too much."""
+    from edgekit.conversion.arguments import names
+    from edgekit.conversion.dry_run import expected_seconds
+
+    targets, precisions = names(given["target"]), names(given["precision"])
+    return expected_seconds(targets, precisions, given["recipe"], given["finetune"])
 
 
 def _bounds(pairs: tuple[str, ...]) -> dict[str, float]:
@@ -215,17 +210,12 @@ def _print(done: Any, as_json: bool) -> None:
     from edgekit.cli._reports import outcome_data, outcomes_table
 
     notes = console(stderr=True)
-    _print_notes(done.prepared, notes)
-    for outcome in done.outcomes:
-        if outcome.evidence is not None and outcome.evidence.budget is not None:
-            notes.print(f"{outcome.target} {outcome.precision}: {outcome.evidence.budget.sentence()}", markup=False)
-        if outcome.doubt:
-            notes.print(f"warning: {outcome.target} {outcome.precision}: {outcome.doubt}", markup=False)
     if as_json:
         bundles = [outcome_data(outcome) for outcome in done.outcomes if outcome.bundle]
         failed = [outcome_data(outcome) for outcome in done.outcomes if not outcome.bundle]
         skipped = [{"target": one.target, "reason": one.reason} for one in done.skipped]
-        say(json.dumps({"bundles": bundles, "failed": failed, "skipped": skipped}, indent=2))
+        document = {"bundles": bundles, "failed": failed, "skipped": skipped, "seconds": dict(done.seconds)}
+        say(json.dumps(document, indent=2))
         return
     outcomes_table(done.outcomes, done.skipped)
     sheets = [outcome.sheet for outcome in done.outcomes if outcome.sheet]
@@ -238,27 +228,3 @@ def _print(done: Any, as_json: bool) -> None:
         elif not outcome.ok:
             failures = "; ".join(filter(None, (*outcome.evidence.failures, outcome.advice)))
             notes.print(f"{outcome.target} {outcome.precision}: unproven: {failures}", markup=False)
-
-
-def _print_notes(prepared: Any, notes: Any) -> None:
-    """What was noticed while the source was prepared."""
-    from edgekit.calibration.split import FEW
-
-    for note in prepared.origin.notes:
-        notes.print(f"source: {note}", markup=False)
-    for doubt in prepared.reference.doubts:
-        notes.print(f"warning: {doubt}", markup=False)
-    if prepared.half:
-        named = ", ".join(f"{one.tensor} ({one.reason}, {one.largest:.3g})" for one in prepared.half[:3])
-        more = f" and {len(prepared.half) - 3} more" if len(prepared.half) > 3 else ""
-        notes.print(
-            f"float16 cannot hold {named}{more}: their operators stay in float32 where the target can do that (onnx, "
-            "web, tensorrt)",
-            markup=False,
-        )
-    if prepared.calibration and prepared.calibration.count + prepared.calibration.held < FEW:
-        notes.print(
-            f"warning: calibrated on {prepared.calibration.count} images; {FEW} or more, like those the device will "
-            "see, keep INT8 more accurate",
-            markup=False,
-        )

@@ -39,7 +39,8 @@ def command(
     """
     import json
 
-    from edgekit.cli._reports import outcome_data, progress_bars
+    from edgekit.cli._progress import progress_bars
+    from edgekit.cli._reports import outcome_data
     from edgekit.conversion.demo import demonstrate
 
     if blip2 is not None and no_blip2:
@@ -73,15 +74,9 @@ def command(
 
 def _expected(targets: tuple[str, ...], precisions: tuple[str, ...], blip2: bool) -> dict[str, float]:
     """Seconds of each step on two cores, by the names that progress is told by."""
-    from edgekit import converters
-    from edgekit.conversion.dry_run import CALIBRATE, PREPARE, usual_seconds
+    from edgekit.conversion.dry_run import expected_seconds
 
-    names = converters.target_names() if targets == ("all",) else targets
-    steps = {"scenes": 6.0, "prepare": PREPARE, "calibrate": CALIBRATE}
-    for name in names:
-        if name in converters.target_names() and not converters.target(name).missing:
-            known = converters.target(name).precisions
-            steps |= {f"{name} {one}": usual_seconds(name) for one in precisions if one in known}
+    steps = {"scenes": 6.0, **(expected_seconds(targets, precisions) or {})}
     steps["mAP"] = 2.0 * len(steps)
     return steps | ({"blip2 prepare": 12.0, "blip2 onnx int4": 12.0} if blip2 else {})
 

@@ -51,7 +51,7 @@ class _Opening:
 @click.option(
     "--labels",
     default="",
-    help="COCO, YOLO, Pascal VOC; for classes a folder or a csv; with --track a MOT file (docs/TASKS.md).",
+    help="COCO, YOLO, Pascal VOC; folder or csv of classes or label maps; with --track a MOT file (docs/TASKS.md).",
 )
 @click.option("--data", multiple=True, help="Folder of the images, or the video. [default: beside the labels]")
 @click.option(
@@ -65,7 +65,7 @@ class _Opening:
 @click.option("--limit", type=click.IntRange(0), default=0, help="BLIP-2: number of images, from the first; 0 is all.")
 @click.option("--html", type=click.Path(path_type=Path), help="Write a page: accuracy against latency and size.")
 @click.option("--contract", default="", help="Contract file, when BUNDLE is a source.")
-@click.option("--weights", default="", help="Weights, when BUNDLE is a module:factory source.")
+@click.option("--weights", default="", help="Weights, when BUNDLE is a source that is built by name.")
 @click.option("--trust", is_flag=True, help="Allow unpickling a source.")
 @engine_options
 @imports_option
@@ -91,14 +91,14 @@ def command(
 ) -> None:
     """Run each BUNDLE (or source, in PyTorch) over labelled images and print how accurate it is.
 
-    What is measured follows from the task: mAP of boxes, and of masks or keypoints; top-1 and top-5 of classes; of
-    BLIP-2 VQA accuracy, captions and recall, by the captions and questions in --labels. Several give one table with the
-    differences to the first source among them, or else to the first.
+    What is measured follows from the task: mAP of boxes, and of masks or keypoints; top-1 and top-5 of classes; mIoU
+    of label maps; of BLIP-2 VQA accuracy, captions and recall, by the captions and questions in --labels. Several give
+    one table with the differences to the first source among them, or else to the first.
     """
     import json
 
     from edgekit.cli._profiles import check_html
-    from edgekit.cli._reports import progress_bars
+    from edgekit.cli._progress import progress_bars
 
     check_html(html)
     options = _tracker_options(models[0], tracker, track_options)

@@ -54,6 +54,9 @@ def command(bundle: str, as_json: bool) -> None:
             f"{calibration.sha256[:12]})"
         )
     lines += evidence_lines(manifest.evidence) if manifest.evidence else ["no evidence"]
+    for variant in manifest.variants or ():
+        lines.append(f"{variant}:")
+        lines += [f"  {line}" for line in evidence_lines(variant.evidence)] if variant.evidence else ["  no evidence"]
     lines.append("proven" if manifest.proven else "UNPROVEN")
     say("\n".join(lines))
 

@@ -31,7 +31,7 @@ GROUPS = {
 @click.option(
     "--size", type=INPUT_SIZE, help="Input size, 224 or 160x224 (height x width), where the file leaves it open."
 )
-@click.option("--weights", default="", help="State dict or safetensors for a module:factory source.")
+@click.option("--weights", default="", help="State dict or safetensors, of a source that is built by name.")
 @click.option("--trust", is_flag=True, help="Allow unpickling: the source can run any code it likes.")
 @imports_option
 @json_option
@@ -56,7 +56,7 @@ def command(
 
     import msgspec
 
-    from edgekit.cli._reports import progress_bars
+    from edgekit.cli._progress import progress_bars
     from edgekit.conversion.inspect import inspect
     from edgekit.errors import ContractError, InputError
 

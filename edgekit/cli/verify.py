@@ -13,7 +13,7 @@ from edgekit.cli._terminal import say
 @click.option("--against", "source", required=True, help="The source it was made from.")
 @click.option("--data", required=True, help="Images: folder, glob, list file, .npy/.npz stack or video.")
 @click.option("--contract", default="", help="Contract file. [default: the bundle's own contract]")
-@click.option("--weights", default="", help="State dict or safetensors for a module:factory source.")
+@click.option("--weights", default="", help="State dict or safetensors, of a source that is built by name.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the choice of images.")
 @click.option("--trust", is_flag=True, help="Allow unpickling: the source can run any code it likes.")
 @imports_option
@@ -37,7 +37,8 @@ def command(
 
     import msgspec
 
-    from edgekit.cli._reports import evidence_lines, progress_bars
+    from edgekit.cli._progress import progress_bars
+    from edgekit.cli._reports import evidence_lines
     from edgekit.conversion.verify import verify
 
     with progress_bars() as progress:

@@ -49,7 +49,14 @@ def _exported(job: BuildJob, prepared: Prepared, workspace: Workspace, report: R
     spec = converters.target(job.target)
     source, planned = _exchange(workspace, spec, job.precision)
     scratch = source.name if planned else "float"
-    if planned is not None and job.floats:
+    if planned is not None and job.integers:
+        for name in job.integers:
+            planned = planned.make_int8(name)
+        scratch = f"{source.name}-int8"
+        source = workspace.folder / job.target / "last-layer"
+        if not source.exists():
+            restore(_rounded(workspace), planned.float_layers, source)
+    elif planned is not None and job.floats:
         planned = planned.keep_float(job.floats, BUDGET)
         # Another network for every number of layers: converters keep float files of theirs in their scratch folder.
         scratch = f"{source.name}-{len(job.floats)}"
@@ -71,6 +78,8 @@ def _exported(job: BuildJob, prepared: Prepared, workspace: Workspace, report: R
             plan=planned,
             half=prepared.half if job.precision == "fp16" else (),
             recipe=job.recipe or spec.recipes[0],
+            open_batch=job.open_batch,
+            open_size=job.open_size,
         ),
         report,
     )

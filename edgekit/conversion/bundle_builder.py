@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
 
 import edgekit
 from edgekit import converters
-from edgekit.calibration.plan import read_plan
+from edgekit.calibration import plan as plans
+from edgekit.calibration.plan import LastLayer
 from edgekit.calibration.sensitivity import worst_first
-from edgekit.conversion import recipes
+from edgekit.conversion import kept_bundles, recipes
 from edgekit.conversion.budget import Attempt, keep
 from edgekit.conversion.contact_sheet import SUFFIX
 from edgekit.conversion.jobs import MeasuredScore, Part, Prepared
 from edgekit.conversion.kept_graphs import KeptGraphs
+from edgekit.conversion.last_layer import HARMLESS, Decision, decide
 from edgekit.conversion.recipes import Trial, choose
 from edgekit.conversion.request import gate_of
 from edgekit.conversion.selection import AUTO, BundleSpec, refuse
@@ -27,7 +29,7 @@ from edgekit.errors import ConversionError, EdgekitError, EngineError, GateError
 from edgekit.graph.blip2.companions import write_companions
 from edgekit.progress import Report
 from edgekit.runtimes.bundle.folder import Bundle, Staging, sha256, stage
-from edgekit.runtimes.bundle.manifest import Accuracy, Budget, Evidence, Graph, Manifest, Record
+from edgekit.runtimes.bundle.manifest import Accuracy, Budget, Contract, Evidence, Graph, Manifest, Record, Variant
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,9 @@ class Outcome:
     """Result for one target and precision: a bundle or an error, and the evidence if validation was reached.
 
     ``doubt`` says why the choice of its recipe is not certain; ``advice``, where it is outside its gate, what each
-    recipe reached and what to try. ``sheet`` is the contact sheet beside the bundle, where one was drawn.
+    recipe reached and what to try. ``sheet`` is the contact sheet beside the bundle, where one was drawn. ``kept`` says
+    since when the bundle is there, where an earlier run of the same request made it. ``seconds`` has the time of each
+    stage.
     """
 
     target: str
@@ -47,11 +51,13 @@ class Outcome:
     doubt: str = ""
     advice: str = ""
     sheet: Path | None = None
+    kept: str = ""
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
         """Whether there is a bundle and its evidence passed."""
-        return self.bundle is not None and self.evidence is not None and self.evidence.passed
+        return self.bundle is not None and self.evidence is not None and self.bundle.manifest.proven
 
 
 Graphs = tuple[Graph, ...]
@@ -70,7 +76,8 @@ class _Best:
 class BundleBuilder:
     """Builds the bundles of one prepared workspace.
 
-    ``options`` are the targets' own, ``source_score`` is the source's accuracy where there are labels.
+    ``options`` are the targets' own, ``source_score`` is the source's accuracy where there are labels, ``further`` has
+    the stages at further input sizes, prepared.
     """
 
     def __init__(
@@ -79,13 +86,51 @@ class BundleBuilder:
         prepared: Prepared,
         options: Mapping[str, Record],
         source_score: MeasuredScore | None = None,
+        further: Sequence[Stages] = (),
     ) -> None:
+        self._further = further
         self._stages, self._prepared, self._options, self._source_score = stages, prepared, options, source_score
         self._request, self._workspace = stages.request, stages.workspace
 
     def build(self, spec: BundleSpec, report: Report) -> Outcome:
-        """Build, validate and commit one bundle; errors become part of the outcome."""
-        path = self._request.out / f"{self._prepared.name}-{spec.target}-{spec.precision}"
+        """Build, validate and commit one bundle; errors become part of the outcome.
+
+        A bundle that the same request left there is kept.
+        """
+        found = self.kept(spec)
+        if found is not None:
+            report("kept", 1.0)
+            return found
+        outcome = self._built(spec, report)
+        return replace(outcome, seconds=self._stages.seconds)
+
+    def kept(self, spec: BundleSpec) -> Outcome | None:
+        """The outcome of an earlier run of the same request, where there is one and nothing is to be built again."""
+        if self._request.rebuild:
+            return None
+        path = self._path(spec)
+        bundle = kept_bundles.kept(path, self._key(spec))
+        if bundle is None:
+            return None
+        sheet = path.with_name(path.name + SUFFIX)
+        return Outcome(
+            spec.target,
+            spec.precision,
+            path,
+            bundle,
+            bundle.manifest.evidence,
+            sheet=sheet if sheet.exists() else None,
+            kept=kept_bundles.since(bundle),
+        )
+
+    def _path(self, spec: BundleSpec) -> Path:
+        return self._request.out / f"{self._prepared.name}-{spec.target}-{spec.precision}"
+
+    def _key(self, spec: BundleSpec) -> str:
+        return kept_bundles.request_key(self._request, self._prepared, self._options, spec)
+
+    def _built(self, spec: BundleSpec, report: Report) -> Outcome:
+        path = self._path(spec)
         evidence: Evidence | None = None
         doubt = advice = ""
         kept = KeptGraphs(self._request.out)
@@ -95,6 +140,7 @@ class BundleBuilder:
                     refuse(converters.target(target), self._prepared.operators)
                 best = self._best(spec, staging, kept, _within(report, 0.0, 0.7))
                 manifest = staging.seal(self._manifest(spec, best.graphs))
+                self._check_size(manifest)
                 sheet = self._sheet(path.name)
                 validated = self._validate(spec, staging.folder, _within(report, 0.7, 1.0), sheet=sheet)
                 evidence = _completed(validated, best)
@@ -105,7 +151,10 @@ class BundleBuilder:
                         f"same){'; ' if advice else ''}{advice}"
                     )
                 evidence = self._with_accuracy(evidence, staging.folder, report)
-                staging.seal(msgspec.structs.replace(manifest, evidence=evidence, proven=evidence.passed))
+                variants = self._variants(spec, staging, manifest, report)
+                proven = evidence.passed and all(one.evidence and one.evidence.passed for one in variants or ())
+                staging.seal(msgspec.structs.replace(manifest, evidence=evidence, variants=variants, proven=proven))
+                kept_bundles.write_key(staging.folder, self._key(spec))
                 bundle = staging.commit()
                 drawn = _beside(path, sheet)
         except EdgekitError as error:
@@ -139,10 +188,102 @@ class BundleBuilder:
             attempt, budget = self._keep_budget(spec, best, staging, kept, report)
             _move(attempt.folder, staging.folder)
             return _Best((attempt.graph,), best, found, budget)
+        last = self._last_layer(spec) if offered else None
+        if last is not None:
+            graphs = self._with_last_layer(spec, best, found.get(best), last, staging, kept, report)
+            return _Best(graphs, best, found)
         if not found:
             return _Best(self._parts(spec, best, staging.folder, kept, report), best, found)
         _move(found[best].folder, staging.folder)
         return _Best(found[best].graphs, best, found)
+
+    def _variants(
+        self, spec: BundleSpec, staging: Staging, manifest: Manifest, report: Report
+    ) -> tuple[Variant, ...] | msgspec.UnsetType:
+        """Prove every further batch and input size.
+
+        Raises:
+            GateError: one is outside its gate.
+        """
+        wanted = self._wanted(manifest.contract)
+        if not wanted:
+            return msgspec.UNSET
+        proven = []
+        for variant, stages in wanted.items():
+            report(f"proving {variant}", 0.9)
+            gate = gate_of(self._request, False, (spec.precision,))
+            evidence = stages.validate(staging.folder, gate, report, batch=variant.batch)
+            if not evidence.passed and self._request.gated:
+                raise GateError(
+                    f"{variant} is outside its gate, not written: {'; '.join(evidence.failures)} (--no-gate writes it "
+                    "all the same); leave that batch or size out"
+                )
+            proven.append(msgspec.structs.replace(variant, evidence=evidence))
+        return tuple(proven)
+
+    def _wanted(self, contract: Contract) -> dict[Variant, Stages]:
+        """The further batches and sizes of a bundle, and where the reference at each size is."""
+        first = {Variant(batch=batch, size=contract.image.size): self._stages for batch in self._request.batches}
+        others = {
+            Variant(batch=batch, size=stages.request.size): stages
+            for stages in self._further
+            if stages.request.size is not None
+            for batch in (1, *self._request.batches)
+        }
+        return {**first, **others}
+
+    def _check_size(self, manifest: Manifest) -> None:
+        """Refuse a bundle that is larger than what the user allows.
+
+        Raises:
+            GateError: it is; says what helps.
+        """
+        size, most = sum(file.bytes for file in manifest.files), self._request.max_size
+        if size <= most:
+            return
+        last = "; ".join(
+            f"last layer {graph.report['last layer']}" for graph in manifest.graphs if "last layer" in graph.report
+        )
+        smaller = "" if manifest.precision == "int8" else "; --precision int8 has about a quarter of fp32"
+        raise GateError(
+            f"{size / 1e6:.2f} MB, more than --max-size {most / 1e6:g}MB allows, not written"
+            f"{'; ' if last else ''}{last}{smaller}"
+        )
+
+    def _last_layer(self, spec: BundleSpec) -> LastLayer | None:
+        """A classifier's last layer that the plan keeps in float, where the target could have it in float."""
+        if converters.target(spec.target).integer_only or not (self._workspace.plan / plans.FILE).is_file():
+            return None
+        return plans.read_plan(self._workspace.plan).last_layer
+
+    def _with_last_layer(
+        self,
+        spec: BundleSpec,
+        recipe: str,
+        floats: Trial | None,
+        last: LastLayer,
+        staging: Staging,
+        kept: KeptGraphs,
+        report: Report,
+    ) -> Graphs:
+        """Build with the last layer in float or in INT8, whichever is better; move it to the staging folder."""
+        views = self._prepared.holdout_views
+        if not views:
+            int8 = last.lost <= HARMLESS
+            integers = (last.name,) if int8 else ()
+            graphs = self._parts(spec, recipe, staging.folder, kept, report, integers=integers)
+            return _reported(graphs, f"{'in int8' if int8 else 'kept in float'}; {last.sentence()}")
+        floats = floats or self._trial(spec, recipe, staging, kept, report)
+        try:
+            step = _within(report, 0.5, 1.0, "last layer in int8: ")
+            integers_trial = self._trial(spec, recipe, staging, kept, step, (last.name,))
+        except (ConversionError, EngineError):
+            decision = Decision(False, f"kept in float ({last.share:.0%} of the weights): the target takes no other")
+        else:
+            decision = decide(last, floats, integers_trial, views, self._request.max_size)
+        chosen = integers_trial if decision.int8 else floats
+        _move(chosen.folder, staging.folder)
+        return _reported(chosen.graphs, decision.why)
 
     def recipes(self, spec: BundleSpec) -> tuple[str, ...]:
         """The recipes to try: the one that was asked for, or all where there are images to compare them on."""
@@ -174,10 +315,18 @@ class BundleBuilder:
         finest = next((one for one in ("fp16", "fp32") if one in target.precisions and one != spec.precision), "")
         return recipes.advice(target.recipes, best.recipe, best.trials, self._prepared, self._request, finest)
 
-    def _trial(self, spec: BundleSpec, recipe: str, staging: Staging, kept: KeptGraphs, report: Report) -> Trial:
+    def _trial(
+        self,
+        spec: BundleSpec,
+        recipe: str,
+        staging: Staging,
+        kept: KeptGraphs,
+        report: Report,
+        integers: tuple[str, ...] = (),
+    ) -> Trial:
         """Build with one recipe and compare it with the source on the hold-out set."""
         folder = self._workspace.fresh(spec.target, spec.precision)
-        graphs = self._parts(spec, recipe, folder, kept, report)
+        graphs = self._parts(spec, recipe, folder, kept, report, integers=integers)
         Staging(staging.destination, folder).seal(self._manifest(spec, graphs))
         return Trial(folder, graphs, self._validate(spec, folder, report, holdout=True))
 
@@ -186,7 +335,7 @@ class BundleBuilder:
     ) -> tuple[Attempt, Budget]:
         """Return the most sensitive layers to float until the budget holds."""
         integers = converters.target(spec.target).integer_only
-        order = [] if integers else worst_first(read_plan(self._workspace.plan).mixed)
+        order = [] if integers else worst_first(plans.read_plan(self._workspace.plan).mixed)
 
         def attempt(floats: tuple[str, ...]) -> Attempt:
             folder = self._workspace.fresh(spec.target, spec.precision)
@@ -198,7 +347,14 @@ class BundleBuilder:
         return keep(self._request.max_drop or 0.0, source.score, order, attempt, source.by)
 
     def _parts(
-        self, spec: BundleSpec, recipe: str, out: Path, kept: KeptGraphs, report: Report, floats: tuple[str, ...] = ()
+        self,
+        spec: BundleSpec,
+        recipe: str,
+        out: Path,
+        kept: KeptGraphs,
+        report: Report,
+        floats: tuple[str, ...] = (),
+        integers: tuple[str, ...] = (),
     ) -> Graphs:
         """Build every part into a folder, and write the files that all parts share."""
         parts, made = self._prepared.parts, []
@@ -208,19 +364,34 @@ class BundleBuilder:
                 step(f"writing {part.name}", 0.0)
                 graph = self._kept(spec, part, out, kept, step)
             else:
-                graph = self._part(spec, part, out, step, recipe, floats)
+                graph = self._part(spec, part, out, step, recipe, floats, integers)
             made.append(graph)
         if self._prepared.written:
             write_companions(Path(self._prepared.written), out, [part.precision for part in spec.parts.values()])
         return tuple(made)
 
     def _part(
-        self, spec: BundleSpec, part: Part, out: Path, report: Report, recipe: str = "", floats: tuple[str, ...] = ()
+        self,
+        spec: BundleSpec,
+        part: Part,
+        out: Path,
+        report: Report,
+        recipe: str = "",
+        floats: tuple[str, ...] = (),
+        integers: tuple[str, ...] = (),
     ) -> Graph:
         """Build a part with its own target; the graph names its engine where it is not the bundle's."""
         own = spec.parts[part.role]
         graph = self._stages.build(
-            part.name, own.target, own.precision, self._options[own.target], out, report, recipe=recipe, floats=floats
+            part.name,
+            own.target,
+            own.precision,
+            self._options[own.target],
+            out,
+            report,
+            recipe=recipe,
+            floats=floats,
+            integers=integers,
         )
         engine = converters.target(own.target).engine
         return graph if engine == _engine(spec) else msgspec.structs.replace(graph, engine=engine)
@@ -240,7 +411,7 @@ class BundleBuilder:
             "precision": own.precision,
             "ranges": sha256(ranges) if part.role == "vision" and own.precision == "int8" else "",
         }
-        files, graph = kept.build(depends, lambda folder: self._part(spec, part, folder, report))
+        files, graph = kept.build(depends, Graph, lambda folder: self._part(spec, part, folder, report))
         for file in graph.files:
             _link(files / file, out / file)
         return graph
@@ -275,6 +446,7 @@ class BundleBuilder:
             toolchain={name: version for one in (prepared.versions, *versions) for name, version in one.items()},
             options=self._manifest_options(spec),
             calibration=prepared.calibration if spec.calibrated else None,
+            variants=tuple(self._wanted(prepared.contract)) or msgspec.UNSET,
         )
 
     def _manifest_options(self, spec: BundleSpec) -> dict[str, object]:
@@ -320,6 +492,11 @@ def _beside(bundle: Path, sheet: Path | None) -> Path | None:
     if sheet is None or not sheet.exists():
         return None
     return Path(shutil.move(sheet, bundle.with_name(sheet.name)))
+
+
+def _reported(graphs: Graphs, last_layer: str) -> Graphs:
+    """Graphs whose report says what became of the last layer."""
+    return tuple(msgspec.structs.replace(one, report={**one.report, "last layer": last_layer}) for one in graphs)
 
 
 def _move(source: Path, destination: Path) -> None:

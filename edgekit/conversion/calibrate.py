@@ -18,6 +18,7 @@ from edgekit.calibration.planning import PlanRequest, Streams, make_plan
 from edgekit.calibration.samples import Samples
 from edgekit.calibration.sensitivity import MOST_IMAGES, Judge, measure_sensitivity, outputs_of
 from edgekit.conversion.jobs import Calibrated, CalibrateJob, Prepared
+from edgekit.conversion.last_layer import measure_last_layer
 from edgekit.conversion.ranges import observe, write_ranges
 from edgekit.conversion.reference import add_anchors, are_enough, detections
 from edgekit.conversion.workspace import Workspace
@@ -114,6 +115,12 @@ def _made(job: CalibrateJob, prepared: Prepared, workspace: Workspace, report: R
         report,
     )
     plan = msgspec.structs.replace(plan, fp16_issues=prepared.half, name=prepared.name, layer_names=prepared.layers)
+    report("measuring the last layer", 0.95)
+
+    def judge_of(images: list[Floats]) -> Judge:
+        return _judge(prepared.contract, outputs_of(workspace.onnx.read_bytes(), images, job.threads))
+
+    plan = measure_last_layer(plan, prepared, workspace, job.threads, judge_of)
     write_plan(plan, workspace.plan)
     return plan
 
@@ -137,7 +144,7 @@ def _judge(contract: Contract, source: Iterable[Sequence[Floats]]) -> Judge:
     enough = are_enough(references)
 
     def judge(outputs: Iterable[Sequence[Floats]]) -> float:
-        tally = Tally(gate_iou=0.5, similarity=task.similarity, measure=task.measure)
+        tally = Tally.of(task, 0.5)
         for found, raw, one in zip(references, raws, outputs, strict=True):
             if enough:
                 tally.add_detections(found, detections(task, one))

@@ -83,8 +83,11 @@ class Comparison(Protocol):
         threads: int,
         report: Report,
         sheet: Path | None = None,
+        batch: int = 1,
     ) -> Evidence:
         """Run a bundle on the proof images and measure how far it is from its source; draw a contact sheet of both.
+
+        ``batch``: images in each run, of bundles of one network.
 
         Raises:
             ContractError: the two cannot be compared.

@@ -130,7 +130,8 @@ def suggestion(network: Network, contract: Contract, images: Sequence[ImageRefer
 def alternatives(contract: Contract) -> list[Alternative]:
     """The image rules to try: each differs from the contract's in one thing.
 
-    Of a classification only the colour order is tried: whatever makes its inputs larger makes its classes surer.
+    Of a classification and of label maps only the colour order is tried: whatever makes their inputs larger makes their
+    classes surer.
     """
     rule = contract.image
     other = "rgb" if rule.color == "bgr" else "bgr"
@@ -138,7 +139,7 @@ def alternatives(contract: Contract) -> list[Alternative]:
     found = [_changed(f"color: {other}", f"color: {rule.color}", rule, color=other, mean=mean, std=std)]
     if len(set(rule.mean)) > 1 or len(set(rule.std)) > 1:
         found.append(_changed(f"color: {other} (mean and std as they are)", f"color: {rule.color}", rule, color=other))
-    return found if contract.task == "classify" else [*found, *_scales(rule), *_resizings(rule)]
+    return found if contract.task in ("classify", "semantic") else [*found, *_scales(rule), *_resizings(rule)]
 
 
 def _scales(rule: ImageRule) -> Iterator[Alternative]:

@@ -3,26 +3,47 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import edgekit
 from edgekit import converters
 from edgekit.calibration.plan import Plan
+from edgekit.conversion import notices
 from edgekit.conversion.bundle_builder import BundleBuilder, Outcome
 from edgekit.conversion.jobs import MeasuredScore, Prepared
+from edgekit.conversion.kept_graphs import KeptGraphs
+from edgekit.conversion.notices import Notice, ignored
 from edgekit.conversion.request import Request, plan_is_there, source_of, validate
 from edgekit.conversion.runner import Stop as Stop
 from edgekit.conversion.selection import BundleSpec, Selection, Skipped
 from edgekit.conversion.stages import Stages
 from edgekit.conversion.workspace import Workspace, open_workspace
 from edgekit.errors import ConversionError, UsageError
-from edgekit.progress import Progress, report_of, silent
+from edgekit.progress import Progress, Report, report_of, silent
 from edgekit.runtimes.bundle.folder import writing
 
 Conversion = Request
 """The former name."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One bundle that was asked for, as a dry run sees it.
+
+    Attributes:
+        target, precision: of its name.
+        recipes: ways of quantising that would be tried.
+        refusal: why it cannot be made, empty where nothing is known against it.
+    """
+
+    target: str
+    precision: str
+    recipes: tuple[str, ...]
+    refusal: str
 
 
 @dataclass(frozen=True)
@@ -33,13 +54,19 @@ class Conversions:
         prepared: what was read of the source.
         outcomes: one for each bundle that was asked for.
         skipped: targets that ``all`` cannot have here, and why.
-        plan: how the model became INT8, where it did.
+        plan: how the model became INT8, where it did in this run.
+        seconds: time of each stage that all bundles share, and of everything (``total``).
+        planned: of a dry run, in place of outcomes.
+        minutes: of a dry run, roughly how long the conversion would take here.
     """
 
     prepared: Prepared
     outcomes: tuple[Outcome, ...]
     skipped: tuple[Skipped, ...] = ()
     plan: Plan | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    planned: tuple[Planned, ...] = ()
+    minutes: float = 0.0
 
     def __iter__(self) -> Iterator[Outcome]:
         return iter(self.outcomes)
@@ -52,17 +79,21 @@ class Conversions:
 
     @property
     def ok(self) -> bool:
-        """Whether every bundle that was asked for is there and proven."""
-        return all(outcome.ok for outcome in self.outcomes)
+        """Whether every bundle that was asked for is there and proven; of a dry run, whether nothing is refused."""
+        return all(outcome.ok for outcome in self.outcomes) and not any(one.refusal for one in self.planned)
 
 
-def convert(request: Request, progress: Progress = silent, stop: Stop | None = None) -> Conversions:
-    """Convert a trained model; one failing target does not stop the others.
+def convert(
+    request: Request, progress: Progress = silent, stop: Stop | None = None, notice: Notice = ignored
+) -> Conversions:
+    """Convert a trained model; one failing target does not stop the others. Bundles that the same request left in its
+    folder are kept.
 
     Args:
         request: what to do.
         progress: called from several threads.
         stop: ends the conversion from another thread (`Stop.pull`); what is finished by then stays.
+        notice: called with what the user should read, as soon as it is known.
 
     Returns:
         The bundles and the failures, in the order of targets and precisions.
@@ -71,19 +102,44 @@ def convert(request: Request, progress: Progress = silent, stop: Stop | None = N
         UsageError, SourceError, ContractError, InputError: nothing can be begun with what was given.
         ConversionError: it was stopped.
     """
+    began = time.monotonic()
     source = source_of(request)
     selection = validate(request, source)
     with open_workspace(request.out) as workspace:
         stages = Stages(request, workspace, stop or Stop())
         half = not source.written and any(spec.precision == "fp16" for spec in selection.bundles)
         prepared = stages.prepare(report_of(progress, "prepare"), calibrate=selection.calibrated, half=half)
+        for text in notices.of_source(prepared):
+            notice(text)
+        further = _at_further_sizes(stages, selection, progress)
         check_budget(request, prepared)
-        source_score = stages.measure(None, report_of(progress, "source")) if request.labels else None
-        plan = _calibrate(stages, selection, progress) if selection.calibrated else None
-        outcomes = _side_by_side(stages, selection, prepared, source_score, progress)
+        builder = BundleBuilder(stages, prepared, selection.options)
+        missing = [spec for spec in selection.bundles if builder.kept(spec) is None]
+        source_score = stages.measure(None, report_of(progress, "source")) if request.labels and missing else None
+        cache = KeptGraphs(request.out)
+        plan = None
+        if any(spec.calibrated for spec in missing):
+            plan = _calibrate(stages, selection, prepared, cache, report_of(progress, "calibrate"))
+        for text in notices.of_plan(plan) if plan is not None else ():
+            notice(text)
+        outcomes = _side_by_side(stages, selection, prepared, source_score, progress, notice, further)
         if stages.stop.pulled:
             raise ConversionError("cancelled")
-    return Conversions(prepared, outcomes, selection.skipped, plan)
+        if all(outcome.ok for outcome in outcomes):
+            cache.forget()
+    seconds = {**stages.seconds, "total": round(time.monotonic() - began, 3)}
+    return Conversions(prepared, outcomes, selection.skipped, plan, seconds)
+
+
+def _at_further_sizes(stages: Stages, selection: Selection, progress: Progress) -> list[Stages]:
+    """Prepare the source at the further input sizes, on the same images."""
+    found = []
+    for size in stages.request.sizes:
+        at_size = stages.at_size(size)
+        told = report_of(progress, f"prepare {size[0]}x{size[1]}")
+        at_size.prepare(told, calibrate=selection.calibrated, half=False)
+        found.append(at_size)
+    return found
 
 
 def check_budget(request: Request, prepared: Prepared) -> None:
@@ -99,18 +155,44 @@ def check_budget(request: Request, prepared: Prepared) -> None:
         )
 
 
-def _calibrate(stages: Stages, selection: Selection, progress: Progress) -> Plan | None:
-    """Make or load the quantisation plan for all targets; a new one is copied to the folder ``plan``, if given."""
+def _calibrate(
+    stages: Stages, selection: Selection, prepared: Prepared, cache: KeptGraphs, report: Report
+) -> Plan | None:
+    """Make or load the quantisation plan for all targets; a new one is copied to the folder ``plan``, if given.
+
+    A plan that an earlier run made and could not use to the end is taken from the cache.
+    """
     request = stages.request
     known = plan_is_there(request)
     integer = bool(request.plan) or any(converters.target(name).integer_only for name in selection.targets)
-    plan = stages.calibrate(
-        report_of(progress, "calibrate"),
-        plan=request.plan if known else "",
-        integer=integer,
-        sensitivity=request.max_drop is not None,
-    )
-    if request.plan and not known:
+    sensitivity = request.max_drop is not None
+    if known or prepared.written:
+        return stages.calibrate(report, plan=request.plan if known else "", integer=integer, sensitivity=sensitivity)
+    depends = {
+        "edgekit": edgekit.__version__,
+        "versions": prepared.versions,
+        "origin": prepared.origin,
+        "contract": prepared.contract,
+        "calibration": prepared.calibration,
+        "half": prepared.half,
+        "methods": request.methods,
+        "finetune": request.finetune,
+        "integer": integer,
+        "sensitivity": sensitivity,
+    }
+
+    def make(folder: Path) -> Plan:
+        plan = stages.calibrate(report, integer=integer, sensitivity=sensitivity)
+        if plan is None:
+            raise ConversionError(f"{request.source}: no plan was made")
+        shutil.copytree(stages.workspace.plan, folder)
+        return plan
+
+    folder, plan = cache.build(depends, Plan, make, fresh=request.rebuild)
+    if not stages.workspace.plan.exists():
+        shutil.copytree(folder, stages.workspace.plan)
+        report("plan of an interrupted run", 1.0)
+    if request.plan:
         copy_plan(stages.workspace, Path(request.plan))
     return plan
 
@@ -135,20 +217,28 @@ def copy_plan(workspace: Workspace, out: Path) -> None:
 
 
 def _side_by_side(
-    stages: Stages, selection: Selection, prepared: Prepared, source_score: MeasuredScore | None, progress: Progress
+    stages: Stages,
+    selection: Selection,
+    prepared: Prepared,
+    source_score: MeasuredScore | None,
+    progress: Progress,
+    notice: Notice = ignored,
+    further: Sequence[Stages] = (),
 ) -> tuple[Outcome, ...]:
     """Build all bundles, several targets at once. Precisions of one target share files and are built in turn."""
     lanes: dict[str, list[BundleSpec]] = {}
     for spec in selection.bundles:
         lanes.setdefault(spec.target, []).append(spec)
-    builder = BundleBuilder(stages, prepared, selection.options, source_score)
+
+    def build(spec: BundleSpec) -> Outcome:
+        builder = BundleBuilder(stages.timed_apart(), prepared, selection.options, source_score, further)
+        outcome = builder.build(spec, report_of(progress, f"{spec.target} {spec.precision}"))
+        for text in notices.of_outcome(outcome):
+            notice(text)
+        return outcome
 
     def lane(target: str) -> list[Outcome]:
-        return [
-            builder.build(spec, report_of(progress, f"{spec.target} {spec.precision}"))
-            for spec in lanes[target]
-            if not stages.stop.pulled
-        ]
+        return [build(spec) for spec in lanes[target] if not stages.stop.pulled]
 
     with ThreadPoolExecutor(max_workers=max(1, stages.request.jobs)) as pool:
         try:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -91,24 +92,27 @@ class DecodedSource:
         return reference
 
     def doubts(self, images: Sequence[ImageReference]) -> tuple[str, ...]:
-        """Whether the source finds clearly more by another image rule than by the one that a user stated."""
+        """What reading the source left open, and whether it finds clearly more by another image rule than by the one
+        that a user stated.
+        """
         import torch
 
+        read = self._read.model.doubts
         if not self._stated:
-            return ()
+            return read
 
         def network(tensor: Floats) -> list[Floats]:
             with torch.no_grad():
                 return arrays_of(self._read.heads(torch.from_numpy(tensor)))
 
         said = contract_trials.suggestion(network, self.contract, images) or contract_trials.unusual(self.contract)
-        return (said,) if said else ()
+        return (*read, said) if said else read
 
 
 class DecodedComparison:
     """Compares bundles of one network; see `edgekit.conversion.comparison.Comparison`."""
 
-    takes = frozenset({"options", "methods", "plan", "recipe", "max_drop", "labels", "finetune", "choose"})
+    takes = frozenset({"options", "batches", "methods", "plan", "recipe", "max_drop", "labels", "finetune", "choose"})
     bounds: tuple[str, ...] = ("iou", "matched", "score_drift", "extra")
     gates: Mapping[str, Gate] = GATES
 
@@ -125,6 +129,7 @@ class DecodedComparison:
         threads: int,
         report: Report,
         sheet: Path | None = None,
+        batch: int = 1,
     ) -> Evidence:
         """Run a bundle on every proof image and compare its decoded results with the source's.
 
@@ -133,11 +138,11 @@ class DecodedComparison:
             EngineError: the engine cannot open or run it, or it gives NaN or infinite values.
         """
         device = proof_device(bundle.manifest.engine, bundle.manifest.graphs[0])
-        model = load(bundle, threads=threads, unit=device, warm_up=0)
+        model = load(bundle, threads=threads, unit=device, warm_up=0, size=prepared.contract.image.size)
         if model.placement.word == "compiled":
             said = ("compiled, and nothing here can run it: verify it on the device",)
             return evidence_of(bundle.manifest, prepared, [model.placement], gate, "nothing", said)
-        return compare_network(model, prepared, workspace, gate, report, sheet)
+        return compare_network(model, prepared, workspace, gate, report, sheet, batch)
 
 
 def _store_results(read: ReadSource, proof: Samples, workspace: Workspace) -> Reference:
@@ -149,7 +154,7 @@ def _store_results(read: ReadSource, proof: Samples, workspace: Workspace) -> Re
     stacks = None
     found: list[Candidates] = []
     sameness = doubts.Sameness(names)
-    cut_check = Tally(gate_iou=0.99, similarity=task.similarity, measure=task.measure)
+    cut_check = Tally.of(task, 0.99)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for index, tensor in enumerate(proof):
@@ -249,8 +254,10 @@ def compare_network(
     gate: Gate,
     report: Report,
     sheet: Path | None = None,
+    batch: int = 1,
 ) -> Evidence:
-    """Run an opened bundle on every proof image and compare it with the source's results; draw a contact sheet.
+    """Run an opened bundle on every proof image, ``batch`` at a time, and compare it with the source's results; draw a
+    contact sheet.
 
     The bundle is normalised and decoded by its own contract, the source by the one that was stated for it: a mistake in
     either shows as drift.
@@ -263,7 +270,7 @@ def compare_network(
         raise TypeError("only an opened bundle can be proven")
     _check_comparable(model.contract, prepared)
     ours, theirs = model.task, open_task(prepared.contract)
-    tally = Tally(gate_iou=gate.iou, similarity=theirs.similarity, measure=theirs.measure)
+    tally = Tally.of(theirs, gate.iou)
     names = [output.name for output in prepared.contract.outputs]
     order = [[output.name for output in model.contract.outputs].index(name) for name in names]
     raws = [np.load(workspace.reference(name), mmap_mode="r") for name in names]
@@ -273,9 +280,8 @@ def compare_network(
     seen, given = doubts.Sameness(names, 0.0), doubts.Sameness(names, doubts.CLEARLY)
     proof = workspace.proof_images(model.contract.image)
     drawing = None if sheet is None else _contact_sheet(sheet, model.manifest, prepared, len(proof))
-    for index, tensor in enumerate(proof):
+    for index, outputs in enumerate(_in_batches(model, proof, batch)):
         report("comparing with the source", index / len(proof))
-        outputs = list(model.outputs(tensor))
         source = [np.asarray(raw[index]) for raw in raws]
         seen.add([outputs[place] for place in order])
         given.add(source)
@@ -305,6 +311,19 @@ def compare_network(
         decoded=decoded,
         outputs=measured,
     )
+
+
+def _in_batches(model: Model[Result], tensors: Iterable[Floats], batch: int) -> Iterator[list[Floats]]:
+    """The outputs of each image, from runs of so many at once; the last run is filled up with its last image."""
+    if batch == 1:
+        for tensor in tensors:
+            yield list(model.outputs(tensor))
+        return
+    images = iter(tensors)
+    while taken := [np.array(one) for one in itertools.islice(images, batch)]:
+        outputs = model.outputs(np.concatenate(taken + taken[-1:] * (batch - len(taken))))
+        for place in range(len(taken)):
+            yield [output[place : place + 1] for output in outputs]
 
 
 def _contact_sheet(path: Path, manifest: Manifest, prepared: Prepared, count: int) -> ContactSheet:

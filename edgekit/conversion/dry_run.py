@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from edgekit import converters
+from edgekit.conversion import notices
 from edgekit.conversion.bundle_builder import BundleBuilder
-from edgekit.conversion.convert import check_budget
+from edgekit.conversion.convert import Conversions, Planned, check_budget
 from edgekit.conversion.jobs import Prepared
+from edgekit.conversion.notices import Notice, ignored
 from edgekit.conversion.request import Request, plan_is_there, source_of, validate
-from edgekit.conversion.selection import ALL, BundleSpec, Selection, Skipped, refuse, select
+from edgekit.conversion.selection import ALL, AUTO, BundleSpec, Selection, refuse, select
 from edgekit.conversion.stages import Stages
 from edgekit.conversion.workspace import temporary_workspace
 from edgekit.errors import ConversionError, UsageError
 from edgekit.progress import Progress, report_of, silent
 from edgekit.sources import Source
+from edgekit.worker.process import Stop
 
 PREPARE, CALIBRATE = 20.0, 18.0
 """Seconds of the first stages of a small detector on two cores."""
@@ -25,46 +28,15 @@ SECONDS = {"coreml": 30.0, "executorch": 40.0, "web": 8.0, "mnn": 6.0, "tensorrt
 USUAL = 3.0
 
 
-@dataclass(frozen=True)
-class Planned:
-    """One bundle that was asked for.
-
-    Attributes:
-        target, precision: of its name.
-        recipes: ways of quantising that would be tried.
-        refusal: why it cannot be made, empty where nothing is known against it.
-    """
-
-    target: str
-    precision: str
-    recipes: tuple[str, ...]
-    refusal: str
-
-
-@dataclass(frozen=True)
-class DryRun:
-    """What a conversion would do.
-
-    Attributes:
-        prepared: what was read of the source, and the images that were chosen.
-        planned: the bundles, in the order of targets and precisions.
-        skipped: targets that ``all`` cannot have here, and why.
-        minutes: roughly how long it would take here, from the time that the first stage took.
-    """
-
-    prepared: Prepared
-    planned: tuple[Planned, ...]
-    skipped: tuple[Skipped, ...]
-    minutes: float
-
-    @property
-    def ok(self) -> bool:
-        """Whether nothing is refused."""
-        return not any(one.refusal for one in self.planned)
-
-
-def dry_run(request: Request, progress: Progress = silent) -> DryRun:
+def dry_run(
+    request: Request, progress: Progress = silent, stop: Stop | None = None, notice: Notice = ignored
+) -> Conversions:
     """Read the source, choose the images and run the source on them, as a conversion begins; write nothing.
+
+    The arguments are those of `edgekit.conversion.convert.convert`.
+
+    Returns:
+        What would be made, in ``planned``, and roughly how long it would take here, from the time of the first stage.
 
     Raises:
         UsageError, SourceError, ContractError, InputError: the conversion could not be begun.
@@ -74,7 +46,7 @@ def dry_run(request: Request, progress: Progress = silent) -> DryRun:
     request, refused = _possible(request, source)
     selection = validate(request, source)
     with temporary_workspace() as workspace:
-        stages = Stages(request, workspace)
+        stages = Stages(request, workspace, stop or Stop())
         half = not source.written and any(spec.precision == "fp16" for spec in selection.bundles)
         started = time.monotonic()
         prepared = stages.prepare(report_of(progress, "prepare"), calibrate=selection.calibrated, half=half)
@@ -82,7 +54,10 @@ def dry_run(request: Request, progress: Progress = silent) -> DryRun:
         check_budget(request, prepared)
         builder = BundleBuilder(stages, prepared, selection.options)
         planned = (*(_planned(spec, builder, prepared) for spec in selection.bundles), *refused)
-    return DryRun(prepared, planned, selection.skipped, _minutes(request, selection, planned, pace))
+    for text in notices.of_source(prepared):
+        notice(text)
+    minutes = _minutes(request, selection, planned, pace)
+    return Conversions(prepared, (), selection.skipped, planned=planned, minutes=minutes)
 
 
 def _possible(request: Request, source: Source) -> tuple[Request, tuple[Planned, ...]]:
@@ -116,6 +91,28 @@ def _planned(spec: BundleSpec, builder: BundleBuilder, prepared: Prepared) -> Pl
 def usual_seconds(target: str) -> float:
     """Seconds of one build of a small detector."""
     return SECONDS.get(target, USUAL)
+
+
+def expected_seconds(
+    targets: tuple[str, ...], precisions: tuple[str, ...], recipe: str = AUTO, finetune: float = 0.0
+) -> dict[str, float] | None:
+    """Seconds of each step of a conversion of a small detector on two cores, by the names that progress is told by.
+
+    None where a target or a precision is not one of a network's, but of the parts of a model.
+    """
+    names = tuple(converters.target_names()) if targets == ALL else targets
+    if not set(names) <= set(converters.target_names()):
+        return None
+    steps = {"prepare": PREPARE}
+    for name in names:
+        spec = converters.target(name)
+        for one in precisions if not spec.missing else ():
+            if one in spec.precisions:
+                tried = len(spec.recipes) if recipe == AUTO and one in spec.calibrated else 1
+                steps[f"{name} {one}"] = usual_seconds(name) * tried
+                if one in spec.calibrated:
+                    steps["calibrate"] = CALIBRATE + finetune
+    return steps if len(steps) > 1 else None
 
 
 def _minutes(request: Request, selection: Selection, planned: tuple[Planned, ...], pace: float) -> float:

@@ -29,6 +29,7 @@ RULES: dict[str, dict[str, Any]] = {
     "grid": {"color": "bgr", "scale": 1.0},
     "fastestdet": {"resize": "stretch", "color": "bgr"},
     "movenet": {"scale": 1.0, "pad": 0},
+    "semantic": {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
     "classes": {"resize": "crop", "crop": 0.875, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
 }
 """The image rule that the networks of a decoder are usually trained with, where it is not the default one."""
@@ -56,7 +57,7 @@ def believed(ending: Ending, size: tuple[int, int]) -> Family | None:
         size: (height, width) of its input.
     """
     levels = levels_of(ending.tails)
-    found = None
+    found = _of_cells(levels, ending, size)
     for family in (of_anchors, of_centres, of_distances, of_priors, _of_heads) if levels else ():
         found = found or family(levels, ending, size)
     return found or _of_queries(levels, ending) or _of_table(ending) or _of_classes(ending)
@@ -113,7 +114,9 @@ def _with_masks(
 def _matches(counts: list[int], strides: tuple[int, ...], ending: Ending) -> Iterator[_Match]:
     """Every decoder with options and a number of classes for which the heads are all there."""
     for name, registered in every_decoder().items():
-        if registered.channels is None or name in NAMES or (name == "fastestdet" and len(strides) > 1):
+        if registered.channels is None or registered.task == "semantic" or name in NAMES:
+            continue
+        if name == "fastestdet" and len(strides) > 1:
             continue
         for given in _options(registered, counts, strides, ending):
             for classes in sorted(set(counts)):
@@ -288,6 +291,28 @@ def _of_table(ending: Ending) -> Family | None:
             doubts=(doubt, "the number of classes is not in the file"),
         )
     return None
+
+
+def _of_cells(levels: list[list[Tail]], ending: Ending, size: tuple[int, int]) -> Family | None:
+    """Semantic segmentation: the output is the last convolution's, scaled up, or as large as the input."""
+    tails = [tail for level in levels for tail in level]
+    if len(tails) != 1 or len(ending.outputs) != 1:
+        return None
+    shape, (name, whole) = tails[0].shape, *ending.outputs.items()
+    if len(whole) != 4 or whole[1] != shape[1] or not (whole[2] > shape[2] or tuple(whole[2:]) == size):
+        return None
+    single = shape[1] == 1
+    return Family(
+        task="semantic",
+        decoder=Decoder(name="semantic", options={"score": "sigmoid"} if single else {}),
+        classes=2 if single else shape[1],
+        why=(
+            f"output {name} of {whole[2]} x {whole[3]} pixels is the last convolution's {shape[2]} x {shape[3]} cells "
+            f"with {shape[1]} channel(s)",
+        ),
+        rule=RULES["semantic"],
+        cut=(CutPoint(tails[0].tensor, "logits"),),
+    )
 
 
 def _of_classes(ending: Ending) -> Family | None:

@@ -77,7 +77,9 @@ class CalibrateJob(Record, frozen=True, kw_only=True, tag="calibrate"):
 class BuildJob(Record, frozen=True, kw_only=True, tag="build"):
     """Make one target's files of one part in one precision, by one of the target's recipes for it.
 
-    ``floats`` names layers that go back to float, besides those that the plan leaves there.
+    ``floats`` names layers that go back to float, besides those that the plan leaves there; ``integers`` those that
+    become INT8 though the plan leaves them in float. One of them is empty. ``open_batch`` and ``open_size``: the files
+    take several.
     """
 
     folder: str
@@ -87,6 +89,9 @@ class BuildJob(Record, frozen=True, kw_only=True, tag="build"):
     out: str
     recipe: str = ""
     floats: tuple[str, ...] = ()
+    integers: tuple[str, ...] = ()
+    open_batch: bool = False
+    open_size: bool = False
     threads: int = 2
     options: dict[str, Any] = msgspec.field(default_factory=dict)
     imports: tuple[str, ...] = ()
@@ -96,7 +101,7 @@ class ValidateJob(Record, frozen=True, kw_only=True, tag="validate"):
     """Open a bundle with its engine, or with the engine's emulator, and compare it with the source.
 
     ``holdout``: compare on the hold-out set instead of the proof images. ``sheet``: file for a contact sheet of both
-    results, empty for none; models that write texts have none.
+    results, empty for none; models that write texts have none. ``batch``: images in each run.
     """
 
     folder: str
@@ -104,6 +109,7 @@ class ValidateJob(Record, frozen=True, kw_only=True, tag="validate"):
     gate: Gate
     holdout: bool = False
     sheet: str = ""
+    batch: int = 1
     threads: int = 2
     imports: tuple[str, ...] = ()
 

@@ -1,4 +1,4 @@
-"""Cache of finished graphs, so that an interrupted conversion can resume."""
+"""Cache of finished graphs and plans, so that an interrupted conversion can resume."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
-from edgekit.runtimes.bundle.manifest import Graph
+from edgekit.runtimes.bundle.manifest import Record
 from edgekit.structures import from_json
 
 FOLDER = ".edgekit-graphs"
 ENTRY = "graph.json"
+"""Written last: without it an entry is not whole."""
+Entry = TypeVar("Entry", bound=Record)
 KEPT_SECONDS = 7 * 24 * 3600
 
 _ROOT = threading.Lock()
@@ -24,30 +27,39 @@ _ROOT = threading.Lock()
 
 
 class KeptGraphs:
-    """A cache folder beside the bundles, with one entry per graph, keyed by a hash of all that the graph depends on."""
+    """A cache folder beside the bundles: files with a record of them, keyed by a hash of all that they depend on."""
 
     def __init__(self, out: Path) -> None:
         self._root = out.absolute() / FOLDER
         self._sweep()
         self._used: list[Path] = []
 
-    def build(self, depends: object, write: Callable[[Path], Graph]) -> tuple[Path, Graph]:
-        """A graph's folder and manifest entry, from the cache or newly made by ``write`` in an empty folder."""
-        key = hashlib.sha256(msgspec.json.encode(depends, order="sorted")).hexdigest()[:24]
-        folder = self._root / key
-        if not (folder / ENTRY).is_file():
+    def build(
+        self, depends: object, kind: type[Entry], write: Callable[[Path], Entry], *, fresh: bool = False
+    ) -> tuple[Path, Entry]:
+        """Files and the record of them, from the cache or newly made by ``write`` in a folder that it makes.
+
+        ``fresh``: made anew in any case.
+        """
+        folder = self._folder(depends)
+        if fresh or not (folder / ENTRY).is_file():
+            key = folder.name
             shutil.rmtree(folder, ignore_errors=True)
-            fresh = self._root / f"{key}-{os.getpid()}"
-            shutil.rmtree(fresh, ignore_errors=True)
+            partial = self._root / f"{key}-{os.getpid()}"
+            shutil.rmtree(partial, ignore_errors=True)
             with _ROOT:
-                fresh.mkdir(parents=True)
+                partial.mkdir(parents=True)
             try:
-                (fresh / ENTRY).write_bytes(msgspec.json.encode(write(fresh / "files")))
-                fresh.replace(folder)
+                (partial / ENTRY).write_bytes(msgspec.json.encode(write(partial / "files")))
+                partial.replace(folder)
             finally:
-                shutil.rmtree(fresh, ignore_errors=True)
+                shutil.rmtree(partial, ignore_errors=True)
+                self._tidy()
         self._used.append(folder)
-        return folder / "files", from_json((folder / ENTRY).read_bytes(), Graph)
+        return folder / "files", from_json((folder / ENTRY).read_bytes(), kind)
+
+    def _folder(self, depends: object) -> Path:
+        return self._root / hashlib.sha256(msgspec.json.encode(depends, order="sorted")).hexdigest()[:24]
 
     def _sweep(self) -> None:
         """Remove expired entries."""
@@ -59,6 +71,10 @@ class KeptGraphs:
         """Remove the entries that were used; the bundles have their own files now."""
         for folder in self._used:
             shutil.rmtree(folder, ignore_errors=True)
+        self._tidy()
+
+    def _tidy(self) -> None:
+        """Remove the folder of all where it is empty."""
         with _ROOT:
             if self._root.is_dir() and not any(self._root.iterdir()):
                 self._root.rmdir()

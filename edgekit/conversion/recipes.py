@@ -26,6 +26,11 @@ class Trial:
         """How little the decoded results differ from the source's (0..1)."""
         return 0.0 if self.evidence.decoded is None else round(quality(self.evidence.decoded), 6)
 
+    @property
+    def bytes(self) -> int:
+        """Size of its files."""
+        return sum((self.folder / name).stat().st_size for graph in self.graphs for name in graph.files)
+
 
 ALIKE = 0.01
 """Recipes whose qualities differ by less are alike: a few images held back cannot tell them apart."""

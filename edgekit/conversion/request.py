@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,12 +44,16 @@ class Request:
         plan: folder of a quantisation plan, to take over or to leave one in.
         recipe: way of quantising, `AUTO` for the best of the target's.
         max_drop: what INT8 may lose (0..1).
+        max_size: bytes that a bundle may have.
         labels: labelled images to measure that loss on, and the accuracy of the source and of every bundle.
         finetune: minutes of fine-tuning.
         choose: number of calibration images, the most informative ones; 0 for all.
         prompts: file of prompts, for models that write.
         size: (height, width) of the input, the source's own when left out.
+        sizes: further input sizes of each bundle.
+        batches: further batches of each bundle, beside one image.
         contact_sheet: draw what the source and each bundle find in some images of ``data``, beside the bundle.
+        rebuild: make bundles again that the same request left in ``out``; without it they are kept.
     """
 
     source: str = ""
@@ -73,18 +78,23 @@ class Request:
     plan: str = ""
     recipe: str = AUTO
     max_drop: float | None = None
+    max_size: float = math.inf
     labels: str = ""
     finetune: float = 0.0
     choose: int = 0
     prompts: str = ""
     size: tuple[int, int] | None = None
+    sizes: tuple[tuple[int, int], ...] = ()
+    batches: tuple[int, ...] = ()
     contact_sheet: bool = False
+    rebuild: bool = False
 
 
 _FLAGS = {
     "contract": "--contract",
     "weights": "--weights",
     "size": "--size",
+    "batches": "--batch",
     "trust": "--trust",
     "options": "--option",
     "prompts": "--prompts",
@@ -126,7 +136,8 @@ def validate(request: Request, source: Source) -> Selection:
             with, or what there is to choose from.
     """
     check_options(request, source)
-    selection = select(source, request.targets, request.precisions, request.options, request.recipe)
+    several = bool(request.batches or request.sizes)
+    selection = select(source, request.targets, request.precisions, request.options, request.recipe, several)
     if not selection.calibrated:
         _refuse_without_images(request, selection)
     elif not request.data:

@@ -43,6 +43,11 @@ _QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "HF_HUB_OFFLINE": "1", "KMP_BLOCKTIME": "
 where more threads than cores spin, everything takes many times as long."""
 
 
+def stage_of(job: jobs.Job) -> str:
+    """The name of the stage that does a job."""
+    return _STAGES[type(job)]
+
+
 def run(job: jobs.Job, result: type[Result], report: Report, toolchain: str = "", stop: Stop | None = None) -> Result:
     """Run a job in a child process and return its result.
 
@@ -56,7 +61,7 @@ def run(job: jobs.Job, result: type[Result], report: Report, toolchain: str = ""
     Raises:
         EdgekitError: the error that the child met, or a ConversionError when it crashed.
     """
-    stage = _STAGES[type(job)]
+    stage = stage_of(job)
     # What toolchains leave where temporary files go, copies of the model too, is removed with the workspace.
     temporary = Path(job.folder, "temporary")
     temporary.mkdir(exist_ok=True)

@@ -80,6 +80,7 @@ def select(
     precisions: Sequence[str],
     options: Mapping[str, Mapping[str, str]],
     recipe: str = AUTO,
+    several: bool = False,
 ) -> Selection:
     """The bundles that were asked for.
 
@@ -89,13 +90,17 @@ def select(
         precisions: each target makes those of them that it has; or one for each part.
         options: options of the targets' own, as text, by target.
         recipe: way of quantising on images.
+        several: each bundle is to take several batches or input sizes.
 
     Raises:
         UsageError: an unknown name, a precision or a recipe that a chosen target does not have, an option that it does
             not take, a part that it cannot take, or a target that is not possible here.
     """
     _check_recipe(recipe)
-    bundles, skipped = (_of_parts if source.written else _of_network)(source, targets, precisions, recipe)
+    if source.written:
+        bundles, skipped = _of_parts(source, targets, precisions)
+    else:
+        bundles, skipped = _of_network(targets, precisions, recipe, several)
     if not bundles:
         raise UsageError("no target is available here; see: edgekit targets")
     chosen = dict.fromkeys(target for spec in bundles for target in spec.targets)
@@ -103,7 +108,7 @@ def select(
 
 
 def _of_network(
-    source: Source, targets: Sequence[str], precisions: Sequence[str], recipe: str
+    targets: Sequence[str], precisions: Sequence[str], recipe: str, several: bool
 ) -> tuple[tuple[BundleSpec, ...], tuple[Skipped, ...]]:
     """Bundles of a model of one network: each target in each requested precision that it supports."""
     for one in (*targets, *precisions):
@@ -116,6 +121,7 @@ def _of_network(
         spec = converters.target(name)
         offered = [precision for precision in precisions if precision in spec.precisions]
         reason = spec.missing or ("" if offered else _lacks(spec, precisions)) or _lacks_recipe(spec, offered, recipe)
+        reason = reason or (_one_shape() if several and not spec.several else "")
         if reason and tuple(targets) != ALL:
             raise UsageError(f"target {name}: {reason}")
         if reason:
@@ -127,7 +133,7 @@ def _of_network(
 
 
 def _of_parts(
-    source: Source, targets: Sequence[str], precisions: Sequence[str], recipe: str
+    source: Source, targets: Sequence[str], precisions: Sequence[str]
 ) -> tuple[tuple[BundleSpec, ...], tuple[Skipped, ...]]:
     """Bundles of a model of several parts: each choice of targets in each choice of precisions."""
     read = read_precisions(precisions)
@@ -217,6 +223,14 @@ def _lacks(spec: Target, precisions: Sequence[str]) -> str:
     return f"has no {', '.join(precisions)}; it has: {', '.join(spec.precisions)}"
 
 
+def _one_shape() -> str:
+    taking = [name for name in converters.target_names() if converters.target(name).several]
+    return (
+        "its files have one batch and one input size; give one --batch and one --size, and convert again for others "
+        f"(several in one bundle: {', '.join(taking)})"
+    )
+
+
 def _lacks_recipe(spec: Target, precisions: Iterable[str], recipe: str) -> str:
     calibrated = any(precision in spec.calibrated for precision in precisions)
     if recipe == AUTO or recipe in spec.recipes or not calibrated:
@@ -246,6 +260,6 @@ def refuse(spec: Target, operators: Mapping[str, str]) -> None:
     if not found:
         return
     others = [converters.target(name) for name in converters.target_names()]
-    takers = [other.name for other in others if not any(operator in other.refuses for operator in found)]
+    takers = [other.name for other in others if not any(operator in other.refuses for operator in operators)]
     named = "; ".join(f"{operator} (node {operators[operator]!r}): {spec.refuses[operator]}" for operator in found)
     raise ConversionError(f"{spec.name} cannot take {named}. Targets that take it: {', '.join(takers) or 'none'}")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import time
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,7 +13,7 @@ from edgekit import converters
 from edgekit.calibration.plan import Plan
 from edgekit.conversion import jobs
 from edgekit.conversion.request import Request
-from edgekit.conversion.runner import Stop, run
+from edgekit.conversion.runner import Stop, run, stage_of
 from edgekit.conversion.workspace import Workspace
 from edgekit.errors import ConversionError, EdgekitError
 from edgekit.progress import Report
@@ -24,7 +25,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Stages:
-    """Runs stages. ``stop`` ends them from another thread.
+    """Runs stages. ``stop`` ends them from another thread; ``seconds`` has the time of each, added up by its name.
 
     Every method raises the error that its stage met, and a ConversionError where it crashed or was stopped.
     """
@@ -32,6 +33,17 @@ class Stages:
     request: Request
     workspace: Workspace
     stop: Stop = field(default_factory=Stop)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def at_size(self, size: tuple[int, int]) -> Stages:
+        """The stages of the same request at another input size, in a workspace below this one."""
+        workspace = self.workspace.at_size(size)
+        workspace.folder.mkdir()
+        return replace(self, request=replace(self.request, size=size), workspace=workspace)
+
+    def timed_apart(self) -> Stages:
+        """The same with seconds of its own."""
+        return replace(self, seconds={})
 
     def prepare(self, report: Report, *, calibrate: bool, half: bool, like: str = "") -> jobs.Prepared:
         """Read the source, export it, choose images, run the source. A model of the Hugging Face hub is fetched first.
@@ -65,6 +77,7 @@ class Stages:
         )
         prepared = self._run(job, jobs.Prepared, report)
         self.workspace.write_prepared(prepared)
+        report("done", 1.0)
         return prepared
 
     def calibrate(
@@ -88,7 +101,10 @@ class Stages:
             threads=self.request.threads,
             imports=self.request.imports,
         )
-        return self._run(job, jobs.Calibrated, report).plan
+        # Each step of planning counts to 1 by itself.
+        done = self._run(job, jobs.Calibrated, lambda text, share: report(text, min(share, 0.99)))
+        report("done", 1.0)
+        return done.plan
 
     def build(
         self,
@@ -101,6 +117,7 @@ class Stages:
         *,
         recipe: str = "",
         floats: tuple[str, ...] = (),
+        integers: tuple[str, ...] = (),
     ) -> Graph:
         """Make one target's files of a part, with the interpreter of its own toolchain where it has one."""
         spec = converters.target(target)
@@ -112,6 +129,9 @@ class Stages:
             out=str(out),
             recipe=recipe,
             floats=floats,
+            integers=integers,
+            open_batch=bool(self.request.batches),
+            open_size=bool(self.request.sizes),
             threads=self.request.threads,
             options=msgspec.to_builtins(options),
             # The user's own decoders may import what an isolated environment does not have; it decodes nothing.
@@ -120,7 +140,14 @@ class Stages:
         return self._run(job, Graph, report, spec.builder)
 
     def validate(
-        self, bundle: Path, gate: Gate, report: Report, *, holdout: bool = False, sheet: Path | None = None
+        self,
+        bundle: Path,
+        gate: Gate,
+        report: Report,
+        *,
+        holdout: bool = False,
+        sheet: Path | None = None,
+        batch: int = 1,
     ) -> Evidence:
         """Compare a bundle with the source, on the proof images or on the ``holdout`` set, and draw a contact sheet."""
         job = jobs.ValidateJob(
@@ -129,6 +156,7 @@ class Stages:
             gate=gate,
             holdout=holdout,
             sheet=str(sheet or ""),
+            batch=batch,
             threads=self.request.threads,
             imports=self.request.imports,
         )
@@ -146,9 +174,13 @@ class Stages:
         return self._run(job, jobs.MeasuredScore, report)
 
     def _run(self, job: jobs.Job, result: type[Result], report: Report, toolchain: str = "") -> Result:
+        began = time.monotonic()
         try:
             return run(job, result, report, toolchain=toolchain, stop=self.stop)
         except EdgekitError as error:
             if self.stop.pulled:
                 raise ConversionError("cancelled") from error
             raise
+        finally:
+            stage = stage_of(job)
+            self.seconds[stage] = round(self.seconds.get(stage, 0.0) + time.monotonic() - began, 3)

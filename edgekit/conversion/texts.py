@@ -113,6 +113,7 @@ class TextComparison:
         threads: int,
         report: Report,
         sheet: Path | None = None,
+        batch: int = 1,
     ) -> Evidence:
         """Open every part of a bundle and compare its texts, or matches, with the source's. There is no sheet of texts.
 

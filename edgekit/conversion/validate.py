@@ -25,5 +25,5 @@ def work(job: ValidateJob, report: Report) -> Evidence:
     bundle = open_bundle(job.bundle)
     sheet = Path(job.sheet) if job.sheet else None
     return comparison(written=bool(prepared.written)).compare(
-        bundle, prepared, images, job.gate, job.threads, report, sheet
+        bundle, prepared, images, job.gate, job.threads, report, sheet, job.batch
     )

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import msgspec
 
+from edgekit import converters
 from edgekit.calibration.samples import Samples
 from edgekit.calibration.split import CALIBRATION, HELD, PROOF
 from edgekit.conversion.jobs import Prepared
 from edgekit.graph.exchange import ONNX, PROGRAM
-from edgekit.runtimes.bundle.folder import locked, writing
+from edgekit.runtimes.bundle.folder import locked, sweep, writing
 from edgekit.runtimes.bundle.manifest import ImageRule
 from edgekit.structures import from_json
 
@@ -63,6 +64,10 @@ class Workspace:
     def holdout(self) -> Workspace:
         """The hold-out set, as the proof images of a workspace of its own."""
         return Workspace(self.folder / HELD)
+
+    def at_size(self, size: tuple[int, int]) -> Workspace:
+        """The workspace of another input size."""
+        return Workspace(self.folder / f"{size[0]}x{size[1]}")
 
     @property
     def plan(self) -> Path:
@@ -137,6 +142,7 @@ def open_workspace(out: Path) -> Iterator[Workspace]:
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         _sweep(out)
+        sweep(out, _is_bundle)
         # Absolute: toolchains run in folders of their own, where a relative path is another one.
         folder = out.absolute() / f"{_PREFIX}{os.getpid()}-{os.urandom(3).hex()}"
         with locked(folder.with_suffix(".lock")):
@@ -152,6 +158,12 @@ def temporary_workspace() -> Iterator[Workspace]:
     """One where the system keeps temporary files, for work that leaves no bundle."""
     with open_workspace(Path(tempfile.gettempdir())) as workspace:
         yield workspace
+
+
+def _is_bundle(name: str) -> bool:
+    """Whether a name ends as a bundle's does: ``NAME-TARGET-PRECISION``."""
+    words = name.rsplit("-", 2)
+    return len(words) == 3 and set(words[1].split("+")) <= set(converters.target_names())
 
 
 def _sweep(out: Path) -> None:

@@ -23,6 +23,7 @@ from edgekit.emulators import emulator
 from edgekit.errors import ConversionError, UsageError, choices
 from edgekit.graph.blip2.blip2 import WrittenPart
 from edgekit.graph.exchange import INPUT
+from edgekit.graph.open_shapes import open_shapes, opened
 from edgekit.progress import Report as Report
 from edgekit.runtimes.bundle.manifest import Contract, Graph, ProofWord, Record, Tensor
 from edgekit.runtimes.engines import host, importable
@@ -58,6 +59,7 @@ class Target:
         recipes: its ways of quantising on images.
         integer_only: it computes everything in integers, so that no layer can stay in float.
         parts: the parts of models that it takes; `edgekit.sources.WHOLE` is a model of one network.
+        several: whether one file takes several batches and input sizes.
     """
 
     name: str
@@ -76,6 +78,7 @@ class Target:
     recipes: tuple[str, ...] = (PLAN,)
     integer_only: bool = False
     parts: tuple[str, ...] = (WHOLE,)
+    several: bool = False
 
     @property
     def missing(self) -> str:
@@ -140,7 +143,8 @@ class Job(PartJob):
 
     For a calibrated precision the two forms are those of the quantisation plan: equalized, with weights that lie on the
     symmetric 8-bit grid of their output channel. ``plan`` holds ranges and the layers that stay in float; ``recipe`` is
-    one of those that the target names. ``half`` are operators that fp16 has to leave in float32.
+    one of those that the target names. ``half`` are operators that fp16 has to leave in float32. ``open_batch`` and
+    ``open_size`` ask for a file that takes several of them, of targets with ``several``.
     """
 
     onnx: Path
@@ -152,14 +156,30 @@ class Job(PartJob):
     plan: PlannedGraph | None = None
     half: tuple[Fp16Issue, ...] = ()
     recipe: str = PLAN
+    open_batch: bool = False
+    open_size: bool = False
 
     def graph(self, *files: str) -> Graph:
         """The manifest entry of files that keep the names and shapes of the exchange graph; the first is opened."""
+        size = (-1, -1) if self.open_size else self.contract.image.size
+        shapes = {
+            name: opened(shape, batch=self.open_batch, size=self.open_size) for name, shape in self.shapes.items()
+        }
         return Graph(
             files=files,
-            inputs=(Tensor(name=INPUT, shape=(1, 3, *self.contract.image.size)),),
-            outputs=tuple(Tensor(name=output.name, shape=self.shapes[output.name]) for output in self.contract.outputs),
+            inputs=(Tensor(name=INPUT, shape=(-1 if self.open_batch else 1, 3, *size)),),
+            outputs=tuple(Tensor(name=output.name, shape=shapes[output.name]) for output in self.contract.outputs),
         )
+
+    def open(self, source: Path, destination: Path) -> None:
+        """Leave the batch or the size of an ONNX file open, as the job says; the two may be one file.
+
+        Raises:
+            ConversionError: its constants hold them.
+        """
+        import onnx
+
+        onnx.save_model(open_shapes(onnx.load(source), batch=self.open_batch, size=self.open_size), destination)
 
     def planned(self) -> PlannedGraph:
         """The quantisation plan.

@@ -35,6 +35,8 @@ def write(job: Job, report: Report) -> Graph:
         save(half(onnx.load(job.onnx), job.half), job.out / FILE, job.precision)
     else:
         save(_quantised(onnx.load(job.onnx), job, report), job.out / FILE, job.precision)
+    if job.open_batch or job.open_size:
+        job.open(job.out / FILE, job.out / FILE)
     return msgspec.structs.replace(job.graph(FILE), report=in_float32(job))
 
 

@@ -15,6 +15,7 @@ TARGET = Target(
     engine="onnxruntime",
     precisions=("fp32", "fp16", "int8"),
     recipes=RECIPES,
+    several=True,
     parts=(WHOLE, *PART_NAMES),
     requires=("onnx", "onnxruntime", "nncf", "onnx_ir"),
     distributions=("onnx", "onnxruntime", "onnxslim", "onnxscript", "nncf", "torch"),

@@ -6,11 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.arrays import Floats
 from edgekit.runtimes.bundle.manifest import Agreement, Gate, OutputDrift
+from edgekit.runtimes.tasks import Task
 from edgekit.runtimes.tasks.decoders import Candidates
 from edgekit.runtimes.tasks.similarity import box_agreement
 
@@ -47,12 +49,14 @@ def boxes_alike(first: Candidates, second: Candidates) -> Floats:
 class Tally:
     """Sums over the images of a decoded comparison.
 
-    ``similarity`` and its name ``measure`` are the task's; IoU stands for it in all other names.
+    ``similarity`` and its name ``measure`` are the task's; IoU stands for it in all other names. ``cells`` counts the
+    cells of label maps besides.
     """
 
     gate_iou: float
     similarity: Similarity = boxes_alike
     measure: str = "IoU"
+    cells: CellTally | None = None
     detections: int = 0
     found: int = 0
     extra: int = 0
@@ -63,11 +67,18 @@ class Tally:
     top: float = 0.0
     top_source: float = 0.0
 
+    @classmethod
+    def of(cls, task: Task, gate_iou: float) -> Tally:
+        """A tally that compares as a task does."""
+        return cls(gate_iou, task.similarity, task.measure, CellTally() if task.dense else None)
+
     def add_detections(self, source: Candidates, target: Candidates) -> None:
         """Compare what two runs found on one image.
 
         Both hold their detections after NMS with scores above ``SCORE_FLOOR * SLACK``, best first.
         """
+        if self.cells is not None:
+            self.cells.add(source, target)
         self._tops(source, target)
         sure = np.flatnonzero(source.scores > SCORE_FLOOR)
         claims = np.flatnonzero(target.scores > SCORE_FLOOR)
@@ -98,6 +109,8 @@ class Tally:
         """As `add_candidates`, of the pairs that were found in all anchors of both; ``ours`` and ``theirs`` are those
         of the source and of the target, row for row, with all that is compared.
         """
+        if self.cells is not None:
+            self.cells.add(ours, theirs)
         self._tops(source, target)
         self.detections += len(pairs.source) + pairs.lost
         self.found += len(pairs.source) + pairs.lost
@@ -129,11 +142,57 @@ class Tally:
             top_score=self.top,
             top_score_source=self.top_source,
             measure=self.measure,
+            pixels=msgspec.UNSET if self.cells is None else self.cells.same_share,
+            miou=msgspec.UNSET if self.cells is None else self.cells.miou,
         )
 
     def _tops(self, source: Candidates, target: Candidates) -> None:
         self.top_source = max(self.top_source, float(source.scores.max(initial=0)))
         self.top = max(self.top, float(target.scores.max(initial=0)))
+
+
+@dataclass
+class CellTally:
+    """Counts over the cells of label maps, of which each candidate's mask is the region of one class."""
+
+    cells: int = 0
+    same: int = 0
+    shared: dict[int, int] = field(default_factory=dict)
+    either: dict[int, int] = field(default_factory=dict)
+
+    def add(self, source: Candidates, target: Candidates) -> None:
+        """Compare the regions of one image; cells that are in no region of the source do not count."""
+        if source.attached is None or target.attached is None:
+            raise TypeError("cells are compared by masks, which these candidates lack")
+        if not len(source):
+            return
+        ours, theirs = _labels(source, source.attached.shape[1:]), _labels(target, source.attached.shape[1:])
+        known = ours >= 0
+        self.cells += int(known.sum())
+        self.same += int((ours == theirs)[known].sum())
+        for class_id in np.unique(ours[known]).tolist():
+            one, other = ours == class_id, theirs == class_id
+            self.shared[class_id] = self.shared.get(class_id, 0) + int((one & other).sum())
+            self.either[class_id] = self.either.get(class_id, 0) + int((one | other).sum())
+
+    @property
+    def same_share(self) -> float:
+        """Share of the cells with the same class."""
+        return self.same / self.cells if self.cells else 1.0
+
+    @property
+    def miou(self) -> float:
+        """The mean over classes of the IoU of all their cells."""
+        return float(np.mean([self.shared[key] / self.either[key] for key in self.either])) if self.either else 1.0
+
+
+def _labels(found: Candidates, shape: tuple[int, ...]) -> NDArray[np.int64]:
+    """The class of each cell, -1 where there is none."""
+    labels = np.full(shape, -1)
+    masks = () if found.attached is None else found.attached
+    for class_id, mask in zip(found.class_ids.tolist(), masks, strict=True):
+        labels[mask] = class_id
+    return labels
 
 
 class Pairs(NamedTuple):
@@ -207,10 +266,12 @@ class DriftTally:
 def quality(decoded: Agreement) -> float:
     """One number (0..1) to rank recipes by: 1 when nothing differs from the source.
 
-    The mean share of detections matched at all of `IOUS`, less the mean score drift, less the share of extra ones.
+    The mean share of detections matched at all of `IOUS`, less the mean score drift, less the share of extra ones; of
+    label maps also less the share of cells with another class.
     """
     matched = sum(decoded.matched_at.values()) / len(decoded.matched_at)
-    return max(0.0, matched * (1 - decoded.score_drift) * (1 - decoded.extra))
+    pixels = 1.0 if decoded.pixels is msgspec.UNSET else decoded.pixels
+    return max(0.0, matched * pixels * (1 - decoded.score_drift) * (1 - decoded.extra))
 
 
 def judge(
@@ -225,6 +286,8 @@ def judge(
         failures.append(
             f"matched {decoded.matched:.3f} of {decoded.detections} {decoded.bound}, at least {gate.matched:g}"
         )
+    if decoded.pixels is not msgspec.UNSET and decoded.pixels < gate.matched:
+        failures.append(f"{decoded.pixels:.4f} of all cells have the same class, at least {gate.matched:g}")
     if decoded.score_drift > gate.score_drift:
         failures.append(f"mean score drift {decoded.score_drift:.4f}, at most {gate.score_drift:g}")
     if decoded.extra > gate.extra:

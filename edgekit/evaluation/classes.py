@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from edgekit.arrays import Image
 from edgekit.errors import InputError, UsageError
 from edgekit.evaluation.class_labels import ClassLabels, class_ids
+from edgekit.evaluation.label_maps import MAPS_NEEDED
 from edgekit.evaluation.metrics import ClassMetrics, LabelMetrics
 from edgekit.runtimes.inputs.media import read_image
-from edgekit.runtimes.results import Classification, Result
+from edgekit.runtimes.results import Classification, LabelMap, Result
 
 BEST = 5
 """Among how many classes the true one has to be for top-5; all of them where a model has fewer."""
@@ -44,6 +45,8 @@ def measure(labels: ClassLabels, results: Iterable[Result]) -> ClassMetrics | La
     ids: dict[str, tuple[int, ...]] = {}
     for result in results:
         if not isinstance(result, Classification):
+            if isinstance(result, LabelMap):
+                raise InputError(f"the model gives label maps, which {labels.origin} does not tell; {MAPS_NEEDED}")
             raise InputError(
                 f"the model finds objects ({type(result).__name__}), which {labels.origin} does not tell; "
                 "give a COCO annotations file (json)"

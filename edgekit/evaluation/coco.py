@@ -27,11 +27,12 @@ from edgekit.evaluation.annotations import CocoImage as CocoImage
 from edgekit.evaluation.annotations import category_ids as category_ids
 from edgekit.evaluation.annotations import read_annotations as read_annotations
 from edgekit.evaluation.coco_truth import Row, Size, spans, true_boxes, true_keypoints, true_masks
+from edgekit.evaluation.label_maps import MAPS_NEEDED
 from edgekit.evaluation.metrics import Kind
 from edgekit.evaluation.metrics import Metrics as Metrics
 from edgekit.runtimes.bundle.manifest import Skeleton
 from edgekit.runtimes.inputs.media import read_image
-from edgekit.runtimes.results import Detections, Instances, Poses, Result
+from edgekit.runtimes.results import Detections, Instances, LabelMap, Poses, Result
 from edgekit.runtimes.tasks.skeletons import sigmas_of
 
 SCORE_THRESHOLD = 0.001
@@ -55,6 +56,8 @@ def kinds(result: Result) -> tuple[Kind, ...]:
         return ("keypoints", "boxes")
     if isinstance(result, Detections):
         return ("boxes",)
+    if isinstance(result, LabelMap):
+        raise InputError(f"label maps have no boxes to compare with annotated objects; {MAPS_NEEDED}")
     raise InputError(
         f"a {type(result).__name__.lower()} has no boxes to compare with annotated objects; "
         "give a folder with one sub-folder of images for each class, or a text file with 'path,class' in each line"

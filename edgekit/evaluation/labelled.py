@@ -9,10 +9,11 @@ from pathlib import Path
 
 from edgekit.arrays import Image
 from edgekit.errors import InputError
-from edgekit.evaluation import classes, coco
+from edgekit.evaluation import classes, coco, label_maps
 from edgekit.evaluation.annotations import Annotations
 from edgekit.evaluation.class_labels import SUFFIXES, labels_of, read_class_labels
 from edgekit.evaluation.formats import format_of, formats
+from edgekit.evaluation.label_maps import LABELS, Labelled, find_label_maps
 from edgekit.evaluation.metrics import Report
 from edgekit.runtimes.results import Classification, Result
 
@@ -29,7 +30,8 @@ def evaluate(
         model: image uint8 (h, w, 3) BGR -> its result, with `coco.SCORE_THRESHOLD` and up to 100 objects per class.
         data: annotated objects in one of the `formats` (COCO, YOLO, Pascal VOC), for boxes, masks and keypoints; for
             classes a folder with one sub-folder of images each, or a text file (`read_class_labels`). A multi-label
-            model takes annotated objects too: an image shows the classes of its objects.
+            model takes annotated objects too: an image shows the classes of its objects. For label maps see
+            `find_label_maps`.
         images_dir: folder of the images; by default where the format has them.
         progress: see `coco.Progress`.
 
@@ -40,6 +42,11 @@ def evaluate(
     """
     path = Path(data)
     found = format_of(path)
+    maps: tuple[Labelled, ...] = ()
+    if found is None or any((path / LABELS).glob("*.png")):  # YOLO's folders are called alike, with text files in them
+        maps = find_label_maps(path, None if images_dir is None else Path(images_dir))
+    if maps:
+        return (label_maps.measure(maps, label_maps.run(model, maps, progress)),)
     if found is None and (path.is_dir() or path.suffix.lower() in SUFFIXES):
         labels = read_class_labels(path, images_dir)
         return (classes.measure(labels, classes.run(model, labels, progress)),)

@@ -82,6 +82,30 @@ class LabelMetrics(msgspec.Struct, frozen=True, rename={"map": "mAP"}):
         return {"label mAP": self.map}
 
 
+class SemanticMetrics(msgspec.Struct, frozen=True, rename={"miou": "mIoU"}):
+    """Accuracy of label maps, 0..1: ``miou`` is the mean over classes of the IoU of all their pixels in all images.
+
+    ``pixel_accuracy`` is the share of pixels with the right class. ``per_class`` has the IoU of each class that is in
+    the labels or was found.
+    """
+
+    miou: float
+    pixel_accuracy: float
+    per_class: dict[str, float]
+    images: int
+    kind: Literal["semantic"] = "semantic"
+
+    @property
+    def main(self) -> float:
+        """``miou``."""
+        return self.miou
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """The figures by their names, the main one first."""
+        return {"mIoU": self.miou, "pixel accuracy": self.pixel_accuracy}
+
+
 class TrackMetrics(
     msgspec.Struct,
     frozen=True,
@@ -211,8 +235,17 @@ class RetrievalMetrics(msgspec.Struct, frozen=True):
         return {}
 
 
-AnyMetrics = Metrics | ClassMetrics | LabelMetrics | TrackMetrics | AnswerMetrics | CaptionMetrics | RetrievalMetrics
+AnyMetrics = (
+    Metrics
+    | ClassMetrics
+    | LabelMetrics
+    | SemanticMetrics
+    | TrackMetrics
+    | AnswerMetrics
+    | CaptionMetrics
+    | RetrievalMetrics
+)
 
 Report = tuple[AnyMetrics, ...]
-"""All that one model was measured by. The first is what its task is for: masks, keypoints, boxes, classes, tracks,
-answers, captions, retrieval."""
+"""All that one model was measured by. The first is what its task is for: masks, keypoints, boxes, classes, label
+maps, tracks, answers, captions, retrieval."""

@@ -176,11 +176,20 @@ def _write_onnx(program: torch.export.ExportedProgram, outputs: tuple[str, ...],
     onnx.save_model(model, path)
 
 
+COMPLEX_DFT = "DFT of complex numbers"
+
+
 def operators(path: Path) -> dict[str, str]:
-    """Operator types of an exchange file, each with the name of the first node that has it."""
+    """Operator types of an exchange file, each with the name of the first node that has it.
+
+    A Fourier transform of complex numbers has a name of its own, `COMPLEX_DFT`, too: some engines take those of real
+    numbers only.
+    """
     import onnx
 
     found: dict[str, str] = {}
-    for node in onnx.load(path).graph.node:
+    for node in onnx.load(path, load_external_data=False).graph.node:
         found.setdefault(node.op_type, node.name)
+        if node.op_type == "DFT" and not any(one.name == "onesided" and one.i for one in node.attribute):
+            found.setdefault(COMPLEX_DFT, node.name)
     return found

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 _UNARY = ("relu", "relu6", "relu_", "hardtanh", "clamp", "sigmoid", "tanh", "silu", "leaky_relu", "hardswish", "to")
 _BINARY = ("add", "sub", "mul", "div")
 _RESHAPES = ("unsqueeze", "squeeze", "reshape", "view", "flatten", "getitem", "to")
-"""Operators that keep the order of the elements (`getitem` is that of an `unbind` into one piece)."""
+"""Operators that keep the order of the elements (`getitem` is that of a `_PARTINGS` into one piece)."""
+
+_PARTINGS = ("unbind", "split", "split_with_sizes", "chunk")
+"""Operators that give several tensors; LiteRT's exporter fails where there is but one."""
 
 _CONVOLUTION: tuple[Any, ...] = (None, [1, 1], [0, 0], [1, 1], 1)
 """Bias, stride, padding, dilation and groups of a convolution that does not state them."""
@@ -118,8 +121,8 @@ def _chain(node: fx.Node) -> list[fx.Node]:
 
 
 def _pieces(node: Any) -> int:
-    """Number of tensors that an `unbind` gives; 0 for other operators."""
-    return len(node.meta["val"]) if operator_name(node) == "unbind" else 0
+    """Number of tensors that an operator takes one apart into; 0 for those that do not."""
+    return len(node.meta["val"]) if operator_name(node) in _PARTINGS else 0
 
 
 def _move_one_permute(graph: fx.GraphModule) -> bool:

@@ -10,7 +10,7 @@ from edgekit.errors import UsageError
 from edgekit.runtimes import model
 from edgekit.runtimes.bundle.folder import Bundle, Verify, open_bundle
 from edgekit.runtimes.engines import Isolation, engine, isolation
-from edgekit.runtimes.model import Model
+from edgekit.runtimes.model import InputSize, Model
 from edgekit.runtimes.pool import ModelPool, threads_each
 from edgekit.runtimes.results import Detections, Result
 
@@ -35,6 +35,7 @@ def load(
     threads: int = 0,
     strict: bool = False,
     warm_up: int = 1,
+    size: InputSize = None,
     device: str | None = None,
 ) -> Model[Detections]: ...
 @overload
@@ -49,6 +50,7 @@ def load(
     threads: int = 0,
     strict: bool = False,
     warm_up: int = 1,
+    size: InputSize = None,
     device: str | None = None,
 ) -> VisionLanguage: ...
 @overload
@@ -63,6 +65,7 @@ def load(
     threads: int = 0,
     strict: bool = False,
     warm_up: int = 1,
+    size: InputSize = None,
     device: str | None = None,
 ) -> Model[AnyResult]: ...
 @overload
@@ -77,6 +80,7 @@ def load(
     threads: int = 0,
     strict: bool = False,
     warm_up: int = 1,
+    size: InputSize = None,
     device: str | None = None,
 ) -> ModelPool[Detections]: ...
 @overload
@@ -92,6 +96,7 @@ def load(
     threads: int = 0,
     strict: bool = False,
     warm_up: int = 1,
+    size: InputSize = None,
     device: str | None = None,
 ) -> ModelPool[AnyResult]: ...
 
@@ -108,6 +113,7 @@ def load(
     threads: int = 0,
     strict: bool = False,
     warm_up: int = 1,
+    size: InputSize = None,
     device: str | None = None,
 ) -> Any:
     """Open a bundle: an `edgekit.VisionLanguage` where the contract has a language, else an `edgekit.Model`.
@@ -136,6 +142,8 @@ def load(
         threads: CPU threads for the engine, 0 for its own choice; of a pool for each session, 0 shares the cores.
         strict: make it an error when an operator leaves that unit.
         warm_up: runs on an empty image before returning.
+        size: of a bundle with several input sizes, the one to use, (height, width) or one number for both; or
+            ``"nearest"``, for each image the smallest that shows it in full. The bundle's first when left out.
         device: the former name of ``unit``.
 
     Raises:
@@ -164,11 +172,7 @@ def load(
         from edgekit.runtimes.language.vision_language import VisionLanguage, open_vision_language
 
         _check(bundle, kind, VisionLanguage)
-        if workers is not None:
-            raise UsageError(
-                f"{bundle.path} is a vision-language model, which has no pool of workers={workers}: open one in each "
-                "thread, without workers"
-            )
+        _refuse_for_language(bundle, workers, size)
         return open_vision_language(
             bundle, threads=threads, unit=unit, strict=strict, warm_up=warm_up, isolation=started()
         )
@@ -180,10 +184,27 @@ def load(
     models = []
     for _ in range(workers or 1):
         models.append(
-            model.load(bundle, threads=threads, unit=unit, strict=strict, warm_up=warm_up, isolation=started())
+            model.load(
+                bundle, threads=threads, unit=unit, strict=strict, warm_up=warm_up, isolation=started(), size=size
+            )
         )
         _check(bundle, kind, models[0].task.gives)
     return models[0] if workers is None else ModelPool(models)
+
+
+def _refuse_for_language(bundle: Bundle, workers: int | None, size: InputSize) -> None:
+    """Refuse what a vision-language model does not have.
+
+    Raises:
+        UsageError: a pool, or a choice of input sizes.
+    """
+    if size is not None:
+        raise UsageError(f"{bundle.path} is a vision-language model, which has one input size: leave out size")
+    if workers is not None:
+        raise UsageError(
+            f"{bundle.path} is a vision-language model, which has no pool of workers={workers}: open one in each "
+            "thread, without workers"
+        )
 
 
 def _check(bundle: Bundle, wanted: type[Any] | None, given: type[Any]) -> None:

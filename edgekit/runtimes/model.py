@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast, overload
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar, cast, overload
 
+import msgspec
 import numpy as np
 
 from edgekit.arrays import Floats, Image, ImageLike, ImageLikes
@@ -28,10 +29,22 @@ if TYPE_CHECKING:
 
 ResultT = TypeVar("ResultT", bound=Result, covariant=True)
 
+InputSize = int | tuple[int, int] | Literal["nearest"] | None
+"""What ``load(size=)`` takes."""
+
+
+class _Way(NamedTuple):
+    """How images go through at one input size: the batches that the session takes there, largest first."""
+
+    task: Task
+    preprocess: Preprocessor
+    batches: tuple[int, ...]
+
 
 class _Inferred(NamedTuple):
     """An image between inference and postprocessing; times in ms."""
 
+    way: _Way
     mapping: Transform
     outputs: Sequence[Floats]
     pre: float
@@ -70,12 +83,21 @@ class Model(Generic[ResultT]):
         exclusive: held while the model runs.
     """
 
-    def __init__(self, contract: Contract, session: Session, manifest: Manifest | None = None) -> None:
+    def __init__(
+        self,
+        contract: Contract,
+        session: Session,
+        manifest: Manifest | None = None,
+        batches: Mapping[tuple[int, int], Sequence[int]] | None = None,
+    ) -> None:
         self.contract = contract
         self.manifest = manifest
         self.session = session
-        self.task: Task = open_task(contract)
-        self.preprocess = Preprocessor(contract.image)
+        self._ways = {
+            size: _way(contract, size, each) for size, each in (batches or {contract.image.size: (1,)}).items()
+        }
+        first = self._ways[contract.image.size]
+        self.task, self.preprocess = first.task, first.preprocess
         self.exclusive = Exclusive()
 
     def __repr__(self) -> str:
@@ -100,6 +122,11 @@ class Model(Generic[ResultT]):
                 self.exclusive.closed = True
 
     @property
+    def sizes(self) -> tuple[tuple[int, int], ...]:
+        """Input sizes (height, width) that it chooses from: one, but for ``load(size="nearest")``."""
+        return tuple(self._ways)
+
+    @property
     def placement(self) -> Placement:
         """What ran where: operators per compute unit, and the arithmetic."""
         return self.session.placement
@@ -118,7 +145,8 @@ class Model(Generic[ResultT]):
 
         Args:
             source: a path, a uint8 array (h, w, 3) BGR as OpenCV gives it, or a PIL image; a list of these or an array
-                (n, h, w, 3) is a batch (type checkers know a list only). Folders, videos and cameras go through
+                (n, h, w, 3) gives a list (type checkers know a list only), and runs in batches where the bundle takes
+                them. Folders, videos and cameras go through
                 `stream`.
             score: least score, instead of the contract's.
             iou: IoU above which NMS drops a box, instead of the contract's.
@@ -129,6 +157,8 @@ class Model(Generic[ResultT]):
             UsageError: it is running in another thread.
         """
         if isinstance(source, list | tuple) or (isinstance(source, np.ndarray) and source.ndim == 4):
+            if any(way.batches[0] > 1 for way in self._ways.values()):
+                return self._in_batches(list(source), score, iou)
             return [self.predict(image, score=score, iou=iou) for image in source]
         return self.predict(source, score=score, iou=iou)
 
@@ -202,16 +232,59 @@ class Model(Generic[ResultT]):
 
     def _inferred(self, image: Image) -> _Inferred:
         start = time.perf_counter()
-        tensor, mapping = self.preprocess(image)
+        way = self._way(image)
+        tensor, mapping = way.preprocess(image)
         ready = time.perf_counter()
         outputs = self.session.run([tensor])
-        return _Inferred(mapping, outputs, 1e3 * (ready - start), 1e3 * (time.perf_counter() - ready))
+        return _Inferred(way, mapping, outputs, 1e3 * (ready - start), 1e3 * (time.perf_counter() - ready))
+
+    def _way(self, image: Image) -> _Way:
+        """The smallest size that shows the image in full, else the largest."""
+        if len(self._ways) == 1:
+            return self._ways[self.contract.image.size]
+        fitting = [size for size in self._ways if size[0] >= image.shape[0] and size[1] >= image.shape[1]]
+        chosen = min(fitting, key=_area) if fitting else max(self._ways, key=_area)
+        return self._ways[chosen]
+
+    def _in_batches(self, sources: Sequence[ImageLike], score: float | None, iou: float | None) -> list[ResultT]:
+        """Results of several images: those of one size run together, in the largest batches that there are."""
+        images = [read(source) for source in sources]
+        of_way: dict[int, list[int]] = {}
+        for place, (image, _) in enumerate(images):
+            of_way.setdefault(id(self._way(image)), []).append(place)
+        results: dict[int, ResultT] = {}
+        with self.exclusive:
+            for places in of_way.values():
+                way = self._way(images[places[0]][0])
+                while places:
+                    batch = next(one for one in way.batches if one <= len(places))
+                    taken, places = places[:batch], places[batch:]
+                    inferred = self._batch_inferred(way, [images[place][0] for place in taken])
+                    for place, one in zip(taken, inferred, strict=True):
+                        results[place] = self._finished(one, score, iou, images[place][1])
+        return [results[place] for place in range(len(images))]
+
+    def _batch_inferred(self, way: _Way, images: Sequence[Image]) -> list[_Inferred]:
+        start = time.perf_counter()
+        height, width = way.preprocess.rule.size
+        tensor, mappings = np.empty((len(images), 3, height, width), np.float32), []
+        for place, image in enumerate(images):
+            tensor[place], mapping = way.preprocess(image)
+            mappings.append(mapping)
+        ready = time.perf_counter()
+        outputs = self.session.run([tensor])
+        each = 1e3 / len(images)
+        pre, inference = each * (ready - start), each * (time.perf_counter() - ready)
+        return [
+            _Inferred(way, mapping, [output[place : place + 1] for output in outputs], pre, inference)
+            for place, mapping in enumerate(mappings)
+        ]
 
     def _finished(
         self, one: _Inferred, score: float | None, iou: float | None, name: str, seconds: float | None = None
     ) -> ResultT:
         start = time.perf_counter()
-        result = cast(ResultT, self.task.result(one.outputs, one.mapping, score=score, iou=iou))
+        result = cast(ResultT, one.way.task.result(one.outputs, one.mapping, score=score, iou=iou))
         timings = Timings(one.pre, one.inference, 1e3 * (time.perf_counter() - start))
         return dataclasses.replace(result, source=name, time=seconds, timings=timings)
 
@@ -283,8 +356,8 @@ class Model(Generic[ResultT]):
         return followed()
 
     def outputs(self, tensor: Floats) -> Sequence[Floats]:
-        """Raw outputs, NCHW in the contract's order, for a preprocessed tensor (1, 3, height, width). The next run may
-        overwrite them."""
+        """Raw outputs, NCHW in the contract's order, for a preprocessed tensor (1, 3, height, width), or more of them
+        where the bundle takes a batch. The next run may overwrite them."""
         with self.exclusive:
             return self.session.run([tensor])
 
@@ -304,6 +377,7 @@ def load(
     strict: bool = False,
     warm_up: int = 1,
     isolation: Isolation | None = None,
+    size: InputSize = None,
 ) -> Model[Result]:
     """Open a bundle.
 
@@ -314,6 +388,7 @@ def load(
         strict: make it an error when an operator leaves that unit.
         warm_up: runs on an empty image before returning.
         isolation: the child process to open the file in.
+        size: the input size, as in `edgekit.load`.
 
     Raises:
         BundleError: damaged, altered or too new.
@@ -332,10 +407,41 @@ def load(
         raise BundleError(f"{bundle.path}: {len(manifest.graphs)} graphs; a {manifest.contract.task} model has one")
     (graph,) = manifest.graphs
     _check_size(bundle, graph)
-    session = open_session(manifest.engine, bundle.path, graph, SessionOptions(threads, unit, strict, isolation))
-    model: Model[Result] = Model(manifest.contract, session, manifest)
+    contract, batches = _at_size(bundle, size)
+    shape = (1, 3, *contract.image.size) if manifest.variants else ()
+    options = SessionOptions(threads, unit, strict, isolation, shape)
+    session = open_session(manifest.engine, bundle.path, graph, options)
+    model: Model[Result] = Model(contract, session, manifest, batches)
     model.warm_up(warm_up)
     return model
+
+
+def _way(contract: Contract, size: tuple[int, int], batches: Sequence[int]) -> _Way:
+    at_size = msgspec.structs.replace(contract, image=msgspec.structs.replace(contract.image, size=size))
+    return _Way(open_task(at_size), Preprocessor(at_size.image), tuple(sorted(batches, reverse=True)))
+
+
+def _area(size: tuple[int, int]) -> int:
+    return size[0] * size[1]
+
+
+def _at_size(bundle: Bundle, size: InputSize) -> tuple[Contract, Mapping[tuple[int, int], Sequence[int]]]:
+    """The contract at an input size, and the batches at each size that the model may choose.
+
+    Raises:
+        UsageError: the bundle does not take that size.
+    """
+    contract, batches = bundle.manifest.contract, bundle.manifest.batches
+    if size == "nearest":
+        return contract, batches
+    wanted = contract.image.size if size is None else (size, size) if isinstance(size, int) else tuple(size)
+    if wanted not in batches:
+        offered = ", ".join(f"{height}x{width}" for height, width in batches)
+        raise UsageError(
+            f"{bundle.path} takes {offered}, not size={size!r}; convert it with --size of all that you need"
+        )
+    image = msgspec.structs.replace(contract.image, size=wanted)
+    return msgspec.structs.replace(contract, image=image), {wanted: batches[wanted]}
 
 
 def _check_size(bundle: Bundle, graph: Graph) -> None:
@@ -345,8 +451,15 @@ def _check_size(bundle: Bundle, graph: Graph) -> None:
         BundleError: other than one image of the contract's size.
     """
     height, width = bundle.manifest.contract.image.size
-    wanted = [(1, 3, height, width) if one.layout == "nchw" else (1, height, width, 3) for one in graph.inputs]
+    wanted: list[tuple[int, ...]] = [
+        (1, 3, height, width) if one.layout == "nchw" else (1, height, width, 3) for one in graph.inputs
+    ]
     found = [tuple(one.shape) for one in graph.inputs]
+    if bundle.manifest.variants:  # what is open there is what the variants need
+        wanted = [
+            tuple(-1 if length == -1 else own for length, own in zip(shape, one, strict=False))
+            for shape, one in zip(found, wanted, strict=True)
+        ]
     if len(found) != 1 or found != wanted:
         raise BundleError(
             f"{bundle.path}: the contract makes an input of {height}x{width}, the graph takes "

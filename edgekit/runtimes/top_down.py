@@ -158,7 +158,7 @@ class TopDown:
         scale = columns / width, rows / height
         offset = columns / 2 - centre[0] * scale[0], rows / 2 - centre[1] * scale[1]
         matrix = warp_matrix(scale, offset)
-        grey = (self.pose.contract.image.pad,) * 3
+        grey = self.pose.contract.image.padding
         part = cv2.warpAffine(image, matrix, (columns, rows), flags=cv2.INTER_LINEAR, borderValue=grey)
         size = (image.shape[1], image.shape[0])
         resized = (round(size[0] * scale[0]), round(size[1] * scale[1]))

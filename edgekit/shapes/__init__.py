@@ -5,7 +5,7 @@ Scenes carry exact boxes, masks, keypoints, colours, captions and questions; mov
 
 from __future__ import annotations
 
-from edgekit.shapes.dataset import coco_dataset, write_coco, write_scenes
+from edgekit.shapes.dataset import coco_dataset, write_coco, write_label_maps, write_scenes
 from edgekit.shapes.language import Question, captions, questions
 from edgekit.shapes.motion import MovingScene, moving_scene
 from edgekit.shapes.outlines import CLASSES, KEYPOINTS, SKELETON
@@ -30,5 +30,6 @@ __all__ = [
     "questions",
     "scene",
     "write_coco",
+    "write_label_maps",
     "write_scenes",
 ]

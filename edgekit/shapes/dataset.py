@@ -187,3 +187,33 @@ def write_coco(
     """
     named = ((f"{seed:08d}.png", scene(seed, size, options)) for seed in seeds)
     return write_scenes(Path(folder), named, min_visibility)
+
+
+def write_label_maps(
+    folder: str | Path,
+    seeds: Sequence[int],
+    size: tuple[int, int] = (256, 256),
+    options: SceneOptions | None = None,
+) -> Path:
+    """Write the scenes of some seeds into ``images`` and, under the same names, their label maps into ``labels``.
+
+    A pixel is 0 where no shape is, else the class id of its shape plus 1. Returns the folder.
+
+    Raises:
+        InputError: an image cannot be written.
+    """
+    import cv2
+
+    places = [Path(folder) / name for name in ("images", "labels")]
+    for place in places:
+        place.mkdir(parents=True, exist_ok=True)
+    for seed in seeds:
+        drawn = scene(seed, size, options)
+        labels = np.zeros(size, np.uint8)
+        for item in drawn.objects:
+            labels[item.mask] = item.class_id + 1
+        for place, image in zip(places, (drawn.image, labels), strict=True):
+            path = place / f"{seed:08d}.png"
+            if not cv2.imwrite(str(path), image):
+                raise InputError(f"cannot write {path}: check that the folder is writable and has room")
+    return Path(folder)

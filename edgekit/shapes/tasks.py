@@ -30,17 +30,17 @@ def branch(width: int, outputs: int) -> nn.Sequential:
 
 
 class Prototypes(nn.Module):
-    """Mask prototypes at stride 4, from the pyramid at stride 8 and the finer features before it."""
+    """Planes at stride 4, from the pyramid at stride 8 and the finer features before it: prototypes of masks."""
 
-    def __init__(self, fine: int, width: int) -> None:
+    def __init__(self, fine: int, width: int, planes: int = PROTOTYPES) -> None:
         super().__init__()
         self.lateral = ConvBlock(fine, width)
         self.upsample = nn.Upsample(scale_factor=2.0, mode="nearest")
         self.mix = nn.Sequential(SeparableBlock(width, width), SeparableBlock(width, width))
-        self.last = nn.Conv2d(width, PROTOTYPES, 1)
+        self.last = nn.Conv2d(width, planes, 1)
 
     def forward(self, p4: Tensor, n8: Tensor) -> Tensor:
-        """Map features at strides 4 and 8 to prototypes (N, PROTOTYPES, H / 4, W / 4), raw."""
+        """Map features at strides 4 and 8 to (N, planes, H / 4, W / 4), raw."""
         mixed: Tensor = self.last(self.mix(self.lateral(p4) + self.upsample(n8)))
         return mixed
 

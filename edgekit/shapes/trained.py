@@ -55,6 +55,26 @@ def classify() -> nn.Module:
     return of_tasks("classify")
 
 
+def semantic() -> nn.Module:
+    """The trained network of the class of every pixel, a background before the shapes, with a ``contract`` attribute.
+
+    Raises:
+        SourceError: its weights are missing.
+    """
+    from edgekit.shapes.detector import INPUT_SIZE
+    from edgekit.shapes.semantic import LABELS, trained_semantic
+
+    model: nn.Module = trained_semantic()
+    model.contract = Contract(  # type: ignore[assignment]
+        task="semantic",
+        image=ImageRule(size=(INPUT_SIZE, INPUT_SIZE)),
+        classes=LABELS,
+        decoder=Decoder(name="semantic"),
+        outputs=(Output(name="logits", role="logits"),),
+    )
+    return model
+
+
 def of_tasks(task: Literal["pose", "segment", "classify"], tasks: ShapesTasks | None = None) -> nn.Module:
     """The network of one task, with its contract, of the trained network of all tasks or of the one given."""
     from edgekit.shapes.tasks import ClassifyNetwork, PoseNetwork, SegmentNetwork, trained_tasks

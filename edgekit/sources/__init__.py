@@ -68,6 +68,8 @@ class TrainedModel:
         uncut: how to decode what ``module`` returns, where that is known.
         check: raises a SourceError where ``module`` gives something else for an input than the file itself does, for
             sources that are rebuilt.
+        notes: how it was read.
+        doubts: what a user should be warned of, in sentences.
     """
 
     name: str
@@ -78,7 +80,8 @@ class TrainedModel:
     heads: nn.Module | None = None
     uncut: Uncut | None = None
     check: Callable[[torch.Tensor], None] | None = None
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

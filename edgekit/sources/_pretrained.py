@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,13 +10,14 @@ from typing import Any
 
 from edgekit.errors import SourceError
 from edgekit.sources._fit import refuse_misfit
+from edgekit.sources._torchvision import import_torchvision
 
 ATTENTION = (None, "eager", "sdpa")
 """Ways to compute attention that come with torch; others are fetched as compiled kernels, or by name from the hub."""
 
 ADAPTER = "adapter_config.json"
 
-_LOOPS = re.compile(r"(?!.*(?:channel|size|dim)).*(?:layer|depth|block|stage|level)")
+_LOOPS = re.compile(r"(?!.*(?:channel|size|dim|proposal)).*(?:layer|depth|block|stage|level)")
 """Keys of a configuration whose numbers say how often something is built."""
 
 _IDS = re.compile(r"_ids?$|label")
@@ -34,21 +36,14 @@ def import_transformers(folder: Path) -> Any:
     Raises:
         SourceError: it is not installed.
     """
+    if importlib.util.find_spec("torchvision") is not None:
+        import_torchvision(str(folder))  # or transformers would run into what is wrong with it
     try:
         import transformers
-        from transformers.utils import import_utils
     except ImportError as error:
         raise SourceError(
             f"{folder}: needs the optional package transformers; pip install 'transformers>=5'"
         ) from error
-    try:
-        import torchvision  # noqa: F401
-    except ImportError:
-        pass
-    except RuntimeError:  # "operator torchvision::nms does not exist"; transformers would run into it too
-        for module in (import_utils, transformers.utils):
-            for name in ("is_torchvision_available", "is_torchvision_v2_available"):
-                setattr(module, name, lambda: False)
     return transformers
 
 

@@ -56,11 +56,18 @@ class Toolchain:
 _PINS = ("requirements", "without_dependencies", "npm")
 
 
+VARIABLE = "EDGEKIT_TOOLCHAINS"
+
+
 def root() -> Path:
-    """The folder of all environments: ``$EDGEKIT_TOOLCHAINS``, else edgekit's folder in the user's data."""
-    given = os.environ.get("EDGEKIT_TOOLCHAINS")
+    """The folder of all environments: ``$EDGEKIT_TOOLCHAINS``, else ``toolchains`` in this virtual environment where
+    that is there (``make`` installs them so), else edgekit's folder in the user's data."""
+    given = os.environ.get(VARIABLE)
     if given:
         return Path(given).absolute()
+    own = Path(sys.prefix) / "toolchains"
+    if own.is_dir():
+        return own
     data = os.environ.get("XDG_DATA_HOME")
     return (Path(data) if data else Path.home() / ".local" / "share") / "edgekit" / "toolchains"
 
@@ -90,4 +97,12 @@ def environment() -> dict[str, str]:
     """The environment variables for such a command: nothing that lets packages from outside in."""
     hidden = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
     kept = {key: value for key, value in os.environ.items() if key not in hidden}
-    return {**kept, "PYTHONSAFEPATH": "1", "PYTHONNOUSERSITE": "1", "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "ignore"}
+    # In there sys.prefix is another one.
+    return {
+        **kept,
+        VARIABLE: str(root()),
+        "PYTHONSAFEPATH": "1",
+        "PYTHONNOUSERSITE": "1",
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONWARNINGS": "ignore",
+    }

@@ -69,6 +69,7 @@ TARGET = Target(
     requires=("litert_torch", "ai_edge_litert", "ai_edge_quantizer", "ethosu"),
     distributions=("ethos-u-vela", "litert-torch", "litert-converter", "ai-edge-quantizer", "torch"),
     options=EthosuOptions,
+    refuses=dict.fromkeys(("DFT", "STFT"), "the NPU has no Fourier transforms, and litert-torch writes none"),
     recipes=(PLAN, LITERT),
     integer_only=True,
 )

@@ -13,6 +13,7 @@ from edgekit.converters._foreign import tool_error
 from edgekit.converters._quiet import quiet
 from edgekit.converters.executorch.int8 import TORCHAO, quantised
 from edgekit.errors import ConversionError
+from edgekit.graph.exchange import COMPLEX_DFT
 from edgekit.runtimes.bundle.manifest import Graph, Record
 from edgekit.runtimes.engines.executorch import BACKENDS, COREML, DELEGATE, DELEGATED, PORTABLE, VULKAN, XNNPACK
 
@@ -34,6 +35,10 @@ TARGET = Target(
     requires=("torch", "executorch", "torchao"),
     distributions=("executorch", "torchao", "torch", "coremltools"),
     options=ExecutorchOptions,
+    refuses={
+        COMPLEX_DFT: "ExecuTorch has Fourier transforms of real numbers only",
+        **dict.fromkeys(("Col2Im", "Det"), "ExecuTorch does not lower it, or fails to run it"),
+    },
     recipes=(PLAN, TORCHAO),
 )
 
@@ -69,7 +74,7 @@ def convert(job: Job, report: Report) -> Graph:
     except ConversionError:
         raise
     except Exception as error:  # the toolchain raises whatever its layers raise
-        raise tool_error(f"ExecuTorch {job.precision} for {delegate}", error) from error
+        raise tool_error(f"ExecuTorch {job.precision} for {delegate}", error, job.onnx) from error
     (job.out / FILE).write_bytes(data)
     int8 = "int8 in convolutions and products, float32 elsewhere"
     told = {DELEGATE: delegate, **counts, "arithmetic": int8 if job.precision == "int8" else "float32"}

@@ -94,6 +94,7 @@ TARGET = Target(
     requires=(),
     distributions=(),
     options=Imx500Options,
+    refuses=dict.fromkeys(("DFT", "STFT"), "the camera's network processor has no Fourier transforms"),
     toolchains=(QUANTISER, CONVERTER),
     builder="imx500",
     recipes=("mct",),

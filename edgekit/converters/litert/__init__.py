@@ -26,6 +26,10 @@ TARGET = Target(
     requires=("litert_torch", "ai_edge_litert", "ai_edge_quantizer"),
     distributions=("litert-torch", "litert-converter", "ai-edge-litert", "ai-edge-quantizer", "torch"),
     recipes=(PLAN, LITERT),
+    refuses={
+        **dict.fromkeys(("DFT", "STFT"), "litert-torch writes no Fourier transforms"),
+        **dict.fromkeys(("Col2Im", "Det"), "litert-torch does not write it, or LiteRT cannot open it"),
+    },
 )
 
 
@@ -48,7 +52,7 @@ def convert(job: Job, report: Report) -> Graph:
     except ConversionError:
         raise
     except Exception as error:  # the toolchain raises whatever its layers raise: MLIR, torch, flatbuffers
-        raise tool_error(f"LiteRT {job.precision}", error) from error
+        raise tool_error(f"LiteRT {job.precision}", error, job.onnx) from error
 
 
 def _half(source: Path) -> bytes:

@@ -27,6 +27,8 @@ from edgekit.runtimes.engines.mnn.flatbuffer import CONVOLUTIONS, identifier, re
 KL = "kl"
 """The recipe that takes the quantiser's own ranges, symmetric ones, and leaves layers in float."""
 
+_NO_OPERATOR = ("Bernoulli", "DFT", "Hardmax", "IsInf", "IsNaN", "Mish")
+
 TARGET = Target(
     name="mnn",
     summary="phones and small ARM boards with MNN",
@@ -36,7 +38,7 @@ TARGET = Target(
     distributions=("MNN", "torch", "onnxscript", "onnxslim"),
     recipes=(PLAN, KL),
     integer_only=True,
-    refuses=dict.fromkeys(("Bernoulli", "Hardmax", "IsInf", "IsNaN", "Mish"), "MNN has no such operator"),
+    refuses=dict.fromkeys(_NO_OPERATOR, "MNN has no such operator"),
 )
 
 FILE = "model.mnn"
@@ -74,7 +76,7 @@ def _convert(job: Job, out: Path, report: Report, *more: str) -> None:
     report("converting with MNN", 0.1)
     # Its own name for the file's maker is a company's code, which otherwise reads "MNNTest".
     given = ["-f", "ONNX", "--modelFile", str(job.onnx), "--MNNModel", str(out), "--bizCode", "edgekit", *more]
-    _tool("mnnconvert", given, out)
+    _tool("mnnconvert", given, out, job)
     _name_by_content(out)
 
 
@@ -106,7 +108,8 @@ def _quantise(source: Path, samples: Samples, out: Path, job: Job, report: Repor
         report("quantising with MNN", 0.3)
         config = folder / "quantiser.json"
         config.write_text(json.dumps(_configuration(samples, folder / "images", source, job)), encoding="utf-8")
-        _tool("mnnquant", [str(source), str(folder / FILE), str(config)], folder / FILE)  # which writes more beside it
+        # It writes more beside the file that it is told to.
+        _tool("mnnquant", [str(source), str(folder / FILE), str(config)], folder / FILE, job)
         shutil.move(folder / FILE, out)
 
 
@@ -148,7 +151,7 @@ def _kept(source: Path, plan: PlannedGraph) -> list[str]:
     return [one.name for one in read_operators(source) if one.kind in CONVOLUTIONS and one.name in plan.float_layers]
 
 
-def _tool(name: str, arguments: Sequence[str], made: Path) -> None:
+def _tool(name: str, arguments: Sequence[str], made: Path, job: Job) -> None:
     """Run one of MNN's tools in a process of its own: they abort on what they do not know, and always return True.
 
     Raises:
@@ -165,7 +168,7 @@ def _tool(name: str, arguments: Sequence[str], made: Path) -> None:
     )
     if done.returncode or not made.is_file():
         log = done.stdout.decode(errors="replace")
-        raise tool_error(f"{name} failed (exit code {done.returncode})", _tail(log))
+        raise tool_error(f"{name} failed (exit code {done.returncode})", _tail(log), job.onnx)
 
 
 def _tail(log: str) -> str:

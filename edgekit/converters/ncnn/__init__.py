@@ -40,7 +40,7 @@ TARGET = Target(
     precisions=("fp32", "fp16", "int8"),
     requires=("torch", "onnx", "pnnx", "ncnn"),
     distributions=("pnnx", "ncnn", "torch", "onnx"),
-    refuses=dict.fromkeys(_NO_LAYER, "ncnn has no layer for it"),
+    refuses=dict.fromkeys((*_NO_LAYER, "DFT", "STFT", "Det", "GRU", "LSTM"), "ncnn has no layer for it"),
 )
 
 PARAM, BIN = "model.ncnn.param", "model.ncnn.bin"
@@ -163,7 +163,9 @@ def _check_runs(folder: Path, graph: Graph, job: Job, log: Path) -> None:
         outputs = session.run([np.full(graph.inputs[0].shape, 0.5, np.float32)])
     except EngineError as error:
         said = f"; pnnx said: {_tail(log.read_text(encoding='utf-8'))}" if log.is_file() else ""
-        raise tool_error("what pnnx wrote does not run in ncnn", f"{error}{said}") from error
+        # Without the folder, which is gone when the message is read.
+        engine = (str(error).partition(f"{PARAM}: ")[2] or str(error)).replace("; convert again", "")
+        raise tool_error("what pnnx wrote does not run in ncnn", f"{engine}{said}", job.onnx) from error
     for output, values in zip(job.contract.outputs, outputs, strict=True):
         if not np.isfinite(values).all():
             raise ConversionError(f"ncnn computes NaN or infinity for output {output.name!r} of a grey image")

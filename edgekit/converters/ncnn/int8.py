@@ -47,16 +47,21 @@ def lower(model: NcnnModel, sites: Iterable[Site], plan: PlannedGraph) -> NcnnMo
 
 
 def thresholds(model: NcnnModel, sites: Iterable[Site], plan: PlannedGraph) -> dict[str, float]:
-    """The largest magnitude of the input of each convolution that becomes INT8, by the convolution's name in ncnn.
+    """The largest magnitude of the input of each convolution that becomes INT8, and of the last product, by its name in
+    ncnn.
 
-    A convolution that is not found, because pnnx put something into its weights, stays in float32.
+    A layer that is not found, because pnnx put something into its weights, stays in float32.
     """
     left: dict[bytes, list[Site]] = {}
     for site in sites:
         left.setdefault(_key(site.weights), []).append(site)
     found = {}
+    # Products within a network stay in float: of the last one alone it was measured what INT8 costs.
+    last = next((layer.name for layer in reversed(model.layers) if layer.weights), "")
     for layer in model.layers:
-        if layer.kind != "Convolution" or not layer.weights or not (same := left.get(_key(layer.kernels()))):
+        if not (layer.kind == "Convolution" or (layer.kind == "InnerProduct" and layer.name == last)):
+            continue
+        if not layer.weights or not (same := left.get(_key(layer.kernels()))):
             continue
         site = same.pop(0)  # layers that share their weights come in one order in both files
         limit = plan.tensors[site.input].limit
@@ -70,7 +75,7 @@ def _key(weights: Floats) -> bytes:
 
 
 def quantised(layer: NcnnLayer, threshold: float) -> NcnnLayer:
-    """A convolution without groups in INT8, for inputs within +-``threshold``.
+    """A convolution without groups or a product in INT8, for inputs within +-``threshold``.
 
     Stored as ncnn's ``load_model`` reads it: int8 weights, biases, one weight scale per output channel, one input
     scale. Parameter 8 says so: 2 by ncnn's own tools; over 100 would mean a fused requantisation of the output, which
@@ -86,7 +91,7 @@ def quantised(layer: NcnnLayer, threshold: float) -> NcnnLayer:
         layer.name,
         layer.inputs,
         layer.outputs,
-        {**layer.params, 5: "1", 8: "2"},
+        {**layer.params, (5 if layer.kind == "Convolution" else 1): "1", 8: "2"},
         [
             Weight(integers, TAG_INT8),
             Weight(biases),
@@ -100,7 +105,7 @@ def _weight_scales(layer: NcnnLayer, rows: Floats) -> Floats:
     """Integer steps per unit of weight, one for each row: those of the plan, on whose grid the weights lie already."""
     peaks = np.abs(rows).max(1)
     scales = np.where(peaks > 0, LEVELS / np.where(peaks > 0, peaks, 1), 1)
-    if layer.number(1) == 3 and layer.number(11, 3) == 3 and layer.number(3, 1) == 1:
+    if layer.kind == "Convolution" and layer.number(1) == 3 and layer.number(11, 3) == 3 and layer.number(3, 1) == 1:
         # ncnn's own tools give every 3x3 convolution 6-bit weights for this; only as many bits are given up here as
         # the worst input can need.
         worst = np.abs(rows).sum(1) * scales * LEVELS

@@ -87,7 +87,10 @@ class NcnnLayer:
         return self.convolution and self.kernels().shape[1] == 1 and self.groups > 1
 
     def kernels(self) -> NDArray[np.float32]:
-        """Weights of a convolution as (outputs, inputs of one group, kernel height, kernel width)."""
+        """Weights of a convolution as (outputs, inputs of one group, kernel height, kernel width), of a product as
+        (outputs, inputs)."""
+        if self.kind == "InnerProduct":
+            return np.asarray(self.weights[0].data, np.float32).reshape(self.number(0), -1)
         width = self.number(1)
         return np.asarray(self.weights[0].data, np.float32).reshape(self.number(0), -1, self.number(11, width), width)
 

@@ -28,6 +28,8 @@ TARGET = Target(
     requires=("openvino", "nncf", "onnx"),
     distributions=("openvino", "nncf", "torch"),
     recipes=(PLAN, NNCF),
+    several=True,
+    refuses={"Det": "OpenVINO's ONNX reader has no determinants"},
     parts=(WHOLE, *PART_NAMES),
 )
 
@@ -41,6 +43,9 @@ def convert(job: Job, report: Report) -> Graph:
     if job.precision == "int8" and job.recipe == PLAN:
         source = job.work / "planned.onnx"
         save(quantise(onnx.load(job.onnx), job.planned(), symmetric=False), source, job.precision)
+    if job.open_batch or job.open_size:
+        job.open(source, job.work / "opened.onnx")
+        source = job.work / "opened.onnx"
     try:
         model = openvino.Core().read_model(source)
     except RuntimeError as error:

@@ -79,7 +79,7 @@ TOOLCHAIN = Toolchain(
 _REFUSED = (
     "Acos", "Acosh", "Asinh", "Atanh", "Celu", "Cosh", "Det", "GlobalLpPool", "Hardmax", "IsInf", "Loop", "MaxUnpool",
     "NonMaxSuppression", "OneHot", "ReduceL1", "ReduceLogSum", "ReduceSumSquare", "RNN", "Shrink", "Sinh", "Softsign",
-    "Trilu",
+    "Trilu", "DFT", "STFT",
 )  # fmt: skip
 
 TARGET = Target(

@@ -78,6 +78,7 @@ TARGET = Target(
     options=RknnOptions,
     recipes=(PLAN, TOOLKIT),
     refuses={
+        **dict.fromkeys(("DFT", "STFT"), "RKNN has no Fourier transforms"),
         "If": _DYNAMIC,
         "Loop": _DYNAMIC,
         "NonMaxSuppression": _DYNAMIC,

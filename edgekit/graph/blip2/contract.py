@@ -81,13 +81,13 @@ def _image(source: Blip2) -> ImageRule:
         raise SourceError(f"{source.folder / PROCESSOR}: size {stated}, the vision tower takes {size} x {size}")
     if given.resample not in (2, 3):
         raise SourceError(
-            f"{source.folder / PROCESSOR}: resample {given.resample}; 2 (linear) and 3 (bicubic) are known"
+            f"{source.folder / PROCESSOR}: resample {given.resample}; 2 (bilinear) and 3 (bicubic) are known"
         )
     normalised = given.do_normalize
     return ImageRule(
         size=(size, size),
         resize="stretch",
-        interpolation="bicubic" if given.resample == 3 else "linear",
+        interpolation="bicubic" if given.resample == 3 else "bilinear",
         scale=given.rescale_factor if given.do_rescale else 1.0,
         mean=given.image_mean if normalised else (0.0, 0.0, 0.0),
         std=given.image_std if normalised else (1.0, 1.0, 1.0),

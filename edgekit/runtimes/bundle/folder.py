@@ -339,6 +339,21 @@ def _hidden(target: Path, suffix: str) -> Path:
     return target.parent / f".{target.name}{suffix}"
 
 
+def sweep(out: Path, ours: Callable[[str], bool]) -> None:
+    """Clean up after killed writers of all bundles in a folder; those that are being written are left alone.
+
+    Args:
+        out: the folder.
+        ours: whether a name is one of a bundle: other programs have hidden files, too.
+    """
+    for lock in out.glob(f".*{_LOCK}"):
+        name = lock.name[1 : -len(_LOCK)]
+        if not ours(name) or lock.is_symlink():
+            continue
+        with contextlib.suppress(BlockingIOError), locked(lock):
+            _sweep(out / name)
+
+
 def _sweep(target: Path) -> None:
     """Clean up after a killed writer: remove its partial folder and restore a bundle that it had moved aside."""
     shutil.rmtree(_hidden(target, _PARTIAL), ignore_errors=True)

@@ -45,10 +45,12 @@ class ImageRule(Record, frozen=True, kw_only=True):
     """How a photograph becomes the input tensor: ``(pixel * scale - mean) / std`` after resizing to ``size``.
 
     ``size`` is (height, width) in pixels. ``mean`` and ``std`` are per channel in the model's ``color`` order,
-    in units after ``scale``. ``pad`` is the grey level (0..255) around a letterboxed image, ``align`` where that image
-    lies: in the center, or in the top-left corner with all of the padding right and below (YOLOX, RTMDet). ``crop`` is
-    the share of the scaled image's shorter side that a crop keeps: 0.875 where a classifier takes 224 of 256 pixels.
-    ``interpolation`` is OpenCV's ``linear``, or Pillow's ``bicubic`` (see `inputs.resampling`), which takes longer.
+    in units after ``scale``. ``pad`` is the grey level (0..255) around a letterboxed image, or its level per channel in
+    the same order, ``align`` where that image lies: in the center, or in the top-left corner with all of the padding
+    right and below (YOLOX, RTMDet). ``crop`` is the share of the scaled image's shorter side that a crop keeps: 0.875
+    where a classifier takes 224 of 256 pixels.
+    ``interpolation`` is OpenCV's ``linear``, or Pillow's ``bilinear`` or ``bicubic`` (see `inputs.resampling`), which
+    average over all pixels when an image shrinks, and take longer.
     """
 
     size: tuple[int, int]
@@ -57,9 +59,9 @@ class ImageRule(Record, frozen=True, kw_only=True):
     scale: float = 1 / 255
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    pad: int = 114
+    pad: int | tuple[int, int, int] = 114
     crop: float = 1.0
-    interpolation: Literal["linear", "bicubic"] = "linear"
+    interpolation: Literal["linear", "bilinear", "bicubic"] = "linear"
     align: Align = "center"
 
     def __post_init__(self) -> None:
@@ -69,7 +71,7 @@ class ImageRule(Record, frozen=True, kw_only=True):
             raise ValueError(
                 f"size must be at most {LARGEST} a side and {MOST_PIXELS} pixels in all, not {list(self.size)}"
             )
-        if not 0 <= self.pad <= 255:
+        if not all(0 <= level <= 255 for level in self.padding):
             raise ValueError(f"pad must be 0..255, not {self.pad}")
         if min(self.std) <= 0:
             raise ValueError(f"std must be positive, not {list(self.std)}")
@@ -84,6 +86,12 @@ class ImageRule(Record, frozen=True, kw_only=True):
                 f"align must be left out with resize: {self.resize}, not {self.align}: only a letterbox has padding "
                 "(center, corner)"
             )
+
+    @property
+    def padding(self) -> tuple[int, int, int]:
+        """The levels around a letterboxed image as BGR, the order of images in memory."""
+        first, second, third = (self.pad,) * 3 if isinstance(self.pad, int) else self.pad
+        return (first, second, third) if self.color == "bgr" else (third, second, first)
 
 
 class Decoder(Record, frozen=True, kw_only=True):
@@ -283,7 +291,9 @@ class Agreement(Record, frozen=True, kw_only=True):
     class at IoU >= ``iou``; ``matched_at`` the same at further IoUs. ``score_drift`` is the mean absolute score
     difference of matched pairs; ``class_flips`` counts partners found only under another class; ``extra`` is the
     share of the bundle's detections that the source does not have. ``measure`` is what stands for IoU in all of this:
-    IoU of boxes, mask IoU, OKS of poses; empty for classes of a whole image, which agree or do not.
+    IoU of boxes, mask IoU, OKS of poses; empty for classes of a whole image, which agree or do not. Of label maps,
+    whose "detections" are the regions of each class, ``pixels`` is the share of cells with the same class, and ``miou``
+    the mean over classes of the IoU of all their cells; both are absent elsewhere.
     """
 
     score_floor: float
@@ -298,6 +308,8 @@ class Agreement(Record, frozen=True, kw_only=True):
     top_score: float
     top_score_source: float
     measure: str = "IoU"
+    pixels: float | msgspec.UnsetType = msgspec.UNSET
+    miou: float | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def counted(self) -> str:
@@ -449,11 +461,32 @@ class File(Record, frozen=True, kw_only=True):
     sha256: str
 
 
+class Variant(Record, frozen=True, kw_only=True):
+    """A further batch and input size (height, width) that a bundle takes, proven apart.
+
+    The first, with one image at the contract's size, has its evidence in the manifest itself.
+    """
+
+    batch: Annotated[int, msgspec.Meta(ge=1, le=1 << 10)]
+    size: tuple[int, int]
+    evidence: Evidence | None = None
+
+    def __post_init__(self) -> None:
+        if min(self.size) < 1 or max(self.size) > LARGEST or self.batch * self.size[0] * self.size[1] > MOST_PIXELS:
+            raise ValueError(
+                f"a batch of {self.batch} at {list(self.size)} must have at most {MOST_PIXELS} pixels in all"
+            )
+
+    def __str__(self) -> str:
+        return f"batch {self.batch} at {self.size[0]}x{self.size[1]}"
+
+
 class Manifest(Record, frozen=True, kw_only=True):
     """Everything a bundle says about itself. ``digest`` is the checksum of this file, ``files`` has the others'.
 
     ``options`` are the target's own options as they were used. ``amendments`` are there only where the contract was
     changed after the conversion; the evidence was measured before.
+    ``variants`` are further batches and sizes; without any it is not written.
     """
 
     schema: int = SCHEMA
@@ -470,6 +503,7 @@ class Manifest(Record, frozen=True, kw_only=True):
     calibration: Calibration | None = None
     evidence: Evidence | None = None
     proven: bool = False
+    variants: tuple[Variant, ...] | msgspec.UnsetType = msgspec.UNSET
     files: tuple[File, ...] = ()
     digest: str = ""
     amendments: tuple[Amendment, ...] | msgspec.UnsetType = msgspec.UNSET
@@ -481,6 +515,14 @@ class Manifest(Record, frozen=True, kw_only=True):
         classes = f"{len(contract.classes)} classes, " if contract.classes else ""
         size, proof = "x".join(map(str, contract.image.size)), "proven" if self.proven else "unproven"
         return f"{self.name} {self.target} {self.precision}, {contract.task}, {classes}{size}, {proof}"
+
+    @property
+    def batches(self) -> dict[tuple[int, int], tuple[int, ...]]:
+        """The batches that the bundle takes at each input size, in rising order; the contract's size comes first."""
+        found: dict[tuple[int, int], set[int]] = {self.contract.image.size: {1}}
+        for variant in self.variants or ():
+            found.setdefault(variant.size, set()).add(variant.batch)
+        return {size: tuple(sorted(batches)) for size, batches in found.items()}
 
     def engine_of(self, graph: Graph) -> str:
         """The engine that opens a graph."""

@@ -32,12 +32,14 @@ class SessionOptions:
         device: one of the engine's devices, empty for its first.
         strict: refuse a file of which an operator leaves that device.
         isolation: the child process to open it in; None opens it here.
+        shape: of the input that is run first, NCHW, where the file takes several; engines may compile it ahead.
     """
 
     threads: int = 0
     device: str = ""
     strict: bool = False
     isolation: Isolation | None = None
+    shape: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -214,7 +216,10 @@ def check_inputs(graph: Graph, inputs: Sequence[Floats]) -> None:
         shape = tensor.shape
         if tensor.layout == "nhwc":
             shape = (shape[0], shape[3], shape[1], shape[2])
-        if array.shape != shape or array.dtype != np.float32:
+        fits = len(array.shape) == len(shape) and all(
+            wanted in (-1, length) for wanted, length in zip(shape, array.shape, strict=True)
+        )
+        if not fits or array.dtype != np.float32:
             raise EngineError(f"input {tensor.name!r} takes float32 {shape}, not {array.dtype} {array.shape}")
 
 

@@ -106,7 +106,7 @@ class Preprocessor:
     def __init__(self, rule: ImageRule) -> None:
         self.rule = rule
         height, width = rule.size
-        self._canvas: Image = np.full((height, width, 3), rule.pad, np.uint8)
+        self._canvas: Image = np.full((height, width, 3), rule.padding, np.uint8)
         self._covered: tuple[int, int] = (0, 0)
         self._planes: list[Image] = [np.empty((height, width), np.uint8) for _ in range(3)]
         self._tensor: Floats = np.empty((1, 3, height, width), np.float32)
@@ -130,17 +130,18 @@ class Preprocessor:
 
         check(image)
         mapping = transform(self.rule, image.shape[1], image.shape[0])
-        if self.rule.interpolation == "bicubic" and not self._is_strip(mapping):
-            from edgekit.runtimes.inputs.resampling import bicubic
+        if self.rule.interpolation != "linear" and not self._is_strip(mapping):
+            from edgekit.runtimes.inputs.resampling import resample
 
-            image = bicubic(image, mapping.resized)  # what follows finds it in its size already
+            # What follows finds it in its size already.
+            image = resample(image, mapping.resized, self.rule.interpolation)
         if self.rule.resize == "stretch":
             return _as_image(cv2.resize(image, mapping.resized, dst=self._canvas)), mapping
         if self.rule.resize == "crop":
             return self._crop(image, mapping), mapping
         width, height = mapping.resized
         if (width, height) != self._covered:
-            self._canvas[...] = self.rule.pad
+            self._canvas[...] = self.rule.padding
             self._covered = (width, height)
         left, top = int(mapping.offset_x), int(mapping.offset_y)
         # Writes straight into the canvas: dst has the right size and type, so OpenCV does not reallocate it.

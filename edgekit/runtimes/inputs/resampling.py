@@ -1,24 +1,31 @@
-"""Bicubic resizing as Pillow does it, which is what vision-language models and many classifiers were trained with.
+"""Bilinear and bicubic resizing as Pillow does it, which is what transformers and most classifiers were trained with.
 
-OpenCV's ``INTER_CUBIC`` is another kernel (a = -0.75 where Pillow has -0.5) and looks at four pixels however far an
-image is scaled down; Pillow widens the kernel with the scale, so that no pixel is passed over. The order is that of
-Pillow up to 12; 13 goes down first where the height shrinks much more than the width, which moves a few grey levels.
+OpenCV looks at two or four pixels a side however far an image is scaled down; Pillow widens the kernel with the scale,
+so that no pixel is passed over (antialiasing). OpenCV's ``INTER_CUBIC`` is another kernel too (a = -0.75 where Pillow
+has -0.5). The order is that of Pillow up to 12; 13 goes down first where the height shrinks much more than the width,
+which moves a few grey levels.
 """
 
 from __future__ import annotations
 
 import functools
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.arrays import Image
 
-REACH = 2.0
-"""Half the width of the kernel, in pixels of the smaller of the two images."""
+Kernel = Literal["bilinear", "bicubic"]
+
+REACH: dict[Kernel, float] = {"bilinear": 1.0, "bicubic": 2.0}
+"""Half the width of each kernel, in pixels of the smaller of the two images."""
 
 ROWS = 256
 """Rows resized at a time: as float64 a large photograph would take eight times its memory."""
+
+BAND = 16
+"""New rows or columns computed at a time."""
 
 ONE = 2**22
 """Pillow's weights are whole multiples of 1 / ONE. Sums of them are whole numbers that float64 holds exactly."""
@@ -26,48 +33,66 @@ ONE = 2**22
 Weights = NDArray[np.float64]
 
 
-def bicubic(image: Image, size: tuple[int, int]) -> Image:
+def resample(image: Image, size: tuple[int, int], kernel: Kernel) -> Image:
     """An image in another size: across first and then down, rounded to whole grey levels in between.
 
     Args:
         image: uint8 (h, w, channels).
         size: (width, height), both at least 1.
+        kernel: which of Pillow's.
     """
     width, height = size
-    across = weights(image.shape[1], width).T
     strips = (image[start : start + ROWS] for start in range(0, len(image), ROWS))
-    parts = [_levels(np.tensordot(strip.astype(np.float64), across, (1, 0))) for strip in strips]
-    narrow = np.concatenate(parts).transpose(0, 2, 1)  # tensordot puts the new axis last
-    return _levels(np.tensordot(weights(image.shape[0], height), narrow.astype(np.float64), (1, 0)))
+    parts = [_levels(_along(strip.transpose(1, 0, 2), width, kernel)) for strip in strips]
+    narrow = np.concatenate(parts, 1).transpose(1, 0, 2)
+    return _levels(_along(narrow, height, kernel))
+
+
+def _along(image: Image, new: int, kernel: Kernel) -> Weights:
+    """Sums of weighted grey levels along the first axis, (new, ...), `BAND` at a time: each sees but a few pixels."""
+    shares = weights(len(image), new, kernel)
+    sums = np.empty((new, *image.shape[1:]))
+    for start in range(0, new, BAND):
+        some = shares[start : start + BAND]
+        seen = np.flatnonzero(some.any(0))
+        first, last = int(seen[0]), int(seen[-1]) + 1
+        part = image[first:last].astype(np.float64).reshape(last - first, -1)
+        sums[start : start + BAND] = (some[:, first:last] @ part).reshape(-1, *image.shape[1:])
+    return sums
 
 
 @functools.lru_cache(maxsize=16)
-def weights(old: int, new: int) -> Weights:
+def weights(old: int, new: int, kernel: Kernel) -> Weights:
     """Integer weights of the old pixels for each new one along one axis, (new, old); rows sum to `ONE` but
     for rounding.
 
-    The kernel is Keys' cubic convolution with a = -0.5 (IEEE Trans. ASSP 29, 1981), centred at the middle of the new
-    pixel, cut off at the border and normalised.
+    The kernel is a triangle, or Keys' cubic convolution with a = -0.5 (IEEE Trans. ASSP 29, 1981), centred at the
+    middle of the new pixel, cut off at the border and normalised.
     """
+    shape, reach = (_triangle if kernel == "bilinear" else _cubic), REACH[kernel]
     scale = old / new
     stretch = max(scale, 1.0)
     centres = (np.arange(new) + 0.5) * scale
-    first = np.maximum(np.floor(centres - REACH * stretch + 0.5), 0)
-    last = np.minimum(np.floor(centres + REACH * stretch + 0.5), old)
+    first = np.maximum(np.floor(centres - reach * stretch + 0.5), 0)
+    last = np.minimum(np.floor(centres + reach * stretch + 0.5), old)
     places = np.arange(old)
     seen = (places >= first[:, None]) & (places < last[:, None])
-    values = np.where(seen, _kernel((places + 0.5 - centres[:, None]) / stretch), 0.0)
+    values = np.where(seen, shape((places + 0.5 - centres[:, None]) / stretch), 0.0)
     shares = values / values.sum(1, keepdims=True) * ONE
     whole: Weights = np.trunc(shares + np.copysign(0.5, shares))
     whole.flags.writeable = False
     return whole
 
 
-def _kernel(x: Weights) -> Weights:
+def _triangle(x: Weights) -> Weights:
+    return np.maximum(1.0 - np.abs(x), 0.0)
+
+
+def _cubic(x: Weights) -> Weights:
     x = np.abs(x)
     near = (1.5 * x - 2.5) * x * x + 1
     far = ((-0.5 * x + 2.5) * x - 4) * x + 2
-    return np.where(x < 1, near, np.where(x < REACH, far, 0.0))
+    return np.where(x < 1, near, np.where(x < REACH["bicubic"], far, 0.0))
 
 
 def _levels(sums: Weights) -> Image:

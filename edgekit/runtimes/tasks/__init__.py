@@ -18,12 +18,13 @@ from edgekit.runtimes.tasks.decoders import Candidates
 class Task(Protocol):
     """Postprocessing of one contract: results for users, and candidates in input pixels for validation.
 
-    ``gives`` is the type of its results.
+    ``gives`` is the type of its results. ``dense``: candidates are regions that share an image among them.
     """
 
     contract: Contract
     measure: str
     gives: type[Result]
+    dense: bool
 
     def result(
         self, outputs: Sequence[Floats], mapping: Transform, *, score: float | None = None, iou: float | None = None

@@ -38,6 +38,9 @@ class Detect:
     gives: type[Result] = Detections
     """The type of its results."""
 
+    dense: bool = False
+    """Whether its candidates are regions that share an image among them, so that cells can be compared too."""
+
     def __init__(self, contract: Contract) -> None:
         self.contract = contract
         self._decoder = find(contract.decoder)

@@ -23,7 +23,7 @@ from typing import Any
 from edgekit.errors import SourceError
 from edgekit.sources._archive import refuse_bomb
 
-INSTALL = "pip install --no-deps ultralytics torchvision"
+INSTALL = "pip install --no-deps ultralytics, and torchvision from the index that torch came from"
 """What the source needs beside edgekit[convert]. ultralytics reads torchvision's version at import, nothing more."""
 
 MODULE_PACKAGES = ("torch.nn.modules", "ultralytics.nn.modules", "ultralytics.nn.tasks")

@@ -21,7 +21,7 @@ class OpenVino(Engine):
 
     def open_session(self, folder: Path, graph: Graph, options: SessionOptions) -> OpenVinoSession:
         """Open the first file of a graph; the weights lie beside it."""
-        return OpenVinoSession(OpenVinoNetwork(folder, graph, options))
+        return OpenVinoSession(folder, graph, options)
 
     def open_network(self, folder: Path, graph: Graph, options: SessionOptions) -> OpenVinoNetwork:
         """Open the first file of a graph with named inputs."""

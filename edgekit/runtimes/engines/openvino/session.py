@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def import_openvino() -> Any:
 
 
 class OpenVinoNetwork:
-    """One IR file compiled for a device, with its inputs and outputs by name.
+    """One IR file compiled for a device, with its inputs and outputs by name; for one input ``shape`` where it is open.
 
     Attributes:
         request: OpenVINO's own.
@@ -37,7 +38,12 @@ class OpenVinoNetwork:
     """
 
     def __init__(
-        self, folder: Path, graph: Graph, options: SessionOptions, settings: Mapping[str, object] | None = None
+        self,
+        folder: Path,
+        graph: Graph,
+        options: SessionOptions,
+        settings: Mapping[str, object] | None = None,
+        shape: tuple[int, ...] = (),
     ) -> None:
         openvino = import_openvino()
         if len(graph.files) != 2:
@@ -57,7 +63,10 @@ class OpenVinoNetwork:
         if options.threads:
             wanted["INFERENCE_NUM_THREADS"] = options.threads
         try:
-            compiled = core.compile_model(core.read_model(path, weights), device, wanted)
+            model = core.read_model(path, weights)
+            if shape:
+                model.reshape(list(shape))
+            compiled = core.compile_model(model, device, wanted)
             self._ports = {tensor.name: compiled.output(tensor.name) for tensor in graph.outputs}
             operators = _executed(compiled, device)
         except (RuntimeError, ValueError) as error:  # ValueError: a message or name that is not UTF-8
@@ -77,17 +86,26 @@ class OpenVinoNetwork:
 
 
 class OpenVinoSession:
-    """One IR file with its inputs and outputs in the graph's order."""
+    """One IR file with its inputs and outputs in the graph's order.
 
-    def __init__(self, network: OpenVinoNetwork) -> None:
-        self._network = network
-        self.placement = network.placement
+    A file that takes several batches and sizes is compiled for each as it is first used: left open, a small detector
+    takes a third longer.
+    """
+
+    def __init__(self, folder: Path, graph: Graph, options: SessionOptions) -> None:
+        self._graph = graph
+        self._compile = partial(OpenVinoNetwork, folder, graph, options)
+        first = self._compile(shape=options.shape)
+        self._networks = {options.shape: first}
+        self.placement = first.placement
 
     def run(self, inputs: Sequence[Floats]) -> list[Floats]:
-        graph = self._network.graph
-        check_inputs(graph, inputs)
-        feeds = {tensor.name: array for tensor, array in zip(graph.inputs, inputs, strict=True)}
-        return list(self._network.run(feeds).values())
+        check_inputs(self._graph, inputs)
+        feeds = {tensor.name: array for tensor, array in zip(self._graph.inputs, inputs, strict=True)}
+        shape = () if () in self._networks else tuple(inputs[0].shape)
+        if shape not in self._networks:
+            self._networks[shape] = self._compile(shape=shape)
+        return list(self._networks[shape].run(feeds).values())
 
 
 def _executed(compiled: Any, device: str) -> dict[str, int]:

@@ -1,0 +1,61 @@
+"""Sentences about a conversion that its user should read, as soon as they are known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from edgekit.calibration.plan import Plan
+from edgekit.calibration.split import FEW
+from edgekit.conversion.jobs import Prepared
+
+if TYPE_CHECKING:
+    from edgekit.conversion.bundle_builder import Outcome
+
+Notice = Callable[[str], None]
+"""Called with one sentence. It may be called from several threads."""
+
+
+def ignored(text: str) -> None:
+    """Notices that nobody reads."""
+
+
+def of_source(prepared: Prepared) -> Iterator[str]:
+    """What was noticed while the source was prepared."""
+    for note in prepared.origin.notes:
+        yield f"source: {note}"
+    for doubt in prepared.reference.doubts:
+        yield f"warning: {doubt}"
+    if prepared.half:
+        named = ", ".join(f"{one.tensor} ({one.reason}, {one.largest:.3g})" for one in prepared.half[:3])
+        more = f" and {len(prepared.half) - 3} more" if len(prepared.half) > 3 else ""
+        yield (
+            f"float16 cannot hold {named}{more}: their operators stay in float32 where the target can do that (onnx, "
+            "web, tensorrt)"
+        )
+    calibration = prepared.calibration
+    if calibration and calibration.count + calibration.held < FEW:
+        yield (
+            f"warning: calibrated on {calibration.count} images; {FEW} or more, like those the device will see, keep "
+            "INT8 more accurate"
+        )
+
+
+def of_plan(plan: Plan) -> Iterator[str]:
+    """What was decided while the plan was made."""
+    if plan.last_layer is not None:
+        yield plan.last_layer.sentence()
+
+
+def of_outcome(outcome: Outcome) -> Iterator[str]:
+    """What was noticed while one bundle was made."""
+    what = f"{outcome.target} {outcome.precision}"
+    if outcome.kept:
+        yield f"{what}: kept: {outcome.kept}"
+    if outcome.evidence is not None and outcome.evidence.budget is not None:
+        yield f"{what}: {outcome.evidence.budget.sentence()}"
+    if outcome.bundle is not None:
+        reports = [graph.report for graph in outcome.bundle.manifest.graphs]
+        yield from (f"{what}: last layer {report['last layer']}" for report in reports if "last layer" in report)
+    if outcome.doubt:
+        yield f"warning: {what}: {outcome.doubt}"

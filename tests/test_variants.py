@@ -1,0 +1,172 @@
+"""Several batches and input sizes in one bundle: one graph for all, each proven, and the runtime picks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from tiny_conversions import edgekit as command
+from tiny_conversions import write_pictures
+from tiny_models import CONTRACT, picture
+
+import edgekit
+from edgekit.errors import ConversionError, UsageError
+from edgekit.runtimes.bundle.manifest import Variant
+
+for package in ("torch", "onnx", "onnxruntime"):
+    pytest.importorskip(package, reason="needs the extra 'convert'")
+
+SOURCE = "tiny_models:detector"
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The tiny detector for 1 and 3 images, at 64x64 and 96x128."""
+    folder = tmp_path_factory.mktemp("variants")
+    photos = write_pictures(folder / "photos", 4)
+    given = ("--batch", "1,3", "--size", "64,96x128", "--target", "onnx,openvino", "--data", photos)
+    done = command("convert", SOURCE, *given, "-o", folder / "out", "--json")
+    assert done.returncode == 0, done.stderr
+    return {one["target"]: Path(one["path"]) for one in json.loads(done.stdout)["bundles"]}
+
+
+@pytest.mark.convert
+@pytest.mark.parametrize("target", ["onnx", "openvino"])
+def test_every_variant_is_proven_and_gives_the_same(target: str, bundles: dict[str, Path]) -> None:
+    model = edgekit.load(bundles[target])
+    manifest = model.manifest
+    assert manifest is not None
+    assert manifest.proven
+    assert manifest.batches == {(64, 64): (1, 3), (96, 128): (1, 3)}
+    for variant in manifest.variants or ():
+        assert variant.evidence is not None
+        assert variant.evidence.passed
+        assert variant.evidence.compared == "detections"
+    assert manifest.graphs[0].inputs[0].shape == (-1, 3, -1, -1)
+    files = [file.path for file in manifest.files]
+    assert files == (["model.onnx"] if target == "onnx" else ["model.bin", "model.xml"]), "the weights are there once"
+
+    images = [picture(seed) for seed in range(5)]  # a batch of three and two more
+    several, single = model(images), [model(image) for image in images]
+    assert [len(one) for one in several] == [len(one) for one in single]
+    assert sum(map(len, single)) > 10
+    for one, other in zip(several, single, strict=True):
+        np.testing.assert_allclose(one.boxes, other.boxes, atol=1e-4)
+        np.testing.assert_allclose(one.scores, other.scores, atol=1e-6)
+
+
+@pytest.mark.convert
+def test_the_size_is_chosen_or_the_nearest(bundles: dict[str, Path]) -> None:
+    path = bundles["onnx"]
+    small, large = edgekit.load(path), edgekit.load(path, size=(96, 128))
+    assert (small.contract.image.size, large.contract.image.size) == ((64, 64), (96, 128))
+    image = np.repeat(np.repeat(picture(0), 2, 0), 2, 1)[:96]  # 96x128: cells of 32 pixels
+    near = edgekit.load(path, size="nearest")
+    assert near.sizes == ((64, 64), (96, 128))
+    np.testing.assert_array_equal(near(image).boxes, large(image).boxes)
+    np.testing.assert_array_equal(near(picture(1)).boxes, small(picture(1)).boxes)
+    mixed = near([image, picture(1), image])
+    np.testing.assert_allclose(mixed[1].boxes, small(picture(1)).boxes, atol=1e-4)
+    np.testing.assert_allclose(mixed[2].boxes, large(image).boxes, atol=1e-4)
+    with pytest.raises(UsageError, match=r"takes 64x64, 96x128, not size=80; convert it with --size"):
+        edgekit.load(path, size=80)
+
+
+@pytest.mark.convert
+def test_a_network_that_mixes_its_batch_is_found_out(tmp_path: Path) -> None:
+    """One image alone is proven; three at once are not what the source says of each."""
+    photos = write_pictures(tmp_path / "photos", 4)
+    given = ("--batch", "1,3", "--target", "onnx", "--data", photos, "-o", tmp_path / "out", "--json")
+    done = command("convert", "tiny_models:mixing", *given)
+    assert done.returncode == 1
+    (failed,) = json.loads(done.stdout)["failed"]
+    assert failed["error"].startswith("batch 3 at 64x64 is outside its gate, not written: matched ")
+    assert not (tmp_path / "out" / "detector-onnx-fp32").exists()
+
+
+def test_targets_with_one_shape_say_what_to_do(tmp_path: Path) -> None:
+    for target in ("ncnn", "litert", "tensorrt"):
+        for given in ({"batch": [1, 4]}, {"size": [64, 96]}):
+            with pytest.raises(
+                UsageError, match=r"one batch and one input size; .*several in one bundle: onnx, openvino"
+            ):
+                edgekit.convert(SOURCE, target, out=tmp_path, **given)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="--batch is of no use for"):
+        edgekit.convert(str(Path(__file__).parents[1] / "examples" / "blip2" / "opt"), "onnx", batch=4, out=tmp_path)
+
+
+def test_a_variant_has_bounds() -> None:
+    with pytest.raises(ValueError, match="must have at most"):
+        Variant(batch=1000, size=(4096, 4096))
+    assert str(Variant(batch=4, size=(480, 640))) == "batch 4 at 480x640"
+
+
+# ---- the graph ----
+
+
+def opened(module: Any, folder: Path, *, batch: bool = False, size: bool = False) -> Any:
+    """An ONNX Runtime session of a module that was exported for one image of 8x8, opened."""
+    import onnx
+    import onnxruntime
+    import torch
+
+    from edgekit.graph.exchange import write_exchange
+    from edgekit.graph.open_shapes import open_shapes
+
+    folder.mkdir(exist_ok=True)
+    exchange = write_exchange(module.eval(), torch.zeros(1, 3, 8, 8), ("y",), folder)
+    model = open_shapes(onnx.load(exchange.onnx), batch=batch, size=size)
+    return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+
+
+def test_constants_of_the_shape_are_written_anew(tmp_path: Path) -> None:
+    import torch
+    from torch import nn
+
+    class Reshaping(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.linear = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(4, 5)
+
+        def forward(self, x: Any) -> Any:
+            x = self.conv(torch.cat([x[..., ::2, ::2], x[..., 1::2, 1::2]], 3)[:, :3])
+            x = nn.functional.interpolate(x, scale_factor=2)
+            x = x.flatten(2).transpose(1, 2)
+            return self.linear(x)
+
+    module = Reshaping().eval()
+    for shape, given in (((3, 3, 8, 8), {"batch": True}), ((1, 3, 16, 24), {"size": True})):
+        session = opened(module, tmp_path, **given)
+        x = torch.rand(shape)
+        with torch.no_grad():
+            wanted = module(x).numpy()
+        np.testing.assert_allclose(session.run(None, {"images": x.numpy()})[0], wanted, atol=1e-5)
+    with pytest.raises(ConversionError, match="has batch and size in one dimension"):
+        opened(module, tmp_path, batch=True, size=True)
+
+
+def test_a_shape_that_holds_the_batch_elsewhere_is_refused(tmp_path: Path) -> None:
+    import torch
+    from torch import nn
+
+    class Windows(nn.Module):
+        def forward(self, x: Any) -> Any:
+            return x.reshape(4, 3, 4, 4) * torch.arange(4.0).reshape(4, 1, 1, 1)
+
+    with pytest.raises(
+        ConversionError, match=r"several batches or sizes: Reshape .* mixes the batch .*; give one --batch"
+    ):
+        opened(Windows(), tmp_path, batch=True)
+
+
+def test_manifests_without_variants_are_as_before() -> None:
+    from edgekit.runtimes.bundle.folder import open_bundle
+
+    manifest = open_bundle(Path(__file__).parent / "old_bundles" / "detector-onnx-int8").manifest
+    assert b"variants" not in msgspec.json.encode(manifest)
+    assert list(manifest.batches.values()) == [(1,)]
+    assert CONTRACT.image.size == (64, 64)
