@@ -233,7 +233,7 @@ def test_places_without_a_bundle_say_so(bundle: Path, tmp_path: Path) -> None:
     for path in (tmp_path / "empty", tmp_path / "nothing", tmp_path / "nothing" / MANIFEST):
         with pytest.raises(BundleError, match=r"no bundle there \(no manifest.json\); give the folder that edgekit"):
             open_bundle(path)
-    with pytest.raises(BundleError, match=r"model\.bin: cannot be read: Not a directory"):
+    with pytest.raises(BundleError, match=r"model\.bin: a file, and a bundle is a folder"):
         open_bundle(bundle / "model.bin")
 
 

@@ -295,8 +295,9 @@ def test_a_job_in_another_environment_ends_with_its_own_errors(borrowed: str, tm
 
 def test_an_emulator_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def needing(toolchain: str = "", packages: tuple[str, ...] = ()) -> str:
-        made = Emulator(engine="web", device="there", word="emulated", toolchain=toolchain, packages=packages)
-        return made.missing
+        return Emulator(
+            engine="web", device="there", word="emulated", by="a tool", of="it", toolchain=toolchain, packages=packages
+        ).missing
 
     monkeypatch.setenv("EDGEKIT_TOOLCHAINS", str(tmp_path))
     assert needing("tiny") == "edgekit toolchain install tiny"
