@@ -359,8 +359,8 @@ PROOF = (
     Defect(
         "written in spite of its gate",
         "conversion/bundle_builder.py",
-        "if not evidence.passed and self._request.gated:",
-        "if not evidence.passed and self._request.gates:",
+        "best)\n                if not evidence.passed and self._request.gated:",
+        "best)\n                if not evidence.passed and self._request.gates:",
         "test_vision_language_conversion.py::test_outside_its_gate_nothing_is_written_and_the_graphs_are_kept",
     ),
     Defect(

@@ -21,12 +21,11 @@ from edgekit.arrays import Image
 from edgekit.calibration.samples import Samples
 from edgekit.calibration.split import store
 from edgekit.cli._reports import outcome_row
-from edgekit.cli.convert import _print
 from edgekit.conversion import doubts
 from edgekit.conversion.bundle_builder import Outcome
-from edgekit.conversion.convert import Conversions
 from edgekit.conversion.decoded import DecodedSource, compare_network
 from edgekit.conversion.jobs import Prepared, PrepareJob, Reference
+from edgekit.conversion.notices import of_source
 from edgekit.conversion.texts import TextSource
 from edgekit.conversion.workspace import Workspace
 from edgekit.errors import SourceError
@@ -156,17 +155,14 @@ def test_a_source_that_finds_the_same_everywhere() -> None:
         assert doubts.of_results(others, (), "") == ()
 
 
-def printed(prepared: Prepared, capfd: pytest.CaptureFixture[str]) -> None:
-    """The command line says each doubt as a warning."""
-    _print(Conversions(prepared, ()), as_json=False)
-    said = " ".join(capfd.readouterr().err.split())
+def told(prepared: Prepared) -> None:
+    """Each doubt is a warning to the user."""
     assert prepared.reference.doubts
-    for doubt in prepared.reference.doubts:
-        assert f"warning: {doubt}" in said
+    assert {f"warning: {doubt}" for doubt in prepared.reference.doubts} <= set(of_source(prepared))
 
 
 @pytest.mark.parametrize("blind", [False, True])
-def test_a_bundle_that_does_not_see_the_image(blind: bool, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_bundle_that_does_not_see_the_image(blind: bool, tmp_path: Path) -> None:
     """Its raw outputs are close to those of a source that moves little, as is the case with images without objects."""
     source = DecodedSource(PrepareJob(folder=str(tmp_path), source="doubtful_module:still"))
     images, workspace = photographs(), Workspace(tmp_path)
@@ -175,7 +171,7 @@ def test_a_bundle_that_does_not_see_the_image(blind: bool, tmp_path: Path, capfd
         name="x", parts=(), contract=source.contract, origin=source.origin, shapes={}, operators={}, calibration=None,
         proof_sha256="", proof_views=4, photographs=4, reference=reference, versions={},
     )  # fmt: skip
-    printed(prepared, capfd)
+    told(prepared)
     raw = iter(np.load(workspace.reference("logits")))
     first = np.load(workspace.reference("logits"))[0]
     model: Any = SimpleNamespace(
@@ -188,7 +184,7 @@ def test_a_bundle_that_does_not_see_the_image(blind: bool, tmp_path: Path, capfd
     assert evidence.decoded.matched == 1.0
     assert evidence.failures == (("the outputs are the same for every image, the source's are not",) if blind else ())
     assert evidence.reference == str(reference)
-    bundle: Any = SimpleNamespace(bytes=1000)
+    bundle: Any = SimpleNamespace(bytes=1000, manifest=SimpleNamespace(proven=evidence.passed))
     shown = outcome_row(Outcome("onnx", "fp32", tmp_path, bundle=bundle, evidence=evidence))[-1]
     assert shown == ("[yellow]unproven[/yellow]" if blind else "[green]proven[/green] on raw outputs alone")
 

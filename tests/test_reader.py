@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from sample_bundles import sample_manifest
 
 from edgekit.cli import edgekit
 from edgekit.errors import InputError, UsageError
@@ -321,10 +322,17 @@ def told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgekit.runtimes.inputs.reader.Reader", reader)
 
 
+def unopened() -> Any:
+    """A model of which nothing but its contract is there."""
+    opened = object.__new__(model.Model)
+    opened.contract = sample_manifest().contract
+    return opened
+
+
 @pytest.mark.usefixtures("told")
 @pytest.mark.parametrize("how", ["stream", "stream_with_images", "track", "track_with_images"])
 def test_models_hand_the_patience_on(how: str) -> None:
-    opened = object.__new__(model.Model)
+    opened = unopened()
     with pytest.raises(Told) as asked:
         next(getattr(opened, how)("rtsp://camera", reconnect=3.0, silence=2.0))
     assert asked.value.args == ("rtsp://camera", {"reconnect": 3.0, "silence": 2.0})
@@ -340,7 +348,7 @@ def test_two_models_in_a_row_hand_it_on_too() -> None:
 @pytest.mark.usefixtures("told")
 @pytest.mark.parametrize("track", [[], ["--track", "sort"]])
 def test_the_command_line_hands_it_on(monkeypatch: pytest.MonkeyPatch, track: list[str]) -> None:
-    monkeypatch.setattr(model, "load", lambda *given, **options: object.__new__(model.Model))
+    monkeypatch.setattr(model, "load", lambda *given, **options: unopened())
     arguments = ["run", "bundle", "rtsp://camera", "--reconnect", "1min", "--silence", "500ms", *track]
     error = CliRunner().invoke(edgekit, arguments).exception
     assert isinstance(error, Told)

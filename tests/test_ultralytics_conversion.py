@@ -60,7 +60,8 @@ def test_yolov8n_matches(checkpoints: Path) -> None:
             assert min(output["cosine"] for output in evidence["outputs"]) > 0.999
 
 
-@pytest.mark.parametrize("name", [pytest.param("yolo11n", marks=pytest.mark.nightly), "yolo26n"])
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", ["yolo11n", "yolo26n"])
 def test_newer_heads_match_too(name: str, checkpoints: Path) -> None:
     def arguments(folder: Path) -> list[str]:
         return [str(save(name, folder.parent)), "--target", "onnx", "--precision", "fp32"]

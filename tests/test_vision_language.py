@@ -75,7 +75,7 @@ def picture(seed: int) -> Image:
 
 def pixels(folder: Path, image: Image) -> Any:
     """As transformers' own processor prepares it; across and then down, whatever order Pillow 13 would choose."""
-    processor = package().AutoImageProcessor.from_pretrained(folder)
+    processor = package().AutoImageProcessor.from_pretrained(folder, backend="pil")
     narrow = Pictures.fromarray(image[..., ::-1]).resize((tiny_blip2.SIZE, len(image)), Pictures.Resampling.BICUBIC)
     return processor(narrow, return_tensors="pt").pixel_values
 
@@ -577,7 +577,7 @@ def test_other_bundles_open_as_before(monkeypatch: Any) -> None:
     monkeypatch.setattr("edgekit.runtimes.load.model.load", opened)
     found: Any = edgekit.load(bundle, threads=2, unit="cpu", strict=True, warm_up=0)
     assert found.bundle is bundle
-    assert found.options == {"threads": 2, "unit": "cpu", "strict": True, "warm_up": 0, "isolation": None}
+    assert found.options == {"threads": 2, "unit": "cpu", "strict": True, "warm_up": 0, "isolation": None, "size": None}
     with pytest.raises(UsageError, match="a detect bundle is no vision-language model"):
         open_vision_language(bundle)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from worker_jobs import Job, Seen
 
-from edgekit.errors import EngineError, GateError
+from edgekit.errors import EngineError, GateError, UsageError
 from edgekit.worker import call, forks, messages
 from edgekit.worker.process import Stop
 
@@ -125,7 +125,7 @@ def test_errors_are_raised_again_here(preload: tuple[str, ...]) -> None:
         run("stumble", "bug", preload)
     assert isinstance(raised.value.__cause__, messages.RemoteTraceback)
     assert "in stumble" in str(raised.value.__cause__)
-    with pytest.raises(EngineError, match=r"^work: ModuleNotFoundError: No module named 'gone'"):
+    with pytest.raises(UsageError, match=r"^--import gone: No module named 'gone'$"):
         run("look", preload=preload, imports=("gone",))
     with pytest.raises(EngineError, match=r"^work: MemoryError"):
         run("crash", "memory", preload)

@@ -11,6 +11,7 @@ import msgspec
 from edgekit.errors import SourceError
 from edgekit.runtimes.bundle.manifest import ImageRule
 from edgekit.sources.transformers.families import Family
+from edgekit.structures import from_builtins
 
 PROCESSOR = "preprocessor_config.json"
 
@@ -158,7 +159,7 @@ def assumed(library: Any, kind: str, config: Mapping[str, Any], family: Family) 
     known = {} if named is None else named().to_dict()
     keys = PreprocessorConfig.__struct_fields__
     plain = {key: getattr(value, "value", value) for key, value in known.items() if key in keys}
-    given = msgspec.convert(plain, PreprocessorConfig, strict=False)
+    given = from_builtins(plain, PreprocessorConfig, strict=False)
     size = size_of(config)
     if size is None:
         return given
