@@ -37,7 +37,8 @@ def heads(path: Path) -> dict[str, str]:
     return {"objectness": makers[obj].input[0], "boxes": boxes, "classes": makers[classes].input[0]}
 
 
-@pytest.mark.parametrize("named", [False, pytest.param(True, marks=pytest.mark.nightly)])
+@pytest.mark.nightly
+@pytest.mark.parametrize("named", [False, True])
 def test_fastestdet_from_onnx(named: bool, fused: Path, shared_folder: Path, shared_data: Path) -> None:
     tensors = heads(fused)
     contract = fused.with_name(f"contract-{named}.yaml")

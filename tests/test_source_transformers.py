@@ -98,7 +98,8 @@ def test_processors_without_a_fixed_size(folders: dict[str, Path], tmp_path: Pat
 
 
 @pytest.mark.convert
-@pytest.mark.parametrize("kind", ["rt_detr_v2", pytest.param("d_fine", marks=pytest.mark.nightly)])
+@pytest.mark.nightly
+@pytest.mark.parametrize("kind", ["rt_detr_v2", "d_fine"])
 def test_onnx_and_openvino_find_what_pytorch_finds(kind: str, folders: dict[str, Path], tmp_path: Path) -> None:
     from edgekit.conversion.convert import Conversion, convert
 

@@ -52,7 +52,7 @@ def passed(done: Converted, targets: tuple[str, ...], precisions: tuple[str, ...
     [
         pytest.param("pose", "OKS", marks=pytest.mark.nightly),
         pytest.param("segment", "mask IoU"),
-        pytest.param("classify", ""),
+        pytest.param("classify", "", marks=pytest.mark.nightly),
         pytest.param("semantic", "region IoU", marks=pytest.mark.nightly),
     ],
 )
