@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 FILE = "model.onnx"
 
 INPUTS = "inputs"
-"""The recipe that rounds what layers read and nothing else: the most accurate, and slower than float32."""
+"""The recipe that rounds what layers read and nothing else: mostly the most accurate, and slower than float32."""
 
 RECIPES = (PLAN, INPUTS, NNCF)
 

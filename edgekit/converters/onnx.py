@@ -1,4 +1,4 @@
-"""ONNX for ONNX Runtime: the exchange file itself, its fp16 form, and QDQ INT8 by NNCF."""
+"""ONNX for ONNX Runtime: the exchange file itself, its fp16 form, and QDQ INT8 by one of three recipes."""
 
 from __future__ import annotations
 
