@@ -49,13 +49,15 @@ def outcome_row(outcome: Outcome) -> list[str]:
         agreement = evidence.agreement
         matched = _nothing_found(evidence) or f"{agreement.matched:.1%} {agreement.counted}"
         drift = f"{evidence.agreement.score_drift:.4f}"
-    if outcome.ok:
+    if outcome.bundle and outcome.bundle.manifest.proven:
         anchors = evidence is not None and evidence.compared == "candidates"
         result = "[green]proven[/green]" + (" on raw outputs alone" if anchors else "")
     else:
         result = "[yellow]unproven[/yellow]" if outcome.bundle else "[red]failed[/red]"
     if outcome.kept:
         result += " (kept)"
+    if outcome.bundle and (speed := outcome.bundle.manifest.speed):
+        result += f", {speed.short}"
     if evidence and evidence.accuracy:
         result += f", {_accuracy(evidence.accuracy)}"
     return [outcome.target, outcome.precision, size, proof, matched, drift, result]
@@ -171,6 +173,7 @@ def outcome_data(outcome: Outcome) -> dict[str, Any]:
         data["kept"] = outcome.kept
     if outcome.bundle:
         data["bytes"] = outcome.bundle.bytes
+        data["speed"] = msgspec.to_builtins(outcome.bundle.manifest.speed)
     if outcome.sheet:
         data["contact_sheet"] = str(outcome.sheet)
     if outcome.error:

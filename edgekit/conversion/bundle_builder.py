@@ -56,8 +56,9 @@ class Outcome:
 
     @property
     def ok(self) -> bool:
-        """Whether there is a bundle and its evidence passed."""
-        return self.bundle is not None and self.evidence is not None and self.bundle.manifest.proven
+        """Whether there is a bundle, its evidence passed, and nothing else that was asked for is missing."""
+        proven = self.bundle is not None and self.evidence is not None and self.bundle.manifest.proven
+        return proven and self.error is None
 
 
 Graphs = tuple[Graph, ...]
