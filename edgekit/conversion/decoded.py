@@ -24,10 +24,11 @@ from edgekit.conversion.workspace import Workspace
 from edgekit.emulators import proof_device
 from edgekit.errors import ContractError, EngineError, SourceError
 from edgekit.evaluation.agreement import COSINES, GATES, DriftTally, Tally, judge
+from edgekit.evaluation.object_sizes import SIZES, without_sizes
 from edgekit.graph.exchange import operators, write_exchange
 from edgekit.progress import Report
 from edgekit.runtimes.bundle.folder import Bundle
-from edgekit.runtimes.bundle.manifest import Contract, Evidence, Gate, Manifest, Output
+from edgekit.runtimes.bundle.manifest import Agreement, Contract, Evidence, Gate, Manifest, Output
 from edgekit.runtimes.inputs.media import ImageReference
 from edgekit.runtimes.model import Model, load
 from edgekit.runtimes.results import Detections, Result
@@ -113,7 +114,7 @@ class DecodedComparison:
     """Compares bundles of one network; see `edgekit.conversion.comparison.Comparison`."""
 
     takes = frozenset({"options", "batches", "methods", "plan", "recipe", "max_drop", "labels", "finetune", "choose"})
-    bounds: tuple[str, ...] = ("iou", "matched", "score_drift", "extra")
+    bounds: tuple[str, ...] = ("iou", "matched", "score_drift", "extra", *SIZES)
     gates: Mapping[str, Gate] = GATES
 
     def judged_by(self, precisions: Sequence[str]) -> str:
@@ -295,9 +296,10 @@ def compare_network(
             tally.add_detections(references[index], detections(ours, outputs))
         else:
             add_anchors(tally, theirs, source, ours, outputs)
-    if drawing is not None:
-        drawing.write()
     decoded, measured = tally.agreement(), tuple(drift.drift() for drift in drifts)
+    if drawing is not None:
+        drawing.write(_caption(decoded))
+    gate = gate if decoded.by_size else without_sizes(gate)
     failures = judge(decoded, measured, gate, None if enough else COSINES.get(model.manifest.precision))
     if len(seen.names) == len(names) > len(given.names):
         failures = (*failures, "the outputs are the same for every image, the source's are not")
@@ -329,6 +331,12 @@ def _in_batches(model: Model[Result], tensors: Iterable[Floats], batch: int) -> 
 def _contact_sheet(path: Path, manifest: Manifest, prepared: Prepared, count: int) -> ContactSheet:
     views = 2 if prepared.proof_views == 2 * prepared.photographs else 1
     return ContactSheet(path, ("source", f"{manifest.target} {manifest.precision}"), count, views)
+
+
+def _caption(decoded: Agreement) -> str:
+    """The figures of a contact sheet."""
+    sizes = (f"{name} {one.found} of {one.detections}" for name, one in (decoded.by_size or {}).items())
+    return ", ".join((f"matched {decoded.matched:.1%} {decoded.counted}", *sizes))
 
 
 def _check_comparable(bundle: Contract, prepared: Prepared) -> None:

@@ -284,6 +284,18 @@ class OutputDrift(Record, frozen=True, kw_only=True):
     mean_error: float
 
 
+class SizeAgreement(Record, frozen=True, kw_only=True):
+    """The source's detections of one size, and the share of them that was found again."""
+
+    detections: Number
+    matched: float
+
+    @property
+    def found(self) -> int:
+        """How many were found again."""
+        return round(self.matched * self.detections)
+
+
 class Agreement(Record, frozen=True, kw_only=True):
     """Decoded results of the bundle against the source's, same class, over the proof images.
 
@@ -293,7 +305,9 @@ class Agreement(Record, frozen=True, kw_only=True):
     share of the bundle's detections that the source does not have. ``measure`` is what stands for IoU in all of this:
     IoU of boxes, mask IoU, OKS of poses; empty for classes of a whole image, which agree or do not. Of label maps,
     whose "detections" are the regions of each class, ``pixels`` is the share of cells with the same class, and ``miou``
-    the mean over classes of the IoU of all their cells; both are absent elsewhere.
+    the mean over classes of the IoU of all their cells; both are absent elsewhere. ``by_size`` has ``matched`` for
+    ``small``, ``medium`` and ``large`` boxes, from areas of 32 x 32 and 96 x 96 pixels of the input on; it is absent
+    where no boxes were compared, and in bundles of older edgekits.
     """
 
     score_floor: float
@@ -310,6 +324,7 @@ class Agreement(Record, frozen=True, kw_only=True):
     measure: str = "IoU"
     pixels: float | msgspec.UnsetType = msgspec.UNSET
     miou: float | msgspec.UnsetType = msgspec.UNSET
+    by_size: dict[str, SizeAgreement] | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def counted(self) -> str:
@@ -348,12 +363,24 @@ class TextAgreement(Record, frozen=True, kw_only=True):
 
 
 class Gate(Record, frozen=True, kw_only=True):
-    """Bounds a conversion has to keep. See ``docs/EVIDENCE.md``."""
+    """Bounds a conversion has to keep. See ``docs/EVIDENCE.md``.
+
+    ``small``, ``medium`` and ``large`` are of ``matched`` among boxes of that size; absent where none is asked for.
+    """
 
     iou: float
     matched: float
     score_drift: float
     extra: float = 1.0
+    small: float | msgspec.UnsetType = msgspec.UNSET
+    medium: float | msgspec.UnsetType = msgspec.UNSET
+    large: float | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def by_size(self) -> dict[str, float]:
+        """The bounds by size that there are."""
+        bounds = {"small": self.small, "medium": self.medium, "large": self.large}
+        return {name: bound for name, bound in bounds.items() if bound is not msgspec.UNSET}
 
 
 class Budget(Record, frozen=True, kw_only=True):
