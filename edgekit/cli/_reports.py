@@ -142,7 +142,14 @@ def evidence_lines(evidence: Evidence) -> list[str]:
     bounds += "".join(f", {name} >= {bound:g}" for name, bound in gate.by_size.items())
     bounds += "" if decoded.pixels is msgspec.UNSET else f", cells >= {gate.matched:g}"
     verdict = "passed" if evidence.passed else "FAILED: " + "; ".join(evidence.failures)
-    return [*lines, f"gate ({bounds}): {verdict}"]
+    return [*lines, f"gate ({bounds}): {verdict}", *_control_lines(evidence)]
+
+
+def _control_lines(evidence: Evidence) -> list[str]:
+    """That the gate can fail, where it was tried."""
+    if not (control := evidence.control):
+        return []
+    return [f"negative control ({control.damage}): failed as it must, {control.failures[0]}"]
 
 
 def _counted(share: float, of: int) -> str:
@@ -170,6 +177,7 @@ def _texts_lines(evidence: Evidence, texts: TextAgreement) -> list[str]:
         f"{texts.identical:.1%} of {texts.answers} {whole}",
         *_drift_lines(evidence),
         f"gate (matched >= {gate.matched:g}, drift <= {gate.score_drift:g}): {verdict}",
+        *_control_lines(evidence),
     ]
 
 

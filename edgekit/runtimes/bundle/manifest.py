@@ -427,6 +427,13 @@ class Accuracy(Record, frozen=True, kw_only=True):
     bundle: float
 
 
+class NegativeControl(Record, frozen=True, kw_only=True):
+    """What the same comparison said of results that were damaged on purpose: at least one failure, as it must."""
+
+    damage: str
+    failures: tuple[str, ...]
+
+
 class Evidence(Record, frozen=True, kw_only=True):
     """The measured evidence that a bundle gives the source's results.
 
@@ -438,6 +445,7 @@ class Evidence(Record, frozen=True, kw_only=True):
     ``recipe`` says how it was quantised, and ``recipes`` how good each way that was tried was on calibration images
     that had been held back (`edgekit.evaluation.agreement.quality`). ``budget`` tells what was done to keep one.
     ``accuracy`` is on labels, where some were given; else it is not written, and edgekits that do not know it read on.
+    ``control`` shows that the comparison can fail; it is absent in bundles of older edgekits, and where nothing ran.
     """
 
     word: ProofWord
@@ -458,6 +466,7 @@ class Evidence(Record, frozen=True, kw_only=True):
     budget: Budget | None = None
     texts: TextAgreement | None = None
     accuracy: Accuracy | msgspec.UnsetType = msgspec.UNSET
+    control: NegativeControl | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def agreement(self) -> Agreement | TextAgreement | None:
