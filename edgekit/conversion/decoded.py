@@ -67,7 +67,7 @@ class DecodedSource:
         """
         names = tuple(output.name for output in self.contract.outputs)
         exchange = write_exchange(self._read.heads, self._read.model.example, names, workspace.folder)
-        self.origin = msgspec.structs.replace(self.origin, notes=(*self.origin.notes, *exchange.rewritten))
+        self.origin = msgspec.structs.replace(self.origin, rewrites=exchange.rewrites or msgspec.UNSET)
         # Decode zeros once, so that a decoder that does not fit its heads is found before anything is built.
         empty = [np.zeros(exchange.shapes[name], np.float32) for name in names]
         open_task(self.contract).candidates(empty, 0.99)

@@ -294,7 +294,6 @@ def judge(
         failures.append(
             f"matched {decoded.matched:.3f} of {decoded.detections} {decoded.bound}, at least {gate.matched:g}"
         )
-    failures += judge_sizes(decoded, gate)
     if decoded.pixels is not msgspec.UNSET and decoded.pixels < gate.matched:
         failures.append(f"{decoded.pixels:.4f} of all cells have the same class, at least {gate.matched:g}")
     if decoded.score_drift > gate.score_drift:
@@ -305,6 +304,7 @@ def judge(
         failures.append(
             f"scores collapsed: the largest is {decoded.top_score:.3f}, the source's {decoded.top_score_source:.3f}"
         )
+    failures += judge_sizes(decoded, gate)
     for output in outputs:
         if least_cosine is not None and not output.cosine >= least_cosine:
             failures.append(f"output {output.name}: cosine {output.cosine:.5f}, at least {least_cosine:g}")

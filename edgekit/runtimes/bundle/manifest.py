@@ -247,13 +247,17 @@ class Graph(Record, frozen=True, kw_only=True):
 
 
 class Origin(Record, frozen=True, kw_only=True):
-    """Where the trained model came from, what was noted while reading it, and the tensors it was cut at, if any."""
+    """Where the trained model came from, what was noted while reading it, and the tensors it was cut at, if any.
+
+    ``rewrites`` counts the exact rewrites that all targets started from, by kind; absent where there were none.
+    """
 
     kind: str
     name: str
     sha256: str
     notes: tuple[str, ...] = ()
     cut: tuple[str, ...] = ()
+    rewrites: dict[str, int] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Calibration(Record, frozen=True, kw_only=True):
