@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.arrays import Floats
+from edgekit.evaluation.object_sizes import SizeTally, judge_sizes
 from edgekit.runtimes.bundle.manifest import Agreement, Gate, OutputDrift
+from edgekit.runtimes.results import Detections
 from edgekit.runtimes.tasks import Task
 from edgekit.runtimes.tasks.decoders import Candidates
 from edgekit.runtimes.tasks.similarity import box_agreement
@@ -25,10 +27,10 @@ SLACK = 0.5
 IOUS = (0.5, 0.75, 0.9, 0.95)
 
 GATES = {
-    "fp32": Gate(iou=0.95, matched=0.99, score_drift=0.005, extra=0.02),
-    "fp16": Gate(iou=0.9, matched=0.98, score_drift=0.02, extra=0.05),
-    "int8": Gate(iou=0.5, matched=0.90, score_drift=0.06, extra=0.12),
-    "w8a8": Gate(iou=0.5, matched=0.90, score_drift=0.06, extra=0.12),
+    "fp32": Gate(iou=0.95, matched=0.99, score_drift=0.005, extra=0.02, small=0.98, medium=0.98, large=0.98),
+    "fp16": Gate(iou=0.9, matched=0.98, score_drift=0.02, extra=0.05, small=0.95, medium=0.95, large=0.95),
+    "int8": Gate(iou=0.5, matched=0.90, score_drift=0.06, extra=0.12, small=0.8, medium=0.85, large=0.85),
+    "w8a8": Gate(iou=0.5, matched=0.90, score_drift=0.06, extra=0.12, small=0.8, medium=0.85, large=0.85),
 }
 """Bounds by precision. Good INT8 of real detectors passes them and bad INT8 fails (docs/EVIDENCE.md)."""
 
@@ -50,13 +52,14 @@ class Tally:
     """Sums over the images of a decoded comparison.
 
     ``similarity`` and its name ``measure`` are the task's; IoU stands for it in all other names. ``cells`` counts the
-    cells of label maps besides.
+    cells of label maps besides, ``sizes`` objects by the size of their boxes.
     """
 
     gate_iou: float
     similarity: Similarity = boxes_alike
     measure: str = "IoU"
     cells: CellTally | None = None
+    sizes: SizeTally | None = None
     detections: int = 0
     found: int = 0
     extra: int = 0
@@ -70,7 +73,9 @@ class Tally:
     @classmethod
     def of(cls, task: Task, gate_iou: float) -> Tally:
         """A tally that compares as a task does."""
-        return cls(gate_iou, task.similarity, task.measure, CellTally() if task.dense else None)
+        cells = CellTally() if task.dense else None
+        sizes = SizeTally() if issubclass(task.gives, Detections) else None
+        return cls(gate_iou, task.similarity, task.measure, cells, sizes)
 
     def add_detections(self, source: Candidates, target: Candidates) -> None:
         """Compare what two runs found on one image.
@@ -89,6 +94,8 @@ class Tally:
         partners, values = match(np.where(same, overlaps, 0.0)[sure])
         self.ious += values.tolist()
         good = values >= self.gate_iou
+        if self.sizes is not None:
+            self.sizes.add(source.boxes[sure], good)
         self.drifts += np.abs(source.scores[sure][good] - target.scores[partners[good]]).tolist()
         self.flips += int(((~good) & (overlaps[sure].max(1, initial=0) >= self.gate_iou)).sum())
         _, known = match(np.where(same, overlaps, 0.0).T[claims])
@@ -144,6 +151,7 @@ class Tally:
             measure=self.measure,
             pixels=msgspec.UNSET if self.cells is None else self.cells.same_share,
             miou=msgspec.UNSET if self.cells is None else self.cells.miou,
+            by_size=(self.sizes.agreement() if self.sizes else {}) or msgspec.UNSET,
         )
 
     def _tops(self, source: Candidates, target: Candidates) -> None:
@@ -296,6 +304,7 @@ def judge(
         failures.append(
             f"scores collapsed: the largest is {decoded.top_score:.3f}, the source's {decoded.top_score_source:.3f}"
         )
+    failures += judge_sizes(decoded, gate)
     for output in outputs:
         if least_cosine is not None and not output.cosine >= least_cosine:
             failures.append(f"output {output.name}: cosine {output.cosine:.5f}, at least {least_cosine:g}")
