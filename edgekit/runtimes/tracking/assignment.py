@@ -33,33 +33,35 @@ def assign(gains: NDArray[np.floating], solver: Solver | None = None) -> tuple[I
     A pair worth more than the best alternative of its row and that of its column together is in every best choice: to
     leave it out frees the two, and what they could gain elsewhere is less.
     """
-    chosen = np.full(gains.shape[0], -1, np.int64)
+    chosen = np.empty(gains.shape[0], np.int64)
+    chosen.fill(-1)
     if gains.size:
         left, free = _take_certain(gains, chosen)
-        if left.size and free.size:
+        if len(left) and len(free):
             _solve(gains, left, free, chosen, solver or default_solver())
-    rows = np.flatnonzero(chosen >= 0)
+    rows = (chosen >= 0).nonzero()[0]
     return rows, chosen[rows]
 
 
 def _take_certain(gains: NDArray[np.floating], chosen: Ints) -> tuple[Ints, Ints]:
     """Write the certain pairs into ``chosen`` (n,); return the rows and columns still to be solved."""
-    every = np.arange(len(gains))
     columns = gains.argmax(1)
-    best = gains[every, columns]
-    mutual = best >= gains.max(0)[columns]
+    best = np.maximum.reduce(gains, 1)
+    mutual = gains.argmax(0)[columns] == np.arange(len(gains))
     mutual &= best > 0
-    rows = np.flatnonzero(mutual)
+    rows = mutual.nonzero()[0]
     at = columns[rows]
-    alone = np.bincount(at, minlength=gains.shape[1])[at] == 1  # equal gains: two rows at the best of one column
-    rows, at = rows[alone], at[alone]
     others = gains.copy()
     others[rows, at] = 0
-    certain = best[rows] > others.max(1)[rows] + others.max(0)[at]
+    alternative = np.maximum.reduce(others, 1)[rows] + np.maximum.reduce(others, 0)[at]
+    certain = (best[rows] > alternative).nonzero()[0]
     chosen[rows[certain]] = at[certain]
+    left = ((chosen < 0) & (best > 0)).nonzero()[0]
+    if not len(left):
+        return left, left
     untaken = np.ones(gains.shape[1], np.bool_)
     untaken[at[certain]] = False
-    return np.flatnonzero((chosen < 0) & (best > 0)), np.flatnonzero(untaken)
+    return left, untaken.nonzero()[0]
 
 
 def _solve(gains: NDArray[np.floating], rows: Ints, columns: Ints, chosen: Ints, solver: Solver) -> None:

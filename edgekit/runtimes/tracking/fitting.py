@@ -64,8 +64,8 @@ class TrackTally:
         self.tracked = 0
 
     def add(self, scores: Floats, tracked: int) -> None:
-        """Count the detections of a frame, and how many of them were tracked."""
-        self._counts += np.bincount((100 * scores).astype(np.int64).clip(0, 100), minlength=101)
+        """Count the detections of a frame, scores in 0..1, and how many of them were tracked."""
+        self._counts += np.bincount((100 * scores).astype(np.int64), minlength=101)
         self.frames += 1
         self.tracked += tracked
 

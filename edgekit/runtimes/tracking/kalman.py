@@ -16,7 +16,7 @@ import numpy as np
 from edgekit.arrays import Doubles, Floats
 
 POSITION, VELOCITY, VARIANCE, COVARIANCE, SPREAD, SIZE = range(6)
-"""Planes of a state, float64 (6, n, 4) over (x, y, w, h): value in px, its velocity in px/s, variance of the value,
+"""Planes of a state, float64 (6, 4, n) over (x, y, w, h): value in px, its velocity in px/s, variance of the value,
 covariance of both, variance of the velocity, and the size in px that the noise is in proportion to."""
 
 FRAME_RATE = 25.0
@@ -37,77 +37,71 @@ _START = (FIRST_VELOCITY * FRAME_RATE) ** 2
 
 
 def centred(boxes: Floats) -> Doubles:
-    """Boxes (n, 4) xyxy as float64 (n, 4) centre x, centre y, width, height."""
-    wide = np.asarray(boxes, np.float64)
-    out = np.empty_like(wide)
-    np.add(wide[:, :2], wide[:, 2:], out=out[:, :2])
-    out[:, :2] *= 0.5
-    np.subtract(wide[:, 2:], wide[:, :2], out=out[:, 2:])
+    """Boxes (n, 4) xyxy as float64 (4, n): centre x, centre y, width, height."""
+    corner = boxes.T.astype(np.float64, order="C")
+    out = np.empty_like(corner)
+    np.add(corner[:2], corner[2:], out=out[:2])
+    out[:2] *= 0.5
+    np.subtract(corner[2:], corner[:2], out=out[2:])
     return out
 
 
 def corners(state: Doubles) -> Floats:
-    """Boxes float32 (n, 4) xyxy of states (6, n, 4)."""
-    position = state[POSITION]
-    half = position[:, 2:] * 0.5
-    out = np.empty(position.shape, np.float32)
-    np.subtract(position[:, :2], half, out=out[:, :2], casting="same_kind")
-    np.add(position[:, :2], half, out=out[:, 2:], casting="same_kind")
+    """Boxes float32 (n, 4) xyxy of states (6, 4, n)."""
+    centre, half = state[POSITION, :2], state[POSITION, 2:] * 0.5
+    out = np.empty((state.shape[2], 4), np.float32)
+    np.subtract(centre, half, out=out.T[:2], casting="same_kind")
+    np.add(centre, half, out=out.T[2:], casting="same_kind")
     return out
 
 
 def begin(measured: Doubles) -> Doubles:
-    """States (6, n, 4) of new tracks from what was measured, (n, 4) of `centred`."""
+    """States (6, 4, n) of new tracks from what was measured, (4, n) of `centred`."""
     state = np.zeros((6, *measured.shape))
-    size = _size(measured)
-    square = size * size
     state[POSITION] = measured
+    _write_size(state)
+    square = state[SIZE] * state[SIZE]
     state[VARIANCE] = FIRST_POSITION**2 * square
     state[SPREAD] = _START * square
-    state[SIZE] = size
     return state
 
 
 def predict(state: Doubles, elapsed: Doubles) -> Doubles:
-    """States (6, n, 4) after ``elapsed`` seconds (n,), as a new array.
+    """States (6, 4, n) after ``elapsed`` seconds (n,), as a new array.
 
     Sizes go on changing at their velocity, as in SORT and OC-SORT, but not beyond `STRETCH`.
     """
-    time = elapsed[:, None]
-    square = state[SIZE] * state[SIZE]
-    push = square * _PUSH
-    push *= time
-    new = state.copy()
-    new[POSITION] += state[VELOCITY] * time
-    size = state[SIZE, :, 2:]
-    np.clip(new[POSITION, :, 2:], size / STRETCH, size * STRETCH, out=new[POSITION, :, 2:])
-    grown = time * state[SPREAD]
-    new[VARIANCE] += time * (2 * state[COVARIANCE] + grown + square * _DRIFT + push * time * (1 / 3))
-    new[COVARIANCE] += grown + push * time * 0.5
+    new, size = state.copy(), state[SIZE]
+    new[POSITION] += elapsed * state[VELOCITY]
+    extent, last = new[POSITION, 2:], size[2:]
+    np.maximum(extent, last * (1 / STRETCH), out=extent)
+    np.minimum(extent, last * STRETCH, out=extent)
+    square = size * size
+    push = square * (elapsed * _PUSH)
+    covered = elapsed * push
+    new[COVARIANCE] += elapsed * state[SPREAD]
+    new[VARIANCE] += elapsed * (state[COVARIANCE] + new[COVARIANCE] + square * _DRIFT + covered * (1 / 3))
+    new[COVARIANCE] += covered * 0.5
     new[SPREAD] += push
     return new
 
 
 def correct(state: Doubles, measured: Doubles) -> Doubles:
-    """States (6, n, 4) after measurements (n, 4) of `centred`, as a new array."""
-    variance, covariance, size = state[VARIANCE], state[COVARIANCE], state[SIZE]
-    noise = MEASUREMENT * size
-    total = variance + noise * noise
-    gain, pull = variance / total, covariance / total
-    error = measured - state[POSITION]
+    """States (6, 4, n) after measurements (4, n) of `centred`, as a new array."""
+    noise = MEASUREMENT * state[SIZE]
+    total = state[VARIANCE] + noise * noise
+    gains = state[VARIANCE:SPREAD] / total  # of the value and of its velocity
     new = np.empty_like(state)
-    kept = 1 - gain
-    new[POSITION] = state[POSITION] + gain * error
-    new[VELOCITY] = state[VELOCITY] + pull * error
-    new[VARIANCE] = kept * variance
-    new[COVARIANCE] = kept * covariance
-    new[SPREAD] = state[SPREAD] - pull * covariance
-    new[SIZE] = _size(new[POSITION])
+    np.multiply(gains, measured - state[POSITION], out=new[POSITION:VARIANCE])
+    new[POSITION:VARIANCE] += state[POSITION:VARIANCE]
+    np.multiply(1 - gains[0], state[VARIANCE:SPREAD], out=new[VARIANCE:SPREAD])
+    np.subtract(state[SPREAD], gains[1] * state[COVARIANCE], out=new[SPREAD])
+    _write_size(new)
     return new
 
 
 def moved(state: Doubles, affine: Doubles) -> Doubles:
-    """States (6, n, 4) in the picture after a camera motion, as a new array.
+    """States (6, 4, n) in the picture after a camera motion, as a new array.
 
     Args:
         affine: (2, 3), pixels of the earlier picture to those of the later one.
@@ -115,20 +109,20 @@ def moved(state: Doubles, affine: Doubles) -> Doubles:
     Centres and velocities turn, shift and scale; an upright box only scales. Variances are exact; the correlation
     between x and y that a turn brings about is dropped, which for the degrees between two frames is below 1e-3 of them.
     """
-    linear, shift = affine[:, :2], affine[:, 2]
+    linear, shift = affine[:, :2], affine[:, 2:]
     scale = float(np.sqrt(abs(np.linalg.det(linear))))
     new = state.copy()
-    new[POSITION, :, :2] = state[POSITION, :, :2] @ linear.T + shift
-    new[VELOCITY, :, :2] = state[VELOCITY, :, :2] @ linear.T
+    new[POSITION, :2] = linear @ state[POSITION, :2] + shift
+    new[VELOCITY, :2] = linear @ state[VELOCITY, :2]
     for plane in (VARIANCE, COVARIANCE, SPREAD):
-        new[plane, :, :2] = state[plane, :, :2] @ (linear * linear).T
-        new[plane, :, 2:] *= scale * scale
-    new[POSITION, :, 2:] *= scale
-    new[VELOCITY, :, 2:] *= scale
+        new[plane, :2] = (linear * linear) @ state[plane, :2]
+        new[plane, 2:] *= scale * scale
+    new[POSITION, 2:] *= scale
+    new[VELOCITY, 2:] *= scale
     new[SIZE] *= scale
     return new
 
 
-def _size(position: Doubles) -> Doubles:
-    """(w, h, w, h) of (n, 4) positions, at least a pixel, lest an empty box be taken for a perfect measurement."""
-    return np.maximum(position[:, (2, 3, 2, 3)], 1.0)
+def _write_size(state: Doubles) -> None:
+    """Set the sizes to (w, h, w, h), at least a pixel, lest an empty box be taken for a perfect measurement."""
+    np.maximum(state[POSITION, 2:], 1.0, out=state[SIZE].reshape(2, 2, -1))

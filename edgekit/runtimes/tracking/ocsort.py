@@ -13,7 +13,7 @@ from edgekit.runtimes.tracking import kalman
 from edgekit.runtimes.tracking.base import Tracker
 from edgekit.runtimes.tracking.detections import Observed
 from edgekit.runtimes.tracking.options import Seconds, Share, TrackerOptions
-from edgekit.runtimes.tracking.state import State
+from edgekit.runtimes.tracking.state import LOST
 
 
 class OCSortOptions(TrackerOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -52,9 +52,9 @@ class OCSort(Tracker):
         strong = found.scores >= self.options.min_score
         gains = self._with_momentum(similarity, found, time)
         every = np.arange(len(matches))
-        self._stage(gains, every, np.flatnonzero(strong), matches, similarity >= self.options.min_iou)
+        self._stage(gains, every, strong.nonzero()[0], matches, similarity >= self.options.min_iou)
         strong[matches[matches >= 0]] = False
-        rows, columns = np.flatnonzero(matches < 0), np.flatnonzero(strong)
+        rows, columns = (matches < 0).nonzero()[0], strong.nonzero()[0]
         if len(rows) and len(columns):  # OCR: perhaps it stayed where it was last seen
             again = box_iou(self._table.boxes, found.boxes)
             if self.options.class_aware:
@@ -69,7 +69,7 @@ class OCSort(Tracker):
         an arc cosine for every pair takes longer than all the rest.
         """
         table, ago = self._table, self.options.direction_seconds
-        rows, columns = np.divmod(np.flatnonzero(similarity), similarity.shape[1])
+        rows, columns = similarity.nonzero()
         if not (len(rows) and self.options.direction_weight):
             return similarity
         earlier, moving = self._trajectories.at_or_before(table.slots, table.seen - ago + 1e-6)
@@ -84,25 +84,25 @@ class OCSort(Tracker):
         return gains
 
     def _corrected(self, rows: Ints, expected: Doubles, found: Observed, at: Ints, time: float) -> Doubles:
-        lost = self._table.states[rows] == State.LOST
+        lost = self._table.states[rows] == LOST
         if lost.any():
-            expected[:, lost] = self._reupdated(rows[lost], found.boxes[at[lost]], time)
+            expected[:, :, lost] = self._reupdated(rows[lost], found.boxes[at[lost]], time)
         return super()._corrected(rows, expected, found, at, time)
 
     def _reupdated(self, rows: Ints, boxes: Floats, time: float) -> Doubles:
-        """ORU: expected states (6, k, 4) as if the lost tracks had been seen on a straight way to where they are now.
+        """ORU: expected states (6, 4, k) as if the lost tracks had been seen on a straight way to where they are now.
 
         A virtual observation for each update that missed them; the error that the filter piled up meanwhile is gone.
         """
         table = self._table
         since, start, goal = table.seen[rows], kalman.centred(table.boxes[rows]), kalman.centred(boxes)
-        state, at = table.motion[:, rows], since.copy()
+        state, at = table.motion.take(rows, axis=2), since.copy()
         for moment in self._updates[self._updates > since.min()]:
             due = moment > since
             if due.any():
-                share = ((moment - since) / (time - since))[due, None]
-                way = start[due] + share * (goal[due] - start[due])
-                state[:, due] = kalman.correct(kalman.predict(state[:, due], moment - at[due]), way)
+                share = ((moment - since) / (time - since))[due]
+                way = start[:, due] + share * (goal[:, due] - start[:, due])
+                state[:, :, due] = kalman.correct(kalman.predict(state[:, :, due], moment - at[due]), way)
                 at[due] = moment
         return kalman.predict(state, time - at)
 

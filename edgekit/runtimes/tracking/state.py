@@ -24,6 +24,10 @@ class State(enum.IntEnum):
     LOST = 2
 
 
+TENTATIVE, TRACKED, LOST = map(int, State)
+"""The same as plain integers: numpy takes four times as long to compare an array with a member of an enumeration."""
+
+
 @dataclass(frozen=True, eq=False)
 class Tracks:
     """All tracks of a stream at one moment, oldest first; arrays with one entry per track.
@@ -63,7 +67,7 @@ class Tracks:
     @property
     def visible(self) -> Tracks:
         """The confirmed tracks that are in sight: state TRACKED, which is what counts and what is drawn."""
-        return self[self.states == State.TRACKED]
+        return self[self.states == TRACKED]
 
     @property
     def refound(self) -> NDArray[np.bool_]:
@@ -75,12 +79,12 @@ class Tracks:
 class TrackTable:
     """Columns with one entry per track.
 
-    ``motion`` (6, n, 4) is the state of `kalman` as of ``seen``, the time of the track's newest detection. It is never
+    ``motion`` (6, 4, n) is the state of `kalman` as of ``seen``, the time of the track's newest detection. It is never
     advanced in place: what is expected at any later time is computed from it, so that a lost track keeps the state it
     was lost with, and a frame without detections costs nothing.
     """
 
-    motion: Doubles = field(default_factory=lambda: np.zeros((6, 0, 4)))
+    motion: Doubles = field(default_factory=lambda: np.zeros((6, 4, 0)))
     boxes: Floats = field(default_factory=lambda: np.zeros((0, 4), np.float32))
     scores: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
     class_ids: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
@@ -97,8 +101,8 @@ class TrackTable:
 
     def keep(self, mask: NDArray[np.bool_]) -> None:
         """Drop the tracks where ``mask`` (n,) is False."""
-        rows = np.flatnonzero(mask)
-        self.motion = self.motion.take(rows, axis=1)
+        rows = mask.nonzero()[0]
+        self.motion = self.motion.take(rows, axis=2)
         for name in _ROWS:
             setattr(self, name, getattr(self, name).take(rows, axis=0))
 
@@ -106,7 +110,7 @@ class TrackTable:
         """Add the tracks of another table behind these."""
         self.widen(other.embeddings.shape[1])
         other.widen(self.embeddings.shape[1])
-        self.motion = np.concatenate([self.motion, other.motion], axis=1)
+        self.motion = np.concatenate([self.motion, other.motion], axis=2)
         for name in _ROWS:
             setattr(self, name, np.concatenate([getattr(self, name), getattr(other, name)]))
 
@@ -116,7 +120,7 @@ class TrackTable:
             self.embeddings = np.zeros((len(self), dimensions), np.float32)
 
     def predicted(self, time: float) -> Doubles:
-        """Expected states (6, n, 4) at a time in seconds, not before the newest detection."""
+        """Expected states (6, 4, n) at a time in seconds, not before the newest detection."""
         return kalman.predict(self.motion, time - self.seen)
 
 
