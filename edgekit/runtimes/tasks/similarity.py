@@ -35,12 +35,14 @@ def box_iou(first: Floats, second: Floats) -> Floats:
 
     In few numpy calls and in place, because trackers do this for every frame.
     """
-    one, two = np.ascontiguousarray(first.T), np.ascontiguousarray(second.T)
-    shared: Floats = np.minimum(one[2:, :, None], two[2:, None])  # (2, n, m), across and down
-    shared -= np.maximum(one[:2, :, None], two[:2, None])
+    count = len(first)
+    corners = np.ascontiguousarray(np.concatenate([first, second]).T)
+    low, high, areas = corners[:2], corners[2:], _areas(corners)
+    shared: Floats = np.minimum(high[:, :count, None], high[:, None, count:])  # (2, n, m), across and down
+    shared -= np.maximum(low[:, :count, None], low[:, None, count:])
     np.maximum(shared, 0, out=shared)
     overlap: Floats = np.multiply(shared[0], shared[1], out=shared[0])
-    union = _areas(one)[:, None] + _areas(two)
+    union = areas[:count, None] + areas[count:]
     union -= overlap
     overlap /= np.maximum(union, _LEAST, out=union)
     return overlap

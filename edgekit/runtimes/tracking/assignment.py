@@ -33,6 +33,10 @@ def assign(gains: NDArray[np.floating], solver: Solver | None = None) -> tuple[I
     A pair worth more than the best alternative of its row and that of its column together is in every best choice: to
     leave it out frees the two, and what they could gain elsewhere is less.
     """
+    if 1 in gains.shape:
+        row, column = divmod(int(gains.argmax()), gains.shape[1]) if gains.size else (0, 0)
+        found = np.array([[row], [column]]) if gains.size and gains[row, column] > 0 else np.zeros((2, 0), np.int64)
+        return found[0], found[1]
     chosen = np.empty(gains.shape[0], np.int64)
     chosen.fill(-1)
     if gains.size:
@@ -53,6 +57,9 @@ def _take_certain(gains: NDArray[np.floating], chosen: Ints) -> tuple[Ints, Ints
     at = columns[rows]
     others = gains.copy()
     others[rows, at] = 0
+    if not np.count_nonzero(others):  # no pair competes with another
+        chosen[rows] = at
+        return rows[:0], at[:0]
     alternative = np.maximum.reduce(others, 1)[rows] + np.maximum.reduce(others, 0)[at]
     certain = (best[rows] > alternative).nonzero()[0]
     chosen[rows[certain]] = at[certain]

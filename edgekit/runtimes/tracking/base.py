@@ -214,9 +214,10 @@ class Tracker(ABC):
         at = matches[rows]
         gaps = np.zeros(len(table))
         if len(rows):
-            lost = rows[table.states[rows] == LOST]
-            gaps[lost] = time - table.seen[lost]
+            found_again = rows[table.states[rows] == LOST]
+            gaps[found_again] = time - table.seen[found_again]
             self._take(rows, expected.take(rows, axis=2), found, at, time)
+            table.states[found_again] = TRACKED
             boxes[rows] = table.boxes[rows]
             matches[rows] = found.rows[at]
         if len(rows) < len(table):
@@ -242,9 +243,6 @@ class Tracker(ABC):
         table.scores[rows] = found.scores[at]
         table.class_ids[rows] = found.class_ids[at]
         table.seen[rows] = time
-        states = table.states[rows]
-        states[states == LOST] = TRACKED
-        table.states[rows] = states
         self._trajectories.append(table.slots[rows], time, boxes)
 
     def _confirm(self, time: float) -> None:
@@ -268,22 +266,20 @@ class Tracker(ABC):
         count = len(begun)
         if not count:
             return begun
-        boxes = found.boxes[begun]
-        new = TrackTable(
-            motion=kalman.begin(kalman.centred(boxes)),
-            boxes=boxes,
-            scores=found.scores[begun],
-            class_ids=found.class_ids[begun],
-            track_ids=_unmatched(count),
-            states=np.full(count, TENTATIVE, np.int8),
-            born=np.full(count, time),
-            seen=np.full(count, time),
-            slots=self._trajectories.take(count),
-            embeddings=np.zeros((count, 0), np.float32) if found.embeddings is None else found.embeddings[begun],
-        )
+        new = TrackTable(count)
+        new.boxes[:] = found.boxes[begun]
+        new.motion = kalman.begin(kalman.centred(new.boxes))
+        new.scores[:] = found.scores[begun]
+        new.class_ids[:] = found.class_ids[begun]
+        new.track_ids[:] = -1
+        new.states[:] = TENTATIVE
+        new.born[:] = new.seen[:] = time
+        new.slots[:] = self._trajectories.take(count)
+        if found.embeddings is not None:
+            new.embeddings = found.embeddings[begun]
         if first or self.options.confirm_seconds == 0:
             self._name(new, np.ones(count, np.bool_))
-        self._trajectories.append(new.slots, time, boxes)
+        self._trajectories.append(new.slots, time, new.boxes)
         self._table.extend(new)
         return begun
 

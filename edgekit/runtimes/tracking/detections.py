@@ -40,14 +40,14 @@ def observed(boxes: ArrayLike, scores: ArrayLike, class_ids: ArrayLike, embeddin
     if not len(box) == len(score) == len(kind):
         name, count = ("scores", len(score)) if len(score) != len(box) else ("class_ids", len(kind))
         raise UsageError(f"{name} must have one entry for each of the {len(box)} boxes, not {count}")
+    _check_finite("boxes", box)
     if np.count_nonzero(box[:, 2:] < box[:, :2]):
         swapped = (box[:, 2:] < box[:, :2]).any(1)
         raise UsageError(f"boxes must be x1, y1, x2, y2 with x1 <= x2 and y1 <= y2, not {box[swapped][0].tolist()}")
-    looks = None if embeddings is None else _unit(_numbers("embeddings", embeddings, (-1,)))
-    if looks is not None and len(looks) != len(box):
-        raise UsageError(f"embeddings must have one row for each of the {len(box)} boxes, not {len(looks)}")
+    looks = None if embeddings is None else _looks(embeddings, len(box))
     order, ranked = _order(box, score, kind)
-    if len(ranked) and not (ranked[-1] >= 0 and ranked[0] <= 1):
+    if len(ranked) and not (ranked[-1] >= 0 and ranked[0] <= 1):  # NaN comes last
+        _check_finite("scores", score)
         raise UsageError(f"scores must be in 0..1, not {ranked[-1]:g}..{ranked[0]:g}; apply the sigmoid first")
     return Observed(
         box.take(order, axis=0), ranked, kind[order], order, None if looks is None else looks.take(order, axis=0)
@@ -64,17 +64,29 @@ def _numbers(name: str, given: ArrayLike, shape: tuple[int, ...]) -> Floats:
     if found.ndim != 1 + len(shape) or (shape and shape[0] > 0 and found.shape[1] != shape[0]):
         wanted = ", ".join(["n", *("d" if size < 0 else str(size) for size in shape)])
         raise UsageError(f"{name} must have the shape ({wanted}{'' if shape else ','}), not {found.shape}")
-    if np.count_nonzero(np.isfinite(found)) < found.size:
-        row = int(np.argwhere(~np.isfinite(found))[0, 0])
-        raise UsageError(f"{name} must be finite; row {row} is {found[row].tolist()}")
     return found
+
+
+def _check_finite(name: str, found: Floats) -> None:
+    finite = np.isfinite(found)
+    if np.count_nonzero(finite) < found.size:
+        row = int(np.argwhere(~finite)[0, 0])
+        raise UsageError(f"{name} must be finite; row {row} is {found[row].tolist()}")
 
 
 def _classes(given: ArrayLike) -> Ints:
     found = np.asarray(given)
-    if found.ndim != 1 or not (found.size == 0 or np.issubdtype(found.dtype, np.integer)):
+    if found.ndim != 1 or not (found.size == 0 or found.dtype.kind in "iu"):
         raise UsageError(f"class_ids must be integers of the shape (n,), not {found.dtype} {found.shape}")
     return found.astype(np.int64, copy=False)
+
+
+def _looks(given: ArrayLike, count: int) -> Floats:
+    looks = _numbers("embeddings", given, (-1,))
+    if len(looks) != count:
+        raise UsageError(f"embeddings must have one row for each of the {count} boxes, not {len(looks)}")
+    _check_finite("embeddings", looks)
+    return _unit(looks)
 
 
 def _unit(vectors: Floats) -> Floats:

@@ -3,7 +3,7 @@
 State: centre x, centre y, width, height and their velocities, with noise in proportion to the size of the object
 (DeepSORT, arXiv 1703.07402, for centre and height; width and height each their own as in BoT-SORT, arXiv 2206.14651).
 Transition, process, measurement and initial noise are all diagonal per coordinate, so the 8x8 filter falls apart into
-four independent filters of (position, velocity): every step is elementwise, without a matrix product or an inverse.
+four independent filters of (position, velocity), whose steps are elementwise and need no inverse.
 
 The papers count in frames of about 30 per second. Here the same noise is a rate per second (white noise on the
 velocity and on the position, integrated exactly), so that predicting 0.2 s once or 0.02 s ten times is the same.
@@ -15,9 +15,9 @@ import numpy as np
 
 from edgekit.arrays import Doubles, Floats
 
-POSITION, VELOCITY, VARIANCE, COVARIANCE, SPREAD, SIZE = range(6)
+POSITION, VELOCITY, VARIANCE, COVARIANCE, SPREAD, SQUARE = range(6)
 """Planes of a state, float64 (6, 4, n) over (x, y, w, h): value in px, its velocity in px/s, variance of the value,
-covariance of both, variance of the velocity, and the size in px that the noise is in proportion to."""
+covariance of both, variance of the velocity, and the square of the size in px that the noise is in proportion to."""
 
 FRAME_RATE = 25.0
 """Frames per second of the papers' per-frame weights: MOT20 is filmed at 25, MOT17 at 14 to 30 (27 on average)."""
@@ -31,9 +31,25 @@ FIRST_POSITION, FIRST_VELOCITY = 2 * MEASUREMENT, 10 * ACCELERATION
 STRETCH = 4.0
 """Most that an unseen object is taken to grow or shrink: a size extrapolated over a second would reach zero."""
 
-_DRIFT = MEASUREMENT**2 * FRAME_RATE
-_PUSH = (ACCELERATION * FRAME_RATE) ** 2 * FRAME_RATE
 _START = (FIRST_VELOCITY * FRAME_RATE) ** 2
+
+
+def _terms() -> Doubles:
+    """What a state is multiplied with for the cubic, the square and the linear term of `predict`, (18, 6).
+
+    A state changes at the rate ``rates @ state``, so that it is exp(rates t) @ state after t seconds. Three steps lead
+    from any plane to none, so that the series of the exponential ends there.
+    """
+    rates = np.zeros((6, 6))
+    rates[POSITION, VELOCITY] = 1
+    rates[VARIANCE, COVARIANCE] = 2
+    rates[VARIANCE, SQUARE] = MEASUREMENT**2 * FRAME_RATE
+    rates[COVARIANCE, SPREAD] = 1
+    rates[SPREAD, SQUARE] = (ACCELERATION * FRAME_RATE) ** 2 * FRAME_RATE
+    return np.concatenate([rates @ rates @ rates / 6, rates @ rates / 2, rates])
+
+
+_TERMS = _terms()
 
 
 def centred(boxes: Floats) -> Doubles:
@@ -59,10 +75,9 @@ def begin(measured: Doubles) -> Doubles:
     """States (6, 4, n) of new tracks from what was measured, (4, n) of `centred`."""
     state = np.zeros((6, *measured.shape))
     state[POSITION] = measured
-    _write_size(state)
-    square = state[SIZE] * state[SIZE]
-    state[VARIANCE] = FIRST_POSITION**2 * square
-    state[SPREAD] = _START * square
+    _measure(state)
+    state[VARIANCE] = FIRST_POSITION**2 * state[SQUARE]
+    state[SPREAD] = _START * state[SQUARE]
     return state
 
 
@@ -71,32 +86,30 @@ def predict(state: Doubles, elapsed: Doubles) -> Doubles:
 
     Sizes go on changing at their velocity, as in SORT and OC-SORT, but not beyond `STRETCH`.
     """
-    new, size = state.copy(), state[SIZE]
-    new[POSITION] += elapsed * state[VELOCITY]
-    extent, last = new[POSITION, 2:], size[2:]
-    np.maximum(extent, last * (1 / STRETCH), out=extent)
-    np.minimum(extent, last * STRETCH, out=extent)
-    square = size * size
-    push = square * (elapsed * _PUSH)
-    covered = elapsed * push
-    new[COVARIANCE] += elapsed * state[SPREAD]
-    new[VARIANCE] += elapsed * (state[COVARIANCE] + new[COVARIANCE] + square * _DRIFT + covered * (1 / 3))
-    new[COVARIANCE] += covered * 0.5
-    new[SPREAD] += push
+    new, square, linear = (_TERMS @ state.reshape(6, -1)).reshape(3, *state.shape)
+    new *= elapsed
+    new += square
+    new *= elapsed
+    new += linear
+    new *= elapsed
+    new += state
+    size, last = new[POSITION, 2:], np.sqrt(state[SQUARE, 2:])
+    np.maximum(size, last * (1 / STRETCH), out=size)
+    np.minimum(size, last * STRETCH, out=size)
     return new
 
 
 def correct(state: Doubles, measured: Doubles) -> Doubles:
     """States (6, 4, n) after measurements (4, n) of `centred`, as a new array."""
-    noise = MEASUREMENT * state[SIZE]
-    total = state[VARIANCE] + noise * noise
+    total = state[SQUARE] * MEASUREMENT**2
+    total += state[VARIANCE]
     gains = state[VARIANCE:SPREAD] / total  # of the value and of its velocity
     new = np.empty_like(state)
     np.multiply(gains, measured - state[POSITION], out=new[POSITION:VARIANCE])
     new[POSITION:VARIANCE] += state[POSITION:VARIANCE]
     np.multiply(1 - gains[0], state[VARIANCE:SPREAD], out=new[VARIANCE:SPREAD])
     np.subtract(state[SPREAD], gains[1] * state[COVARIANCE], out=new[SPREAD])
-    _write_size(new)
+    _measure(new)
     return new
 
 
@@ -119,10 +132,12 @@ def moved(state: Doubles, affine: Doubles) -> Doubles:
         new[plane, 2:] *= scale * scale
     new[POSITION, 2:] *= scale
     new[VELOCITY, 2:] *= scale
-    new[SIZE] *= scale
+    new[SQUARE] *= scale * scale
     return new
 
 
-def _write_size(state: Doubles) -> None:
-    """Set the sizes to (w, h, w, h), at least a pixel, lest an empty box be taken for a perfect measurement."""
-    np.maximum(state[POSITION, 2:], 1.0, out=state[SIZE].reshape(2, 2, -1))
+def _measure(state: Doubles) -> None:
+    """Set the squares of the sizes (w, h, w, h), at least a pixel, lest an empty box be a perfect measurement."""
+    square = state[SQUARE].reshape(2, 2, -1)
+    np.maximum(state[POSITION, 2:], 1.0, out=square)
+    square *= square

@@ -72,8 +72,9 @@ class OCSort(Tracker):
         rows, columns = similarity.nonzero()
         if not (len(rows) and self.options.direction_weight):
             return similarity
-        earlier, moving = self._trajectories.at_or_before(table.slots, table.seen - ago + 1e-6)
-        anchor, _ = self._trajectories.at_or_before(table.slots, np.full(len(table), time - ago + 1e-6))
+        moments = np.concatenate([table.seen, np.full(len(table), time)]) - (ago - 1e-6)
+        both, several = self._trajectories.at_or_before(np.tile(table.slots, 2), moments)
+        earlier, anchor, moving = both[: len(table)], both[len(table) :], several[: len(table)]
         heading = _unit(_middles(table.boxes) - _middles(earlier))
         middles, anchors = _middles(found.boxes), _middles(anchor)
         wanted = _unit(middles[columns] - anchors[rows])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,44 +75,69 @@ class Tracks:
         return self.gaps > 0
 
 
-@dataclass
+_ROW = np.dtype(
+    [
+        ("boxes", np.float32, 4),
+        ("scores", np.float32),
+        ("states", np.int8),
+        ("class_ids", np.int64),
+        ("track_ids", np.int64),
+        ("slots", np.int64),
+        ("born", np.float64),
+        ("seen", np.float64),
+    ],
+    align=True,
+)
+
+
 class TrackTable:
     """Columns with one entry per track.
 
     ``motion`` (6, 4, n) is the state of `kalman` as of ``seen``, the time of the track's newest detection. It is never
     advanced in place: what is expected at any later time is computed from it, so that a lost track keeps the state it
-    was lost with, and a frame without detections costs nothing.
+    was lost with, and a frame without detections costs nothing. ``embeddings`` (n, d) are unit vectors of appearance,
+    zeros for a track that has none. The other columns are views of one array, so that tracks come and go in few calls.
+
+    Args:
+        count: of tracks, whose columns are zeros at first.
     """
 
-    motion: Doubles = field(default_factory=lambda: np.zeros((6, 4, 0)))
-    boxes: Floats = field(default_factory=lambda: np.zeros((0, 4), np.float32))
-    scores: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
-    class_ids: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
-    track_ids: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
-    states: NDArray[np.int8] = field(default_factory=lambda: np.zeros(0, np.int8))
-    born: Doubles = field(default_factory=lambda: np.zeros(0))
-    seen: Doubles = field(default_factory=lambda: np.zeros(0))
-    slots: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
-    embeddings: Floats = field(default_factory=lambda: np.zeros((0, 0), np.float32))
-    """Unit vectors of appearance (n, d); zeros for a track that has none."""
+    boxes: Floats
+    scores: Floats
+    states: NDArray[np.int8]
+    class_ids: Ints
+    track_ids: Ints
+    slots: Ints
+    born: Doubles
+    seen: Doubles
+
+    def __init__(self, count: int = 0) -> None:
+        self.motion: Doubles = np.zeros((6, 4, count))
+        self.embeddings: Floats = np.zeros((count, 0), np.float32)
+        self._set(np.zeros(count, _ROW))
 
     def __len__(self) -> int:
-        return len(self.track_ids)
+        return len(self._rows)
+
+    def _set(self, rows: NDArray[np.void]) -> None:
+        self._rows = rows
+        for name in _ROW.names or ():
+            setattr(self, name, rows[name])
 
     def keep(self, mask: NDArray[np.bool_]) -> None:
         """Drop the tracks where ``mask`` (n,) is False."""
         rows = mask.nonzero()[0]
         self.motion = self.motion.take(rows, axis=2)
-        for name in _ROWS:
-            setattr(self, name, getattr(self, name).take(rows, axis=0))
+        self.embeddings = self.embeddings.take(rows, axis=0)
+        self._set(self._rows[rows])
 
     def extend(self, other: TrackTable) -> None:
         """Add the tracks of another table behind these."""
         self.widen(other.embeddings.shape[1])
         other.widen(self.embeddings.shape[1])
         self.motion = np.concatenate([self.motion, other.motion], axis=2)
-        for name in _ROWS:
-            setattr(self, name, np.concatenate([getattr(self, name), getattr(other, name)]))
+        self.embeddings = np.concatenate([self.embeddings, other.embeddings])
+        self._set(np.concatenate([self._rows, other._rows]))
 
     def widen(self, dimensions: int) -> None:
         """Make room for embeddings of this many dimensions where there were none."""
@@ -122,9 +147,6 @@ class TrackTable:
     def predicted(self, time: float) -> Doubles:
         """Expected states (6, 4, n) at a time in seconds, not before the newest detection."""
         return kalman.predict(self.motion, time - self.seen)
-
-
-_ROWS = tuple(column.name for column in fields(TrackTable) if column.name != "motion")
 
 
 class Trajectories:
@@ -165,10 +187,11 @@ class Trajectories:
 
     def append(self, slots: Ints, time: float, boxes: Floats) -> None:
         """Note that the tracks of these slots (k,) were seen at ``time`` in these boxes (k, 4)."""
-        at = self._counts[slots] % self.length
+        counts = self._counts[slots]
+        at = counts % self.length
         self._times[slots, at] = time
         self._boxes[slots, at] = boxes
-        self._counts[slots] += 1
+        self._counts[slots] = counts + 1
 
     def read(self, slot: int) -> tuple[Doubles, Floats]:
         """Times (k,) in seconds and boxes float32 (k, 4) of one slot, oldest first."""
