@@ -79,13 +79,22 @@ def _solve(gains: NDArray[np.floating], rows: Ints, columns: Ints, chosen: Ints,
         return
     left, possible = left[some_row][:, some_column], possible[some_row][:, some_column]
     rows, columns = rows[some_row], columns[some_column]
-    left = np.where(possible, left + TIE * np.random.default_rng(0).random(left.shape), 0.0)
+    left = np.where(possible, left + TIE * _tie_breaks(*left.shape), 0.0)
     wide = len(rows) <= len(columns)
     partner = solver(left if wide else left.T)
     first, second = np.arange(len(partner)), partner
     row, column = (first, second) if wide else (second, first)
     real = possible[row, column]
     chosen[rows[row[real]]] = columns[column[real]]
+
+
+def _tie_breaks(rows: int, columns: int) -> Doubles:
+    """A fixed number in 0..1 for each pair (rows, columns), by 32-bit integers: the same on any device."""
+    mixed = np.arange(rows, dtype=np.uint32)[:, None] * 0x9E3779B1 ^ np.arange(columns, dtype=np.uint32) * 0x85EBCA77
+    mixed ^= mixed >> 16
+    mixed *= 0xC2B2AE3D
+    mixed ^= mixed >> 15
+    return mixed * 2.0**-32
 
 
 @functools.cache

@@ -216,9 +216,8 @@ class Tracker(ABC):
         if len(rows):
             found_again = rows[table.states[rows] == LOST]
             gaps[found_again] = time - table.seen[found_again]
-            self._take(rows, expected.take(rows, axis=2), found, at, time)
+            boxes[rows] = self._take(rows, expected.take(rows, axis=2), found, at, time)
             table.states[found_again] = TRACKED
-            boxes[rows] = table.boxes[rows]
             matches[rows] = found.rows[at]
         if len(rows) < len(table):
             missed = matches < 0
@@ -235,15 +234,17 @@ class Tracker(ABC):
             boxes = np.concatenate([boxes, found.boxes[begun]])
         return self._tracks(time, boxes, matches, gaps)
 
-    def _take(self, rows: Ints, expected: Doubles, found: Observed, at: Ints, time: float) -> None:
-        """Note that the tracks in ``rows`` were seen as ``found[at]``."""
+    def _take(self, rows: Ints, expected: Doubles, found: Observed, at: Ints, time: float) -> Floats:
+        """Note that the tracks in ``rows`` (k,) were seen as ``found[at]``; returns where they are, (k, 4)."""
         table, boxes = self._table, found.boxes.take(at, axis=0)
-        table.motion[:, :, rows] = self._corrected(rows, expected, found, at, time)
+        motion = self._corrected(rows, expected, found, at, time)
+        table.motion[:, :, rows] = motion
         table.boxes[rows] = boxes
         table.scores[rows] = found.scores[at]
         table.class_ids[rows] = found.class_ids[at]
         table.seen[rows] = time
         self._trajectories.append(table.slots[rows], time, boxes)
+        return boxes if self.options.boxes == "detection" else kalman.corners(motion)
 
     def _confirm(self, time: float) -> None:
         table = self._table

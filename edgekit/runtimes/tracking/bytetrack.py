@@ -1,4 +1,8 @@
-"""ByteTrack (Zhang et al., arXiv 2110.06864): every detection counts, the weak ones for tracks that are in sight."""
+"""ByteTrack (Zhang et al., arXiv 2110.06864): every detection counts, the weak ones for tracks that are known.
+
+The paper's second matching leaves out lost tracks. Here they take part: in a crowd, who comes back into sight is half
+hidden at first and weakly detected, and would stay lost until nobody stands in front any more.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ from edgekit.errors import UsageError
 from edgekit.runtimes.tracking.base import Tracker
 from edgekit.runtimes.tracking.detections import Observed
 from edgekit.runtimes.tracking.options import Share, TrackerOptions
-from edgekit.runtimes.tracking.state import TENTATIVE, TRACKED
+from edgekit.runtimes.tracking.state import TENTATIVE
 
 
 class ByteTrackOptions(TrackerOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -60,8 +64,7 @@ class ByteTrack(Tracker):
         self._stage(fused, known, high.nonzero()[0], matches, fused >= options.min_similarity)
         weak = (~high & (found.scores > options.low_score)).nonzero()[0]
         if len(weak):
-            in_sight = ((states == TRACKED) & (matches < 0)).nonzero()[0]
-            self._stage(similarity, in_sight, weak, matches, similarity >= options.min_iou)
+            self._stage(similarity, known[matches[known] < 0], weak, matches, similarity >= options.min_iou)
         if len(known) < len(matches):
             high[matches[matches >= 0]] = False
             tentative = (states == TENTATIVE).nonzero()[0]

@@ -72,17 +72,26 @@ class OCSort(Tracker):
         rows, columns = similarity.nonzero()
         if not (len(rows) and self.options.direction_weight):
             return similarity
-        moments = np.concatenate([table.seen, np.full(len(table), time)]) - (ago - 1e-6)
-        both, several = self._trajectories.at_or_before(np.tile(table.slots, 2), moments)
-        earlier, anchor, moving = both[: len(table)], both[len(table) :], several[: len(table)]
+        earlier, anchor, moving = self._before(table.seen - ago + 1e-6, time - ago + 1e-6)
         heading = _unit(_middles(table.boxes) - _middles(earlier))
-        middles, anchors = _middles(found.boxes), _middles(anchor)
-        wanted = _unit(middles[columns] - anchors[rows])
-        angle = np.arccos(np.clip((heading[rows] * wanted).sum(1), -1, 1))
+        wanted = _unit(_middles(found.boxes)[:, columns] - _middles(anchor)[:, rows])
+        ahead = heading[0, rows] * wanted[0] + heading[1, rows] * wanted[1]
+        angle = np.arccos(np.minimum(np.maximum(ahead, -1), 1))
         bonus = (0.5 - angle / np.pi) * self.options.direction_weight * found.scores[columns] * moving[rows]
         gains = similarity.copy()
         gains[rows, columns] = np.maximum(gains[rows, columns] + bonus, 1e-6)
         return gains
+
+    def _before(self, moments: Doubles, moment: float) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+        """Where the tracks (n,) were at a moment each, and at one moment: boxes (n, 4); which were seen several times.
+
+        Both are looked up at once, because a look-up takes a dozen numpy calls.
+        """
+        count, slots = len(moments), self._table.slots
+        every = np.empty(2 * count)
+        every[:count], every[count:] = moments, moment
+        boxes, several = self._trajectories.at_or_before(np.concatenate([slots, slots]), every)
+        return boxes[:count], boxes[count:], several[:count]
 
     def _corrected(self, rows: Ints, expected: Doubles, found: Observed, at: Ints, time: float) -> Doubles:
         lost = self._table.states[rows] == LOST
@@ -115,11 +124,14 @@ class OCSort(Tracker):
 
 
 def _middles(boxes: Floats) -> Floats:
-    return (boxes[:, :2] + boxes[:, 2:]) * np.float32(0.5)
+    """(2, n) of boxes (n, 4)."""
+    middles: Floats = (boxes[:, :2] + boxes[:, 2:]).T * np.float32(0.5)
+    return middles
 
 
 def _unit(vectors: Floats) -> Floats:
-    scaled: Floats = vectors / (np.sqrt((vectors * vectors).sum(1, keepdims=True)) + np.float32(1e-6))
+    """Vectors (2, n), scaled to length 1."""
+    scaled: Floats = vectors / (np.sqrt(vectors[0] * vectors[0] + vectors[1] * vectors[1]) + np.float32(1e-6))
     return scaled
 
 

@@ -35,7 +35,8 @@ class Tracks:
     Args:
         time: seconds, as given.
         track_ids: int64 (n,), counted from 1 in the order in which tracks were confirmed; -1 while tentative.
-        boxes: float32 (n, 4) xyxy in pixels: the detection's own where there is one, else where the track is expected.
+        boxes: float32 (n, 4) xyxy in pixels: where the filter takes the track to be after its detection (the
+            detection's own box with the option ``boxes="detection"``), or without one, where it is expected.
         scores: float32 (n,), of the newest detection of the track; so are ``class_ids``, int64 (n,).
         states: int8 (n,), values of `State`.
         ages: float64 (n,), seconds since the track was first seen.
@@ -149,6 +150,11 @@ class TrackTable:
         return kalman.predict(self.motion, time - self.seen)
 
 
+REACH = 16
+"""Observations that are looked back: 0.1 s of 160 frames per second."""
+_STEPS = np.arange(REACH)
+
+
 class Trajectories:
     """The newest observations of every track, in memory that does not grow with the video: rings of (time, box).
 
@@ -199,20 +205,20 @@ class Trajectories:
         at = np.arange(max(count - self.length, 0), count) % self.length
         return self._times[slot, at], self._boxes[slot, at]
 
-    def at_or_before(self, slots: Ints, times: Doubles, reach: int = 16) -> tuple[Floats, NDArray[np.bool_]]:
+    def at_or_before(self, slots: Ints, times: Doubles, reach: int = REACH) -> tuple[Floats, NDArray[np.bool_]]:
         """The newest observation that is not newer than ``times`` (k,), else the oldest within reach.
 
         Returns:
             Boxes float32 (k, 4), and (k,) whether there is more than this one observation.
 
         Args:
-            reach: how many observations to look back; 16 are 0.1 s of 160 frames per second.
+            reach: how many observations to look back, at most `REACH`.
         """
         reach = min(reach, self.length)
         counts = self._counts[slots]
-        back = counts[:, None] - 1 - np.arange(reach)  # newest first
-        ring = back % self.length
-        late = self._times[slots[:, None], ring] > times[:, None]
+        newest = counts - 1
+        back = newest[:, None] - _STEPS[:reach]  # newest first
+        late = self._times[slots[:, None], back % self.length] > times[:, None]
         late &= back >= 0
-        steps = np.minimum(late.sum(1), np.minimum(counts, reach) - 1)
-        return self._boxes[slots, (counts - 1 - steps) % self.length], counts > 1
+        steps = np.minimum(np.add.reduce(late, 1), np.minimum(newest, reach - 1))
+        return self._boxes[slots, (newest - steps) % self.length], newest > 0
