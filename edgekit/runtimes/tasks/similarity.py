@@ -13,20 +13,13 @@ AREA_SHARE = 0.53
 """Area of a person's outline as a share of its box, where only the box is known (the usual figure of OKS-NMS)."""
 
 
-_LEAST = np.float32(np.finfo(np.float32).tiny)
-"""In place of the union of two boxes without an area."""
+_LEAST = np.float32(1e-18)
+"""Pixels that a box without a width or height is taken to have, lest a union be zero; float32 holds its square."""
 
 
 def box_areas(boxes: Floats) -> Floats:
     """Areas (n,) of boxes (n, 4) xyxy; 0 for those without one."""
-    return _areas(boxes.T)
-
-
-def _areas(corners: Floats) -> Floats:
-    """Areas (n,) of boxes by corner (4, n)."""
-    extent = corners[2:] - corners[:2]
-    np.maximum(extent, 0, out=extent)
-    areas: Floats = extent[0] * extent[1]
+    areas: Floats = np.clip(boxes[:, 2:] - boxes[:, :2], 0, None).prod(1)
     return areas
 
 
@@ -37,14 +30,16 @@ def box_iou(first: Floats, second: Floats) -> Floats:
     """
     count = len(first)
     corners = np.ascontiguousarray(np.concatenate([first, second]).T)
-    low, high, areas = corners[:2], corners[2:], _areas(corners)
+    low, high = corners[:2], corners[2:]
+    extents = np.maximum(high - low, _LEAST)
+    areas = extents[0] * extents[1]
     shared: Floats = np.minimum(high[:, :count, None], high[:, None, count:])  # (2, n, m), across and down
     shared -= np.maximum(low[:, :count, None], low[:, None, count:])
     np.maximum(shared, 0, out=shared)
     overlap: Floats = np.multiply(shared[0], shared[1], out=shared[0])
     union = areas[:count, None] + areas[count:]
     union -= overlap
-    overlap /= np.maximum(union, _LEAST, out=union)
+    overlap /= union
     return overlap
 
 

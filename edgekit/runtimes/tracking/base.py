@@ -186,7 +186,7 @@ class Tracker(ABC):
         self._table.widen(given)
 
     def _check_time(self, time: float) -> None:
-        if not isinstance(time, int | float | np.number) or not math.isfinite(time):
+        if not isinstance(time, (int, float, np.number)) or not math.isfinite(time):
             raise UsageError(f"time must be a finite number of seconds, not {time!r}")
 
     def _advance(self, time: float) -> bool:
@@ -215,7 +215,8 @@ class Tracker(ABC):
         gaps = np.zeros(len(table))
         if len(rows):
             found_again = rows[table.states[rows] == LOST]
-            gaps[found_again] = time - table.seen[found_again]
+            if len(found_again):
+                gaps[found_again] = time - table.seen[found_again]
             boxes[rows] = self._take(rows, expected.take(rows, axis=2), found, at, time)
             table.states[found_again] = TRACKED
             matches[rows] = found.rows[at]

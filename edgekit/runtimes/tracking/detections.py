@@ -11,7 +11,7 @@ from edgekit.arrays import Floats, Ints
 from edgekit.errors import UsageError
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Observed:
     """Detections of one frame, best score first.
 

@@ -52,23 +52,19 @@ def _terms() -> Doubles:
 _TERMS = _terms()
 
 
+_CENTRED = np.array([[0.5, 0, 0.5, 0], [0, 0.5, 0, 0.5], [-1, 0, 1, 0], [0, -1, 0, 1]])
+_CORNERS = np.linalg.inv(_CENTRED)
+
+
 def centred(boxes: Floats) -> Doubles:
     """Boxes (n, 4) xyxy as float64 (4, n): centre x, centre y, width, height."""
-    corner = boxes.T.astype(np.float64, order="C")
-    out = np.empty_like(corner)
-    np.add(corner[:2], corner[2:], out=out[:2])
-    out[:2] *= 0.5
-    np.subtract(corner[2:], corner[:2], out=out[2:])
-    return out
+    measured: Doubles = _CENTRED @ boxes.T
+    return measured
 
 
 def corners(state: Doubles) -> Floats:
     """Boxes float32 (n, 4) xyxy of states (6, 4, n)."""
-    centre, half = state[POSITION, :2], state[POSITION, 2:] * 0.5
-    out = np.empty((state.shape[2], 4), np.float32)
-    np.subtract(centre, half, out=out.T[:2], casting="same_kind")
-    np.add(centre, half, out=out.T[2:], casting="same_kind")
-    return out
+    return (_CORNERS @ state[POSITION]).T.astype(np.float32, order="C")
 
 
 def begin(measured: Doubles) -> Doubles:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import ClassVar
 
 import numpy as np
@@ -43,7 +44,7 @@ class OCSort(Tracker):
     def reset(self) -> None:
         """Forget everything, for a new stream; ids count from 1 again."""
         super().reset()
-        self._updates = np.zeros(0)
+        self._updates = deque[float]()
 
     def _begins(self, found: Observed) -> NDArray[np.bool_]:
         return found.scores >= self.options.min_score
@@ -95,7 +96,7 @@ class OCSort(Tracker):
 
     def _corrected(self, rows: Ints, expected: Doubles, found: Observed, at: Ints, time: float) -> Doubles:
         lost = self._table.states[rows] == LOST
-        if lost.any():
+        if np.count_nonzero(lost):
             expected[:, :, lost] = self._reupdated(rows[lost], found.boxes[at[lost]], time)
         return super()._corrected(rows, expected, found, at, time)
 
@@ -107,19 +108,21 @@ class OCSort(Tracker):
         table = self._table
         since, start, goal = table.seen[rows], kalman.centred(table.boxes[rows]), kalman.centred(boxes)
         state, at = table.motion.take(rows, axis=2), since.copy()
-        for moment in self._updates[self._updates > since.min()]:
-            due = moment > since
-            if due.any():
-                share = ((moment - since) / (time - since))[due]
-                way = start[:, due] + share * (goal[:, due] - start[:, due])
-                state[:, :, due] = kalman.correct(kalman.predict(state[:, :, due], moment - at[due]), way)
+        ways = (goal - start) / (time - since)
+        longest = since.min()
+        for moment in self._updates:
+            if moment > longest:
+                due = (moment > since).nonzero()[0]
+                way = (start + (moment - since) * ways).take(due, axis=1)
+                state[:, :, due] = kalman.correct(kalman.predict(state.take(due, axis=2), moment - at[due]), way)
                 at[due] = moment
         return kalman.predict(state, time - at)
 
     def _advance(self, time: float) -> bool:
         if self._time is not None:
-            recent = self._updates[self._updates > self._time - self.options.lost_seconds - 1]
-            self._updates = np.append(recent, self._time)
+            self._updates.append(self._time)
+            while self._updates[0] <= self._time - self.options.lost_seconds - 1:
+                self._updates.popleft()
         return super()._advance(time)
 
 
