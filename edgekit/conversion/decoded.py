@@ -23,7 +23,7 @@ from edgekit.conversion.reference import add_anchors, are_enough, detections, re
 from edgekit.conversion.workspace import Workspace
 from edgekit.emulators import proof_device
 from edgekit.errors import ContractError, EngineError, SourceError
-from edgekit.evaluation.agreement import COSINES, GATES, DriftTally, Tally, judge
+from edgekit.evaluation.agreement import ANGLES, COSINES, GATES, DriftTally, Tally, judge
 from edgekit.graph.exchange import operators, write_exchange
 from edgekit.progress import Report
 from edgekit.runtimes.bundle.folder import Bundle
@@ -298,7 +298,10 @@ def compare_network(
     if drawing is not None:
         drawing.write()
     decoded, measured = tally.agreement(), tuple(drift.drift() for drift in drifts)
-    failures = judge(decoded, measured, gate, None if enough else COSINES.get(model.manifest.precision))
+    precision = model.manifest.precision
+    if theirs.oriented and enough and precision in ANGLES:
+        gate = msgspec.structs.replace(gate, angle=ANGLES[precision])
+    failures = judge(decoded, measured, gate, None if enough else COSINES.get(precision))
     if len(seen.names) == len(names) > len(given.names):
         failures = (*failures, "the outputs are the same for every image, the source's are not")
     return evidence_of(

@@ -293,7 +293,8 @@ class Agreement(Record, frozen=True, kw_only=True):
     share of the bundle's detections that the source does not have. ``measure`` is what stands for IoU in all of this:
     IoU of boxes, mask IoU, OKS of poses; empty for classes of a whole image, which agree or do not. Of label maps,
     whose "detections" are the regions of each class, ``pixels`` is the share of cells with the same class, and ``miou``
-    the mean over classes of the IoU of all their cells; both are absent elsewhere.
+    the mean over classes of the IoU of all their cells; both are absent elsewhere. Of oriented boxes ``angle`` is the
+    mean angle between matched pairs in degrees.
     """
 
     score_floor: float
@@ -310,6 +311,7 @@ class Agreement(Record, frozen=True, kw_only=True):
     measure: str = "IoU"
     pixels: float | msgspec.UnsetType = msgspec.UNSET
     miou: float | msgspec.UnsetType = msgspec.UNSET
+    angle: float | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def counted(self) -> str:
@@ -348,12 +350,13 @@ class TextAgreement(Record, frozen=True, kw_only=True):
 
 
 class Gate(Record, frozen=True, kw_only=True):
-    """Bounds a conversion has to keep. See ``docs/EVIDENCE.md``."""
+    """Bounds a conversion has to keep. See ``docs/EVIDENCE.md``. ``angle``, in degrees, is of oriented boxes alone."""
 
     iou: float
     matched: float
     score_drift: float
     extra: float = 1.0
+    angle: float | msgspec.UnsetType = msgspec.UNSET
 
 
 class Budget(Record, frozen=True, kw_only=True):
