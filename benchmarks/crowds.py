@@ -55,7 +55,9 @@ def crowd(
         heading += rng.normal(0, 0.6, count) / np.sqrt(RATE)
         resting = np.where(rng.random(count) < 0.1 / RATE, rng.uniform(0.5, 3, count), resting - 1 / RATE)
         tall = (height[0] + (height[1] - height[0]) * place[:, 1]) * body
-        step = np.where(resting > 0, 0, pace * tall / RATE)[:, None] * np.stack([np.cos(heading), 0.4 * np.sin(heading)], 1)
+        step = np.where(resting > 0, 0, pace * tall / RATE)[:, None] * np.stack(
+            [np.cos(heading), 0.4 * np.sin(heading)], 1
+        )
         place = place + step / (WIDTH, HEIGHT - height[0])
         outside = (place < 0) | (place > 1)
         heading = np.where(outside[:, 0], np.pi - heading, np.where(outside[:, 1], -heading, heading))
@@ -92,11 +94,12 @@ def _seen(rng, boxes, visible, lasting, jitter, fresh) -> CrowdFrame:
     error = lasting + fresh * rng.normal(0, 1, boxes.shape)
     found = boxes + error * (jitter * tall * (2 - np.minimum(1, 2 * visible - 1).clip(0)))[:, None] * (0.5, 1, 0.5, 1)
     seen = rng.random(count) < 0.98 / (1 + np.exp(-12 * (visible - 0.35)))
-    scores = (0.9 - 0.6 * (1 - visible)**1.5 + rng.normal(0, 0.07, count)).clip(0.05, 0.99)
+    scores = (0.9 - 0.6 * (1 - visible) ** 1.5 + rng.normal(0, 0.07, count)).clip(0.05, 0.99)
     false = rng.integers(0, count, rng.poisson(0.02 * count))
     ghosts = boxes[false] + rng.uniform(-400, 400, (len(false), 2))[:, [0, 1, 0, 1]]
     return CrowdFrame(
-        np.arange(1, count + 1), boxes.astype(np.float32),
+        np.arange(1, count + 1),
+        boxes.astype(np.float32),
         np.concatenate([found[seen], ghosts]).astype(np.float32),
         np.concatenate([scores[seen], rng.beta(2, 4, len(false))]).astype(np.float32),
     )

@@ -129,6 +129,8 @@ def evidence_lines(evidence: Evidence) -> list[str]:
         lines.append(f"by size: {shares}")
     if decoded.pixels is not msgspec.UNSET:
         lines.append(f"cells with the same class {decoded.pixels:.2%}, mIoU with the source {decoded.miou:.4f}")
+    if decoded.angle is not msgspec.UNSET:
+        lines.append(f"angle between boxes {decoded.angle:.2f} degrees in the mean")
     lines += _drift_lines(evidence)
     if evidence.placement:
         lines.append(f"operators: {', '.join(f'{count} on {unit}' for unit, count in evidence.placement.items())}")
@@ -143,6 +145,7 @@ def evidence_lines(evidence: Evidence) -> list[str]:
     bounds = f"matched >= {gate.matched:g} {decoded.bound}, drift <= {gate.score_drift:g}, extra <= {gate.extra:g}"
     bounds += "".join(f", {name} >= {bound:g}" for name, bound in gate.by_size.items())
     bounds += "" if decoded.pixels is msgspec.UNSET else f", cells >= {gate.matched:g}"
+    bounds += "" if gate.angle is msgspec.UNSET else f", angle <= {gate.angle:g} degrees"
     verdict = "passed" if evidence.passed else "FAILED: " + "; ".join(evidence.failures)
     return [*lines, f"gate ({bounds}): {verdict}", *_control_lines(evidence)]
 

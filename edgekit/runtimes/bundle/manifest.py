@@ -372,7 +372,8 @@ class Agreement(Record, frozen=True, kw_only=True):
     whose "detections" are the regions of each class, ``pixels`` is the share of cells with the same class, and ``miou``
     the mean over classes of the IoU of all their cells; both are absent elsewhere. ``by_size`` has ``matched`` for
     ``small``, ``medium`` and ``large`` boxes, from areas of 32 x 32 and 96 x 96 pixels of the input on; it is absent
-    where no boxes were compared, and in bundles of older edgekits.
+    where no boxes were compared, and in bundles of older edgekits. Of oriented
+    boxes ``angle`` is the mean angle between matched pairs in degrees.
     """
 
     score_floor: float
@@ -390,6 +391,7 @@ class Agreement(Record, frozen=True, kw_only=True):
     pixels: float | msgspec.UnsetType = msgspec.UNSET
     miou: float | msgspec.UnsetType = msgspec.UNSET
     by_size: dict[str, SizeAgreement] | msgspec.UnsetType = msgspec.UNSET
+    angle: float | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def counted(self) -> str:
@@ -431,6 +433,7 @@ class Gate(Record, frozen=True, kw_only=True):
     """Bounds a conversion has to keep. See ``docs/EVIDENCE.md``.
 
     ``small``, ``medium`` and ``large`` are of ``matched`` among boxes of that size; absent where none is asked for.
+    ``angle``, in degrees, is of oriented boxes alone.
     """
 
     iou: float
@@ -440,6 +443,7 @@ class Gate(Record, frozen=True, kw_only=True):
     small: float | msgspec.UnsetType = msgspec.UNSET
     medium: float | msgspec.UnsetType = msgspec.UNSET
     large: float | msgspec.UnsetType = msgspec.UNSET
+    angle: float | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def by_size(self) -> dict[str, float]:
