@@ -60,6 +60,7 @@ class Target:
         toolchains: isolated environments for packages that conflict with the main environment.
         builder: the toolchain whose interpreter runs ``convert``; empty for this interpreter.
         recipes: its ways of quantising on images.
+        one_recipe: those of the calibrated precisions that the first recipe alone makes.
         integer_only: it computes everything in integers, so that no layer can stay in float.
         mixed_recipes: those of its recipes that leave layers in float all the same.
         parts: the parts of models that it takes; `edgekit.sources.WHOLE` is a model of one network.
@@ -80,10 +81,17 @@ class Target:
     toolchains: tuple[Toolchain, ...] = ()
     builder: str = ""
     recipes: tuple[str, ...] = (PLAN,)
+    one_recipe: tuple[str, ...] = ()
     integer_only: bool = False
     mixed_recipes: tuple[str, ...] = ()
     parts: tuple[str, ...] = (WHOLE,)
     several: bool = False
+
+    def recipes_of(self, precision: str) -> tuple[str, ...]:
+        """The ways of quantising on images that a precision has."""
+        if precision not in self.calibrated:
+            return ()
+        return self.recipes[:1] if precision in self.one_recipe else self.recipes
 
     def all_integers(self, recipe: str) -> bool:
         """Whether a recipe leaves no layer in float."""
