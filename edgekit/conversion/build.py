@@ -94,7 +94,7 @@ def _exchange(workspace: Workspace, spec: Target, precision: str) -> tuple[Path,
     if precision not in spec.calibrated or not (workspace.plan / plans.FILE).is_file():
         return workspace.folder, None
     plan = plans.read_plan(workspace.plan)
-    if spec.integer_only and plan.integer is not None:
+    if spec.takes_equalized and plan.integer is not None:
         return workspace.plan / plans.INTEGER, plan.integer
     return _rounded(workspace) if spec.integer_only else workspace.plan / plans.MIXED, plan.mixed
 

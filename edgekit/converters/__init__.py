@@ -61,6 +61,7 @@ class Target:
         builder: the toolchain whose interpreter runs ``convert``; empty for this interpreter.
         recipes: its ways of quantising on images.
         integer_only: it computes everything in integers, so that no layer can stay in float.
+        wide: an integer-only one that has activations of 16 bits too, for layers that 8 bits do not do for.
         parts: the parts of models that it takes; `edgekit.sources.WHOLE` is a model of one network.
         several: whether one file takes several batches and input sizes.
     """
@@ -80,8 +81,14 @@ class Target:
     builder: str = ""
     recipes: tuple[str, ...] = (PLAN,)
     integer_only: bool = False
+    wide: bool = False
     parts: tuple[str, ...] = (WHOLE,)
     several: bool = False
+
+    @property
+    def takes_equalized(self) -> bool:
+        """Whether its graph is the plan's ``integer`` one: channels are evened out where it can do nothing else."""
+        return self.integer_only and not self.wide
 
     @property
     def missing(self) -> str:
