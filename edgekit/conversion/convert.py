@@ -177,7 +177,7 @@ def _calibrate(
     """
     request = stages.request
     known = plan_is_there(request)
-    integer = bool(request.plan) or any(converters.target(name).integer_only for name in selection.targets)
+    integer = bool(request.plan) or any(converters.target(name).takes_equalized for name in selection.targets)
     sensitivity = request.max_drop is not None
     if known or prepared.written:
         return stages.calibrate(report, plan=request.plan if known else "", integer=integer, sensitivity=sensitivity)
