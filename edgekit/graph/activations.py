@@ -71,7 +71,8 @@ def _hard_swish(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
 
 def _hard_sigmoid(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     """x of relu6(x + 3) / 6."""
-    return _shifted_relu6(graph, _sixfold(graph, node))
+    found: fx.Node | None = _shifted_relu6(graph, _sixfold(graph, node))
+    return found
 
 
 def _factors(node: Any) -> list[tuple[fx.Node, fx.Node]]:
