@@ -103,7 +103,7 @@ class Tally:
         good = values >= self.gate_iou
         if self.sizes is not None:
             self.sizes.add(source.boxes[sure], good)
-        self._add_angles(source[sure][good], target[partners[good]])
+        self._add_angles(source[sure[good]], target[partners[good]])
         self.drifts += np.abs(source.scores[sure][good] - target.scores[partners[good]]).tolist()
         self.flips += int(((~good) & (overlaps[sure].max(1, initial=0) >= self.gate_iou)).sum())
         _, known = match(np.where(same, overlaps, 0.0).T[claims])
