@@ -91,14 +91,14 @@ def _resampled() -> Iterator[Planned]:
 
 
 def _strips() -> Iterator[Planned]:
-    """Crops of pictures so long that they are sampled, not resized. OpenCV 4 rounds places to 1/32 of a pixel."""
+    """Crops of pictures so long that they are sampled, not resized."""
     sizes = {"tall": (3, 5000), "wide": (5000, 4), "thin": (1, 3000), "large": (1200, 40)}
     for name, (width, height) in sizes.items():
         plan = _case(
             f"strip-{name}", f"crop of {width} x {height} pixels, a strip", (width, height), {"resize": "crop"}
         )
         smooth = {**plan.given, "image": picture(width, height, noisy=False)}
-        yield dataclasses.replace(plan, given=smooth, tolerance={"levels": 5, "share": 0.5})
+        yield dataclasses.replace(plan, given=smooth, tolerance={"levels": 1, "share": 0.3})
 
 
 def _turned() -> Iterator[Planned]:
