@@ -13,15 +13,24 @@ import numpy as np
 from edgekit.errors import ContractError, EngineError
 from edgekit.runtimes.bundle.manifest import Contract, Skeleton
 from edgekit.runtimes.inputs.images import transform
-from edgekit.runtimes.results import Classification, Detections, Embedding, Instances, LabelMap, Masks, Poses
+from edgekit.runtimes.results import (
+    Classification,
+    Detections,
+    Embedding,
+    Instances,
+    LabelMap,
+    Masks,
+    OrientedBoxes,
+    Poses,
+)
 from edgekit.runtimes.tasks import open_task
 from edgekit.structures import from_builtins
 from golden.cases import CASE, Case, Planned, Tree, read
 from golden.closeness import apart
 from golden.contracts import ARROW, CLASSES, Heads, contract, document
 
-TOLERANCE = {"box": 1e-3, "score": 1e-6, "keypoint": 1e-3, "mask_pixels": 4, "label_pixels": 8}
-"""Pixels of the original, differences of scores, pixels of each mask and of a whole label map."""
+TOLERANCE = {"box": 1e-3, "score": 1e-6, "keypoint": 1e-3, "angle": 1e-5, "mask_pixels": 4, "label_pixels": 8}
+"""Pixels of the original, differences of scores, radians, pixels of each mask and of a whole label map."""
 
 NETWORKS = "GOLDEN_NETWORKS"
 """With this in the environment the trained networks are run again; otherwise their heads are kept as they stand."""
@@ -171,6 +180,35 @@ def _anchor_free() -> Iterator[Planned]:
     yield _case("anchor-free-masks", "masks of noise: the most pixels at edges", segment, outputs, (200, 120))
 
 
+def _oriented() -> Iterator[Planned]:
+    n = len(CLASSES)
+    for name, options, low, high in (("dfl", {"reg_max": 16}, -3.0, 3.0), ("radians", {"reg_max": 1}, -0.7, 2.2)):
+        if name == "radians":
+            options = {**options, "angle": "radians"}
+        rule = contract(
+            "anchor_free",
+            {"strides": STRIDES, **options},
+            ("boxes", "classes", "angles"),
+            levels=3,
+            task="obb",
+            image={"resize": "stretch" if name == "radians" else "letterbox"},
+            nms=name == "dfl",
+        )
+        boxes = (64, -2.0, 2.0, 0) if name == "dfl" else (4, 0.3, 2.5, 0)
+        roles = {"boxes": boxes, "classes": (n, -9.0, -3.0, 24), "angles": (1, low, high, 0)}
+        yield _case(f"oriented-{name}", f"boxes at any angle: {name}", rule, _pyramid(Heads(160 + n), roles))
+    whole = contract("decoded", {"attached": 1}, ("predictions",), task="obb", classes=("ship",))
+    heads = Heads(170)
+    table = np.concatenate(
+        [
+            one.array()
+            for one in (heads.noise((1, 4, 30), 8, 60), heads.noise((1, 1, 30), 0, 1), heads.noise((1, 1, 30), -2, 2))
+        ],
+        1,
+    )
+    yield _case("oriented-decoded", "decoded by the graph, the angle behind the class", whole, [table])
+
+
 def _anchors() -> Iterator[Planned]:
     sizes = [[[10, 13], [16, 30]], [[30, 61], [62, 45]], [[59, 40], [80, 60]]]
     n = 2 * (5 + len(CLASSES))
@@ -213,6 +251,14 @@ def _distances() -> Iterator[Planned]:
     large = contract("distances", {"strides": STRIDES, "exponential": True}, ("boxes", "classes"), levels=3)
     roles = {"boxes": (4, -1.0, 1.0, 0), "classes": (n, -9.0, -2.0, 24)}
     yield _case("distances-exponential", "RTMDet's larger models: exponential", large, _pyramid(Heads(410), roles))
+    fcos = contract(
+        "distances",
+        {"strides": STRIDES, "cell_offset": 0.5, "centerness": True, "power": 0.5},
+        ("boxes", "classes", "centerness"),
+        levels=3,
+    )
+    roles = {"boxes": (4, 0.2, 2.5, 0), "classes": (n, -9.0, -2.0, 24), "centerness": (1, -2.0, 2.0, 0)}
+    yield _case("distances-fcos", "FCOS: a centerness, the square root", fcos, _pyramid(Heads(430), roles))
     face = contract(
         "distances",
         {"strides": STRIDES, "per_cell": 2},
@@ -233,6 +279,7 @@ def _ssd() -> Iterator[Planned]:
         ("softmax-first", {}),
         ("softmax-last", {"background": "last"}),
         ("sigmoid", {"score": "sigmoid", "order": "yxhw", "variances": [1.0, 1.0, 1.0, 1.0]}),
+        ("corner", {"score": "sigmoid", "cell_offset": 0.0}),
     ):
         count = 2 * (n + (options.get("score") != "sigmoid"))
         rule = contract("ssd", {**base, **options}, ("boxes", "classes"), levels=3)
@@ -421,7 +468,8 @@ def _whole() -> Iterator[Planned]:
 
 
 FAMILIES: tuple[Callable[[], Iterator[Planned]], ...] = (
-    _anchor_free, _anchors, _grid, _distances, _ssd, _centernet, _fastestdet, _decoded, _queries, _person, _whole,
+    _anchor_free, _oriented, _anchors, _grid, _distances, _ssd, _centernet, _fastestdet, _decoded, _queries, _person,
+    _whole,
 )  # fmt: skip
 
 
@@ -489,6 +537,7 @@ def _controls(recorded: Path) -> Iterator[Planned]:
     (source,) = (plan for plan in _anchor_free() if plan.name == "anchor-free-dfl")
     (mask,) = (plan for plan in _trained(recorded) if plan.name == "trained-segment")
     (pose,) = (plan for plan in _anchor_free() if plan.name == "anchor-free-keypoints")
+    oriented = next(_oriented())
 
     def half(expected: Tree) -> None:
         expected["boxes"] = expected["boxes"] + np.float32(0.5)
@@ -506,6 +555,9 @@ def _controls(recorded: Path) -> Iterator[Planned]:
     def swapped(expected: Tree) -> None:
         expected["keypoints"] = expected["keypoints"][:, [1, 0, 2, 3]].copy()
 
+    def turned(expected: Tree) -> None:
+        expected["oriented"][0, 4] += 0.001
+
     def moved(expected: Tree) -> None:
         first = expected["masks"][0]
         shifted = np.roll(Masks.from_rle([first]).bitmap(0), 1, 1)
@@ -518,6 +570,7 @@ def _controls(recorded: Path) -> Iterator[Planned]:
         ("one-too-many", source, doubled),
         ("keypoints-swapped", pose, swapped),
         ("mask-moved", mask, moved),
+        ("turned", oriented, turned),
     ):
         yield dataclasses.replace(plan, name=f"must-fail-{name}", about=f"planted: {name}", spoil=spoil)
 
@@ -545,6 +598,8 @@ def answer(given: Tree, folder: Path) -> Tree:
     if not isinstance(found, Detections):
         raise TypeError(f"no answer of {type(found).__name__}")
     answer: Tree = {"boxes": found.boxes, "scores": found.scores, "class_ids": found.class_ids}
+    if isinstance(found, OrientedBoxes):
+        answer["oriented"] = found.oriented
     if isinstance(found, Poses):
         answer["keypoints"] = found.keypoints
     if isinstance(found, Instances) and found.masks is not None:
@@ -570,6 +625,10 @@ def differences(case: Case, answered: Tree) -> list[str]:
         one, other = expected.pop("keypoints"), answered.pop("keypoints")
         found += apart({"places": one[..., :2]}, {"places": other[..., :2]}, {"places": tolerance["keypoint"]})
         found += apart({"visible": one[..., 2]}, {"visible": other[..., 2]}, {"visible": tolerance["score"]})
+    if "oriented" in expected:
+        one, other = expected.pop("oriented"), answered.pop("oriented")
+        found += apart({"oriented": one[:, :4]}, {"oriented": other[:, :4]}, {"oriented": tolerance["box"]})
+        found += apart({"angles": one[:, 4]}, {"angles": other[:, 4]}, {"angles": tolerance["angle"]})
     allowed = {"boxes": tolerance["box"], "scores": tolerance["score"], "vector": tolerance["score"]}
     return found + apart(expected, answered, allowed)
 

@@ -31,6 +31,10 @@ def planned(recorded: Path) -> Iterator[Planned]:
         yield _case(
             f"{tracker}-options", f"{tracker}: by class, believed at once, soon lost", tracker, strict, _waver()
         )
+    for tracker in tracker_names():
+        options = {"boxes": "detection", **({"camera_motion": "off"} if tracker == "botsort" else {})}
+        about = f"{tracker}: the detections' own boxes in place of the filter's"
+        yield _case(f"{tracker}-detections", about, tracker, options, _crossing()[:20])
     yield _case(
         "botsort-appearance",
         "botsort: two that meet and turn back, told apart by their looks",
