@@ -59,6 +59,7 @@ OF_NETWORKS = {
     "--labels": {"labels": "x.json"},
     "--finetune": {"finetune": 1.0},
     "--choose": {"choose": 8},
+    "--fail-if-slower": {"fail_if_slower": True},
     "--size": {"size": (64, 64)},
 }
 
@@ -134,6 +135,17 @@ def test_quantising_on_images_needs_a_precision_for_it(flag: str) -> None:
         f"{flag} goes with a precision that is quantised on images; give one with --precision (onnx: int8; coreml: "
         "w8a8)"
     )
+
+
+def test_slower_than_what(tmp_path: Path) -> None:
+    given: dict[str, Any] = {"data": "x", "fail_if_slower": True, "out": tmp_path}
+    said = "--fail-if-slower compares INT8 with float: give both, as --precision fp32,int8"
+    assert refused(NETWORK, targets=("onnx",), precisions=("fp32",), **given) == said
+    said = "--fail-if-slower: nothing to compare onnx int8 with; make a float bundle, too: --precision fp32,int8"
+    assert refused(NETWORK, targets=("onnx",), precisions=("int8",), **given) == said
+    assert asked(NETWORK, targets=("onnx",), precisions=("fp32", "int8"), **given).bundles
+    (tmp_path / "cells-onnx-fp16").mkdir()  # of an earlier run; whether it is of the same source is seen later
+    assert asked(NETWORK, targets=("onnx",), precisions=("int8",), **given).bundles
 
 
 def test_labels_go_with_any_precision() -> None:

@@ -33,7 +33,7 @@ def test_tracks_are_written_and_read_back(tmp_path: Path) -> None:
 
 
 def test_only_what_is_believed_and_in_sight_is_written() -> None:
-    tracker = ByteTrack()
+    tracker = ByteTrack(boxes="detection")
     tracker.update([[10, 20, 30, 60]], [0.9], [0], time=0.0)
     tracks = tracker.update([[11, 20, 31, 60.5], [500, 500, 600, 600]], [0.8, 0.9], [0, 0], time=0.1)
     assert mot.lines(7, tracks) == ["7,1,11.000,20.000,20.000,40.500,0.8,-1,-1,-1"]

@@ -49,13 +49,15 @@ def outcome_row(outcome: Outcome) -> list[str]:
         agreement = evidence.agreement
         matched = _nothing_found(evidence) or f"{agreement.matched:.1%} {agreement.counted}{_small(evidence)}"
         drift = f"{evidence.agreement.score_drift:.4f}"
-    if outcome.ok:
+    if outcome.bundle and outcome.bundle.manifest.proven:
         anchors = evidence is not None and evidence.compared == "candidates"
         result = "[green]proven[/green]" + (" on raw outputs alone" if anchors else "")
     else:
         result = "[yellow]unproven[/yellow]" if outcome.bundle else "[red]failed[/red]"
     if outcome.kept:
         result += " (kept)"
+    if outcome.bundle and (speed := outcome.bundle.manifest.speed):
+        result += f", {speed.short}"
     if evidence and evidence.accuracy:
         result += f", {_accuracy(evidence.accuracy)}"
     return [outcome.target, outcome.precision, size, proof, matched, drift, result]
@@ -127,6 +129,8 @@ def evidence_lines(evidence: Evidence) -> list[str]:
         lines.append(f"by size: {shares}")
     if decoded.pixels is not msgspec.UNSET:
         lines.append(f"cells with the same class {decoded.pixels:.2%}, mIoU with the source {decoded.miou:.4f}")
+    if decoded.angle is not msgspec.UNSET:
+        lines.append(f"angle between boxes {decoded.angle:.2f} degrees in the mean")
     lines += _drift_lines(evidence)
     if evidence.placement:
         lines.append(f"operators: {', '.join(f'{count} on {unit}' for unit, count in evidence.placement.items())}")
@@ -141,6 +145,7 @@ def evidence_lines(evidence: Evidence) -> list[str]:
     bounds = f"matched >= {gate.matched:g} {decoded.bound}, drift <= {gate.score_drift:g}, extra <= {gate.extra:g}"
     bounds += "".join(f", {name} >= {bound:g}" for name, bound in gate.by_size.items())
     bounds += "" if decoded.pixels is msgspec.UNSET else f", cells >= {gate.matched:g}"
+    bounds += "" if gate.angle is msgspec.UNSET else f", angle <= {gate.angle:g} degrees"
     verdict = "passed" if evidence.passed else "FAILED: " + "; ".join(evidence.failures)
     return [*lines, f"gate ({bounds}): {verdict}", *_control_lines(evidence)]
 
@@ -204,6 +209,7 @@ def outcome_data(outcome: Outcome) -> dict[str, Any]:
         data["kept"] = outcome.kept
     if outcome.bundle:
         data["bytes"] = outcome.bundle.bytes
+        data["speed"] = msgspec.to_builtins(outcome.bundle.manifest.speed)
     if outcome.sheet:
         data["contact_sheet"] = str(outcome.sheet)
     if outcome.error:

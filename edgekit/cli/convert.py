@@ -36,7 +36,7 @@ GROUPS = {
         "no_bias_correction",
         "no_float_fallback",
     ),
-    "Checks": ("dry_run", "gate", "no_gate"),
+    "Checks": ("dry_run", "gate", "no_gate", "fail_if_slower"),
     "Output": ("out", "rebuild", "no_contact_sheet", "jobs", "as_json"),
 }
 
@@ -81,6 +81,9 @@ GROUPS = {
     "--dry-run", is_flag=True, help="Say what would happen, what is refused, and roughly how long; no bundle."
 )
 @click.option("--no-gate", is_flag=True, help="Write bundles outside their gate too, marked unproven.")
+@click.option(
+    "--fail-if-slower", is_flag=True, help="INT8 that is not faster than the float bundle of its target is a failure."
+)
 @click.option("--plan", default="", help="Folder of a quantisation plan to take over, or to leave one in.")
 @click.option("--recipe", default="auto", show_default=True, help="Way of quantising; auto: the best of the target's.")
 @click.option(

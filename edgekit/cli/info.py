@@ -48,6 +48,8 @@ def command(bundle: str, as_json: bool) -> None:
         given = [f"{name} {value}" for name, value in manifest.options.items() if value != ""]
         lines.append(f"options: {', '.join(given)}")
     lines += [f"{key}: {value}" for graph in manifest.graphs for key, value in graph.report.items()]
+    if manifest.speed:
+        lines.append(f"speed: {manifest.speed.sentence()}")
     if manifest.calibration:
         calibration = manifest.calibration
         lines.append(

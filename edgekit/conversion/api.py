@@ -72,6 +72,7 @@ def convert(
     trust: bool = False,
     contact_sheet: bool = False,
     rebuild: bool = False,
+    fail_if_slower: bool = False,
     dry_run: bool = False,
     notice: Notice = ignored,
     progress: OnProgress | None = None,
@@ -127,6 +128,8 @@ def convert(
         contact_sheet: draw what the source and each bundle find in six of the proof images: a JPEG beside the bundle.
         rebuild: make every bundle again. Without it those are kept that an earlier call left in ``out`` with the same
             source, contract, images, options and versions (``outcome.kept``).
+        fail_if_slower: INT8 that is not faster than the float bundle of its target, here or in ``out``, is a failure
+            (``outcome.error``); the bundle stays.
         dry_run: build nothing: read the source, choose the images, and say in ``planned`` of what comes back what would
             be made and what is refused, and in ``minutes`` roughly how long it would take.
         notice: called with each sentence worth reading as soon as it is known: notes on the source, warnings.
@@ -152,7 +155,7 @@ def convert(
     check(bias_correction=bias_correction, float_fallback=float_fallback, finetune=finetune, max_drop=max_drop)
     check(max_size=max_size, batch=batch)
     check(options=options, jobs=jobs, threads=threads, imports=imports, trust=trust, contact_sheet=contact_sheet)
-    check(rebuild=rebuild, dry_run=dry_run, notice=notice, progress=progress)
+    check(rebuild=rebuild, fail_if_slower=fail_if_slower, dry_run=dry_run, notice=notice, progress=progress)
     if not names(target):
         raise UsageError('convert() needs a target, such as target="onnx" or target="all"')
     stop = stop or Stop()
@@ -197,6 +200,7 @@ def convert(
             trust=trust,
             contact_sheet=contact_sheet,
             rebuild=rebuild,
+            fail_if_slower=fail_if_slower,
         )
         try:
             done = (rehearse if dry_run else run)(request, _telling(progress), stop, notice)

@@ -79,7 +79,7 @@ _KINDS: Mapping[str, _Kind] = {
     **dict.fromkeys(
         (
             *("cross_layer_equalization", "bias_correction", "float_fallback", "gated", "trust", "contact_sheet"),
-            *("rebuild", "dry_run"),
+            *("rebuild", "dry_run", "fail_if_slower"),
         ),
         _FLAG,
     ),

@@ -14,6 +14,7 @@ from edgekit import converters
 from edgekit.calibration.plan import Plan
 from edgekit.conversion import notices
 from edgekit.conversion.bundle_builder import BundleBuilder, Outcome
+from edgekit.conversion.float_partners import with_speeds
 from edgekit.conversion.jobs import MeasuredScore, Prepared
 from edgekit.conversion.kept_graphs import KeptGraphs
 from edgekit.conversion.notices import Notice, ignored
@@ -126,6 +127,9 @@ def convert(
         for text in notices.of_plan(plan) if plan is not None else ():
             notice(text)
         outcomes = _side_by_side(stages, selection, prepared, source_score, progress, notice, further)
+        outcomes = with_speeds(outcomes, stages, progress)
+        for text in (text for outcome in outcomes for text in notices.of_speed(outcome)):
+            notice(text)
         if stages.stop.pulled:
             raise ConversionError("cancelled")
         if all(outcome.ok for outcome in outcomes):
@@ -173,7 +177,7 @@ def _calibrate(
     """
     request = stages.request
     known = plan_is_there(request)
-    integer = bool(request.plan) or any(converters.target(name).integer_only for name in selection.targets)
+    integer = bool(request.plan) or any(converters.target(name).takes_equalized for name in selection.targets)
     sensitivity = request.max_drop is not None
     if known or prepared.written:
         return stages.calibrate(report, plan=request.plan if known else "", integer=integer, sensitivity=sensitivity)

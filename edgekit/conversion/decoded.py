@@ -117,7 +117,20 @@ class DecodedSource:
 class DecodedComparison:
     """Compares bundles of one network; see `edgekit.conversion.comparison.Comparison`."""
 
-    takes = frozenset({"options", "batches", "methods", "plan", "recipe", "max_drop", "labels", "finetune", "choose"})
+    takes = frozenset(
+        [
+            "options",
+            "batches",
+            "methods",
+            "plan",
+            "recipe",
+            "max_drop",
+            "labels",
+            "finetune",
+            "choose",
+            "fail_if_slower",
+        ]
+    )
     bounds: tuple[str, ...] = ("iou", "matched", "score_drift", "extra", *SIZES)
     gates: Mapping[str, Gate] = GATES
 

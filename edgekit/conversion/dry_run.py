@@ -108,7 +108,7 @@ def expected_seconds(
         spec = converters.target(name)
         for one in precisions if not spec.missing else ():
             if one in spec.precisions:
-                tried = len(spec.recipes) if recipe == AUTO and one in spec.calibrated else 1
+                tried = max(1, len(spec.recipes_of(one))) if recipe == AUTO else 1
                 steps[f"{name} {one}"] = usual_seconds(name) * tried
                 if one in spec.calibrated:
                     steps["calibrate"] = CALIBRATE + finetune

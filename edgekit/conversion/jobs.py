@@ -127,6 +127,15 @@ class MeasureJob(Record, frozen=True, kw_only=True, tag="measure"):
     imports: tuple[str, ...] = ()
 
 
+class SpeedJob(Record, frozen=True, kw_only=True, tag="speed"):
+    """Time a bundle beside ``partner``, a float bundle of the same target."""
+
+    folder: str
+    bundle: str
+    partner: str
+    threads: int = 1
+
+
 class InspectJob(Record, frozen=True, kw_only=True, tag="inspect"):
     """Look at a source, and at what a contract finds in an image.
 
@@ -150,7 +159,7 @@ class InspectJob(Record, frozen=True, kw_only=True, tag="inspect"):
     imports: tuple[str, ...] = ()
 
 
-Job = InspectJob | PrepareJob | CalibrateJob | BuildJob | ValidateJob | MeasureJob
+Job = InspectJob | PrepareJob | CalibrateJob | BuildJob | ValidateJob | MeasureJob | SpeedJob
 
 
 class Calibrated(Record, frozen=True, kw_only=True):

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from edgekit.arrays import Floats
@@ -17,7 +18,7 @@ from edgekit.conversion.jobs import Prepared
 from edgekit.conversion.reference import add_anchors, are_enough, detections, read_detections
 from edgekit.conversion.workspace import Workspace
 from edgekit.errors import ContractError, EngineError
-from edgekit.evaluation.agreement import COSINES, SCORE_FLOOR, DriftTally, Tally, judge
+from edgekit.evaluation.agreement import ANGLES, COSINES, SCORE_FLOOR, DriftTally, Tally, judge
 from edgekit.evaluation.object_sizes import without_sizes
 from edgekit.progress import Report
 from edgekit.runtimes.bundle.manifest import (
@@ -59,6 +60,8 @@ def compare_network(
     _check_comparable(model.contract, prepared)
     source = _SourceResults(prepared, workspace)
     precision, names = model.manifest.precision, source.names
+    if source.task.oriented and source.enough and precision in ANGLES:
+        gate = msgspec.structs.replace(gate, angle=ANGLES[precision])
     sums = _Sums(source, model.task, precision, gate)
     seen, given = doubts.Sameness(names, 0.0), doubts.Sameness(names, doubts.CLEARLY)
     proof = workspace.proof_images(model.contract.image)

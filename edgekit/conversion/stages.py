@@ -17,7 +17,7 @@ from edgekit.conversion.runner import Stop, run, stage_of
 from edgekit.conversion.workspace import Workspace
 from edgekit.errors import ConversionError, EdgekitError
 from edgekit.progress import Report
-from edgekit.runtimes.bundle.manifest import Evidence, Gate, Graph, Record
+from edgekit.runtimes.bundle.manifest import Evidence, Gate, Graph, Record, Speed
 from edgekit.sources import locate
 
 Result = TypeVar("Result")
@@ -172,6 +172,11 @@ class Stages:
             imports=self.request.imports,
         )
         return self._run(job, jobs.MeasuredScore, report)
+
+    def time(self, bundle: Path, partner: Path, report: Report) -> Speed:
+        """Time a bundle beside a float one of the same target, both on one thread."""
+        job = jobs.SpeedJob(folder=str(self.workspace.folder), bundle=str(bundle), partner=str(partner))
+        return self._run(job, Speed, report)
 
     def _run(self, job: jobs.Job, result: type[Result], report: Report, toolchain: str = "") -> Result:
         began = time.monotonic()

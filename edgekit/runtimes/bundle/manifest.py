@@ -226,12 +226,72 @@ class Tensor(Record, frozen=True, kw_only=True):
     zero_point: int | msgspec.UnsetType = msgspec.UNSET
 
 
+FLOATS = ("fp32", "fp16")
+"""The precisions that all others should be faster than, the better one to compare with first."""
+
+
+class Speed(Record, frozen=True, kw_only=True):
+    """The time of an inference over that of the float form of the same target, measured in turns where both were made.
+
+    Attributes:
+        ratio: the median; above 1 this bundle is slower.
+        low, high: the interval of the median, confidence 95 %.
+        of: the precision that it is compared with.
+        rounds, threads: of the measurement.
+        instructions: the instruction set of the machine, as far as integer arithmetic depends on it (``avx2``).
+        engine: with its version.
+    """
+
+    ratio: Annotated[float, msgspec.Meta(gt=0)]
+    low: float
+    high: float
+    of: str
+    rounds: int
+    threads: int
+    instructions: str
+    engine: str
+
+    @property
+    def noisy(self) -> bool:
+        """Whether the machine was too busy to tell."""
+        return self.high - self.low > NOISY * self.ratio
+
+    @property
+    def faster(self) -> bool:
+        """Whether it certainly is."""
+        return not self.noisy and self.high < 1 and self.ratio < FASTER
+
+    @property
+    def short(self) -> str:
+        """The verdict, in a few words: ``0.68x``, ``smaller, not faster (1.21x)``."""
+        times = f"{self.ratio:.2f}x"
+        if self.noisy:
+            return f"speed not certain ({times})"
+        return times if self.faster else f"smaller, not faster ({times})"
+
+    def sentence(self) -> str:
+        """What was measured, in words."""
+        times = f"{self.ratio:.2f} times the time of {self.of} ({self.low:.2f} to {self.high:.2f})"
+        where = f"{self.engine}, {self.instructions}, {self.threads} thread{'s' * (self.threads > 1)}"
+        said = f"{times} on {where}"
+        if self.noisy:
+            return f"too noisy here to tell whether it is faster: {said}"
+        return said if self.faster else f"smaller, not faster: {said}"
+
+
+NOISY = 0.25
+"""An interval as wide as this share of the ratio tells nothing."""
+
+FASTER = 0.97
+"""A bundle that takes more than this share of the time is not called faster: on another machine it may be slower."""
+
+
 class Graph(Record, frozen=True, kw_only=True):
     """One network of a bundle: its files (the first is the one an engine opens), inputs and outputs.
 
     The order of ``outputs`` is the order of the contract's outputs. ``report`` is what the toolchain said of the file:
     operators per unit, memory, cycles. ``engine`` opens it where it is another one than the manifest's, and is absent
-    otherwise.
+    otherwise; so is ``speed`` where none was measured.
     """
 
     name: str = "model"
@@ -240,6 +300,7 @@ class Graph(Record, frozen=True, kw_only=True):
     outputs: tuple[Tensor, ...]
     report: dict[str, str | int | float] = {}
     engine: str | msgspec.UnsetType = msgspec.UNSET
+    speed: Speed | msgspec.UnsetType = msgspec.UNSET
 
     def __post_init__(self) -> None:
         if not (self.files and self.inputs and self.outputs):
@@ -311,7 +372,8 @@ class Agreement(Record, frozen=True, kw_only=True):
     whose "detections" are the regions of each class, ``pixels`` is the share of cells with the same class, and ``miou``
     the mean over classes of the IoU of all their cells; both are absent elsewhere. ``by_size`` has ``matched`` for
     ``small``, ``medium`` and ``large`` boxes, from areas of 32 x 32 and 96 x 96 pixels of the input on; it is absent
-    where no boxes were compared, and in bundles of older edgekits.
+    where no boxes were compared, and in bundles of older edgekits. Of oriented
+    boxes ``angle`` is the mean angle between matched pairs in degrees.
     """
 
     score_floor: float
@@ -329,6 +391,7 @@ class Agreement(Record, frozen=True, kw_only=True):
     pixels: float | msgspec.UnsetType = msgspec.UNSET
     miou: float | msgspec.UnsetType = msgspec.UNSET
     by_size: dict[str, SizeAgreement] | msgspec.UnsetType = msgspec.UNSET
+    angle: float | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def counted(self) -> str:
@@ -370,6 +433,7 @@ class Gate(Record, frozen=True, kw_only=True):
     """Bounds a conversion has to keep. See ``docs/EVIDENCE.md``.
 
     ``small``, ``medium`` and ``large`` are of ``matched`` among boxes of that size; absent where none is asked for.
+    ``angle``, in degrees, is of oriented boxes alone.
     """
 
     iou: float
@@ -379,6 +443,7 @@ class Gate(Record, frozen=True, kw_only=True):
     small: float | msgspec.UnsetType = msgspec.UNSET
     medium: float | msgspec.UnsetType = msgspec.UNSET
     large: float | msgspec.UnsetType = msgspec.UNSET
+    angle: float | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def by_size(self) -> dict[str, float]:
@@ -555,6 +620,11 @@ class Manifest(Record, frozen=True, kw_only=True):
         classes = f"{len(contract.classes)} classes, " if contract.classes else ""
         size, proof = "x".join(map(str, contract.image.size)), "proven" if self.proven else "unproven"
         return f"{self.name} {self.target} {self.precision}, {contract.task}, {classes}{size}, {proof}"
+
+    @property
+    def speed(self) -> Speed | None:
+        """How fast it is beside the float form, where that was measured; never of several graphs."""
+        return (self.graphs[0].speed or None) if len(self.graphs) == 1 else None
 
     @property
     def batches(self) -> dict[tuple[int, int], tuple[int, ...]]:
