@@ -84,7 +84,8 @@ def recipes() -> str:
     lines = ["| target | recipes for int8 | layers |", "|---|---|---|"]
     for name in converters.target_names():
         spec = converters.target(name)
-        layers = "all in integers" if spec.integer_only else "some can stay in float"
+        mixed = f", but for {', '.join(spec.mixed_recipes)}" if spec.mixed_recipes else ""
+        layers = f"all in integers{mixed}" if spec.integer_only else "some can stay in float"
         lines.append(f"| {name} | {', '.join(spec.recipes)} | {layers} |")
     return "\n".join(lines)
 

@@ -165,7 +165,9 @@ def test_int8_needs_images(blip2: str) -> None:
 def test_bounds_are_those_of_the_comparison(blip2: str) -> None:
     for bound in ("iou", "extra"):
         assert refused(blip2, bounds={bound: 0.5}) == f"--gate '{bound}' is not one of: matched, score_drift"
-    assert refused(NETWORK, bounds={"speed": 1}) == "--gate 'speed' is not one of: iou, matched, score_drift, extra"
+    assert refused(NETWORK, bounds={"speed": 1}) == (
+        "--gate 'speed' is not one of: iou, matched, score_drift, extra, small, medium, large"
+    )
     assert refused(NETWORK, bounds={"matched": float("nan")}) == "--gate matched=nan: must be 0..1"
     assert refused(NETWORK, gates={"int8": GATES["int8"]}) == "gates: 'int8' is not one of: fp32"
 
@@ -174,7 +176,10 @@ def test_gates_and_bounds_are_both_kept(blip2: str) -> None:
     own = Gate(iou=0.1, matched=0.2, score_drift=0.3)
     request = Request(gates={"int8": own}, bounds={"matched": 0.25})
     assert gate_of(request, False, ("int8",)) == replace_bound(own, matched=0.25)
-    assert gate_of(request, False, ("fp16",)) == replace_bound(GATES["fp16"], matched=0.25)
+    lower = {"small": 0.25, "medium": 0.25, "large": 0.25}  # what all may lose, those of one size may
+    assert gate_of(request, False, ("fp16",)) == replace_bound(GATES["fp16"], matched=0.25, **lower)
+    stated = gate_of(Request(bounds={"matched": 0.25, "small": 0.7}), False, ("int8",))
+    assert (stated.small, stated.medium) == (0.7, 0.25)
     assert gate_of(request, True, ("fp16", "int8", "fp16")) == replace_bound(own, matched=0.25)
     assert gate_of(Request(), True, ("int8", "fp16", "int4-g64")) == TEXT_GATES["int4"]
     found = asked(blip2, precisions=("vision=fp16", "language=int4-g64"), gates={"int4": own})

@@ -71,7 +71,12 @@ GROUPS = {
 @click.option("-j", "--jobs", type=click.IntRange(1), default=1, show_default=True, help="Targets built at once.")
 @click.option("--name", default="", help="Name of the bundles. [default: the source's]")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the choice of images.")
-@click.option("--gate", multiple=True, metavar="KEY=VALUE", help="Another bound: matched, iou, score_drift or extra.")
+@click.option(
+    "--gate",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Another bound: matched, iou, score_drift, extra, small ...",
+)
 @click.option(
     "--dry-run", is_flag=True, help="Say what would happen, what is refused, and roughly how long; no bundle."
 )

@@ -12,7 +12,7 @@ from edgekit.cli._terminal import say
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from edgekit.runtimes.bundle.manifest import Change, Contract, Graph, Manifest, Tensor
+    from edgekit.runtimes.bundle.manifest import Change, Contract, Graph, Manifest, Origin, Tensor
 
 
 @click.command(short_help="Show what a bundle says of itself, its evidence included.")
@@ -41,6 +41,7 @@ def command(bundle: str, as_json: bool) -> None:
         *_amendments(manifest),
         f"made from {origin.kind} {origin.name} (sha256 {origin.sha256[:12]}) by edgekit {manifest.edgekit}",
         *(f"source: {note}" for note in origin.notes),
+        *_rewrites(origin),
         f"toolchain: {_toolchain(manifest.toolchain)}",
     ]
     if manifest.options:
@@ -61,6 +62,11 @@ def command(bundle: str, as_json: bool) -> None:
         lines += [f"  {line}" for line in evidence_lines(variant.evidence)] if variant.evidence else ["  no evidence"]
     lines.append("proven" if manifest.proven else "UNPROVEN")
     say("\n".join(lines))
+
+
+def _rewrites(origin: Origin) -> list[str]:
+    done = [f"{name} {count}" for name, count in (origin.rewrites or {}).items()]
+    return [f"exact rewrites: {', '.join(done)}"] if done else []
 
 
 def change_text(change: Change) -> str:

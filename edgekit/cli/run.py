@@ -66,8 +66,9 @@ def command(
     """Run BUNDLE on INPUTS: images, folders, globs, videos, camera:0, rtsp://... Ctrl-C ends a camera.
 
     With --json, one line per image: {"image", "detections": [{"box", "score", "class_id", "name"}]}; poses also have
-    "keypoints", instances "mask" (COCO run lengths), tracks "track_id"; a classification has "top" and "scores", a
-    label map "class_ids" and "lengths" of runs of equal pixels, row after row.
+    "keypoints", instances "mask" (COCO run lengths), oriented boxes "oriented" (centre, width, height,
+    angle), tracks "track_id"; a classification has "top" and "scores", a label map "class_ids" and "lengths" of runs of
+    equal pixels, row after row.
     """
     from edgekit.cli._drawn import Drawn
     from edgekit.errors import UsageError

@@ -117,7 +117,8 @@ def convert(
         max_drop: what INT8 may lose (0..1): mAP on ``labels``, else agreement with the source.
         max_size: bytes that a bundle may have; a larger one is not written. A classifier's last layer becomes INT8 for
             it.
-        gate: other bounds by key: ``matched``, ``iou``, ``score_drift``, ``extra``, each 0..1.
+        gate: other bounds by key: ``matched``, ``iou``, ``score_drift``, ``extra``, and for boxes of that
+            size ``small``, ``medium``, ``large``, each 0..1.
         gated: without it, bundles outside their gate are written too, marked unproven.
         options: options of targets by target: ``{"rknn": {"platform": "rk3566"}}``.
         jobs: targets built at once.

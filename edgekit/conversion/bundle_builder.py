@@ -189,7 +189,7 @@ class BundleBuilder:
             attempt, budget = self._keep_budget(spec, best, staging, kept, report)
             _move(attempt.folder, staging.folder)
             return _Best((attempt.graph,), best, found, budget)
-        last = self._last_layer(spec) if offered else None
+        last = self._last_layer(spec, best) if offered else None
         if last is not None:
             graphs = self._with_last_layer(spec, best, found.get(best), last, staging, kept, report)
             return _Best(graphs, best, found)
@@ -251,9 +251,9 @@ class BundleBuilder:
             f"{'; ' if last else ''}{last}{smaller}"
         )
 
-    def _last_layer(self, spec: BundleSpec) -> LastLayer | None:
+    def _last_layer(self, spec: BundleSpec, recipe: str) -> LastLayer | None:
         """A classifier's last layer that the plan keeps in float, where the target could have it in float."""
-        if converters.target(spec.target).integer_only or not (self._workspace.plan / plans.FILE).is_file():
+        if converters.target(spec.target).all_integers(recipe) or not (self._workspace.plan / plans.FILE).is_file():
             return None
         return plans.read_plan(self._workspace.plan).last_layer
 
@@ -335,7 +335,7 @@ class BundleBuilder:
         self, spec: BundleSpec, recipe: str, staging: Staging, kept: KeptGraphs, report: Report
     ) -> tuple[Attempt, Budget]:
         """Return the most sensitive layers to float until the budget holds."""
-        integers = converters.target(spec.target).integer_only
+        integers = converters.target(spec.target).all_integers(recipe)
         order = [] if integers else worst_first(plans.read_plan(self._workspace.plan).mixed)
 
         def attempt(floats: tuple[str, ...]) -> Attempt:

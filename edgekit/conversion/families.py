@@ -189,6 +189,11 @@ def _family(match: _Match, levels: Sequence[Sequence[Tail]], strides: tuple[int,
         points += [CutPoint(tail.tensor, "keypoints", number) for number, tail in unread]
         score = ", y and score" if values == 3 else " and y"
         why.append(FACE5 if face else f"{values * count} more channels a level: {count} keypoints with x{score}")
+    elif "angles" in match.registered.attachments and keypoints == {1} and len(unread) == len(levels):
+        task = "obb"
+        points += [CutPoint(tail.tensor, "angles", number) for number, tail in unread]
+        why.append("1 more channel a level: the angle of oriented boxes")
+        doubts.append("angle: sigmoid is YOLOv8's and 11's; YOLO26 has angle: radians")
     elif unread:
         more = listed(f"{tail.tensor} ({tail.shape[1]} channels)" for _, tail in unread)
         doubts.append(f"decoder {name!r} does not read {more}")
@@ -206,7 +211,7 @@ def _family(match: _Match, levels: Sequence[Sequence[Tail]], strides: tuple[int,
     return Family(
         task=task,
         decoder=Decoder(name=name, options=options),
-        classes=match.classes if task == "detect" else 1,
+        classes=match.classes if task in ("detect", "obb") else 1,
         names=FACES["names"] if face else (),
         postprocess={"score": 0.6, "iou": 0.45} if face else {},
         why=tuple(why),

@@ -174,10 +174,13 @@ def given_options(request: Request) -> list[str]:
 
 
 def gate_of(request: Request, source_written: bool, precisions: tuple[str, ...]) -> Gate:
-    """The gate of a bundle whose parts have these precisions."""
+    """The gate of a bundle whose parts have these precisions. A lower bound of all detections lowers those by size."""
     rules = comparison(written=source_written)
     word = rules.judged_by(precisions)
-    return msgspec.structs.replace(request.gates.get(word, rules.gates[word]), **request.bounds)
+    gate = request.gates.get(word, rules.gates[word])
+    most = request.bounds.get("matched", 1.0)
+    sizes = {name: min(bound, most) for name, bound in gate.by_size.items()}
+    return msgspec.structs.replace(gate, **{**sizes, **request.bounds})
 
 
 def _usable(source: Source) -> frozenset[str]:

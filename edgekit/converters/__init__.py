@@ -61,6 +61,7 @@ class Target:
         builder: the toolchain whose interpreter runs ``convert``; empty for this interpreter.
         recipes: its ways of quantising on images.
         integer_only: it computes everything in integers, so that no layer can stay in float.
+        mixed_recipes: those of its recipes that leave layers in float all the same.
         parts: the parts of models that it takes; `edgekit.sources.WHOLE` is a model of one network.
         several: whether one file takes several batches and input sizes.
     """
@@ -80,8 +81,13 @@ class Target:
     builder: str = ""
     recipes: tuple[str, ...] = (PLAN,)
     integer_only: bool = False
+    mixed_recipes: tuple[str, ...] = ()
     parts: tuple[str, ...] = (WHOLE,)
     several: bool = False
+
+    def all_integers(self, recipe: str) -> bool:
+        """Whether a recipe leaves no layer in float."""
+        return self.integer_only and recipe not in self.mixed_recipes
 
     @property
     def missing(self) -> str:

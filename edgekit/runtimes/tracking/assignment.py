@@ -33,33 +33,42 @@ def assign(gains: NDArray[np.floating], solver: Solver | None = None) -> tuple[I
     A pair worth more than the best alternative of its row and that of its column together is in every best choice: to
     leave it out frees the two, and what they could gain elsewhere is less.
     """
-    chosen = np.full(gains.shape[0], -1, np.int64)
+    if 1 in gains.shape:
+        row, column = divmod(int(gains.argmax()), gains.shape[1]) if gains.size else (0, 0)
+        found = np.array([[row], [column]]) if gains.size and gains[row, column] > 0 else np.zeros((2, 0), np.int64)
+        return found[0], found[1]
+    chosen = np.empty(gains.shape[0], np.int64)
+    chosen.fill(-1)
     if gains.size:
         left, free = _take_certain(gains, chosen)
-        if left.size and free.size:
+        if len(left) and len(free):
             _solve(gains, left, free, chosen, solver or default_solver())
-    rows = np.flatnonzero(chosen >= 0)
+    rows = (chosen >= 0).nonzero()[0]
     return rows, chosen[rows]
 
 
 def _take_certain(gains: NDArray[np.floating], chosen: Ints) -> tuple[Ints, Ints]:
     """Write the certain pairs into ``chosen`` (n,); return the rows and columns still to be solved."""
-    every = np.arange(len(gains))
     columns = gains.argmax(1)
-    best = gains[every, columns]
-    mutual = best >= gains.max(0)[columns]
+    best = np.maximum.reduce(gains, 1)
+    mutual = gains.argmax(0)[columns] == np.arange(len(gains))
     mutual &= best > 0
-    rows = np.flatnonzero(mutual)
+    rows = mutual.nonzero()[0]
     at = columns[rows]
-    alone = np.bincount(at, minlength=gains.shape[1])[at] == 1  # equal gains: two rows at the best of one column
-    rows, at = rows[alone], at[alone]
     others = gains.copy()
     others[rows, at] = 0
-    certain = best[rows] > others.max(1)[rows] + others.max(0)[at]
+    if not np.count_nonzero(others):  # no pair competes with another
+        chosen[rows] = at
+        return rows[:0], at[:0]
+    alternative = np.maximum.reduce(others, 1)[rows] + np.maximum.reduce(others, 0)[at]
+    certain = (best[rows] > alternative).nonzero()[0]
     chosen[rows[certain]] = at[certain]
+    left = ((chosen < 0) & (best > 0)).nonzero()[0]
+    if not len(left):
+        return left, left
     untaken = np.ones(gains.shape[1], np.bool_)
     untaken[at[certain]] = False
-    return np.flatnonzero((chosen < 0) & (best > 0)), np.flatnonzero(untaken)
+    return left, untaken.nonzero()[0]
 
 
 def _solve(gains: NDArray[np.floating], rows: Ints, columns: Ints, chosen: Ints, solver: Solver) -> None:
@@ -70,13 +79,22 @@ def _solve(gains: NDArray[np.floating], rows: Ints, columns: Ints, chosen: Ints,
         return
     left, possible = left[some_row][:, some_column], possible[some_row][:, some_column]
     rows, columns = rows[some_row], columns[some_column]
-    left = np.where(possible, left + TIE * np.random.default_rng(0).random(left.shape), 0.0)
+    left = np.where(possible, left + TIE * _tie_breaks(*left.shape), 0.0)
     wide = len(rows) <= len(columns)
     partner = solver(left if wide else left.T)
     first, second = np.arange(len(partner)), partner
     row, column = (first, second) if wide else (second, first)
     real = possible[row, column]
     chosen[rows[row[real]]] = columns[column[real]]
+
+
+def _tie_breaks(rows: int, columns: int) -> Doubles:
+    """A fixed number in 0..1 for each pair (rows, columns), by 32-bit integers: the same on any device."""
+    mixed = np.arange(rows, dtype=np.uint32)[:, None] * 0x9E3779B1 ^ np.arange(columns, dtype=np.uint32) * 0x85EBCA77
+    mixed ^= mixed >> 16
+    mixed *= 0xC2B2AE3D
+    mixed ^= mixed >> 15
+    return mixed * 2.0**-32
 
 
 @functools.cache
