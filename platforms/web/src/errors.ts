@@ -28,7 +28,7 @@ export class StoppedError extends EdgekitError {}
 
 /** Why a bundle was refused. */
 export type BundleProblem =
-  | "no-bundle"
+  | "no-manifest"
   | "not-json"
   | "newer-schema"
   | "invalid"
@@ -36,9 +36,9 @@ export type BundleProblem =
   | "unsafe-path"
   | "named-twice"
   | "missing-file"
-  | "size-differs"
+  | "wrong-size"
   | "hash-differs"
-  | "unguarded-file"
+  | "unguarded"
   | "unreadable";
 
 /** A bundle is damaged, altered or too new. */

@@ -3,6 +3,7 @@
 import { BundleError, quoted, reason, StoppedError } from "../errors.js";
 import { MANIFEST, type Manifest } from "./manifest.js";
 import { decode, sha256 } from "./manifest_file.js";
+import { namedFiles } from "./onnx_external.js";
 
 /** The most bytes of a `manifest.json`. */
 const MOST = 64 << 20;
@@ -51,22 +52,24 @@ export function inMemory(files: ReadonlyMap<string, Uint8Array>, name = "bundle"
 export async function openBundle(source: BundleSource, signal?: AbortSignal): Promise<Bundle> {
   const data = await fetched(source, MANIFEST, signal);
   if (data === null) {
-    throw new BundleError("no-bundle", `${source.name}: no bundle there (no ${MANIFEST}); give the folder that edgekit convert wrote`);
+    throw new BundleError("no-manifest", `${source.name}: no bundle there (no ${MANIFEST}); give the folder that edgekit convert wrote`);
   }
   if (data.length > MOST) {
     throw new BundleError("unreadable", `${source.name}: a manifest of ${data.length} bytes, and none has more than ${MOST}; do not use this bundle`);
   }
   const manifest = await decode(data, `${source.name}${MANIFEST}`);
-  checkNames(source.name, manifest);
+  const listed = new Set(manifest.files.map((file) => file.path));
+  const normal = new Set<string>();
   const files = new Map<string, Uint8Array>();
   for (const file of manifest.files) {
+    checkName(source.name, file.path, normal);
     const bytes = await fetched(source, file.path, signal);
     if (bytes === null) {
       throw new BundleError("missing-file", `${source.name}${file.path}: missing from the bundle; copy the bundle again`);
     }
     if (bytes.length !== file.bytes) {
       throw new BundleError(
-        "size-differs",
+        "wrong-size",
         `${source.name}${file.path}: ${bytes.length} bytes, the manifest says ${file.bytes}; truncated or replaced, copy it again`,
       );
     }
@@ -78,28 +81,45 @@ export async function openBundle(source: BundleSource, signal?: AbortSignal): Pr
     }
     files.set(file.path, bytes);
   }
-  return { manifest, files };
-}
-
-/** Refuse file names that leave the bundle, that stand there twice, or that the manifest does not guard. */
-function checkNames(name: string, manifest: Manifest): void {
-  const seen = new Set<string>();
-  for (const { path } of manifest.files) {
-    const parts = path.split("/").filter((part) => part !== "" && part !== ".");
-    if (path.startsWith("/") || parts.includes("..") || /[\\:\0]/.test(path) || !parts.length) {
-      throw new BundleError("unsafe-path", `${name}: the file name ${quoted(path)} leaves the bundle; do not use this bundle`);
-    }
-    const normal = parts.join("/");
-    if (seen.has(normal)) {
-      throw new BundleError("named-twice", `${name}: the manifest names ${quoted(path)} more than once; do not use this bundle`);
-    }
-    seen.add(normal);
-  }
-  const listed = new Set(manifest.files.map((file) => file.path));
+  refuseUnlisted(source.name, files);
   for (const graph of manifest.graphs) {
     for (const file of graph.files) {
       if (!listed.has(file)) {
-        throw new BundleError("unguarded-file", `${name}: graph ${quoted(graph.name)} uses ${quoted(file)}, which the manifest does not guard`);
+        throw new BundleError("unguarded", `${source.name}: graph ${quoted(graph.name)} uses ${quoted(file)}, which the manifest does not guard`);
+      }
+    }
+  }
+  return { manifest, files };
+}
+
+/** Refuse a file name that leaves the bundle, or that stands there twice. */
+function checkName(name: string, path: string, seen: Set<string>): void {
+  const parts = path.split("/").filter((part) => part !== "" && part !== ".");
+  if (path.startsWith("/") || parts.includes("..") || /[\\:\0]/.test(path) || !parts.length) {
+    throw new BundleError("unsafe-path", `${name}: the file name ${quoted(path)} leaves the bundle; do not use this bundle`);
+  }
+  const normal = parts.join("/");
+  if (seen.has(normal)) {
+    throw new BundleError("named-twice", `${name}: the manifest names ${quoted(path)} more than once; do not use this bundle`);
+  }
+  seen.add(normal);
+}
+
+/** Refuse ONNX files that have an engine read what the manifest does not guard. */
+function refuseUnlisted(name: string, files: ReadonlyMap<string, Uint8Array>): void {
+  for (const [path, data] of files) {
+    if (!path.toLowerCase().endsWith(".onnx")) continue;
+    let others: Set<string>;
+    try {
+      others = namedFiles(data);
+    } catch (error) {
+      if (!(error instanceof SyntaxError)) throw error;
+      throw new BundleError("invalid", `${name}${path}: not a whole ONNX file (${error.message}); convert the model again`, { cause: error });
+    }
+    const folder = path.slice(0, path.lastIndexOf("/") + 1);
+    for (const other of others) {
+      if (!files.has(folder + other)) {
+        throw new BundleError("unguarded", `${name}${path}: keeps weights in ${quoted(other)}, which the manifest does not guard; do not use this bundle`);
       }
     }
   }

@@ -194,6 +194,7 @@ const origin = s.struct({
   sha256: s.str,
   notes: s.left(s.list(s.str), []),
   cut: s.left(s.list(s.str), []),
+  rewrites: s.maybe(s.dict(s.int())),
 });
 
 const calibration = s.struct({
@@ -220,6 +221,8 @@ const agreement = s.struct({
   measure: s.left(s.str, "IoU"),
   pixels: s.maybe(s.float()),
   miou: s.maybe(s.float()),
+  by_size: s.maybe(s.dict(s.struct({ detections: number, matched: s.float() }))),
+  angle: s.maybe(s.float()),
 });
 
 const textAgreement = s.struct({
@@ -256,7 +259,16 @@ const evidence = s.struct({
   compared: s.oneOf("detections", "candidates", "texts", "nothing"),
   decoded: s.nullable(agreement),
   outputs: s.list(s.struct({ name: s.str, cosine: s.float(), max_error: s.float(), mean_error: s.float() })),
-  gate: s.struct({ iou: s.float(), matched: s.float(), score_drift: s.float(), extra: s.left(s.float(), 1) }),
+  gate: s.struct({
+    iou: s.float(),
+    matched: s.float(),
+    score_drift: s.float(),
+    extra: s.left(s.float(), 1),
+    small: s.maybe(s.float()),
+    medium: s.maybe(s.float()),
+    large: s.maybe(s.float()),
+    angle: s.maybe(s.float()),
+  }),
   passed: s.bool,
   failures: s.left(s.list(s.str), []),
   placement: s.left(s.dict(s.int()), new Map<string, number>()),
@@ -265,6 +277,7 @@ const evidence = s.struct({
   budget: s.left(s.nullable(budget), null),
   texts: s.left(s.nullable(textAgreement), null),
   accuracy: s.maybe(s.struct({ measure: s.str, source: s.float(), bundle: s.float() })),
+  control: s.maybe(s.struct({ damage: s.str, failures: s.list(s.str) })),
 });
 
 const amendment = s.struct({

@@ -53,6 +53,16 @@ export interface Instances extends Boxes {
   readonly masks: readonly Mask[];
 }
 
+/** Objects in boxes at any angle; `boxes` are the upright boxes around them, inside the frame. */
+export interface OrientedBoxes extends Boxes {
+  readonly kind: "oriented";
+  /**
+   * (n, 5) centre x, centre y, width, height, and the angle in radians from the x axis to the width, clockwise on the
+   * screen; the longer side is the width, angles are in [-pi/2, pi/2).
+   */
+  readonly oriented: Float32Array;
+}
+
 /** The scores of all classes for the whole frame. */
 export interface Classification extends Common {
   readonly kind: "classification";
@@ -76,7 +86,7 @@ export interface Embedding extends Common {
   readonly vector: Float32Array;
 }
 
-export type WithBoxes = Detections | Poses | Instances;
+export type WithBoxes = Detections | Poses | Instances | OrientedBoxes;
 export type Result = WithBoxes | Classification | LabelMap | Embedding;
 
 /** Whether a result has boxes, which a tracker can follow. */
@@ -97,6 +107,7 @@ export function select<R extends WithBoxes>(result: R, rows: ArrayLike<number>, 
   if (result.kind === "poses") {
     return { ...picked, keypoints: takeFloats(result.keypoints, rows, 3 * result.skeleton.names.length) };
   }
+  if (result.kind === "oriented") return { ...picked, oriented: takeFloats(result.oriented, rows, 5) };
   if (result.kind === "instances") return { ...picked, masks: Array.from(rows, (row) => result.masks[row]!) };
   return picked;
 }

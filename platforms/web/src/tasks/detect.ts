@@ -98,13 +98,16 @@ export abstract class Boxed extends Reading {
     const post = this.contract.postprocess;
     const found = this.candidates(outputs, checked("score", score ?? post.score_threshold, -1));
     const limit = checked("iou", iou ?? post.iou_threshold, 0);
-    const order = post.nms
-      ? nonMaximumSuppression(found.boxes, found.scores, found.classIds, limit, post.class_agnostic)
-      : descending(found.scores);
+    const order = post.nms ? this.suppressed(found, limit) : descending(found.scores);
     return this.withAttached(outputs, chosen(found, order.subarray(0, post.max_detections)));
   }
 
-  private withAttached(outputs: readonly Tensor[], found: Candidates): Candidates {
+  /** Places of what is left after NMS, best first. */
+  protected suppressed({ boxes, scores, classIds }: Candidates, limit: number): Int32Array {
+    return nonMaximumSuppression(boxes, scores, classIds, limit, this.contract.postprocess.class_agnostic);
+  }
+
+  protected withAttached(outputs: readonly Tensor[], found: Candidates): Candidates {
     const decode = this.decoder.attachments[this.attached];
     if (found.attached || !decode) return found;
     const attached = this.reading(outputs, (heads) => decode(heads, this.options, this.frame, found.anchors));

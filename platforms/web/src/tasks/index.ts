@@ -4,6 +4,7 @@ import type { Contract } from "../bundle/manifest.js";
 import { ContractError, choices } from "../errors.js";
 import { Classify } from "./classify.js";
 import { Detect, type Task } from "./detect.js";
+import { Oriented } from "./obb.js";
 import { Embed } from "./embed.js";
 import { Pose } from "./pose.js";
 import { Segment } from "./segment.js";
@@ -13,6 +14,7 @@ const TASKS: Readonly<Record<string, new (contract: Contract) => Task>> = {
   classify: Classify,
   detect: Detect,
   embed: Embed,
+  obb: Oriented,
   pose: Pose,
   segment: Segment,
   semantic: Semantic,

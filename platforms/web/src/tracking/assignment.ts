@@ -17,28 +17,34 @@ const TIE = 1e-9;
 export function assign(gains: Float32Array, n: number, m: number): Int32Array {
   const chosen = new Int32Array(n).fill(-1);
   if (!n || !m) return chosen;
-  const [bestColumn, rowBest, rowNext] = [new Int32Array(n), new Float32Array(n), new Float32Array(n)];
+  if (n === 1 || m === 1) {
+    let best = 0;
+    for (let at = 1; at < gains.length; at++) if (gains[at]! > gains[best]!) best = at;
+    if (gains[best]! > 0) chosen[Math.floor(best / m)] = best % m;
+    return chosen;
+  }
+  const [bestColumn, bestRow] = [new Int32Array(n), new Int32Array(m)];
+  const rowBest = new Float32Array(n);
   const columnBest = new Float32Array(m).fill(-Infinity);
   for (let i = 0; i < n; i++) {
     let [best, at] = [-Infinity, 0];
     for (let j = 0; j < m; j++) {
       const gain = gains[i * m + j]!;
       if (gain > best) [best, at] = [gain, j];
-      if (gain > columnBest[j]!) columnBest[j] = gain;
+      if (gain > columnBest[j]!) {
+        columnBest[j] = gain;
+        bestRow[j] = i;
+      }
     }
     bestColumn[i] = at;
     rowBest[i] = best;
   }
-  // A candidate is the best of its row and of its column, alone.
-  const mutual = new Uint8Array(n);
-  const claims = new Int32Array(m);
-  for (let i = 0; i < n; i++) {
-    mutual[i] = rowBest[i]! >= columnBest[bestColumn[i]!]! && rowBest[i]! > 0 ? 1 : 0;
-    if (mutual[i]) claims[bestColumn[i]!]!++;
-  }
+  // A candidate is the best of its row and of its column.
+  const mutual = (i: number): boolean => bestRow[bestColumn[i]!] === i && rowBest[i]! > 0;
+  const rowNext = new Float32Array(n);
   const columnNext = new Float32Array(m).fill(-Infinity);
   for (let i = 0; i < n; i++) {
-    const own = mutual[i] && claims[bestColumn[i]!] === 1 ? bestColumn[i]! : -1;
+    const own = mutual(i) ? bestColumn[i]! : -1;
     let next = -Infinity;
     for (let j = 0; j < m; j++) {
       const gain = j === own ? 0 : gains[i * m + j]!;
@@ -46,12 +52,11 @@ export function assign(gains: Float32Array, n: number, m: number): Int32Array {
       if (gain > columnNext[j]!) columnNext[j] = gain;
     }
     rowNext[i] = next;
-    if (own < 0) mutual[i] = 0;
   }
   const taken = new Uint8Array(m);
   for (let i = 0; i < n; i++) {
     const j = bestColumn[i]!;
-    if (mutual[i] && rowBest[i]! > Math.fround(rowNext[i]! + columnNext[j]!)) {
+    if (mutual(i) && rowBest[i]! > Math.fround(rowNext[i]! + columnNext[j]!)) {
       chosen[i] = j;
       taken[j] = 1;
     }
@@ -72,11 +77,10 @@ function solve(gains: Float32Array, m: number, someRows: number[], someColumns: 
   const wide = rows.length <= columns.length;
   const [count, width] = wide ? [rows.length, columns.length] : [columns.length, rows.length];
   const left = new Float64Array(count * width);
-  const noise = random(rows.length * columns.length);
   rows.forEach((row, i) => {
     columns.forEach((column, j) => {
       if (!possible(row, column)) return;
-      left[wide ? i * width + j : j * width + i] = gains[row * m + column]! + TIE * noise[i * columns.length + j]!;
+      left[wide ? i * width + j : j * width + i] = gains[row * m + column]! + TIE * tieBreak(i, j);
     });
   });
   shortestAugmentingPaths(left, count, width).forEach((other, one) => {
@@ -136,25 +140,11 @@ export function shortestAugmentingPaths(gains: Float64Array, count: number, widt
   return columnOf;
 }
 
-/** Numbers 0..1 of numpy's `default_rng(0)`, as many as were ever asked for. */
-let drawn = new Float64Array(0);
-/** Its generator is PCG64 (O'Neill 2014, XSL-RR); these are the state that the seed 0 gives, and the increment. */
-let state = 35399562948360463058890781895381311971n;
-const INCREMENT = 87136372517582989555478159403783844777n;
-const FACTOR = 0x2360ed051fc65da44385df649fccf645n;
-const WORD = 64n;
-
-function random(count: number): Float64Array {
-  if (drawn.length >= count) return drawn;
-  const more = new Float64Array(Math.max(count, 2 * drawn.length, 64));
-  more.set(drawn);
-  for (let i = drawn.length; i < more.length; i++) {
-    state = BigInt.asUintN(128, state * FACTOR + INCREMENT);
-    const mixed = BigInt.asUintN(64, (state >> WORD) ^ state);
-    const turn = state >> 122n;
-    const word = BigInt.asUintN(64, (mixed >> turn) | (mixed << ((WORD - turn) & 63n)));
-    more[i] = Number(word >> 11n) / 2 ** 53;
-  }
-  drawn = more;
-  return drawn;
+/** A fixed number in 0..1 for each pair, by 32-bit integers: the same on any device. */
+function tieBreak(row: number, column: number): number {
+  let mixed = Math.imul(row, 0x9e3779b1) ^ Math.imul(column, 0x85ebca77);
+  mixed ^= mixed >>> 16;
+  mixed = Math.imul(mixed, 0xc2b2ae3d);
+  mixed ^= mixed >>> 15;
+  return (mixed >>> 0) * 2 ** -32;
 }

@@ -12,9 +12,14 @@ export interface TrackerOptions {
   readonly class_aware: boolean;
   /** Observations that `trajectory` remembers of each track. */
   readonly trajectory_points: number;
+  /**
+   * What `Tracks.boxes` has of a track that is in sight: where the `filter` takes it to be, which is steadier and nearer
+   * the truth than a single detection; or the `detection`'s own box.
+   */
+  readonly boxes: "filter" | "detection";
 }
 
-export const COMMON: TrackerOptions = { lost_seconds: 1, confirm_seconds: 1 / 30, class_aware: false, trajectory_points: 128 };
+export const COMMON: TrackerOptions = { lost_seconds: 1, confirm_seconds: 1 / 30, class_aware: false, trajectory_points: 128, boxes: "filter" };
 
 /** Options and how far each may go: seconds and counts by name, all other numbers 0..1. */
 const BOUNDS: Readonly<Record<string, readonly [least: number, most: number]>> = {
@@ -23,6 +28,7 @@ const BOUNDS: Readonly<Record<string, readonly [least: number, most: number]>> =
   direction_seconds: [0, Infinity],
   trajectory_points: [2, 100_000],
 };
+const WORDS: Readonly<Record<string, readonly string[]>> = { boxes: ["filter", "detection"], camera_motion: ["off"] };
 const WHOLE: readonly string[] = ["trajectory_points"];
 
 /**
@@ -35,6 +41,7 @@ export function parsed<O extends TrackerOptions>(defaults: O, given: Readonly<Pa
     if (!Object.hasOwn(defaults, name)) throw new UsageError(`option ${choices(name, Object.keys(defaults))}`);
     const usual = defaults[name as keyof O];
     if (typeof value !== typeof usual) throw new UsageError(`option ${name}=${value}: expected a ${typeof usual}`);
+    if (typeof value === "string" && !WORDS[name]?.includes(value)) throw new UsageError(`option ${name}: ${choices(value, WORDS[name] ?? [])}`);
     if (typeof value !== "number") continue;
     const [least, most] = BOUNDS[name] ?? [0, 1];
     if (!Number.isFinite(value)) throw new UsageError(`option ${name}=${value}: expected a finite number`);

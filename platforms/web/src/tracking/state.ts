@@ -9,7 +9,10 @@ export interface Tracks {
   readonly length: number;
   /** Counted from 1 in the order in which tracks were confirmed; -1 while tentative. */
   readonly trackIds: Int32Array;
-  /** (n, 4) xyxy: the detection's own where there is one, else where the track is expected. */
+  /**
+   * (n, 4) xyxy: where the filter takes the track to be after its detection (the detection's own box with the option
+   * `boxes: "detection"`), or without one, where it is expected.
+   */
   readonly boxes: Float32Array;
   readonly scores: Float32Array;
   readonly classIds: Int32Array;

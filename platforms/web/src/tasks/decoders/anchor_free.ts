@@ -1,4 +1,4 @@
-/** YOLOv8, 11 and 26: boxes as distances from the centre of a cell; keypoints and mask coefficients beside them. */
+/** YOLOv8, 11 and 26: boxes as distances from a cell's centre; keypoints, mask coefficients or angles beside them. */
 
 import * as s from "../../bundle/schema.js";
 import { atAnchors, bestOf, Found, gridOf, logit, planes, sigmoid } from "./arithmetic.js";
@@ -11,6 +11,7 @@ const options = s.struct({
   keypoint_scale: s.left(positive, 2),
   keypoint_offset: s.left(s.float(), 0),
   cell_offset: s.left(s.float(), 0.5),
+  angle: s.left(s.oneOf("sigmoid", "radians"), "sigmoid"),
 });
 type Options = s.Infer<typeof options>;
 
@@ -97,4 +98,30 @@ function keypoints(heads: Heads, options: Options, frame: InputFrame, anchors: I
   return points;
 }
 
-decoder("anchor_free", options, run, { attachments: { coefficients, keypoints } });
+/**
+ * Oriented boxes (n, 5): centre, width, height and angle, in pixels and radians.
+ *
+ * Distances are along axes that are turned by the angle around the place that they count from.
+ */
+function angles(heads: Heads, options: Options, _: InputFrame, anchors: Int32Array): Attached {
+  const at = atAnchors(levels(heads, "boxes"), anchors);
+  const raw = atAnchors(levels(heads, "angles"), anchors);
+  if (raw.width !== 1) throw new Misfit(`${raw.width} channels of angles, but 1 is needed`);
+  const { reg_max: bins, cell_offset: offset } = options;
+  const boxes = new Float32Array(5 * anchors.length);
+  for (let i = 0; i < anchors.length; i++) {
+    const [left, top, right, bottom] = [0, 1, 2, 3].map((side) => distance(at.values, i * at.width + side * bins, bins, 1)) as [number, number, number, number];
+    const angle = options.angle === "radians" ? raw.values[i]! : Math.fround(sigmoid(raw.values[i]!) - 0.25) * Math.fround(Math.PI);
+    const [cos, sin] = [Math.cos(angle), Math.sin(angle)];
+    const [awayX, awayY] = [(right - left) / 2, (bottom - top) / 2];
+    const stride = options.strides[at.levels[i]!]!;
+    boxes[5 * i] = (at.columns[i]! + offset + awayX * cos - awayY * sin) * stride;
+    boxes[5 * i + 1] = (at.rows[i]! + offset + awayX * sin + awayY * cos) * stride;
+    boxes[5 * i + 2] = (left + right) * stride;
+    boxes[5 * i + 3] = (top + bottom) * stride;
+    boxes[5 * i + 4] = angle;
+  }
+  return { data: boxes, width: 5 };
+}
+
+decoder("anchor_free", options, run, { attachments: { coefficients, keypoints, angles } });

@@ -1,4 +1,4 @@
-/** Boxes that the graph decoded itself, and keypoints and mask coefficients beside them. */
+/** Boxes that the graph decoded itself, and keypoints, mask coefficients or angles beside them. */
 
 import * as s from "../../bundle/schema.js";
 import type { Tensor } from "../../arrays.js";
@@ -125,6 +125,27 @@ function keypoints(heads: Heads, options: Options, frame: InputFrame, anchors: I
   return points;
 }
 
+/** Oriented boxes (n, 5) that the graph decoded itself: centre and size before the scores, the angle behind them. */
+function angles(heads: Heads, options: Options, frame: InputFrame, anchors: Int32Array): Attached {
+  if (options.attached !== 1 || options.box_format !== "xywh") {
+    throw new Misfit(
+      "decoded oriented boxes are box_format: xywh with attached: 1, the angle in radians, not " +
+        `${options.box_format} with ${options.attached}`,
+    );
+  }
+  const { data, rowStep, step } = whole(heads, options);
+  const turned = attached(heads, options, anchors);
+  const boxes = new Float32Array(5 * anchors.length);
+  for (let i = 0; i < anchors.length; i++) {
+    for (let k = 0; k < 4; k++) {
+      const unit = options.normalized ? (k % 2 ? frame.height : frame.width) : 1;
+      boxes[5 * i + k] = data[anchors[i]! * rowStep + k * step]! * unit;
+    }
+    boxes[5 * i + 4] = turned.data[i]!;
+  }
+  return { data: boxes, width: 5 };
+}
+
 decoder("decoded", options, run, {
-  attachments: { keypoints, coefficients: (heads, options, _, anchors) => attached(heads, options, anchors) },
+  attachments: { keypoints, angles, coefficients: (heads, options, _, anchors) => attached(heads, options, anchors) },
 });

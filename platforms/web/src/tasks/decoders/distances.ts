@@ -1,8 +1,8 @@
-/** RTMDet and SCRFD: boxes as plain distances from a place in each cell, five landmarks of a face beside them. */
+/** RTMDet, SCRFD and FCOS: boxes as plain distances from a place in each cell, five landmarks of a face beside them. */
 
 import * as s from "../../bundle/schema.js";
-import { atPlaces, bestOf, finite, Found, gridOf, logit, planes, sigmoid } from "./arithmetic.js";
-import { type Attached, count, decoder, type Heads, type InputFrame, levels } from "./base.js";
+import { atPlaces, bestOf, checkFinite, finite, Found, gridOf, logit, planes, sigmoid } from "./arithmetic.js";
+import { type Attached, count, decoder, type Heads, type InputFrame, levels, positive } from "./base.js";
 import { pointsOf } from "./points.js";
 
 const options = s.struct({
@@ -10,14 +10,21 @@ const options = s.struct({
   per_cell: s.left(count, 1),
   cell_offset: s.left(s.float(), 0),
   exponential: s.left(s.bool, false),
+  centerness: s.left(s.bool, false),
+  power: s.left(positive, 1),
 });
 type Options = s.Infer<typeof options>;
 
-/** Distances left, top, right, bottom, in strides; score = sigmoid(class). */
+/**
+ * Distances left, top, right, bottom, in strides; score = (sigmoid(class) * sigmoid(centerness)) ^ power, without a
+ * centerness sigmoid(class) ^ power.
+ */
 function run(heads: Heads, options: Options, frame: InputFrame, threshold: number) {
-  const { strides, per_cell: kinds, cell_offset: offset } = options;
+  const { strides, per_cell: kinds, cell_offset: offset, power } = options;
   const [boxHeads, classHeads] = [levels(heads, "boxes", strides.length), levels(heads, "classes", strides.length)];
-  const cut = logit(threshold);
+  const centers = options.centerness ? levels(heads, "centerness", strides.length) : null;
+  const cut = logit(threshold > 0 ? threshold ** (1 / power) : threshold);
+  const least = Math.fround(threshold);
   const found = new Found();
   let first = 0;
   strides.forEach((stride, level) => {
@@ -26,6 +33,8 @@ function run(heads: Heads, options: Options, frame: InputFrame, threshold: numbe
     const cells = grid[0] * columns;
     const logits = planes(classHeads[level]!, kinds * frame.classes, grid);
     const boxes = planes(boxHeads[level]!, 4 * kinds, grid);
+    const central = centers && planes(centers[level]!, kinds, grid);
+    if (central) checkFinite(central);
     for (let kind = 0; kind < kinds; kind++) {
       const best = bestOf(logits, kind * frame.classes * cells, frame.classes, cells);
       const side = (k: number, cell: number): number => {
@@ -34,12 +43,16 @@ function run(heads: Heads, options: Options, frame: InputFrame, threshold: numbe
       };
       for (let cell = 0; cell < cells; cell++) {
         const value = best.values[cell]!;
-        if (!(value > cut)) continue;
+        if (!(value > cut)) continue; // a product passes only where both factors do
+        let score = sigmoid(value);
+        if (central) score = Math.fround(score * sigmoid(central[kind * cells + cell]!));
+        if (power !== 1) score = Math.fround(score ** Math.fround(power));
+        if (!(score > least)) continue;
         const x = (cell % columns) + offset;
         const y = Math.floor(cell / columns) + offset;
         found.add(
           (x - side(0, cell)) * stride, (y - side(1, cell)) * stride, (x + side(2, cell)) * stride, (y + side(3, cell)) * stride,
-          sigmoid(value), best.classIds[cell]!, first + cell * kinds + kind,
+          score, best.classIds[cell]!, first + cell * kinds + kind,
         );
       }
     }

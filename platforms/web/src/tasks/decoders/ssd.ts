@@ -1,4 +1,4 @@
-/** SSD, RetinaFace, BlazeFace and EfficientDet: boxes as differences from priors, landmarks beside them. */
+/** SSD, RetinaNet, RetinaFace, BlazeFace and EfficientDet: boxes as differences from priors, landmarks beside them. */
 
 import * as s from "../../bundle/schema.js";
 import { atPlaces, bestOf, finite, Found, gridOf, planes, sigmoid } from "./arithmetic.js";
@@ -13,6 +13,7 @@ const options = s.struct({
   background: s.left(s.oneOf("first", "last"), "first"),
   sizes: s.left(s.oneOf("log", "plain"), "log"),
   order: s.left(s.oneOf("xywh", "yxhw"), "xywh"),
+  cell_offset: s.left(s.float(), 0.5),
 });
 type Options = s.Infer<typeof options>;
 
@@ -20,7 +21,7 @@ const perCell = ({ priors }: Options): number[] => priors.map((level) => level.l
 
 /** Offsets of a prior's centre and log ratios of its size (Liu et al., SSD, 2016); channels are prior-major. */
 function run(heads: Heads, options: Options, frame: InputFrame, threshold: number) {
-  const { strides, priors, variances, order } = options;
+  const { strides, priors, variances, order, cell_offset: offset } = options;
   if (priors.length !== strides.length) throw new Misfit(`${priors.length} levels of priors for ${strides.length} strides`);
   const [boxHeads, classHeads] = [levels(heads, "boxes", strides.length), levels(heads, "classes", strides.length)];
   const found = new Found();
@@ -44,8 +45,8 @@ function run(heads: Heads, options: Options, frame: InputFrame, threshold: numbe
         const shift = (k: number): number => finite(values[(kind * row + at[k]!) * cells + cell]!) * variances[k]!;
         const ratio = options.sizes === "log" ? Math.exp : (value: number) => value;
         found.addCentred(
-          ((cell % columns) + 0.5) * stride + shift(0) * priorWidth,
-          (Math.floor(cell / columns) + 0.5) * stride + shift(1) * priorHeight,
+          ((cell % columns) + offset) * stride + shift(0) * priorWidth,
+          (Math.floor(cell / columns) + offset) * stride + shift(1) * priorHeight,
           ratio(shift(2)) * priorWidth,
           ratio(shift(3)) * priorHeight,
           scores[cell]!, classIds[cell]!, first + cell * kinds + kind,
@@ -101,8 +102,8 @@ function keypoints(heads: Heads, options: Options, frame: InputFrame, anchors: I
     const stride = options.strides[level]!;
     const [priorWidth, priorHeight] = options.priors[level]![at.kinds[i]!]!;
     for (let k = i * points.width; k < (i + 1) * points.width; k += 3) {
-      points.data[k] = (at.columns[i]! + 0.5) * stride + points.data[k]! * x * priorWidth;
-      points.data[k + 1] = (at.rows[i]! + 0.5) * stride + points.data[k + 1]! * y * priorHeight;
+      points.data[k] = (at.columns[i]! + options.cell_offset) * stride + points.data[k]! * x * priorWidth;
+      points.data[k + 1] = (at.rows[i]! + options.cell_offset) * stride + points.data[k + 1]! * y * priorHeight;
     }
   }
   return points;
