@@ -248,9 +248,11 @@ const budget = s.struct({
   milliseconds: s.float(),
 });
 
+const proofWord = s.oneOf("executed", "emulated", "interpreted", "reference", "compiled");
+
 /** The measured evidence that a bundle gives the source's results. */
 const evidence = s.struct({
-  word: s.oneOf("executed", "emulated", "interpreted", "reference", "compiled"),
+  word: proofWord,
   engine: s.str,
   images: s.int(),
   views: s.int(),
@@ -283,6 +285,17 @@ const evidence = s.struct({
 const amendment = s.struct({
   time: s.str,
   changes: s.list(s.struct({ name: s.str, before: s.nullable(scalar), after: scalar })),
+});
+
+/** A device that replayed the golden frames and found what it should. */
+const execution = s.struct({
+  time: s.str,
+  platform: s.str,
+  machine: s.str,
+  engine: s.str,
+  word: proofWord,
+  frames: s.int(),
+  compared: s.str,
 });
 
 /** A file of a bundle: relative path with forward slashes, size in bytes, SHA-256. */
@@ -322,6 +335,7 @@ export const manifest = s.struct({
   files: s.left(s.list(file), []),
   digest: s.left(s.str, ""),
   amendments: s.maybe(s.list(amendment)),
+  executions: s.maybe(s.list(execution)),
 });
 export type Manifest = s.Infer<typeof manifest>;
 

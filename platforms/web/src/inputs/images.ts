@@ -63,6 +63,11 @@ export function transform(rule: ImageRule, width: number, height: number): Trans
   };
 }
 
+/** The map of a picture that has the input's size (height, width) already: nothing changes. */
+export function whole([height, width]: readonly [number, number]): Transform {
+  return { scaleX: 1, scaleY: 1, offsetX: 0, offsetY: 0, width, height, resized: [width, height] };
+}
+
 /** Boxes (n, 4) xyxy from input pixels to original pixels, clipped to the image. */
 export function boxesToOriginal(mapping: Transform, boxes: Float32Array): Float32Array {
   const mapped = new Float32Array(boxes.length);
