@@ -96,7 +96,7 @@ def _exchange(workspace: Workspace, spec: Target, precision: str, recipe: str) -
         return workspace.folder, None
     plan = plans.read_plan(workspace.plan)
     integers = spec.all_integers(recipe)
-    if integers and plan.integer is not None:
+    if integers and spec.takes_equalized and plan.integer is not None:
         return workspace.plan / plans.INTEGER, plan.integer
     return _rounded(workspace) if integers else workspace.plan / plans.MIXED, plan.mixed
 

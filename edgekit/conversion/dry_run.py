@@ -8,7 +8,7 @@ from dataclasses import replace
 from edgekit import converters
 from edgekit.conversion import notices
 from edgekit.conversion.bundle_builder import BundleBuilder
-from edgekit.conversion.convert import Conversions, Planned, check_budget
+from edgekit.conversion.convert import Conversions, Planned, check_bounds
 from edgekit.conversion.jobs import Prepared
 from edgekit.conversion.notices import Notice, ignored
 from edgekit.conversion.request import Request, plan_is_there, source_of, validate
@@ -51,7 +51,7 @@ def dry_run(
         started = time.monotonic()
         prepared = stages.prepare(report_of(progress, "prepare"), calibrate=selection.calibrated, half=half)
         pace = (time.monotonic() - started) / PREPARE
-        check_budget(request, prepared)
+        check_bounds(request, prepared)
         builder = BundleBuilder(stages, prepared, selection.options)
         planned = (*(_planned(spec, builder, prepared) for spec in selection.bundles), *refused)
     for text in notices.of_source(prepared):

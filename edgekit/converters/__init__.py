@@ -64,6 +64,7 @@ class Target:
         one_recipe: those of the calibrated precisions that the first recipe alone makes.
         integer_only: it computes everything in integers, so that no layer can stay in float.
         mixed_recipes: those of its recipes that leave layers in float all the same.
+        wide: an integer-only one that has activations of 16 bits too, for layers that 8 bits do not do for.
         parts: the parts of models that it takes; `edgekit.sources.WHOLE` is a model of one network.
         several: whether one file takes several batches and input sizes.
     """
@@ -86,6 +87,7 @@ class Target:
     one_recipe: tuple[str, ...] = ()
     integer_only: bool = False
     mixed_recipes: tuple[str, ...] = ()
+    wide: bool = False
     parts: tuple[str, ...] = (WHOLE,)
     several: bool = False
 
@@ -98,6 +100,11 @@ class Target:
     def all_integers(self, recipe: str) -> bool:
         """Whether a recipe leaves no layer in float."""
         return self.integer_only and recipe not in self.mixed_recipes
+
+    @property
+    def takes_equalized(self) -> bool:
+        """Whether its graph is the plan's ``integer`` one: channels are evened out where it can do nothing else."""
+        return self.integer_only and not self.wide
 
     @property
     def missing(self) -> str:

@@ -6,7 +6,6 @@ at 640x640, where interleaving to NHWC takes 0.36 ms). The target that needs eve
 
 from __future__ import annotations
 
-import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from edgekit.converters import PLAN, Job, Report, Target
 from edgekit.converters._foreign import tool_error
 from edgekit.converters.litert.files import FILE, finished, float_file
 from edgekit.converters.litert.network import LiteRTNetwork, LiteRTOperator
-from edgekit.converters.litert.ranges import LITERT, CalibrationRun, chosen_ranges, float_operators, recognise
+from edgekit.converters.litert.ranges import LITERT, CalibrationRun, chosen_ranges, float_operators, recognise, scopes
 from edgekit.errors import ConversionError
 from edgekit.runtimes.bundle.manifest import Graph, Tensor
 
@@ -123,16 +122,10 @@ def _keep_float(quantiser: Any, network: LiteRTNetwork, operators: list[LiteRTOp
 
     if operators:
         quantiser.update_quantization_recipe(
-            _scopes(network, operators),
+            scopes(network, operators),
             qtyping.TFLOperationName.ALL_SUPPORTED,
             algorithm_key=quantizer.AlgorithmName.NO_QUANTIZE,
         )
-
-
-def _scopes(network: LiteRTNetwork, operators: list[LiteRTOperator]) -> str:
-    """The expression that matches just these operators; the quantiser calls them by their outputs."""
-    scopes = {"".join(f"{network.name(index)};" for index in op.outputs) for op in operators}
-    return "^(?:" + "|".join(re.escape(scope) for scope in sorted(scopes)) + ")$"
 
 
 def _entry(job: Job) -> Graph:

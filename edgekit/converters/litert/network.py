@@ -46,6 +46,7 @@ class LiteRTNetwork:
             )
             for op in graph.operators
         ]
+        self._outputs = {int(index) for index in graph.outputs}
         self._maker = {index: op for op in self.operators for index in op.outputs}
         self._readers: dict[int, list[LiteRTOperator]] = defaultdict(list)
         for op in self.operators:
@@ -105,12 +106,20 @@ class LiteRTNetwork:
             return [op]
         return [op, *(found for before in op.inputs for found in self.behind(before))]
 
+    def readers(self, index: int) -> list[LiteRTOperator]:
+        """The operators that read a tensor."""
+        return self._readers[index]
+
     def moves(self, op: LiteRTOperator) -> list[LiteRTOperator]:
         """Operators that pass on the results of an operator and compute nothing."""
         found = []
         for reader in (reader for index in op.outputs for reader in self._readers[index] if reader.kind in MOVES):
             found += [reader, *self.moves(reader)]
         return found
+
+    def gives_output(self, op: LiteRTOperator) -> bool:
+        """Whether an output of the network is what this operator makes, as it is or moved."""
+        return any(index in self._outputs for one in (op, *self.moves(op)) for index in one.outputs)
 
     def float_operators(self, layers: Iterable[tuple[LiteRTOperator, bool]]) -> list[LiteRTOperator]:
         """The operators to leave in float so that layers are float.
