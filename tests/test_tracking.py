@@ -235,7 +235,7 @@ def test_a_lost_track_lives_for_seconds(fps: int) -> None:
 
 @every_tracker
 def test_boxes_are_the_detections_own_or_steadier_ones(name: str) -> None:
-    """A jittering detector: what the filter makes of it is nearer the truth; and an option has the boxes as they are."""
+    """Of a detector that jitters the filter's boxes are nearer the truth; an option has the boxes as they are."""
     rng, errors = np.random.default_rng(0), dict[str, list[float]]()
     trackers = {kind: open_tracker(name, boxes=kind) for kind in ("filter", "detection")}
     for k in range(100):

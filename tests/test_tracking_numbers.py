@@ -95,7 +95,7 @@ def test_predicting_in_steps_or_at_once_is_the_same(measured: tuple[float, ...],
     first = np.array([measured]).T
     start = kalman.begin(first)
     start[kalman.VELOCITY, :2] = [[30], [-20]]
-    start = kalman.correct(start, first + [[5], [-5], [0], [0]])
+    start = kalman.correct(start, first + np.array([[5], [-5], [0], [0]]))
     start[kalman.VELOCITY, 2:] = 0
     slow = start
     for seconds in steps:

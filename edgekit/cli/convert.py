@@ -37,7 +37,7 @@ GROUPS = {
         "no_float_fallback",
     ),
     "Checks": ("dry_run", "gate", "no_gate", "fail_if_slower"),
-    "Output": ("out", "rebuild", "no_contact_sheet", "jobs", "as_json"),
+    "Output": ("out", "rebuild", "no_contact_sheet", "no_golden", "jobs", "as_json"),
 }
 
 
@@ -68,6 +68,7 @@ GROUPS = {
 @click.option("-o", "--out", type=click.Path(path_type=Path), default=Path("out"), show_default=True, help="Folder.")
 @click.option("--rebuild", is_flag=True, help="Make bundles again that the same request left in the folder.")
 @click.option("--no-contact-sheet", is_flag=True, help="No picture of the source's and the bundle's results beside it.")
+@click.option("--no-golden", is_flag=True, help="No golden frames in the bundle, for edgekit selfcheck on a device.")
 @click.option("-j", "--jobs", type=click.IntRange(1), default=1, show_default=True, help="Targets built at once.")
 @click.option("--name", default="", help="Name of the bundles. [default: the source's]")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the choice of images.")
@@ -108,6 +109,7 @@ def command(
     dry_run: bool,
     options: tuple[str, ...],
     no_contact_sheet: bool,
+    no_golden: bool,
     as_json: bool,
     **given: Any,
 ) -> None:
@@ -131,6 +133,7 @@ def command(
             bias_correction=switches["bias_correction"],
             float_fallback=switches["float_fallback"],
             contact_sheet=not no_contact_sheet,
+            golden=not no_golden,
             dry_run=dry_run,
             progress=lambda event: watch.progress(event.step, event.text, event.share),
             notice=watch.say,

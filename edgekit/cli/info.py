@@ -39,6 +39,7 @@ def command(bundle: str, as_json: bool) -> None:
         *(line for graph in manifest.graphs for line in _graph(manifest, graph)),
         *_settings(manifest),
         *_amendments(manifest),
+        *(one.sentence() for one in manifest.executions or ()),
         f"made from {origin.kind} {origin.name} (sha256 {origin.sha256[:12]}) by edgekit {manifest.edgekit}",
         *(f"source: {note}" for note in origin.notes),
         *_rewrites(origin),

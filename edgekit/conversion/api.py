@@ -71,6 +71,7 @@ def convert(
     imports: Names = (),
     trust: bool = False,
     contact_sheet: bool = False,
+    golden: bool = False,
     rebuild: bool = False,
     fail_if_slower: bool = False,
     dry_run: bool = False,
@@ -126,6 +127,8 @@ def convert(
         imports: modules of yours to import first, which register decoders.
         trust: allow unpickling: the source can run any code it likes.
         contact_sheet: draw what the source and each bundle find in six of the proof images: a JPEG beside the bundle.
+        golden: put two of the proof images, and what source and bundle find in them, into each bundle, so that
+            `edgekit.runtimes.selfcheck` can replay them on a device.
         rebuild: make every bundle again. Without it those are kept that an earlier call left in ``out`` with the same
             source, contract, images, options and versions (``outcome.kept``).
         fail_if_slower: INT8 that is not faster than the float bundle of its target, here or in ``out``, is a failure
@@ -155,7 +158,9 @@ def convert(
     check(bias_correction=bias_correction, float_fallback=float_fallback, finetune=finetune, max_drop=max_drop)
     check(max_size=max_size, batch=batch)
     check(options=options, jobs=jobs, threads=threads, imports=imports, trust=trust, contact_sheet=contact_sheet)
-    check(rebuild=rebuild, fail_if_slower=fail_if_slower, dry_run=dry_run, notice=notice, progress=progress)
+    check(
+        golden=golden, rebuild=rebuild, fail_if_slower=fail_if_slower, dry_run=dry_run, notice=notice, progress=progress
+    )
     if not names(target):
         raise UsageError('convert() needs a target, such as target="onnx" or target="all"')
     stop = stop or Stop()
@@ -199,6 +204,7 @@ def convert(
             imports=names(imports),
             trust=trust,
             contact_sheet=contact_sheet,
+            golden=golden,
             rebuild=rebuild,
             fail_if_slower=fail_if_slower,
         )

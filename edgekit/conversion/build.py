@@ -78,7 +78,7 @@ def _exported(job: BuildJob, prepared: Prepared, workspace: Workspace, report: R
             threads=job.threads,
             options=from_builtins(job.options, spec.options),
             plan=planned,
-            half=prepared.half if job.precision == "fp16" else (),
+            half=prepared.half if job.precision in spec.half_precisions else (),
             recipe=recipe,
             originals=_rounded(workspace) / originals.FILE if planned is not None else None,
             open_batch=job.open_batch,

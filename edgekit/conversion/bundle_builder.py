@@ -29,7 +29,17 @@ from edgekit.errors import ConversionError, EdgekitError, EngineError, GateError
 from edgekit.graph.blip2.companions import write_companions
 from edgekit.progress import Report
 from edgekit.runtimes.bundle.folder import Bundle, Staging, sha256, stage
-from edgekit.runtimes.bundle.manifest import Accuracy, Budget, Contract, Evidence, Graph, Manifest, Record, Variant
+from edgekit.runtimes.bundle.manifest import (
+    GOLDEN,
+    Accuracy,
+    Budget,
+    Contract,
+    Evidence,
+    Graph,
+    Manifest,
+    Record,
+    Variant,
+)
 
 
 @dataclass(frozen=True)
@@ -143,7 +153,9 @@ class BundleBuilder:
                 manifest = staging.seal(self._manifest(spec, best.graphs))
                 self._check_size(manifest)
                 sheet = self._sheet(path.name)
-                validated = self._validate(spec, staging.folder, _within(report, 0.7, 1.0), sheet=sheet)
+                golden = self._golden(staging.folder)
+                step = _within(report, 0.7, 1.0)
+                validated = self._validate(spec, staging.folder, step, sheet=sheet, golden=golden)
                 evidence = _completed(validated, best)
                 doubt, advice = self._doubt(spec, best), "" if evidence.passed else self._advice(spec, best)
                 if not evidence.passed and self._request.gated:
@@ -427,13 +439,27 @@ class BundleBuilder:
             return None
         return self._workspace.folder / f"{bundle}{SUFFIX}"
 
+    def _golden(self, bundle: Path) -> Path | None:
+        """Where the golden frames of a bundle are written: into it, where there are photographs."""
+        request = self._request
+        if not request.golden or not (request.data or request.proof_data) or self._prepared.written:
+            return None
+        return bundle / GOLDEN
+
     def _validate(
-        self, spec: BundleSpec, folder: Path, report: Report, *, holdout: bool = False, sheet: Path | None = None
+        self,
+        spec: BundleSpec,
+        folder: Path,
+        report: Report,
+        *,
+        holdout: bool = False,
+        sheet: Path | None = None,
+        golden: Path | None = None,
     ) -> Evidence:
         report("comparing with the source", 0.0)
         words = tuple(part.precision for part in spec.parts.values())
         gate = gate_of(self._request, bool(self._prepared.written), words)
-        return self._stages.validate(folder, gate, report, holdout=holdout, sheet=sheet)
+        return self._stages.validate(folder, gate, report, holdout=holdout, sheet=sheet, golden=golden)
 
     def _manifest(self, spec: BundleSpec, graphs: Graphs) -> Manifest:
         prepared, targets = self._prepared, spec.targets

@@ -65,13 +65,26 @@ RESIZED = {"grid": ("letterbox", "corner"), "anchors": ("letterbox", "center"), 
 networks of several trainings."""
 
 
+def _trained_with(contract: Contract) -> tuple[str, str]:
+    """As `RESIZED`, and of ``anchor_free`` by its options: NanoDet-Plus, of four levels, is trained stretched; NanoDet,
+    YOLOv8 and 11 with the image in the middle. What is not known is the contract's own."""
+    options = contract.decoder.options
+    if contract.decoder.name == "anchor_free":
+        bins, levels = options.get("reg_max", 16), len(options["strides"])
+        if bins == 8 and levels == 4:
+            return "stretch", ""
+        if bins in (8, 16):
+            return "letterbox", "center"
+    return RESIZED.get(contract.decoder.name, (contract.image.resize, ""))
+
+
 def unusual(contract: Contract) -> str:
     """Another resizing or alignment than a decoder's networks are trained with, in a sentence; empty for the usual one.
 
-    It costs YOLOX a hundredth of its accuracy, too little for `suggestion` to see.
+    A wrong alignment costs YOLOX a hundredth of its mAP and a wrong resizing four, too little for `suggestion` to see.
     """
     rule = contract.image
-    resize, align = RESIZED.get(contract.decoder.name, (rule.resize, ""))
+    resize, align = _trained_with(contract)
     stated = f"resize: {rule.resize}" if rule.resize != resize else f"align: {rule.align}"
     usual = f"resize: {resize}" if rule.resize != resize else f"align: {align}"
     if rule.resize == resize and (not align or rule.align == align):

@@ -111,7 +111,7 @@ def convert(
     selection = validate(request, source)
     with open_workspace(request.out) as workspace:
         stages = Stages(request, workspace, stop or Stop())
-        half = not source.written and any(spec.precision == "fp16" for spec in selection.bundles)
+        half = not source.written and selection.half
         prepared = stages.prepare(report_of(progress, "prepare"), calibrate=selection.calibrated, half=half)
         for text in notices.of_source(prepared):
             notice(text)

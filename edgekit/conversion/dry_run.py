@@ -47,7 +47,7 @@ def dry_run(
     selection = validate(request, source)
     with temporary_workspace() as workspace:
         stages = Stages(request, workspace, stop or Stop())
-        half = not source.written and any(spec.precision == "fp16" for spec in selection.bundles)
+        half = not source.written and selection.half
         started = time.monotonic()
         prepared = stages.prepare(report_of(progress, "prepare"), calibrate=selection.calibrated, half=half)
         pace = (time.monotonic() - started) / PREPARE

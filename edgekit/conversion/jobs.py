@@ -102,6 +102,7 @@ class ValidateJob(Record, frozen=True, kw_only=True, tag="validate"):
 
     ``holdout``: compare on the hold-out set instead of the proof images. ``sheet``: file for a contact sheet of both
     results, empty for none; models that write texts have none. ``batch``: images in each run.
+    ``golden``: folder for the bundle's golden frames, empty for none; models that write texts have none.
     """
 
     folder: str
@@ -110,6 +111,7 @@ class ValidateJob(Record, frozen=True, kw_only=True, tag="validate"):
     holdout: bool = False
     sheet: str = ""
     batch: int = 1
+    golden: str = ""
     threads: int = 2
     imports: tuple[str, ...] = ()
 

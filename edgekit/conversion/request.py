@@ -53,6 +53,7 @@ class Request:
         sizes: further input sizes of each bundle.
         batches: further batches of each bundle, beside one image.
         contact_sheet: draw what the source and each bundle find in some images of ``data``, beside the bundle.
+        golden: put golden frames into each bundle: a few images of ``data`` and what was found in them.
         fail_if_slower: a bundle that is quantised on images and not faster than the target's float bundle is a failure.
         rebuild: make bundles again that the same request left in ``out``; without it they are kept.
     """
@@ -88,6 +89,7 @@ class Request:
     sizes: tuple[tuple[int, int], ...] = ()
     batches: tuple[int, ...] = ()
     contact_sheet: bool = False
+    golden: bool = False
     fail_if_slower: bool = False
     rebuild: bool = False
 

@@ -69,6 +69,15 @@ class Selection:
         return tuple(dict.fromkeys(target for spec in self.bundles for target in spec.targets))
 
     @property
+    def half(self) -> bool:
+        """Whether any of the bundles computes in float16, wholly or in part."""
+        return any(
+            part.precision in converters.target(part.target).half_precisions
+            for spec in self.bundles
+            for part in spec.parts.values()
+        )
+
+    @property
     def calibrated(self) -> bool:
         """Whether any of the bundles needs calibration images."""
         return any(spec.calibrated for spec in self.bundles)

@@ -148,8 +148,10 @@ class Stages:
         holdout: bool = False,
         sheet: Path | None = None,
         batch: int = 1,
+        golden: Path | None = None,
     ) -> Evidence:
-        """Compare a bundle with the source, on the proof images or on the ``holdout`` set, and draw a contact sheet."""
+        """Compare a bundle with the source, on the proof images or on the ``holdout`` set, draw a contact sheet, and
+        write the golden frames."""
         job = jobs.ValidateJob(
             folder=str(self.workspace.folder),
             bundle=str(bundle),
@@ -157,6 +159,7 @@ class Stages:
             holdout=holdout,
             sheet=str(sheet or ""),
             batch=batch,
+            golden=str(golden or ""),
             threads=self.request.threads,
             imports=self.request.imports,
         )

@@ -54,6 +54,7 @@ class Target:
         distributions: their pip names, recorded in the manifest with their versions.
         extra: the extra of edgekit that installs them.
         calibrated: the precisions that need images.
+        half_precisions: the precisions that compute in float16, wholly or in part.
         options: structure of the target's own options.
         refuses: ONNX operators that the target cannot take, with the reason.
         hosts: platforms on which it can be converted, as prefixes of `edgekit.runtimes.engines.host`; empty for all.
@@ -76,6 +77,7 @@ class Target:
     distributions: tuple[str, ...]
     extra: str = "convert"
     calibrated: tuple[str, ...] = ("int8",)
+    half_precisions: tuple[str, ...] = ("fp16",)
     options: type[Record] = NoTargetOptions
     refuses: Mapping[str, str] = field(default_factory=dict)
     hosts: tuple[str, ...] = ()

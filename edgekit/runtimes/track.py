@@ -160,7 +160,7 @@ def _check_appearance(tracker: Tracker, appearance: Predicting | None) -> None:
 
 
 def _tracked(found: Detections, tracks: Tracks, image: Image) -> Detections:
-    """What was found of the tracks. Plain boxes are the tracks'; those of masks and keypoints stay with what is in them."""
+    """What was found of the tracks. Plain boxes are the tracks'; those around masks and keypoints stay as found."""
     seen = dataclasses.replace(found[tracks.detections], track_ids=tracks.track_ids)
     return dataclasses.replace(seen, boxes=_inside(tracks.boxes, image)) if type(found) is Detections else seen
 

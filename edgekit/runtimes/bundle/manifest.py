@@ -15,6 +15,9 @@ SCHEMA = 1
 
 MANIFEST = "manifest.json"
 
+GOLDEN = "golden"
+"""Folder of a bundle with its golden frames (`edgekit.runtimes.golden_frames`)."""
+
 ProofWord = Literal["executed", "emulated", "interpreted", "reference", "compiled"]
 """How strong a proof is: the device's engine ran the file; a vendor's simulator did; the file was read and computed by
 an interpreter; the same arithmetic ran on another engine; a compiler accepted it and nothing ran."""
@@ -558,6 +561,32 @@ class Amendment(Record, frozen=True, kw_only=True):
     changes: tuple[Change, ...]
 
 
+class Execution(Record, frozen=True, kw_only=True):
+    """A device that replayed the bundle's golden frames with results that agree (``edgekit evidence add``).
+
+    Attributes:
+        time: of the run there, UTC, ISO 8601.
+        platform: which of edgekit's runtimes it was: ``python``, ``swift``, ``kotlin``, ``web``.
+        machine: in words, as the device says.
+        frames: how many.
+        compared: with what the ``bundle`` found when it was converted, or with its ``source``.
+    """
+
+    time: str
+    platform: str
+    machine: str
+    engine: str
+    word: ProofWord
+    frames: Number
+    compared: str
+
+    def sentence(self) -> str:
+        """What was done, in words."""
+        truth = "its conversion" if self.compared == "bundle" else "its source"
+        how = f"{self.word} by {self.engine} ({self.platform}) on {self.machine}, {self.time}"
+        return f"{how}: {self.frames} golden frames agree with {truth}"
+
+
 class File(Record, frozen=True, kw_only=True):
     """A file of a bundle: relative path with forward slashes, size in bytes, SHA-256."""
 
@@ -591,7 +620,8 @@ class Manifest(Record, frozen=True, kw_only=True):
 
     ``options`` are the target's own options as they were used. ``amendments`` are there only where the contract was
     changed after the conversion; the evidence was measured before.
-    ``variants`` are further batches and sizes; without any it is not written.
+    ``variants`` are further batches and sizes; without any it is not written. Nor are ``executions``, the devices that
+    replayed the golden frames.
     """
 
     schema: int = SCHEMA
@@ -612,6 +642,7 @@ class Manifest(Record, frozen=True, kw_only=True):
     files: tuple[File, ...] = ()
     digest: str = ""
     amendments: tuple[Amendment, ...] | msgspec.UnsetType = msgspec.UNSET
+    executions: tuple[Execution, ...] | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def summary(self) -> str:
