@@ -98,7 +98,7 @@ OPTIONS = {
     "convert": "--plan --recipe --max-drop --labels --finetune --choose "
     "--target --precision --data --contract --weights -o --out -j --jobs --json --gate --no-gate --dry-run --trust",
     "amend": "--score --iou --max-detections --class --tracker-option --import --json",
-    "run": "--score --iou --track --track-option --every --save --video --mot --import --json"
+    "run": "--size --score --iou --track --track-option --every --save --video --mot --import --json"
     " --threads --unit --strict",
     "verify": "--against --data --import --json",
     "evaluate": "--labels --data --html --track --track-option --fps --class --import --json",
@@ -248,7 +248,10 @@ def test_info_for_people_names_what_matters(cli: Cli, converted: Converted) -> N
         "calibrated on 3",
         "executed by openvino on ",
         "output boxes: cosine ",
-        "gate (matched >= 0.9 at IoU 0.5, drift <= 0.06, extra <= 0.12): passed",
+        "gate (matched >= 0.9 at IoU 0.5, drift <= 0.06, extra <= 0.12, small >= 0.8, medium >= 0.85, large >= ",
+        "0.85): passed",
+        "negative control (each channel of the raw outputs at its least value, as if the network saw nothing): failed",
+        "by size: small ",
         "\nproven\n",
     ):
         assert part in said.out
