@@ -16,7 +16,6 @@ from moving_boxes import Street
 from edgekit.errors import InputError, UsageError
 from edgekit.runtimes.tracking import mot
 from edgekit.runtimes.tracking.bytetrack import ByteTrack
-from edgekit.runtimes.tracking.fitting import fitted, known_to
 
 
 def test_tracks_are_written_and_read_back(tmp_path: Path) -> None:
@@ -132,16 +131,6 @@ def test_in_a_crowd_the_filters_boxes_are_nearer_the_truth_than_the_detections_o
     frames = benchmark.crowd(30, 60, 7)
     found = [hota(benchmark, frames, benchmark.ours("bytetrack", 30, boxes=kind)) for kind in ("filter", "detection")]
     assert found[0] > found[1] + 0.005
-
-
-def test_with_thresholds_that_fit_walkers_near_them_do_not_change_ids(benchmark: ModuleType) -> None:
-    """A detector whose scores end at 0.55. Where weak detections found no lost track again, 33 ids were given."""
-    frames = benchmark.crowd(30, 150, 200, (90.0, 260.0))
-    scores = [np.float32(0.6) * frame.scores for frame in frames]
-    options = known_to(ByteTrack.Options, fitted(np.concatenate(scores[:20]), 0.3))
-    side = benchmark.ours("bytetrack", 30, **options)
-    ids = {one for k, frame in enumerate(frames) for one in side(k, (frame.boxes, scores[k]))[0].tolist()}
-    assert len(ids) <= 31
 
 
 @pytest.mark.nightly
