@@ -8,9 +8,9 @@ channel of its weights, so its input becomes equal altogether; other readers sha
 half of the ratio (its square root) goes to the weights, as SmoothQuant does it behind LayerNorm (arXiv 2211.10438).
 
 ReLU and LeakyReLU commute with s, pooling and nearest upsampling too: these sites cost nothing, and neither does
-x * sigmoid(x / r) with a constant r for each channel. For SiLU as it is the sigmoid
-reads x / s from a 1x1 depthwise convolution of its own, whose weights have a scale per channel as well (a Mul with 1/s
-would have one scale for all of them).
+x * sigmoid(x / r) with a constant r for each channel. For SiLU as it is, one operator or x * sigmoid(x) as ONNX spells
+it, the sigmoid reads x / s from a 1x1 depthwise convolution of its own, whose weights have a scale per channel as well
+(a Mul with 1/s would have one scale for all of them).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _COMMUTING = ("relu", "relu_", "leaky_relu", "leaky_relu_")
 _PASSING = ("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "upsample_nearest2d", "dropout", "clone", "contiguous")
 _SILU = ("silu", "silu_")
 
-SCALED_SILU = "scaled silu"
+SILU, SCALED_SILU = "silu", "scaled silu"
 
 
 @dataclass(frozen=True)
@@ -58,11 +58,15 @@ class _Site:
     readers: tuple[fx.Node, ...]
     gate: fx.Node | None = None
     """What the sigmoid of a SiLU reads that has a scale of its own already: x * sigmoid(x / r)."""
+    sigmoid: fx.Node | None = None
+    """The sigmoid of a SiLU that is spelt x * sigmoid(x)."""
 
     @property
     def through(self) -> str:
         if self.gate is not None:
             return SCALED_SILU
+        if self.sigmoid is not None:
+            return SILU
         return "" if self.activation is self.producer else _name(self.activation).rstrip("_")
 
 
@@ -96,7 +100,7 @@ def equalize(
             continue
         alive = largest > DEAD * largest.max()
         before = float(largest.max() / largest[alive].min())
-        if before <= (through_silu if site.through == "silu" else free):
+        if before <= (through_silu if site.through == SILU else free):
             continue
         scale = torch.where(alive, _wanted(module, site, largest), 1.0)
         scaled = largest * scale
@@ -124,8 +128,13 @@ def _site(module: fx.GraphModule, producer: fx.Node) -> _Site | None:
         return None
     follower = next(iter(producer.users)) if len(producer.users) == 1 else producer
     activation = follower if not normed and _is(follower, *_COMMUTING, *_SILU) else producer
-    scaled = None if normed else _scaled_silu(module, producer)
-    gate, activation = scaled or (None, activation)
+    gate, sigmoid = None, None
+    if not normed and (found := _product(producer)) is not None:
+        before, last, product = found
+        if before is producer:
+            sigmoid, activation = last, product
+        elif _scales_channels(module, before, producer):
+            gate, activation = before, product
     readers = _readers(activation, "linear" if normed else "conv2d")
     if not readers:
         return None
@@ -139,32 +148,39 @@ def _site(module: fx.GraphModule, producer: fx.Node) -> _Site | None:
     constants: list[Any] = [weight for weight in weights if weight is not None]
     if own[:1] == (None,) or any(weight.op != "get_attr" or len(weight.users) != 1 for weight in constants):
         return None
-    return _Site(producer, activation, readers, gate)
+    return _Site(producer, activation, readers, gate, sigmoid)
 
 
-def _scaled_silu(module: fx.GraphModule, node: fx.Node) -> tuple[fx.Node, fx.Node] | None:
-    """The division and the product of node * sigmoid(node / constant), whichever operator the division is."""
-    products = [user for user in node.users if _is(user, "mul") and _is_sigmoid(user.args[1 - user.args.index(node)])]
-    if len(node.users) != 2 or len(products) != 1:
+def _product(node: fx.Node) -> tuple[fx.Node, fx.Node, fx.Node] | None:
+    """Of node * sigmoid(x), where nothing else reads ``node`` or these: x, the sigmoid and the product."""
+    products = [user for user in node.users if _is(user, "mul")]
+    if len(node.users) != 2 or not products:
         return None
-    (product,), (gate,) = products, [user for user in node.users if user is not products[0]]
-    sigmoid = next(iter(gate.users))
-    if not _is(gate, "conv2d", "mul", "div") or len(gate.users) != 1 or set(product.args) != {node, sigmoid}:
-        return None
+    for product in products:
+        others = [argument for argument in product.args if argument is not node]
+        sigmoid: Any = others[0] if len(others) == 1 else None
+        if getattr(sigmoid, "op", "") != "call_function" or not _is(sigmoid, "sigmoid") or len(sigmoid.users) != 1:
+            continue
+        before = sigmoid.all_input_nodes[0]
+        if {*node.users} == {product, sigmoid if before is node else before}:
+            return before, sigmoid, product
+    return None
+
+
+def _scales_channels(module: fx.GraphModule, gate: fx.Node, node: fx.Node) -> bool:
+    """Whether a node only multiplies or divides each channel of ``node`` by a constant, whichever operator does it."""
+    if not _is(gate, "conv2d", "mul", "div") or len(gate.users) != 1:
+        return False
     divisor: Any = gate.args[1]
     if gate.args[0] is not node or getattr(divisor, "op", "") != "get_attr":
-        return None
+        return False
     channels = int(node.meta["val"].shape[1])
     if _is(gate, "conv2d"):
         alone = _groups(gate) == channels and gate.args[2:3] in ((), (None,))
         shape = (channels, 1, 1, 1)
     else:
         alone, shape = True, (1, channels, 1, 1)
-    return (gate, product) if alone and tuple(_constant(module, divisor).shape) == shape else None
-
-
-def _is_sigmoid(argument: Any) -> bool:
-    return getattr(argument, "op", "") == "call_function" and _is(argument, "sigmoid")
+    return alone and tuple(_constant(module, divisor).shape) == shape
 
 
 def _readers(node: fx.Node, kind: str) -> tuple[fx.Node, ...]:
@@ -269,22 +285,26 @@ def _scale(module: fx.GraphModule, site: _Site, scale: torch.Tensor) -> str:
             constant = _constant(module, site.gate.args[1])
             factor = scale.reshape(constant.shape)
             constant.copy_(constant * factor if _is(site.gate, "div") else constant / factor)
-    return _unscale_gate(module, site, scale) if site.through == "silu" else ""
+    return _unscale_gate(module, site, scale) if site.through == SILU else ""
 
 
 def _unscale_gate(module: fx.GraphModule, site: _Site, scale: torch.Tensor) -> str:
     """Let the sigmoid of a SiLU read x / s; the name of what it reads."""
     import torch
 
-    graph, name = module.graph, f"{site.activation.name}_unscale"
+    graph, name, aten = module.graph, f"{site.activation.name}_unscale", torch.ops.aten
     module.register_buffer(name, 1 / scale.reshape(-1, 1, 1, 1))
-    with graph.inserting_before(site.activation):
-        aten = torch.ops.aten
+    with graph.inserting_before(site.sigmoid or site.activation):
         arguments = (site.producer, graph.get_attr(name), None, [1, 1], [0, 0], [1, 1], len(scale))
         original = graph.call_function(aten.conv2d.default, arguments)
+    original.meta = dict(site.activation.meta)
+    if site.sigmoid is not None:
+        site.sigmoid.args = (original,)
+        return str(original.name)
+    with graph.inserting_before(site.activation):
         gate = graph.call_function(aten.sigmoid.default, (original,))
         product = graph.call_function(aten.mul.Tensor, (site.producer, gate))
-    for node in (original, gate, product):
+    for node in (gate, product):
         node.meta = dict(site.activation.meta)
     site.activation.replace_all_uses_with(product)
     graph.erase_node(site.activation)
