@@ -210,8 +210,7 @@ def _changed(text: str, stated: str, rule: ImageRule, **changes: object) -> Alte
 
 
 def _clearly(values: NDArray[np.float64], own: NDArray[np.float64], better: float) -> bool:
-    """Whether another rule finds more in the images than the own one: in ratio, in nearly every sample of images, and at
-    all."""
+    """Whether another rule finds more than the own one: in ratio, in nearly every sample of images, and at all."""
     error = float((values - own).std(ddof=1)) / len(values) ** 0.5
     return bool(
         values.sum() >= better * own.sum()
