@@ -79,6 +79,7 @@ export function bestOf(values: Float32Array, first: number, classes: number, cel
   const best = values.slice(first, first + cells);
   const classIds = new Int32Array(cells);
   let broken = false;
+  for (let cell = 0; cell < cells; cell++) if (best[cell]! !== best[cell]!) broken = true;
   for (let c = 1; c < classes; c++) {
     const row = first + c * cells;
     for (let cell = 0; cell < cells; cell++) {
