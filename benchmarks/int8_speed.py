@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import re
 from pathlib import Path
 
 import msgspec
@@ -58,7 +59,7 @@ def _rows(model: Subject, folder: Path, given: argparse.Namespace) -> list[dict[
         source=model.source if ":" in model.source else str(folder / model.source),
         contract=str(folder / model.contract) if model.contract else "",
         data=data,
-        name=model.name,
+        name=re.sub(r"\W+", "-", model.name),
         targets=tuple(given.targets.split(",")),
         precisions=("fp32", "int8"),
         out=given.out,

@@ -118,6 +118,40 @@ def test_a_good_bundle_passes_and_its_control_fails(name: str, precision: str, t
     assert bool(evidence.gate.by_size) == (name == "detect")
 
 
+def test_a_bundle_that_loses_only_small_objects_fails_by_their_size_alone(tmp_path: Path) -> None:
+    """Ten medium objects and a small one in each image: 91 % of all are found without the small ones."""
+
+    def image(seed: int) -> list[Floats]:
+        boxes = np.full((1, 4, CELLS, CELLS), 3.0, np.float32)  # 48 x 48 pixels
+        classes = np.full((1, 3, CELLS, CELLS), -7.0, np.float32)
+        for place in range(10):
+            classes[0, place % 2, place // 4 * 3, place % 4 * 2] = 2.0
+        boxes[0, :, 7, seed % CELLS] = 1.0
+        classes[0, 2, 7, seed % CELLS] = 3.0
+        return [boxes, classes]
+
+    images = [image(seed) for seed in range(12)]
+    task = detector()
+    counts = [len(detections(task, raw)) for raw in images]
+    assert counts == [11] * 12
+
+    def without_small(one: Floats) -> Floats:
+        return np.where(one == 3.0, -7.0, one * 1.001).astype(np.float32) if one.shape[1] == 3 else one
+
+    lost = compared(tmp_path, task, images, GATES["int8"], bundle=without_small, precision="int8")
+    assert lost.decoded
+    assert lost.decoded.by_size
+    assert {name: (one.found, one.detections) for name, one in lost.decoded.by_size.items()} == {
+        "small": (0, 12),
+        "medium": (120, 120),
+    }
+    assert lost.decoded.matched > GATES["int8"].matched
+    assert lost.failures == (
+        "matched 0.000 of the small ones (0 of 12) at IoU 0.5, at least 0.569 (small 0.8 less 2 standard errors)",
+    )
+    assert "by size: small 0.0% (0 of 12), medium 100.0% (120 of 120)" in evidence_lines(lost)
+
+
 def test_anchors_have_a_control_too(tmp_path: Path) -> None:
     raws = [[boxes, classes - 6] for boxes, classes in map(found_by, range(3))]
     evidence = compared(tmp_path, detector(), raws, GATES["fp32"])

@@ -78,9 +78,7 @@ class Product(nn.Module):  # type: ignore[misc]
         return x * torch.sigmoid(x)
 
 
-@pytest.mark.parametrize(
-    "activation", [nn.ReLU(), nn.ReLU(inplace=True), nn.SiLU(), Product(), nn.Identity()], ids=str
-)
+@pytest.mark.parametrize("activation", [nn.ReLU(), nn.ReLU(inplace=True), nn.SiLU(), Product(), nn.Identity()], ids=str)
 @pytest.mark.parametrize("multiplier", [1, 2])
 def test_the_function_stays_and_the_channels_become_equal(activation: Any, multiplier: int) -> None:
     torch.manual_seed(2)

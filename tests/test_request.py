@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from edgekit import converters
 from edgekit.calibration.plan import Methods
+from edgekit.conversion.convert import check_bounds
 from edgekit.conversion.request import Request, gate_of, source_of, validate
 from edgekit.conversion.selection import Selection
 from edgekit.errors import SourceError, UsageError
 from edgekit.evaluation.agreement import GATES
 from edgekit.evaluation.texts import GATES as TEXT_GATES
-from edgekit.runtimes.bundle.manifest import Gate
+from edgekit.runtimes.bundle.manifest import Contract, Decoder, Gate, ImageRule, Output
 
 NETWORK = "tiny_models:detector"
 
@@ -170,6 +173,21 @@ def test_bounds_are_those_of_the_comparison(blip2: str) -> None:
     )
     assert refused(NETWORK, bounds={"matched": float("nan")}) == "--gate matched=nan: must be 0..1"
     assert refused(NETWORK, gates={"int8": GATES["int8"]}) == "gates: 'int8' is not one of: fp32"
+
+
+@pytest.mark.parametrize(("task", "refuses"), [("classify", True), ("semantic", True), ("detect", False)])
+def test_a_bound_by_size_needs_boxes(task: str, refuses: bool) -> None:
+    decoder = {"classify": "classes", "semantic": "semantic", "detect": "anchor_free"}[task]
+    options = {"strides": [8]} if task == "detect" else {}
+    contract = Contract(
+        task=task, image=ImageRule(size=(64, 64)), classes=("a", "b"), decoder=Decoder(name=decoder, options=options),
+        outputs=(Output(name="logits", role="logits"),),
+    )  # fmt: skip
+    prepared: Any = SimpleNamespace(contract=contract, holdout_views=1)
+    said = f"--gate small=0.9 is for boxes, and the task '{task}' has none; leave it out"
+    with pytest.raises(UsageError) if refuses else nullcontext() as raised:
+        check_bounds(Request(bounds={"small": 0.9}), prepared)
+    assert not refuses or str(raised.value) == said  # type: ignore[union-attr]
 
 
 def test_gates_and_bounds_are_both_kept(blip2: str) -> None:

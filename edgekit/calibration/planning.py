@@ -27,6 +27,7 @@ from edgekit.calibration.layers import STEM, Response, feeding_layers, float_fal
 from edgekit.calibration.observation import Observations, observe
 from edgekit.calibration.originals import originals_of, restore, write_originals
 from edgekit.calibration.plan import (
+    NOISE,
     Advice,
     Equalization,
     Layer,
@@ -46,9 +47,6 @@ if TYPE_CHECKING:
 
     from torch import fx
 
-NOISE = 0.1
-"""A layer stays in float when rounding its input makes more than this share of its output's variance."""
-
 CERTAINLY_NOT = -8.0
 """A logit as good as minus infinity."""
 
@@ -67,7 +65,7 @@ class PlanRequest:
     """What a plan is made for.
 
     Attributes:
-        integer: also plan the graph for integer-only targets.
+        integer: also plan the graph for targets with 8-bit activations alone.
         finetune: minutes of fine-tuning; 0: none.
         score_outputs: outputs that are logits of scores.
         coordinate_outputs: outputs that are image coordinates, such as keypoints: one step of error there is pixels.

@@ -13,7 +13,7 @@ from edgekit.cli._terminal import shown
 if TYPE_CHECKING:
     from edgekit.conversion.bundle_builder import Outcome
     from edgekit.conversion.selection import Skipped
-    from edgekit.runtimes.bundle.manifest import Accuracy, Evidence, TextAgreement
+    from edgekit.runtimes.bundle.manifest import Accuracy, Evidence, TextAgreement, Variant
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> None:
@@ -155,6 +155,15 @@ def _control_lines(evidence: Evidence) -> list[str]:
     if not (control := evidence.control):
         return []
     return [f"negative control ({control.damage}): failed as it must, {control.failures[0]}"]
+
+
+def variant_lines(variants: Sequence[Variant]) -> list[str]:
+    """Evidence of further batches and sizes, indented below what they are."""
+    lines = []
+    for variant in variants:
+        lines.append(f"{variant}:")
+        lines += [f"  {line}" for line in evidence_lines(variant.evidence)] if variant.evidence else ["  no evidence"]
+    return lines
 
 
 def _counted(share: float, of: int) -> str:

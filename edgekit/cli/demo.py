@@ -126,9 +126,9 @@ def _print(done: Demonstration) -> None:
         rows.append([one.target, "-", "-", "-", "-", "-", "", f"[dim]{escape(one.reason)}[/dim]"])
     table(columns, rows, right=("size", "mAP", "to source", "ms", "to float"))
     say(f"mAP50-95 on {done.scenes} held-out scenes; ms: median inference here, one image at a time")
-    slow = [one for measured in done.measured if (one := _speed(measured)) and not one.faster]
+    speeds = [speed for measured in done.measured if (speed := _speed(measured))]
     say("to float: the time of inference over that of fp32, on one thread, both in turns")
-    if slow:
+    if not all(speed.faster for speed in speeds):
         say("where that is not clearly below 1, INT8 is smaller here, not faster")
     say(f"what each bundle finds: {done.picture}")
     if done.described:

@@ -24,7 +24,7 @@ def command(bundle: str, as_json: bool) -> None:
 
     import msgspec
 
-    from edgekit.cli._reports import evidence_lines, megabytes
+    from edgekit.cli._reports import evidence_lines, megabytes, variant_lines
     from edgekit.runtimes.bundle.folder import open_bundle
 
     opened = open_bundle(bundle)
@@ -58,9 +58,7 @@ def command(bundle: str, as_json: bool) -> None:
             f"{calibration.sha256[:12]})"
         )
     lines += evidence_lines(manifest.evidence) if manifest.evidence else ["no evidence"]
-    for variant in manifest.variants or ():
-        lines.append(f"{variant}:")
-        lines += [f"  {line}" for line in evidence_lines(variant.evidence)] if variant.evidence else ["  no evidence"]
+    lines += variant_lines(manifest.variants or ())
     lines.append("proven" if manifest.proven else "UNPROVEN")
     say("\n".join(lines))
 

@@ -78,7 +78,7 @@ def _exported(job: BuildJob, prepared: Prepared, workspace: Workspace, report: R
             threads=job.threads,
             options=from_builtins(job.options, spec.options),
             plan=planned,
-            half=prepared.half if job.precision == "fp16" else (),
+            half=prepared.half if job.precision in spec.half_precisions else (),
             recipe=recipe,
             originals=_rounded(workspace) / originals.FILE if planned is not None else None,
             open_batch=job.open_batch,
@@ -96,7 +96,7 @@ def _exchange(workspace: Workspace, spec: Target, precision: str, recipe: str) -
         return workspace.folder, None
     plan = plans.read_plan(workspace.plan)
     integers = spec.all_integers(recipe)
-    if integers and plan.integer is not None:
+    if integers and spec.takes_equalized and plan.integer is not None:
         return workspace.plan / plans.INTEGER, plan.integer
     return _rounded(workspace) if integers else workspace.plan / plans.MIXED, plan.mixed
 

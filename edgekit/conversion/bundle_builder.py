@@ -302,7 +302,7 @@ class BundleBuilder:
         """The recipes to try: the one that was asked for, or all where there are images to compare them on."""
         if not spec.calibrated or self._prepared.written:
             return ()
-        offered = converters.target(spec.target).recipes
+        offered = converters.target(spec.target).recipes_of(spec.precision)
         if self._request.recipe != AUTO:
             return (self._request.recipe,)
         return offered if self._prepared.holdout_views else offered[:1]
@@ -318,7 +318,9 @@ class BundleBuilder:
     def _doubt(self, spec: BundleSpec, best: _Best) -> str:
         if not best.recipe or self._request.recipe != AUTO:
             return ""
-        return recipes.doubt(converters.target(spec.target).recipes, best.recipe, best.trials, self._prepared)
+        return recipes.doubt(
+            converters.target(spec.target).recipes_of(spec.precision), best.recipe, best.trials, self._prepared
+        )
 
     def _advice(self, spec: BundleSpec, best: _Best) -> str:
         """After a failed gate of a bundle that was quantised on images."""
@@ -326,7 +328,8 @@ class BundleBuilder:
             return ""
         target = converters.target(spec.target)
         finest = next((one for one in ("fp16", "fp32") if one in target.precisions and one != spec.precision), "")
-        return recipes.advice(target.recipes, best.recipe, best.trials, self._prepared, self._request, finest)
+        offered = target.recipes_of(spec.precision)
+        return recipes.advice(offered, best.recipe, best.trials, self._prepared, self._request, finest)
 
     def _trial(
         self,

@@ -111,7 +111,7 @@ def convert(
     selection = validate(request, source)
     with open_workspace(request.out) as workspace:
         stages = Stages(request, workspace, stop or Stop())
-        half = not source.written and any(spec.precision == "fp16" for spec in selection.bundles)
+        half = not source.written and selection.half
         prepared = stages.prepare(report_of(progress, "prepare"), calibrate=selection.calibrated, half=half)
         for text in notices.of_source(prepared):
             notice(text)
@@ -177,7 +177,7 @@ def _calibrate(
     """
     request = stages.request
     known = plan_is_there(request)
-    integer = bool(request.plan) or any(converters.target(name).integer_only for name in selection.targets)
+    integer = bool(request.plan) or any(converters.target(name).takes_equalized for name in selection.targets)
     sensitivity = request.max_drop is not None
     if known or prepared.written:
         return stages.calibrate(report, plan=request.plan if known else "", integer=integer, sensitivity=sensitivity)

@@ -47,7 +47,7 @@ def dry_run(
     selection = validate(request, source)
     with temporary_workspace() as workspace:
         stages = Stages(request, workspace, stop or Stop())
-        half = not source.written and any(spec.precision == "fp16" for spec in selection.bundles)
+        half = not source.written and selection.half
         started = time.monotonic()
         prepared = stages.prepare(report_of(progress, "prepare"), calibrate=selection.calibrated, half=half)
         pace = (time.monotonic() - started) / PREPARE
@@ -108,7 +108,7 @@ def expected_seconds(
         spec = converters.target(name)
         for one in precisions if not spec.missing else ():
             if one in spec.precisions:
-                tried = len(spec.recipes) if recipe == AUTO and one in spec.calibrated else 1
+                tried = max(1, len(spec.recipes_of(one))) if recipe == AUTO else 1
                 steps[f"{name} {one}"] = usual_seconds(name) * tried
                 if one in spec.calibrated:
                     steps["calibrate"] = CALIBRATE + finetune

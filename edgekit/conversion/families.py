@@ -203,8 +203,8 @@ def _family(match: _Match, levels: Sequence[Sequence[Tail]], strides: tuple[int,
         doubts.append("heads without bins may be one-to-one (YOLO26): then postprocess: {nms: false}")
     rule = NANODET if name == "anchor_free" and bins == 8 else RULES.get(name, {})
     if name == "anchor_free" and bins == 8 and len(levels) == 4:
-        options = {**options, "cell_offset": 0.0}
-        why.append("four levels: NanoDet-Plus, which counts from the corner of a cell")
+        options, rule = {**options, "cell_offset": 0.0}, {**rule, "resize": "stretch"}
+        why.append("four levels: NanoDet-Plus, which counts from the corner of a cell and is trained stretched")
     if name == "grid" and face:
         options = {**options, "power": 0.5}
         why.append("boxes, objectness and one class: YuNet, whose score is the square root of their product")

@@ -90,6 +90,7 @@ class Inspected(Record, frozen=True, kw_only=True):
         decoder: the name of the family's decoder, empty where none fits.
         why: what speaks for it.
         doubts: what has to be checked by eye.
+        warnings: what reading the source left open.
         contract: a contract file as text, empty where none can be written.
         trials: image rules that were tried on the photograph; the first is the contract's.
         found: what the contract finds in the photograph, a line for each of the best.
@@ -104,6 +105,7 @@ class Inspected(Record, frozen=True, kw_only=True):
     decoder: str = ""
     why: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     contract: str = ""
     trials: tuple[Trial, ...] = ()
     found: tuple[str, ...] = ()
@@ -173,7 +175,7 @@ def work(job: InspectJob, report: Report) -> Inspected:
     torch.set_num_threads(job.threads)
     report("reading the source", 0.0)
     looked = _look(job)
-    seen, family = looked.seen, looked.family
+    seen, family = msgspec.structs.replace(looked.seen, warnings=looked.model.doubts), looked.family
     contract = looked.model.contract
     if contract is not None:
         why = ("the source says so itself: no contract file is needed",)

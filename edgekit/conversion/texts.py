@@ -192,7 +192,8 @@ class _Comparison:
 
     def _tallies(self, number: int, logits: Floats) -> list[tuple[TextTally, Floats]]:
         """Where logits are added, and those of the first text, damaged, for the negative control."""
-        return [(self.tally, logits)] + ([] if number else [(self.control, *negated([logits]))])
+        (damaged,) = negated([logits])
+        return [(self.tally, logits), (self.control, damaged)] if number == 0 else [(self.tally, logits)]
 
     def _image(self, number: int, pixels: Floats, projected: str) -> Floats:
         """The bundle's image features, from pixels; the drift of each graph is measured on the way."""

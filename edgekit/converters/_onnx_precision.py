@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -87,13 +88,14 @@ def save(model: ModelProto, path: Path, precision: str) -> None:
     onnx.save_model(model, path)
 
 
-def half(model: ModelProto, troubles: tuple[Fp16Issue, ...] = ()) -> ModelProto:
-    """Weights and arithmetic in float16, but for the operators around ``troubles``; inputs and outputs are float32."""
+def half(model: ModelProto, troubles: tuple[Fp16Issue, ...] = (), kept: Collection[str] = ()) -> ModelProto:
+    """Weights and arithmetic in float16, but for the operators around ``troubles`` and the nodes named in ``kept``;
+    inputs and outputs are float32."""
     import onnx_ir
     from onnx_ir.passes.common import RemoveUnusedNodesPass, TopologicalSortPass
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    halved = convert_float_to_float16(model, keep_io_types=True, node_block_list=around(model, troubles))
+    halved = convert_float_to_float16(model, keep_io_types=True, node_block_list=[*around(model, troubles), *kept])
     _without_repetitions(halved)
     _unhalve_on_the_way(halved)
     # The casts it adds at the inputs and outputs are not in topological order, which the checker refuses.

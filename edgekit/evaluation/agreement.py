@@ -32,13 +32,14 @@ GATES = {
     "fp16": Gate(iou=0.9, matched=0.98, score_drift=0.02, extra=0.05, small=0.95, medium=0.95, large=0.95),
     "int8": Gate(iou=0.5, matched=0.90, score_drift=0.06, extra=0.12, small=0.8, medium=0.85, large=0.85),
     "w8a8": Gate(iou=0.5, matched=0.90, score_drift=0.06, extra=0.12, small=0.8, medium=0.85, large=0.85),
+    "w8a32": Gate(iou=0.5, matched=0.90, score_drift=0.06, extra=0.12, small=0.8, medium=0.85, large=0.85),
 }
 """Bounds by precision. Good INT8 of real detectors passes them and bad INT8 fails (docs/EVIDENCE.md)."""
 
-COSINES = {"fp32": 0.9999, "fp16": 0.999, "int8": 0.97, "w8a8": 0.97}
+COSINES = {"fp32": 0.9999, "fp16": 0.999, "int8": 0.97, "w8a8": 0.97, "w8a32": 0.97}
 """Least cosine of each raw output, asked for only where too few detections exist to compare."""
 
-ANGLES = {"fp32": 0.5, "fp16": 1.0, "int8": 5.0, "w8a8": 5.0}
+ANGLES = {"fp32": 0.5, "fp16": 1.0, "int8": 5.0, "w8a8": 5.0, "w8a32": 5.0}
 """Largest mean angle in degrees between oriented boxes of the source and of the bundle."""
 
 Similarity = Callable[[Candidates, Candidates], Floats]
@@ -102,7 +103,7 @@ class Tally:
         good = values >= self.gate_iou
         if self.sizes is not None:
             self.sizes.add(source.boxes[sure], good)
-        self._add_angles(source[sure][good], target[partners[good]])
+        self._add_angles(source[sure[good]], target[partners[good]])
         self.drifts += np.abs(source.scores[sure][good] - target.scores[partners[good]]).tolist()
         self.flips += int(((~good) & (overlaps[sure].max(1, initial=0) >= self.gate_iou)).sum())
         _, known = match(np.where(same, overlaps, 0.0).T[claims])

@@ -61,7 +61,8 @@ def _silu(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
 def _hard_swish(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     """x of x * hardsigmoid(x), or of x * relu6(x + 3) / 6."""
     for value, gate in _factors(node):
-        if _hard_sigmoid(graph, gate) is value or (operator_name(gate) == "hardsigmoid" and gate.args[0] is value):
+        native = gate.args[0] if operator_name(gate) == "hardsigmoid" else None
+        if value in (native, _hard_sigmoid(graph, gate)):
             return value
     for value, gate in _factors(_sixfold(graph, node)):
         if _shifted_relu6(graph, gate) is value:
@@ -76,37 +77,35 @@ def _hard_sigmoid(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
 
 def _factors(node: Any) -> list[tuple[fx.Node, fx.Node]]:
     """Both orders of the two tensors that a node multiplies."""
-    factors = node.args if operator_name(node) == "mul" else ()
-    if len(factors) != 2 or not all(hasattr(one, "op") for one in factors):
+    return [(one, other) for one, other in _orders(node, "mul") if hasattr(one, "op") and hasattr(other, "op")]
+
+
+def _orders(node: Any, name: str) -> list[tuple[Any, Any]]:
+    """Both orders of the two arguments of an operator with this name."""
+    if operator_name(node) != name or len(node.args) != 2 or node.kwargs:
         return []
-    return [(factors[0], factors[1]), (factors[1], factors[0])]
+    first, second = node.args
+    return [(first, second), (second, first)]
 
 
 def _sixfold(graph: fx.GraphModule, node: Any) -> Any:
     """What a node divides by 6."""
     if operator_name(node) == "div" and _number(graph, node.args[1]) == 6.0:
         return node.args[0]
-    if operator_name(node) == "mul" and len(node.args) == 2:
-        for value, factor in (node.args, node.args[::-1]):
-            number = _number(graph, factor)
-            if number is not None and abs(number - 1 / 6) < 1e-6:
-                return value
+    for value, factor in _orders(node, "mul"):
+        number = _number(graph, factor)
+        if number is not None and abs(number - 1 / 6) < 1e-6:
+            return value
     return None
 
 
-def _shifted_relu6(graph: fx.GraphModule, node: Any) -> Any:
+def _shifted_relu6(graph: fx.GraphModule, node: Any) -> fx.Node | None:
     """x of relu6(x + 3)."""
     name = operator_name(node)
     bounded = name in ("clamp", "hardtanh") and [_number(graph, one) for one in node.args[1:]] == [0.0, 6.0]
     if name != "relu6" and not bounded:
         return None
-    shifted = node.args[0]
-    if operator_name(shifted) != "add" or len(shifted.args) != 2 or shifted.kwargs:
-        return None
-    for value, shift in (shifted.args, shifted.args[::-1]):
-        if _number(graph, shift) == 3.0:
-            return value
-    return None
+    return next((value for value, shift in _orders(node.args[0], "add") if _number(graph, shift) == 3.0), None)
 
 
 def _number(graph: fx.GraphModule, argument: Any) -> float | None:

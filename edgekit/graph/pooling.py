@@ -40,7 +40,8 @@ def _chained(graph: fx.GraphModule, pools: list[tuple[int, fx.Node]]) -> int:
     import torch
 
     first = min(node for _, node in pools)
-    given, reached, count = first.args[0], 1, 0
+    given: Any = first.args[0]
+    reached, count = 1, 0
     for size, node in sorted(pools, key=lambda pool: pool[0]):
         step = size - reached + 1
         if step > 1:

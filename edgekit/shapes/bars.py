@@ -77,7 +77,7 @@ def long_scene(seed: int, size: tuple[int, int] = (256, 256)) -> LongScene:
 
 def _box(rng: np.random.Generator, height: int, width: int) -> list[float]:
     side = min(height, width)
-    longer = side * math.exp(rng.uniform(*(math.log(one) for one in LONGER)))
+    longer = side * math.exp(rng.uniform(math.log(LONGER[0]), math.log(LONGER[1])))
     shorter = max(longer / rng.uniform(*RATIO), 8.0)
     centre_x, centre_y = rng.uniform(0, width), rng.uniform(0, height)
     return [float(centre_x), float(centre_y), float(longer), float(shorter), float(rng.uniform(-np.pi / 2, np.pi / 2))]

@@ -1,5 +1,8 @@
 """Arm Ethos-U microNPUs: a LiteRT file with nothing but integers in it, compiled by Arm's Vela.
 
+Activations have 8 bits, and 16 around the layers that 8 bits do not do for (`PlannedGraph.wide_layers`): the NPU has
+convolutions, sigmoids, products and sums of both widths, and a QUANTIZE between them.
+
 The bundle holds both: ``model_vela.tflite`` runs on the NPU, ``model.tflite`` is the same graph before the compiler and
 is what the emulator computes. A Linux board (i.MX 93: ethos-u65-256) opens the first with the Ethos-U delegate; on a
 microcontroller (U55, U85 beside a Cortex-M) it goes to TFLite Micro with its Ethos-U kernel, as a C array.
@@ -7,18 +10,20 @@ microcontroller (U55, U85 beside a Cortex-M) it goes to TFLite Micro with its Et
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 import numpy as np
 
+from edgekit.calibration.plan import TensorRange
 from edgekit.converters import PLAN, Job, Report, Target
 from edgekit.converters._foreign import tool_error
 from edgekit.converters.ethosu.vela import COMPILED, compile_with_vela
 from edgekit.converters.litert.files import FILE, finished, float_file
-from edgekit.converters.litert.network import LiteRTNetwork
-from edgekit.converters.litert.ranges import LITERT, CalibrationRun, chosen_ranges, recognise
+from edgekit.converters.litert.network import LiteRTNetwork, LiteRTOperator
+from edgekit.converters.litert.ranges import LITERT, CalibrationRun, Ranges, chosen_ranges, recognise, scopes
 from edgekit.errors import ConversionError
 from edgekit.runtimes.bundle.manifest import Graph, ImageRule, Record, Tensor
 
@@ -72,7 +77,12 @@ TARGET = Target(
     refuses=dict.fromkeys(("DFT", "STFT"), "the NPU has no Fourier transforms, and litert-torch writes none"),
     recipes=(PLAN, LITERT),
     integer_only=True,
+    wide=True,
 )
+
+
+_WIDE = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "LOGISTIC", "TANH", "MUL", "ADD", "PAD"})
+"""What Vela takes with activations of 16 bits. Others around a wide layer keep 8."""
 
 
 def convert(job: Job, report: Report) -> Graph:
@@ -83,7 +93,8 @@ def convert(job: Job, report: Report) -> Graph:
     """
     try:
         source = float_file(job, report, channels_last=True)
-        (job.out / FILE).write_bytes(_integers(source, job, report))
+        quantised, wide = _integers(source, job, report)
+        (job.out / FILE).write_bytes(quantised)
     except ConversionError:
         raise
     except Exception as error:  # the toolchain raises whatever its layers raise: MLIR, torch, flatbuffers
@@ -100,13 +111,15 @@ def convert(job: Job, report: Report) -> Graph:
         memory=options.memory,
         optimise=options.optimise,
     )
+    if wide:
+        facts["arithmetic"] = f"int8, activations of 16 bits in {wide} operators"
     if equalised := job.planned().equalized:
         facts["equalised"] = ", ".join(f"{site.layer} ({site.before:.0f}x)" for site in equalised)
     return msgspec.structs.replace(graph, report=facts)
 
 
-def _integers(source: Path, job: Job, report: Report) -> bytes:
-    """Static INT8 of every operator, with int8 inputs and outputs."""
+def _integers(source: Path, job: Job, report: Report) -> tuple[bytes, int]:
+    """Static INT8 of every operator, with int8 inputs and outputs; and how many have activations of 16 bits."""
     from ai_edge_quantizer import qtyping, quantizer
 
     network, count = LiteRTNetwork(source), len(job.calibration())
@@ -119,12 +132,40 @@ def _integers(source: Path, job: Job, report: Report) -> bytes:
     )
     report("recognising tensors", 0.6)
     names = recognise(given) if job.recipe == PLAN else {}
+    wide = _wide_operators(network, names, job.planned().wide_layers)
     static = quantizer.Quantizer(str(source))
     static.add_static_config(".*", qtyping.TFLOperationName.ALL_SUPPORTED, 8, 8)
+    if wide:
+        static.add_static_config(scopes(network, wide), qtyping.TFLOperationName.ALL_SUPPORTED, 16, 8)
     ranges = chosen_ranges(given, names, static)
+    _hold_everything(ranges, network, names, wide, job.planned().tensors)
     entry = network.name(network.activations[0])
     ranges[entry] = _every_pixel(ranges[entry], job.contract.image)
-    return finished(static, ranges)
+    return finished(static, ranges), len(wide)
+
+
+def _wide_operators(network: LiteRTNetwork, names: dict[int, str], layers: Collection[str]) -> list[LiteRTOperator]:
+    """The operators with activations of 16 bits: layers and what makes their inputs, back to the layers before.
+
+    The file's outputs stay int8, so what gives them does too.
+    """
+    weighted = [op for op in network.operators if network.weights(op) is not None]
+    chosen = [op for op in weighted if names.get(op.outputs[0]) in layers and not network.gives_output(op)]
+    return [op for op in network.float_operators((one, True) for one in chosen) if op.kind in _WIDE]
+
+
+def _hold_everything(
+    ranges: Ranges,
+    network: LiteRTNetwork,
+    names: dict[int, str],
+    wide: list[LiteRTOperator],
+    planned: Mapping[str, TensorRange],
+) -> None:
+    """Widen the ranges of tensors that have 16 bits for all that read them to all that was observed, in place."""
+    for index in (index for op in wide for index in op.outputs):
+        if set(network.readers(index)) <= set(wide) and names.get(index) in planned:
+            seen, ends = planned[names[index]], ranges[network.name(index)]
+            ends["min"], ends["max"] = np.full_like(ends["min"], seen.lowest), np.full_like(ends["max"], seen.highest)
 
 
 def _every_pixel(ends: dict[str, Any], rule: ImageRule) -> dict[str, Any]:

@@ -10,6 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from edgekit.arrays import Floats
+from edgekit.converters import CONVOLUTIONS
+
+CONVOLUTION_KINDS = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV"})
 
 WEIGHTED = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED", "BATCH_MATMUL"})
 """Operators that may have constant weights, and are the layers of a plan then."""
@@ -43,6 +46,7 @@ class LiteRTNetwork:
             )
             for op in graph.operators
         ]
+        self._outputs = {int(index) for index in graph.outputs}
         self._maker = {index: op for op in self.operators for index in op.outputs}
         self._readers: dict[int, list[LiteRTOperator]] = defaultdict(list)
         for op in self.operators:
@@ -50,6 +54,22 @@ class LiteRTNetwork:
                 self._readers[index].append(op)
         computed = (*(int(index) for index in graph.inputs), *self._maker)
         self.activations = [index for index in computed if self._tensors[index].type == schema.TensorType.FLOAT32]
+
+    def arithmetic(self) -> dict[str, str | int | float]:
+        """What the file says of its convolutions: those in integers, and those that only store their weights so.
+
+        Weights that are computed with in float are read through an operator of their own, DEQUANTIZE.
+        """
+        from ai_edge_litert import schema_py_generated as schema
+
+        convolutions = [op for op in self.operators if op.kind in CONVOLUTION_KINDS]
+        integers = sum(self._tensors[self.read(op)].type == schema.TensorType.INT8 for op in convolutions)
+        makers = [self._maker.get(op.inputs[1]) for op in convolutions]
+        stored = sum(maker is not None and maker.kind == "DEQUANTIZE" for maker in makers)
+        told: dict[str, str | int | float] = {CONVOLUTIONS: f"{integers} of {len(convolutions)}"}
+        if stored:
+            told["weights in int8"] = f"{stored} of {len(convolutions)} convolutions"
+        return told
 
     def name(self, index: int) -> str:
         """Name of a tensor."""
@@ -86,12 +106,20 @@ class LiteRTNetwork:
             return [op]
         return [op, *(found for before in op.inputs for found in self.behind(before))]
 
+    def readers(self, index: int) -> list[LiteRTOperator]:
+        """The operators that read a tensor."""
+        return self._readers[index]
+
     def moves(self, op: LiteRTOperator) -> list[LiteRTOperator]:
         """Operators that pass on the results of an operator and compute nothing."""
         found = []
         for reader in (reader for index in op.outputs for reader in self._readers[index] if reader.kind in MOVES):
             found += [reader, *self.moves(reader)]
         return found
+
+    def gives_output(self, op: LiteRTOperator) -> bool:
+        """Whether an output of the network is what this operator makes, as it is or moved."""
+        return any(index in self._outputs for one in (op, *self.moves(op)) for index in one.outputs)
 
     def float_operators(self, layers: Iterable[tuple[LiteRTOperator, bool]]) -> list[LiteRTOperator]:
         """The operators to leave in float so that layers are float.

@@ -7,6 +7,7 @@ quantiser's own calibration on the plan's graph: moving averages of each image's
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -70,7 +71,8 @@ class CalibrationRun:
     def __post_init__(self) -> None:
         if not len(self.job.calibration()):
             raise ConversionError(
-                "int8 needs calibration images, and the given set has none: give --data with photographs"
+                f"{self.job.precision} needs calibration images, and the given set has none: give --data with "
+                "photographs"
             )
 
     def inputs(self) -> Iterator[Floats]:
@@ -169,6 +171,12 @@ def float_operators(given: CalibrationRun, names: dict[int, str]) -> list[LiteRT
         if staying:
             chosen.append((op, any(layer.float_reason != "head" for layer in staying)))
     return network.float_operators(chosen)
+
+
+def scopes(network: LiteRTNetwork, operators: list[LiteRTOperator]) -> str:
+    """The expression that matches just these operators; the quantiser calls them by their outputs."""
+    found = {"".join(f"{network.name(index)};" for index in op.outputs) for op in operators}
+    return "^(?:" + "|".join(re.escape(scope) for scope in sorted(found)) + ")$"
 
 
 def _run(path: Path, wanted: list[int], inputs: Iterable[Floats], threads: int) -> Iterator[Callable[[int], Floats]]:

@@ -94,6 +94,7 @@ TARGET = Target(
     hosts=("linux-x86_64",),
     toolchains=(TOOLCHAIN,),
     integer_only=True,
+    wide=True,
 )
 
 CONTEXT, SOURCE = "model_ctx.onnx", "model.onnx"

@@ -665,6 +665,12 @@ class Manifest(Record, frozen=True, kw_only=True):
             found.setdefault(variant.size, set()).add(variant.batch)
         return {size: tuple(sorted(batches)) for size, batches in found.items()}
 
+    @property
+    def size_note(self) -> str:
+        """That its first input size of several is taken, in words; empty where there is but one."""
+        sizes = [f"{height}x{width}" for height, width in self.batches]
+        return f"at {sizes[0]}, the first of {', '.join(sizes)} (--size)" if len(sizes) > 1 else ""
+
     def engine_of(self, graph: Graph) -> str:
         """The engine that opens a graph."""
         return graph.engine or self.engine

@@ -13,6 +13,9 @@ from edgekit.arrays import Floats, Image
 from edgekit.runtimes.results.columns import column
 from edgekit.runtimes.results.detections import ColorBy, Detections
 
+AnyFloats = NDArray[np.floating[Any]]
+"""Boxes in float32, or in float64 where differences of areas matter."""
+
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class OrientedBoxes(Detections):
@@ -34,12 +37,13 @@ class OrientedBoxes(Detections):
     @property
     def corners(self) -> Floats:
         """The corners float32 (n, 4, 2) of the oriented boxes, in turn, clockwise on the screen."""
-        return corners_of(self.oriented)
+        return corners_of(self.oriented).astype(np.float32)
 
     @property
     def degrees(self) -> NDArray[np.float32]:
         """The angles float32 (n,) in degrees."""
-        return np.degrees(self.oriented[:, 4])
+        turned: Floats = np.degrees(self.oriented[:, 4])
+        return turned
 
     def draw(
         self,
@@ -83,7 +87,7 @@ class OrientedBoxes(Detections):
         return other
 
 
-def corners_of(boxes: Floats) -> Floats:
+def corners_of(boxes: AnyFloats) -> AnyFloats:
     """The corners (n, 4, 2) of oriented boxes (n, 5), in turn, clockwise on the screen."""
     along, across = half_sides(boxes)
     signs = ((-1, -1), (1, -1), (1, 1), (-1, 1))
@@ -91,7 +95,7 @@ def corners_of(boxes: Floats) -> Floats:
     return np.stack(corners, 1)
 
 
-def half_sides(boxes: Floats) -> tuple[Floats, Floats]:
+def half_sides(boxes: AnyFloats) -> tuple[AnyFloats, AnyFloats]:
     """Half of each side of oriented boxes (n, 5) as a vector: (n, 2) along the width and (n, 2) along the height."""
     cos, sin = np.cos(boxes[:, 4]), np.sin(boxes[:, 4])
     half = boxes[:, 2:4] / 2

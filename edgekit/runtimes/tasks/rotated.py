@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edgekit.arrays import Floats, Ints
 from edgekit.runtimes.inputs.images import Transform
-from edgekit.runtimes.results.oriented import corners_of, half_sides
+from edgekit.runtimes.results.oriented import AnyFloats, corners_of, half_sides
 from edgekit.runtimes.tasks.similarity import box_iou
 
 _MOST = 30_000
@@ -23,15 +23,15 @@ SQUARE = 1.1
 _TINY = 1e-9
 
 
-def enclosing(boxes: Floats) -> Floats:
+def enclosing(boxes: AnyFloats) -> Floats:
     """The smallest upright boxes (n, 4) xyxy around oriented boxes (n, 5)."""
     along, across = half_sides(boxes)
     reach = np.abs(along) + np.abs(across)
-    upright: Floats = np.concatenate([boxes[:, :2] - reach, boxes[:, :2] + reach], 1)
-    return upright
+    upright = np.concatenate([boxes[:, :2] - reach, boxes[:, :2] + reach], 1)
+    return np.asarray(upright, np.float32)
 
 
-def canonical(boxes: Floats) -> Floats:
+def canonical(boxes: AnyFloats) -> AnyFloats:
     """The same oriented boxes (n, 5) with the longer side as width and the angle in [-pi/2, pi/2)."""
     written = np.array(boxes)
     tall = written[:, 3] > written[:, 2]
@@ -59,13 +59,13 @@ def to_original(boxes: Floats, mapping: Transform) -> Floats:
     return np.column_stack([centre, width, height, angle]).astype(np.float32)
 
 
-def _doubled(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+def _doubled(vectors: AnyFloats) -> NDArray[np.float64]:
     """Vectors (n, 2) of twice the angle and the squared length."""
     x, y = vectors.T
-    return np.stack([x * x - y * y, 2 * x * y], 1)
+    return np.asarray(np.stack([x * x - y * y, 2 * x * y], 1), np.float64)
 
 
-def _along(vectors: NDArray[np.float64], angle: NDArray[np.float64]) -> NDArray[np.float64]:
+def _along(vectors: AnyFloats, angle: NDArray[np.float64]) -> NDArray[np.float64]:
     """Length (n,) of vectors (n, 2) in the directions of angles (n,)."""
     return np.asarray(vectors[:, 0] * np.cos(angle) + vectors[:, 1] * np.sin(angle))
 
@@ -73,7 +73,7 @@ def _along(vectors: NDArray[np.float64], angle: NDArray[np.float64]) -> NDArray[
 # --- similarity ---
 
 
-def probabilistic_iou(first: Floats, second: Floats) -> Floats:
+def probabilistic_iou(first: AnyFloats, second: AnyFloats) -> Floats:
     """ProbIoU (n, m) of oriented boxes (n, 5) and (m, 5): 1 less the Hellinger distance of the two boxes as Gaussians
     (Llerena et al., Gaussian Bounding Boxes and Probabilistic Intersection-over-Union, 2021)."""
     (a1, b1, c1), (a2, b2, c2) = _covariance(first), _covariance(second)
@@ -84,10 +84,10 @@ def probabilistic_iou(first: Floats, second: Floats) -> Floats:
     alone = np.sqrt(np.multiply.outer(np.maximum(a1 * b1 - c1 * c1, _TINY), np.maximum(a2 * b2 - c2 * c2, _TINY)))
     shape = np.log(np.maximum(joint / (4 * alone), 1)) / 2
     distance = np.sqrt(-np.expm1(-(apart + shape)))
-    return (1 - distance).astype(np.float32)
+    return np.asarray(1 - distance, np.float32)
 
 
-def _covariance(boxes: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+def _covariance(boxes: AnyFloats) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Variance along x, along y, and covariance (n,) each of points spread evenly over the boxes (n, 5)."""
     width, height, angle = boxes[:, 2:].astype(np.float64).T
     cos, sin = np.cos(angle), np.sin(angle)
@@ -95,7 +95,7 @@ def _covariance(boxes: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]
     return wide * cos**2 + high * sin**2, wide * sin**2 + high * cos**2, (wide - high) * cos * sin
 
 
-def rotated_iou(first: Floats, second: Floats) -> Floats:
+def rotated_iou(first: AnyFloats, second: AnyFloats) -> Floats:
     """IoU (n, m) of oriented boxes (n, 5) and (m, 5): the area of their intersection over that of their union."""
     result = np.zeros((len(first), len(second)), np.float32)
     rows, columns = np.nonzero(box_iou(enclosing(first), enclosing(second)) > 0)
@@ -107,8 +107,8 @@ def rotated_iou(first: Floats, second: Floats) -> Floats:
     return result
 
 
-def _area(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.abs(boxes[:, 2] * boxes[:, 3])
+def _area(boxes: AnyFloats) -> NDArray[np.float64]:
+    return np.asarray(np.abs(boxes[:, 2] * boxes[:, 3]), np.float64)
 
 
 def rotated_agreement(first: Floats, second: Floats) -> Floats:
@@ -121,7 +121,7 @@ def rotated_agreement(first: Floats, second: Floats) -> Floats:
     return rotated_iou(sized(first), sized(second))
 
 
-def _shared_area(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
+def _shared_area(first: AnyFloats, second: AnyFloats) -> NDArray[np.float64]:
     """Area (p,) of the intersection of pairs of oriented boxes (p, 5).
 
     The corners of the intersection are corners of one box inside the other, and crossings of their sides. Sorted by
@@ -149,16 +149,17 @@ def _shared_area(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDA
     return np.minimum(area, np.minimum(_area(first), _area(second)))
 
 
-def _inside(points: NDArray[np.float64], boxes: NDArray[np.float64]) -> NDArray[np.bool_]:
+def _inside(points: AnyFloats, boxes: AnyFloats) -> NDArray[np.bool_]:
     """Whether points (p, k, 2) are in the box (p, 5) of their pair, its border included."""
     cos, sin = np.cos(boxes[:, 4])[:, None], np.sin(boxes[:, 4])[:, None]
     x, y = points[..., 0] - boxes[:, :1], points[..., 1] - boxes[:, 1:2]
     half = np.abs(boxes[:, 2:4]) / 2
     slack = 1e-9 * (1 + half.sum(1, keepdims=True))
-    return (np.abs(x * cos + y * sin) <= half[:, :1] + slack) & (np.abs(y * cos - x * sin) <= half[:, 1:] + slack)
+    within = (np.abs(x * cos + y * sin) <= half[:, :1] + slack) & (np.abs(y * cos - x * sin) <= half[:, 1:] + slack)
+    return np.asarray(within, np.bool_)
 
 
-def _crossings(one: NDArray[np.float64], other: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+def _crossings(one: AnyFloats, other: AnyFloats) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Where the sides of boxes with corners (p, 4, 2) cross: points (p, 16, 2), and whether there is one."""
     start, side = one[:, :, None], (np.roll(one, -1, 1) - one)[:, :, None]
     from_, across = other[:, None], (np.roll(other, -1, 1) - other)[:, None]
@@ -170,10 +171,10 @@ def _crossings(one: NDArray[np.float64], other: NDArray[np.float64]) -> tuple[ND
     far = (gap[..., 0] * side[..., 1] - gap[..., 1] * side[..., 0]) / divisor
     crossed = ~parallel & (along >= 0) & (along <= 1) & (far >= 0) & (far <= 1)
     points = start + along[..., None] * side
-    return points.reshape(len(one), 16, 2), crossed.reshape(len(one), 16)
+    return np.asarray(points.reshape(len(one), 16, 2), np.float64), crossed.reshape(len(one), 16)
 
 
-def angle_between(first: Floats, second: Floats) -> NDArray[np.float64]:
+def angle_between(first: AnyFloats, second: AnyFloats) -> NDArray[np.float64]:
     """The angle (n,) in degrees between pairs of oriented boxes (n, 5), as far as it can be seen.
 
     It is between the longer sides, 0..90. Where one of the two is nearly square (`SQUARE`) it is 0..45.
@@ -183,7 +184,7 @@ def angle_between(first: Floats, second: Floats) -> NDArray[np.float64]:
     square = np.zeros(len(one), np.bool_)
     for boxes in (one, other):
         square |= boxes[:, 2] <= SQUARE * boxes[:, 3]
-    return np.where(square, np.minimum(away, 90 - away), away)
+    return np.asarray(np.where(square, np.minimum(away, 90 - away), away))
 
 
 # --- suppression ---

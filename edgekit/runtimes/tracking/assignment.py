@@ -1,8 +1,9 @@
 """Which track takes which detection: the one-to-one choice of pairs with the greatest total gain.
 
-Solved exactly. Pairs that are in every best choice are taken first (almost all of them, in a video); what is left goes
-to the solver of `lap` or SciPy, or to an own one on a device that has neither. All three give the same pairs: a fixed
-perturbation far below any measured difference decides between choices that are equally good.
+Solved exactly. Where no two pairs compete, they are the choice. Else those that are in every best choice are taken
+first (almost all of them, in a video); what is left goes to the solver of `lap` or SciPy, or to an own one on a device
+that has neither. All three give the same pairs: a fixed perturbation far below any measured difference decides between
+choices that are equally good.
 """
 
 from __future__ import annotations
@@ -33,18 +34,21 @@ def assign(gains: NDArray[np.floating], solver: Solver | None = None) -> tuple[I
     A pair worth more than the best alternative of its row and that of its column together is in every best choice: to
     leave it out frees the two, and what they could gain elsewhere is less.
     """
-    if 1 in gains.shape:
-        row, column = divmod(int(gains.argmax()), gains.shape[1]) if gains.size else (0, 0)
-        found = np.array([[row], [column]]) if gains.size and gains[row, column] > 0 else np.zeros((2, 0), np.int64)
-        return found[0], found[1]
+    rows, columns = (gains > 0).nonzero()
+    if not compete(rows, columns):
+        return rows, columns
     chosen = np.empty(gains.shape[0], np.int64)
     chosen.fill(-1)
-    if gains.size:
-        left, free = _take_certain(gains, chosen)
-        if len(left) and len(free):
-            _solve(gains, left, free, chosen, solver or default_solver())
+    left, free = _take_certain(gains, chosen)
+    if len(left) and len(free):
+        _solve(gains, left, free, chosen, solver or default_solver())
     rows = (chosen >= 0).nonzero()[0]
     return rows, chosen[rows]
+
+
+def compete(rows: Ints, columns: Ints) -> bool:
+    """Whether any of these pairs (k,) has its row or its column in common with another."""
+    return len(set(rows.tolist())) < len(rows) or len(set(columns.tolist())) < len(columns)
 
 
 def _take_certain(gains: NDArray[np.floating], chosen: Ints) -> tuple[Ints, Ints]:
@@ -57,18 +61,12 @@ def _take_certain(gains: NDArray[np.floating], chosen: Ints) -> tuple[Ints, Ints
     at = columns[rows]
     others = gains.copy()
     others[rows, at] = 0
-    if not np.count_nonzero(others):  # no pair competes with another
-        chosen[rows] = at
-        return rows[:0], at[:0]
     alternative = np.maximum.reduce(others, 1)[rows] + np.maximum.reduce(others, 0)[at]
     certain = (best[rows] > alternative).nonzero()[0]
     chosen[rows[certain]] = at[certain]
-    left = ((chosen < 0) & (best > 0)).nonzero()[0]
-    if not len(left):
-        return left, left
     untaken = np.ones(gains.shape[1], np.bool_)
     untaken[at[certain]] = False
-    return left, untaken.nonzero()[0]
+    return ((chosen < 0) & (best > 0)).nonzero()[0], untaken.nonzero()[0]
 
 
 def _solve(gains: NDArray[np.floating], rows: Ints, columns: Ints, chosen: Ints, solver: Solver) -> None:

@@ -100,11 +100,10 @@ def correct(state: Doubles, measured: Doubles) -> Doubles:
     total = state[SQUARE] * MEASUREMENT**2
     total += state[VARIANCE]
     gains = state[VARIANCE:SPREAD] / total  # of the value and of its velocity
-    new = np.empty_like(state)
-    np.multiply(gains, measured - state[POSITION], out=new[POSITION:VARIANCE])
-    new[POSITION:VARIANCE] += state[POSITION:VARIANCE]
-    np.multiply(1 - gains[0], state[VARIANCE:SPREAD], out=new[VARIANCE:SPREAD])
-    np.subtract(state[SPREAD], gains[1] * state[COVARIANCE], out=new[SPREAD])
+    new = state.copy()
+    new[POSITION:VARIANCE] += gains * (measured - state[POSITION])
+    new[VARIANCE:SPREAD] -= gains * state[VARIANCE]
+    new[SPREAD] -= gains[1] * state[COVARIANCE]
     _measure(new)
     return new
 

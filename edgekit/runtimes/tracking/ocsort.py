@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from edgekit.arrays import Doubles, Floats, Ints
 from edgekit.runtimes.tasks.similarity import box_iou
 from edgekit.runtimes.tracking import kalman
+from edgekit.runtimes.tracking.assignment import compete
 from edgekit.runtimes.tracking.base import Tracker
 from edgekit.runtimes.tracking.detections import Observed
 from edgekit.runtimes.tracking.options import Seconds, Share, TrackerOptions
@@ -66,12 +67,12 @@ class OCSort(Tracker):
         """OCM: the similarity (n, m) with, where there is any, how well a detection lies in its track's direction.
 
         The direction of a track is from where it was ``direction_seconds`` before it was last seen to there, and the
-        direction to a detection is from where it was that long before now. Only pairs that overlap are worked out:
-        an arc cosine for every pair takes longer than all the rest.
+        direction to a detection is from where it was that long before now. Only pairs that overlap are worked out,
+        and only where there is a choice: an arc cosine for every pair takes longer than all the rest.
         """
         table, ago = self._table, self.options.direction_seconds
         rows, columns = similarity.nonzero()
-        if not (len(rows) and self.options.direction_weight):
+        if not self.options.direction_weight or not compete(rows, columns):
             return similarity
         earlier, anchor, moving = self._before(table.seen - ago + 1e-6, time - ago + 1e-6)
         heading = _unit(_middles(table.boxes) - _middles(earlier))

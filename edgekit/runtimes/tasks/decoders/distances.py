@@ -65,7 +65,8 @@ def distances(heads: Heads, options: Distances, frame: Frame, threshold: float) 
             check_finite(central)
             scores = scores * sigmoid(central)
         scores = scores if options.power == 1 else (scores ** np.float32(options.power)).astype(np.float32)
-        kind, cells, scores = (one[scores > threshold] for one in (kind, cells, scores))
+        keep = scores > threshold
+        kind, cells, scores = kind[keep], cells[keep], scores[keep]
         reach = planes(boxes, 4 * kinds, size).reshape(kinds, 4, -1)[kind, :, cells]
         check_finite(reach)  # the exponential makes an innocent 0 of a negative infinity
         reach = np.exp(reach) if options.exponential else reach
