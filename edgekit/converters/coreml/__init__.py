@@ -72,7 +72,7 @@ def convert(job: Job, report: Report) -> Graph:
         ConversionError: coremltools refuses the network, w8a8 has no images or too old a system, or the package is not
             what was asked for.
     """
-    deployment = job.chosen(CoremlOptions).deployment
+    deployment: str = job.chosen(CoremlOptions).deployment
     if job.precision == "w8a8":
         deployment = ACTIVATIONS if deployment == AUTO else deployment
         _check_activations(deployment)
