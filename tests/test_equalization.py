@@ -20,12 +20,12 @@ SIZES = torch.tensor([2.0, 1.0, 0.3, 0.002, 0.002, 0.01, 0.02, 0.05])
 class Net(nn.Module):  # type: ignore[misc]
     """A depthwise convolution whose input channels differ 1000 times; its weights make up for it."""
 
-    def __init__(self, activation: Any, multiplier: int = 1, before: bool = False) -> None:
+    def __init__(self, activation: Any, multiplier: int = 1, before: bool = False, head_groups: int = 4) -> None:
         super().__init__()
         self.stem = nn.Conv2d(3, 8, 3, 2, 1)
         self.activation = activation
         self.depthwise = nn.Conv2d(8, 8 * multiplier, 3, 1, 1, groups=8)
-        self.head = nn.Conv2d(8 * multiplier, 4, 1)
+        self.head = nn.Conv2d(8 * multiplier, 4, 1, groups=head_groups)
         self.also = before
         with torch.no_grad():
             self.stem.weight.mul_(SIZES.reshape(-1, 1, 1, 1))
@@ -92,6 +92,32 @@ def test_the_function_stays_and_the_channels_become_equal(activation: Any, multi
         np.testing.assert_allclose(run(module, sample)[0], wanted, rtol=1e-4, atol=1e-4)
     largest = torch.stack([depthwise_input(module, sample)[0].abs().amax((0, 2, 3)) for sample in samples()]).amax(0)
     assert float(largest.max() / largest.min()) < 1.01
+
+
+@pytest.mark.parametrize("activation", [nn.SiLU(), Product()], ids=str)
+@pytest.mark.parametrize("multiplier", [1, 2])
+def test_channels_before_a_dense_reader_are_kept_apart(activation: Any, multiplier: int) -> None:
+    """In front of SiLU: the function stays, and no tensor that a depthwise convolution reads has channels far apart."""
+    torch.manual_seed(2)
+    module = exported(Net(activation, multiplier, head_groups=1))
+    expected = [run(module, sample) for sample in samples()]
+    before = sum(weights.numel() for weights in module.state_dict().values())
+    (site,) = equalize(module, samples())
+    assert (site.groups, site.gate, site.through) == (3, "", "silu")
+    assert site.before > 300
+    assert site.after < 16
+    for sample, (wanted,) in zip(samples(), expected, strict=True):
+        np.testing.assert_allclose(run(module, sample)[0], wanted, rtol=1e-4, atol=1e-4)
+    used = [node for node in module.graph.nodes if node.op == "call_function" and "conv2d" in str(node.target)]
+    assert len(used) == 7, "a convolution and a depthwise one for each group, and the head"
+    weights = sum(module.state_dict()[str(arg.target)].numel() for node in used for arg in node.args[1:3])
+    assert weights == before, "not one product more"
+
+
+def test_no_channels_are_kept_apart_where_scaling_is_free_or_nothing_is_asked_for() -> None:
+    torch.manual_seed(2)
+    assert [site.groups for site in equalize(exported(Net(nn.ReLU(), head_groups=1)), samples())] == [1]
+    assert equalize(exported(Net(nn.SiLU(), head_groups=1)), samples(), through_silu=float("inf")) == []
 
 
 class ScaledSiLU(nn.Module):  # type: ignore[misc]

@@ -20,7 +20,7 @@ from jobs import make_job
 from real_conversions import Converted
 
 from edgekit import converters
-from edgekit.calibration.plan import INTEGER, MIXED, Methods
+from edgekit.calibration.plan import ROUNDED, Methods
 from edgekit.calibration.planning import PlanRequest, Streams, make_plan
 from edgekit.converters import Job, ethosu, read_options
 from edgekit.converters.ethosu import EthosuOptions
@@ -85,7 +85,7 @@ def silent(text: str, share: float) -> None:
 
 
 def planned_job(module: Any, folder: Path, methods: Methods) -> Job:
-    """A job with the plan's graph for targets that compute everything in integers."""
+    """A job with the plan's graph for integer-only targets that have activations of 16 bits."""
     example = torch.rand(1, 3, SIZE, SIZE)
     job = make_job(module, example, OUTPUTS, folder, "fp32", pictures(24, seed=1))
     assert job.samples is not None
@@ -93,10 +93,10 @@ def planned_job(module: Any, folder: Path, methods: Methods) -> Job:
     def write(changed: Any, place: Path) -> None:
         write_exchange(changed, example, OUTPUTS, place)
 
-    plan = make_plan(job.program, job.onnx, Streams(job.samples), folder, PlanRequest(methods=methods), write, silent)
-    graph, name = (plan.mixed, MIXED) if plan.integer is None else (plan.integer, INTEGER)
-    onnx, program = folder / name / "graph.onnx", folder / name / "graph.pt2"
-    return replace(job, onnx=onnx, program=program, precision="int8", plan=graph, options=EthosuOptions())
+    request = PlanRequest(methods=methods, integer=False)
+    plan = make_plan(job.program, job.onnx, Streams(job.samples), folder, request, write, silent)
+    onnx, program = folder / ROUNDED / "graph.onnx", folder / ROUNDED / "graph.pt2"
+    return replace(job, onnx=onnx, program=program, precision="int8", plan=plan.mixed, options=EthosuOptions())
 
 
 @pytest.fixture(scope="session")
@@ -138,14 +138,34 @@ def test_the_emulator_gives_torchs_outputs_in_the_contracts_order(made: Made) ->
     assert sum(session.placement.operators.values()) > 5
 
 
+def test_a_layer_that_8_bits_cannot_hold_has_16(made: Made) -> None:
+    """And the layers of the stem with it; inputs, outputs and the rest have 8."""
+    assert made.job.planned().wide_layers == ("conv2d", "conv2d_1", "conv2d_2")
+    assert made.graph.report["arithmetic"] == "int8, activations of 16 bits in 6 operators"
+    model = schema(made.job.out / "model.tflite")
+    (graph,) = model.subgraphs
+    codes = {3: "CONV_2D", 4: "DEPTHWISE_CONV_2D", 14: "LOGISTIC", 18: "MUL"}
+    found = [
+        (codes[code], int(graph.tensors[op.outputs[0]].type))
+        for op in graph.operators
+        if (code := model.operatorCodes[op.opcodeIndex].builtinCode) in codes
+    ]
+    int16, int8 = 7, 9
+    assert [kind for kind, size in found if size == int16] == [
+        "CONV_2D",
+        "LOGISTIC",
+        "MUL",
+        "DEPTHWISE_CONV_2D",
+        "CONV_2D",
+    ]
+    assert [kind for kind, size in found if size == int8] == ["LOGISTIC", "MUL", "CONV_2D", "CONV_2D"]
+
+
 @pytest.mark.nightly
-def test_the_layer_that_int8_cannot_hold_was_equalised(made: Made, tmp_path: Path) -> None:
-    """And without that nothing is left of it."""
-    assert "conv2d_1" not in str(made.graph.report["equalised"])  # the site is named by what comes before
-    assert str(made.graph.report["equalised"]).startswith("conv2d (")
-    flat = planned_job(made.module, tmp_path, Methods(cross_layer_equalization=False))
+def test_without_16_bits_nothing_is_left_of_it(made: Made, tmp_path: Path) -> None:
+    flat = planned_job(made.module, tmp_path, Methods(float_fallback=False))
     graph = ethosu.convert(flat, silent)
-    assert "equalised" not in graph.report
+    assert "arithmetic" not in graph.report
     image = tensor_of(pictures(1, seed=9)[0])
     outputs = open_session("ethosu", flat.out, graph, REFERENCE).run([image])
     assert noise(outputs[0], made.expected(image)[0]) > 0.12
@@ -168,7 +188,7 @@ def test_everything_is_integers(made: Made) -> None:
     model = schema(made.job.out / "model.tflite")
     (graph,) = model.subgraphs
     kinds = {int(tensor.type) for tensor in graph.tensors}
-    assert kinds <= {2, 4, 9}  # int32 (biases, shapes), int64, int8; 0 would be float32
+    assert kinds <= {2, 4, 7, 9}  # int32 (biases, shapes), int64, int16, int8; 0 would be float32
     assert {int(graph.tensors[index].type) for index in (*graph.inputs, *graph.outputs)} == {9}
 
 
@@ -182,17 +202,17 @@ def test_the_input_holds_every_pixel_exactly(made: Made) -> None:
 
 
 def test_the_grids_are_those_of_the_plan(made: Made) -> None:
-    """The gate's own tensor among them: what the sigmoid of an equalised SiLU reads needs no large range."""
+    """In 8 bits its ranges, in 16 all that was observed."""
     plan = made.job.planned()
     model = schema(made.job.out / "model.tflite")
     graph = model.subgraphs[0]
-    logistic = 14
+    logistic, int8 = 14, 9
     read = [op.inputs[0] for op in graph.operators if model.operatorCodes[op.opcodeIndex].builtinCode == logistic]
-    spans = sorted(float(graph.tensors[index].quantization.scale[0]) * 255 for index in read)
-    nodes = onnx.load(made.job.onnx).graph.node
-    behind = [plan.tensors[node.input[0]] for node in nodes if node.op_type == "Sigmoid"]
-    assert len(behind) == 2
-    assert spans == pytest.approx(sorted(ends.high - ends.low for ends in behind), rel=1e-3)
+    wide, narrow = sorted((graph.tensors[index] for index in read), key=lambda tensor: tensor.type == int8)
+    first, second = (node.input[0] for node in onnx.load(made.job.onnx).graph.node if node.op_type == "Sigmoid")
+    seen, ends = plan.tensors[first], plan.tensors[second]
+    assert float(wide.quantization.scale[0]) * 32767 == pytest.approx(max(-seen.lowest, seen.highest), rel=1e-3)
+    assert float(narrow.quantization.scale[0]) * 255 == pytest.approx(ends.high - ends.low, rel=1e-3)
 
 
 def test_the_file_is_run_by_the_reference_kernels_bit_for_bit(made: Made) -> None:

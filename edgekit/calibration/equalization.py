@@ -24,6 +24,7 @@ import numpy as np
 
 from edgekit.arrays import Floats
 from edgekit.calibration.plan import Equalization
+from edgekit.calibration.separation import Chain, groups_of, separate
 
 if TYPE_CHECKING:
     import torch
@@ -82,24 +83,17 @@ def equalize(
         module: a float network of aten operators with one input, as `torch.export` gives it.
         samples: calibration tensors (1, 3, H, W) float32; the first `MOST_SAMPLES` are used.
         free: the largest ratio of channels that is left alone where equalizing costs nothing.
-        through_silu: the same where it costs a convolution; infinite: never.
+        through_silu: the same where it costs a convolution; infinite: never. Where the channels can be kept apart
+            instead (`edgekit.calibration.separation`), they are.
 
     Returns:
         What was equalized, in the order of the graph, named by nodes.
     """
     import torch
 
-    sites = [site for node in module.graph.nodes if (site := _site(module, node)) is not None]
-    if not sites:
-        return []
-    sizes = _sizes(module, [site.activation for site in sites], samples)
-    done = []
-    for site in sites:
-        largest = sizes.get(site.activation)
-        if largest is None or not float(largest.max()) > 0:
-            continue
-        alive = largest > DEAD * largest.max()
-        before = float(largest.max() / largest[alive].min())
+    done = _separated(module, samples, through_silu) if through_silu < float("inf") else []
+    for site, largest in _measured(module, samples):
+        alive, before = _spread(largest)
         if before <= (through_silu if site.through == SILU else free):
             continue
         scale = torch.where(alive, _wanted(module, site, largest), 1.0)
@@ -120,6 +114,60 @@ def equalize(
             )
     module.recompile()
     return done
+
+
+def _measured(module: fx.GraphModule, samples: Iterable[Floats]) -> list[tuple[_Site, torch.Tensor]]:
+    """The sites of a network with the size of each channel, but for those that are always 0."""
+    sites = [site for node in module.graph.nodes if (site := _site(module, node)) is not None]
+    sizes = _sizes(module, [site.activation for site in sites], samples) if sites else {}
+    found = [(site, sizes[site.activation]) for site in sites if site.activation in sizes]
+    return [(site, largest) for site, largest in found if float(largest.max()) > 0]
+
+
+def _spread(largest: torch.Tensor) -> tuple[torch.Tensor, float]:
+    """Which channels the images woke, and the ratio of the largest to the smallest of these."""
+    alive = largest > DEAD * largest.max()
+    return alive, float(largest.max() / largest[alive].min())
+
+
+def _separated(module: fx.GraphModule, samples: Iterable[Floats], allowed: float) -> list[Equalization]:
+    """Keep channels apart wherever they differ more than allowed in front of a depthwise convolution."""
+    done: list[Equalization] = []
+    gone: set[fx.Node] = set()
+    for site, largest in _measured(module, samples):
+        chain = _chain(module, site) if _spread(largest)[1] > allowed and site.producer not in gone else None
+        if chain is None:
+            continue
+        groups = groups_of(largest)
+        gone |= {chain.depthwise, chain.producer}
+        layer, *_ = separate(module, chain, groups)
+        after = max(_spread(largest[group])[1] for group in groups)
+        readers = tuple(reader.name for reader in chain.readers)
+        done.append(
+            Equalization(
+                layer=layer.name,
+                readers=readers,
+                through=SILU,
+                before=_spread(largest)[1],
+                after=after,
+                groups=len(groups),
+            )
+        )
+    return done
+
+
+def _chain(module: fx.GraphModule, site: _Site) -> Chain | None:
+    """What can be split: a dense convolution, SiLU, a depthwise convolution and dense readers."""
+    activation = (*([site.sigmoid] if site.sigmoid else []), site.activation)
+    channels = int(site.producer.meta["val"].shape[1])
+    if site.through != SILU or _groups(site.producer) != 1 or len(site.readers) != 1:
+        return None
+    (depthwise,) = site.readers
+    behind = _site(module, depthwise)
+    if not _depthwise(depthwise, channels) or depthwise.args[0] is not site.activation or behind is None:
+        return None
+    dense = all(_groups(reader) == 1 for reader in behind.readers)
+    return Chain(site.producer, activation, depthwise, behind.readers) if dense and behind.gate is None else None
 
 
 def _site(module: fx.GraphModule, producer: fx.Node) -> _Site | None:

@@ -120,6 +120,8 @@ class Equalization(Record, frozen=True, kw_only=True):
         through: what lies between: ``relu``, ``leaky_relu``, ``silu``, ``scaled silu``, ``layer_norm`` or nothing.
         before, after: largest over smallest channel.
         gate: the tensor that the sigmoid of a SiLU reads since then.
+        groups: number of groups that the channels were split into, so that each has a scale of its own; ``after`` is
+            the largest ratio within one.
     """
 
     layer: str
@@ -128,6 +130,7 @@ class Equalization(Record, frozen=True, kw_only=True):
     before: float
     after: float
     gate: str = ""
+    groups: int = 1
 
 
 class Fp16Issue(Record, frozen=True, kw_only=True):

@@ -131,7 +131,7 @@ def _integers(source: Path, job: Job, report: Report) -> tuple[bytes, int]:
         channels_last=True,
     )
     report("recognising tensors", 0.6)
-    names = recognise(given) if job.recipe == PLAN else {}
+    names = recognise(given)
     wide = _wide_operators(network, names, job.planned().wide_layers)
     static = quantizer.Quantizer(str(source))
     static.add_static_config(".*", qtyping.TFLOperationName.ALL_SUPPORTED, 8, 8)
