@@ -19,7 +19,7 @@ TOOLCHAINS := rknn qnn imx500 imx500-converter tensorrt-rtx
 # the demo: what it measures would wake up late.
 test test-all test-toolchains: export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo demo-all test test-all test-toolchains test-arm64 accuracy ablation blip2-table lint types check format tables bench clean
+.PHONY: demo demo-all test test-all test-toolchains test-arm64 accuracy ablation blip2-table lint types check format tables bench golden clean
 
 demo: $(VENV)/.installed            ## a trained detector and a small BLIP-2, converted, measured and shown, in three minutes
 	$(BIN)/edgekit demo -o out/demo -j $(JOBS)
@@ -69,6 +69,9 @@ ablation: $(VENV)/.installed        ## what each method of the quantisation plan
 blip2-table: $(VENV)/.installed     ## what each precision of each part of a BLIP-2 costs, into docs/figures/blip2.json and docs/BLIP2.md
 	$(BIN)/python docs/blip2_table.py
 	$(BIN)/python docs/tables.py
+
+golden: $(VENV)/.installed          ## write the golden set, which the runtimes of all platforms are checked with
+	$(BIN)/python -m golden.write
 
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/overhead.py

@@ -1,35 +1,38 @@
-"""Trackers beside those of roboflow `trackers`, on the same detections in the same run: quality and frames/s.
+"""Trackers beside those of roboflow `trackers` and of Ultralytics, on the same detections in the same run.
 
-Quality on a MOT Challenge sequence (det.txt and gt.txt in a folder): HOTA, IDF1, MOTA by TrackEval. Speed of `update`
-alone with 20, 100 and 500 moving objects. Defaults on both sides; roboflow's BoT-SORT without camera motion, as no
-frames are given.
+- Speed: milliseconds of `update` alone with 5, 8, 20, 100 and 500 moving objects. All sides take turns, over and over;
+  of each frame the fastest turn counts, so that what else the machine does counts little.
+- Crowds: HOTA, IDF1, MOTA and id switches on generated crowds of 100 walkers (benchmarks/crowds.py), of three seeds.
+- A sequence of the MOT Challenge (det.txt and gt.txt in a folder), where one is given.
 
-    pip install trackers==2.6.0 trackeval==1.3.0
-    python benchmarks/tracking.py [FOLDER OF A SEQUENCE [FRAMES PER SECOND]]
+Defaults on all sides; BoT-SORT without camera motion, as no frames are given. Ultralytics (AGPL-3.0) is run where it is
+installed, and is no part of edgekit.
+
+    pip install trackers==2.6.1 trackeval==1.3.0 ultralytics==8.4.190
+    OMP_NUM_THREADS=1 python benchmarks/tracking.py [FOLDER OF A SEQUENCE [FRAMES PER SECOND]]
 """
 
 from __future__ import annotations
 
 import gc
 import importlib
+import importlib.util
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
+sys.path.append(str(Path(__file__).parent))  # also where a test loads this file
+from crowds import HEIGHT, RATE, WIDTH, crowd
+
+from edgekit.evaluation.tracks import measure_tracks
 from edgekit.runtimes.tracking import mot, open_tracker
 
-RIVALS = {
-    "sort": "SORTTracker",
-    "bytetrack": "ByteTrackTracker",
-    "ocsort": "OCSORTTracker",
-    "botsort": "BoTSORTTracker",
-}
-WIDTH, HEIGHT, RATE = 1920, 1080, 30
 Frame = tuple[np.ndarray, np.ndarray]
 
 
@@ -45,9 +48,9 @@ class Side:
         return self.read(self.update(number, self.prepare(frame)))
 
 
-def ours(name: str, fps: float) -> Side:
+def ours(name: str, fps: float, **options: Any) -> Side:
     """A new tracker of edgekit."""
-    tracker = open_tracker(name)
+    tracker = open_tracker(name, **options)
     return Side(
         prepare=lambda frame: (*frame, np.zeros(len(frame[0]), np.int64)),
         update=lambda number, given: tracker.update(*given, time=number / fps),
@@ -55,13 +58,21 @@ def ours(name: str, fps: float) -> Side:
     )
 
 
-def rival(name: str, fps: float) -> Side:
+ROBOFLOW = {
+    "sort": "SORTTracker",
+    "bytetrack": "ByteTrackTracker",
+    "ocsort": "OCSORTTracker",
+    "botsort": "BoTSORTTracker",
+}
+
+
+def roboflow(name: str, fps: float) -> Side:
     """A new tracker of roboflow, with its defaults, which count frames: fps is not asked for."""
     import supervision
     import trackers
 
     given = {"enable_cmc": False} if name == "botsort" else {}
-    tracker = getattr(trackers, RIVALS[name])(**given)
+    tracker = getattr(trackers, ROBOFLOW[name])(**given)
     return Side(
         prepare=lambda frame: supervision.Detections(
             xyxy=frame[0], confidence=frame[1], class_id=np.zeros(len(frame[0]), np.int64)
@@ -69,6 +80,49 @@ def rival(name: str, fps: float) -> Side:
         update=lambda number, found: tracker.update(found),
         read=lambda found: (found.tracker_id[found.tracker_id >= 0], found.xyxy[found.tracker_id >= 0]),
     )
+
+
+class Boxes:
+    """Detections as Ultralytics' trackers read them."""
+
+    def __init__(self, frame: Frame) -> None:
+        self.xyxy, self.conf = frame
+        self.cls = np.zeros(len(self.conf))
+
+    @property
+    def xywh(self) -> np.ndarray:
+        return np.concatenate([(self.xyxy[:, :2] + self.xyxy[:, 2:]) / 2, self.xyxy[:, 2:] - self.xyxy[:, :2]], 1)
+
+    def __len__(self) -> int:
+        return len(self.conf)
+
+    def __getitem__(self, rows: np.ndarray) -> Boxes:
+        return Boxes((self.xyxy[rows], self.conf[rows]))
+
+
+def ultralytics(name: str, fps: float) -> Side | None:
+    """A new tracker of Ultralytics, with its defaults, which count frames; None where it has none of that name."""
+    import yaml
+    from ultralytics.trackers.track import TRACKER_MAP
+    from ultralytics.utils import ROOT
+
+    if name not in TRACKER_MAP:
+        return None
+    options = yaml.safe_load((Path(ROOT) / "cfg" / "trackers" / f"{name}.yaml").read_text(encoding="utf-8"))
+    tracker = TRACKER_MAP[name](SimpleNamespace(**{**options, "gmc_method": "none"}))
+    tracker.reset_id()
+    return Side(
+        prepare=Boxes,
+        update=lambda number, found: tracker.update(found),
+        read=lambda rows: (rows[:, 4].astype(np.int64), rows[:, :4].astype(np.float32)) if len(rows) else NOTHING,
+    )
+
+
+NOTHING: Frame = (np.zeros(0, np.int64), np.zeros((0, 4), np.float32))
+NAMES = tuple(ROBOFLOW)
+SIDES: dict[str, Callable[[str, float], Side | None]] = {"roboflow": roboflow, "edgekit": ours}
+if importlib.util.find_spec("ultralytics"):
+    SIDES["ultralytics"] = ultralytics
 
 
 def moving(count: int, frames: int, seed: int = 0) -> list[Frame]:
@@ -90,85 +144,102 @@ def moving(count: int, frames: int, seed: int = 0) -> list[Frame]:
     return made
 
 
-def speed(count: int, names: list[str]) -> None:
-    """Print frames/s with this many objects, ours and theirs measured in turns."""
-    length = max(40, 6000 // count)
-    frames = moving(count, length + 15)
-    for name in names:
-        spent: dict[str, list[float]] = {"edgekit": [], "roboflow": []}
-        for _ in range(3):
-            for side, make in (("roboflow", rival), ("edgekit", ours)):
-                tracker, each = make(name, RATE), []
-                ready = [tracker.prepare(frame) for frame in frames]
-                gc.collect()
-                for number, frame in enumerate(ready):
-                    start = time.perf_counter()
-                    tracker.update(number, frame)
-                    each.append(time.perf_counter() - start)
-                spent[side].append(float(np.mean(each[15:])))
-        rate = {side: 1 / min(values) for side, values in spent.items()}
-        ratio = rate["edgekit"] / rate["roboflow"]
-        print(f"{count:>8} {name:>10} {rate['roboflow']:>12.0f} {rate['edgekit']:>12.0f} {ratio:>6.1f}x")
+def speed(count: int, name: str) -> dict[str, float]:
+    """Milliseconds of an update with this many objects, by side."""
+    length, turns = (60, 12) if count < 200 else (15, 3)
+    frames = moving(count, 15 + length)
+    spent: dict[str, list[list[float]]] = {}
+    gc.collect()
+    gc.disable()
+    for _ in range(turns):
+        for side, make in SIDES.items():
+            tracker = make(name, RATE)
+            if tracker is None:
+                continue
+            ready, each = [tracker.prepare(frame) for frame in frames], []
+            for number, frame in enumerate(ready):
+                start = time.perf_counter()
+                tracker.update(number, frame)
+                each.append(time.perf_counter() - start)
+            spent.setdefault(side, []).append(each[15:])
+    gc.enable()
+    return {side: 1000 * float(np.min(turns, axis=0).mean()) for side, turns in spent.items()}
 
 
-def quality(folder: Path, fps: float) -> None:
-    """Print HOTA, IDF1, MOTA and the number of id switches on a sequence."""
+def speeds() -> None:
+    """Print the table of speed."""
+    print("| objects | tracker | roboflow ms | Ultralytics ms | edgekit ms | of roboflow's | of Ultralytics' |")
+    print("|---|---|---|---|---|---|---|")
+    for count in (5, 8, 20, 100, 500):
+        for name in NAMES:
+            spent = speed(count, name)
+            shares = [f"{spent['edgekit'] / spent[side]:.2f}" if side in spent else "-" for side in OTHERS]
+            times = [f"{spent[side]:.3f}" if side in spent else "-" for side in (*OTHERS, "edgekit")]
+            print(f"| {count} | {name} | {' | '.join(times + shares)} |", flush=True)
+
+
+OTHERS = ("roboflow", "ultralytics")
+
+
+def qualities(sequences: dict[str, tuple[list[Frame], list[Frame]]], fps: float) -> None:
+    """Print HOTA, IDF1, MOTA and the number of id switches on sequences: truth and detections, by name."""
+    print("| sequence | tracker | side | HOTA | IDF1 | MOTA | id switches |")
+    print("|---|---|---|---|---|---|---|")
+    for sequence, (truth, found) in sequences.items():
+        for name in NAMES:
+            for side, make in SIDES.items():
+                tracker = make(name, fps)
+                if tracker is not None:
+                    *shares, switches = score(truth, [tracker(number, frame) for number, frame in enumerate(found)])
+                    values = " | ".join(f"{value:.3f}" for value in shares)
+                    print(f"| {sequence} | {name} | {side} | {values} | {switches:.0f} |", flush=True)
+
+
+def crowds(seeds: tuple[int, ...] = (0, 1, 2)) -> dict[str, tuple[list[Frame], list[Frame]]]:
+    """Truth and detections of generated crowds: 100 walkers, 10 seconds."""
+    made = {}
+    for seed in seeds:
+        frames = crowd(100, 300, seed)
+        truth = [(frame.track_ids, frame.truth) for frame in frames]
+        made[f"crowd {seed}"] = truth, [(frame.boxes, frame.scores) for frame in frames]
+    return made
+
+
+def recorded(folder: Path) -> dict[str, tuple[list[Frame], list[Frame]]]:
+    """Truth and detections of a sequence in the MOT format."""
     truth = [(frame.track_ids, frame.boxes) for frame in mot.read(folder / "gt.txt")]
     found = [(frame.boxes, frame.scores) for frame in mot.read(folder / "det.txt")]
     found += [(np.zeros((0, 4), np.float32), np.zeros(0, np.float32))] * (len(truth) - len(found))
-    for name in RIVALS:
-        for side, make in (("roboflow", rival), ("edgekit", ours)):
-            tracker = make(name, fps)
-            scored = score(truth, [tracker(number, frame) for number, frame in enumerate(found)])
-            print(f"{name:>10} {side:>9}  " + "  ".join(f"{value:.3f}" for value in scored[:3]) + f"  {scored[3]:.0f}")
+    return {folder.name: (truth, found)}
 
 
 def score(truth: list[Frame], tracks: list[Frame]) -> tuple[float, float, float, float]:
     """HOTA, IDF1, MOTA and id switches of tracks (ids, boxes) per frame, by TrackEval at its own thresholds."""
-    from trackeval.metrics import CLEAR, HOTA, Identity
 
-    from edgekit.runtimes.tasks.similarity import box_iou
+    def numbered(side: list[Frame]) -> list[mot.MotFrame]:
+        return [
+            mot.MotFrame(number, np.asarray(ids, np.int64), boxes, np.ones(len(ids), np.float32))
+            for number, (ids, boxes) in enumerate(side, 1)
+        ]
 
-    def numbered(side: list[Frame]) -> tuple[list[np.ndarray], int]:
-        known = np.unique(np.concatenate([ids for ids, _ in side]))
-        return [np.searchsorted(known, ids) for ids, _ in side], len(known)
-
-    tracks = tracks[: len(truth)]
-    true_ids, true_count = numbered(truth)
-    track_ids, track_count = numbered(tracks)
-    data = {
-        "gt_ids": true_ids,
-        "tracker_ids": track_ids,
-        "similarity_scores": [
-            box_iou(real[1], got[1]).astype(np.float64) for real, got in zip(truth, tracks, strict=True)
-        ],
-        "num_timesteps": len(truth),
-        "num_gt_ids": true_count,
-        "num_tracker_ids": track_count,
-        "num_gt_dets": sum(map(len, true_ids)),
-        "num_tracker_dets": sum(map(len, track_ids)),
-    }
-    clear = CLEAR({"PRINT_CONFIG": False}).eval_sequence(data)
-    identity = Identity({"PRINT_CONFIG": False}).eval_sequence(data)
-    hota = float(np.mean(HOTA().eval_sequence(data)["HOTA"]))
-    return hota, float(identity["IDF1"]), float(clear["MOTA"]), float(clear["IDSW"])
+    measured = measure_tracks(numbered(truth), numbered(tracks[: len(truth)]))
+    return measured.hota, measured.idf1, measured.mota, float(measured.switches)
 
 
 def main() -> None:
-    """Print both tables."""
-    needed = {"trackers": "trackers==2.6.0", "supervision": "trackers==2.6.0", "trackeval": "trackeval==1.3.0"}
+    """Print all tables."""
+    needed = {"trackers": "trackers==2.6.1", "supervision": "trackers==2.6.1", "trackeval": "trackeval==1.3.0"}
     for package, requirement in needed.items():
         try:
             importlib.import_module(package)
         except ImportError:
             sys.exit(f"this benchmark needs {package}, which is not installed here: pip install {requirement}")
+    speeds()
+    print()
+    qualities(crowds(), RATE)
     if len(sys.argv) > 1:
-        print(f"{'':>10} {'':>9}  {'HOTA':<5}  {'IDF1':<5}  {'MOTA':<5}  id switches")
-        quality(Path(sys.argv[1]), float(sys.argv[2]) if len(sys.argv) > 2 else 25.0)
         print()
-    print(f"{'objects':>8} {'':>10} {'roboflow f/s':>12} {'edgekit f/s':>12} {'':>6}")
-    for count in (20, 100, 500):
-        speed(count, list(RIVALS))
+        qualities(recorded(Path(sys.argv[1])), float(sys.argv[2]) if len(sys.argv) > 2 else 25.0)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@
     python docs/tables.py --check    exit 1 when a page is not what would be written
 
 The figures come from docs/figures/demo.json, which ``edgekit demo --json`` gives, and from docs/figures/ablation.json,
-docs/figures/blip2.json and docs/figures/families.json, which docs/ablation.py, docs/blip2_table.py and
-tests/families/measure.py write.
+docs/figures/blip2.json, docs/figures/families.json and docs/figures/int8_speed.json, which docs/ablation.py,
+docs/blip2_table.py, tests/families/measure.py and benchmarks/int8_speed.py write.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ DEMO = ROOT / "docs" / "figures" / "demo.json"
 ABLATION = ROOT / "docs" / "figures" / "ablation.json"
 BLIP2 = ROOT / "docs" / "figures" / "blip2.json"
 FAMILIES = ROOT / "docs" / "figures" / "families.json"
+SPEED = ROOT / "docs" / "figures" / "int8_speed.json"
 
 
 PRECISIONS = ("fp32", "fp16", "int8", "w8a8")
@@ -83,7 +84,8 @@ def recipes() -> str:
     lines = ["| target | recipes for int8 | layers |", "|---|---|---|"]
     for name in converters.target_names():
         spec = converters.target(name)
-        layers = "all in integers" if spec.integer_only else "some can stay in float"
+        mixed = f", but for {', '.join(spec.mixed_recipes)}" if spec.mixed_recipes else ""
+        layers = f"all in integers{mixed}" if spec.integer_only else "some can stay in float"
         lines.append(f"| {name} | {', '.join(spec.recipes)} | {layers} |")
     return "\n".join(lines)
 
@@ -180,12 +182,36 @@ def _matched(precisions: dict[str, Any]) -> str:
     )
 
 
+def speed() -> str:
+    """The time of INT8 over that of float32, by target and model, with one thread and with two."""
+    if not SPEED.is_file():
+        return "Not measured yet: `python benchmarks/int8_speed.py`."
+    rows = json.loads(SPEED.read_text(encoding="utf-8"))
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    of = {(row["target"], row["model"], row["threads"]): row for row in rows}
+    lines = [f"| target | {' | '.join(models)} |", f"|---|{'---|' * len(models)}"]
+    for target in dict.fromkeys(row["target"] for row in rows):
+        lines.append(f"| {target} | {' | '.join(_ratios(of, target, model) for model in models)} |")
+    sets = ", ".join(sorted({row["instructions"] for row in rows}))
+    said = f"Measured with {sets}: one thread, with the interval of the median; then two threads."
+    return "\n".join([said, "", *lines])
+
+
+def _ratios(of: dict[tuple[str, str, int], Any], target: str, model: str) -> str:
+    one, two = of.get((target, model, 1)), of.get((target, model, 2))
+    if one is None:
+        return "-"
+    second = f"; {two['ratio']:.2f}" if two else ""
+    integers = f"; {one['integers']} convolutions" if one["integers"] else ""
+    return f"{one['ratio']:.2f} ({one['low']:.2f} to {one['high']:.2f}){second}{integers}"
+
+
 TABLES = {
     "README.md": {"targets": targets, "demo": demo},
     "docs/BLIP2.md": {"blip2": blip2},
     "docs/CALIBRATION.md": {"ablation": ablation},
     "docs/FAMILIES.md": {"families": families},
-    "docs/TARGETS.md": {"recipes": recipes, "options": options, "toolchains": toolchains},
+    "docs/TARGETS.md": {"recipes": recipes, "speed": speed, "options": options, "toolchains": toolchains},
 }
 
 

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from edgekit.runtimes.results import LabelMap as LabelMap
     from edgekit.runtimes.results import Masks as Masks
     from edgekit.runtimes.results import Match as Match
+    from edgekit.runtimes.results import OrientedBoxes as OrientedBoxes
     from edgekit.runtimes.results import Poses as Poses
     from edgekit.runtimes.results import Text as Text
     from edgekit.runtimes.smoothing import OneEuro as OneEuro
@@ -71,7 +72,7 @@ _MODULES = {
     "runtimes.load": "load",
     "runtimes.model": "Model",
     "runtimes.pool": "ModelPool",
-    "runtimes.results": "Classification Detections Embedding Instances LabelMap Masks Match Poses Text",
+    "runtimes.results": "Classification Detections Embedding Instances LabelMap Masks Match OrientedBoxes Poses Text",
     "runtimes.smoothing": "OneEuro",
     "runtimes.top_down": "pipeline top_down",
 }

@@ -13,6 +13,7 @@ from edgekit.runtimes.results import LabelMap as LabelMap
 from edgekit.runtimes.results import MaskColumn as MaskColumn
 from edgekit.runtimes.results import Masks as Masks
 from edgekit.runtimes.results import Match as Match
+from edgekit.runtimes.results import OrientedBoxes as OrientedBoxes
 from edgekit.runtimes.results import Poses as Poses
 from edgekit.runtimes.results import Result as Result
 from edgekit.runtimes.results import Text as Text
@@ -33,6 +34,7 @@ __all__ = [
     "MaskColumn",
     "Masks",
     "Match",
+    "OrientedBoxes",
     "Poses",
     "Result",
     "Text",

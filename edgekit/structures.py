@@ -45,13 +45,13 @@ def from_builtins(value: object, kind: Any, *, strict: bool = True) -> Any:
     """Dictionaries, lists, texts and numbers as ``kind``; without ``strict`` texts may stand for numbers.
 
     Raises:
-        msgspec.ValidationError: not of that type, or a text has half a character (a lone surrogate).
+        msgspec.ValidationError: not of that type, or a text has a lone surrogate (half of a pair of UTF-16).
     """
     _prepared(kind)
     try:
         return msgspec.convert(value, kind, strict=strict)
     except UnicodeEncodeError as error:
-        raise msgspec.ValidationError(f"{error.object!r} has half a character") from error
+        raise msgspec.ValidationError(f"{error.object!r} has a lone surrogate") from error
 
 
 def _prepared(kind: object) -> msgspec.json.Decoder[Any]:

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
+from loopback import device as device
+from loopback import server as server
 from real_conversions import Converted, convert_once
 from target_lists import EVERYTHING, PRECISIONS, WITH_TOOLCHAINS, here
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-CALIBRATED = ("int8", "w8a8")
+CALIBRATED = ("int8", "w8a8", "w8a32")
 
 
 def make_job(

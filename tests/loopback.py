@@ -8,12 +8,15 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from edgekit.profiling.devices.known import Device, described
 
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 
@@ -128,3 +131,23 @@ def processes_of(marker: str) -> list[int]:
 def parent(pid: int) -> int:
     """The parent of a process."""
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loopback]:
+    """A running sshd."""
+    with serving(tmp_path_factory.mktemp("sshd")) as running:
+        yield running
+
+
+@pytest.fixture
+def device(server: Loopback, tmp_path: Path) -> Device:
+    """This machine as a device, with a folder of its own for one test."""
+    return described(
+        "loop",
+        server.url,
+        identity=str(server.identity),
+        known_hosts=str(server.known_hosts),
+        python=sys.executable,
+        folder=str(tmp_path / "far"),
+    )

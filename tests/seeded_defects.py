@@ -144,8 +144,8 @@ RESULTS = (
     Defect(
         "Kalman filter: velocity corrected the wrong way",
         "runtimes/tracking/kalman.py",
-        "state[VELOCITY] + pull * error",
-        "state[VELOCITY] - pull * error",
+        "new[POSITION:VARIANCE] += gains * (measured - state[POSITION])",
+        "new[POSITION:VARIANCE] += gains * (measured - state[POSITION]) * [[[1]], [[-1]]]",
         "test_tracking.py::test_every_object_keeps_one_id_at_any_frame_rate",
     ),
 )

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from edgekit.conversion import build, calibrate, jobs, measure, prepare, stages, validate
+from edgekit.conversion import build, calibrate, jobs, measure, prepare, speed, stages, validate
 
 STAGES: dict[type, Any] = {
     jobs.PrepareJob: prepare,
@@ -16,6 +16,7 @@ STAGES: dict[type, Any] = {
     jobs.BuildJob: build,
     jobs.MeasureJob: measure,
     jobs.ValidateJob: validate,
+    jobs.SpeedJob: speed,
 }
 
 

@@ -21,7 +21,8 @@ from edgekit.evaluation.agreement import (
     judge,
     match,
 )
-from edgekit.runtimes.bundle.manifest import Agreement, Gate, OutputDrift
+from edgekit.evaluation.object_sizes import SIZES, SizeTally, without_sizes
+from edgekit.runtimes.bundle.manifest import Agreement, Gate, OutputDrift, SizeAgreement
 from edgekit.runtimes.tasks.decoders import Candidates
 from edgekit.runtimes.tasks.similarity import box_iou
 
@@ -325,11 +326,70 @@ def test_cosines_are_asked_for_only_without_detections() -> None:
 
 
 def test_gates_are_those_that_were_asked_for() -> None:
-    assert GATES["fp32"] == Gate(iou=0.95, matched=0.99, score_drift=0.005, extra=0.02)
-    assert GATES["fp16"] == Gate(iou=0.9, matched=0.98, score_drift=0.02, extra=0.05)
-    assert GATES["int8"] == Gate(iou=0.5, matched=0.90, score_drift=0.06, extra=0.12)
+    bare = {precision: without_sizes(gate) for precision, gate in GATES.items()}
+    assert bare["fp32"] == Gate(iou=0.95, matched=0.99, score_drift=0.005, extra=0.02)
+    assert bare["fp16"] == Gate(iou=0.9, matched=0.98, score_drift=0.02, extra=0.05)
+    assert bare["int8"] == bare["w8a8"] == Gate(iou=0.5, matched=0.90, score_drift=0.06, extra=0.12)
+    for gate in GATES.values():  # what all of a size may lose is never less than what the total may
+        assert set(gate.by_size) == set(SIZES)
+        assert all(bound <= gate.matched for bound in gate.by_size.values())
     assert (SCORE_FLOOR, SLACK) == (0.3, 0.5)
     assert set(GATES) == set(COSINES)
+
+
+# --- by the size of objects ---
+
+
+def sized(side: float, count: int) -> list[tuple[float, int, list[float]]]:
+    """Rows of squares that do not overlap, below those of other sides."""
+    top = 2000 * side
+    return [(0.8, 0, [200.0 * i, top, 200.0 * i + side, top + side]) for i in range(count)]
+
+
+def by_size(source: Candidates, target: Candidates, iou: float = 0.5) -> Agreement:
+    tally = Tally(gate_iou=iou, sizes=SizeTally())
+    tally.add_detections(source, target)
+    return tally.agreement()
+
+
+def test_recall_by_size_by_hand() -> None:
+    """Areas below 32 x 32 pixels are small, from 96 x 96 on large."""
+    source = found(*sized(31.9, 3), *sized(32, 4), *sized(95.9, 2), *sized(96, 5), (0.2, 0, [0, 0, 5, 5]))
+    target = found(*sized(31.9, 1), *sized(32, 4), *sized(95.9, 1), *sized(96, 3))
+    result = by_size(source, target)
+    assert {name: (one.found, one.detections) for name, one in (result.by_size or {}).items()} == {
+        "small": (1, 3),
+        "medium": (5, 6),
+        "large": (3, 5),
+    }
+    assert result.matched == pytest.approx(9 / 14)
+    assert by_size(found(*sized(50, 2)), found()).by_size == {"medium": SizeAgreement(detections=2, matched=0.0)}
+    assert compared(source, target).by_size is msgspec.UNSET
+
+
+@pytest.mark.parametrize(("size", "side"), [("small", 20), ("medium", 60), ("large", 120)])
+def test_a_copy_that_loses_objects_of_one_size_fails_by_size_alone(size: str, side: float) -> None:
+    others = [row for other in (20, 60, 120) if other != side for row in sized(other, 100)]
+    source = found(*sized(side, 20), *others)
+    failures = judge(by_size(source, found(*sized(side, 2), *others)), [], GATES["int8"])
+    bound = GATES["int8"].by_size[size]
+    least = bound - 2 * (bound * (1 - bound) / 20) ** 0.5
+    assert failures == (
+        f"matched 0.100 of the {size} ones (2 of 20) at IoU 0.5, at least {least:.3f} "
+        f"({size} {bound:g} less 2 standard errors)",
+    )
+    assert judge(by_size(source, source), [], GATES["int8"]) == ()
+    assert judge(by_size(source, found(*others)), [], without_sizes(GATES["int8"])) == ()  # what the total hid
+
+
+@pytest.mark.parametrize(
+    ("of", "kept", "fails"),
+    [(9, 0, False), (10, 6, False), (10, 5, True), (100, 73, False), (100, 71, True), (10000, 7930, False)],
+)
+def test_few_detections_of_a_size_decide_nothing(of: int, kept: int, fails: bool) -> None:
+    share = SizeAgreement(detections=of, matched=kept / of)
+    result = judge(msgspec.structs.replace(PERFECT, by_size={"small": share}), [], GATES["int8"])
+    assert bool(result) == fails
 
 
 # --- candidates, anchor by anchor ---

@@ -49,7 +49,7 @@ def is_helper(path: Path) -> bool:
 # Modules that are found by their names have to be cheap to import. So are the networks of the shapes world not, whose
 # classes are torch classes.
 REGISTERED = [path for path in EVERY if not is_helper(path)]
-TORCH_CLASSES = {PACKAGE / f"shapes/{name}.py" for name in ("detector", "semantic", "tasks")}
+TORCH_CLASSES = {PACKAGE / f"shapes/{name}.py" for name in ("detector", "oriented", "semantic", "tasks")}
 
 
 @functools.cache

@@ -207,7 +207,7 @@ def test_targets_for_machines_and_people(cli: Cli) -> None:
     data = json.loads(cli("targets", "--json").out)
     assert [entry["target"] for entry in data] == THIRTEEN
     for entry in data:
-        assert set(entry["precisions"]) <= {"fp32", "fp16", "int8", "w8a8"}
+        assert set(entry["precisions"]) <= {"fp32", "fp16", "int8", "w8a8", "w8a32"}
         assert isinstance(entry["available"], bool)
         assert entry["available"] == (not entry["missing"])
     shown = cli("targets")

@@ -35,7 +35,7 @@ def drawn(path: Path, count: int, views: int, *, bundle: float = 0.9) -> tuple[I
     for index in range(count):
         image = np.full((32, 64, 3), 10 * index, np.uint8)
         sheet.add(index, image, (TASK, outputs(0.9)), (TASK, outputs(bundle)))
-    sheet.write()
+    sheet.write("matched 98.0% of 50 at IoU 0.5")
     read = np.asarray(cv2.imread(str(path)))
     levels = sorted({round(float(np.median(pair)) / 10) for pair in pairs(read)})
     return read, levels
@@ -63,9 +63,14 @@ def test_both_results_are_drawn(tmp_path: Path) -> None:
     """Alike on both sides; a bundle that finds nothing has a picture without a box."""
     for bundle, same in ((0.9, True), (0.01, False)):
         sheet, _ = drawn(tmp_path / "sheet.jpg", 1, 1, bundle=bundle)
-        left, right = sheet[30:-8, 8 : 8 + PANEL].astype(int), sheet[30:-8, 12 + PANEL : 12 + 2 * PANEL].astype(int)
+        left, right = sheet[30:-30, 8 : 8 + PANEL].astype(int), sheet[30:-30, 12 + PANEL : 12 + 2 * PANEL].astype(int)
         assert left.max() > 100
         assert bool(np.abs(left - right).max() < 60) is same
+
+
+def test_the_figures_stand_below_the_pictures(tmp_path: Path) -> None:
+    foot = drawn(tmp_path / "sheet.jpg", 1, 1)[0][-22:]
+    assert foot.min() < 100 < 250 < np.median(foot)
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -263,9 +263,9 @@ MISTAKES = {
     "classes of another type": (("[cat, dog]", "2"), "7: classes: Expected `str | array`, got `int`, not 2"),
     "very long class set": (("[cat, dog]", "c" * 5000), "7: classes: 'cccc"),
     "given twice": (("  color: bgr", "  resize: stretch"), "5: resize: given twice"),
-    "half a character": (
+    "a lone surrogate": (
         ("[320, 416]", '"\\ud83d\\ude42"'),
-        "3: '\\ud83d\\ude42' has half a character; write the character itself",
+        "3: '\\ud83d\\ude42' has a lone surrogate; write the character itself",
     ),
     "bad YAML": (("[320, 416]", "[320, 416"), "4: not valid YAML: expected ',' or ']'"),
     "tab": (("  color", "\tcolor"), "5: not valid YAML: found character '\\t' that cannot start any token"),

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from edgekit.arrays import Floats
-from edgekit.conversion.contract_trials import LEAST, alternatives, suggestion, unusual
+from edgekit.conversion.contract_trials import LEAST, _found_twice, alternatives, suggestion, unusual
 from edgekit.errors import ContractError, SourceError
 from edgekit.runtimes.bundle.manifest import Contract, Decoder, ImageRule, Output, Postprocess
 from edgekit.runtimes.inputs.media import references
+from edgekit.runtimes.tasks.decoders import Candidates
 
 CELL, CELLS = 8, 8
 RULE = ImageRule(size=(64, 64), resize="stretch", color="bgr")
@@ -90,6 +91,53 @@ def test_a_source_of_noise_gives_no_reason_to_change_the_contract() -> None:
     assert suggestion(untrained, CONTRACT, photographs(20)) == ""
 
 
+@pytest.mark.nightly
+@pytest.mark.parametrize("task", ["detector", "pose", "obb"])
+def test_a_network_that_shouts_at_a_wrong_scale_gives_no_reason_to_take_it(task: str) -> None:
+    """With pixels 255 times too large the networks of the shapes world find many times as much, with scores of 1."""
+    torch = pytest.importorskip("torch", reason="needs the extra 'convert'")
+    from edgekit.runtimes.inputs.images import Preprocessor
+    from edgekit.runtimes.tasks import open_task
+    from edgekit.shapes import scene, trained
+    from edgekit.shapes.bars import long_scene
+
+    model = getattr(trained, task)()
+    images = [long_scene(seed).image if task == "obb" else scene(seed).image for seed in range(300_000, 300_008)]
+
+    def run(tensor: Floats) -> list[Floats]:
+        with torch.no_grad():
+            return [output.numpy() for output in model(torch.from_numpy(tensor))]
+
+    def found(contract: Contract) -> int:
+        post = open_task(contract)
+        return sum(
+            len(post.suppressed(post.candidates(run(Preprocessor(contract.image)(image)[0]), 0.5))) for image in images
+        )
+
+    wrong = msgspec.structs.replace(model.contract, image=msgspec.structs.replace(model.contract.image, scale=1.0))
+    assert found(wrong) > 1.5 * found(model.contract)
+    torch.set_num_threads(1)
+    assert suggestion(run, model.contract, list(references(np.stack(images)))) == ""
+    assert "1/255" in suggestion(run, wrong, list(references(np.stack(images))))
+
+
+def test_much_that_is_not_found_again_counts_for_little() -> None:
+    def found(boxes: list[list[float]], score: float) -> Candidates:
+        count = len(boxes)
+        table, numbers = np.array(boxes, np.float32), np.arange(count)
+        return Candidates(table, np.full(count, score, np.float32), np.zeros(count, np.int64), numbers)
+
+    same = [[10.0, 10, 30, 30], [70, 40, 90, 80]]
+    mirrored = [[70.0, 10, 90, 30], [10, 40, 30, 80]]
+    elsewhere = [[float(x), 100, float(x) + 8, 110] for x in range(0, 80, 10)]
+    one = _found_twice(found(same, 0.8), found(mirrored, 0.8), 100)
+    assert one == pytest.approx(2 * 0.64)
+    shouting = _found_twice(found(same + elsewhere, 1.0), found(mirrored, 1.0), 100)
+    assert shouting == pytest.approx(2 * 4 / 12)
+    loose = [[72.0, 10, 94, 30], [6, 40, 28, 80]]
+    assert _found_twice(found(same, 0.8), found(loose, 0.8), 100) < 0.75 * one
+
+
 def test_infinite_outputs_count_as_nothing_found() -> None:
     def overflowing(tensor: Floats) -> list[Floats]:
         return [output / np.float32(0 if tensor.max() > 10 else 1) for output in network(tensor)]
@@ -134,12 +182,20 @@ def test_label_maps_are_tried_in_their_colours_alone() -> None:
         ("grid", {"align": "corner"}, "^$"),
         ("fastestdet", {"resize": "stretch"}, "^$"),
         ("ssd", {"resize": "stretch"}, "^$"),
+        ("anchor_free 16 3", {"resize": "stretch"}, "says resize: stretch, .* 'anchor_free' .* with resize: letterbox"),
+        ("anchor_free 8 3", {"align": "corner"}, "says align: corner, .* with align: center"),
+        ("anchor_free 8 4", {"align": "center"}, "says resize: letterbox, .* with resize: stretch"),
+        ("anchor_free 8 4", {"resize": "stretch"}, "^$"),
+        ("anchor_free 17 5", {"align": "corner"}, "^$"),
     ],
 )
 def test_what_the_family_does_not_do_is_said(decoder: str, rule: dict[str, Any], said: str) -> None:
     import re
 
-    contract = msgspec.structs.replace(CONTRACT, image=ImageRule(size=(64, 64), **rule), decoder=Decoder(name=decoder))
+    name, *numbers = decoder.split()
+    options = {"reg_max": int(numbers[0]), "strides": [8] * int(numbers[1])} if numbers else {}
+    stated = Decoder(name=name, options=options)
+    contract = msgspec.structs.replace(CONTRACT, image=ImageRule(size=(64, 64), **rule), decoder=stated)
     assert re.search(said, unusual(contract)), unusual(contract)
 
 
@@ -241,8 +297,8 @@ def test_every_mistake_is_noticed(name: str, tmp_path: Path) -> None:
     ],
 )
 def test_mistakes_about_a_nanodet_are_refused(old: str, new: str, words: str, tmp_path: Path) -> None:
-    """A network with NanoDet's heads, from what `edgekit inspect` writes. Colour and alignment are not among them: the
-    features, of the shapes world, mind neither."""
+    """A network with NanoDet's heads, from what `edgekit inspect` writes. Colour and alignment are in
+    `test_every_mistake_about_a_nanodet_is_noticed`: the features of this one, of the shapes world, mind neither."""
     torch = pytest.importorskip("torch", reason="needs the extra 'convert'")
     from families.networks import Features, NanoDet, Whole
 
@@ -265,3 +321,54 @@ def test_mistakes_about_a_nanodet_are_refused(old: str, new: str, words: str, tm
 
     with pytest.raises((ContractError, SourceError), match=words):
         prepared()
+
+
+def as_nanodet(run: Any, right: Contract) -> tuple[Any, Contract]:
+    """YOLOX with the heads of a NanoDet: the same boxes as distributions over 8 bins a side, the same scores as logits.
+
+    No published NanoDet can be had here, and the networks of the shapes world do not mind the order of colours.
+    """
+    strides = right.decoder.options["strides"]
+    outputs = tuple(
+        Output(name=f"{role}_{level}", role=role, level=level)
+        for level in range(len(strides))
+        for role in ("boxes", "classes")
+    )
+    decoder = Decoder(name="anchor_free", options={"strides": strides, "reg_max": 8})
+
+    def nanodet(tensor: Floats) -> list[Floats]:
+        heads = {output.name: array for output, array in zip(right.outputs, run(tensor), strict=True)}
+        found = []
+        for level in range(len(strides)):
+            levels = {output.role: output.name for output in right.outputs if output.level == level}
+            boxes, classes = heads[levels["boxes"]][0], heads[levels["classes"]]
+            half = np.exp(np.clip(boxes[2:], -8, 4)) / 2
+            shift = np.array([0.5 - boxes[0], 0.5 - boxes[1], boxes[0] - 0.5, boxes[1] - 0.5])
+            sides = np.clip(shift + np.concatenate([half, half]), 0, 7)
+            bins = -2 * (sides[:, None] - np.arange(8)[None, :, None, None]) ** 2
+            score = 1 / (1 + np.exp(-np.clip(classes, -30, 30))) / (1 + np.exp(-heads[levels["objectness"]]))
+            score = np.clip(score, 1e-9, 1 - 1e-6)
+            found += [bins.reshape(1, 32, *sides.shape[1:]).astype(np.float32), np.log(score / (1 - score))]
+        return found
+
+    image = msgspec.structs.replace(right.image, align="center")  # as NanoDet is trained
+    return nanodet, msgspec.structs.replace(right, image=image, decoder=decoder, outputs=outputs)
+
+
+@pytest.mark.nightly
+@pytest.mark.convert
+def test_every_mistake_about_a_nanodet_is_noticed() -> None:
+    """Colour, scale, mean and std by photographs; resizing and alignment, which those do not tell, by the family."""
+    run, right, images = real("yolox_nano_coco.onnx", "yolox_nano.yaml")
+    run, right = as_nanodet(run, right)
+    assert suggestion(run, right, images) == ""
+    assert unusual(right) == ""
+    missed = []
+    for change in (
+        {"color": "rgb"}, {"scale": 1 / 255}, {"resize": "stretch"}, {"align": "corner"},
+        {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)},
+    ):  # fmt: skip
+        mistaken = msgspec.structs.replace(right, image=msgspec.structs.replace(right.image, **change))
+        if not (unusual(mistaken) or suggestion(run, mistaken, images)):
+            missed.append(change)
+    assert not missed

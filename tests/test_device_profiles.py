@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 import pytest
 from click.testing import CliRunner, Result
-from loopback import Loopback, parent, processes_of, serving
+from loopback import Loopback, parent, processes_of
 from sample_bundles import write_bundle
 from tiny_onnx import write_tiny_bundle
 
@@ -37,13 +37,6 @@ from edgekit.runtimes.bundle.folder import Bundle, open_bundle
 
 QUICK = Settings(rounds=2, seconds=0.1)
 ENDLESS = Settings(rounds=1000, seconds=1.0)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loopback]:
-    """A running sshd."""
-    with serving(tmp_path_factory.mktemp("sshd")) as running:
-        yield running
 
 
 PACKAGES = ("numpy", "opencv-python-headless", "msgspec", "click", "rich", "onnxruntime")

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import pytest
 from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
-from loopback import Loopback, free_port, known, serving
+from loopback import Loopback, free_port, known
 from sample_bundles import FILES, write_bundle
 
 from edgekit.cli import edgekit
@@ -37,26 +37,6 @@ def devices_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A list of devices for one test."""
     monkeypatch.setenv("EDGEKIT_DEVICES", str(tmp_path / "lists" / "devices.json"))
     return tmp_path / "lists" / "devices.json"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loopback]:
-    """A running sshd."""
-    with serving(tmp_path_factory.mktemp("sshd")) as running:
-        yield running
-
-
-@pytest.fixture
-def device(server: Loopback, tmp_path: Path) -> book.Device:
-    """This machine as a device, with a folder of its own for one test."""
-    return book.described(
-        "loop",
-        server.url,
-        identity=str(server.identity),
-        known_hosts=str(server.known_hosts),
-        python=sys.executable,
-        folder=str(tmp_path / "far"),
-    )
 
 
 def run(*arguments: str) -> Result:

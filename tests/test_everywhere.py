@@ -14,6 +14,7 @@ from hypothesis.extra import numpy as arrays
 
 pytest.importorskip("torch", reason="needs torch, the source of every conversion")
 onnx = pytest.importorskip("onnx", reason="needs onnx: pip install edgekit[convert]")
+onnxruntime = pytest.importorskip("onnxruntime", reason="needs onnxruntime: pip install edgekit[onnx]")
 
 import torch
 from jobs import make_job
@@ -22,10 +23,11 @@ from torch import nn
 from edgekit.calibration.everywhere import NEIGHBOURS, quantise_everywhere, weight_scales
 from edgekit.calibration.plan import TensorRange
 from edgekit.calibration.planning import reaching_flat_ends
-from edgekit.converters import TIME_TO_FLOAT32, Job
+from edgekit.converters import CONVOLUTIONS, Job
 from edgekit.converters import onnx as target
-from edgekit.converters._onnx_integers import instructions, integer_convolutions
+from edgekit.converters._onnx_integers import integer_convolutions
 from edgekit.errors import ConversionError
+from edgekit.timing import instructions
 
 SIZE = 32
 
@@ -206,13 +208,13 @@ def test_a_bias_far_above_its_weights_still_fits_int32(tmp_path: Path) -> None:
 def test_the_bundle_says_how_fast_it_is_and_how_much_is_integer(job: Job) -> None:
     graph = target.convert(job, lambda text, share: None)
     found = graph.report
-    integers, total = (int(word) for word in str(found["convolutions in integers"]).split(" of "))
+    integers, total = (int(word) for word in str(found[CONVOLUTIONS]).split(" of "))
     assert 0 < integers < total == 8
-    assert integer_convolutions(job.out / "model.onnx") == found["convolutions in integers"]
-    assert isinstance(found[TIME_TO_FLOAT32], float)
-    low, high = (float(word) for word in str(found[f"{TIME_TO_FLOAT32}, quartiles"]).split(" to "))
-    assert 0 < low <= found[TIME_TO_FLOAT32] <= high
-    assert str(found["timed on"]).startswith(f"{instructions()}, onnxruntime ")
+    assert integer_convolutions(job.out / "model.onnx") == found[CONVOLUTIONS]
+    assert graph.speed
+    assert 0 < graph.speed.low <= graph.speed.ratio <= graph.speed.high
+    assert graph.speed.instructions == instructions()
+    assert graph.speed.engine == f"onnxruntime {onnxruntime.__version__}"
 
 
 def silu(x: Any) -> Any:

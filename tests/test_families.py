@@ -43,3 +43,47 @@ def test_a_family_is_proven(row: Row, tmp_path_factory: pytest.TempPathFactory) 
         if not one["proven"]
     }
     assert not failed
+
+
+@pytest.mark.nightly
+def test_a_file_that_ends_in_suppression_is_cut_in_front_of_it(tmp_path: Path) -> None:
+    """An SSD as published files with NMS are: the boxes and scores that the suppression reads tell the priors, the
+    contract names the heads, and the same objects are found as without the suppression."""
+    import numpy as np
+    import onnx
+    import torch
+    from families.networks import FAMILIES, INPUT_SIZE, Features, Ssd, Whole
+    from onnx import TensorProto, helper, numpy_helper
+
+    from edgekit.conversion.inspect import inspect
+    from edgekit.errors import SourceError
+    from edgekit.sources import SourceRequest, load
+
+    torch.manual_seed(0)
+    plain, whole = tmp_path / "plain.onnx", tmp_path / "whole.onnx"
+    network = Whole(Features(Ssd.strides), FAMILIES["ssd"]()).eval()
+    torch.onnx.export(network, (torch.rand(1, 3, INPUT_SIZE, INPUT_SIZE),), plain, dynamo=False, opset_version=17)
+    model = onnx.load(plain)
+    boxes, scores = (output.name for output in model.graph.output)
+    numbers = {"most": np.int64(20), "iou": np.float32(0.5), "least": np.float32(0.1), "from": np.array([1]),
+               "to": np.array([99]), "axis": np.array([2])}  # fmt: skip
+    model.graph.initializer.extend(numpy_helper.from_array(np.atleast_1d(one), name) for name, one in numbers.items())
+    model.graph.node.extend([
+        helper.make_node("Slice", [scores, "from", "to", "axis"], ["foreground"]),
+        helper.make_node("Transpose", ["foreground"], ["turned"], perm=[0, 2, 1]),
+        helper.make_node("NonMaxSuppression", [boxes, "turned", "most", "iou", "least"], ["chosen"]),
+    ])  # fmt: skip
+    del model.graph.output[:]
+    model.graph.output.append(helper.make_tensor_value_info("chosen", TensorProto.INT64, [None, 3]))
+    onnx.save(model, whole)
+    with pytest.raises(SourceError, match=r"operator NonMaxSuppression .* name the raw heads under cut: of a contract"):
+        load(SourceRequest(str(whole)))
+    ours, theirs = inspect(str(whole)), inspect(str(plain))
+    assert ours.decoder == "ssd"
+    assert f"what follows {boxes} and {scores} is left out: the file ends in NonMaxSuppression" in " ".join(ours.why)
+
+    def stated(text: str) -> list[str]:
+        return [line for line in text.splitlines() if not line.startswith("#")]
+
+    assert stated(ours.contract) == stated(theirs.contract)
+    assert "cut:" in ours.contract

@@ -10,16 +10,13 @@ import os
 import resource
 import shlex
 import signal
-import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from loopback import Loopback, serving
 from sample_bundles import FILES, write_bundle
 
 from edgekit import errors
@@ -44,25 +41,6 @@ FACTS = {
     "free": 1 << 40,
     "environment": True,
 }
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loopback]:
-    """A running sshd."""
-    with serving(tmp_path_factory.mktemp("sshd")) as running:
-        yield running
-
-
-@pytest.fixture
-def device(server: Loopback, tmp_path: Path) -> book.Device:
-    return book.described(
-        "loop",
-        server.url,
-        identity=str(server.identity),
-        known_hosts=str(server.known_hosts),
-        python=sys.executable,
-        folder=str(tmp_path / "far"),
-    )
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from onnx_graphs import node, weights, write
 from test_heads import STRIDES, FastestDet, Ssd, Tailed, Yolov8, Yolox
 
+from edgekit.cli import inspect as inspect_command
 from edgekit.cli.inspect import command
 from edgekit.conversion.families import Family, believed
 from edgekit.conversion.inspect import Inspected, inspect, work
@@ -334,3 +335,20 @@ def test_published_detectors(shared_data: Path, tmp_path: Path) -> None:
     seen = looked(shared_data / "models" / "yunet_n_dynamic.onnx", tmp_path, size=(320, 320))
     assert (seen.decoder, [head.tensor for head in seen.heads][:4]) == ("grid", ["297", "309", "303", "315"])
     assert [head.role for head in seen.heads][:4] == ["classes", "objectness", "boxes", "keypoints"]
+
+
+def test_what_reading_the_source_left_open_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As convert says it; a source with its weights says nothing (negative control)."""
+    monkeypatch.syspath_prepend(tmp_path)
+    text = "import torch\n\ndef network():\n    {}return torch.nn.Conv2d(3, 8, 3).eval()\n"
+    for name, seed, words in (
+        ("randomly_made", "", "the weights are random: calling"),
+        ("made", "torch.manual_seed(0); ", ""),
+    ):
+        (tmp_path / f"{name}.py").write_text(text.format(seed))
+        said = work(InspectJob(folder=str(tmp_path), source=f"{name}:network", size=(32, 32)), lambda text, share: None)
+        assert [warning[: len(words)] for warning in said.warnings] == ([words] if words else [])
+        shown: list[str] = []
+        monkeypatch.setattr(inspect_command, "say", lambda line="", shown=shown: shown.append(line))
+        inspect_command._print(said)
+        assert [line for line in shown if line.startswith("warning: ")] == [f"warning: {one}" for one in said.warnings]

@@ -172,7 +172,8 @@ def noise(actual: Any, expected: Any) -> float:
 def test_target_says_what_it_is() -> None:
     assert litert.TARGET.name == "litert"
     assert litert.TARGET.engine == "litert"
-    assert litert.TARGET.precisions == PRECISIONS
+    assert litert.TARGET.precisions == (*PRECISIONS, "w8a32")
+    assert litert.TARGET.recipes_of("w8a32") == ("plan",)
     assert litert.TARGET.missing == ""
 
 
@@ -215,6 +216,30 @@ def test_float_files_are_made_once_and_progress_goes_forward(zoo: Converted) -> 
     assert all(0 <= share <= 1 for share in shares)
     last = len(texts) - 1 - texts[::-1].index("converting with litert-torch")
     assert shares[last:] == sorted(shares[last:])
+
+
+def test_w8a32_stores_weights_on_the_plans_grid_and_computes_in_float(zoo: Converted, tmp_path: Path) -> None:
+    """The oracle is ONNX Runtime on the plan's graph, whose weights lie on that grid already."""
+    import onnxruntime
+
+    job = replace(zoo.jobs["int8"], precision="w8a32", out=tmp_path)
+    graph = litert.convert(job, lambda text, share: None)
+    layers = LiteRTNetwork(tmp_path / "model.tflite")
+    stored = sum(op.kind == "DEQUANTIZE" for op in layers.operators)
+    count = sum(op.kind in ("CONV_2D", "DEPTHWISE_CONV_2D") for op in layers.operators)
+    assert graph.report == {
+        "convolutions in integers": f"0 of {count}",
+        "weights in int8": f"{stored} of {count} convolutions",
+    }
+    assert count - len(job.planned().float_layers) - 1 <= stored < count
+    image = tensor_of(pictures(1, seed=9)[0])
+    found = open_session("litert", tmp_path, graph, SessionOptions()).run([image])
+    wanted = onnxruntime.InferenceSession(str(job.onnx)).run(None, {"images": image})
+    for one, other in zip(found, wanted, strict=True):
+        assert noise(one, other) < 1e-4
+    assert noise(found[0], zoo.expected(image)[0]) > 1e-4, "the negative control: weights are rounded"
+    told = zoo.graphs["int8"].report
+    assert told["convolutions in integers"] == f"{stored} of {count}"
 
 
 def test_int8_planned_on_the_wrong_images_shows(zoo: Converted, tmp_path: Path) -> None:
@@ -374,6 +399,7 @@ def test_other_tensors_are_not_taken_for_it() -> None:
     ("change", "message"),
     [
         (lambda job, empty: replace(job, plan=None), "int8 needs a quantisation plan: give --data"),
+        (lambda job, empty: replace(job, plan=None, precision="w8a32"), "w8a32 needs a quantisation plan: give --data"),
         (lambda job, empty: replace(job, samples=None), "give --data with a folder of photographs"),
         (lambda job, empty: replace(job, samples=replace(job.samples, path=empty)), "has none: give --data"),
         (

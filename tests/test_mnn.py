@@ -158,6 +158,7 @@ def test_what_the_file_says_of_its_convolutions(jobs: Any, graphs: Any) -> None:
     assert stored["fp32"] == ["float32"] * count
     assert stored["fp16"] == ["float16"] * count
     assert stored["int8"] == ["int8"] * count  # the quantiser's EMA knows no exceptions
+    assert graphs["int8"].report["convolutions in integers"] == f"{count} of {count}"
 
 
 def test_placement_tells_the_arithmetic(jobs: Any, graphs: Any) -> None:
@@ -248,6 +249,71 @@ def test_kl_leaves_in_float_what_the_plan_does(jobs: Any, detector: Any, image: 
     assert len(stored) > len(floats)
     for found, wanted in zip(opened(job, graph).run([image]), expected(detector, image), strict=True):
         assert noise(found, wanted) < 0.15
+
+
+def test_weights_are_stored_on_the_plans_grid_and_computed_in_float(jobs: Any, image: Any, tmp_path: Path) -> None:
+    """The oracle is ONNX Runtime on the plan's graph, whose weights lie on that grid already."""
+    import onnxruntime
+
+    job, graph = made_by(jobs["int8"], tmp_path, "weights")
+    operators = [one for one in read_operators(job.out / "model.mnn") if one.kind in CONVOLUTIONS]
+    kept = {one.name for one in operators if one.stored == "float32"}
+    assert kept == set(job.planned().float_layers)
+    assert graph.report["convolutions in integers"] == f"0 of {len(operators)}"
+    assert graph.report["weights in int8"] == f"{len(operators) - len(kept)} of {len(operators)} convolutions"
+    assert graph.speed is not None
+    assert 0.2 < graph.speed.ratio < 5
+    session = opened(job, graph, threads=1)
+    assert session.placement.arithmetic.startswith(f"float32, weights of {len(operators) - len(kept)} of")
+    reference = onnxruntime.InferenceSession(str(job.onnx))
+    for found, wanted in zip(session.run([image]), reference.run(None, {"images": image}), strict=True):
+        assert noise(found, wanted) < 1e-4
+    assert (job.out / "model.mnn").stat().st_size < 0.7 * (job.work / "float.mnn").stat().st_size
+
+
+def test_layers_with_too_fine_a_channel_keep_float_weights(
+    jobs: Any, image: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """YOLOX-Nano has such a channel, which a depthwise convolution multiplies later. MNN's converter stores it as
+    zeros, which is the negative control."""
+    import onnxruntime
+
+    model = onnx.load(jobs["int8"].onnx)
+    arrays = {one.name: one for one in model.graph.initializer}
+    first, second = [node for node in model.graph.node if node.op_type == "Conv"][:2]
+    for node, inputs, factor in ((first, (1, 2), 1e-5), (second, (1,), 1e6)):
+        for name in (node.input[index] for index in inputs):
+            values = onnx.numpy_helper.to_array(arrays[name]).copy()
+            values[3] *= factor
+            arrays[name].CopyFrom(onnx.numpy_helper.from_array(values, name))
+    onnx.save(model, tmp_path / "fine.onnx")
+    job = dataclasses.replace(
+        jobs["int8"], onnx=tmp_path / "fine.onnx", plan=all_int8(jobs["int8"].planned()), work=tmp_path
+    )
+    (wanted, *_) = onnxruntime.InferenceSession(str(job.onnx)).run(None, {"images": image})
+    whole = made_by(job, tmp_path, "weights")
+    stored = [one.stored for one in read_operators(whole[0].out / "model.mnn") if one.kind in CONVOLUTIONS]
+    assert stored[0] == "float32"
+    assert set(stored[1:]) == {"int8 weights"}
+    exact = noise(opened(*whole).run([image])[0], wanted)
+    assert exact < 1e-3
+    monkeypatch.setattr(converter, "LEAST_STEP", 0)
+    (tmp_path / "zeros").mkdir()
+    assert noise(opened(*made_by(job, tmp_path / "zeros", "weights")).run([image])[0], wanted) > 3 * exact
+
+
+def all_int8(plan: Any) -> Any:
+    return msgspec.structs.replace(
+        plan, layers=tuple(msgspec.structs.replace(layer, float_reason="") for layer in plan.layers)
+    )
+
+
+def test_weights_of_a_network_that_is_all_float_are_refused(jobs: Any, tmp_path: Path) -> None:
+    job = jobs["int8"]
+    names = [layer.name for layer in job.planned().layers]
+    job = dataclasses.replace(job, plan=job.planned().keep_float(names, "head"), recipe="weights", out=tmp_path)
+    with pytest.raises(ConversionError, match=r"recipe weights: the plan leaves all layers .* --recipe plan"):
+        converter.convert(job, quiet)
 
 
 def test_one_image_is_enough_to_calibrate(jobs: Any, tmp_path: Path) -> None:

@@ -23,8 +23,9 @@ from edgekit.calibration.split import store
 from edgekit.cli._reports import outcome_row
 from edgekit.conversion import doubts
 from edgekit.conversion.bundle_builder import Outcome
-from edgekit.conversion.decoded import DecodedSource, compare_network
+from edgekit.conversion.decoded import DecodedSource
 from edgekit.conversion.jobs import Prepared, PrepareJob, Reference
+from edgekit.conversion.network import compare_network
 from edgekit.conversion.notices import of_source
 from edgekit.conversion.texts import TextSource
 from edgekit.conversion.workspace import Workspace

@@ -10,6 +10,8 @@ import msgspec
 import numpy as np
 import pytest
 
+from edgekit.timing import Ratio
+
 pytest.importorskip("torch", reason="needs the extra 'convert'")
 
 from fragile_models import write_stack
@@ -19,7 +21,6 @@ from edgekit.conversion import convert
 from edgekit.conversion.bundle_builder import BundleBuilder
 from edgekit.conversion.recipes import ALIKE, Trial, advice, choose, doubt
 from edgekit.conversion.request import Request
-from edgekit.converters import TIME_TO_FLOAT32
 from edgekit.errors import GateError
 from edgekit.evaluation.agreement import GATES, IOUS, Tally, judge
 from edgekit.runtimes.bundle.manifest import Agreement, Evidence, Gate, Graph, Tensor
@@ -85,7 +86,9 @@ def test_what_a_few_images_cannot_tell_apart_goes_to_the_first() -> None:
 
 
 def timed(quality: float, time: float, drift: float = 0.01) -> Trial:
-    graph = Graph(files=("model.onnx",), inputs=(PORT,), outputs=(PORT,), report={TIME_TO_FLOAT32: time})
+    graph = Graph(
+        files=("model.onnx",), inputs=(PORT,), outputs=(PORT,), speed=Ratio(time, time, time, 9).speed("engine")
+    )
     return Trial(PATH, (graph,), measured(0.95, drift, quality))
 
 

@@ -190,6 +190,23 @@ def test_the_fastest_of_those_that_keep_the_bounds_is_chosen() -> None:
     assert choose(given, Bounds(latency=0.01), "latency").best is None
 
 
+def test_int8_that_is_not_faster_is_chosen_for_its_size_alone() -> None:
+    fp32 = with_accuracy(profile(1, "onnx", "fp32"), 0.90)
+    int8 = with_accuracy(profile(1, "onnx", "int8"), 0.95)
+    slow = faster(int8, 2 * fp32.total.p50 / int8.total.p50)
+    for prefer in ("latency", "accuracy"):
+        found = choose([fp32, slow], Bounds(), prefer)  # type: ignore[arg-type]
+        assert found.best == fp32
+        (told,) = found.others[0].violations
+        assert told == f"smaller, not faster: {slow.total.p50:.2f} ms, fp32 {fp32.total.p50:.2f} ms"
+    assert choose([fp32, slow], Bounds(), "size").best == slow
+    assert choose([fp32, slow], Bounds(size=fp32.subject.bytes - 1), "accuracy").best == slow
+    quick = faster(int8, 0.5 * fp32.total.p50 / int8.total.p50)
+    assert choose([fp32, quick], Bounds(), "accuracy").best == quick
+    elsewhere = msgspec.structs.replace(slow, subject=msgspec.structs.replace(slow.subject, target="ncnn"))
+    assert choose([fp32, elsewhere], Bounds(), "accuracy").best == elsewhere  # another target's is no partner
+
+
 @pytest.mark.parametrize(
     ("bounds", "words"),
     [

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from edgekit import converters
 from edgekit.calibration.plan import Methods
+from edgekit.conversion.convert import check_bounds
 from edgekit.conversion.request import Request, gate_of, source_of, validate
 from edgekit.conversion.selection import Selection
 from edgekit.errors import SourceError, UsageError
 from edgekit.evaluation.agreement import GATES
 from edgekit.evaluation.texts import GATES as TEXT_GATES
-from edgekit.runtimes.bundle.manifest import Gate
+from edgekit.runtimes.bundle.manifest import Contract, Decoder, Gate, ImageRule, Output
 
 NETWORK = "tiny_models:detector"
 
@@ -56,6 +59,7 @@ OF_NETWORKS = {
     "--labels": {"labels": "x.json"},
     "--finetune": {"finetune": 1.0},
     "--choose": {"choose": 8},
+    "--fail-if-slower": {"fail_if_slower": True},
     "--size": {"size": (64, 64)},
 }
 
@@ -133,6 +137,17 @@ def test_quantising_on_images_needs_a_precision_for_it(flag: str) -> None:
     )
 
 
+def test_slower_than_what(tmp_path: Path) -> None:
+    given: dict[str, Any] = {"data": "x", "fail_if_slower": True, "out": tmp_path}
+    said = "--fail-if-slower compares INT8 with float: give both, as --precision fp32,int8"
+    assert refused(NETWORK, targets=("onnx",), precisions=("fp32",), **given) == said
+    said = "--fail-if-slower: nothing to compare onnx int8 with; make a float bundle, too: --precision fp32,int8"
+    assert refused(NETWORK, targets=("onnx",), precisions=("int8",), **given) == said
+    assert asked(NETWORK, targets=("onnx",), precisions=("fp32", "int8"), **given).bundles
+    (tmp_path / "cells-onnx-fp16").mkdir()  # of an earlier run; whether it is of the same source is seen later
+    assert asked(NETWORK, targets=("onnx",), precisions=("int8",), **given).bundles
+
+
 def test_labels_go_with_any_precision() -> None:
     """They measure a budget, and the accuracy of everything."""
     given = Request(source=NETWORK, targets=("onnx",), labels="x.json")
@@ -153,16 +168,36 @@ def test_int8_needs_images(blip2: str) -> None:
 def test_bounds_are_those_of_the_comparison(blip2: str) -> None:
     for bound in ("iou", "extra"):
         assert refused(blip2, bounds={bound: 0.5}) == f"--gate '{bound}' is not one of: matched, score_drift"
-    assert refused(NETWORK, bounds={"speed": 1}) == "--gate 'speed' is not one of: iou, matched, score_drift, extra"
+    assert refused(NETWORK, bounds={"speed": 1}) == (
+        "--gate 'speed' is not one of: iou, matched, score_drift, extra, small, medium, large"
+    )
     assert refused(NETWORK, bounds={"matched": float("nan")}) == "--gate matched=nan: must be 0..1"
     assert refused(NETWORK, gates={"int8": GATES["int8"]}) == "gates: 'int8' is not one of: fp32"
+
+
+@pytest.mark.parametrize(("task", "refuses"), [("classify", True), ("semantic", True), ("detect", False)])
+def test_a_bound_by_size_needs_boxes(task: str, refuses: bool) -> None:
+    decoder = {"classify": "classes", "semantic": "semantic", "detect": "anchor_free"}[task]
+    options = {"strides": [8]} if task == "detect" else {}
+    contract = Contract(
+        task=task, image=ImageRule(size=(64, 64)), classes=("a", "b"), decoder=Decoder(name=decoder, options=options),
+        outputs=(Output(name="logits", role="logits"),),
+    )  # fmt: skip
+    prepared: Any = SimpleNamespace(contract=contract, holdout_views=1)
+    said = f"--gate small=0.9 is for boxes, and the task '{task}' has none; leave it out"
+    with pytest.raises(UsageError) if refuses else nullcontext() as raised:
+        check_bounds(Request(bounds={"small": 0.9}), prepared)
+    assert not refuses or str(raised.value) == said  # type: ignore[union-attr]
 
 
 def test_gates_and_bounds_are_both_kept(blip2: str) -> None:
     own = Gate(iou=0.1, matched=0.2, score_drift=0.3)
     request = Request(gates={"int8": own}, bounds={"matched": 0.25})
     assert gate_of(request, False, ("int8",)) == replace_bound(own, matched=0.25)
-    assert gate_of(request, False, ("fp16",)) == replace_bound(GATES["fp16"], matched=0.25)
+    lower = {"small": 0.25, "medium": 0.25, "large": 0.25}  # what all may lose, those of one size may
+    assert gate_of(request, False, ("fp16",)) == replace_bound(GATES["fp16"], matched=0.25, **lower)
+    stated = gate_of(Request(bounds={"matched": 0.25, "small": 0.7}), False, ("int8",))
+    assert (stated.small, stated.medium) == (0.7, 0.25)
     assert gate_of(request, True, ("fp16", "int8", "fp16")) == replace_bound(own, matched=0.25)
     assert gate_of(Request(), True, ("int8", "fp16", "int4-g64")) == TEXT_GATES["int4"]
     found = asked(blip2, precisions=("vision=fp16", "language=int4-g64"), gates={"int4": own})

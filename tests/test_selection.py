@@ -51,6 +51,14 @@ def test_a_target_without_the_precision_is_refused_by_name() -> None:
     assert said == "target ethosu: has no fp32, fp16; it has: int8"
 
 
+def test_int8_weights_with_float_arithmetic_are_of_litert_alone() -> None:
+    said = refused(targets=("onnx",), precisions=("w8a32",))
+    assert said == "target onnx: has no w8a32; it has: fp32, fp16, int8; targets that have it: litert"
+    assert chosen(("litert",), ("w8a32",)).calibrated
+    said = refused(targets=("litert",), precisions=("int8", "w8a32"), recipe="litert")
+    assert said == "target litert: has no recipe litert for w8a32; it has: plan"
+
+
 def test_pairs_come_in_the_order_of_targets_and_precisions() -> None:
     found = chosen(("openvino", "onnx"), ("int8", "fp32"))
     pairs = [(spec.target, spec.precision) for spec in found.bundles]

@@ -120,13 +120,49 @@ def test_boxes_of_ssd_are_torchvisions(name: str, library: Any, tmp_path: Path) 
     np.testing.assert_allclose(ours.boxes[order], boxes, atol=1e-2)
 
 
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", ["retinanet_resnet50_fpn", "retinanet_resnet50_fpn_v2", "fcos_resnet50_fpn"])
+def test_boxes_on_a_pyramid_are_torchvisions(name: str, library: Any, tmp_path: Path) -> None:
+    """The oracle are torchvision's own anchors and its decoding of them, of every anchor."""
+    from torchvision.models.detection.image_list import ImageList
+
+    module = saved(library, tmp_path / "w.pth", name, num_classes=3, weights_backbone=None)
+    model = load(name, weights=tmp_path / "w.pth", size=(128, 256))
+    assert model.contract is not None
+    rule = model.contract.image
+    assert (rule.align, rule.pad, rule.size) == ("corner", (124, 116, 104), (128, 256))
+    assert model.contract.classes == ("class_0", "class_1", "class_2")
+    image = noise(128, 256)
+    with torch.no_grad():
+        levels = list(module.backbone(image).values())
+        given = module.head(levels)
+        (anchors,) = module.anchor_generator(ImageList(image, [(128, 256)]), levels)
+        fcos = "bbox_ctrness" in given
+        decode = module.box_coder.decode if fcos else module.box_coder.decode_single
+        boxes = decode(given["bbox_regression"][0], anchors).numpy()
+        scores = given["cls_logits"][0].sigmoid().max(-1).values
+        if fcos:
+            scores = (scores * given["bbox_ctrness"][0, :, 0].sigmoid()).sqrt()
+        raw = [output.numpy() for output in model.module(image)]
+    ours = open_task(model.contract).candidates(raw, 0.0)
+    order = np.argsort(ours.anchors)
+    np.testing.assert_allclose(ours.scores[order], scores.numpy(), atol=1e-5)
+    np.testing.assert_allclose(ours.boxes[order], boxes, atol=1e-2)
+
+
+def test_sizes_that_a_pyramid_cannot_have_are_refused(library: Any) -> None:
+    from edgekit.sources.torchvision.kinds import KINDS
+
+    with pytest.raises(SourceError, match="--size 300x256: must be a multiple of the largest stride, 128"):
+        KINDS["detection.fcos"].image(None, None, (300, 256))
+
+
 @pytest.mark.parametrize(
     ("name", "why"),
     [
         ("fasterrcnn_resnet50_fpn", "two stages, .* Take a detector of one stage: torchvision:ssdlite320_"),
         ("maskrcnn_resnet50_fpn", "two stages, .*; for masks a YOLO of the task segment"),
         ("keypointrcnn_resnet50_fpn", "two stages, .*; for keypoints a YOLO of the task pose"),
-        ("fcos_resnet50_fpn", "centerness is no head .* Export it to ONNX"),
         ("quantized_resnet18", "quantised already; give the float network"),
         ("raft_small", "compares two images"),
         ("r3d_18", "takes many frames at once"),

@@ -213,9 +213,9 @@ def test_training_leftovers_are_read_as_data(tasks: Any, tmp_path: Path) -> None
 
 
 def test_other_tasks_are_refused(tasks: Any, tmp_path: Path) -> None:
-    path = save(tasks.OBBModel("yolo11n-obb.yaml", verbose=False), tmp_path / "other.pt")
+    path = save(tasks.RTDETRDetectionModel("rtdetr-l.yaml", verbose=False), tmp_path / "other.pt")
     for trust in (False, True):
-        with pytest.raises(SourceError, match="a model with oriented-box at its end, where Detect, "):
+        with pytest.raises(SourceError, match="a model with RT-DETR at its end, where Detect, "):
             source.load(SourceRequest(str(path), trust=trust))
 
 

@@ -30,6 +30,9 @@ MODELS = {
     "yolov8n-seg": "SegmentationModel",
     "yolo11n-seg": "SegmentationModel",
     "yolo26n-seg": "SegmentationModel",
+    "yolov8n-obb": "OBBModel",
+    "yolo11n-obb": "OBBModel",
+    "yolo26n-obb": "OBBModel",
     "yolov8n-cls": "ClassificationModel",
     "yolo11n-cls": "ClassificationModel",
     "yolo26n-cls": "ClassificationModel",
@@ -62,7 +65,7 @@ def decoded(model: TrainedModel) -> tuple[Any, Any, list[Any], list[Any]]:
     return open_task(model.contract), open_task(uncut), raw, given
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if not name.endswith("cls")])
+@pytest.mark.parametrize("name", [name for name in MODELS if name.endswith(("pose", "seg"))])
 def test_every_anchor_has_the_keypoints_or_coefficients_of_ultralytics(
     name: str, loaded: dict[str, TrainedModel]
 ) -> None:
@@ -79,6 +82,21 @@ def test_every_anchor_has_the_keypoints_or_coefficients_of_ultralytics(
     attached = task.with_attached(raw, ours).attached
     assert attached.shape[1:] == ((17, 3) if "pose" in name else (32,))
     np.testing.assert_allclose(attached, whole.with_attached(given, theirs).attached, atol=2e-2, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name.endswith("obb")])
+def test_every_anchor_has_the_oriented_box_of_ultralytics(name: str, loaded: dict[str, TrainedModel]) -> None:
+    task, whole, raw, given = decoded(loaded[name])
+    ours, theirs = task.candidates(raw, -1.0), whole.candidates(given, -1.0)
+    if "26" in name:  # the graph has chosen its best itself: find the same ones by their boxes
+        away = np.abs(theirs.attached[:100, None, :4] - ours.attached[None, :, :4]).max(2)
+        same = np.flatnonzero((away.min(1) < 1e-2) & (theirs.scores[:100] >= ours.scores[away.argmin(1)] - 1e-6))
+        assert len(same) > 10
+        ours, theirs = ours[away.argmin(1)[same]], theirs[same]
+    np.testing.assert_allclose(ours.scores, theirs.scores, atol=1e-5)
+    np.testing.assert_allclose(ours.attached, theirs.attached, atol=2e-2)
+    np.testing.assert_allclose(ours.boxes, theirs.boxes, atol=5e-2)
+    assert np.ptp(ours.attached[:, 4]) > 0
 
 
 @pytest.mark.parametrize("name", ["yolov8n-seg", "yolo11n-seg"])

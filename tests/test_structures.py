@@ -89,5 +89,5 @@ def test_types_and_values_are_checked() -> None:
 
 def test_half_a_character_is_a_validation_error() -> None:
     """What JSON can escape, and UTF-8 cannot say."""
-    with pytest.raises(msgspec.ValidationError, match="has half a character"):
+    with pytest.raises(msgspec.ValidationError, match="has a lone surrogate"):
         from_builtins("\ud83d", Literal["a"])

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+import edgekit
 from edgekit.arrays import Floats
 from edgekit.errors import UsageError
 from edgekit.runtimes.bundle.manifest import Contract, ImageRule
 from edgekit.runtimes.inputs.media import SourceFrame
 from edgekit.runtimes.model import Model
-from edgekit.runtimes.results import Detections
+from edgekit.runtimes.results import Detections, Poses
 from edgekit.runtimes.tasks.similarity import box_iou
 from edgekit.runtimes.track import discarded, follow, tracker_of
 from edgekit.runtimes.tracking import open_tracker, trackers
@@ -163,6 +164,42 @@ class TestScoresOfTheModel:
         assert options == {"new_score": 0.43, "high_score": 0.33}
         assert discarded(stream(0.4, 0.6, **options), "bytetrack", 0.25) == ("", {})
         assert discarded(stream(0.8, 0.95), "bytetrack", 0.25) == ("", {})
+
+
+SKELETON = edgekit.Skeleton(names=("head", "tail"), edges=((0, 1),), sigmas=(0.1, 0.2))
+
+
+class Found:
+    """A model that finds a person at a place that jitters, with or without keypoints."""
+
+    def __init__(self, kind: type[Detections]) -> None:
+        self.contract = Contract(image=ImageRule(size=(8, 8)))
+        self.kind, self.boxes, self.rng = kind, list[Floats](), np.random.default_rng(0)
+
+    def predict(self, image: Any, **_: Any) -> Detections:
+        box = np.float32([[100, 50, 180, 230]]) + self.rng.normal(0, 4, (1, 4)).astype(np.float32)
+        self.boxes.append(box)
+        given: dict[str, Any] = (
+            {} if self.kind is Detections else {"keypoints": np.zeros((1, 2, 3), np.float32), "skeleton": SKELETON}
+        )
+        return self.kind(
+            boxes=box, scores=np.float32([0.9]), class_ids=np.zeros(1, np.int64), track_ids=None, classes=("person",),
+            size=(320, 240), **given,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [Detections, Poses])
+def test_plain_boxes_are_the_trackers_and_those_of_keypoints_are_as_found(kind: type[Detections]) -> None:
+    model, picture = Found(kind), np.zeros((240, 320, 3), np.uint8)
+    film = [SourceFrame(picture, f"film#{number}", number, number / 25) for number in range(30)]
+    shown = np.concatenate([result.boxes for _, result in follow(model, film, open_tracker("bytetrack"))])
+    found = np.concatenate(model.boxes)
+    assert np.array_equal(shown, found) == (kind is Poses)
+    if kind is Detections:
+        assert shown[10:].std(0).mean() < 0.85 * found[10:].std(0).mean()
+    model = Found(kind)
+    own = [result.boxes for _, result in follow(model, film, open_tracker("bytetrack", boxes="detection"))]
+    assert np.array_equal(np.concatenate(own), np.concatenate(model.boxes))
 
 
 def stream(low: float, high: float, **options: float) -> Any:

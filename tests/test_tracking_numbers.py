@@ -66,36 +66,37 @@ class PlainKalman:
 def test_the_filter_over_all_tracks_is_the_textbook_one_over_each(tracks: list) -> None:
     pytest.importorskip("scipy", reason="SciPy's matrix exponential is the oracle")
     rounds = min(len(steps) for _, steps in tracks)
-    state = kalman.begin(np.array([first for first, _ in tracks]))
+    state = kalman.begin(np.array([first for first, _ in tracks]).T)
     plain = [PlainKalman(np.array(first)) for first, _ in tracks]
     for k in range(rounds):
         seconds = np.array([steps[k][0] for _, steps in tracks])
         # Sizes that would leave STRETCH are clipped, which no linear filter does: such a step is not compared.
-        bound = state[kalman.POSITION, :, 2:] + state[kalman.VELOCITY, :, 2:] * seconds[:, None]
-        size = state[kalman.SIZE, :, 2:]
+        bound = state[kalman.POSITION, 2:] + state[kalman.VELOCITY, 2:] * seconds
+        size = np.sqrt(state[kalman.SQUARE, 2:])
         if ((bound < size / kalman.STRETCH) | (bound > size * kalman.STRETCH)).any():
             return
         measured = np.array([steps[k][1] for _, steps in tracks])
-        state = kalman.correct(kalman.predict(state, seconds), measured)
+        state = kalman.correct(kalman.predict(state, seconds), measured.T)
         for row, one in enumerate(plain):
             one.predict(float(seconds[row]))
             one.correct(measured[row])
             scale = 1 + np.abs(one.state)
-            got = np.concatenate([state[kalman.POSITION, row], state[kalman.VELOCITY, row]])
+            got = np.concatenate([state[kalman.POSITION, :, row], state[kalman.VELOCITY, :, row]])
             assert (np.abs(got - one.state) < 1e-6 * scale).all()
-            spread = [state[plane, row] for plane in (kalman.VARIANCE, kalman.COVARIANCE, kalman.SPREAD)]
+            spread = [state[plane, :, row] for plane in (kalman.VARIANCE, kalman.COVARIANCE, kalman.SPREAD)]
             wanted = [np.diag(one.spread)[:4], np.diag(one.spread[:4, 4:]), np.diag(one.spread)[4:]]
             assert np.allclose(spread, wanted, rtol=1e-6)
-            assert np.allclose(state[kalman.SIZE, row], one.size)
+            assert np.allclose(state[kalman.SQUARE, :, row], one.size**2)
 
 
 @settings(deadline=None)
 @given(measurement, st.lists(step, min_size=1, max_size=6))
 def test_predicting_in_steps_or_at_once_is_the_same(measured: tuple[float, ...], steps: list[float]) -> None:
-    start = kalman.begin(np.array([measured]))
-    start[kalman.VELOCITY, :, :2] = (30, -20)
-    start = kalman.correct(start, np.array([measured]) + np.array([5, -5, 0, 0]))
-    start[kalman.VELOCITY, :, 2:] = 0
+    first = np.array([measured]).T
+    start = kalman.begin(first)
+    start[kalman.VELOCITY, :2] = [[30], [-20]]
+    start = kalman.correct(start, first + np.array([[5], [-5], [0], [0]]))
+    start[kalman.VELOCITY, 2:] = 0
     slow = start
     for seconds in steps:
         slow = kalman.predict(slow, np.array([seconds]))
@@ -105,45 +106,51 @@ def test_predicting_in_steps_or_at_once_is_the_same(measured: tuple[float, ...],
 def test_a_constant_speed_is_learnt_at_any_frame_rate() -> None:
     learnt = []
     for fps in (5, 10, 60):
-        state = kalman.begin(np.array([[0.0, 0, 50, 100]]))
+        state = kalman.begin(np.array([[0.0, 0, 50, 100]]).T)
         for k in range(1, 3 * fps):
-            measured = np.array([[40 * k / fps, -10 * k / fps, 50, 100]])
+            measured = np.array([[40 * k / fps, -10 * k / fps, 50, 100]]).T
             state = kalman.correct(kalman.predict(state, np.array([1 / fps])), measured)
-        learnt.append(state[kalman.VELOCITY, 0, :2])
+        learnt.append(state[kalman.VELOCITY, :2, 0])
     assert np.allclose(learnt, [(40, -10)] * 3, rtol=0.02)
 
 
 @given(measurement, st.floats(0.1, 30))
 def test_sizes_stay_within_bounds_however_long_an_object_is_unseen(measured: tuple, seconds: float) -> None:
-    state = kalman.begin(np.array([measured]))
-    state[kalman.VELOCITY, :, 2:] = (-500, 500)
+    state = kalman.begin(np.array([measured]).T)
+    state[kalman.VELOCITY, 2:] = [[-500], [500]]
     boxes = kalman.corners(kalman.predict(state, np.array([seconds])))
     width, height = boxes[0, 2] - boxes[0, 0], boxes[0, 3] - boxes[0, 1]
     assert width >= measured[2] / 4 * 0.99 - 1e-2
     assert height <= measured[3] * 4 * 1.01 + 1e-2
 
 
+def test_an_empty_box_is_no_perfect_measurement() -> None:
+    state = kalman.correct(kalman.begin(np.array([[3.0, 6, 0, 0]]).T), np.array([[3.0, 6, 0, 0]]).T)
+    assert state[kalman.SQUARE].tolist() == [[1]] * 4
+    assert (state[kalman.VARIANCE] > 0).all()
+
+
 def test_boxes_become_centres_and_back() -> None:
     boxes = np.array([[1, 2, 5, 10], [0, 0, 0, 0]], np.float32)
-    assert kalman.centred(boxes).tolist() == [[3, 6, 4, 8], [0, 0, 0, 0]]
+    assert kalman.centred(boxes).T.tolist() == [[3, 6, 4, 8], [0, 0, 0, 0]]
     assert np.allclose(kalman.corners(kalman.begin(kalman.centred(boxes))), boxes)
 
 
 @pytest.mark.parametrize("degrees", [0, 2])
 def test_a_camera_motion_moves_states_as_it_moves_points(degrees: float) -> None:
-    state = kalman.begin(np.array([[100.0, 50, 20, 40]]))
-    state[kalman.VELOCITY, 0] = (10, -5, 1, 2)
+    state = kalman.begin(np.array([[100.0, 50, 20, 40]]).T)
+    state[kalman.VELOCITY, :, 0] = (10, -5, 1, 2)
     angle, scale = np.radians(degrees), 1.1
     turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     moved = kalman.moved(state, np.column_stack([turn, (7, -3)]))
-    assert np.allclose(moved[kalman.POSITION, 0, :2], turn @ (100, 50) + (7, -3))
-    assert np.allclose(moved[kalman.VELOCITY, 0, :2], turn @ (10, -5))
-    assert np.allclose(moved[kalman.POSITION, 0, 2:], (22, 44))
-    whole = turn @ np.diag(state[kalman.VARIANCE, 0, :2]) @ turn.T
-    assert np.allclose(moved[kalman.VARIANCE, 0, :2], np.diag(whole))
-    assert np.allclose(moved[kalman.VARIANCE, 0, 2:], scale**2 * state[kalman.VARIANCE, 0, 2:])
-    later = kalman.predict(moved, np.array([0.5]))[kalman.POSITION, 0, :2]
-    assert np.allclose(later, turn @ kalman.predict(state, np.array([0.5]))[kalman.POSITION, 0, :2] + (7, -3))
+    assert np.allclose(moved[kalman.POSITION, :2, 0], turn @ (100, 50) + (7, -3))
+    assert np.allclose(moved[kalman.VELOCITY, :2, 0], turn @ (10, -5))
+    assert np.allclose(moved[kalman.POSITION, 2:, 0], (22, 44))
+    whole = turn @ np.diag(state[kalman.VARIANCE, :2, 0]) @ turn.T
+    assert np.allclose(moved[kalman.VARIANCE, :2, 0], np.diag(whole))
+    assert np.allclose(moved[kalman.VARIANCE, 2:, 0], scale**2 * state[kalman.VARIANCE, 2:, 0])
+    later = kalman.predict(moved, np.array([0.5]))[kalman.POSITION, :2, 0]
+    assert np.allclose(later, turn @ kalman.predict(state, np.array([0.5]))[kalman.POSITION, :2, 0] + (7, -3))
 
 
 # --- overlap ----------------------------------------------------------------------------------------------------------

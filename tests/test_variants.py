@@ -76,6 +76,59 @@ def test_the_size_is_chosen_or_the_nearest(bundles: dict[str, Path]) -> None:
         edgekit.load(path, size=80)
 
 
+@pytest.mark.nightly
+@pytest.mark.convert
+def test_verify_measures_every_variant(bundles: dict[str, Path], tmp_path: Path) -> None:
+    photos = write_pictures(tmp_path / "photos", 4)
+    given = ("--against", SOURCE, "--data", photos)
+    done = command("verify", bundles["onnx"], *given, "--json")
+    assert done.returncode == 0, done.stderr
+    data = json.loads(done.stdout)
+    sizes = [(one["batch"], one["size"]) for one in data["variants"]]
+    assert sizes == [(3, [64, 64]), (1, [96, 128]), (3, [96, 128])]
+    assert all(one["evidence"]["passed"] and one["evidence"]["views"] for one in data["variants"])
+
+    done = command("verify", bundles["onnx"], *given)
+    assert "batch 3 at 96x128:\n  executed by onnxruntime on 4 images" in done.stdout
+
+
+@pytest.mark.convert
+def test_run_takes_a_size_and_says_which_it_took(bundles: dict[str, Path], tmp_path: Path) -> None:
+    (photo, *_) = sorted(write_pictures(tmp_path / "photos", 1).iterdir())
+    done = command("run", bundles["onnx"], photo)
+    assert "edgekit: runs at 64x64, the first of 64x64, 96x128 (--size)" in done.stderr
+    for size in ("96x128", "nearest"):
+        done = command("run", bundles["onnx"], photo, "--size", size, "--json")
+        assert (done.returncode, done.stderr) == (0, "")
+    refused = command("run", bundles["onnx"], photo, "--size", "80")
+    assert refused.returncode == 2
+    assert "takes 64x64, 96x128, not size=(80, 80); convert it with --size" in refused.stderr
+
+
+@pytest.mark.nightly
+@pytest.mark.convert
+def test_a_profile_takes_a_size_and_says_which_it_took(bundles: dict[str, Path]) -> None:
+    from edgekit.profiling.protocol import Profiled, SessionJob, SkippedBundle
+    from edgekit.profiling.record import Settings
+    from edgekit.profiling.session import run_session
+
+    path = str(bundles["onnx"])
+    quick = Settings(rounds=1, seconds=0.05, operators=False)
+    each = [
+        msgspec.structs.replace(quick, **one) for one in ({}, {"size": (96, 128), "batch": (3,)}, {"size": (80, 80)})
+    ]
+    events: list[Any] = []
+    run_session(SessionJob(bundles=(path,) * 3, settings=quick, each=tuple(each)), events.append)
+    first, chosen = [one.profile for one in events if isinstance(one, Profiled)]
+    assert (first.subject.size, chosen.subject.size) == ((64, 64), (96, 128))
+    assert "measured at 64x64, the first of 64x64, 96x128 (--size)" in first.notes
+    assert "measured with one image in a call (it takes 3 too: --batch 3)" in first.notes
+    assert not any(note.startswith("measured") for note in chosen.notes)
+    assert [one.count for one in chosen.throughput] == [3]
+    (refused,) = [one for one in events if isinstance(one, SkippedBundle)]
+    assert "takes 64x64, 96x128, not size=(80, 80)" in refused.reason
+
+
 @pytest.mark.convert
 def test_a_network_that_mixes_its_batch_is_found_out(tmp_path: Path) -> None:
     """One image alone is proven; three at once are not what the source says of each."""

@@ -79,6 +79,14 @@ class InputSize(click.ParamType):  # type: ignore[type-arg]
         return int(found[1]), int(found[2] or found[1])
 
 
+class BundleSize(InputSize):
+    """One of the input sizes of a bundle, or ``nearest``: for each image the smallest that shows it in full."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read the text."""
+        return "nearest" if value == "nearest" else super().convert(value, param, ctx)
+
+
 class InputSizes(InputSize):
     """Input sizes, separated by commas."""
 

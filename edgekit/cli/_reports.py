@@ -13,7 +13,7 @@ from edgekit.cli._terminal import shown
 if TYPE_CHECKING:
     from edgekit.conversion.bundle_builder import Outcome
     from edgekit.conversion.selection import Skipped
-    from edgekit.runtimes.bundle.manifest import Accuracy, Evidence, TextAgreement
+    from edgekit.runtimes.bundle.manifest import Accuracy, Evidence, TextAgreement, Variant
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> None:
@@ -47,15 +47,17 @@ def outcome_row(outcome: Outcome) -> list[str]:
     matched = drift = "-"
     if evidence and evidence.agreement:
         agreement = evidence.agreement
-        matched = _nothing_found(evidence) or f"{agreement.matched:.1%} {agreement.counted}"
+        matched = _nothing_found(evidence) or f"{agreement.matched:.1%} {agreement.counted}{_small(evidence)}"
         drift = f"{evidence.agreement.score_drift:.4f}"
-    if outcome.ok:
+    if outcome.bundle and outcome.bundle.manifest.proven:
         anchors = evidence is not None and evidence.compared == "candidates"
         result = "[green]proven[/green]" + (" on raw outputs alone" if anchors else "")
     else:
         result = "[yellow]unproven[/yellow]" if outcome.bundle else "[red]failed[/red]"
     if outcome.kept:
         result += " (kept)"
+    if outcome.bundle and (speed := outcome.bundle.manifest.speed):
+        result += f", {speed.short}"
     if evidence and evidence.accuracy:
         result += f", {_accuracy(evidence.accuracy)}"
     return [outcome.target, outcome.precision, size, proof, matched, drift, result]
@@ -78,6 +80,16 @@ def _nothing_found(evidence: Evidence) -> str:
     if evidence.compared != "candidates" or evidence.decoded is None:
         return ""
     return "few detections" if evidence.decoded.top_score_source > evidence.decoded.score_floor else "no detections"
+
+
+def _small(evidence: Evidence) -> str:
+    """The share of the smallest objects, which conversions lose first, where there are enough of them to tell."""
+    from edgekit.evaluation.object_sizes import ENOUGH_OF_A_SIZE
+
+    small = (evidence.decoded.by_size or {}).get("small") if evidence.decoded else None
+    return (
+        f", small {small.matched:.1%} of {small.detections}" if small and small.detections >= ENOUGH_OF_A_SIZE else ""
+    )
 
 
 def outcomes_table(outcomes: Sequence[Outcome], skipped: Sequence[Skipped] = ()) -> None:
@@ -110,8 +122,15 @@ def evidence_lines(evidence: Evidence) -> list[str]:
         f"class flips {decoded.class_flips}, extra {decoded.extra:.1%}, "
         f"top score {decoded.top_score:.3f} (source {decoded.top_score_source:.3f})",
     ]
+    if decoded.by_size:
+        shares = ", ".join(
+            f"{name} {one.matched:.1%} ({one.found} of {one.detections})" for name, one in decoded.by_size.items()
+        )
+        lines.append(f"by size: {shares}")
     if decoded.pixels is not msgspec.UNSET:
         lines.append(f"cells with the same class {decoded.pixels:.2%}, mIoU with the source {decoded.miou:.4f}")
+    if decoded.angle is not msgspec.UNSET:
+        lines.append(f"angle between boxes {decoded.angle:.2f} degrees in the mean")
     lines += _drift_lines(evidence)
     if evidence.placement:
         lines.append(f"operators: {', '.join(f'{count} on {unit}' for unit, count in evidence.placement.items())}")
@@ -124,9 +143,27 @@ def evidence_lines(evidence: Evidence) -> list[str]:
         lines.append(f"on the labels: {_accuracy(evidence.accuracy)}")
     gate = evidence.gate
     bounds = f"matched >= {gate.matched:g} {decoded.bound}, drift <= {gate.score_drift:g}, extra <= {gate.extra:g}"
+    bounds += "".join(f", {name} >= {bound:g}" for name, bound in gate.by_size.items())
     bounds += "" if decoded.pixels is msgspec.UNSET else f", cells >= {gate.matched:g}"
+    bounds += "" if gate.angle is msgspec.UNSET else f", angle <= {gate.angle:g} degrees"
     verdict = "passed" if evidence.passed else "FAILED: " + "; ".join(evidence.failures)
-    return [*lines, f"gate ({bounds}): {verdict}"]
+    return [*lines, f"gate ({bounds}): {verdict}", *_control_lines(evidence)]
+
+
+def _control_lines(evidence: Evidence) -> list[str]:
+    """That the gate can fail, where it was tried."""
+    if not (control := evidence.control):
+        return []
+    return [f"negative control ({control.damage}): failed as it must, {control.failures[0]}"]
+
+
+def variant_lines(variants: Sequence[Variant]) -> list[str]:
+    """Evidence of further batches and sizes, indented below what they are."""
+    lines = []
+    for variant in variants:
+        lines.append(f"{variant}:")
+        lines += [f"  {line}" for line in evidence_lines(variant.evidence)] if variant.evidence else ["  no evidence"]
+    return lines
 
 
 def _counted(share: float, of: int) -> str:
@@ -154,6 +191,7 @@ def _texts_lines(evidence: Evidence, texts: TextAgreement) -> list[str]:
         f"{texts.identical:.1%} of {texts.answers} {whole}",
         *_drift_lines(evidence),
         f"gate (matched >= {gate.matched:g}, drift <= {gate.score_drift:g}): {verdict}",
+        *_control_lines(evidence),
     ]
 
 
@@ -171,6 +209,7 @@ def outcome_data(outcome: Outcome) -> dict[str, Any]:
         data["kept"] = outcome.kept
     if outcome.bundle:
         data["bytes"] = outcome.bundle.bytes
+        data["speed"] = msgspec.to_builtins(outcome.bundle.manifest.speed)
     if outcome.sheet:
         data["contact_sheet"] = str(outcome.sheet)
     if outcome.error:

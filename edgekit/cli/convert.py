@@ -36,8 +36,8 @@ GROUPS = {
         "no_bias_correction",
         "no_float_fallback",
     ),
-    "Checks": ("dry_run", "gate", "no_gate"),
-    "Output": ("out", "rebuild", "no_contact_sheet", "jobs", "as_json"),
+    "Checks": ("dry_run", "gate", "no_gate", "fail_if_slower"),
+    "Output": ("out", "rebuild", "no_contact_sheet", "no_golden", "jobs", "as_json"),
 }
 
 
@@ -68,14 +68,23 @@ GROUPS = {
 @click.option("-o", "--out", type=click.Path(path_type=Path), default=Path("out"), show_default=True, help="Folder.")
 @click.option("--rebuild", is_flag=True, help="Make bundles again that the same request left in the folder.")
 @click.option("--no-contact-sheet", is_flag=True, help="No picture of the source's and the bundle's results beside it.")
+@click.option("--no-golden", is_flag=True, help="No golden frames in the bundle, for edgekit selfcheck on a device.")
 @click.option("-j", "--jobs", type=click.IntRange(1), default=1, show_default=True, help="Targets built at once.")
 @click.option("--name", default="", help="Name of the bundles. [default: the source's]")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the choice of images.")
-@click.option("--gate", multiple=True, metavar="KEY=VALUE", help="Another bound: matched, iou, score_drift or extra.")
+@click.option(
+    "--gate",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Another bound: matched, iou, score_drift, extra, small ...",
+)
 @click.option(
     "--dry-run", is_flag=True, help="Say what would happen, what is refused, and roughly how long; no bundle."
 )
 @click.option("--no-gate", is_flag=True, help="Write bundles outside their gate too, marked unproven.")
+@click.option(
+    "--fail-if-slower", is_flag=True, help="INT8 that is not faster than the float bundle of its target is a failure."
+)
 @click.option("--plan", default="", help="Folder of a quantisation plan to take over, or to leave one in.")
 @click.option("--recipe", default="auto", show_default=True, help="Way of quantising; auto: the best of the target's.")
 @click.option(
@@ -100,6 +109,7 @@ def command(
     dry_run: bool,
     options: tuple[str, ...],
     no_contact_sheet: bool,
+    no_golden: bool,
     as_json: bool,
     **given: Any,
 ) -> None:
@@ -123,6 +133,7 @@ def command(
             bias_correction=switches["bias_correction"],
             float_fallback=switches["float_fallback"],
             contact_sheet=not no_contact_sheet,
+            golden=not no_golden,
             dry_run=dry_run,
             progress=lambda event: watch.progress(event.step, event.text, event.share),
             notice=watch.say,

@@ -13,6 +13,7 @@ from edgekit.cli._terminal import say
 if TYPE_CHECKING:
     from edgekit.conversion.bundle_builder import Outcome
     from edgekit.conversion.demo import Demonstration, Measured
+    from edgekit.runtimes.bundle.manifest import Speed
 
 
 @click.command(short_help="Convert a detector and a small BLIP-2, measure them, and show what they find.")
@@ -90,6 +91,8 @@ def _shipped_blip2() -> Path | None:
 
 
 def _data(measured: Measured) -> dict[str, Any]:
+    import msgspec
+
     data = {
         "target": measured.target,
         "precision": measured.precision,
@@ -102,6 +105,8 @@ def _data(measured: Measured) -> dict[str, Any]:
         decoded = outcome.evidence.decoded
         data |= {"word": outcome.evidence.word, "matched": decoded.matched, "score_drift": decoded.score_drift}
         data |= {"bytes": outcome.bundle.bytes}
+    if speed := _speed(measured):
+        data["speed"] = msgspec.to_builtins(speed)
     return data
 
 
@@ -109,18 +114,22 @@ def _print(done: Demonstration) -> None:
     from edgekit.cli._reports import escape, table
 
     source = done.measured[0]
-    columns = ("target", "precision", "size", "mAP", "to source", "ms", "evidence")
+    columns = ("target", "precision", "size", "mAP", "to source", "ms", "to float", "evidence")
     rows = [_row(measured, source) for measured in done.measured]
     detectors, *others = done.conversions
     rows += [_text_row(outcome) for conversions in others for outcome in conversions.outcomes if outcome.bundle]
     for outcome in (outcome for conversions in done.conversions for outcome in conversions.outcomes):
         if outcome.bundle is None:
             error = f"[red]{escape(str(outcome.error))}[/red]"
-            rows.append([outcome.target, outcome.precision, "-", "-", "-", "-", error])
+            rows.append([outcome.target, outcome.precision, "-", "-", "-", "-", "", error])
     for one in detectors.skipped:
-        rows.append([one.target, "-", "-", "-", "-", "-", f"[dim]{escape(one.reason)}[/dim]"])
-    table(columns, rows, right=("size", "mAP", "to source", "ms"))
+        rows.append([one.target, "-", "-", "-", "-", "-", "", f"[dim]{escape(one.reason)}[/dim]"])
+    table(columns, rows, right=("size", "mAP", "to source", "ms", "to float"))
     say(f"mAP50-95 on {done.scenes} held-out scenes; ms: median inference here, one image at a time")
+    speeds = [speed for measured in done.measured if (speed := _speed(measured))]
+    say("to float: the time of inference over that of fp32, on one thread, both in turns")
+    if not all(speed.faster for speed in speeds):
+        say("where that is not clearly below 1, INT8 is smaller here, not faster")
     say(f"what each bundle finds: {done.picture}")
     if done.described:
         said = done.described
@@ -137,7 +146,7 @@ def _text_row(outcome: Outcome) -> list[str]:
     words = "not compared"
     if evidence and evidence.texts:
         words = f"{evidence.word}, {evidence.texts.matched:.1%} of {evidence.texts.positions} tokens matched"
-    return [f"{outcome.target} (BLIP-2)", outcome.precision, size, "-", "", "-", words]
+    return [f"{outcome.target} (BLIP-2)", outcome.precision, size, "-", "", "-", "", words]
 
 
 def _row(measured: Measured, source: Measured) -> list[str]:
@@ -153,4 +162,11 @@ def _row(measured: Measured, source: Measured) -> list[str]:
     if measured.map is not None:
         found = f"{measured.map:.4f}"
         change = f"{measured.map - source.map:+.4f}" if outcome and source.map is not None else ""
-    return [measured.target, measured.precision, size, found, change, f"{measured.latency:.2f}", words]
+    speed = _speed(measured)
+    times = f"{speed.ratio:.2f}x" if speed else ""
+    return [measured.target, measured.precision, size, found, change, f"{measured.latency:.2f}", times, words]
+
+
+def _speed(measured: Measured) -> Speed | None:
+    bundle = measured.outcome.bundle if measured.outcome else None
+    return bundle.manifest.speed if bundle else None

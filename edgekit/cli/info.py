@@ -12,7 +12,7 @@ from edgekit.cli._terminal import say
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from edgekit.runtimes.bundle.manifest import Change, Contract, Graph, Manifest, Tensor
+    from edgekit.runtimes.bundle.manifest import Change, Contract, Graph, Manifest, Origin, Tensor
 
 
 @click.command(short_help="Show what a bundle says of itself, its evidence included.")
@@ -24,7 +24,7 @@ def command(bundle: str, as_json: bool) -> None:
 
     import msgspec
 
-    from edgekit.cli._reports import evidence_lines, megabytes
+    from edgekit.cli._reports import evidence_lines, megabytes, variant_lines
     from edgekit.runtimes.bundle.folder import open_bundle
 
     opened = open_bundle(bundle)
@@ -39,14 +39,18 @@ def command(bundle: str, as_json: bool) -> None:
         *(line for graph in manifest.graphs for line in _graph(manifest, graph)),
         *_settings(manifest),
         *_amendments(manifest),
+        *(one.sentence() for one in manifest.executions or ()),
         f"made from {origin.kind} {origin.name} (sha256 {origin.sha256[:12]}) by edgekit {manifest.edgekit}",
         *(f"source: {note}" for note in origin.notes),
+        *_rewrites(origin),
         f"toolchain: {_toolchain(manifest.toolchain)}",
     ]
     if manifest.options:
         given = [f"{name} {value}" for name, value in manifest.options.items() if value != ""]
         lines.append(f"options: {', '.join(given)}")
     lines += [f"{key}: {value}" for graph in manifest.graphs for key, value in graph.report.items()]
+    if manifest.speed:
+        lines.append(f"speed: {manifest.speed.sentence()}")
     if manifest.calibration:
         calibration = manifest.calibration
         lines.append(
@@ -54,11 +58,14 @@ def command(bundle: str, as_json: bool) -> None:
             f"{calibration.sha256[:12]})"
         )
     lines += evidence_lines(manifest.evidence) if manifest.evidence else ["no evidence"]
-    for variant in manifest.variants or ():
-        lines.append(f"{variant}:")
-        lines += [f"  {line}" for line in evidence_lines(variant.evidence)] if variant.evidence else ["  no evidence"]
+    lines += variant_lines(manifest.variants or ())
     lines.append("proven" if manifest.proven else "UNPROVEN")
     say("\n".join(lines))
+
+
+def _rewrites(origin: Origin) -> list[str]:
+    done = [f"{name} {count}" for name, count in (origin.rewrites or {}).items()]
+    return [f"exact rewrites: {', '.join(done)}"] if done else []
 
 
 def change_text(change: Change) -> str:

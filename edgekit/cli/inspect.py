@@ -115,6 +115,8 @@ def _print(seen: Inspected) -> None:
         table(("tensor", "shape", "level", "stride", "then", "role"), rows, right=("level", "stride"))
     for line in _verdict(seen):
         say(line)
+    for warning in seen.warnings:
+        say(f"warning: {warning}")
 
 
 def _verdict(seen: Inspected) -> Iterator[str]:

@@ -11,7 +11,7 @@ import click
 from edgekit.cli._command import ON, Command
 from edgekit.cli._options import imports_option, json_option
 from edgekit.cli._profiles import bundle_folders, check_html, document, show, store_option, told, write
-from edgekit.cli._quantities import SECONDS, SHARE, Counts
+from edgekit.cli._quantities import INPUT_SIZE, SECONDS, SHARE, Counts
 from edgekit.cli._terminal import say
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def command() -> None:
 GROUPS = {
     "Where": ("on", "unit", "threads", "strict"),
     "Rounds": ("rounds", "seconds", "seed", "sustain", "batch", "streams", "operators"),
-    "Input": ("data", "tracker", "tokens", "prompt", "imports"),
+    "Input": ("data", "size", "tracker", "tokens", "prompt", "imports"),
     "Accuracy": ("labels", "images"),
     "Output": ("csv", "html", "keep", "store", "as_json"),
 }
@@ -75,6 +75,7 @@ GROUPS = {
 @click.option("--unit", default="", help="cpu, cuda, gpu, npu: what the engine has. [default: its first]")
 @click.option("--strict", is_flag=True, help="Fail when an operator leaves that unit.")
 @click.option("--data", default="", help="Images to show: folder, files or video. [default: a generated photograph]")
+@click.option("--size", type=INPUT_SIZE, help="Of bundles with several input sizes. [default: the first]")
 @click.option("--track", "tracker", default="", metavar="NAME", help="A tracker behind the model: bytetrack, ...")
 @click.option("--batch", type=Counts(), default="", help="Also several images in a call: 4,8.")
 @click.option("--streams", type=Counts(), default="", help="Also several streams at a time, a session each: 2,4.")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from edgekit.cli._command import UNIT, Command, tell
 from edgekit.cli._options import TrackerName, engine_options, imports_option, json_option, read_values, track_option
-from edgekit.cli._quantities import SECONDS
+from edgekit.cli._quantities import SECONDS, BundleSize
 from edgekit.cli._terminal import say
 
 if TYPE_CHECKING:
@@ -27,6 +27,9 @@ ALIASES = ("predict",)
 )
 @click.argument("bundle")
 @click.argument("inputs", nargs=-1, required=True)
+@click.option(
+    "--size", type=BundleSize(), help="Of a bundle with several: 320, 160x224 or nearest (the smallest that shows all)."
+)
 @click.option("--score", type=click.FloatRange(0, 1), help="Least score. [default: the contract's]")
 @click.option("--iou", type=click.FloatRange(0, 1), help="IoU above which NMS drops a box. [default: the contract's]")
 @click.option("--track", type=TrackerName(), help="Follow objects with this tracker (docs/TRACKING.md).")
@@ -46,6 +49,7 @@ ALIASES = ("predict",)
 def command(
     bundle: str,
     inputs: tuple[str, ...],
+    size: tuple[int, int] | Literal["nearest"] | None,
     score: float | None,
     iou: float | None,
     track: str | None,
@@ -66,8 +70,9 @@ def command(
     """Run BUNDLE on INPUTS: images, folders, globs, videos, camera:0, rtsp://... Ctrl-C ends a camera.
 
     With --json, one line per image: {"image", "detections": [{"box", "score", "class_id", "name"}]}; poses also have
-    "keypoints", instances "mask" (COCO run lengths), tracks "track_id"; a classification has "top" and "scores", a
-    label map "class_ids" and "lengths" of runs of equal pixels, row after row.
+    "keypoints", instances "mask" (COCO run lengths), oriented boxes "oriented" (centre, width, height,
+    angle), tracks "track_id"; a classification has "top" and "scores", a label map "class_ids" and "lengths" of runs of
+    equal pixels, row after row.
     """
     from edgekit.cli._drawn import Drawn
     from edgekit.errors import UsageError
@@ -83,7 +88,9 @@ def command(
         if given and not track:
             raise UsageError(f"--{name} goes with --track NAME")
     options = read_values(track_options, "--track-option")
-    model = load(bundle, threads=threads, unit=unit, strict=strict)
+    model = load(bundle, threads=threads, unit=unit, strict=strict, size=size)
+    if size is None and model.manifest is not None and model.manifest.size_note:
+        tell(f"runs {model.manifest.size_note}")
     looks = load(appearance, threads=threads, unit=unit, strict=strict) if appearance else None
     with Drawn(save, video, mot) as drawn:
         for source in inputs:

@@ -29,7 +29,7 @@ def command(
     imports: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Run BUNDLE and its source on images and compare the decoded results.
+    """Run BUNDLE and its source on images and compare the decoded results, at every batch and input size that it takes.
 
     Images that the bundle was calibrated on are left out. Exit code 1 when it falls outside its gate.
     """
@@ -38,11 +38,11 @@ def command(
     import msgspec
 
     from edgekit.cli._progress import progress_bars
-    from edgekit.cli._reports import evidence_lines
+    from edgekit.cli._reports import evidence_lines, variant_lines
     from edgekit.conversion.verify import verify
 
     with progress_bars() as progress:
-        evidence = verify(
+        verified = verify(
             bundle,
             source,
             data,
@@ -53,8 +53,11 @@ def command(
             imports=imports,
             progress=progress,
         )
+    evidence, variants = verified.evidence, verified.variants
     if as_json:
-        say(json.dumps({"bundle": bundle, "ok": evidence.passed, "evidence": msgspec.to_builtins(evidence)}, indent=2))
+        fresh = {"bundle": bundle, "ok": verified.passed, "evidence": msgspec.to_builtins(evidence)}
+        further = {"variants": msgspec.to_builtins(variants)} if variants else {}
+        say(json.dumps({**fresh, **further}, indent=2))
     else:
-        say("\n".join(evidence_lines(evidence)))
-    click.get_current_context().exit(0 if evidence.passed else 1)
+        say("\n".join([*evidence_lines(evidence), *variant_lines(variants)]))
+    click.get_current_context().exit(0 if verified.passed else 1)

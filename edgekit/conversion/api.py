@@ -71,7 +71,9 @@ def convert(
     imports: Names = (),
     trust: bool = False,
     contact_sheet: bool = False,
+    golden: bool = False,
     rebuild: bool = False,
+    fail_if_slower: bool = False,
     dry_run: bool = False,
     notice: Notice = ignored,
     progress: OnProgress | None = None,
@@ -116,7 +118,8 @@ def convert(
         max_drop: what INT8 may lose (0..1): mAP on ``labels``, else agreement with the source.
         max_size: bytes that a bundle may have; a larger one is not written. A classifier's last layer becomes INT8 for
             it.
-        gate: other bounds by key: ``matched``, ``iou``, ``score_drift``, ``extra``, each 0..1.
+        gate: other bounds by key: ``matched``, ``iou``, ``score_drift``, ``extra``, and for boxes of that
+            size ``small``, ``medium``, ``large``, each 0..1.
         gated: without it, bundles outside their gate are written too, marked unproven.
         options: options of targets by target: ``{"rknn": {"platform": "rk3566"}}``.
         jobs: targets built at once.
@@ -124,8 +127,12 @@ def convert(
         imports: modules of yours to import first, which register decoders.
         trust: allow unpickling: the source can run any code it likes.
         contact_sheet: draw what the source and each bundle find in six of the proof images: a JPEG beside the bundle.
+        golden: put two of the proof images, and what source and bundle find in them, into each bundle, so that
+            `edgekit.runtimes.selfcheck` can replay them on a device.
         rebuild: make every bundle again. Without it those are kept that an earlier call left in ``out`` with the same
             source, contract, images, options and versions (``outcome.kept``).
+        fail_if_slower: INT8 that is not faster than the float bundle of its target, here or in ``out``, is a failure
+            (``outcome.error``); the bundle stays.
         dry_run: build nothing: read the source, choose the images, and say in ``planned`` of what comes back what would
             be made and what is refused, and in ``minutes`` roughly how long it would take.
         notice: called with each sentence worth reading as soon as it is known: notes on the source, warnings.
@@ -151,7 +158,9 @@ def convert(
     check(bias_correction=bias_correction, float_fallback=float_fallback, finetune=finetune, max_drop=max_drop)
     check(max_size=max_size, batch=batch)
     check(options=options, jobs=jobs, threads=threads, imports=imports, trust=trust, contact_sheet=contact_sheet)
-    check(rebuild=rebuild, dry_run=dry_run, notice=notice, progress=progress)
+    check(
+        golden=golden, rebuild=rebuild, fail_if_slower=fail_if_slower, dry_run=dry_run, notice=notice, progress=progress
+    )
     if not names(target):
         raise UsageError('convert() needs a target, such as target="onnx" or target="all"')
     stop = stop or Stop()
@@ -195,7 +204,9 @@ def convert(
             imports=names(imports),
             trust=trust,
             contact_sheet=contact_sheet,
+            golden=golden,
             rebuild=rebuild,
+            fail_if_slower=fail_if_slower,
         )
         try:
             done = (rehearse if dry_run else run)(request, _telling(progress), stop, notice)

@@ -78,8 +78,16 @@ _KINDS: Mapping[str, _Kind] = {
     **dict.fromkeys(("jobs", "threads"), _SOME),
     **dict.fromkeys(
         (
-            *("cross_layer_equalization", "bias_correction", "float_fallback", "gated", "trust", "contact_sheet"),
-            *("rebuild", "dry_run"),
+            *(
+                "cross_layer_equalization",
+                "bias_correction",
+                "float_fallback",
+                "gated",
+                "trust",
+                "contact_sheet",
+                "golden",
+            ),
+            *("rebuild", "dry_run", "fail_if_slower"),
         ),
         _FLAG,
     ),

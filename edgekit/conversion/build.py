@@ -48,7 +48,8 @@ def work(job: BuildJob, report: Report) -> Graph:
 def _exported(job: BuildJob, prepared: Prepared, workspace: Workspace, report: Report) -> Graph:
     """Convert a network in exchange form."""
     spec = converters.target(job.target)
-    source, planned = _exchange(workspace, spec, job.precision)
+    recipe = job.recipe or spec.recipes[0]
+    source, planned = _exchange(workspace, spec, job.precision, recipe)
     scratch = source.name if planned else "float"
     if planned is not None and job.integers:
         for name in job.integers:
@@ -77,8 +78,8 @@ def _exported(job: BuildJob, prepared: Prepared, workspace: Workspace, report: R
             threads=job.threads,
             options=from_builtins(job.options, spec.options),
             plan=planned,
-            half=prepared.half if job.precision == "fp16" else (),
-            recipe=job.recipe or spec.recipes[0],
+            half=prepared.half if job.precision in spec.half_precisions else (),
+            recipe=recipe,
             originals=_rounded(workspace) / originals.FILE if planned is not None else None,
             open_batch=job.open_batch,
             open_size=job.open_size,
@@ -89,14 +90,15 @@ def _exported(job: BuildJob, prepared: Prepared, workspace: Workspace, report: R
     return msgspec.structs.replace(graph, report={**graph.report, **arithmetic(workspace.onnx)})
 
 
-def _exchange(workspace: Workspace, spec: Target, precision: str) -> tuple[Path, PlannedGraph | None]:
-    """The folder of the exchange files for a precision, and the plan's graph that goes with them."""
+def _exchange(workspace: Workspace, spec: Target, precision: str, recipe: str) -> tuple[Path, PlannedGraph | None]:
+    """The folder of the exchange files for a precision and a recipe, and the plan's graph that goes with them."""
     if precision not in spec.calibrated or not (workspace.plan / plans.FILE).is_file():
         return workspace.folder, None
     plan = plans.read_plan(workspace.plan)
-    if spec.takes_equalized and plan.integer is not None:
+    integers = spec.all_integers(recipe)
+    if integers and spec.takes_equalized and plan.integer is not None:
         return workspace.plan / plans.INTEGER, plan.integer
-    return _rounded(workspace) if spec.integer_only else workspace.plan / plans.MIXED, plan.mixed
+    return _rounded(workspace) if integers else workspace.plan / plans.MIXED, plan.mixed
 
 
 def _rounded(workspace: Workspace) -> Path:

@@ -29,7 +29,17 @@ from edgekit.errors import ConversionError, EdgekitError, EngineError, GateError
 from edgekit.graph.blip2.companions import write_companions
 from edgekit.progress import Report
 from edgekit.runtimes.bundle.folder import Bundle, Staging, sha256, stage
-from edgekit.runtimes.bundle.manifest import Accuracy, Budget, Contract, Evidence, Graph, Manifest, Record, Variant
+from edgekit.runtimes.bundle.manifest import (
+    GOLDEN,
+    Accuracy,
+    Budget,
+    Contract,
+    Evidence,
+    Graph,
+    Manifest,
+    Record,
+    Variant,
+)
 
 
 @dataclass(frozen=True)
@@ -56,8 +66,9 @@ class Outcome:
 
     @property
     def ok(self) -> bool:
-        """Whether there is a bundle and its evidence passed."""
-        return self.bundle is not None and self.evidence is not None and self.bundle.manifest.proven
+        """Whether there is a bundle, its evidence passed, and nothing else that was asked for is missing."""
+        proven = self.bundle is not None and self.evidence is not None and self.bundle.manifest.proven
+        return proven and self.error is None
 
 
 Graphs = tuple[Graph, ...]
@@ -142,7 +153,9 @@ class BundleBuilder:
                 manifest = staging.seal(self._manifest(spec, best.graphs))
                 self._check_size(manifest)
                 sheet = self._sheet(path.name)
-                validated = self._validate(spec, staging.folder, _within(report, 0.7, 1.0), sheet=sheet)
+                golden = self._golden(staging.folder)
+                step = _within(report, 0.7, 1.0)
+                validated = self._validate(spec, staging.folder, step, sheet=sheet, golden=golden)
                 evidence = _completed(validated, best)
                 doubt, advice = self._doubt(spec, best), "" if evidence.passed else self._advice(spec, best)
                 if not evidence.passed and self._request.gated:
@@ -188,7 +201,7 @@ class BundleBuilder:
             attempt, budget = self._keep_budget(spec, best, staging, kept, report)
             _move(attempt.folder, staging.folder)
             return _Best((attempt.graph,), best, found, budget)
-        last = self._last_layer(spec) if offered else None
+        last = self._last_layer(spec, best) if offered else None
         if last is not None:
             graphs = self._with_last_layer(spec, best, found.get(best), last, staging, kept, report)
             return _Best(graphs, best, found)
@@ -250,9 +263,9 @@ class BundleBuilder:
             f"{'; ' if last else ''}{last}{smaller}"
         )
 
-    def _last_layer(self, spec: BundleSpec) -> LastLayer | None:
+    def _last_layer(self, spec: BundleSpec, recipe: str) -> LastLayer | None:
         """A classifier's last layer that the plan keeps in float, where the target could have it in float."""
-        if converters.target(spec.target).integer_only or not (self._workspace.plan / plans.FILE).is_file():
+        if converters.target(spec.target).all_integers(recipe) or not (self._workspace.plan / plans.FILE).is_file():
             return None
         return plans.read_plan(self._workspace.plan).last_layer
 
@@ -289,7 +302,7 @@ class BundleBuilder:
         """The recipes to try: the one that was asked for, or all where there are images to compare them on."""
         if not spec.calibrated or self._prepared.written:
             return ()
-        offered = converters.target(spec.target).recipes
+        offered = converters.target(spec.target).recipes_of(spec.precision)
         if self._request.recipe != AUTO:
             return (self._request.recipe,)
         return offered if self._prepared.holdout_views else offered[:1]
@@ -305,7 +318,9 @@ class BundleBuilder:
     def _doubt(self, spec: BundleSpec, best: _Best) -> str:
         if not best.recipe or self._request.recipe != AUTO:
             return ""
-        return recipes.doubt(converters.target(spec.target).recipes, best.recipe, best.trials, self._prepared)
+        return recipes.doubt(
+            converters.target(spec.target).recipes_of(spec.precision), best.recipe, best.trials, self._prepared
+        )
 
     def _advice(self, spec: BundleSpec, best: _Best) -> str:
         """After a failed gate of a bundle that was quantised on images."""
@@ -313,7 +328,8 @@ class BundleBuilder:
             return ""
         target = converters.target(spec.target)
         finest = next((one for one in ("fp16", "fp32") if one in target.precisions and one != spec.precision), "")
-        return recipes.advice(target.recipes, best.recipe, best.trials, self._prepared, self._request, finest)
+        offered = target.recipes_of(spec.precision)
+        return recipes.advice(offered, best.recipe, best.trials, self._prepared, self._request, finest)
 
     def _trial(
         self,
@@ -334,7 +350,7 @@ class BundleBuilder:
         self, spec: BundleSpec, recipe: str, staging: Staging, kept: KeptGraphs, report: Report
     ) -> tuple[Attempt, Budget]:
         """Return the most sensitive layers to float until the budget holds."""
-        integers = converters.target(spec.target).integer_only
+        integers = converters.target(spec.target).all_integers(recipe)
         order = [] if integers else worst_first(plans.read_plan(self._workspace.plan).mixed)
 
         def attempt(floats: tuple[str, ...]) -> Attempt:
@@ -423,13 +439,27 @@ class BundleBuilder:
             return None
         return self._workspace.folder / f"{bundle}{SUFFIX}"
 
+    def _golden(self, bundle: Path) -> Path | None:
+        """Where the golden frames of a bundle are written: into it, where there are photographs."""
+        request = self._request
+        if not request.golden or not (request.data or request.proof_data) or self._prepared.written:
+            return None
+        return bundle / GOLDEN
+
     def _validate(
-        self, spec: BundleSpec, folder: Path, report: Report, *, holdout: bool = False, sheet: Path | None = None
+        self,
+        spec: BundleSpec,
+        folder: Path,
+        report: Report,
+        *,
+        holdout: bool = False,
+        sheet: Path | None = None,
+        golden: Path | None = None,
     ) -> Evidence:
         report("comparing with the source", 0.0)
         words = tuple(part.precision for part in spec.parts.values())
         gate = gate_of(self._request, bool(self._prepared.written), words)
-        return self._stages.validate(folder, gate, report, holdout=holdout, sheet=sheet)
+        return self._stages.validate(folder, gate, report, holdout=holdout, sheet=sheet, golden=golden)
 
     def _manifest(self, spec: BundleSpec, graphs: Graphs) -> Manifest:
         prepared, targets = self._prepared, spec.targets

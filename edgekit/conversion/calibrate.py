@@ -33,8 +33,8 @@ from edgekit.runtimes.tasks import open_task
 SCORES = frozenset({"classes", "objectness", "scores"})
 """Roles of outputs that are logits."""
 
-COORDINATES = frozenset({"keypoints"})
-"""Roles of outputs that are coordinates in the image, in strides."""
+COORDINATES = frozenset({"keypoints", "angles"})
+"""Roles of outputs that are coordinates in the image, in strides, or angles."""
 
 if TYPE_CHECKING:
     from torch import fx

@@ -60,8 +60,8 @@ class ContactSheet:
         panels = [_panel(image, *one, heading) for one, heading in zip((source, bundle), self._headings, strict=True)]
         self._pairs.append(np.concatenate([panels[0], _white(len(panels[0]), _GAP // 2), panels[1]], 1))
 
-    def write(self) -> None:
-        """Write the file.
+    def write(self, caption: str) -> None:
+        """Write the file, with a line of figures below the pictures.
 
         Raises:
             BundleError: it cannot be written.
@@ -78,6 +78,9 @@ class ContactSheet:
             row, column = divmod(number, columns)
             top, left = _GAP + row * (height + _GAP), _GAP + column * (width + 2 * _GAP)
             sheet[top : top + height, left : left + width] = pair
+        foot = _white(_HEADING, sheet.shape[1])
+        cv2.putText(foot, caption, (_GAP, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (_INK,) * 3, 1, cv2.LINE_AA)
+        sheet = np.concatenate([sheet, foot])
         with writing(self._path):
             self._path.write_bytes(cv2.imencode(".jpg", sheet)[1].tobytes())
 

@@ -14,6 +14,7 @@ from edgekit import converters
 from edgekit.calibration.plan import Plan
 from edgekit.conversion import notices
 from edgekit.conversion.bundle_builder import BundleBuilder, Outcome
+from edgekit.conversion.float_partners import with_speeds
 from edgekit.conversion.jobs import MeasuredScore, Prepared
 from edgekit.conversion.kept_graphs import KeptGraphs
 from edgekit.conversion.notices import Notice, ignored
@@ -23,8 +24,11 @@ from edgekit.conversion.selection import BundleSpec, Selection, Skipped
 from edgekit.conversion.stages import Stages
 from edgekit.conversion.workspace import Workspace, open_workspace
 from edgekit.errors import ConversionError, UsageError
+from edgekit.evaluation.object_sizes import SIZES
 from edgekit.progress import Progress, Report, report_of, silent
 from edgekit.runtimes.bundle.folder import writing
+from edgekit.runtimes.results import Detections
+from edgekit.runtimes.tasks import open_task
 
 Conversion = Request
 """The former name."""
@@ -107,12 +111,12 @@ def convert(
     selection = validate(request, source)
     with open_workspace(request.out) as workspace:
         stages = Stages(request, workspace, stop or Stop())
-        half = not source.written and any(spec.precision == "fp16" for spec in selection.bundles)
+        half = not source.written and selection.half
         prepared = stages.prepare(report_of(progress, "prepare"), calibrate=selection.calibrated, half=half)
         for text in notices.of_source(prepared):
             notice(text)
         further = _at_further_sizes(stages, selection, progress)
-        check_budget(request, prepared)
+        check_bounds(request, prepared)
         builder = BundleBuilder(stages, prepared, selection.options)
         missing = [spec for spec in selection.bundles if builder.kept(spec) is None]
         source_score = stages.measure(None, report_of(progress, "source")) if request.labels and missing else None
@@ -123,6 +127,9 @@ def convert(
         for text in notices.of_plan(plan) if plan is not None else ():
             notice(text)
         outcomes = _side_by_side(stages, selection, prepared, source_score, progress, notice, further)
+        outcomes = with_speeds(outcomes, stages, progress)
+        for text in (text for outcome in outcomes for text in notices.of_speed(outcome)):
+            notice(text)
         if stages.stop.pulled:
             raise ConversionError("cancelled")
         if all(outcome.ok for outcome in outcomes):
@@ -142,12 +149,18 @@ def _at_further_sizes(stages: Stages, selection: Selection, progress: Progress) 
     return found
 
 
-def check_budget(request: Request, prepared: Prepared) -> None:
-    """Refuse a bound on what INT8 may lose where there is nothing to measure the loss on.
+def check_bounds(request: Request, prepared: Prepared) -> None:
+    """Refuse bounds that nothing is measured for.
 
     Raises:
-        UsageError: neither labels nor a hold-out set.
+        UsageError: what INT8 may lose, with neither labels nor a hold-out set; a bound by size of a task without boxes.
     """
+    sized = [name for name in SIZES if name in request.bounds]
+    if sized and not issubclass(open_task(prepared.contract).gives, Detections):
+        raise UsageError(
+            f"--gate {sized[0]}={request.bounds[sized[0]]:g} is for boxes, and the task {prepared.contract.task!r} has "
+            "none; leave it out"
+        )
     if request.max_drop is not None and not request.labels and not prepared.holdout_views:
         raise UsageError(
             "--max-drop needs labelled images (--labels) or more images in --data: from ten calibration images on "

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -15,22 +14,28 @@ from edgekit.arrays import Floats
 from edgekit.calibration.layers import names_in
 from edgekit.calibration.samples import Samples, new_stack
 from edgekit.conversion import contract_trials, doubts
-from edgekit.conversion.contact_sheet import ContactSheet
 from edgekit.conversion.evidence import evidence_of
 from edgekit.conversion.jobs import Exported, Part, Prepared, PrepareJob, Reference
+from edgekit.conversion.network import compare_network
 from edgekit.conversion.reading import ReadSource, arrays_of, read_source, uncut_task
-from edgekit.conversion.reference import add_anchors, are_enough, detections, read_detections, save_detections
+from edgekit.conversion.reference import detections, read_detections, save_detections
 from edgekit.conversion.workspace import Workspace
 from edgekit.emulators import proof_device
-from edgekit.errors import ContractError, EngineError, SourceError
-from edgekit.evaluation.agreement import COSINES, GATES, DriftTally, Tally, judge
+from edgekit.errors import SourceError
+from edgekit.evaluation.agreement import GATES, Tally
+from edgekit.evaluation.object_sizes import SIZES
 from edgekit.graph.exchange import operators, write_exchange
 from edgekit.progress import Report
 from edgekit.runtimes.bundle.folder import Bundle
-from edgekit.runtimes.bundle.manifest import Contract, Evidence, Gate, Manifest, Output
+from edgekit.runtimes.bundle.manifest import (
+    Contract,
+    Evidence,
+    Gate,
+    Output,
+)
 from edgekit.runtimes.inputs.media import ImageReference
-from edgekit.runtimes.model import Model, load
-from edgekit.runtimes.results import Detections, Result
+from edgekit.runtimes.model import load
+from edgekit.runtimes.results import Detections
 from edgekit.runtimes.tasks import open_task
 from edgekit.runtimes.tasks.decoders import Candidates
 from edgekit.runtimes.tracking.fitting import fitted
@@ -62,7 +67,7 @@ class DecodedSource:
         """
         names = tuple(output.name for output in self.contract.outputs)
         exchange = write_exchange(self._read.heads, self._read.model.example, names, workspace.folder)
-        self.origin = msgspec.structs.replace(self.origin, notes=(*self.origin.notes, *exchange.rewritten))
+        self.origin = msgspec.structs.replace(self.origin, rewrites=exchange.rewrites or msgspec.UNSET)
         # Decode zeros once, so that a decoder that does not fit its heads is found before anything is built.
         empty = [np.zeros(exchange.shapes[name], np.float32) for name in names]
         open_task(self.contract).candidates(empty, 0.99)
@@ -112,8 +117,21 @@ class DecodedSource:
 class DecodedComparison:
     """Compares bundles of one network; see `edgekit.conversion.comparison.Comparison`."""
 
-    takes = frozenset({"options", "batches", "methods", "plan", "recipe", "max_drop", "labels", "finetune", "choose"})
-    bounds: tuple[str, ...] = ("iou", "matched", "score_drift", "extra")
+    takes = frozenset(
+        [
+            "options",
+            "batches",
+            "methods",
+            "plan",
+            "recipe",
+            "max_drop",
+            "labels",
+            "finetune",
+            "choose",
+            "fail_if_slower",
+        ]
+    )
+    bounds: tuple[str, ...] = ("iou", "matched", "score_drift", "extra", *SIZES)
     gates: Mapping[str, Gate] = GATES
 
     def judged_by(self, precisions: Sequence[str]) -> str:
@@ -245,101 +263,3 @@ def _trained(read: ReadSource) -> str:
 
 def _stack(workspace: Workspace, output: Output, count: int, array: Floats) -> NDArray[np.float32]:
     return new_stack(workspace.reference(output.name), np.float32, (count, *array.shape))
-
-
-def compare_network(
-    model: Model[Result],
-    prepared: Prepared,
-    workspace: Workspace,
-    gate: Gate,
-    report: Report,
-    sheet: Path | None = None,
-    batch: int = 1,
-) -> Evidence:
-    """Run an opened bundle on every proof image, ``batch`` at a time, and compare it with the source's results; draw a
-    contact sheet.
-
-    The bundle is normalised and decoded by its own contract, the source by the one that was stated for it: a mistake in
-    either shows as drift.
-
-    Raises:
-        ContractError: the two describe different heads or another resizing, so that nothing can be compared.
-        EngineError: the bundle gives NaN or infinite values.
-    """
-    if model.manifest is None:
-        raise TypeError("only an opened bundle can be proven")
-    _check_comparable(model.contract, prepared)
-    ours, theirs = model.task, open_task(prepared.contract)
-    tally = Tally.of(theirs, gate.iou)
-    names = [output.name for output in prepared.contract.outputs]
-    order = [[output.name for output in model.contract.outputs].index(name) for name in names]
-    raws = [np.load(workspace.reference(name), mmap_mode="r") for name in names]
-    drifts = [DriftTally(name) for name in names]
-    references = read_detections(workspace.detections)
-    enough = are_enough(references)
-    seen, given = doubts.Sameness(names, 0.0), doubts.Sameness(names, doubts.CLEARLY)
-    proof = workspace.proof_images(model.contract.image)
-    drawing = None if sheet is None else _contact_sheet(sheet, model.manifest, prepared, len(proof))
-    for index, outputs in enumerate(_in_batches(model, proof, batch)):
-        report("comparing with the source", index / len(proof))
-        source = [np.asarray(raw[index]) for raw in raws]
-        seen.add([outputs[place] for place in order])
-        given.add(source)
-        for drift, place, reference in zip(drifts, order, source, strict=True):
-            if not np.isfinite(outputs[place]).all():
-                raise EngineError(f"output {drift.name!r} holds NaN or infinite values; convert in another precision")
-            drift.add(reference, outputs[place])
-        if drawing is not None:
-            drawing.add(index, proof.images[index], (theirs, source), (ours, outputs))
-        if enough:
-            tally.add_detections(references[index], detections(ours, outputs))
-        else:
-            add_anchors(tally, theirs, source, ours, outputs)
-    if drawing is not None:
-        drawing.write()
-    decoded, measured = tally.agreement(), tuple(drift.drift() for drift in drifts)
-    failures = judge(decoded, measured, gate, None if enough else COSINES.get(model.manifest.precision))
-    if len(seen.names) == len(names) > len(given.names):
-        failures = (*failures, "the outputs are the same for every image, the source's are not")
-    return evidence_of(
-        model.manifest,
-        prepared,
-        [model.placement],
-        gate,
-        "detections" if enough else "candidates",
-        failures,
-        decoded=decoded,
-        outputs=measured,
-    )
-
-
-def _in_batches(model: Model[Result], tensors: Iterable[Floats], batch: int) -> Iterator[list[Floats]]:
-    """The outputs of each image, from runs of so many at once; the last run is filled up with its last image."""
-    if batch == 1:
-        for tensor in tensors:
-            yield list(model.outputs(tensor))
-        return
-    images = iter(tensors)
-    while taken := [np.array(one) for one in itertools.islice(images, batch)]:
-        outputs = model.outputs(np.concatenate(taken + taken[-1:] * (batch - len(taken))))
-        for place in range(len(taken)):
-            yield [output[place : place + 1] for output in outputs]
-
-
-def _contact_sheet(path: Path, manifest: Manifest, prepared: Prepared, count: int) -> ContactSheet:
-    views = 2 if prepared.proof_views == 2 * prepared.photographs else 1
-    return ContactSheet(path, ("source", f"{manifest.target} {manifest.precision}"), count, views)
-
-
-def _check_comparable(bundle: Contract, prepared: Prepared) -> None:
-    """Refuse to compare if outputs, image rule or number of classes differ."""
-    source = prepared.contract
-    if sorted(output.name for output in bundle.outputs) != sorted(output.name for output in source.outputs):
-        given, wanted = (", ".join(output.name for output in one.outputs) for one in (bundle, source))
-        raise ContractError(f"the bundle has the outputs {given}, the source as stated has {wanted}")
-    for key in ("size", "resize", "pad", "align"):
-        ours, theirs = getattr(bundle.image, key), getattr(source.image, key)
-        if ours != theirs:
-            raise ContractError(f"image.{key} is {ours!r} in the bundle and {theirs!r} in the contract given")
-    if len(bundle.classes) != len(source.classes):
-        raise ContractError(f"the bundle has {len(bundle.classes)} classes, the contract given {len(source.classes)}")

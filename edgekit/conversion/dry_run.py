@@ -8,7 +8,7 @@ from dataclasses import replace
 from edgekit import converters
 from edgekit.conversion import notices
 from edgekit.conversion.bundle_builder import BundleBuilder
-from edgekit.conversion.convert import Conversions, Planned, check_budget
+from edgekit.conversion.convert import Conversions, Planned, check_bounds
 from edgekit.conversion.jobs import Prepared
 from edgekit.conversion.notices import Notice, ignored
 from edgekit.conversion.request import Request, plan_is_there, source_of, validate
@@ -47,11 +47,11 @@ def dry_run(
     selection = validate(request, source)
     with temporary_workspace() as workspace:
         stages = Stages(request, workspace, stop or Stop())
-        half = not source.written and any(spec.precision == "fp16" for spec in selection.bundles)
+        half = not source.written and selection.half
         started = time.monotonic()
         prepared = stages.prepare(report_of(progress, "prepare"), calibrate=selection.calibrated, half=half)
         pace = (time.monotonic() - started) / PREPARE
-        check_budget(request, prepared)
+        check_bounds(request, prepared)
         builder = BundleBuilder(stages, prepared, selection.options)
         planned = (*(_planned(spec, builder, prepared) for spec in selection.bundles), *refused)
     for text in notices.of_source(prepared):
@@ -108,7 +108,7 @@ def expected_seconds(
         spec = converters.target(name)
         for one in precisions if not spec.missing else ():
             if one in spec.precisions:
-                tried = len(spec.recipes) if recipe == AUTO and one in spec.calibrated else 1
+                tried = max(1, len(spec.recipes_of(one))) if recipe == AUTO else 1
                 steps[f"{name} {one}"] = usual_seconds(name) * tried
                 if one in spec.calibrated:
                     steps["calibrate"] = CALIBRATE + finetune

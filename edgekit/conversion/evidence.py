@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, get_args
 
+import msgspec
+
 from edgekit.conversion.jobs import Prepared
 from edgekit.runtimes.bundle.manifest import (
     Agreement,
     Evidence,
     Gate,
     Manifest,
+    NegativeControl,
     OutputDrift,
     ProofWord,
     TextAgreement,
@@ -32,6 +35,7 @@ def evidence_of(
     decoded: Agreement | None = None,
     texts: TextAgreement | None = None,
     outputs: tuple[OutputDrift, ...] = (),
+    control: NegativeControl | msgspec.UnsetType = msgspec.UNSET,
 ) -> Evidence:
     """The evidence of a bundle. Its word is that of the weakest part."""
     return Evidence(
@@ -49,4 +53,5 @@ def evidence_of(
         failures=failures,
         placement=placements[0].operators if len(placements) == 1 else {},
         texts=texts,
+        control=control,
     )

@@ -189,6 +189,11 @@ def _family(match: _Match, levels: Sequence[Sequence[Tail]], strides: tuple[int,
         points += [CutPoint(tail.tensor, "keypoints", number) for number, tail in unread]
         score = ", y and score" if values == 3 else " and y"
         why.append(FACE5 if face else f"{values * count} more channels a level: {count} keypoints with x{score}")
+    elif "angles" in match.registered.attachments and keypoints == {1} and len(unread) == len(levels):
+        task = "obb"
+        points += [CutPoint(tail.tensor, "angles", number) for number, tail in unread]
+        why.append("1 more channel a level: the angle of oriented boxes")
+        doubts.append("angle: sigmoid is YOLOv8's and 11's; YOLO26 has angle: radians")
     elif unread:
         more = listed(f"{tail.tensor} ({tail.shape[1]} channels)" for _, tail in unread)
         doubts.append(f"decoder {name!r} does not read {more}")
@@ -198,15 +203,15 @@ def _family(match: _Match, levels: Sequence[Sequence[Tail]], strides: tuple[int,
         doubts.append("heads without bins may be one-to-one (YOLO26): then postprocess: {nms: false}")
     rule = NANODET if name == "anchor_free" and bins == 8 else RULES.get(name, {})
     if name == "anchor_free" and bins == 8 and len(levels) == 4:
-        options = {**options, "cell_offset": 0.0}
-        why.append("four levels: NanoDet-Plus, which counts from the corner of a cell")
+        options, rule = {**options, "cell_offset": 0.0}, {**rule, "resize": "stretch"}
+        why.append("four levels: NanoDet-Plus, which counts from the corner of a cell and is trained stretched")
     if name == "grid" and face:
         options = {**options, "power": 0.5}
         why.append("boxes, objectness and one class: YuNet, whose score is the square root of their product")
     return Family(
         task=task,
         decoder=Decoder(name=name, options=options),
-        classes=match.classes if task == "detect" else 1,
+        classes=match.classes if task in ("detect", "obb") else 1,
         names=FACES["names"] if face else (),
         postprocess={"score": 0.6, "iou": 0.45} if face else {},
         why=tuple(why),

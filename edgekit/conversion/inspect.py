@@ -90,6 +90,7 @@ class Inspected(Record, frozen=True, kw_only=True):
         decoder: the name of the family's decoder, empty where none fits.
         why: what speaks for it.
         doubts: what has to be checked by eye.
+        warnings: what reading the source left open.
         contract: a contract file as text, empty where none can be written.
         trials: image rules that were tried on the photograph; the first is the contract's.
         found: what the contract finds in the photograph, a line for each of the best.
@@ -104,6 +105,7 @@ class Inspected(Record, frozen=True, kw_only=True):
     decoder: str = ""
     why: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     contract: str = ""
     trials: tuple[Trial, ...] = ()
     found: tuple[str, ...] = ()
@@ -173,7 +175,7 @@ def work(job: InspectJob, report: Report) -> Inspected:
     torch.set_num_threads(job.threads)
     report("reading the source", 0.0)
     looked = _look(job)
-    seen, family = looked.seen, looked.family
+    seen, family = msgspec.structs.replace(looked.seen, warnings=looked.model.doubts), looked.family
     contract = looked.model.contract
     if contract is not None:
         why = ("the source says so itself: no contract file is needed",)
@@ -207,14 +209,18 @@ def _look(job: InspectJob) -> _Looked:
     kind = find(SourceRequest(job.source))
     onnx = path.suffix.lower() == ".onnx"
     inputs, outputs, size = _declared_onnx(path, job.size) if onnx else ((), [], job.size)
+    suppressed = _before_suppression(path) if onnx else ()
     weights = Path(job.weights) if job.weights else None
-    model = load_network(SourceRequest(job.source, weights=weights, size=size, trust=job.trust))
+    model = load_network(SourceRequest(job.source, weights=weights, size=size, trust=job.trust, cut=suppressed))
     height, width = model.example.shape[2:]
     if job.size is not None and not onnx and job.size != (height, width) and model.contract is None:
         raise UsageError(f"--size {job.size[0]}x{job.size[1]}: this source is made for {height}x{width} alone")
-    ending = _ending(model, outputs)
+    ending = _ending(model, list(suppressed) or outputs)
     family = believed(ending, (height, width)) if model.contract is None else None
-    if family is not None and onnx and cut_by_itself(family, ending, lambda: flatten(model.module, model.example)):
+    if family is not None and suppressed:
+        why = f"what follows {' and '.join(suppressed)} is left out: the file ends in NonMaxSuppression"
+        family = replace(family, why=(*family.why, why))
+    elif family is not None and onnx and cut_by_itself(family, ending, lambda: flatten(model.module, model.example)):
         family = replace(family, automatic=True)
     known = {point.tensor: point for point in family.cut} if family else {}
     heads = tuple(
@@ -238,6 +244,12 @@ def _look(job: InspectJob) -> _Looked:
         heads=heads,
     )
     return _Looked(model, seen, family)
+
+
+def _before_suppression(path: Path) -> tuple[str, ...]:
+    from edgekit.sources.onnx.suppression import before_suppression
+
+    return before_suppression(path)
 
 
 def _declared_onnx(

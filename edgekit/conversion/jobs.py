@@ -102,6 +102,7 @@ class ValidateJob(Record, frozen=True, kw_only=True, tag="validate"):
 
     ``holdout``: compare on the hold-out set instead of the proof images. ``sheet``: file for a contact sheet of both
     results, empty for none; models that write texts have none. ``batch``: images in each run.
+    ``golden``: folder for the bundle's golden frames, empty for none; models that write texts have none.
     """
 
     folder: str
@@ -110,6 +111,7 @@ class ValidateJob(Record, frozen=True, kw_only=True, tag="validate"):
     holdout: bool = False
     sheet: str = ""
     batch: int = 1
+    golden: str = ""
     threads: int = 2
     imports: tuple[str, ...] = ()
 
@@ -125,6 +127,15 @@ class MeasureJob(Record, frozen=True, kw_only=True, tag="measure"):
     labels: str = ""
     threads: int = 2
     imports: tuple[str, ...] = ()
+
+
+class SpeedJob(Record, frozen=True, kw_only=True, tag="speed"):
+    """Time a bundle beside ``partner``, a float bundle of the same target."""
+
+    folder: str
+    bundle: str
+    partner: str
+    threads: int = 1
 
 
 class InspectJob(Record, frozen=True, kw_only=True, tag="inspect"):
@@ -150,7 +161,7 @@ class InspectJob(Record, frozen=True, kw_only=True, tag="inspect"):
     imports: tuple[str, ...] = ()
 
 
-Job = InspectJob | PrepareJob | CalibrateJob | BuildJob | ValidateJob | MeasureJob
+Job = InspectJob | PrepareJob | CalibrateJob | BuildJob | ValidateJob | MeasureJob | SpeedJob
 
 
 class Calibrated(Record, frozen=True, kw_only=True):

@@ -28,7 +28,7 @@ _ELSEWHERE = frozenset(
 )
 """Fields of a request that the key has in another form: as what was read of the source, or of the bundle alone."""
 
-_WITHOUT_EFFECT = frozenset({"out", "jobs", "threads", "contact_sheet", "trust", "rebuild"})
+_WITHOUT_EFFECT = frozenset({"out", "jobs", "threads", "contact_sheet", "trust", "rebuild", "fail_if_slower"})
 """Fields that change nothing in a bundle."""
 
 _FILES = ("labels", "prompts", "plan")

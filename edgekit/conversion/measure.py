@@ -7,8 +7,8 @@ import statistics
 import time
 from pathlib import Path
 
-from edgekit.conversion.decoded import compare_network
 from edgekit.conversion.jobs import MeasuredScore, MeasureJob, Prepared
+from edgekit.conversion.network import compare_network
 from edgekit.conversion.workspace import Workspace
 from edgekit.emulators import proof_device
 from edgekit.evaluation.agreement import GATES

@@ -59,3 +59,10 @@ def of_outcome(outcome: Outcome) -> Iterator[str]:
         yield from (f"{what}: last layer {report['last layer']}" for report in reports if "last layer" in report)
     if outcome.doubt:
         yield f"warning: {what}: {outcome.doubt}"
+
+
+def of_speed(outcome: Outcome) -> Iterator[str]:
+    """That a bundle is not faster than its float form."""
+    speed = outcome.bundle.manifest.speed if outcome.bundle is not None else None
+    if speed is not None and not speed.faster and not outcome.kept:
+        yield f"{outcome.target} {outcome.precision}: {speed.sentence()}"

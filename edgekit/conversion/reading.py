@@ -135,6 +135,8 @@ def _cut_automatically(flat: fx.GraphModule, stated: StatedContract, decoder: Re
     """
     options, classes = decoder.read(stated.decoder.options), len(stated.classes)
     channels = decoder.channels(options, classes) if decoder.channels is not None else {}
+    if stated.task == "obb":
+        channels = {**channels, "angles": 1}
     masks = stated.task == "segment"
     _check_bins(flat, options, set(channels.values()) | {classes})
     if "keypoints" not in decoder.attachments or "keypoints" in channels or stated.skeleton is None:
@@ -194,6 +196,7 @@ def _fused(model: TrainedModel, contract: Contract) -> Uncut | None:
     # Keypoints and mask coefficients stand behind the class scores of each box.
     points = len(contract.skeleton.names) if contract.skeleton and decoder.task == "detect" else 0
     behind = [outputs[1].shape[1]] if contract.task == "segment" else sorted({3 * points, 2 * points})
+    behind = [1] if contract.task == "obb" else behind  # the angle
     batch, values, *rest = outputs[0].shape
     for attached in behind:
         spec = decoder.fused(contract.decoder.options, (batch, values - attached, *rest), len(contract.classes))

@@ -10,7 +10,6 @@ from pathlib import Path
 from edgekit.calibration.split import FEW
 from edgekit.conversion.jobs import Prepared
 from edgekit.conversion.request import Request
-from edgekit.converters import TIME_TO_FLOAT32
 from edgekit.evaluation.agreement import quality
 from edgekit.runtimes.bundle.manifest import Evidence, Graph
 
@@ -31,7 +30,7 @@ class Trial:
     @property
     def time(self) -> float | None:
         """Its time over that of float32, where it was built; None where that was not measured."""
-        times = [one for graph in self.graphs if isinstance(one := graph.report.get(TIME_TO_FLOAT32), float)]
+        times = [graph.speed.ratio for graph in self.graphs if graph.speed]
         return sum(times) if times else None
 
     @property

@@ -13,7 +13,7 @@ from edgekit.calibration.plan import FILE, Methods, check_place
 from edgekit.conversion.comparison import comparison
 from edgekit.conversion.selection import AUTO, Selection, select
 from edgekit.errors import UsageError, choices
-from edgekit.runtimes.bundle.manifest import Gate
+from edgekit.runtimes.bundle.manifest import FLOATS, Gate
 from edgekit.sources import Source
 
 
@@ -53,6 +53,8 @@ class Request:
         sizes: further input sizes of each bundle.
         batches: further batches of each bundle, beside one image.
         contact_sheet: draw what the source and each bundle find in some images of ``data``, beside the bundle.
+        golden: put golden frames into each bundle: a few images of ``data`` and what was found in them.
+        fail_if_slower: a bundle that is quantised on images and not faster than the target's float bundle is a failure.
         rebuild: make bundles again that the same request left in ``out``; without it they are kept.
     """
 
@@ -87,6 +89,8 @@ class Request:
     sizes: tuple[tuple[int, int], ...] = ()
     batches: tuple[int, ...] = ()
     contact_sheet: bool = False
+    golden: bool = False
+    fail_if_slower: bool = False
     rebuild: bool = False
 
 
@@ -104,6 +108,7 @@ _FLAGS = {
     "labels": "--labels",
     "finetune": "--finetune",
     "choose": "--choose",
+    "fail_if_slower": "--fail-if-slower",
     "methods": "",
 }
 """Options that not every source or bundle can use, as they are spelled on the command line."""
@@ -143,6 +148,7 @@ def validate(request: Request, source: Source) -> Selection:
     elif not request.data:
         raise UsageError(_needs_images(selection, source))
     _check_gates(request, source, selection)
+    _check_float_partners(request, selection)
     _check_plan(request)
     return selection
 
@@ -170,10 +176,13 @@ def given_options(request: Request) -> list[str]:
 
 
 def gate_of(request: Request, source_written: bool, precisions: tuple[str, ...]) -> Gate:
-    """The gate of a bundle whose parts have these precisions."""
+    """The gate of a bundle whose parts have these precisions. A lower bound of all detections lowers those by size."""
     rules = comparison(written=source_written)
     word = rules.judged_by(precisions)
-    return msgspec.structs.replace(request.gates.get(word, rules.gates[word]), **request.bounds)
+    gate = request.gates.get(word, rules.gates[word])
+    most = request.bounds.get("matched", 1.0)
+    sizes = {name: min(bound, most) for name, bound in gate.by_size.items()}
+    return msgspec.structs.replace(gate, **{**sizes, **request.bounds})
 
 
 def _usable(source: Source) -> frozenset[str]:
@@ -221,6 +230,23 @@ def _check_gates(request: Request, source: Source, selection: Selection) -> None
     for word in request.gates:
         if word not in judged:
             raise UsageError(f"gates: {choices(word, sorted(judged))}")
+
+
+def _check_float_partners(request: Request, selection: Selection) -> None:
+    """Refuse to judge the speed of bundles that nothing is there to compare with."""
+    if not request.fail_if_slower:
+        return
+    integer = [spec for spec in selection.bundles if spec.precision not in FLOATS]
+    if not integer:
+        raise UsageError("--fail-if-slower compares INT8 with float: give both, as --precision fp32,int8")
+    made = {spec.target for spec in selection.bundles if spec.precision in FLOATS}
+    for spec in integer:
+        there = any(next(request.out.glob(f"*-{spec.target}-{precision}"), None) for precision in FLOATS)
+        if spec.target not in made and not there:
+            raise UsageError(
+                f"--fail-if-slower: nothing to compare {spec.target} {spec.precision} with; make a float bundle, too: "
+                f"--precision fp32,{spec.precision}"
+            )
 
 
 def _check_plan(request: Request) -> None:

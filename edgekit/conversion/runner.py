@@ -20,6 +20,7 @@ _STAGES: dict[type[jobs.Job], str] = {
     jobs.BuildJob: "build",
     jobs.ValidateJob: "validate",
     jobs.MeasureJob: "measure",
+    jobs.SpeedJob: "speed",
 }
 """The module whose ``work`` does a job: the toolchains of the others are not imported."""
 

@@ -69,6 +69,15 @@ class Selection:
         return tuple(dict.fromkeys(target for spec in self.bundles for target in spec.targets))
 
     @property
+    def half(self) -> bool:
+        """Whether any of the bundles computes in float16, wholly or in part."""
+        return any(
+            part.precision in converters.target(part.target).half_precisions
+            for spec in self.bundles
+            for part in spec.parts.values()
+        )
+
+    @property
     def calibrated(self) -> bool:
         """Whether any of the bundles needs calibration images."""
         return any(spec.calibrated for spec in self.bundles)
@@ -220,7 +229,10 @@ def _check_recipe(recipe: str) -> None:
 
 
 def _lacks(spec: Target, precisions: Sequence[str]) -> str:
-    return f"has no {', '.join(precisions)}; it has: {', '.join(spec.precisions)}"
+    said = f"has no {', '.join(precisions)}; it has: {', '.join(spec.precisions)}"
+    names = converters.target_names()
+    takers = [name for name in names if set(precisions) <= set(converters.target(name).precisions)]
+    return f"{said}; targets that have it: {', '.join(takers)}" if len(takers) <= len(names) // 2 else said
 
 
 def _one_shape() -> str:
@@ -232,10 +244,12 @@ def _one_shape() -> str:
 
 
 def _lacks_recipe(spec: Target, precisions: Iterable[str], recipe: str) -> str:
-    calibrated = any(precision in spec.calibrated for precision in precisions)
-    if recipe == AUTO or recipe in spec.recipes or not calibrated:
-        return ""
-    return f"has no recipe {recipe}; it has: {', '.join(spec.recipes)}"
+    for precision in (one for one in precisions if one in spec.calibrated):
+        offered = spec.recipes_of(precision)
+        if recipe != AUTO and recipe not in offered:
+            of = f" for {precision}" if precision in spec.one_recipe else ""
+            return f"has no recipe {recipe}{of}; it has: {', '.join(offered)}"
+    return ""
 
 
 def _options(given: Mapping[str, Mapping[str, str]], chosen: Sequence[str]) -> dict[str, Record]:

@@ -17,7 +17,7 @@ from edgekit.conversion.runner import Stop, run, stage_of
 from edgekit.conversion.workspace import Workspace
 from edgekit.errors import ConversionError, EdgekitError
 from edgekit.progress import Report
-from edgekit.runtimes.bundle.manifest import Evidence, Gate, Graph, Record
+from edgekit.runtimes.bundle.manifest import Evidence, Gate, Graph, Record, Speed
 from edgekit.sources import locate
 
 Result = TypeVar("Result")
@@ -148,8 +148,10 @@ class Stages:
         holdout: bool = False,
         sheet: Path | None = None,
         batch: int = 1,
+        golden: Path | None = None,
     ) -> Evidence:
-        """Compare a bundle with the source, on the proof images or on the ``holdout`` set, and draw a contact sheet."""
+        """Compare a bundle with the source, on the proof images or on the ``holdout`` set, draw a contact sheet, and
+        write the golden frames."""
         job = jobs.ValidateJob(
             folder=str(self.workspace.folder),
             bundle=str(bundle),
@@ -157,6 +159,7 @@ class Stages:
             holdout=holdout,
             sheet=str(sheet or ""),
             batch=batch,
+            golden=str(golden or ""),
             threads=self.request.threads,
             imports=self.request.imports,
         )
@@ -172,6 +175,11 @@ class Stages:
             imports=self.request.imports,
         )
         return self._run(job, jobs.MeasuredScore, report)
+
+    def time(self, bundle: Path, partner: Path, report: Report) -> Speed:
+        """Time a bundle beside a float one of the same target, both on one thread."""
+        job = jobs.SpeedJob(folder=str(self.workspace.folder), bundle=str(bundle), partner=str(partner))
+        return self._run(job, Speed, report)
 
     def _run(self, job: jobs.Job, result: type[Result], report: Report, toolchain: str = "") -> Result:
         began = time.monotonic()

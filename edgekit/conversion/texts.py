@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from edgekit.arrays import Floats
 from edgekit.calibration.samples import Samples
 from edgekit.conversion import doubts
+from edgekit.conversion.control import NEGATED, negated, passed_control
 from edgekit.conversion.evidence import evidence_of
 from edgekit.conversion.jobs import Exported, Part, Prepared, PrepareJob, Reference
 from edgekit.conversion.source_texts import ANSWER, Asked, answer, match_all, read_texts
@@ -119,6 +120,7 @@ class TextComparison:
 
         Raises:
             EngineError: an engine cannot open or run its part, or it gives NaN or infinite values.
+            ConversionError: the negative control passes (`edgekit.conversion.control`).
         """
         manifest = bundle.manifest
         asked = from_json(workspace.questions.read_bytes(), Asked)
@@ -126,9 +128,13 @@ class TextComparison:
         comparison = _Comparison(opened, workspace, workspace.proof_images(manifest.contract.image), asked, report)
         (comparison.generation if asked.tokens else comparison.retrieval)()
         texts, outputs = comparison.tally.agreement(), tuple(drift.drift() for drift in comparison.drifts.values())
-        failures = judge(texts, outputs, gate, COSINES[roughest(words_of(manifest))])
+        least = COSINES[roughest(words_of(manifest))]
+        failures = judge(texts, outputs, gate, least)
+        control = passed_control(NEGATED, judge(comparison.control.agreement(), (), gate, least), gate)
         placements = [network.placement for network in opened.networks.values()]
-        return evidence_of(manifest, prepared, placements, gate, "texts", failures, texts=texts, outputs=outputs)
+        return evidence_of(
+            manifest, prepared, placements, gate, "texts", failures, texts=texts, outputs=outputs, control=control
+        )
 
 
 class _Comparison:
@@ -141,6 +147,7 @@ class _Comparison:
         if opened.embeddings is not None:
             self._prompts = PromptWriter(opened.language, opened.tokenizer, opened.embeddings)
         self.tally = TextTally("tokens" if asked.tokens else "decisions")
+        self.control = TextTally(self.tally.measure)
         self.drifts: dict[str, DriftTally] = {}
 
     def generation(self) -> None:
@@ -156,7 +163,8 @@ class _Comparison:
                 given = self._followed(np.asarray(inputs[number]), prompt, tokens[row])
                 self._drift("language logits", logits[row], given)
                 ours = self._followed(own, prompt, tokens[row])
-                self.tally.add_positions(np.asarray(logits[row]), ours, tokens[row])
+                for tally, compared in self._tallies(row, ours):
+                    tally.add_positions(np.asarray(logits[row]), compared, tokens[row])
                 self.tally.add_answers([np.array_equal(self._answer(own, prompt), answers[row][answers[row] >= 0])])
 
     def retrieval(self) -> None:
@@ -177,9 +185,15 @@ class _Comparison:
                 for image in seen
             )
             self._drift("match logits", logits[number], given)
-            self.tally.add_decisions(_matching(np.asarray(logits[number])), _matching(ours))
+            for tally, compared in self._tallies(number, ours):
+                tally.add_decisions(_matching(np.asarray(logits[number])), _matching(compared))
             best = (own @ vectors.T).max(0).argmax()
             self.tally.add_answers([bool(best == similarity[number].argmax())])
+
+    def _tallies(self, number: int, logits: Floats) -> list[tuple[TextTally, Floats]]:
+        """Where logits are added, and those of the first text, damaged, for the negative control."""
+        (damaged,) = negated([logits])
+        return [(self.tally, logits), (self.control, damaged)] if number == 0 else [(self.tally, logits)]
 
     def _image(self, number: int, pixels: Floats, projected: str) -> Floats:
         """The bundle's image features, from pixels; the drift of each graph is measured on the way."""

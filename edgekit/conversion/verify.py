@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from edgekit.conversion.request import Request, check_options, gate_of, source_of
 from edgekit.conversion.stages import Stages
@@ -11,7 +14,20 @@ from edgekit.conversion.workspace import temporary_workspace
 from edgekit.errors import UsageError
 from edgekit.progress import Progress, report_of, silent
 from edgekit.runtimes.bundle.folder import open_bundle
-from edgekit.runtimes.bundle.manifest import Evidence
+from edgekit.runtimes.bundle.manifest import Evidence, Gate, Manifest, Variant
+
+
+@dataclass(frozen=True)
+class Verified:
+    """Fresh evidence of a bundle for one image at its first size, and of each further batch and size that it takes."""
+
+    evidence: Evidence
+    variants: tuple[Variant, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Whether all of them are inside their gates."""
+        return self.evidence.passed and all(one.evidence is not None and one.evidence.passed for one in self.variants)
 
 
 def verify(
@@ -25,8 +41,8 @@ def verify(
     trust: bool = False,
     imports: tuple[str, ...] = (),
     progress: Progress = silent,
-) -> Evidence:
-    """Fresh evidence for a bundle; nothing is written.
+) -> Verified:
+    """Fresh evidence for a bundle, every batch and input size that it takes; nothing is written.
 
     Args:
         bundle: its folder.
@@ -58,4 +74,20 @@ def verify(
     with temporary_workspace() as workspace:
         stages = Stages(request, workspace)
         stages.prepare(report_of(progress, "source"), calibrate=False, half=False, like=str(path))
-        return stages.validate(path, gate, report_of(progress, "bundle"))
+        evidence = stages.validate(path, gate, report_of(progress, "bundle"))
+        return Verified(evidence, _variants(stages, manifest, path, gate, progress))
+
+
+def _variants(stages: Stages, manifest: Manifest, path: Path, gate: Gate, progress: Progress) -> tuple[Variant, ...]:
+    """Each further batch and size with fresh evidence; the source is run once at each size."""
+    at = {manifest.contract.image.size: stages}
+    found = []
+    for variant in manifest.variants or ():
+        if variant.size not in at:
+            at[variant.size] = stages.at_size(variant.size)
+            told = report_of(progress, f"source {variant.size[0]}x{variant.size[1]}")
+            at[variant.size].prepare(told, calibrate=False, half=False, like=str(path))
+        told = report_of(progress, f"bundle, {variant}")
+        evidence = at[variant.size].validate(path, gate, told, batch=variant.batch)
+        found.append(msgspec.structs.replace(variant, evidence=evidence))
+    return tuple(found)

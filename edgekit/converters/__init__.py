@@ -41,8 +41,8 @@ class NoTargetOptions(Record, frozen=True):
 PLAN = "plan"
 """The recipe that takes ranges and layers from the quantisation plan."""
 
-TIME_TO_FLOAT32 = "time to float32"
-"""In a graph's report: the time of an INT8 file over that of the float32 one, measured in turns where it was built."""
+CONVOLUTIONS = "convolutions in integers"
+"""In the report of an INT8 graph: how many of its convolutions the engine computes in integers, ``67 of 76``."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,16 @@ class Target:
         distributions: their pip names, recorded in the manifest with their versions.
         extra: the extra of edgekit that installs them.
         calibrated: the precisions that need images.
+        half_precisions: the precisions that compute in float16, wholly or in part.
         options: structure of the target's own options.
         refuses: ONNX operators that the target cannot take, with the reason.
         hosts: platforms on which it can be converted, as prefixes of `edgekit.runtimes.engines.host`; empty for all.
         toolchains: isolated environments for packages that conflict with the main environment.
         builder: the toolchain whose interpreter runs ``convert``; empty for this interpreter.
         recipes: its ways of quantising on images.
+        one_recipe: those of the calibrated precisions that the first recipe alone makes.
         integer_only: it computes everything in integers, so that no layer can stay in float.
+        mixed_recipes: those of its recipes that leave layers in float all the same.
         wide: an integer-only one that has activations of 16 bits too, for layers that 8 bits do not do for.
         parts: the parts of models that it takes; `edgekit.sources.WHOLE` is a model of one network.
         several: whether one file takes several batches and input sizes.
@@ -74,16 +77,29 @@ class Target:
     distributions: tuple[str, ...]
     extra: str = "convert"
     calibrated: tuple[str, ...] = ("int8",)
+    half_precisions: tuple[str, ...] = ("fp16",)
     options: type[Record] = NoTargetOptions
     refuses: Mapping[str, str] = field(default_factory=dict)
     hosts: tuple[str, ...] = ()
     toolchains: tuple[Toolchain, ...] = ()
     builder: str = ""
     recipes: tuple[str, ...] = (PLAN,)
+    one_recipe: tuple[str, ...] = ()
     integer_only: bool = False
+    mixed_recipes: tuple[str, ...] = ()
     wide: bool = False
     parts: tuple[str, ...] = (WHOLE,)
     several: bool = False
+
+    def recipes_of(self, precision: str) -> tuple[str, ...]:
+        """The ways of quantising on images that a precision has."""
+        if precision not in self.calibrated:
+            return ()
+        return self.recipes[:1] if precision in self.one_recipe else self.recipes
+
+    def all_integers(self, recipe: str) -> bool:
+        """Whether a recipe leaves no layer in float."""
+        return self.integer_only and recipe not in self.mixed_recipes
 
     @property
     def takes_equalized(self) -> bool:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import platform
+import functools
 import tempfile
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +15,8 @@ from edgekit.calibration.everywhere import quantise_everywhere
 from edgekit.calibration.layers import sites
 from edgekit.calibration.observation import watched
 from edgekit.calibration.originals import Original, put_back, read_originals
-from edgekit.converters import TIME_TO_FLOAT32, Job, Report
+from edgekit.converters import Job, Report
+from edgekit.timing import Ratio, in_turns
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -29,43 +28,8 @@ on three detectors 15 are the fastest, on a ResNet none."""
 UNTIMED = 8
 """How many where nothing can be timed: fast, if not the fastest, on all of them."""
 
-ROUNDS, SECONDS = 20, 6.0
-"""The most rounds and time of a measurement."""
-
 MEANS_OF = 16
 """Images that the means of channels are known well enough from."""
-
-INSTRUCTIONS = ("avx512_vnni", "avx_vnni", "avx512f", "avx2", "i8mm", "asimddp", "asimd")
-"""What decides how fast integers are, best first, as Linux names it."""
-
-
-@dataclass(frozen=True)
-class Speed:
-    """CPU time on one thread over that of the float32 file, in turns with it: median and quartiles of the rounds."""
-
-    ratio: float
-    low: float
-    high: float
-
-    def report(self) -> dict[str, str | int | float]:
-        """The manifest's entries."""
-        import onnxruntime
-
-        return {
-            TIME_TO_FLOAT32: round(self.ratio, 3),
-            f"{TIME_TO_FLOAT32}, quartiles": f"{self.low:.3f} to {self.high:.3f}",
-            "timed on": f"{instructions()}, onnxruntime {onnxruntime.__version__}, 1 thread",
-        }
-
-
-def instructions() -> str:
-    """The instruction set of this machine, as far as integer arithmetic depends on it."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return platform.machine()
-    flags = set(text.split())
-    return next((name for name in INSTRUCTIONS if name in flags), platform.machine())
 
 
 def quantised(model: ModelProto, job: Job, report: Report, *, timed: bool) -> ModelProto:
@@ -97,7 +61,7 @@ def quantised(model: ModelProto, job: Job, report: Report, *, timed: bool) -> Mo
         return forms[0]
     files = {str(count): form.SerializeToString() for count, form in forms.items()}
     speeds = speeds_of(job.onnx.read_bytes(), files, next(iter(job.calibration())))
-    return forms[min(forms, key=lambda count: speeds[str(count)].ratio)]
+    return forms[min(forms, key=lambda count: speeds[str(count)].median)]
 
 
 def channel_means(job: Job, originals: Mapping[str, Original]) -> dict[str, Doubles]:
@@ -123,26 +87,12 @@ def channel_means(job: Job, originals: Mapping[str, Original]) -> dict[str, Doub
     return {name: total / count for name, total in sums.items()}
 
 
-def speeds_of(float32: bytes, files: Mapping[str, bytes], sample: Floats) -> dict[str, Speed]:
-    """How fast ONNX files are here beside a float32 one, all in turns.
-
-    CPU time of one thread is compared: it hardly depends on what else the machine does.
-    """
-    sessions = {name: _session(content) for name, content in {"": float32, **files}.items()}
-    entry = next(iter(sessions.values())).get_inputs()[0].name
-    spent: dict[str, list[float]] = {name: [] for name in sessions}
-    for session in sessions.values():
-        session.run(None, {entry: sample})
-    begun = time.monotonic()
-    for _ in range(ROUNDS):
-        for name, session in sessions.items():
-            start = time.thread_time()
-            session.run(None, {entry: sample})
-            spent[name].append(time.thread_time() - start)
-        if time.monotonic() - begun > SECONDS and len(spent[""]) > 4:
-            break
-    base = np.array(spent.pop(""))
-    return {name: _speed(np.array(times) / base) for name, times in spent.items()}
+def speeds_of(float32: bytes, files: Mapping[str, bytes], sample: Floats) -> dict[str, Ratio]:
+    """How fast ONNX files are here on one thread beside a float32 one, all in turns."""
+    base, *others = (_session(content) for content in (float32, *files.values()))
+    entry = base.get_inputs()[0].name
+    calls = [functools.partial(session.run, None, {entry: sample}) for session in (base, *others)]
+    return in_turns(calls[0], dict(zip(files, calls[1:], strict=True)))
 
 
 def integer_convolutions(path: Path) -> str:
@@ -166,11 +116,6 @@ def _session(content: bytes, optimised: Path | None = None) -> Any:
     if optimised is not None:
         settings.optimized_model_filepath = str(optimised)
     return onnxruntime.InferenceSession(content, settings, providers=["CPUExecutionProvider"])
-
-
-def _speed(ratios: Doubles) -> Speed:
-    low, middle, high = (float(value) for value in np.quantile(ratios, (0.25, 0.5, 0.75)))
-    return Speed(middle, low, high)
 
 
 def _copy(model: ModelProto) -> ModelProto:

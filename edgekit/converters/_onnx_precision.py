@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,12 +12,12 @@ import msgspec
 from edgekit.calibration.explicit import quantise
 from edgekit.calibration.half import around
 from edgekit.calibration.plan import Fp16Issue
-from edgekit.converters import PLAN, Job, Report
+from edgekit.converters import CONVOLUTIONS, PLAN, Job, Report
 from edgekit.converters._nncf import NNCF, import_nncf, quantisation
 from edgekit.converters._onnx_integers import integer_convolutions, quantised, speeds_of
 from edgekit.errors import ConversionError
 from edgekit.graph.exchange import INPUT
-from edgekit.runtimes.bundle.manifest import Graph
+from edgekit.runtimes.bundle.manifest import Graph, Speed
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -42,20 +43,24 @@ def write(job: Job, report: Report, *, timed: bool) -> Graph:
         save(half(onnx.load(job.onnx), job.half), job.out / FILE, job.precision)
     else:
         save(_quantised(onnx.load(job.onnx), job, report, timed=timed), job.out / FILE, job.precision)
-    found = in_float32(job)
+    graph = msgspec.structs.replace(job.graph(FILE), report=in_float32(job))
+    if job.precision == "int8":
+        graph.report[CONVOLUTIONS] = integer_convolutions(job.out / FILE)
     if job.precision == "int8" and timed:
         report("timing INT8 beside float32", 0.8)
-        found |= _speed(job)
+        graph = msgspec.structs.replace(graph, speed=_speed(job))
     if job.open_batch or job.open_size:
         job.open(job.out / FILE, job.out / FILE)
-    return msgspec.structs.replace(job.graph(FILE), report=found)
+    return graph
 
 
-def _speed(job: Job) -> dict[str, str | int | float]:
-    """The manifest's entries on how fast the INT8 file is here, and how much of it is computed in integers."""
+def _speed(job: Job) -> Speed:
+    """How fast the INT8 file is here beside the float32 one."""
+    import onnxruntime
+
     content = (job.out / FILE).read_bytes()
-    speed = speeds_of(job.onnx.read_bytes(), {FILE: content}, next(iter(job.calibration())))[FILE]
-    return {"convolutions in integers": integer_convolutions(job.out / FILE), **speed.report()}
+    ratio = speeds_of(job.onnx.read_bytes(), {FILE: content}, next(iter(job.calibration())))[FILE]
+    return ratio.speed(f"onnxruntime {onnxruntime.__version__}")
 
 
 def in_float32(job: Job) -> dict[str, str | int | float]:
@@ -83,13 +88,14 @@ def save(model: ModelProto, path: Path, precision: str) -> None:
     onnx.save_model(model, path)
 
 
-def half(model: ModelProto, troubles: tuple[Fp16Issue, ...] = ()) -> ModelProto:
-    """Weights and arithmetic in float16, but for the operators around ``troubles``; inputs and outputs are float32."""
+def half(model: ModelProto, troubles: tuple[Fp16Issue, ...] = (), kept: Collection[str] = ()) -> ModelProto:
+    """Weights and arithmetic in float16, but for the operators around ``troubles`` and the nodes named in ``kept``;
+    inputs and outputs are float32."""
     import onnx_ir
     from onnx_ir.passes.common import RemoveUnusedNodesPass, TopologicalSortPass
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    halved = convert_float_to_float16(model, keep_io_types=True, node_block_list=around(model, troubles))
+    halved = convert_float_to_float16(model, keep_io_types=True, node_block_list=[*around(model, troubles), *kept])
     _without_repetitions(halved)
     _unhalve_on_the_way(halved)
     # The casts it adds at the inputs and outputs are not in topological order, which the checker refuses.

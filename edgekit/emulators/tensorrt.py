@@ -11,7 +11,6 @@ from edgekit.errors import EngineError
 from edgekit.runtimes.bundle.manifest import Graph
 from edgekit.runtimes.engines import Placement, SessionOptions, check_inputs, named_as
 from edgekit.runtimes.engines.onnxruntime.session import failures
-from edgekit.runtimes.engines.tensorrt import ARITHMETIC
 from edgekit.runtimes.engines.tensorrt.build import read_settings
 
 
@@ -57,8 +56,8 @@ class OnnxReference(Emulator):
         Raises:
             EngineError: the file or the settings beside it are damaged.
         """
-        precision = read_settings(folder, graph).precision
-        return ReferenceSession(named_as(folder, graph.files[0], ".onnx"), graph, options, ARITHMETIC[precision])
+        arithmetic = read_settings(folder, graph).arithmetic
+        return ReferenceSession(named_as(folder, graph.files[0], ".onnx"), graph, options, arithmetic)
 
 
 EMULATOR = OnnxReference(

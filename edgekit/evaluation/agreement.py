@@ -11,9 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.arrays import Floats
+from edgekit.evaluation.object_sizes import SizeTally, judge_sizes
 from edgekit.runtimes.bundle.manifest import Agreement, Gate, OutputDrift
+from edgekit.runtimes.results import Detections
 from edgekit.runtimes.tasks import Task
 from edgekit.runtimes.tasks.decoders import Candidates
+from edgekit.runtimes.tasks.rotated import angle_between
 from edgekit.runtimes.tasks.similarity import box_agreement
 
 SCORE_FLOOR = 0.3
@@ -25,16 +28,19 @@ SLACK = 0.5
 IOUS = (0.5, 0.75, 0.9, 0.95)
 
 GATES = {
-    "fp32": Gate(iou=0.95, matched=0.99, score_drift=0.005, extra=0.02),
-    "fp16": Gate(iou=0.9, matched=0.98, score_drift=0.02, extra=0.05),
-    "int8": Gate(iou=0.5, matched=0.90, score_drift=0.06, extra=0.12),
-    "w8a8": Gate(iou=0.5, matched=0.90, score_drift=0.06, extra=0.12),
+    "fp32": Gate(iou=0.95, matched=0.99, score_drift=0.005, extra=0.02, small=0.98, medium=0.98, large=0.98),
+    "fp16": Gate(iou=0.9, matched=0.98, score_drift=0.02, extra=0.05, small=0.95, medium=0.95, large=0.95),
+    "int8": Gate(iou=0.5, matched=0.90, score_drift=0.06, extra=0.12, small=0.8, medium=0.85, large=0.85),
+    "w8a8": Gate(iou=0.5, matched=0.90, score_drift=0.06, extra=0.12, small=0.8, medium=0.85, large=0.85),
+    "w8a32": Gate(iou=0.5, matched=0.90, score_drift=0.06, extra=0.12, small=0.8, medium=0.85, large=0.85),
 }
 """Bounds by precision. Good INT8 of real detectors passes them and bad INT8 fails (docs/EVIDENCE.md)."""
 
-COSINES = {"fp32": 0.9999, "fp16": 0.999, "int8": 0.97, "w8a8": 0.97}
+COSINES = {"fp32": 0.9999, "fp16": 0.999, "int8": 0.97, "w8a8": 0.97, "w8a32": 0.97}
 """Least cosine of each raw output, asked for only where too few detections exist to compare."""
 
+ANGLES = {"fp32": 0.5, "fp16": 1.0, "int8": 5.0, "w8a8": 5.0, "w8a32": 5.0}
+"""Largest mean angle in degrees between oriented boxes of the source and of the bundle."""
 
 Similarity = Callable[[Candidates, Candidates], Floats]
 """How alike each object of one run is to each of another, (n, m) 0..1 (`edgekit.runtimes.tasks.Task.similarity`)."""
@@ -50,13 +56,16 @@ class Tally:
     """Sums over the images of a decoded comparison.
 
     ``similarity`` and its name ``measure`` are the task's; IoU stands for it in all other names. ``cells`` counts the
-    cells of label maps besides.
+    cells of label maps besides, ``sizes`` objects by the size of their boxes, ``angles`` has the angles in degrees
+    between matched oriented boxes.
     """
 
     gate_iou: float
     similarity: Similarity = boxes_alike
     measure: str = "IoU"
     cells: CellTally | None = None
+    sizes: SizeTally | None = None
+    angles: list[float] | None = None
     detections: int = 0
     found: int = 0
     extra: int = 0
@@ -70,7 +79,10 @@ class Tally:
     @classmethod
     def of(cls, task: Task, gate_iou: float) -> Tally:
         """A tally that compares as a task does."""
-        return cls(gate_iou, task.similarity, task.measure, CellTally() if task.dense else None)
+        cells = CellTally() if task.dense else None
+        sizes = SizeTally() if issubclass(task.gives, Detections) else None
+        angles = list[float]() if task.oriented else None
+        return cls(gate_iou, task.similarity, task.measure, cells, sizes, angles)
 
     def add_detections(self, source: Candidates, target: Candidates) -> None:
         """Compare what two runs found on one image.
@@ -89,6 +101,9 @@ class Tally:
         partners, values = match(np.where(same, overlaps, 0.0)[sure])
         self.ious += values.tolist()
         good = values >= self.gate_iou
+        if self.sizes is not None:
+            self.sizes.add(source.boxes[sure], good)
+        self._add_angles(source[sure[good]], target[partners[good]])
         self.drifts += np.abs(source.scores[sure][good] - target.scores[partners[good]]).tolist()
         self.flips += int(((~good) & (overlaps[sure].max(1, initial=0) >= self.gate_iou)).sum())
         _, known = match(np.where(same, overlaps, 0.0).T[claims])
@@ -116,6 +131,7 @@ class Tally:
         self.found += len(pairs.source) + pairs.lost
         self.ious += [0.0] * pairs.lost
         self.ious += [float(self.similarity(ours[i], theirs[i])[0, 0]) for i in np.arange(len(ours))[:, None]]
+        self._add_angles(ours, theirs)
         drifts = np.abs(ours.scores - theirs.scores)
         self.drifts += drifts.tolist()
         self.sure_drifts += drifts[ours.scores > SCORE_FLOOR].tolist()
@@ -144,7 +160,14 @@ class Tally:
             measure=self.measure,
             pixels=msgspec.UNSET if self.cells is None else self.cells.same_share,
             miou=msgspec.UNSET if self.cells is None else self.cells.miou,
+            by_size=(self.sizes.agreement() if self.sizes else {}) or msgspec.UNSET,
+            angle=msgspec.UNSET if self.angles is None else float(np.mean(self.angles)) if self.angles else 0.0,
         )
+
+    def _add_angles(self, source: Candidates, target: Candidates) -> None:
+        """Compare the angles of pairs, row for row."""
+        if self.angles is not None and source.attached is not None and target.attached is not None:
+            self.angles += angle_between(source.attached, target.attached).tolist()
 
     def _tops(self, source: Candidates, target: Candidates) -> None:
         self.top_source = max(self.top_source, float(source.scores.max(initial=0)))
@@ -288,6 +311,8 @@ def judge(
         )
     if decoded.pixels is not msgspec.UNSET and decoded.pixels < gate.matched:
         failures.append(f"{decoded.pixels:.4f} of all cells have the same class, at least {gate.matched:g}")
+    if gate.angle is not msgspec.UNSET and decoded.angle is not msgspec.UNSET and decoded.angle > gate.angle:
+        failures.append(f"mean angle between boxes {decoded.angle:.2f} degrees, at most {gate.angle:g}")
     if decoded.score_drift > gate.score_drift:
         failures.append(f"mean score drift {decoded.score_drift:.4f}, at most {gate.score_drift:g}")
     if decoded.extra > gate.extra:
@@ -296,6 +321,7 @@ def judge(
         failures.append(
             f"scores collapsed: the largest is {decoded.top_score:.3f}, the source's {decoded.top_score_source:.3f}"
         )
+    failures += judge_sizes(decoded, gate)
     for output in outputs:
         if least_cosine is not None and not output.cosine >= least_cosine:
             failures.append(f"output {output.name}: cosine {output.cosine:.5f}, at least {least_cosine:g}")

@@ -1,9 +1,10 @@
-"""Mean average precision of boxes, masks and keypoints over a COCO annotations file, by pycocotools.
+"""Mean average precision of boxes, masks, keypoints and oriented boxes over a COCO annotations file, by pycocotools.
 
 The measures are those of the COCO challenges (https://cocodataset.org/#detection-eval and #keypoints-eval): average
-precision over 101 recall points and thresholds 0.50:0.05:0.95 of the IoU of boxes or masks, or of object keypoint
-similarity; at most 100 objects (20 poses) per image and class, crowds ignored. Coordinates are compared as they are
-written: edgekit's are continuous pixels, and half a pixel is not added to those of a file that counts pixels.
+precision over 101 recall points and thresholds 0.50:0.05:0.95 of the IoU of boxes, masks or oriented boxes, or of
+object keypoint similarity; at most 100 objects (20 poses) per image and class, crowds ignored. Coordinates are compared
+as they are written: edgekit's are continuous pixels, and half a pixel is not added to those of a file that counts
+pixels.
 """
 
 from __future__ import annotations
@@ -26,13 +27,14 @@ from edgekit.evaluation.annotations import CocoCategory as CocoCategory
 from edgekit.evaluation.annotations import CocoImage as CocoImage
 from edgekit.evaluation.annotations import category_ids as category_ids
 from edgekit.evaluation.annotations import read_annotations as read_annotations
-from edgekit.evaluation.coco_truth import Row, Size, spans, true_boxes, true_keypoints, true_masks
+from edgekit.evaluation.coco_truth import Row, Size, spans, true_boxes, true_keypoints, true_masks, true_oriented
 from edgekit.evaluation.label_maps import MAPS_NEEDED
 from edgekit.evaluation.metrics import Kind
 from edgekit.evaluation.metrics import Metrics as Metrics
 from edgekit.runtimes.bundle.manifest import Skeleton
 from edgekit.runtimes.inputs.media import read_image
-from edgekit.runtimes.results import Detections, Instances, LabelMap, Poses, Result
+from edgekit.runtimes.results import Detections, Instances, LabelMap, OrientedBoxes, Poses, Result
+from edgekit.runtimes.tasks.rotated import rotated_iou
 from edgekit.runtimes.tasks.skeletons import sigmas_of
 
 SCORE_THRESHOLD = 0.001
@@ -41,7 +43,7 @@ SCORE_THRESHOLD = 0.001
 Progress = Callable[[int, int], None]
 """Called after each image with how many are done and how many there are."""
 
-IOU_TYPES: dict[Kind, str] = {"boxes": "bbox", "masks": "segm", "keypoints": "keypoints"}
+IOU_TYPES: dict[Kind, str] = {"boxes": "bbox", "masks": "segm", "keypoints": "keypoints", "oriented": "bbox"}
 
 
 def kinds(result: Result) -> tuple[Kind, ...]:
@@ -54,6 +56,8 @@ def kinds(result: Result) -> tuple[Kind, ...]:
         return ("masks", "boxes")
     if isinstance(result, Poses):
         return ("keypoints", "boxes")
+    if isinstance(result, OrientedBoxes):
+        return ("oriented", "boxes")
     if isinstance(result, Detections):
         return ("boxes",)
     if isinstance(result, LabelMap):
@@ -206,6 +210,8 @@ def _measured(truth: Annotations, found: _Found, kind: Kind) -> Metrics:
         evaluation = COCOeval(_coco(truth, true), _coco(truth, _rows(found, kind)), IOU_TYPES[kind])
         if found.skeleton is not None and kind == "keypoints":
             evaluation.params.kpt_oks_sigmas = np.array(sigmas_of(found.skeleton))
+        if kind == "oriented":
+            evaluation.computeIoU = lambda image, category: _oriented_overlaps(evaluation, image, category)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
@@ -213,6 +219,17 @@ def _measured(truth: Annotations, found: _Found, kind: Kind) -> Metrics:
     overall, at50, at75 = (float(number) for number in evaluation.stats[:3])
     per_class = _per_class(truth, evaluation, {row["category_id"] for row in scored})
     return Metrics(overall, at50, at75, per_class, len(truth.images), len(scored), len(found.rows), kind)
+
+
+def _oriented_overlaps(evaluation: Any, image: int, category: int) -> Any:
+    """IoU of the oriented boxes (found, true) of one image and class, as `COCOeval.computeIoU` gives that of upright
+    ones: the best found ones first, no more than are counted, and an empty list where there are neither."""
+    true, found = evaluation._gts[image, category], evaluation._dts[image, category]
+    if not true and not found:
+        return []
+    best = np.argsort([-row["score"] for row in found], kind="mergesort")[: evaluation.params.maxDets[-1]]
+    ranked = np.array([found[place]["oriented"] for place in best], np.float64).reshape(-1, 5)
+    return rotated_iou(ranked, np.array([row["oriented"] for row in true], np.float64).reshape(-1, 5))
 
 
 def _per_class(truth: Annotations, evaluation: Any, scored: set[int]) -> dict[str, float]:
@@ -230,6 +247,8 @@ def _true(truth: Annotations, found: _Found, kind: Kind) -> list[Row]:
         return true_masks(truth, found.sizes)
     if kind == "keypoints" and found.skeleton is not None:
         return true_keypoints(truth, found.skeleton)
+    if kind == "oriented":
+        return true_oriented(truth)
     return true_boxes(truth)
 
 
@@ -241,6 +260,8 @@ def _rows(found: _Found, kind: Kind) -> list[Row]:
         areas = [float(mask.area(row["segmentation"])) for row in found.rows]
     elif kind == "keypoints":
         areas = [spans(row["keypoints"]) for row in found.rows]
+    elif kind == "oriented":
+        areas = [row["oriented"][2] * row["oriented"][3] for row in found.rows]
     else:
         areas = [row["bbox"][2] * row["bbox"][3] for row in found.rows]
     # Copies: pycocotools writes into the rows, and those of one kind must not meet the next one's.

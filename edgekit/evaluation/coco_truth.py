@@ -1,4 +1,4 @@
-"""Annotated objects in the form that pycocotools expects, for boxes, masks or keypoints."""
+"""Annotated objects in the form that pycocotools expects, for boxes, masks, keypoints or oriented boxes."""
 
 from __future__ import annotations
 
@@ -131,6 +131,32 @@ def true_keypoints(truth: Annotations, skeleton: Skeleton) -> list[Row]:
         area = AREA_SHARE * box.bbox[2] * box.bbox[3] if box.area is None else box.area
         row = _row(number, box, area)
         rows.append({**row, "keypoints": points, "num_keypoints": box.labelled_keypoints})
+    return rows
+
+
+def true_oriented(truth: Annotations) -> list[Row]:
+    """The objects with their oriented boxes: the smallest rectangles around their polygons, which of four corners are
+    usually the rectangles themselves.
+
+    Raises:
+        InputError: an object without a polygon.
+    """
+    import cv2
+
+    sizes = {one.id: (one.width, one.height) for one in truth.images}
+    rows = []
+    for number, box in enumerate(truth.annotations, 1):
+        where = f"annotation {number - 1} (image {box.image_id})"
+        if not isinstance(box.segmentation, list) or len(box.segmentation) != 1:
+            raise InputError(
+                f"{where} has no single polygon, so oriented boxes cannot be measured; give the four corners of each "
+                "box: 'segmentation': [[x1, y1, ... x4, y4]] in COCO's format, 'class x1 y1 ... x4 y4' in YOLO's"
+            )
+        size = sizes[box.image_id] if all(sizes[box.image_id]) else (10**6, 10**6)
+        points = np.array(_polygon(box.segmentation[0], size, where), np.float32).reshape(-1, 2)
+        (x, y), (width, height), degrees = cv2.minAreaRect(points)
+        oriented = [x, y, width, height, math.radians(degrees)]
+        rows.append({**_row(number, box, width * height), "oriented": oriented})
     return rows
 
 

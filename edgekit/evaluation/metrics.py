@@ -6,17 +6,22 @@ from typing import Literal
 
 import msgspec
 
-Kind = Literal["boxes", "masks", "keypoints"]
+Kind = Literal["boxes", "masks", "keypoints", "oriented"]
 
-MEASURES: dict[Kind, str] = {"boxes": "mAP", "masks": "mask mAP", "keypoints": "OKS mAP"}
+MEASURES: dict[Kind, str] = {
+    "boxes": "mAP",
+    "masks": "mask mAP",
+    "keypoints": "OKS mAP",
+    "oriented": "oriented mAP",
+}
 """What the average precision of each kind is called where several stand side by side."""
 
 
 class Metrics(msgspec.Struct, frozen=True, rename={"map": "mAP", "map50": "mAP50", "map75": "mAP75"}):
-    """Average precision of boxes, masks or keypoints, 0..1.
+    """Average precision of boxes, masks, keypoints or oriented boxes, 0..1.
 
-    ``map`` is over IoU (of boxes, of masks) or OKS (of keypoints) 0.50:0.95; ``per_class`` the same for each class with
-    objects.
+    ``map`` is over IoU (of boxes, of masks, of oriented boxes) or OKS (of keypoints) 0.50:0.95; ``per_class`` the same
+    for each class with objects.
     """
 
     map: float

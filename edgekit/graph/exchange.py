@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,12 +31,12 @@ OPSET = 18
 
 @dataclass(frozen=True)
 class Exchange:
-    """Paths of the two forms, the output shapes by contract name, and what was written in another way."""
+    """Paths of the two forms, the output shapes by contract name, and the number of exact rewrites of each kind."""
 
     onnx: Path
     program: Path
     shapes: dict[str, tuple[int, ...]]
-    rewritten: tuple[str, ...] = ()
+    rewrites: dict[str, int] = field(default_factory=dict)
 
 
 def write_exchange(module: nn.Module, example: torch.Tensor, outputs: tuple[str, ...], folder: Path) -> Exchange:
@@ -51,8 +51,9 @@ def write_exchange(module: nn.Module, example: torch.Tensor, outputs: tuple[str,
     Raises:
         SourceError: the network cannot be exported, or has another number of outputs.
     """
+    from edgekit.graph.rewrites import rewritten
 
-    graph, rewritten = _simplified(module, example)
+    graph, rewrites = rewritten(flatten(module, example), example)
     program = export_program(graph, example)
     shapes = output_shapes(program)
     if len(shapes) != len(outputs):
@@ -63,36 +64,7 @@ def write_exchange(module: nn.Module, example: torch.Tensor, outputs: tuple[str,
     program_path, onnx_path = folder / PROGRAM, folder / ONNX
     save_program(program, program_path)
     _write_onnx(program, outputs, onnx_path)
-    return Exchange(onnx_path, program_path, dict(zip(outputs, shapes, strict=True)), rewritten)
-
-
-SAME = 1e-4
-"""How far a rewritten graph may be off, relative to an output's largest value."""
-
-
-def _simplified(module: nn.Module, example: torch.Tensor) -> tuple[fx.GraphModule, tuple[str, ...]]:
-    """The flat network with exact rewrites, and what they were. A rewrite that changes the outputs is not kept."""
-    from edgekit.graph.focus import merge_space_to_depth
-
-    graph = flatten(module, example)
-    count = merge_space_to_depth(graph)
-    if not count:
-        return graph, ()
-    given = flatten(module, example)
-    pairs = zip(_outputs(graph, example), _outputs(given, example), strict=True)
-    if any((new - old).abs().max() > SAME * old.abs().max() for new, old in pairs):
-        return given, ()
-    return graph, (f"space-to-depth merged into {count} convolution{'s' if count > 1 else ''}",)
-
-
-def _outputs(graph: fx.GraphModule, example: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Outputs for noise of the example's shape, the same at each call."""
-    import torch
-
-    noise = torch.rand(example.shape, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        given = graph(noise)
-    return (given,) if isinstance(given, torch.Tensor) else tuple(given)
+    return Exchange(onnx_path, program_path, dict(zip(outputs, shapes, strict=True)), rewrites)
 
 
 def save_program(program: torch.export.ExportedProgram, path: Path) -> None:

@@ -13,6 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from edgekit.arrays import Image
 from edgekit.profiling.calls import Call, Stages, call_of, endless, images
 from edgekit.profiling.conditions import state
@@ -149,8 +151,11 @@ def measure_operators(job: OperatorsJob, report: Report) -> Any:
     from edgekit.runtimes.inputs.images import Preprocessor
 
     bundle = open_bundle(job.bundle)
-    feeds = [Preprocessor(bundle.manifest.contract.image)(images(job.settings)[0])[0]]
-    options = SessionOptions(job.settings.threads, job.device, job.settings.strict)
+    rule = bundle.manifest.contract.image
+    size = job.settings.size or rule.size
+    feeds = [Preprocessor(msgspec.structs.replace(rule, size=size))(images(job.settings)[0])[0]]
+    shape = (1, 3, *size) if bundle.manifest.variants else ()
+    options = SessionOptions(job.settings.threads, job.device, job.settings.strict, shape=shape)
     return operators(bundle, options, feeds)
 
 
@@ -187,7 +192,7 @@ def _import_engine(name: str) -> int:
 def _open(folder: str, settings: Settings, device: str) -> Any:
     from edgekit.runtimes.load import load
 
-    return load(folder, threads=settings.threads, unit=device, strict=settings.strict, warm_up=0)
+    return load(folder, threads=settings.threads, unit=device, strict=settings.strict, warm_up=0, size=settings.size)
 
 
 def _drop_from_cache(folder: Path) -> bool:

@@ -252,7 +252,8 @@ class Settings(Record, frozen=True, kw_only=True):
     empty for a generated photograph of 1280 x 720 pixels; decoding files is never part of a time. ``batch`` and
     ``streams`` are counts to measure beside single images; ``sustain`` seconds without a pause. ``delay`` is added to
     every inference in per cent: a known slow-down, which shows that a comparison finds one. ``tokens`` is how many
-    tokens a vision-language model generates, ``prompt`` what it is asked.
+    tokens a vision-language model generates, ``prompt`` what it is asked. ``size`` is the input size (height, width) of
+    a bundle that takes several, its first where none is given.
     """
 
     threads: int = 0
@@ -270,6 +271,7 @@ class Settings(Record, frozen=True, kw_only=True):
     prompt: str = ""
     seed: int = 0
     delay: float = 0.0
+    size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("threads", 0), ("rounds", 1), ("seconds", 0.0), ("sustain", 0.0), ("tokens", 2)):

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+import msgspec
+
 from edgekit.emulators import emulator
 from edgekit.errors import EdgekitError, EngineError, UsageError
 from edgekit.profiling import conditions, jobs
@@ -88,7 +90,7 @@ def run_session(job: SessionJob, report: Callable[[Event], None]) -> None:
         measured = MeasuredBundle(
             session=session,
             time=now,
-            subject=subject(entry.bundle, entry.given),
+            subject=subject(entry.bundle, entry.given, entry.settings.size),
             settings=entry.settings,
             conditions=Conditions(machine=machine, packages=versions, before=entry.before, after=conditions.state()),
             rounds=entry.rounds,
@@ -98,7 +100,9 @@ def run_session(job: SessionJob, report: Callable[[Event], None]) -> None:
             peaks=peaks.get(entry.settings.threads),
             arithmetic=_arithmetic(entry.bundle.manifest),
         )
-        report(Profiled(profile=profile_of(measured)))
+        profile = profile_of(measured)
+        notes = (*profile.notes, *_shape_note(entry))
+        report(Profiled(profile=msgspec.structs.replace(profile, notes=notes)))
 
 
 def answer(job: SessionJob, report: call.Report) -> SessionResult:
@@ -163,8 +167,8 @@ def device_here(manifest: Manifest, wanted: str) -> str:
     return other.device
 
 
-def subject(bundle: Bundle, path: str) -> Subject:
-    """What a record says of the bundle itself."""
+def subject(bundle: Bundle, path: str, size: tuple[int, int] | None = None) -> Subject:
+    """What a record says of the bundle itself, at one of its input sizes."""
     manifest = bundle.manifest
     evidence = manifest.evidence
     return Subject(
@@ -176,11 +180,22 @@ def subject(bundle: Bundle, path: str) -> Subject:
         precision=manifest.precision,
         engine=manifest.engine,
         task=manifest.contract.task,
-        size=manifest.contract.image.size,
+        size=size or manifest.contract.image.size,
         bytes=bundle.bytes,
         proof=evidence.word if evidence else None,
         agreement=evidence.agreement.matched if evidence and evidence.agreement else None,
     )
+
+
+def _shape_note(entry: _Entry) -> list[str]:
+    """Which of several input sizes and batches was measured, where the settings do not say."""
+    manifest, settings = entry.bundle.manifest, entry.settings
+    said = [f"measured {manifest.size_note}"] if settings.size is None and manifest.size_note else []
+    batches = [count for count in manifest.batches[settings.size or manifest.contract.image.size] if count > 1]
+    if batches and not settings.batch:
+        counts = ",".join(map(str, batches))
+        said.append(f"measured with one image in a call (it takes {counts} too: --batch {counts})")
+    return said
 
 
 @dataclass

@@ -133,7 +133,7 @@ def follow(
                 image=frame.image,
                 embeddings=None if appearance is None else appearance_embeddings(appearance, frame.image, found),
             ).visible
-            result = dataclasses.replace(found[tracks.detections], track_ids=tracks.track_ids)
+            result = _tracked(found, tracks, frame.image)
         yield frame.image, dataclasses.replace(result, source=frame.name, time=time)
 
 
@@ -159,14 +159,26 @@ def _check_appearance(tracker: Tracker, appearance: Predicting | None) -> None:
         raise UsageError(f"{type(tracker).__name__} does not compare looks; track with botsort, or without appearance")
 
 
+def _tracked(found: Detections, tracks: Tracks, image: Image) -> Detections:
+    """What was found of the tracks. Plain boxes are the tracks'; those around masks and keypoints stay as found."""
+    seen = dataclasses.replace(found[tracks.detections], track_ids=tracks.track_ids)
+    return dataclasses.replace(seen, boxes=_inside(tracks.boxes, image)) if type(found) is Detections else seen
+
+
 def _expected(model: Predicting, tracks: Tracks, image: Image) -> Detections:
     """Predicted positions of tracks, as detections inside the image."""
     height, width = image.shape[:2]
     return Detections(
-        boxes=np.clip(tracks.boxes, 0, np.array([width, height, width, height], np.float32)),
+        boxes=_inside(tracks.boxes, image),
         scores=tracks.scores,
         class_ids=tracks.class_ids,
         track_ids=tracks.track_ids,
         classes=model.contract.classes,
         size=(width, height),
     )
+
+
+def _inside(boxes: Floats, image: Image) -> Floats:
+    height, width = image.shape[:2]
+    inside: Floats = np.clip(boxes, 0, np.array([width, height, width, height], np.float32))
+    return inside

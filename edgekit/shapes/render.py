@@ -33,7 +33,7 @@ def subpixel_polygon(outline: Points, left: int, top: int) -> npt.NDArray[np.int
     return np.round(fine * (1 << SHIFT)).astype(np.int32)
 
 
-def _coverage(outline: Points, left: int, top: int, height: int, width: int, thickness: int = 0) -> Image:
+def coverage(outline: Points, left: int, top: int, height: int, width: int, thickness: int = 0) -> Image:
     """Fraction of each pixel (height, width) inside the outline, or under its edge when a thickness is given."""
     import cv2
 
@@ -96,11 +96,11 @@ def paint_shape(image: Image, placement: ShapePlacement) -> None:
     columns, patch_columns = _clip(left, width, image.shape[1])
     if rows.start == rows.stop or columns.start == columns.stop:
         return
-    cover = _coverage(outline, left, top, height, width)
+    cover = coverage(outline, left, top, height, width)
     paint = _fill(placement, left, top, height, width)
     if placement.style.edge > 0:
         thickness = max(2, round(placement.style.edge * SUPERSAMPLING))
-        edge = _coverage(outline, left, top, height, width, thickness)[:, :, None]
+        edge = coverage(outline, left, top, height, width, thickness)[:, :, None]
         paint *= 1 - np.float32(0.55) * edge
     _dot(placement, paint, left, top)
     target = image[rows, columns]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+import msgspec
+
 from edgekit.runtimes.bundle.manifest import Contract, Decoder, ImageRule, Output, Postprocess, Skeleton
 from edgekit.shapes.outlines import CLASSES, KEYPOINTS, SKELETON
 
@@ -72,6 +74,21 @@ def semantic() -> nn.Module:
         decoder=Decoder(name="semantic"),
         outputs=(Output(name="logits", role="logits"),),
     )
+    return model
+
+
+def obb() -> nn.Module:
+    """The trained network of the oriented boxes of long things (`edgekit.shapes.bars`), with a ``contract`` attribute.
+
+    Raises:
+        SourceError: its weights are missing.
+    """
+    from edgekit.shapes.bars import LONG_CLASSES
+    from edgekit.shapes.oriented import trained_oriented
+
+    model: nn.Module = trained_oriented()
+    contract = _of_boxes("obb", ("boxes", "classes", "angles"))
+    model.contract = msgspec.structs.replace(contract, classes=LONG_CLASSES)  # type: ignore[assignment]
     return model
 
 

@@ -204,7 +204,7 @@ def _check_nodes(path: Path, root: yaml.Node) -> None:
         elif re.search(
             "[\ud800-\udfff]", node.value
         ):  # JSON escapes what is beyond 16 bits in two halves, YAML does not
-            raise ContractError(f"{path}:{line}: {node.value!r} has half a character; write the character itself")
+            raise ContractError(f"{path}:{line}: {node.value!r} has a lone surrogate; write the character itself")
 
 
 def _infinite(data: Any, steps: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], float]]:

@@ -21,6 +21,7 @@ from typing import Any
 import edgekit
 from edgekit.conversion.inspect import inspect
 from edgekit.shapes import write_coco
+from edgekit.shapes.bars import write_long_scenes
 
 from .rows import DATA, FACES, ROWS, Made, MissingError, Row
 
@@ -39,6 +40,11 @@ def images_of(kind: str, folder: Path) -> str:
         place = folder / "shapes"
         if not (place / "annotations.json").is_file():
             write_coco(place, SCENES)
+        return str(place)
+    if kind == "bars":
+        place = folder / kind
+        if not (place / "annotations.json").is_file():
+            write_long_scenes(place, SCENES)
         return str(place)
     if not DATA.is_dir():
         raise MissingError(f"{DATA} is not here")

@@ -104,9 +104,9 @@ def centerface(folder: Path) -> Made:
     return Made(str(path), inspected=True, data=FACES)
 
 
-def demo(task: str) -> Callable[[Path], Made]:
+def demo(task: str, data: str = "shapes") -> Callable[[Path], Made]:
     """A trained network of the shapes world that comes with edgekit."""
-    return lambda folder: Made(f"edgekit.shapes.trained:{task}")
+    return lambda folder: Made(f"edgekit.shapes.trained:{task}", data=data)
 
 
 SHAPES = "shapes world, trained with these heads"
@@ -117,6 +117,8 @@ ROWS = (
         "edgekit's shapes poses", demo("pose")),
     Row("yolov8-seg", "YOLOv8-seg, YOLO11-seg", "ultralytics .pt, ONNX, .pt2, factory", "anchor_free", "derived",
         "edgekit's shapes masks", demo("segment")),
+    Row("yolov8-obb", "YOLOv8-obb, YOLO11-obb", "ultralytics .pt, ONNX, .pt2, factory", "anchor_free", "derived",
+        "edgekit's long shapes", demo("obb", "bars")),
     Row("yolov5", "YOLOv5, YOLOv7, YOLOv3", "ONNX, .pt2, factory", "anchors", "inspect", SHAPES, trained("yolov5")),
     Row("yolox", "YOLOX", "ONNX, .pt2, factory", "grid", "inspect", "YOLOX-Nano (COCO)",
         published(DATA / "models" / "yolox_nano_coco.onnx", "photographs")),

@@ -165,8 +165,8 @@ def _quantise(toolkit: Any, network: fx.GraphModule, job: Job) -> None:
     names = [output.name for output in job.contract.outputs]
     with quiet(), patch.object(torch.onnx, "export", plainly):
         quantised, _ = toolkit.ptq.pytorch_post_training_quantization(
-            # Ranges by the toolkit's squared error. By absolute error the demo detector falls from mAP .893 to .804 (150
-            # scenes, float .907), although YOLOX-Nano rises from .488 to .499.
+            # Ranges by the toolkit's squared error. By absolute error the demo detector falls from mAP .893 to .804
+            # (150 scenes, float .907), although YOLOX-Nano rises from .488 to .499.
             network,
             _pixels(job),
             core_config=toolkit.core.CoreConfig(),

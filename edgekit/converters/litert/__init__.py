@@ -1,4 +1,4 @@
-"""LiteRT (TFLite) files by litert-torch and the AI Edge Quantizer: float32, float16 weights, static INT8.
+"""LiteRT (TFLite) files by litert-torch and the AI Edge Quantizer: float32, float16 weights, INT8 weights, static INT8.
 
 All precisions keep float32 NCHW inputs and outputs: one way to run them all, and one plain copy on the way in (0.12 ms
 at 640x640, where interleaving to NHWC takes 0.36 ms). The target that needs everything in integers is ethosu.
@@ -8,20 +8,28 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from edgekit.converters import PLAN, Job, Report, Target
 from edgekit.converters._foreign import tool_error
 from edgekit.converters.litert.files import FILE, finished, float_file
-from edgekit.converters.litert.network import LiteRTNetwork
+from edgekit.converters.litert.network import LiteRTNetwork, LiteRTOperator
 from edgekit.converters.litert.ranges import LITERT, CalibrationRun, chosen_ranges, float_operators, recognise, scopes
 from edgekit.errors import ConversionError
 from edgekit.runtimes.bundle.manifest import Graph, Tensor
+
+W8A32 = "w8a32"
+"""INT8 weights that are computed with in float: the smallest files that LiteRT's GPU delegate takes."""
 
 TARGET = Target(
     name="litert",
     summary="Android, Raspberry Pi and other ARM boards with LiteRT (TFLite)",
     engine="litert",
-    precisions=("fp32", "fp16", "int8"),
+    precisions=("fp32", "fp16", "int8", W8A32),
+    calibrated=("int8", W8A32),
+    one_recipe=(W8A32,),
     requires=("litert_torch", "ai_edge_litert", "ai_edge_quantizer"),
     distributions=("litert-torch", "litert-converter", "ai-edge-litert", "ai-edge-quantizer", "torch"),
     recipes=(PLAN, LITERT),
@@ -45,9 +53,14 @@ def convert(job: Job, report: Report) -> Graph:
         elif job.precision == "fp16":
             report("writing float16 weights", 0.9)
             (job.out / FILE).write_bytes(_half(source))
+        elif job.precision == W8A32:
+            (job.out / FILE).write_bytes(_small_weights(source, job, report))
         else:
             (job.out / FILE).write_bytes(_int8(source, job, report))
-        return _entry(job)
+        graph = _entry(job)
+        if job.precision in TARGET.calibrated:
+            graph = msgspec.structs.replace(graph, report=LiteRTNetwork(job.out / FILE).arithmetic())
+        return graph
     except ConversionError:
         raise
     except Exception as error:  # the toolchain raises whatever its layers raise: MLIR, torch, flatbuffers
@@ -63,6 +76,22 @@ def _half(source: Path) -> bytes:
         ".*", qtyping.TFLOperationName.ALL_SUPPORTED, 16, algorithm_key=quantizer.AlgorithmName.FLOAT_CASTING
     )
     return finished(half, None)
+
+
+def _small_weights(source: Path, job: Job, report: Report) -> bytes:
+    """Weights in INT8, on the plan's own grid: symmetric, a step for each output channel. Layers that the plan keeps in
+    float keep float weights."""
+    from ai_edge_quantizer import qtyping, quantizer
+
+    network = LiteRTNetwork(source)
+    given = CalibrationRun(job, source, network, lambda done: None)
+    report("recognising tensors", 0.6)
+    kept_float = float_operators(given, recognise(given))
+    small = quantizer.Quantizer(str(source))
+    small.add_weight_only_config(".*", qtyping.TFLOperationName.ALL_SUPPORTED, 8)
+    _keep_float(small, network, kept_float)
+    report("writing INT8 weights", 0.9)
+    return finished(small, None)
 
 
 def _int8(source: Path, job: Job, report: Report) -> bytes:
@@ -81,13 +110,22 @@ def _int8(source: Path, job: Job, report: Report) -> bytes:
     static.add_static_config(".*", kinds.ALL_SUPPORTED, 8, 8)
     for kind in (kinds.INPUT, kinds.OUTPUT):
         static.update_quantization_recipe(".*", kind, algorithm_key=quantizer.AlgorithmName.NO_QUANTIZE)
-    if kept_float:
-        static.update_quantization_recipe(
-            scopes(network, kept_float), kinds.ALL_SUPPORTED, algorithm_key=quantizer.AlgorithmName.NO_QUANTIZE
-        )
+    _keep_float(static, network, kept_float)
     ranges = chosen_ranges(given, names, static)
     report("quantising", 0.95)
     return finished(static, ranges)
+
+
+def _keep_float(quantiser: Any, network: LiteRTNetwork, operators: list[LiteRTOperator]) -> None:
+    """Tell a quantiser which operators to leave alone."""
+    from ai_edge_quantizer import qtyping, quantizer
+
+    if operators:
+        quantiser.update_quantization_recipe(
+            scopes(network, operators),
+            qtyping.TFLOperationName.ALL_SUPPORTED,
+            algorithm_key=quantizer.AlgorithmName.NO_QUANTIZE,
+        )
 
 
 def _entry(job: Job) -> Graph:

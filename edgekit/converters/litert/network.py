@@ -10,6 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from edgekit.arrays import Floats
+from edgekit.converters import CONVOLUTIONS
+
+CONVOLUTION_KINDS = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV"})
 
 WEIGHTED = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED", "BATCH_MATMUL"})
 """Operators that may have constant weights, and are the layers of a plan then."""
@@ -51,6 +54,22 @@ class LiteRTNetwork:
                 self._readers[index].append(op)
         computed = (*(int(index) for index in graph.inputs), *self._maker)
         self.activations = [index for index in computed if self._tensors[index].type == schema.TensorType.FLOAT32]
+
+    def arithmetic(self) -> dict[str, str | int | float]:
+        """What the file says of its convolutions: those in integers, and those that only store their weights so.
+
+        Weights that are computed with in float are read through an operator of their own, DEQUANTIZE.
+        """
+        from ai_edge_litert import schema_py_generated as schema
+
+        convolutions = [op for op in self.operators if op.kind in CONVOLUTION_KINDS]
+        integers = sum(self._tensors[self.read(op)].type == schema.TensorType.INT8 for op in convolutions)
+        makers = [self._maker.get(op.inputs[1]) for op in convolutions]
+        stored = sum(maker is not None and maker.kind == "DEQUANTIZE" for maker in makers)
+        told: dict[str, str | int | float] = {CONVOLUTIONS: f"{integers} of {len(convolutions)}"}
+        if stored:
+            told["weights in int8"] = f"{stored} of {len(convolutions)} convolutions"
+        return told
 
     def name(self, index: int) -> str:
         """Name of a tensor."""

@@ -71,7 +71,8 @@ class CalibrationRun:
     def __post_init__(self) -> None:
         if not len(self.job.calibration()):
             raise ConversionError(
-                "int8 needs calibration images, and the given set has none: give --data with photographs"
+                f"{self.job.precision} needs calibration images, and the given set has none: give --data with "
+                "photographs"
             )
 
     def inputs(self) -> Iterator[Floats]:

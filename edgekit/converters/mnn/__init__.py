@@ -12,17 +12,35 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import msgspec
+import numpy as np
+
+from edgekit.calibration.layers import sites
 from edgekit.calibration.plan import PlannedGraph
+from edgekit.calibration.ranges import LEVELS
 from edgekit.calibration.samples import Samples
+from edgekit.converters import CONVOLUTIONS as IN_INTEGERS
 from edgekit.converters import PLAN, Job, Report, Target
 from edgekit.converters._foreign import tool_error
 from edgekit.converters.mnn.ranges import set_ranges
 from edgekit.errors import ConversionError
-from edgekit.runtimes.bundle.manifest import Graph
-from edgekit.runtimes.engines.mnn.flatbuffer import CONVOLUTIONS, identifier, read_operators
+from edgekit.runtimes.bundle.manifest import Graph, Speed
+from edgekit.runtimes.engines import SessionOptions
+from edgekit.runtimes.engines.mnn import ENGINE
+from edgekit.runtimes.engines.mnn.flatbuffer import CONVOLUTIONS, MnnOperator, identifier, read_operators
+from edgekit.timing import in_turns
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+WEIGHTS = "weights"
+"""The recipe that stores weights in INT8, but for the layers that the plan leaves in float, and computes in float32."""
 
 KL = "kl"
 """The recipe that takes the quantiser's own ranges, symmetric ones, and leaves layers in float."""
@@ -36,8 +54,9 @@ TARGET = Target(
     precisions=("fp32", "fp16", "int8"),
     requires=("onnx", "MNN", "_tools"),
     distributions=("MNN", "torch", "onnxscript", "onnxslim"),
-    recipes=(PLAN, KL),
+    recipes=(WEIGHTS, PLAN, KL),
     integer_only=True,
+    mixed_recipes=(WEIGHTS,),
     refuses=dict.fromkeys(_NO_OPERATOR, "MNN has no such operator"),
 )
 
@@ -45,10 +64,18 @@ FILE = "model.mnn"
 
 _RUN = "import sys, _tools; getattr(_tools, sys.argv[1])(sys.argv[1:])"
 
+_LINEAR = "__matmul_converted"
+"""What the converter puts behind the name of a linear layer that it makes a convolution of."""
+
 _LOG_LINES = 4
 
 _FEW = 4
 """Images that the quantiser is shown when its ranges are written over afterwards."""
+
+
+LEAST_STEP = 1e-6
+"""The converter stores a channel of weights with a smaller step as zeros (MNN 3.6.1), however much the network
+multiplies it later."""
 
 
 def convert(job: Job, report: Report) -> Graph:
@@ -59,17 +86,81 @@ def convert(job: Job, report: Report) -> Graph:
     """
     out = job.out / FILE
     if job.precision == "int8":
-        samples, planned = job.calibration(), job.planned()  # refuse before the slow part
-        source = job.work / "float.mnn"
-        _convert(job, source, report)
-        _quantise(source, samples, out, job, report)
-        if job.recipe == PLAN:
-            import onnx
-
-            set_ranges(out, source, onnx.load(job.onnx, load_external_data=False), planned.tensors)
-        return job.graph(FILE)
+        return _int8(job, out, report)
     _convert(job, out, report, *(["--fp16"] if job.precision == "fp16" else []))
     return job.graph(FILE)
+
+
+def _int8(job: Job, out: Path, report: Report) -> Graph:
+    """By the job's recipe, timed beside the float file that it was made of."""
+    import onnx
+
+    samples, planned = job.calibration(), job.planned()  # refuse before the slow part
+    source = job.work / "float.mnn"
+    _convert(job, source, report)
+    network = onnx.load(job.onnx, load_external_data=False)
+    if job.recipe == WEIGHTS:
+        _small_weights(source, network, out, job, report)
+    else:
+        _quantise(source, samples, out, job, report)
+    if job.recipe == PLAN:
+        set_ranges(out, source, network, planned.tensors)
+    report("timing INT8 beside float32", 0.9)
+    graph = msgspec.structs.replace(job.graph(FILE), report=_told(read_operators(out)))
+    return msgspec.structs.replace(graph, speed=_speed(job, source, graph))
+
+
+def _told(operators: list[MnnOperator]) -> dict[str, str | int | float]:
+    """What the file's operators say: convolutions computed in integers, or only stored so."""
+    stored = Counter(operator.stored for operator in operators if operator.stored)
+    told: dict[str, str | int | float] = {IN_INTEGERS: f"{stored['int8']} of {stored.total()}"}
+    if stored["int8 weights"]:
+        told["weights in int8"] = f"{stored['int8 weights']} of {stored.total()} convolutions"
+    return told
+
+
+def _speed(job: Job, source: Path, graph: Graph) -> Speed:
+    """How fast the INT8 file is here beside the float one, on one thread."""
+    sample = next(iter(job.calibration()))
+    options = SessionOptions(threads=1)
+    floats = ENGINE.open_session(source.parent, msgspec.structs.replace(graph, files=(source.name,)), options)
+    integers = ENGINE.open_session(job.out, graph, options)
+    ratio = in_turns(lambda: floats.run([sample]), {FILE: lambda: integers.run([sample])})[FILE]
+    return ratio.speed(f"mnn {metadata.version('MNN')}")
+
+
+def _small_weights(source: Path, network: ModelProto, out: Path, job: Job, report: Report) -> None:
+    """Store weights in INT8, with the plan's own steps: one for each output channel, symmetric.
+
+    Raises:
+        ConversionError: all layers stay in float.
+    """
+    kept = {*job.planned().float_layers, *_too_fine(network)}
+    convolutions = [one.name for one in read_operators(source) if one.kind in CONVOLUTIONS]
+    names = [name for name in convolutions if name.removesuffix(_LINEAR) not in kept]
+    if not names:
+        raise ConversionError(
+            "int8 by the recipe weights: the plan leaves all layers of this network in float; choose "
+            f"--recipe {PLAN}, --no-float-fallback, or fp16"
+        )
+    layers = [
+        {"opName": name, "weight": [{"name": name, "bits": 8, "asymmetric": False, "blockSize": -1}]} for name in names
+    ]
+    with tempfile.TemporaryDirectory(prefix="weights.", dir=job.work) as scratch:
+        settings = Path(scratch) / "layers.json"
+        algorithm = {"type": "QUANTIZE", "quantParams": {"layer": layers}}
+        settings.write_text(json.dumps({"version": "3.6.1", "algo": [algorithm]}), encoding="utf-8")
+        _convert(job, out, report, "--compressionParamsFile", str(settings))
+
+
+def _too_fine(network: ModelProto) -> set[str]:
+    """Layers with a channel of weights that the converter would store as zeros."""
+    found = set()
+    for site in sites(network):
+        steps = np.abs(site.weights.reshape(len(site.weights), -1)).max(1) / LEVELS
+        if ((steps > 0) & (steps < LEAST_STEP)).any():
+            found.add(site.name)
+    return found
 
 
 def _convert(job: Job, out: Path, report: Report, *more: str) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 
+from edgekit.calibration.half import SMALLEST
 from edgekit.converters import Job, Report, Target
 from edgekit.converters._onnx_precision import FILE, half, in_float32, save
 from edgekit.errors import ConversionError
@@ -16,16 +17,22 @@ from edgekit.runtimes.engines.tensorrt.build import SETTINGS, BuildSettings
 from edgekit.worker import call
 from edgekit.worker.toolchains import Toolchain
 
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
 
 class TensorrtOptions(Record, frozen=True, kw_only=True):
     """Options of the target.
 
     ``weights`` of int8 files: stored as int8, or as float32 before a Q/DQ pair, which TensorRT 8 needs (JetPack 5, 6.0)
-    and which makes the file four times as large. ``workspace_megabytes`` and ``optimisation_level`` are for the build
-    on the device. ``sm`` is the GPU generation that TensorRT-RTX builds for where that toolchain is installed.
+    and which makes the file four times as large. ``floats`` is what int8 files compute in outside of their integers:
+    by default float16, which is faster, and float32 where the weights are. ``workspace_megabytes`` and
+    ``optimisation_level`` are for the build on the device. ``sm`` is the GPU generation that TensorRT-RTX builds for
+    where that toolchain is installed.
     """
 
     weights: Literal["int8", "float32"] = "int8"
+    floats: Literal["auto", "fp16", "fp32"] = "auto"
     workspace_megabytes: Annotated[int, msgspec.Meta(ge=0)] = 0
     optimisation_level: Literal[0, 1, 2, 3, 4, 5] = 3
     sm: Literal[75, 80, 86, 89, 120] = 86
@@ -53,6 +60,9 @@ _NO_IMPORTER = (
 # fmt: on
 """What TensorRT-RTX 1.7's parser, asked for every operator of ONNX, does not import and a network could have."""
 
+HALF_QDQ = 19
+"""The first opset whose QuantizeLinear and DequantizeLinear take float16."""
+
 TARGET = Target(
     name="tensorrt",
     summary="NVIDIA Jetson and GPUs, with TensorRT",
@@ -61,6 +71,7 @@ TARGET = Target(
     requires=("onnx", "onnxruntime", "onnx_ir"),
     distributions=("onnx", "onnxruntime", "onnxslim", "onnxscript", "torch"),
     options=TensorrtOptions,
+    half_precisions=("fp16", "int8"),
     refuses=dict.fromkeys(_NO_IMPORTER, "TensorRT's ONNX parser does not import it"),
 )
 
@@ -76,24 +87,63 @@ def convert(job: Job, report: Report) -> Graph:
     from edgekit.calibration.explicit import quantise
 
     options = job.chosen(TensorrtOptions)
+    floats = _floats(options)
     path = job.out / FILE
     if job.precision == "fp32":
         shutil.copyfile(job.onnx, path)
     elif job.precision == "fp16":
         save(half(onnx.load(job.onnx), job.half), path, job.precision)
     else:
-        floats = options.weights == "float32"
-        quantised = quantise(onnx.load(job.onnx), job.planned(), symmetric=True, float_weights=floats)
-        save(quantised, path, job.precision)
+        float_weights = options.weights == "float32"
+        model = quantise(onnx.load(job.onnx), job.planned(), symmetric=True, float_weights=float_weights)
+        save(_in_half(model, job) if floats == "fp16" else model, path, job.precision)
     settings = BuildSettings(
         precision=job.precision,  # type: ignore[arg-type]
         workspace_megabytes=options.workspace_megabytes,
         optimisation_level=options.optimisation_level,
+        floats=floats if job.precision == "int8" else "fp32",
     )
     (job.out / SETTINGS).write_bytes(msgspec.json.format(msgspec.json.encode(settings), indent=2) + b"\n")
+    told = in_float32(job) if settings.precision == "fp16" or settings.floats == "fp16" else {}
+    if job.precision == "int8":
+        told |= {"arithmetic": settings.arithmetic}
     return msgspec.structs.replace(
-        job.graph(FILE, SETTINGS), report={**in_float32(job), **_tried(path, settings, options.sm, report)}
+        job.graph(FILE, SETTINGS), report={**told, **_tried(path, settings, options.sm, report)}
     )
+
+
+def _floats(options: TensorrtOptions) -> Literal["fp16", "fp32"]:
+    """What an int8 file computes in outside of its integers.
+
+    Raises:
+        ConversionError: float16, in a file for TensorRT 8, which takes Q/DQ of float32 only.
+    """
+    if options.floats == "auto":
+        return "fp32" if options.weights == "float32" else "fp16"
+    if options.floats == "fp16" and options.weights == "float32":
+        raise ConversionError(
+            "tensorrt.floats=fp16 and tensorrt.weights=float32 exclude each other: TensorRT 8, which needs float32 "
+            "weights before Q/DQ, takes no Q/DQ of float16; leave one of them out"
+        )
+    return options.floats
+
+
+def _in_half(model: ModelProto, job: Job) -> ModelProto:
+    """A QDQ graph with float16 between its integers: what Q reads, what DQ gives, their scales, biases.
+
+    Pairs with a scale that float16 holds with fewer bits stay in float32, and so do their readers.
+    """
+    from onnx import numpy_helper
+
+    for domain in model.opset_import:
+        if domain.domain in ("", "ai.onnx"):
+            domain.version = max(domain.version, HALF_QDQ)
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    pairs = [node for node in model.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    fine = [node for node in pairs if (numpy_helper.to_array(constants[node.input[1]]) < SMALLEST).any()]
+    given = {name for node in fine for name in node.output}
+    layers = [node.name for node in model.graph.node if given.intersection(node.input)]
+    return half(model, job.half, [*(node.name for node in fine), *layers])
 
 
 def _tried(path: Path, settings: BuildSettings, sm: int, report: Report) -> dict[str, str | int | float]:

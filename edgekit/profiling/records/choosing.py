@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from edgekit.profiling.record import Profile
+from edgekit.runtimes.bundle.manifest import FLOATS
 
 Preference = Literal["latency", "accuracy", "size", "memory"]
 
@@ -77,9 +78,13 @@ def choose(profiles: Sequence[Profile], bounds: Bounds, prefer: Preference) -> R
     Args:
         profiles: of one machine; of the same bundle and settings the last counts.
         bounds: what has to be kept.
-        prefer: what is best of what keeps them. Of equals the faster one is better.
+        prefer: what is best of what keeps them. Of equals the faster one is better. Without a preference for less size
+            or memory, a bundle that is not faster than the float one of its target is not chosen beside it: it is only
+            smaller.
     """
     choices = [Choice(one, bounds.violations(one)) for one in latest(profiles)]
+    if prefer not in ("size", "memory"):
+        choices = [Choice(one.profile, one.violations or _slower(one.profile, choices)) for one in choices]
 
     def rank(choice: Choice) -> tuple[float, float]:
         one = choice.profile
@@ -94,6 +99,20 @@ def choose(profiles: Sequence[Profile], bounds: Bounds, prefer: Preference) -> R
     fitting = sorted((one for one in choices if not one.violations), key=rank)
     others = sorted((one for one in choices if one.violations), key=lambda one: (len(one.violations), rank(one)))
     return Recommendation(tuple(fitting), tuple(others), prefer)
+
+
+def _slower(profile: Profile, choices: Sequence[Choice]) -> tuple[str, ...]:
+    """That a float bundle of the same target, which keeps all bounds, takes no longer; empty where there is none."""
+    one = profile.subject
+    if one.precision in FLOATS:
+        return ()
+    for other in (choice.profile for choice in choices if not choice.violations):
+        its = other.subject
+        same = (its.source, its.target, its.size) == (one.source, one.target, one.size)
+        alike = (other.settings.threads, other.settings.device) == (profile.settings.threads, profile.settings.device)
+        if its.precision in FLOATS and same and alike and other.total.p50 <= profile.total.p50:
+            return (f"smaller, not faster: {profile.total.p50:.2f} ms, {its.precision} {other.total.p50:.2f} ms",)
+    return ()
 
 
 def worth(profile: Profile) -> float:

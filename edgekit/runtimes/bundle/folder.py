@@ -21,7 +21,7 @@ import msgspec
 
 from edgekit.errors import BundleError
 from edgekit.runtimes.bundle import manifest_file as manifests
-from edgekit.runtimes.bundle.manifest import MANIFEST, File, Manifest
+from edgekit.runtimes.bundle.manifest import GOLDEN, MANIFEST, File, Manifest
 from edgekit.runtimes.bundle.onnx_external import named_files
 
 MOST = 64 << 20
@@ -46,8 +46,8 @@ class Bundle:
 
     @property
     def bytes(self) -> int:
-        """Size of the model files in bytes, without the manifest."""
-        return sum(file.bytes for file in self.manifest.files)
+        """Size of the model files in bytes, without the manifest and the golden frames."""
+        return sum(file.bytes for file in self.manifest.files if not file.path.startswith(f"{GOLDEN}/"))
 
     def __repr__(self) -> str:
         return f"<Bundle {self.path}: {self.manifest.summary}, {self.bytes / 1e6:.2f} MB>"

@@ -15,6 +15,9 @@ SCHEMA = 1
 
 MANIFEST = "manifest.json"
 
+GOLDEN = "golden"
+"""Folder of a bundle with its golden frames (`edgekit.runtimes.golden_frames`)."""
+
 ProofWord = Literal["executed", "emulated", "interpreted", "reference", "compiled"]
 """How strong a proof is: the device's engine ran the file; a vendor's simulator did; the file was read and computed by
 an interpreter; the same arithmetic ran on another engine; a compiler accepted it and nothing ran."""
@@ -226,12 +229,72 @@ class Tensor(Record, frozen=True, kw_only=True):
     zero_point: int | msgspec.UnsetType = msgspec.UNSET
 
 
+FLOATS = ("fp32", "fp16")
+"""The precisions that all others should be faster than, the better one to compare with first."""
+
+
+class Speed(Record, frozen=True, kw_only=True):
+    """The time of an inference over that of the float form of the same target, measured in turns where both were made.
+
+    Attributes:
+        ratio: the median; above 1 this bundle is slower.
+        low, high: the interval of the median, confidence 95 %.
+        of: the precision that it is compared with.
+        rounds, threads: of the measurement.
+        instructions: the instruction set of the machine, as far as integer arithmetic depends on it (``avx2``).
+        engine: with its version.
+    """
+
+    ratio: Annotated[float, msgspec.Meta(gt=0)]
+    low: float
+    high: float
+    of: str
+    rounds: int
+    threads: int
+    instructions: str
+    engine: str
+
+    @property
+    def noisy(self) -> bool:
+        """Whether the machine was too busy to tell."""
+        return self.high - self.low > NOISY * self.ratio
+
+    @property
+    def faster(self) -> bool:
+        """Whether it certainly is."""
+        return not self.noisy and self.high < 1 and self.ratio < FASTER
+
+    @property
+    def short(self) -> str:
+        """The verdict, in a few words: ``0.68x``, ``smaller, not faster (1.21x)``."""
+        times = f"{self.ratio:.2f}x"
+        if self.noisy:
+            return f"speed not certain ({times})"
+        return times if self.faster else f"smaller, not faster ({times})"
+
+    def sentence(self) -> str:
+        """What was measured, in words."""
+        times = f"{self.ratio:.2f} times the time of {self.of} ({self.low:.2f} to {self.high:.2f})"
+        where = f"{self.engine}, {self.instructions}, {self.threads} thread{'s' * (self.threads > 1)}"
+        said = f"{times} on {where}"
+        if self.noisy:
+            return f"too noisy here to tell whether it is faster: {said}"
+        return said if self.faster else f"smaller, not faster: {said}"
+
+
+NOISY = 0.25
+"""An interval as wide as this share of the ratio tells nothing."""
+
+FASTER = 0.97
+"""A bundle that takes more than this share of the time is not called faster: on another machine it may be slower."""
+
+
 class Graph(Record, frozen=True, kw_only=True):
     """One network of a bundle: its files (the first is the one an engine opens), inputs and outputs.
 
     The order of ``outputs`` is the order of the contract's outputs. ``report`` is what the toolchain said of the file:
     operators per unit, memory, cycles. ``engine`` opens it where it is another one than the manifest's, and is absent
-    otherwise.
+    otherwise; so is ``speed`` where none was measured.
     """
 
     name: str = "model"
@@ -240,6 +303,7 @@ class Graph(Record, frozen=True, kw_only=True):
     outputs: tuple[Tensor, ...]
     report: dict[str, str | int | float] = {}
     engine: str | msgspec.UnsetType = msgspec.UNSET
+    speed: Speed | msgspec.UnsetType = msgspec.UNSET
 
     def __post_init__(self) -> None:
         if not (self.files and self.inputs and self.outputs):
@@ -247,13 +311,17 @@ class Graph(Record, frozen=True, kw_only=True):
 
 
 class Origin(Record, frozen=True, kw_only=True):
-    """Where the trained model came from, what was noted while reading it, and the tensors it was cut at, if any."""
+    """Where the trained model came from, what was noted while reading it, and the tensors it was cut at, if any.
+
+    ``rewrites`` counts the exact rewrites that all targets started from, by kind; absent where there were none.
+    """
 
     kind: str
     name: str
     sha256: str
     notes: tuple[str, ...] = ()
     cut: tuple[str, ...] = ()
+    rewrites: dict[str, int] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Calibration(Record, frozen=True, kw_only=True):
@@ -284,6 +352,18 @@ class OutputDrift(Record, frozen=True, kw_only=True):
     mean_error: float
 
 
+class SizeAgreement(Record, frozen=True, kw_only=True):
+    """The source's detections of one size, and the share of them that was found again."""
+
+    detections: Number
+    matched: float
+
+    @property
+    def found(self) -> int:
+        """How many were found again."""
+        return round(self.matched * self.detections)
+
+
 class Agreement(Record, frozen=True, kw_only=True):
     """Decoded results of the bundle against the source's, same class, over the proof images.
 
@@ -293,7 +373,10 @@ class Agreement(Record, frozen=True, kw_only=True):
     share of the bundle's detections that the source does not have. ``measure`` is what stands for IoU in all of this:
     IoU of boxes, mask IoU, OKS of poses; empty for classes of a whole image, which agree or do not. Of label maps,
     whose "detections" are the regions of each class, ``pixels`` is the share of cells with the same class, and ``miou``
-    the mean over classes of the IoU of all their cells; both are absent elsewhere.
+    the mean over classes of the IoU of all their cells; both are absent elsewhere. ``by_size`` has ``matched`` for
+    ``small``, ``medium`` and ``large`` boxes, from areas of 32 x 32 and 96 x 96 pixels of the input on; it is absent
+    where no boxes were compared, and in bundles of older edgekits. Of oriented
+    boxes ``angle`` is the mean angle between matched pairs in degrees.
     """
 
     score_floor: float
@@ -310,6 +393,8 @@ class Agreement(Record, frozen=True, kw_only=True):
     measure: str = "IoU"
     pixels: float | msgspec.UnsetType = msgspec.UNSET
     miou: float | msgspec.UnsetType = msgspec.UNSET
+    by_size: dict[str, SizeAgreement] | msgspec.UnsetType = msgspec.UNSET
+    angle: float | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def counted(self) -> str:
@@ -348,12 +433,26 @@ class TextAgreement(Record, frozen=True, kw_only=True):
 
 
 class Gate(Record, frozen=True, kw_only=True):
-    """Bounds a conversion has to keep. See ``docs/EVIDENCE.md``."""
+    """Bounds a conversion has to keep. See ``docs/EVIDENCE.md``.
+
+    ``small``, ``medium`` and ``large`` are of ``matched`` among boxes of that size; absent where none is asked for.
+    ``angle``, in degrees, is of oriented boxes alone.
+    """
 
     iou: float
     matched: float
     score_drift: float
     extra: float = 1.0
+    small: float | msgspec.UnsetType = msgspec.UNSET
+    medium: float | msgspec.UnsetType = msgspec.UNSET
+    large: float | msgspec.UnsetType = msgspec.UNSET
+    angle: float | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def by_size(self) -> dict[str, float]:
+        """The bounds by size that there are."""
+        bounds = {"small": self.small, "medium": self.medium, "large": self.large}
+        return {name: bound for name, bound in bounds.items() if bound is not msgspec.UNSET}
 
 
 class Budget(Record, frozen=True, kw_only=True):
@@ -400,6 +499,13 @@ class Accuracy(Record, frozen=True, kw_only=True):
     bundle: float
 
 
+class NegativeControl(Record, frozen=True, kw_only=True):
+    """What the same comparison said of results that were damaged on purpose: at least one failure, as it must."""
+
+    damage: str
+    failures: tuple[str, ...]
+
+
 class Evidence(Record, frozen=True, kw_only=True):
     """The measured evidence that a bundle gives the source's results.
 
@@ -411,6 +517,7 @@ class Evidence(Record, frozen=True, kw_only=True):
     ``recipe`` says how it was quantised, and ``recipes`` how good each way that was tried was on calibration images
     that had been held back (`edgekit.evaluation.agreement.quality`). ``budget`` tells what was done to keep one.
     ``accuracy`` is on labels, where some were given; else it is not written, and edgekits that do not know it read on.
+    ``control`` shows that the comparison can fail; it is absent in bundles of older edgekits, and where nothing ran.
     """
 
     word: ProofWord
@@ -431,6 +538,7 @@ class Evidence(Record, frozen=True, kw_only=True):
     budget: Budget | None = None
     texts: TextAgreement | None = None
     accuracy: Accuracy | msgspec.UnsetType = msgspec.UNSET
+    control: NegativeControl | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def agreement(self) -> Agreement | TextAgreement | None:
@@ -451,6 +559,32 @@ class Amendment(Record, frozen=True, kw_only=True):
 
     time: str
     changes: tuple[Change, ...]
+
+
+class Execution(Record, frozen=True, kw_only=True):
+    """A device that replayed the bundle's golden frames with results that agree (``edgekit evidence add``).
+
+    Attributes:
+        time: of the run there, UTC, ISO 8601.
+        platform: which of edgekit's runtimes it was: ``python``, ``swift``, ``kotlin``, ``web``.
+        machine: in words, as the device says.
+        frames: how many.
+        compared: with what the ``bundle`` found when it was converted, or with its ``source``.
+    """
+
+    time: str
+    platform: str
+    machine: str
+    engine: str
+    word: ProofWord
+    frames: Number
+    compared: str
+
+    def sentence(self) -> str:
+        """What was done, in words."""
+        truth = "its conversion" if self.compared == "bundle" else "its source"
+        how = f"{self.word} by {self.engine} ({self.platform}) on {self.machine}, {self.time}"
+        return f"{how}: {self.frames} golden frames agree with {truth}"
 
 
 class File(Record, frozen=True, kw_only=True):
@@ -486,7 +620,8 @@ class Manifest(Record, frozen=True, kw_only=True):
 
     ``options`` are the target's own options as they were used. ``amendments`` are there only where the contract was
     changed after the conversion; the evidence was measured before.
-    ``variants`` are further batches and sizes; without any it is not written.
+    ``variants`` are further batches and sizes; without any it is not written. Nor are ``executions``, the devices that
+    replayed the golden frames.
     """
 
     schema: int = SCHEMA
@@ -507,6 +642,7 @@ class Manifest(Record, frozen=True, kw_only=True):
     files: tuple[File, ...] = ()
     digest: str = ""
     amendments: tuple[Amendment, ...] | msgspec.UnsetType = msgspec.UNSET
+    executions: tuple[Execution, ...] | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def summary(self) -> str:
@@ -517,12 +653,23 @@ class Manifest(Record, frozen=True, kw_only=True):
         return f"{self.name} {self.target} {self.precision}, {contract.task}, {classes}{size}, {proof}"
 
     @property
+    def speed(self) -> Speed | None:
+        """How fast it is beside the float form, where that was measured; never of several graphs."""
+        return (self.graphs[0].speed or None) if len(self.graphs) == 1 else None
+
+    @property
     def batches(self) -> dict[tuple[int, int], tuple[int, ...]]:
         """The batches that the bundle takes at each input size, in rising order; the contract's size comes first."""
         found: dict[tuple[int, int], set[int]] = {self.contract.image.size: {1}}
         for variant in self.variants or ():
             found.setdefault(variant.size, set()).add(variant.batch)
         return {size: tuple(sorted(batches)) for size, batches in found.items()}
+
+    @property
+    def size_note(self) -> str:
+        """That its first input size of several is taken, in words; empty where there is but one."""
+        sizes = [f"{height}x{width}" for height, width in self.batches]
+        return f"at {sizes[0]}, the first of {', '.join(sizes)} (--size)" if len(sizes) > 1 else ""
 
     def engine_of(self, graph: Graph) -> str:
         """The engine that opens a graph."""

@@ -1,7 +1,8 @@
 """What tasks return: arrays in the pixels of the original image, with names, drawing and export.
 
-`Detections` (boxes), `Poses` (with keypoints), `Instances` (with masks), `Classification` (scores of an image),
-`LabelMap` (the class of every pixel) and `Embedding` (a vector); `Text` and `Match` of vision-language models.
+`Detections` (boxes), `Poses` (with keypoints), `Instances` (with masks), `OrientedBoxes` (at any angle),
+`Classification` (scores of an image), `LabelMap` (the class of every pixel) and `Embedding` (a vector); `Text` and
+`Match` of vision-language models.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from edgekit.runtimes.results.instances import Instances as Instances
 from edgekit.runtimes.results.instances import MaskColumn as MaskColumn
 from edgekit.runtimes.results.label_map import LabelMap as LabelMap
 from edgekit.runtimes.results.masks import Masks as Masks
+from edgekit.runtimes.results.oriented import OrientedBoxes as OrientedBoxes
 from edgekit.runtimes.results.poses import Poses as Poses
 from edgekit.runtimes.results.result import Result as Result
 from edgekit.runtimes.results.result import Timings as Timings

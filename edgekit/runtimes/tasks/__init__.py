@@ -19,12 +19,14 @@ class Task(Protocol):
     """Postprocessing of one contract: results for users, and candidates in input pixels for validation.
 
     ``gives`` is the type of its results. ``dense``: candidates are regions that share an image among them.
+    ``oriented``: what is attached to candidates are oriented boxes (n, 5).
     """
 
     contract: Contract
     measure: str
     gives: type[Result]
     dense: bool
+    oriented: bool
 
     def result(
         self, outputs: Sequence[Floats], mapping: Transform, *, score: float | None = None, iou: float | None = None

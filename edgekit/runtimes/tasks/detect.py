@@ -41,6 +41,9 @@ class Detect:
     dense: bool = False
     """Whether its candidates are regions that share an image among them, so that cells can be compared too."""
 
+    oriented: bool = False
+    """Whether what is attached to its candidates are oriented boxes, so that angles can be compared too."""
+
     def __init__(self, contract: Contract) -> None:
         self.contract = contract
         self._decoder = find(contract.decoder)

@@ -13,6 +13,10 @@ AREA_SHARE = 0.53
 """Area of a person's outline as a share of its box, where only the box is known (the usual figure of OKS-NMS)."""
 
 
+_LEAST = np.float32(1e-18)
+"""Pixels that a box without a width or height is taken to have, lest a union be zero; float32 holds its square."""
+
+
 def box_areas(boxes: Floats) -> Floats:
     """Areas (n,) of boxes (n, 4) xyxy; 0 for those without one."""
     areas: Floats = np.clip(boxes[:, 2:] - boxes[:, :2], 0, None).prod(1)
@@ -20,12 +24,22 @@ def box_areas(boxes: Floats) -> Floats:
 
 
 def box_iou(first: Floats, second: Floats) -> Floats:
-    """IoU of each box of one set with each of another: (n, 4) and (m, 4) xyxy -> float32 (n, m); 0 where empty."""
-    overlap = _shared(first[:, 0], first[:, 2], second[:, 0], second[:, 2])
-    overlap *= _shared(first[:, 1], first[:, 3], second[:, 1], second[:, 3])
-    union = np.add.outer(box_areas(first), box_areas(second))
+    """IoU of each box of one set with each of another: (n, 4) and (m, 4) xyxy -> float32 (n, m); 0 where empty.
+
+    In few numpy calls and in place, because trackers do this for every frame.
+    """
+    count = len(first)
+    corners = np.ascontiguousarray(np.concatenate([first, second]).T)
+    low, high = corners[:2], corners[2:]
+    extents = np.maximum(high - low, _LEAST)
+    areas = extents[0] * extents[1]
+    shared: Floats = np.minimum(high[:, :count, None], high[:, None, count:])  # (2, n, m), across and down
+    shared -= np.maximum(low[:, :count, None], low[:, None, count:])
+    np.maximum(shared, 0, out=shared)
+    overlap: Floats = np.multiply(shared[0], shared[1], out=shared[0])
+    union = areas[:count, None] + areas[count:]
     union -= overlap
-    np.divide(overlap, union, out=overlap, where=union > 0)
+    overlap /= union
     return overlap
 
 
@@ -41,13 +55,6 @@ def _between(boxes: Floats) -> Floats:
     half = np.float32(0.5)
     low, high = np.minimum(boxes[:, :2], boxes[:, 2:]) - half, np.maximum(boxes[:, :2], boxes[:, 2:]) + half
     return np.concatenate([low, high], 1)
-
-
-def _shared(low: Floats, high: Floats, other_low: Floats, other_high: Floats) -> Floats:
-    """Length (n, m) that intervals have in common, at least 0; in place, because trackers do this for every frame."""
-    shared: Floats = np.minimum.outer(high, other_high)
-    shared -= np.maximum.outer(low, other_low)
-    return np.maximum(shared, np.float32(0), out=shared)
 
 
 def keypoint_similarity(first: Floats, second: Floats, areas: Floats, sigmas: Sequence[float]) -> Floats:

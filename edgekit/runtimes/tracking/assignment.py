@@ -1,8 +1,9 @@
 """Which track takes which detection: the one-to-one choice of pairs with the greatest total gain.
 
-Solved exactly. Pairs that are in every best choice are taken first (almost all of them, in a video); what is left goes
-to the solver of `lap` or SciPy, or to an own one on a device that has neither. All three give the same pairs: a fixed
-perturbation far below any measured difference decides between choices that are equally good.
+Solved exactly. Where no two pairs compete, they are the choice. Else those that are in every best choice are taken
+first (almost all of them, in a video); what is left goes to the solver of `lap` or SciPy, or to an own one on a device
+that has neither. All three give the same pairs: a fixed perturbation far below any measured difference decides between
+choices that are equally good.
 """
 
 from __future__ import annotations
@@ -33,33 +34,39 @@ def assign(gains: NDArray[np.floating], solver: Solver | None = None) -> tuple[I
     A pair worth more than the best alternative of its row and that of its column together is in every best choice: to
     leave it out frees the two, and what they could gain elsewhere is less.
     """
-    chosen = np.full(gains.shape[0], -1, np.int64)
-    if gains.size:
-        left, free = _take_certain(gains, chosen)
-        if left.size and free.size:
-            _solve(gains, left, free, chosen, solver or default_solver())
-    rows = np.flatnonzero(chosen >= 0)
+    rows, columns = (gains > 0).nonzero()
+    if not compete(rows, columns):
+        return rows, columns
+    chosen = np.empty(gains.shape[0], np.int64)
+    chosen.fill(-1)
+    left, free = _take_certain(gains, chosen)
+    if len(left) and len(free):
+        _solve(gains, left, free, chosen, solver or default_solver())
+    rows = (chosen >= 0).nonzero()[0]
     return rows, chosen[rows]
+
+
+def compete(rows: Ints, columns: Ints) -> bool:
+    """Whether any of these pairs (k,) has its row or its column in common with another."""
+    return len(set(rows.tolist())) < len(rows) or len(set(columns.tolist())) < len(columns)
 
 
 def _take_certain(gains: NDArray[np.floating], chosen: Ints) -> tuple[Ints, Ints]:
     """Write the certain pairs into ``chosen`` (n,); return the rows and columns still to be solved."""
-    every = np.arange(len(gains))
     columns = gains.argmax(1)
-    best = gains[every, columns]
-    mutual = best >= gains.max(0)[columns]
+    best = np.maximum.reduce(gains, 1)
+    mutual = gains.argmax(0)[columns] == np.arange(len(gains))
     mutual &= best > 0
-    rows = np.flatnonzero(mutual)
+    rows = mutual.nonzero()[0]
     at = columns[rows]
-    alone = np.bincount(at, minlength=gains.shape[1])[at] == 1  # equal gains: two rows at the best of one column
-    rows, at = rows[alone], at[alone]
     others = gains.copy()
     others[rows, at] = 0
-    certain = best[rows] > others.max(1)[rows] + others.max(0)[at]
+    alternative = np.maximum.reduce(others, 1)[rows] + np.maximum.reduce(others, 0)[at]
+    certain = (best[rows] > alternative).nonzero()[0]
     chosen[rows[certain]] = at[certain]
     untaken = np.ones(gains.shape[1], np.bool_)
     untaken[at[certain]] = False
-    return np.flatnonzero((chosen < 0) & (best > 0)), np.flatnonzero(untaken)
+    return ((chosen < 0) & (best > 0)).nonzero()[0], untaken.nonzero()[0]
 
 
 def _solve(gains: NDArray[np.floating], rows: Ints, columns: Ints, chosen: Ints, solver: Solver) -> None:
@@ -70,13 +77,22 @@ def _solve(gains: NDArray[np.floating], rows: Ints, columns: Ints, chosen: Ints,
         return
     left, possible = left[some_row][:, some_column], possible[some_row][:, some_column]
     rows, columns = rows[some_row], columns[some_column]
-    left = np.where(possible, left + TIE * np.random.default_rng(0).random(left.shape), 0.0)
+    left = np.where(possible, left + TIE * _tie_breaks(*left.shape), 0.0)
     wide = len(rows) <= len(columns)
     partner = solver(left if wide else left.T)
     first, second = np.arange(len(partner)), partner
     row, column = (first, second) if wide else (second, first)
     real = possible[row, column]
     chosen[rows[row[real]]] = columns[column[real]]
+
+
+def _tie_breaks(rows: int, columns: int) -> Doubles:
+    """A fixed number in 0..1 for each pair (rows, columns), by 32-bit integers: the same on any device."""
+    mixed = np.arange(rows, dtype=np.uint32)[:, None] * 0x9E3779B1 ^ np.arange(columns, dtype=np.uint32) * 0x85EBCA77
+    mixed ^= mixed >> 16
+    mixed *= 0xC2B2AE3D
+    mixed ^= mixed >> 15
+    return mixed * 2.0**-32
 
 
 @functools.cache

@@ -18,7 +18,7 @@ from edgekit.runtimes.tracking.assignment import assign, default_solver
 from edgekit.runtimes.tracking.detections import Observed, observed
 from edgekit.runtimes.tracking.fitting import TrackTally
 from edgekit.runtimes.tracking.options import TrackerOptions, parsed
-from edgekit.runtimes.tracking.state import State, Tracks, TrackTable, Trajectories
+from edgekit.runtimes.tracking.state import LOST, TENTATIVE, TRACKED, Tracks, TrackTable, Trajectories
 
 CLOCK = 1e-3
 """Seconds that time stamps may be off, from rounding to milliseconds."""
@@ -94,15 +94,14 @@ class Tracker(ABC):
             self._see(image, found.boxes)
         expected = self._table.predicted(time)
         expected_boxes = kalman.corners(expected)
-        matches = np.full(len(self._table), -1, np.int64)
+        matches = _unmatched(len(self._table))
         if len(matches) and len(found):
             similarity = box_iou(expected_boxes, found.boxes)
             if self.options.class_aware:
                 similarity[self._table.class_ids[:, None] != found.class_ids] = 0
             self._match(similarity, found, time, matches)
         now = self._apply(time, found, matches, expected, expected_boxes, first)
-        seen = (now.states == State.TRACKED) & (now.detections >= 0)
-        self.tally.add(found.scores, int(np.count_nonzero(seen)))
+        self.tally.add(found.scores, np.count_nonzero(now.states == TRACKED))
         return now
 
     def predict(self, time: float, *, image: Image | None = None) -> Tracks:
@@ -122,7 +121,7 @@ class Tracker(ABC):
         if image is not None and self.uses_image:
             self._see(image, kalman.corners(self._table.predicted(time)))
         table = self._table
-        now = self._tracks(time, kalman.corners(table.predicted(time)), np.full(len(table), -1, np.int64))
+        now = self._tracks(time, kalman.corners(table.predicted(time)), _unmatched(len(table)), np.zeros(len(table)))
         return now[now.unseen <= self.options.lost_seconds + CLOCK]
 
     def trajectory(self, track_id: int) -> tuple[Doubles, Floats]:
@@ -133,7 +132,7 @@ class Tracker(ABC):
         Raises:
             UsageError: no track of that id is alive.
         """
-        rows = np.flatnonzero(self._table.track_ids == track_id)
+        rows = (self._table.track_ids == track_id).nonzero()[0]
         if track_id < 1 or not len(rows):
             alive = sorted(self._table.track_ids[self._table.track_ids > 0].tolist())
             raise UsageError(f"track {choices(track_id, alive)}; tracks are forgotten when they end")
@@ -155,7 +154,7 @@ class Tracker(ABC):
         """Take in a frame, before its detections are matched."""
 
     def _corrected(self, rows: Ints, expected: Doubles, found: Observed, at: Ints, time: float) -> Doubles:
-        """States (6, k, 4) of the tracks in these rows (k,) after they were seen as ``found[at]``."""
+        """States (6, 4, k) of the tracks in these rows (k,) after they were seen as ``found[at]``."""
         return kalman.correct(expected, kalman.centred(found.boxes[at]))
 
     def _stage(self, gains: Floats, rows: Ints, columns: Ints, matches: Ints, close: NDArray[np.bool_]) -> None:
@@ -187,7 +186,7 @@ class Tracker(ABC):
         self._table.widen(given)
 
     def _check_time(self, time: float) -> None:
-        if not isinstance(time, int | float | np.number) or not math.isfinite(time):
+        if not isinstance(time, (int, float, np.number)) or not math.isfinite(time):
             raise UsageError(f"time must be a finite number of seconds, not {time!r}")
 
     def _advance(self, time: float) -> bool:
@@ -202,92 +201,91 @@ class Tracker(ABC):
         return first
 
     def _end(self, over: NDArray[np.bool_]) -> None:
-        if over.any():
+        if np.count_nonzero(over):
             self._trajectories.give_back(self._table.slots[over])
             self._table.keep(~over)
 
     def _apply(
-        self, time: float, found: Observed, matches: Ints, expected: Doubles, expected_boxes: Floats, first: bool
+        self, time: float, found: Observed, matches: Ints, expected: Doubles, boxes: Floats, first: bool
     ) -> Tracks:
         """Make the matches part of the tracks, begin and end tracks, and say what there is now."""
         table = self._table
-        rows = np.flatnonzero(matches >= 0)
+        rows = (matches >= 0).nonzero()[0]
         at = matches[rows]
         gaps = np.zeros(len(table))
         if len(rows):
-            lost = rows[table.states[rows] == State.LOST]
-            gaps[lost] = time - table.seen[lost]
-            self._take(rows, expected[:, rows], found, at, time)
-            expected_boxes[rows] = found.boxes[at]
-        missed = matches < 0
-        table.states[missed & (table.states == State.TRACKED)] = State.LOST
-        forgotten = missed & (table.states == State.TENTATIVE)
-        if forgotten.any():
-            stay = ~forgotten
-            self._end(forgotten)
-            matches, gaps, expected_boxes = matches[stay], gaps[stay], expected_boxes[stay]
+            found_again = rows[table.states[rows] == LOST]
+            if len(found_again):
+                gaps[found_again] = time - table.seen[found_again]
+            boxes[rows] = self._take(rows, expected.take(rows, axis=2), found, at, time)
+            table.states[found_again] = TRACKED
+            matches[rows] = found.rows[at]
+        if len(rows) < len(table):
+            missed = matches < 0
+            table.states[missed & (table.states == TRACKED)] = LOST
+            stay = (table.states != TENTATIVE) | ~missed
+            if np.count_nonzero(stay) < len(stay):
+                self._end(~stay)
+                matches, gaps, boxes = matches[stay], gaps[stay], boxes[stay]
         self._confirm(time)
         begun = self._begin(found, at, time, first)
         if len(begun):
-            matches = np.concatenate([matches, begun])
+            matches = np.concatenate([matches, found.rows[begun]])
             gaps = np.concatenate([gaps, np.zeros(len(begun))])
-            expected_boxes = np.concatenate([expected_boxes, found.boxes[begun]])
-        seen = matches >= 0
-        matches[seen] = found.rows[matches[seen]]
-        return self._tracks(time, expected_boxes, matches, gaps)
+            boxes = np.concatenate([boxes, found.boxes[begun]])
+        return self._tracks(time, boxes, matches, gaps)
 
-    def _take(self, rows: Ints, expected: Doubles, found: Observed, at: Ints, time: float) -> None:
-        """Note that the tracks in ``rows`` were seen as ``found[at]``."""
-        table = self._table
-        table.motion[:, rows] = self._corrected(rows, expected, found, at, time)
-        table.boxes[rows] = found.boxes[at]
+    def _take(self, rows: Ints, expected: Doubles, found: Observed, at: Ints, time: float) -> Floats:
+        """Note that the tracks in ``rows`` (k,) were seen as ``found[at]``; returns where they are, (k, 4)."""
+        table, boxes = self._table, found.boxes.take(at, axis=0)
+        motion = self._corrected(rows, expected, found, at, time)
+        table.motion[:, :, rows] = motion
+        table.boxes[rows] = boxes
         table.scores[rows] = found.scores[at]
         table.class_ids[rows] = found.class_ids[at]
         table.seen[rows] = time
-        table.states[rows[table.states[rows] == State.LOST]] = State.TRACKED
-        self._trajectories.append(table.slots[rows], time, found.boxes[at])
+        self._trajectories.append(table.slots[rows], time, boxes)
+        return boxes if self.options.boxes == "detection" else kalman.corners(motion)
 
     def _confirm(self, time: float) -> None:
         table = self._table
-        ready = table.states == State.TENTATIVE
-        if ready.any():
+        ready = table.states == TENTATIVE
+        if np.count_nonzero(ready):
             ready &= time - table.born >= self.options.confirm_seconds - CLOCK
             self._name(table, ready)
 
     def _name(self, table: TrackTable, ready: NDArray[np.bool_]) -> None:
-        count = int(ready.sum())
+        count = np.count_nonzero(ready)
         table.track_ids[ready] = np.arange(self._next_id, self._next_id + count)
-        table.states[ready] = State.TRACKED
+        table.states[ready] = TRACKED
         self._next_id += count
 
     def _begin(self, found: Observed, at: Ints, time: float, first: bool) -> Ints:
         """Begin tracks at detections that no track took; returns their indices (k,)."""
         may = self._begins(found)
         may[at] = False
-        begun = np.flatnonzero(may)
+        begun = may.nonzero()[0]
         count = len(begun)
         if not count:
             return begun
-        boxes = found.boxes[begun]
-        new = TrackTable(
-            motion=kalman.begin(kalman.centred(boxes)),
-            boxes=boxes,
-            scores=found.scores[begun],
-            class_ids=found.class_ids[begun],
-            track_ids=np.full(count, -1, np.int64),
-            states=np.full(count, State.TENTATIVE, np.int8),
-            born=np.full(count, time),
-            seen=np.full(count, time),
-            slots=self._trajectories.take(count),
-            embeddings=np.zeros((count, 0), np.float32) if found.embeddings is None else found.embeddings[begun],
-        )
+        new = TrackTable(count)
+        new.boxes[:] = found.boxes[begun]
+        new.motion = kalman.begin(kalman.centred(new.boxes))
+        new.scores[:] = found.scores[begun]
+        new.class_ids[:] = found.class_ids[begun]
+        new.track_ids[:] = -1
+        new.states[:] = TENTATIVE
+        new.born[:] = new.seen[:] = time
+        new.slots[:] = self._trajectories.take(count)
+        if found.embeddings is not None:
+            new.embeddings = found.embeddings[begun]
         if first or self.options.confirm_seconds == 0:
             self._name(new, np.ones(count, np.bool_))
-        self._trajectories.append(new.slots, time, boxes)
+        self._trajectories.append(new.slots, time, new.boxes)
         self._table.extend(new)
         return begun
 
-    def _tracks(self, time: float, boxes: Floats, detections: Ints, gaps: Doubles | None = None) -> Tracks:
+    def _tracks(self, time: float, boxes: Floats, detections: Ints, gaps: Doubles) -> Tracks:
         table = self._table
         return Tracks(
             time=float(time),
@@ -298,6 +296,13 @@ class Tracker(ABC):
             states=table.states.copy(),
             ages=time - table.born,
             unseen=time - table.seen,
-            gaps=np.zeros(len(table)) if gaps is None else gaps,
+            gaps=gaps,
             detections=detections,
         )
+
+
+def _unmatched(count: int) -> Ints:
+    """(count,), full of -1."""
+    rows = np.empty(count, np.int64)
+    rows.fill(-1)
+    return rows

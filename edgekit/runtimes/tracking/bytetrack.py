@@ -1,4 +1,8 @@
-"""ByteTrack (Zhang et al., arXiv 2110.06864): every detection counts, the weak ones for tracks that are in sight."""
+"""ByteTrack (Zhang et al., arXiv 2110.06864): every detection counts, the weak ones for tracks that are known.
+
+The paper's second matching leaves out lost tracks. Here they take part: in a crowd, who comes back into sight is half
+hidden at first and weakly detected, and would stay lost until nobody stands in front any more.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ from edgekit.errors import UsageError
 from edgekit.runtimes.tracking.base import Tracker
 from edgekit.runtimes.tracking.detections import Observed
 from edgekit.runtimes.tracking.options import Share, TrackerOptions
-from edgekit.runtimes.tracking.state import State
+from edgekit.runtimes.tracking.state import TENTATIVE
 
 
 class ByteTrackOptions(TrackerOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -56,16 +60,15 @@ class ByteTrack(Tracker):
         options, states = self.options, self._table.states
         high = found.scores >= options.high_score
         fused = self._closeness(similarity, found)
-        known = np.flatnonzero(states != State.TENTATIVE)
-        self._stage(fused, known, np.flatnonzero(high), matches, fused >= options.min_similarity)
-        weak = np.flatnonzero(~high & (found.scores > options.low_score))
+        known = (states != TENTATIVE).nonzero()[0]
+        self._stage(fused, known, high.nonzero()[0], matches, fused >= options.min_similarity)
+        weak = (~high & (found.scores > options.low_score)).nonzero()[0]
         if len(weak):
-            in_sight = np.flatnonzero((states == State.TRACKED) & (matches < 0))
-            self._stage(similarity, in_sight, weak, matches, similarity >= options.min_iou)
-        tentative = np.flatnonzero(states == State.TENTATIVE)
-        if len(tentative):
+            self._stage(similarity, known[matches[known] < 0], weak, matches, similarity >= options.min_iou)
+        if len(known) < len(matches):
             high[matches[matches >= 0]] = False
-            self._stage(fused, tentative, np.flatnonzero(high), matches, fused >= options.tentative_similarity)
+            tentative = (states == TENTATIVE).nonzero()[0]
+            self._stage(fused, tentative, high.nonzero()[0], matches, fused >= options.tentative_similarity)
 
     def _closeness(self, similarity: Floats, found: Observed) -> Floats:
         """Similarity (n, m) of the first and third matching: IoU times score."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from edgekit.arrays import Floats, Ints
 from edgekit.errors import UsageError
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Observed:
     """Detections of one frame, best score first.
 
@@ -34,27 +34,29 @@ def observed(boxes: ArrayLike, scores: ArrayLike, class_ids: ArrayLike, embeddin
     Raises:
         UsageError: shapes that do not fit, NaN or infinity, a score outside 0..1, or a box whose corners are swapped.
     """
-    box = _numbers("boxes", boxes, np.float32, (4,))
-    score = _numbers("scores", scores, np.float32, ())
+    box = _numbers("boxes", boxes, (4,))
+    score = _numbers("scores", scores, ())
     kind = _classes(class_ids)
-    for name, column in (("scores", score), ("class_ids", kind)):
-        if len(column) != len(box):
-            raise UsageError(f"{name} must have one entry for each of the {len(box)} boxes, not {len(column)}")
-    if len(score) and not 0 <= score.min() <= score.max() <= 1:
-        raise UsageError(f"scores must be in 0..1, not {score.min():g}..{score.max():g}; apply the sigmoid first")
-    swapped = (box[:, 2:] < box[:, :2]).any(1)
-    if swapped.any():
+    if not len(box) == len(score) == len(kind):
+        name, count = ("scores", len(score)) if len(score) != len(box) else ("class_ids", len(kind))
+        raise UsageError(f"{name} must have one entry for each of the {len(box)} boxes, not {count}")
+    _check_finite("boxes", box)
+    if np.count_nonzero(box[:, 2:] < box[:, :2]):
+        swapped = (box[:, 2:] < box[:, :2]).any(1)
         raise UsageError(f"boxes must be x1, y1, x2, y2 with x1 <= x2 and y1 <= y2, not {box[swapped][0].tolist()}")
-    looks = None if embeddings is None else _unit(_numbers("embeddings", embeddings, np.float32, (-1,)))
-    if looks is not None and len(looks) != len(box):
-        raise UsageError(f"embeddings must have one row for each of the {len(box)} boxes, not {len(looks)}")
-    order = _order(box, score, kind)
-    return Observed(box[order], score[order], kind[order], order, None if looks is None else looks[order])
+    looks = None if embeddings is None else _looks(embeddings, len(box))
+    order, ranked = _order(box, score, kind)
+    if len(ranked) and not (ranked[-1] >= 0 and ranked[0] <= 1):  # NaN comes last
+        _check_finite("scores", score)
+        raise UsageError(f"scores must be in 0..1, not {ranked[-1]:g}..{ranked[0]:g}; apply the sigmoid first")
+    return Observed(
+        box.take(order, axis=0), ranked, kind[order], order, None if looks is None else looks.take(order, axis=0)
+    )
 
 
-def _numbers(name: str, given: ArrayLike, dtype: type[np.float32], shape: tuple[int, ...]) -> Floats:
+def _numbers(name: str, given: ArrayLike, shape: tuple[int, ...]) -> Floats:
     try:
-        found = np.asarray(given, dtype)
+        found = np.asarray(given, np.float32)
     except (TypeError, ValueError) as error:
         raise UsageError(f"{name} must be an array of numbers: {error}") from error
     if found.size == 0 and found.ndim == 1 and shape:
@@ -62,17 +64,29 @@ def _numbers(name: str, given: ArrayLike, dtype: type[np.float32], shape: tuple[
     if found.ndim != 1 + len(shape) or (shape and shape[0] > 0 and found.shape[1] != shape[0]):
         wanted = ", ".join(["n", *("d" if size < 0 else str(size) for size in shape)])
         raise UsageError(f"{name} must have the shape ({wanted}{'' if shape else ','}), not {found.shape}")
-    if not np.isfinite(found).all():
-        row = int(np.argwhere(~np.isfinite(found))[0, 0])
-        raise UsageError(f"{name} must be finite; row {row} is {found[row].tolist()}")
     return found
+
+
+def _check_finite(name: str, found: Floats) -> None:
+    finite = np.isfinite(found)
+    if np.count_nonzero(finite) < found.size:
+        row = int(np.argwhere(~finite)[0, 0])
+        raise UsageError(f"{name} must be finite; row {row} is {found[row].tolist()}")
 
 
 def _classes(given: ArrayLike) -> Ints:
     found = np.asarray(given)
-    if found.ndim != 1 or not (found.size == 0 or np.issubdtype(found.dtype, np.integer)):
+    if found.ndim != 1 or not (found.size == 0 or found.dtype.kind in "iu"):
         raise UsageError(f"class_ids must be integers of the shape (n,), not {found.dtype} {found.shape}")
     return found.astype(np.int64, copy=False)
+
+
+def _looks(given: ArrayLike, count: int) -> Floats:
+    looks = _numbers("embeddings", given, (-1,))
+    if len(looks) != count:
+        raise UsageError(f"embeddings must have one row for each of the {count} boxes, not {len(looks)}")
+    _check_finite("embeddings", looks)
+    return _unit(looks)
 
 
 def _unit(vectors: Floats) -> Floats:
@@ -82,11 +96,10 @@ def _unit(vectors: Floats) -> Floats:
     return scaled
 
 
-def _order(boxes: Floats, scores: Floats, class_ids: Ints) -> Ints:
-    """Best score first; equal ones by place and class, so that the order they were given in decides nothing."""
-    order = np.argsort(-scores, kind="stable")
+def _order(boxes: Floats, scores: Floats, class_ids: Ints) -> tuple[Ints, Floats]:
+    """Order and scores, best first; equal ones by place and class: the order they were given in decides nothing."""
+    order: Ints = (-scores).argsort(kind="stable")
     ranked = scores[order]
-    if (ranked[1:] == ranked[:-1]).any():
+    if np.count_nonzero(ranked[1:] == ranked[:-1]):
         order = np.lexsort((class_ids, *boxes.T, -scores))
-    ids: NDArray[np.int64] = order.astype(np.int64, copy=False)
-    return ids
+    return order.astype(np.int64, copy=False), ranked

@@ -23,6 +23,9 @@ BEGIN = 0.25
 USUAL_NEW, USUAL_LEAST, STEP = 0.7, 0.6, 0.1
 """ByteTrack's ``new_score``, OC-SORT's ``min_score``, and how far ``high_score`` lies below ``new_score``."""
 
+TOGETHER = 64
+"""Frames whose scores a tally counts at once."""
+
 
 def fitted(scores: Floats, least: float) -> dict[str, float]:
     """Options with which three of four detections may begin a track.
@@ -60,16 +63,26 @@ class TrackTally:
 
     def __init__(self) -> None:
         self._counts = np.zeros(101, np.int64)
+        self._waiting: list[Floats] = []
         self.frames = 0
         self.tracked = 0
 
     def add(self, scores: Floats, tracked: int) -> None:
-        """Count the detections of a frame, and how many of them were tracked."""
-        self._counts += np.bincount((100 * scores).astype(np.int64).clip(0, 100), minlength=101)
+        """Count the detections of a frame, scores in 0..1, and how many of them were tracked."""
+        self._waiting.append(scores)
+        if len(self._waiting) == TOGETHER:
+            self._count()
         self.frames += 1
         self.tracked += tracked
 
     def scores(self, least: float = 0.0) -> Floats:
         """All scores from ``least`` on, to two places."""
+        self._count()
         scores: Floats = np.repeat(np.arange(101, dtype=np.float32) / 100, self._counts)
         return scores[scores >= np.float32(math.floor(100 * least + 1e-6) / 100)]
+
+    def _count(self) -> None:
+        if self._waiting:
+            places = (100 * np.concatenate(self._waiting)).astype(np.int64)
+            self._counts += np.bincount(places, minlength=101)
+            self._waiting.clear()

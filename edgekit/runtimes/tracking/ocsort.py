@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import ClassVar
 
 import numpy as np
@@ -10,10 +11,11 @@ from numpy.typing import NDArray
 from edgekit.arrays import Doubles, Floats, Ints
 from edgekit.runtimes.tasks.similarity import box_iou
 from edgekit.runtimes.tracking import kalman
+from edgekit.runtimes.tracking.assignment import compete
 from edgekit.runtimes.tracking.base import Tracker
 from edgekit.runtimes.tracking.detections import Observed
 from edgekit.runtimes.tracking.options import Seconds, Share, TrackerOptions
-from edgekit.runtimes.tracking.state import State
+from edgekit.runtimes.tracking.state import LOST
 
 
 class OCSortOptions(TrackerOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -43,7 +45,7 @@ class OCSort(Tracker):
     def reset(self) -> None:
         """Forget everything, for a new stream; ids count from 1 again."""
         super().reset()
-        self._updates = np.zeros(0)
+        self._updates = deque[float]()
 
     def _begins(self, found: Observed) -> NDArray[np.bool_]:
         return found.scores >= self.options.min_score
@@ -52,9 +54,9 @@ class OCSort(Tracker):
         strong = found.scores >= self.options.min_score
         gains = self._with_momentum(similarity, found, time)
         every = np.arange(len(matches))
-        self._stage(gains, every, np.flatnonzero(strong), matches, similarity >= self.options.min_iou)
+        self._stage(gains, every, strong.nonzero()[0], matches, similarity >= self.options.min_iou)
         strong[matches[matches >= 0]] = False
-        rows, columns = np.flatnonzero(matches < 0), np.flatnonzero(strong)
+        rows, columns = (matches < 0).nonzero()[0], strong.nonzero()[0]
         if len(rows) and len(columns):  # OCR: perhaps it stayed where it was last seen
             again = box_iou(self._table.boxes, found.boxes)
             if self.options.class_aware:
@@ -65,60 +67,75 @@ class OCSort(Tracker):
         """OCM: the similarity (n, m) with, where there is any, how well a detection lies in its track's direction.
 
         The direction of a track is from where it was ``direction_seconds`` before it was last seen to there, and the
-        direction to a detection is from where it was that long before now. Only pairs that overlap are worked out:
-        an arc cosine for every pair takes longer than all the rest.
+        direction to a detection is from where it was that long before now. Only pairs that overlap are worked out,
+        and only where there is a choice: an arc cosine for every pair takes longer than all the rest.
         """
         table, ago = self._table, self.options.direction_seconds
-        rows, columns = np.divmod(np.flatnonzero(similarity), similarity.shape[1])
-        if not (len(rows) and self.options.direction_weight):
+        rows, columns = similarity.nonzero()
+        if not self.options.direction_weight or not compete(rows, columns):
             return similarity
-        earlier, moving = self._trajectories.at_or_before(table.slots, table.seen - ago + 1e-6)
-        anchor, _ = self._trajectories.at_or_before(table.slots, np.full(len(table), time - ago + 1e-6))
+        earlier, anchor, moving = self._before(table.seen - ago + 1e-6, time - ago + 1e-6)
         heading = _unit(_middles(table.boxes) - _middles(earlier))
-        middles, anchors = _middles(found.boxes), _middles(anchor)
-        wanted = _unit(middles[columns] - anchors[rows])
-        angle = np.arccos(np.clip((heading[rows] * wanted).sum(1), -1, 1))
+        wanted = _unit(_middles(found.boxes)[:, columns] - _middles(anchor)[:, rows])
+        ahead = heading[0, rows] * wanted[0] + heading[1, rows] * wanted[1]
+        angle = np.arccos(np.minimum(np.maximum(ahead, -1), 1))
         bonus = (0.5 - angle / np.pi) * self.options.direction_weight * found.scores[columns] * moving[rows]
         gains = similarity.copy()
         gains[rows, columns] = np.maximum(gains[rows, columns] + bonus, 1e-6)
         return gains
 
+    def _before(self, moments: Doubles, moment: float) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+        """Where the tracks (n,) were at a moment each, and at one moment: boxes (n, 4); which were seen several times.
+
+        Both are looked up at once, because a look-up takes a dozen numpy calls.
+        """
+        count, slots = len(moments), self._table.slots
+        every = np.empty(2 * count)
+        every[:count], every[count:] = moments, moment
+        boxes, several = self._trajectories.at_or_before(np.concatenate([slots, slots]), every)
+        return boxes[:count], boxes[count:], several[:count]
+
     def _corrected(self, rows: Ints, expected: Doubles, found: Observed, at: Ints, time: float) -> Doubles:
-        lost = self._table.states[rows] == State.LOST
-        if lost.any():
-            expected[:, lost] = self._reupdated(rows[lost], found.boxes[at[lost]], time)
+        lost = self._table.states[rows] == LOST
+        if np.count_nonzero(lost):
+            expected[:, :, lost] = self._reupdated(rows[lost], found.boxes[at[lost]], time)
         return super()._corrected(rows, expected, found, at, time)
 
     def _reupdated(self, rows: Ints, boxes: Floats, time: float) -> Doubles:
-        """ORU: expected states (6, k, 4) as if the lost tracks had been seen on a straight way to where they are now.
+        """ORU: expected states (6, 4, k) as if the lost tracks had been seen on a straight way to where they are now.
 
         A virtual observation for each update that missed them; the error that the filter piled up meanwhile is gone.
         """
         table = self._table
         since, start, goal = table.seen[rows], kalman.centred(table.boxes[rows]), kalman.centred(boxes)
-        state, at = table.motion[:, rows], since.copy()
-        for moment in self._updates[self._updates > since.min()]:
-            due = moment > since
-            if due.any():
-                share = ((moment - since) / (time - since))[due, None]
-                way = start[due] + share * (goal[due] - start[due])
-                state[:, due] = kalman.correct(kalman.predict(state[:, due], moment - at[due]), way)
+        state, at = table.motion.take(rows, axis=2), since.copy()
+        ways = (goal - start) / (time - since)
+        longest = since.min()
+        for moment in self._updates:
+            if moment > longest:
+                due = (moment > since).nonzero()[0]
+                way = (start + (moment - since) * ways).take(due, axis=1)
+                state[:, :, due] = kalman.correct(kalman.predict(state.take(due, axis=2), moment - at[due]), way)
                 at[due] = moment
         return kalman.predict(state, time - at)
 
     def _advance(self, time: float) -> bool:
         if self._time is not None:
-            recent = self._updates[self._updates > self._time - self.options.lost_seconds - 1]
-            self._updates = np.append(recent, self._time)
+            self._updates.append(self._time)
+            while self._updates[0] <= self._time - self.options.lost_seconds - 1:
+                self._updates.popleft()
         return super()._advance(time)
 
 
 def _middles(boxes: Floats) -> Floats:
-    return (boxes[:, :2] + boxes[:, 2:]) * np.float32(0.5)
+    """(2, n) of boxes (n, 4)."""
+    middles: Floats = (boxes[:, :2] + boxes[:, 2:]).T * np.float32(0.5)
+    return middles
 
 
 def _unit(vectors: Floats) -> Floats:
-    scaled: Floats = vectors / (np.sqrt((vectors * vectors).sum(1, keepdims=True)) + np.float32(1e-6))
+    """Vectors (2, n), scaled to length 1."""
+    scaled: Floats = vectors / (np.sqrt(vectors[0] * vectors[0] + vectors[1] * vectors[1]) + np.float32(1e-6))
     return scaled
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
@@ -26,12 +26,15 @@ class TrackerOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             at least twice, unless this is 0. Those of a stream's first update are believed at once (ByteTrack).
         class_aware: match a track only with detections of its class. Off, as in the papers: detectors waver between
             car and truck, and each time would end one track and begin another.
+        boxes: what `Tracks.boxes` has of a track that is in sight: "filter", where the filter takes it to be, which is
+            steadier and nearer the truth than a single detection; or "detection", the detection's own box.
         trajectory_points: observations that `trajectory` remembers of each track.
     """
 
     lost_seconds: Seconds = 1.0
     confirm_seconds: Seconds = 1 / 30
     class_aware: bool = False
+    boxes: Literal["filter", "detection"] = "filter"
     trajectory_points: Annotated[int, msgspec.Meta(ge=2, le=100_000)] = 128
 
 

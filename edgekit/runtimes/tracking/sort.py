@@ -37,7 +37,7 @@ class Sort(Tracker):
         return found.scores >= self.options.min_score
 
     def _match(self, similarity: Floats, found: Observed, time: float, matches: Ints) -> None:
-        strong = np.flatnonzero(found.scores >= self.options.min_score)
+        strong = (found.scores >= self.options.min_score).nonzero()[0]
         self._stage(similarity, np.arange(len(matches)), strong, matches, similarity >= self.options.min_iou)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,10 @@ class State(enum.IntEnum):
     LOST = 2
 
 
+TENTATIVE, TRACKED, LOST = map(int, State)
+"""The same as plain integers: numpy takes four times as long to compare an array with a member of an enumeration."""
+
+
 @dataclass(frozen=True, eq=False)
 class Tracks:
     """All tracks of a stream at one moment, oldest first; arrays with one entry per track.
@@ -31,7 +35,8 @@ class Tracks:
     Args:
         time: seconds, as given.
         track_ids: int64 (n,), counted from 1 in the order in which tracks were confirmed; -1 while tentative.
-        boxes: float32 (n, 4) xyxy in pixels: the detection's own where there is one, else where the track is expected.
+        boxes: float32 (n, 4) xyxy in pixels: where the filter takes the track to be after its detection (the
+            detection's own box with the option ``boxes="detection"``), or without one, where it is expected.
         scores: float32 (n,), of the newest detection of the track; so are ``class_ids``, int64 (n,).
         states: int8 (n,), values of `State`.
         ages: float64 (n,), seconds since the track was first seen.
@@ -63,7 +68,7 @@ class Tracks:
     @property
     def visible(self) -> Tracks:
         """The confirmed tracks that are in sight: state TRACKED, which is what counts and what is drawn."""
-        return self[self.states == State.TRACKED]
+        return self[self.states == TRACKED]
 
     @property
     def refound(self) -> NDArray[np.bool_]:
@@ -71,44 +76,69 @@ class Tracks:
         return self.gaps > 0
 
 
-@dataclass
+_ROW = np.dtype(
+    [
+        ("boxes", np.float32, 4),
+        ("scores", np.float32),
+        ("states", np.int8),
+        ("class_ids", np.int64),
+        ("track_ids", np.int64),
+        ("slots", np.int64),
+        ("born", np.float64),
+        ("seen", np.float64),
+    ],
+    align=True,
+)
+
+
 class TrackTable:
     """Columns with one entry per track.
 
-    ``motion`` (6, n, 4) is the state of `kalman` as of ``seen``, the time of the track's newest detection. It is never
+    ``motion`` (6, 4, n) is the state of `kalman` as of ``seen``, the time of the track's newest detection. It is never
     advanced in place: what is expected at any later time is computed from it, so that a lost track keeps the state it
-    was lost with, and a frame without detections costs nothing.
+    was lost with, and a frame without detections costs nothing. ``embeddings`` (n, d) are unit vectors of appearance,
+    zeros for a track that has none. The other columns are views of one array, so that tracks come and go in few calls.
+
+    Args:
+        count: of tracks, whose columns are zeros at first.
     """
 
-    motion: Doubles = field(default_factory=lambda: np.zeros((6, 0, 4)))
-    boxes: Floats = field(default_factory=lambda: np.zeros((0, 4), np.float32))
-    scores: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
-    class_ids: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
-    track_ids: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
-    states: NDArray[np.int8] = field(default_factory=lambda: np.zeros(0, np.int8))
-    born: Doubles = field(default_factory=lambda: np.zeros(0))
-    seen: Doubles = field(default_factory=lambda: np.zeros(0))
-    slots: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
-    embeddings: Floats = field(default_factory=lambda: np.zeros((0, 0), np.float32))
-    """Unit vectors of appearance (n, d); zeros for a track that has none."""
+    boxes: Floats
+    scores: Floats
+    states: NDArray[np.int8]
+    class_ids: Ints
+    track_ids: Ints
+    slots: Ints
+    born: Doubles
+    seen: Doubles
+
+    def __init__(self, count: int = 0) -> None:
+        self.motion: Doubles = np.zeros((6, 4, count))
+        self.embeddings: Floats = np.zeros((count, 0), np.float32)
+        self._set(np.zeros(count, _ROW))
 
     def __len__(self) -> int:
-        return len(self.track_ids)
+        return len(self._rows)
+
+    def _set(self, rows: NDArray[np.void]) -> None:
+        self._rows = rows
+        for name in _ROW.names or ():
+            setattr(self, name, rows[name])
 
     def keep(self, mask: NDArray[np.bool_]) -> None:
         """Drop the tracks where ``mask`` (n,) is False."""
-        rows = np.flatnonzero(mask)
-        self.motion = self.motion.take(rows, axis=1)
-        for name in _ROWS:
-            setattr(self, name, getattr(self, name).take(rows, axis=0))
+        rows = mask.nonzero()[0]
+        self.motion = self.motion.take(rows, axis=2)
+        self.embeddings = self.embeddings.take(rows, axis=0)
+        self._set(self._rows[rows])
 
     def extend(self, other: TrackTable) -> None:
         """Add the tracks of another table behind these."""
         self.widen(other.embeddings.shape[1])
         other.widen(self.embeddings.shape[1])
-        self.motion = np.concatenate([self.motion, other.motion], axis=1)
-        for name in _ROWS:
-            setattr(self, name, np.concatenate([getattr(self, name), getattr(other, name)]))
+        self.motion = np.concatenate([self.motion, other.motion], axis=2)
+        self.embeddings = np.concatenate([self.embeddings, other.embeddings])
+        self._set(np.concatenate([self._rows, other._rows]))
 
     def widen(self, dimensions: int) -> None:
         """Make room for embeddings of this many dimensions where there were none."""
@@ -116,11 +146,13 @@ class TrackTable:
             self.embeddings = np.zeros((len(self), dimensions), np.float32)
 
     def predicted(self, time: float) -> Doubles:
-        """Expected states (6, n, 4) at a time in seconds, not before the newest detection."""
+        """Expected states (6, 4, n) at a time in seconds, not before the newest detection."""
         return kalman.predict(self.motion, time - self.seen)
 
 
-_ROWS = tuple(column.name for column in fields(TrackTable) if column.name != "motion")
+REACH = 16
+"""Observations that are looked back: 0.1 s of 160 frames per second."""
+_STEPS = np.arange(REACH)
 
 
 class Trajectories:
@@ -161,10 +193,11 @@ class Trajectories:
 
     def append(self, slots: Ints, time: float, boxes: Floats) -> None:
         """Note that the tracks of these slots (k,) were seen at ``time`` in these boxes (k, 4)."""
-        at = self._counts[slots] % self.length
+        counts = self._counts[slots]
+        at = counts % self.length
         self._times[slots, at] = time
         self._boxes[slots, at] = boxes
-        self._counts[slots] += 1
+        self._counts[slots] = counts + 1
 
     def read(self, slot: int) -> tuple[Doubles, Floats]:
         """Times (k,) in seconds and boxes float32 (k, 4) of one slot, oldest first."""
@@ -172,20 +205,20 @@ class Trajectories:
         at = np.arange(max(count - self.length, 0), count) % self.length
         return self._times[slot, at], self._boxes[slot, at]
 
-    def at_or_before(self, slots: Ints, times: Doubles, reach: int = 16) -> tuple[Floats, NDArray[np.bool_]]:
+    def at_or_before(self, slots: Ints, times: Doubles, reach: int = REACH) -> tuple[Floats, NDArray[np.bool_]]:
         """The newest observation that is not newer than ``times`` (k,), else the oldest within reach.
 
         Returns:
             Boxes float32 (k, 4), and (k,) whether there is more than this one observation.
 
         Args:
-            reach: how many observations to look back; 16 are 0.1 s of 160 frames per second.
+            reach: how many observations to look back, at most `REACH`.
         """
         reach = min(reach, self.length)
         counts = self._counts[slots]
-        back = counts[:, None] - 1 - np.arange(reach)  # newest first
-        ring = back % self.length
-        late = self._times[slots[:, None], ring] > times[:, None]
+        newest = counts - 1
+        back = newest[:, None] - _STEPS[:reach]  # newest first
+        late = self._times[slots[:, None], back % self.length] > times[:, None]
         late &= back >= 0
-        steps = np.minimum(late.sum(1), np.minimum(counts, reach) - 1)
-        return self._boxes[slots, (counts - 1 - steps) % self.length], counts > 1
+        steps = np.minimum(np.add.reduce(late, 1), np.minimum(newest, reach - 1))
+        return self._boxes[slots, (newest - steps) % self.length], newest > 0

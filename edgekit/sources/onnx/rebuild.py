@@ -236,6 +236,11 @@ def _unknown(node: Any, label: str) -> str:
             f"operator {node.op_type} (node {label!r}): the graph is quantized already; give the float32 model, "
             "edgekit quantizes it for each target"
         )
+    if node.op_type == "NonMaxSuppression":
+        return (
+            f"operator NonMaxSuppression (node {label!r}) is not needed, edgekit suppresses itself: name the raw heads "
+            "under cut: of a contract file, which edgekit inspect --contract-out writes"
+        )
     domain = f"{node.domain}::" if node.domain else ""
     return (
         f"operator {domain}{node.op_type} (node {label!r}) cannot be converted; cut the graph before it or export "

@@ -1,4 +1,5 @@
-"""``torchvision:NAME`` with ``--weights``: classifiers, SSD detectors and semantic segmentation of torchvision.
+"""``torchvision:NAME`` with ``--weights``: classifiers, one-stage detectors and semantic segmentation of
+torchvision.
 
 Nothing is downloaded. Networks of two stages, of video and of pairs of images are refused.
 """
@@ -30,14 +31,6 @@ REFUSED = {
     "detection.faster_rcnn": _TWO_STAGES,
     "detection.mask_rcnn": f"{_TWO_STAGES}; for masks a YOLO of the task segment",
     "detection.keypoint_rcnn": f"{_TWO_STAGES}; for keypoints a YOLO of the task pose, MoveNet or RTMPose",
-    "detection.retinanet": (
-        "its anchors lie on the corners of cells, which no decoder of edgekit reads. Export it to ONNX and decode it "
-        "with a decoder of your own (docs/CONTRACT.md), or take torchvision:ssdlite320_mobilenet_v3_large"
-    ),
-    "detection.fcos": (
-        "its centerness is no head that a decoder of edgekit reads. Export it to ONNX and decode it with a decoder of "
-        "your own (docs/CONTRACT.md), or take torchvision:ssdlite320_mobilenet_v3_large"
-    ),
     "quantization": "it is quantised already; give the float network, named without quantized_",
     "optical_flow": "it compares two images, and a bundle has one image for its input",
     "video": "it takes many frames at once, and a bundle has one image for its input",

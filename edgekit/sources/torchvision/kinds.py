@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from edgekit.errors import SourceError
 from edgekit.runtimes.bundle.manifest import Contract, Decoder, ImageRule, Output, Postprocess
 from edgekit.sources._named import State
 from edgekit.sources.class_names import names_for
@@ -118,6 +119,85 @@ def _detector_options(name: str, state: State, trained: bool) -> dict[str, Any]:
     return {"weights_backbone": None}
 
 
+# --- detectors on a feature pyramid ---
+
+_COARSEST = 128
+"""Stride of the coarsest level: other sizes give it a grid whose anchors are spaced differently along x and y."""
+
+_PYRAMID_SIZE = (768, 768)
+"""The multiple of it that is next to torchvision's 800 pixels for the shorter side."""
+
+
+def _pyramid_heads(model: Any) -> nn.Module:
+    """Of each level boxes and classes, and the centerness of FCOS: (1, anchors * values, h, w) each."""
+    from torch import nn
+
+    regression, classification = model.head.regression_head, model.head.classification_head
+    fcos = hasattr(regression, "bbox_ctrness")
+
+    class Heads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.backbone = model.backbone
+            self.regression, self.classification = regression, classification
+
+        def forward(self, images: Any) -> Any:
+            found = []
+            for level in self.backbone(images).values():
+                seen = self.regression.conv(level)
+                boxes = self.regression.bbox_reg(seen)
+                found.append(nn.functional.relu(boxes) if fcos else boxes)
+                found.append(self.classification.cls_logits(self.classification.conv(level)))
+                if fcos:
+                    found.append(self.regression.bbox_ctrness(seen))
+            return tuple(found)
+
+    return Heads().eval()
+
+
+def _pyramid_image(released: Any, module: Any, size: Size | None) -> ImageRule:
+    """torchvision pads at the right and at the bottom with what is 0 once it is normalised: the mean.
+
+    Raises:
+        SourceError: a size that is no multiple of the coarsest stride.
+    """
+    height, width = size or _PYRAMID_SIZE
+    if height % _COARSEST or width % _COARSEST:
+        raise SourceError(f"--size {height}x{width}: must be a multiple of the largest stride, {_COARSEST}")
+    rule = module.transform
+    mean, std = tuple(rule.image_mean), tuple(rule.image_std)
+    red, green, blue = (round(255 * one) for one in mean)
+    return ImageRule(size=(height, width), align="corner", pad=(red, green, blue), mean=mean, std=std)
+
+
+def _retinanet_contract(module: Any, image: ImageRule, outputs: Sequence[Any]) -> Contract:
+    anchors = [
+        [[float(x2 - x1), float(y2 - y1)] for x1, y1, x2, y2 in level] for level in module.anchor_generator.cell_anchors
+    ]
+    options: dict[str, Any] = {"priors": anchors, "variances": [1.0] * 4, "score": "sigmoid", "cell_offset": 0.0}
+    return _pyramid_contract(module, image, outputs, "ssd", options, ("boxes", "classes"))
+
+
+def _fcos_contract(module: Any, image: ImageRule, outputs: Sequence[Any]) -> Contract:
+    options = {"centerness": True, "power": 0.5, "cell_offset": 0.0}
+    return _pyramid_contract(module, image, outputs, "distances", options, ("boxes", "classes", "centerness"))
+
+
+def _pyramid_contract(
+    module: Any, image: ImageRule, outputs: Sequence[Any], decoder: str, options: dict[str, Any], roles: Sequence[str]
+) -> Contract:
+    levels = range(len(outputs) // len(roles))
+    strides = [image.size[0] // outputs[len(roles) * level].shape[2] for level in levels]
+    count = module.head.classification_head.num_classes  # the first is a background that is never found
+    return Contract(
+        image=image,
+        classes=names_for(count, "coco91"),
+        decoder=Decoder(name=decoder, options={"strides": strides, **options}),
+        outputs=tuple(Output(name=f"{role}_{level}", role=role, level=level) for level in levels for role in roles),
+        postprocess=Postprocess(score=0.25, iou=module.nms_thresh, max_detections=module.detections_per_img),
+    )
+
+
 # --- semantic segmentation ---
 
 
@@ -165,6 +245,8 @@ _SSD = Kind(_detector_options, _ssd_heads, _ssd_image, _ssd_contract)
 
 KINDS: Mapping[str, Kind] = {
     "": Kind(_classifier_options, lambda model: model, _classifier_image, _classifier_contract),
+    "detection.fcos": Kind(_detector_options, _pyramid_heads, _pyramid_image, _fcos_contract),
+    "detection.retinanet": Kind(_detector_options, _pyramid_heads, _pyramid_image, _retinanet_contract),
     "detection.ssd": _SSD,
     "detection.ssdlite": _SSD,
     "segmentation": Kind(_segmenter_options, _segmenter_heads, _segmenter_image, _segmenter_contract),

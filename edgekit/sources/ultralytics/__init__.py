@@ -1,4 +1,4 @@
-"""HOST: an ultralytics checkpoint (`.pt`): detect, pose, segment and classify models of YOLOv8, YOLO11, YOLO26 and kin.
+"""HOST: an ultralytics checkpoint (`.pt`): boxes, poses, masks, oriented boxes, classes; YOLOv8, 11, 26, and kin.
 
 The package `ultralytics` is AGPL-3.0 and optional: it is imported only here, only inside functions, and only when a
 user gives such a checkpoint. It is imported with its own installer, network probe and settings file switched off.
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 
 OTHER_TASKS = {
-    "ultralytics.nn.tasks.OBBModel": "oriented-box",
     "ultralytics.nn.tasks.RTDETRDetectionModel": "RT-DETR",
     "ultralytics.nn.tasks.WorldModel": "YOLO-World",
     "ultralytics.nn.tasks.YOLOEModel": "YOLOE",
@@ -44,10 +43,11 @@ def load(request: SourceRequest) -> TrainedModel:
 
     ``heads`` returns boxes_0, classes_0, boxes_1, classes_1, ...: per stride (1, 4 * reg_max, h, w) distances left,
     top, right, bottom in strides (reg_max > 1: logits of the DFL distribution, Li et al. 2020, arXiv:2006.04388) and
-    (1, classes, h, w) logits, for poses (1, 3 k, h, w) keypoints_0 and on beside them, for masks coefficients_0 and on,
-    and prototypes last; a classifier's heads are its logits. ``module`` returns what ultralytics returns: (1, 4 +
-    classes + further values, anchors) with xywh in input pixels, or (1, 300, 6 + further values) rows x1, y1, x2, y2,
-    score, class for heads that need no NMS.
+    (1, classes, h, w) logits, for poses (1, 3 k, h, w) keypoints_0 and on beside them, for oriented boxes (1, 1, h, w)
+    angles_0 and on, for masks coefficients_0 and on, and prototypes last; a classifier's heads are its logits.
+    ``module`` returns what ultralytics returns: (1, 4 + classes + further values, anchors) with xywh in input pixels,
+    or (1, 300, 6 + further values) rows x1, y1, x2, y2 (of oriented boxes xywh), score, class for heads that need no
+    NMS.
 
     Raises:
         SourceError: the file or ultralytics is missing, the file is damaged, its model has another head, or it contains
@@ -210,7 +210,8 @@ def _uncut(head: HeadSpec, end2end: bool, outputs: Any, classes: int) -> Uncut:
     options: dict[str, Any] = {"box_format": "xywh", "normalized": False}
     attached = predictions.shape[1] - 4 - classes
     if end2end:
-        options = {"box_format": "xyxy", "normalized": False, "layout": "detections"}
+        box_format = "xywh" if head.task == "obb" else "xyxy"
+        options = {"box_format": box_format, "normalized": False, "layout": "detections"}
         attached = predictions.shape[2] - 6
     roles = ("predictions", "prototypes") if head.task == "segment" else ("predictions",)
     return Uncut(

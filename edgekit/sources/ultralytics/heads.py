@@ -20,12 +20,13 @@ class HeadSpec:
 
     task: str
     roles: tuple[str, ...] = ("boxes", "classes")
-    options: dict[str, float] = field(default_factory=dict)
+    options: dict[str, float | str] = field(default_factory=dict)
     features: bool = False
     all_levels: bool = False
 
 
 _POSE = ("boxes", "classes", "keypoints")
+_ORIENTED = ("boxes", "classes", "angles")
 _SEGMENT = ("boxes", "classes", "coefficients")
 
 HEADS: dict[str, HeadSpec] = {
@@ -35,6 +36,8 @@ HEADS: dict[str, HeadSpec] = {
     "Pose26": HeadSpec("pose", _POSE, {"keypoint_scale": 1.0, "keypoint_offset": 0.5}, features=True),
     "Segment": HeadSpec("segment", _SEGMENT),
     "Segment26": HeadSpec("segment", _SEGMENT, all_levels=True),
+    "OBB": HeadSpec("obb", _ORIENTED),
+    "OBB26": HeadSpec("obb", _ORIENTED, {"angle": "radians"}),
     "Classify": HeadSpec("classify", ("logits",)),
 }
 """By the name of the last layer's class."""

@@ -111,6 +111,8 @@ def _placement(operators: list[MnnOperator]) -> Placement:
     arithmetic = "float32"
     if stored["int8"]:
         arithmetic = f"int8 in {stored['int8']} of {stored.total()} convolutions, float32 or int8 tables elsewhere"
+    elif stored["int8 weights"]:
+        arithmetic = f"float32, weights of {stored['int8 weights']} of {stored.total()} convolutions stored as int8"
     elif stored["float16"]:
         arithmetic = "float32, weights stored as float16"
     computing = sum(operator.kind not in (INPUT, CONST) for operator in operators)

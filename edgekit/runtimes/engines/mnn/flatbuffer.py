@@ -24,7 +24,7 @@ class MnnOperator:
     """One operator: its kind, its name, and the names of the tensors that it reads and makes.
 
     ``stored`` is how a convolution's weights are stored: ``float32``, ``float16``, ``int8`` (with quantised
-    activations) or ``other``; empty for any other kind.
+    activations), ``int8 weights`` (which become floats when the file is opened) or ``other``; empty for any other kind.
     """
 
     kind: int
@@ -74,7 +74,9 @@ def _stored(op: FlatbufferTable) -> str:
     kind = FlatbufferTable(op.data, packed).number(2, "i")
     if kind == _FLOAT16:
         return "float16"
-    return "int8" if kind == _INT8 and convolution.target(4) else "other"
+    if kind == _INT8:
+        return "int8" if convolution.target(4) else "int8 weights"
+    return "other"
 
 
 class FlatbufferTable:

@@ -19,13 +19,6 @@ from edgekit.runtimes.engines.tensorrt import cache
 from edgekit.runtimes.engines.tensorrt.build import BuildSettings, build, read_settings
 from edgekit.runtimes.engines.tensorrt.cuda import Buffer, Gpu, Stream
 
-ARITHMETIC = {
-    "fp32": "float32",
-    "fp16": "float16",
-    "int8": "int8 where the file has Q/DQ, float32 elsewhere",
-}
-"""What an engine computes in, by the bundle's precision."""
-
 
 @dataclass(frozen=True)
 class BuiltPlan:
@@ -170,7 +163,7 @@ class TensorRt(Engine):
             engine = runtime.deserialize_cuda_engine(prepared.plan)
         if engine is None:
             raise EngineError(f"{model}: TensorRT cannot load the engine that it built; see its messages above")
-        placement = Placement(device, prepared.operators, ARITHMETIC[settings.precision])
+        placement = Placement(device, prepared.operators, settings.arithmetic)
         return TensorrtSession(gpu, runtime, engine, graph, placement)
 
 

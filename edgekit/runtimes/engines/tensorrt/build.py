@@ -23,12 +23,22 @@ class BuildSettings(Record, frozen=True, kw_only=True):
     """How the engine of a bundle is built; a file of the bundle, beside the ONNX file.
 
     ``workspace_megabytes`` bounds the scratch memory that a layer may use, 0 leaves it at the device's memory.
-    ``optimisation_level`` is TensorRT's own, 0 (quick to build) to 5 (fast to run).
+    ``optimisation_level`` is TensorRT's own, 0 (quick to build) to 5 (fast to run). ``floats`` is what an int8 file
+    computes in outside of its integers.
     """
 
     precision: Literal["fp32", "fp16", "int8"]
     workspace_megabytes: int = 0
     optimisation_level: int = 3
+    floats: Literal["fp32", "fp16"] = "fp32"
+
+    @property
+    def arithmetic(self) -> str:
+        """What an engine computes in."""
+        floats = {"fp32": "float32", "fp16": "float16"}
+        if self.precision == "int8":
+            return f"int8 where the file has Q/DQ, {floats[self.floats]} elsewhere"
+        return floats[self.precision]
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
-"""YOLOv8, 11 and 26: boxes as distances from the centre of a cell; keypoints and mask coefficients beside them."""
+"""YOLOv8, 11 and 26: boxes as distances from a cell's centre; keypoints, mask coefficients or angles beside them."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -31,7 +32,8 @@ class AnchorFree(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     from ``cell_offset`` of a cell, its centre; NanoDet-Plus has 0, its corner.
 
     Keypoints of a pose head are at ``(value * keypoint_scale + cell + keypoint_offset) * stride``: 2 and 0 in YOLOv8
-    and 11, 1 and 0.5 in YOLO26.
+    and 11, 1 and 0.5 in YOLO26. The head of angles gives ``(sigmoid - 1/4) * pi`` in YOLOv8 and 11, ``radians`` in
+    YOLO26.
     """
 
     strides: tuple[Count, ...]
@@ -39,6 +41,7 @@ class AnchorFree(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     keypoint_scale: Positive = 2.0
     keypoint_offset: float = 0.0
     cell_offset: float = 0.5
+    angle: Literal["sigmoid", "radians"] = "sigmoid"
 
 
 def _anchor_free_fused(options: dict[str, Any], shape: tuple[int, ...], classes: int) -> Decoder | None:
@@ -75,14 +78,11 @@ def anchor_free(heads: Heads, options: AnchorFree, frame: Frame, threshold: floa
     distance (Li et al., Generalized Focal Loss, 2020).
     """
     cut, parts, first = logit(threshold), [], 0
-    bins = np.arange(options.reg_max, dtype=np.float32)[None, :, None]
     for stride, boxes, classes in zip(options.strides, heads["boxes"], heads["classes"], strict=True):
         rows, columns = size = grid_of(classes, frame, stride)
         found = survivors(planes(classes, frame.classes, size), cut)
         check_bins(options, boxes.shape[1])
-        distances = planes(boxes, 4 * options.reg_max, size)[:, found.cells].reshape(4, options.reg_max, -1)
-        # A sum, not a matrix product: BLAS threads would go on spinning on the core the next inference needs.
-        reach = (softmax(distances, 1) * bins).sum(1) if options.reg_max > 1 else distances[:, 0]
+        reach = _reach(planes(boxes, 4 * options.reg_max, size)[:, found.cells], options.reg_max)
         column, row = cell_corners(found.cells, columns)
         x, y, half = column, row, np.float32(options.cell_offset)
         corners = np.stack([x + half - reach[0], y + half - reach[1], x + half + reach[2], y + half + reach[3]], 1)
@@ -91,6 +91,16 @@ def anchor_free(heads: Heads, options: AnchorFree, frame: Frame, threshold: floa
         )
         first += rows * columns
     return gather(parts)
+
+
+def _reach(values: Floats, bins: int) -> Floats:
+    """Distances (4, n) left, top, right, bottom in strides, from the values (4 * bins, n) of the boxes."""
+    distances = values.reshape(4, bins, -1)
+    if bins == 1:
+        return distances[:, 0]
+    # A sum, not a matrix product: BLAS threads would go on spinning on the core the next inference needs.
+    reach: Floats = (softmax(distances, 1) * np.arange(bins, dtype=np.float32)[None, :, None]).sum(1)
+    return reach
 
 
 @attached("anchor_free", "coefficients")
@@ -106,11 +116,38 @@ def _anchor_free_keypoints(heads: Heads, options: AnchorFree, frame: Frame, anch
     points = points_of(values, frame.keypoints)
     if points.shape[2] == 3 and values.shape[1] == 3 * frame.keypoints:
         points[..., 2] = sigmoid(points[..., 2])
-    grids = np.array([head.shape[2:] for head in heads["keypoints"]])
-    first = np.concatenate([[0], grids.prod(1).cumsum()[:-1]])
-    cells, columns = anchors - first[levels], grids[levels, 1]
-    corner = np.stack([cells % columns, cells // columns], 1).astype(np.float32)[:, None]
+    corner = _corners(heads["keypoints"], anchors, levels)[:, None]
     stride = np.array(options.strides, np.float32)[levels][:, None, None]
     scale, offset = np.float32(options.keypoint_scale), np.float32(options.keypoint_offset)
     points[..., :2] = (points[..., :2] * scale + (corner + offset)) * stride
     return points
+
+
+@attached("anchor_free", "angles")
+def _anchor_free_angles(heads: Heads, options: AnchorFree, frame: Frame, anchors: Ints) -> Floats:
+    """Oriented boxes (n, 5) of the anchors: centre, width, height and angle, in pixels and radians.
+
+    Distances are along axes that are turned by the angle around the place that they count from.
+
+    Raises:
+        ValueError: another number of channels than one for the angle.
+    """
+    boxes, levels = at_anchors(heads["boxes"], anchors)
+    raw, _ = at_anchors(heads["angles"], anchors)
+    if raw.shape[1] != 1:
+        raise ValueError(f"{raw.shape[1]} channels of angles, but 1 is needed")
+    left, top, right, bottom = _reach(boxes.T, options.reg_max)
+    angle = raw[:, 0] if options.angle == "radians" else (sigmoid(raw[:, 0]) - np.float32(0.25)) * np.float32(np.pi)
+    cos, sin = np.cos(angle), np.sin(angle)
+    away_x, away_y = (right - left) / 2, (bottom - top) / 2
+    shift = np.stack([away_x * cos - away_y * sin, away_x * sin + away_y * cos], 1)
+    stride = np.array(options.strides, np.float32)[levels][:, None]
+    centre = (_corners(heads["boxes"], anchors, levels) + np.float32(options.cell_offset) + shift) * stride
+    return np.concatenate([centre, np.stack([left + right, top + bottom], 1) * stride, angle[:, None]], 1)
+
+
+def _corners(heads: Sequence[Floats], anchors: Ints, levels: Ints) -> Floats:
+    """Column and row (n, 2) of the cells of anchors on their levels."""
+    grids = np.array([head.shape[2:] for head in heads])
+    first = np.concatenate([[0], grids.prod(1).cumsum()[:-1]])
+    return np.stack(cell_corners(anchors - first[levels], grids[levels, 1]), 1)

@@ -1,4 +1,4 @@
-"""Boxes that the graph decoded itself, and keypoints and mask coefficients beside them."""
+"""Boxes that the graph decoded itself, and keypoints, mask coefficients or angles beside them."""
 
 from __future__ import annotations
 
@@ -85,6 +85,24 @@ def decoded_attached(heads: Heads, options: Decoded, anchors: Ints) -> Floats:
 def _decoded_coefficients(heads: Heads, options: Decoded, frame: Frame, anchors: Ints) -> Floats:
     """Mask coefficients (n, m), which the graph leaves as they are."""
     return decoded_attached(heads, options, anchors)
+
+
+@attached("decoded", "angles")
+def _decoded_angles(heads: Heads, options: Decoded, frame: Frame, anchors: Ints) -> Floats:
+    """Oriented boxes (n, 5) that the graph decoded itself: centre and size before the scores, the angle behind them.
+
+    Raises:
+        ValueError: boxes that are no centre and size, or another number of values behind the scores than one.
+    """
+    if options.attached != 1 or options.box_format != "xywh":
+        raise ValueError(
+            "decoded oriented boxes are box_format: xywh with attached: 1, the angle in radians, not "
+            f"{options.box_format} with {options.attached}"
+        )
+    boxes = _rows(heads, options)[anchors, :4].astype(np.float32)
+    if options.normalized:
+        boxes = boxes * np.array([frame.width, frame.height] * 2, np.float32)
+    return np.concatenate([boxes, decoded_attached(heads, options, anchors)], 1)
 
 
 def _detection_rows(table: Floats, classes: int) -> tuple[Floats, Floats, Ints]:

@@ -1,4 +1,4 @@
-"""SSD, RetinaFace, BlazeFace and EfficientDet: boxes as differences from priors, landmarks beside them."""
+"""SSD, RetinaNet, RetinaFace, BlazeFace and EfficientDet: boxes as differences from priors, landmarks beside them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ from edgekit.runtimes.tasks.decoders.points import points_of
 
 
 class Priors(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """SSD anchors: per level a stride and the (width, height) in pixels of each prior at a cell's centre.
+    """SSD anchors: per level a stride and the (width, height) in pixels of each prior at ``cell_offset`` of a cell.
+
+    That is 0.5, its centre; torchvision's RetinaNet has 0, its corner.
 
     ``variances`` scale the four regressions. ``score`` is how class logits become scores; softmax heads have a
     background class, at ``background``. ``sizes``: ``log`` ratios to the prior's, or ``plain`` shares of it
@@ -38,6 +40,7 @@ class Priors(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     background: Literal["first", "last"] = "first"
     sizes: Literal["log", "plain"] = "log"
     order: Literal["xywh", "yxhw"] = "xywh"
+    cell_offset: float = 0.5
 
 
 def _per_cell(options: Priors) -> tuple[int, ...]:
@@ -70,7 +73,7 @@ def ssd(heads: Heads, options: Priors, frame: Frame, threshold: float) -> Candid
         kind, cells = np.nonzero(scores > threshold)
         prior = np.array(priors, np.float32)[kind]
         values = planes(boxes, kinds * _row(boxes, kinds, frame), size).reshape(kinds, -1, rows * columns)
-        corners = _boxes(values[kind, :4, cells], prior, _centres(cells, columns, stride), options)
+        corners = _boxes(values[kind, :4, cells], prior, _centres(cells, columns, stride, options), options)
         anchors = first + cells * kinds + kind
         parts.append(Candidates(corners, scores[kind, cells], class_ids[kind, cells], anchors))
         first += rows * columns * kinds
@@ -83,9 +86,9 @@ def _row(boxes: Floats, kinds: int, frame: Frame) -> int:
     return whole if boxes.shape[1] == kinds * whole else 4
 
 
-def _centres(cells: Ints, columns: int, stride: float) -> Floats:
-    """Centres (n, 2) of cells in input pixels."""
-    return (np.stack(cell_corners(cells, columns), 1) + np.float32(0.5)) * np.float32(stride)
+def _centres(cells: Ints, columns: int, stride: float, options: Priors) -> Floats:
+    """Centres (n, 2) of the priors of cells in input pixels."""
+    return (np.stack(cell_corners(cells, columns), 1) + np.float32(options.cell_offset)) * np.float32(stride)
 
 
 def _boxes(values: Floats, prior: Floats, centres: Floats, options: Priors) -> Floats:
@@ -106,7 +109,7 @@ def _keypoints(heads: Heads, options: Priors, frame: Frame, anchors: Ints) -> Fl
     sizes = np.concatenate([np.array(level, np.float32) for level in options.priors])
     starts = np.cumsum([0, *_per_cell(options)])
     prior = sizes[starts[at.levels] + at.kinds][:, None]
-    centres = (at.corners + np.float32(0.5)) * np.array(options.strides, np.float32)[at.levels][:, None]
+    centres = (at.corners + np.float32(options.cell_offset)) * np.array(options.strides, np.float32)[at.levels][:, None]
     shift = points[..., :2] * np.array(options.variances[:2], np.float32)
     points[..., :2] = centres[:, None] + shift * prior
     return points

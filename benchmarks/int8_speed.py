@@ -1,0 +1,96 @@
+"""How fast INT8 is beside float32 here, by target and model: every pair of bundles in turns, in one process.
+
+    python benchmarks/int8_speed.py MODELS.json -o docs/figures/int8_speed.json
+
+MODELS.json is a list of what is converted: name, source, data, and contract and trust where they are needed. Paths are
+relative to the file. Bundles of an earlier run in --out are kept. ``python docs/tables.py`` writes the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import re
+from pathlib import Path
+
+import msgspec
+
+from edgekit.conversion.convert import convert
+from edgekit.conversion.request import Request
+from edgekit.conversion.speed import time_ratio
+from edgekit.errors import EngineError
+from edgekit.runtimes.inputs.images import Preprocessor
+from edgekit.runtimes.inputs.media import frames
+from edgekit.timing import instructions
+
+TARGETS = ("onnx", "web", "openvino", "litert", "ncnn", "mnn", "executorch")
+"""What runs here: time of an emulator says nothing."""
+
+
+class Subject(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """A model of the list."""
+
+    name: str
+    source: str
+    data: str
+    contract: str = ""
+    trust: bool = False
+
+
+def main() -> None:
+    """Convert, time, and write what was found."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", type=Path)
+    parser.add_argument("--targets", default=",".join(TARGETS))
+    parser.add_argument("--threads", default="1,2")
+    parser.add_argument("--out", type=Path, default=Path("out/int8_speed"), help="folder of the bundles")
+    parser.add_argument("-o", "--output", type=Path, default=Path("docs/figures/int8_speed.json"))
+    given = parser.parse_args()
+    rows = []
+    for model in msgspec.json.decode(given.models.read_bytes(), type=list[Subject]):
+        rows += _rows(model, given.models.parent, given)
+        given.output.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+
+
+def _rows(model: Subject, folder: Path, given: argparse.Namespace) -> list[dict[str, object]]:
+    data = str(folder / model.data)
+    request = Request(
+        source=model.source if ":" in model.source else str(folder / model.source),
+        contract=str(folder / model.contract) if model.contract else "",
+        data=data,
+        name=re.sub(r"\W+", "-", model.name),
+        targets=tuple(given.targets.split(",")),
+        precisions=("fp32", "int8"),
+        out=given.out,
+        gated=False,
+        trust=model.trust,
+    )
+    done = {(one.target, one.precision): one for one in convert(request)}
+    rows: list[dict[str, object]] = []
+    for target, threads in itertools.product(request.targets, map(int, given.threads.split(","))):
+        fp32, int8 = done[target, "fp32"].bundle, done[target, "int8"].bundle
+        if fp32 is None or int8 is None:
+            print(f"{model.name} {target}: {done[target, 'fp32'].error or done[target, 'int8'].error}", flush=True)
+            continue
+        rule = int8.manifest.contract.image
+        images = [Preprocessor(rule)(frame.image)[0] for frame in itertools.islice(frames(data), 4)]
+        try:
+            ratio = time_ratio(int8, fp32, images, threads=threads)
+        except EngineError as error:
+            print(f"{model.name} {target}: {error}", flush=True)
+            continue
+        row = {"model": model.name, "target": target, "threads": threads, "instructions": instructions()}
+        row |= {"ratio": ratio.median, "low": ratio.low, "high": ratio.high}
+        row["integers"] = int8.manifest.graphs[0].report.get("convolutions in integers", "")
+        row["recipe"] = int8.manifest.evidence.recipe if int8.manifest.evidence else ""
+        rows.append(row)
+        print(
+            f"{model.name} {target}, {threads} threads: {ratio.median:.3f} ({ratio.low:.3f} to {ratio.high:.3f})",
+            flush=True,
+        )
+    return rows
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,19 @@
+/** edgekit on the web: bundles opened, run and tracked. See docs/WEB.md. */
+
+import "./tasks/decoders/index.js";
+
+export * from "./errors.js";
+export type { Size, Tensor } from "./arrays.js";
+export { type BundleSource, folderAt, inMemory } from "./bundle/folder.js";
+export type { Contract, Manifest, Skeleton } from "./bundle/manifest.js";
+export { summary } from "./bundle/manifest.js";
+export type { Device, OrtModule } from "./engines/onnxruntime.js";
+export type { FrameSource, RawPixels, Turn } from "./inputs/frames.js";
+export { type Frame, openCamera } from "./inputs/newest.js";
+export { type Attempt, EdgeModel, type OpenOptions, type Placement, type RunOptions, type StreamOptions } from "./model.js";
+export * from "./results/results.js";
+export type { Mask, Rle } from "./results/rle.js";
+export type { SelfCheck } from "./selfcheck.js";
+export { OneEuro, type OneEuroOptions } from "./smoothing.js";
+export type { Thresholds } from "./tasks/detect.js";
+export * from "./tracking/index.js";
