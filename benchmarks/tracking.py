@@ -1,7 +1,7 @@
 """Trackers beside those of roboflow `trackers` and of Ultralytics, on the same detections in the same run.
 
-- Speed: milliseconds of `update` alone with 5, 8, 20, 100 and 500 moving objects. All sides take turns, over and over;
-  of each frame the fastest turn counts, so that what else the machine does counts little.
+- Speed: milliseconds of `update` alone with 5, 8, 20, 100 and 500 moving objects, as CPU time of its thread. All sides
+  take turns, over and over; of each frame the fastest turn counts, so that what else the machine does counts little.
 - Crowds: HOTA, IDF1, MOTA and id switches on generated crowds of 100 walkers (benchmarks/crowds.py), of three seeds.
 - A sequence of the MOT Challenge (det.txt and gt.txt in a folder), where one is given.
 
@@ -146,7 +146,7 @@ def moving(count: int, frames: int, seed: int = 0) -> list[Frame]:
 
 def speed(count: int, name: str) -> dict[str, float]:
     """Milliseconds of an update with this many objects, by side."""
-    length, turns = (60, 12) if count < 200 else (15, 3)
+    length, turns = (60, 15) if count < 100 else (30, 4) if count < 500 else (10, 3)
     frames = moving(count, 15 + length)
     spent: dict[str, list[list[float]]] = {}
     gc.collect()
@@ -158,9 +158,9 @@ def speed(count: int, name: str) -> dict[str, float]:
                 continue
             ready, each = [tracker.prepare(frame) for frame in frames], []
             for number, frame in enumerate(ready):
-                start = time.perf_counter()
+                start = time.thread_time()
                 tracker.update(number, frame)
-                each.append(time.perf_counter() - start)
+                each.append(time.thread_time() - start)
             spent.setdefault(side, []).append(each[15:])
     gc.enable()
     return {side: 1000 * float(np.min(turns, axis=0).mean()) for side, turns in spent.items()}

@@ -27,8 +27,9 @@ from edgekit.runtimes.model import load
 
 # fmt: off
 COMMANDS = (
-    "amend", "ask", "build", "calibrate", "caption", "convert", "demo", "device", "embed", "evaluate", "index", "info",
-    "inspect", "match", "profile", "recommend", "run", "search", "targets", "toolchain", "verify",
+    "amend", "ask", "build", "calibrate", "caption", "convert", "demo", "device", "embed", "evaluate", "evidence",
+    "index", "info", "inspect", "match", "profile", "recommend", "run", "search", "selfcheck", "targets", "toolchain",
+    "verify",
 )
 THIRTEEN = [
     "coreml", "ethosu", "executorch", "imx500", "litert", "mnn", "ncnn", "onnx", "openvino", "qnn", "rknn", "tensorrt",
@@ -96,12 +97,15 @@ OPTIONS = {
     "search": "--top --json",
     "calibrate": "--data --proof-data -o --sensitivity --finetune --html --choose --ranges --no-float-fallback --json",
     "convert": "--plan --recipe --max-drop --labels --finetune --choose "
-    "--target --precision --data --contract --weights -o --out -j --jobs --json --gate --no-gate --dry-run --trust",
+    "--target --precision --data --contract --weights -o --out -j --jobs --json --gate --no-gate --dry-run --trust"
+    " --no-golden",
     "amend": "--score --iou --max-detections --class --tracker-option --import --json",
-    "run": "--score --iou --track --track-option --every --save --video --mot --import --json"
+    "run": "--size --score --iou --track --track-option --every --save --video --mot --import --json"
     " --threads --unit --strict",
     "verify": "--against --data --import --json",
     "evaluate": "--labels --data --html --track --track-option --fps --class --import --json",
+    "evidence": "",
+    "selfcheck": "--unit --threads --import --json",
     "info": "--json",
     "inspect": "--contract-out --image --out --size --weights --trust --import --json",
     "targets": "--json",
@@ -122,6 +126,7 @@ GROUPS = {
         "setup": "--engine --wheels",
         "remove": "--purge",
     },
+    "evidence": {"add": ""},
 }
 PROFILE = {
     "measure": "--on --rounds --seconds --threads --unit --strict --data --track --batch --streams --sustain"
@@ -248,7 +253,10 @@ def test_info_for_people_names_what_matters(cli: Cli, converted: Converted) -> N
         "calibrated on 3",
         "executed by openvino on ",
         "output boxes: cosine ",
-        "gate (matched >= 0.9 at IoU 0.5, drift <= 0.06, extra <= 0.12): passed",
+        "gate (matched >= 0.9 at IoU 0.5, drift <= 0.06, extra <= 0.12, small >= 0.8, medium >= 0.85, large >= ",
+        "0.85): passed",
+        "negative control (each channel of the raw outputs at its least value, as if the network saw nothing): failed",
+        "by size: small ",
         "\nproven\n",
     ):
         assert part in said.out
@@ -284,7 +292,8 @@ def test_convert_for_machines(converted: Converted) -> None:
         assert Path(entry["path"]) == converted.path(entry["target"], entry["precision"])
         manifest = json.loads((Path(entry["path"]) / MANIFEST).read_bytes())
         assert entry["evidence"] == manifest["evidence"]
-        assert entry["bytes"] == sum(file["bytes"] for file in manifest["files"])
+        model = [file["bytes"] for file in manifest["files"] if not file["path"].startswith("golden/")]
+        assert entry["bytes"] == sum(model) < sum(file["bytes"] for file in manifest["files"])
 
 
 @pytest.mark.parametrize(

@@ -230,6 +230,7 @@ def test_precisions_are_what_they_say(net: Converted) -> None:
     reported = net.graphs["w8a8"].report
     assert reported["conv"] == found["w8a8"]["conv"]
     assert reported["opset"] == "CoreML7"
+    assert net.graphs["fp16"].report["opset"] == "CoreML5", "the oldest that has the operators"
 
 
 def test_entry_names_every_file_of_the_package(net: Converted) -> None:
@@ -279,7 +280,11 @@ def test_converting_prints_nothing(net: Converted, tmp_path: Path, capfd: pytest
 
 @pytest.mark.parametrize(
     ("deployment", "opset", "weights"),
-    [("iOS16", "CoreML6", "constexpr_affine_dequantize"), ("iOS18", "CoreML8", "constexpr_blockwise_shift_scale")],
+    [
+        ("auto", "CoreML6", "constexpr_affine_dequantize"),  # the first with INT8 weights
+        ("iOS17", "CoreML7", "constexpr_affine_dequantize"),
+        ("iOS18", "CoreML8", "constexpr_blockwise_shift_scale"),
+    ],
 )
 def test_older_and_newer_systems(net: Converted, deployment: str, opset: str, weights: str, tmp_path: Path) -> None:
     job, graph = again(net, "int8", tmp_path / "out", options=CoremlOptions(deployment=deployment))
@@ -363,6 +368,7 @@ def test_coremltools_own_function_is_put_back(net: Converted) -> None:
     [
         ({"samples": None}, "w8a8 needs calibration images"),
         ({"plan": None}, "w8a8 needs a quantisation plan"),
+        ({"options": CoremlOptions(deployment="iOS15")}, "w8a8 needs iOS17"),
         ({"options": CoremlOptions(deployment="iOS16")}, "w8a8 needs iOS17"),
         ({"options": converters.NoTargetOptions()}, "the job holds NoTargetOptions, the converter takes CoremlOptions"),
     ],

@@ -177,6 +177,14 @@ def test_placement_counts_what_is_left_on_the_portable_kernels(
     assert (placement.device, placement.word, placement.arithmetic) == ("cpu", "executed", "float32")
     assert placement.operators["portable"] == 1  # the nearest-neighbour upsampling
     assert placement.operators["xnnpack"] >= 8
+    onnx = pytest.importorskip("onnx", reason="needs the extra 'convert'")
+    job, graph = quantised
+    integers = sum(not layer.float_reason for layer in job.planned().layers)
+    assert graph.report["convolutions in integers"] == f"{integers} of {len(job.planned().layers)}"
+    # The delegate has no sigmoid in integers, so that every SiLU is computed in float.
+    sigmoids = sum(node.op_type == "Sigmoid" for node in onnx.load(job.onnx).graph.node)
+    assert f"sigmoid {sigmoids} of {sigmoids}" in graph.report["in float32"]
+    assert "relu" not in graph.report["in float32"], "fused into convolutions"
     assert opened(quantised).placement.arithmetic.startswith("int8 in convolutions")
     for job, graph in (fp32, quantised):
         program = deserialize_pte_binary((job.out / "model.pte").read_bytes()).program

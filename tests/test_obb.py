@@ -188,6 +188,7 @@ def test_evidence_has_the_angle_and_the_gate_bounds_it() -> None:
         agreements[degrees] = tally.agreement()
         assert agreements[degrees].angle == pytest.approx(degrees, abs=0.01)
         assert (agreements[degrees].matched, agreements[degrees].measure) == (1, "rotated IoU")
+        assert list(agreements[degrees].by_size or {}) == ["medium"]  # 60 x 25, whatever box is around it
     gate = msgspec.structs.replace(GATES["int8"], angle=ANGLES["int8"])
     assert judge(agreements[2.0], (), gate) == ()
     assert judge(agreements[10.0], (), gate) == ("mean angle between boxes 10.00 degrees, at most 5",)

@@ -171,7 +171,7 @@ def test_the_reference_computes_the_files_qdq_arithmetic(small: Converted) -> No
         assert (
             noise(output, expected) < 3e-3
         )  # it rounds to float16 in between; a value on the edge of a step may fall to the other side
-        assert noise(unquantised, expected) > 3 * noise(output, expected)
+        assert noise(unquantised, expected) > 2 * noise(output, expected)
 
 
 def test_an_emulator_says_what_it_is(small: Converted) -> None:

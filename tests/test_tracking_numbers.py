@@ -15,9 +15,11 @@ from edgekit.runtimes.tasks.similarity import box_iou
 from edgekit.runtimes.tracking import kalman
 from edgekit.runtimes.tracking.assignment import (
     SOLVERS,
+    _tie_breaks,
     assign,
     by_lap,
     by_scipy,
+    compete,
     default_solver,
     shortest_augmenting_paths,
 )
@@ -234,6 +236,25 @@ def test_certain_pairs_need_no_solver_and_others_do() -> None:
     for empty in ((0, 3), (3, 0), (0, 0)):
         assert [len(side) for side in assign(np.zeros(empty), refuse)] == [0, 0]
     assert len(assign(np.zeros((3, 4)), refuse)[0]) == 0
+
+
+def test_equal_choices_are_decided_in_the_same_way_everywhere() -> None:
+    """Ports have to break ties as this does: by these numbers, of 32-bit integer arithmetic."""
+    assert assign(np.full((3, 4), 0.5))[1].tolist() == [1, 2, 3]
+    one, two = 1, 2
+    mixed = (one * 0x9E3779B1 ^ two * 0x85EBCA77) % 2**32
+    mixed ^= mixed >> 16
+    mixed = mixed * 0xC2B2AE3D % 2**32
+    mixed ^= mixed >> 15
+    assert _tie_breaks(3, 4)[one, two] == mixed / 2**32
+    assert len(np.unique(_tie_breaks(500, 500))) > 0.999 * 500**2
+
+
+def test_pairs_compete_for_a_row_or_a_column() -> None:
+    assert not compete(np.array([0, 1, 2]), np.array([2, 0, 1]))
+    assert compete(np.array([0, 0]), np.array([0, 1]))
+    assert compete(np.array([0, 1]), np.array([1, 1]))
+    assert not compete(np.zeros(0, np.int64), np.zeros(0, np.int64))
 
 
 def test_the_solver_is_the_first_that_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,9 @@
 """Try other image rules on the source: a contract that is wrong often finds clearly less than the right one would.
 
 No labels are needed. A rule is measured by what the source finds in an image and again in its mirror image: the sum of
-the squared scores of the detections that both have, less where their boxes differ, and times the share that they are of
-all that is found. Squares count sure detections. A wrong scale makes some networks shout: they find ten times as much,
-all of it with a score of 1, but little of that again, and in other boxes.
+the squared scores of the detections that both have. Squares count sure detections. A wrong scale makes some networks
+shout: they find ten times as much, all of it with a score of 1, but little of that again, and in other boxes. So
+scales are measured in another way, which takes that into account (`Twice.steady`).
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from edgekit.arrays import Floats, Image
 from edgekit.errors import EngineError
@@ -43,8 +45,8 @@ BETTER_SCALE = 1.5
 SURE = 2.5
 """How many standard errors above zero the mean difference of the images has to be."""
 
-WORTH = 0.05
-"""What another rule has to find in an image in the mean: one detection with a score of 0.3 and an IoU of 0.8, say."""
+WORTH = 0.1
+"""What another rule has to find in an image in the mean: one detection with a score of 0.32, say."""
 
 Network = Callable[[Floats], Sequence[Floats]]
 """The source: a tensor (1, 3, height, width) -> its raw outputs."""
@@ -52,12 +54,25 @@ Network = Callable[[Floats], Sequence[Floats]]
 
 @dataclass(frozen=True)
 class Alternative:
-    """Another image rule, in the words of a contract file, and what the contract says in its place."""
+    """Another image rule, in the words of a contract file, and what the contract says in its place; whether it is
+    another scale, mean or std."""
 
     text: str
     stated: str
     rule: ImageRule
     better: float = BETTER
+    scale: bool = False
+
+
+class Twice(NamedTuple):
+    """What an image and its mirror image have in common.
+
+    ``squares`` is the sum of squared scores of the detections found in both. ``steady`` is the same with each times
+    0..1 for an IoU of 0.5..1 of its boxes, and the sum times the share of all squared scores that is found in both.
+    """
+
+    squares: float
+    steady: float
 
 
 RESIZED = {"grid": ("letterbox", "corner"), "anchors": ("letterbox", "center"), "fastestdet": ("stretch", "")}
@@ -123,21 +138,25 @@ def suggestion(network: Network, contract: Contract, images: Sequence[ImageRefer
     for other in others:
         measured = _Measured(network, msgspec.structs.replace(contract, image=other.rule))
         measured.see(pictures[:first])
-        if measured.total > own.total:
+        if measured.values(other).sum() > own.values(other).sum():
             promising.append((other, measured))
     most = min(len(pictures), int(affordable * (len(others) + 1) / (len(promising) + 1)))
     if promising:
         own.see(pictures[first:most])
     for _, measured in promising:
         measured.see(pictures[first:most])
-    found = [(measured.total, other) for other, measured in promising if _clearly(measured, own, other.better)]
+    found = [
+        (measured.values(other), own.values(other), other)
+        for other, measured in promising
+        if _clearly(measured.values(other), own.values(other), other.better)
+    ]
     if not found:
         return ""
-    total, best = max(found, key=lambda pair: pair[0])
+    values, stated, best = max(found, key=lambda one: float(one[0].sum()) / max(float(one[1].sum()), 1e-6))
     return (
-        f"the source finds clearly more with {best.text} than with the contract's {best.stated} ({total:.1f} against "
-        f"{own.total:.1f} in {len(own.values)} images, squared scores of what is found in the mirror image too): check "
-        "the contract; nothing was changed"
+        f"the source finds clearly more with {best.text} than with the contract's {best.stated} ({values.sum():.1f} "
+        f"against {stated.sum():.1f} in {len(values)} images, squared scores of what is found in the mirror image "
+        "too): check the contract; nothing was changed"
     )
 
 
@@ -169,7 +188,9 @@ def _scales(rule: ImageRule) -> Iterator[Alternative]:
     }
     stated = f"scale: {rule.scale:.4g}, mean {list(rule.mean)}, std {list(rule.std)}"
     for text, (scale, its_mean, its_std) in usual.items():
-        other = replace(_changed(text, stated, rule, scale=scale, mean=its_mean, std=its_std), better=BETTER_SCALE)
+        other = replace(
+            _changed(text, stated, rule, scale=scale, mean=its_mean, std=its_std), better=BETTER_SCALE, scale=True
+        )
         if not np.allclose(tables(other.rule), tables(rule), rtol=0.02, atol=0.02 * float(np.ptp(tables(rule)))):
             yield other
 
@@ -188,14 +209,13 @@ def _changed(text: str, stated: str, rule: ImageRule, **changes: object) -> Alte
     return Alternative(text, stated, msgspec.structs.replace(rule, **changes))
 
 
-def _clearly(other: _Measured, own: _Measured, better: float) -> bool:
-    """Whether another rule is better in ratio, in nearly every sample of images, and at all."""
-    difference = np.array(other.values) - np.array(own.values)
-    error = float(difference.std(ddof=1)) / len(difference) ** 0.5
-    return (
-        other.total >= better * own.total
-        and float(difference.mean()) >= SURE * error
-        and other.total >= WORTH * len(other.values)
+def _clearly(values: NDArray[np.float64], own: NDArray[np.float64], better: float) -> bool:
+    """Whether another rule finds more than the own one: in ratio, in nearly every sample of images, and at all."""
+    error = float((values - own).std(ddof=1)) / len(values) ** 0.5
+    return bool(
+        values.sum() >= better * own.sum()
+        and (values - own).mean() >= SURE * error
+        and values.sum() >= WORTH * len(values)
     )
 
 
@@ -205,19 +225,18 @@ class _Measured:
     def __init__(self, network: Network, contract: Contract) -> None:
         self._network, self._task = network, open_task(contract)
         self._preprocess = Preprocessor(contract.image)
-        self.values: list[float] = []
+        self._seen: list[Twice] = []
 
-    @property
-    def total(self) -> float:
-        """Over all images."""
-        return sum(self.values)
+    def values(self, tried: Alternative) -> NDArray[np.float64]:
+        """Of each image, by the measure that the alternative is judged by."""
+        return np.array([one.steady if tried.scale else one.squares for one in self._seen])
 
     def see(self, images: Sequence[Image]) -> None:
         """Measure further images."""
         for image in images:
             plain = self._found(image)
             mirrored = self._found(np.ascontiguousarray(image[:, ::-1]))
-            self.values.append(_found_twice(plain, mirrored, image.shape[1]))
+            self._seen.append(_found_twice(plain, mirrored, image.shape[1]))
 
     def _found(self, image: Image) -> Candidates:
         """Detections after NMS in original pixels; none where the outputs are no numbers."""
@@ -234,16 +253,14 @@ def _detected(task: Task, outputs: Sequence[Floats]) -> Candidates:
         return Candidates(nothing, nothing[:, 0], np.zeros(0, np.int64), np.zeros(0, np.int64))
 
 
-def _found_twice(plain: Candidates, mirrored: Candidates, width: int) -> float:
-    """What an image and its mirror image have in common: the sum of squared scores of the detections found in both,
-    each times 0..1 for an IoU of 0.5..1 of its boxes, times the share of all squared scores that is found in both."""
+def _found_twice(plain: Candidates, mirrored: Candidates, width: int) -> Twice:
     boxes = mirrored.boxes.copy()
     boxes[:, [0, 2]] = width - boxes[:, [2, 0]]
     same = plain.class_ids[:, None] == mirrored.class_ids[None, :]
     partners, overlaps = match(np.where(same, box_iou(plain.boxes, boxes), 0.0))
     good = overlaps >= 0.5
     if not good.any():
-        return 0.0
+        return Twice(0.0, 0.0)
     common = np.minimum(plain.scores[good], mirrored.scores[partners[good]]) ** 2
     share = 2 * common.sum() / ((plain.scores**2).sum() + (mirrored.scores**2).sum())
-    return float((common * (2 * overlaps[good] - 1)).sum() * share)
+    return Twice(float(common.sum()), float((common * (2 * overlaps[good] - 1)).sum() * share))

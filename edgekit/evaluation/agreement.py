@@ -17,7 +17,7 @@ from edgekit.runtimes.results import Detections
 from edgekit.runtimes.tasks import Task
 from edgekit.runtimes.tasks.decoders import Candidates
 from edgekit.runtimes.tasks.rotated import angle_between
-from edgekit.runtimes.tasks.similarity import box_agreement
+from edgekit.runtimes.tasks.similarity import box_agreement, box_areas
 
 SCORE_FLOOR = 0.3
 """The source's detections above this score have to be found again."""
@@ -65,6 +65,7 @@ class Tally:
     measure: str = "IoU"
     cells: CellTally | None = None
     sizes: SizeTally | None = None
+    areas: Callable[[Candidates], Floats] = lambda found: box_areas(found.boxes)
     angles: list[float] | None = None
     detections: int = 0
     found: int = 0
@@ -82,7 +83,7 @@ class Tally:
         cells = CellTally() if task.dense else None
         sizes = SizeTally() if issubclass(task.gives, Detections) else None
         angles = list[float]() if task.oriented else None
-        return cls(gate_iou, task.similarity, task.measure, cells, sizes, angles)
+        return cls(gate_iou, task.similarity, task.measure, cells, sizes, task.areas, angles)
 
     def add_detections(self, source: Candidates, target: Candidates) -> None:
         """Compare what two runs found on one image.
@@ -102,7 +103,7 @@ class Tally:
         self.ious += values.tolist()
         good = values >= self.gate_iou
         if self.sizes is not None:
-            self.sizes.add(source.boxes[sure], good)
+            self.sizes.add(self.areas(source[sure]), good)
         self._add_angles(source[sure[good]], target[partners[good]])
         self.drifts += np.abs(source.scores[sure][good] - target.scores[partners[good]]).tolist()
         self.flips += int(((~good) & (overlaps[sure].max(1, initial=0) >= self.gate_iou)).sum())

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from edgekit.arrays import Bools, Floats
 from edgekit.runtimes.bundle.manifest import Agreement, Gate, SizeAgreement
-from edgekit.runtimes.tasks.similarity import box_areas
 
 SIZES = ("small", "medium", "large")
 """COCO's names."""
@@ -38,9 +37,9 @@ class SizeTally:
     detections: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(SIZES), np.int64))
     found: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(SIZES), np.int64))
 
-    def add(self, boxes: Floats, found: Bools) -> None:
-        """Count the source's boxes (n, 4) in input pixels, and which of them (n,) have a partner."""
-        sizes = np.searchsorted(BOUNDARIES, box_areas(boxes), side="right")
+    def add(self, areas: Floats, found: Bools) -> None:
+        """Count the source's objects by their areas (n,) in input pixels, and which of them (n,) have a partner."""
+        sizes = np.searchsorted(BOUNDARIES, areas, side="right")
         self.detections += np.bincount(sizes, minlength=len(SIZES))
         self.found += np.bincount(sizes[found], minlength=len(SIZES))
 

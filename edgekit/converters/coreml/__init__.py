@@ -29,9 +29,10 @@ from edgekit.runtimes.bundle.manifest import Graph, Record, Tensor
 
 
 class CoremlOptions(Record, frozen=True):
-    """``deployment`` is the oldest system that has to run the package; INT8 activations need iOS 17."""
+    """``deployment`` is the oldest system that has to run the package. By default it is the oldest that has the
+    network's operators: newer formats of the same network were found slower. INT8 activations need iOS 17."""
 
-    deployment: Literal["iOS16", "iOS17", "iOS18", "iOS26"] = "iOS17"
+    deployment: Literal["auto", "iOS15", "iOS16", "iOS17", "iOS18", "iOS26"] = "auto"
 
 
 TARGET = Target(
@@ -54,6 +55,12 @@ TARGET = Target(
 PACKAGE = "model.mlpackage"
 """The folder that Core ML opens. Xcode takes it as it is."""
 
+AUTO = "auto"
+"""The oldest system that has the operators."""
+
+ACTIVATIONS = "iOS17"
+"""The first system with INT8 activations, and the one to try where the oldest has not all operators."""
+
 COREMLTOOLS = "9.0"
 """INT8 activations replace a function inside coremltools, which may be another one in another version."""
 
@@ -67,6 +74,7 @@ def convert(job: Job, report: Report) -> Graph:
     """
     deployment = job.chosen(CoremlOptions).deployment
     if job.precision == "w8a8":
+        deployment = ACTIVATIONS if deployment == AUTO else deployment
         _check_activations(deployment)
         if not len(job.calibration()):  # refuse before the slow part
             raise ConversionError("w8a8 needs calibration images, and the given set has none: give --data")
@@ -95,7 +103,7 @@ def _failure(precision: str, error: Exception) -> ConversionError:
 def _check_activations(deployment: str) -> None:
     with quietly():
         import coremltools
-    if deployment == "iOS16":
+    if deployment in ("iOS15", "iOS16"):
         raise ConversionError("w8a8 needs iOS17: Core ML has no INT8 activations before; give deployment=iOS17 or int8")
     if coremltools.__version__ != COREMLTOOLS:
         raise ConversionError(
@@ -111,23 +119,18 @@ def _float_package(job: Job, deployment: str, precision: str, report: Report) ->
         return path
     report("loading coremltools", 0.0)
     with _quiet():
-        import coremltools
         import torch
     torch.set_num_threads(job.threads)
     report("converting with coremltools", 0.2)
     scratch = Path(tempfile.mkdtemp(prefix=f"{precision}.", dir=job.work))
     try:
         with _quiet():
-            program = torch.export.load(job.program).run_decompositions({})
-            model = coremltools.convert(
-                program,
-                inputs=[coremltools.TensorType(name=INPUT, shape=(1, 3, *job.contract.image.size), dtype=np.float32)],
-                outputs=[coremltools.TensorType(name=name, dtype=np.float32) for name in _output_names(job)],
-                minimum_deployment_target=getattr(coremltools.target, deployment),
-                compute_precision=getattr(coremltools.precision, {"fp32": "FLOAT32", "fp16": "FLOAT16"}[precision]),
-                convert_to="mlprogram",
-                skip_model_load=True,
-            )
+            try:
+                model = _converted(job, deployment, precision)
+            except Exception:  # coremltools raises whatever its layers raise
+                if deployment != AUTO:
+                    raise
+                model = _converted(job, ACTIVATIONS, precision)
             model.save(str(scratch / PACKAGE))
         with contextlib.suppress(OSError):  # another job of the same work folder was first: its package is the same
             (scratch / PACKAGE).rename(path)
@@ -136,6 +139,22 @@ def _float_package(job: Job, deployment: str, precision: str, report: Report) ->
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return path
+
+
+def _converted(job: Job, deployment: str, precision: str) -> Any:
+    """The network as coremltools converts it."""
+    import coremltools
+    import torch
+
+    return coremltools.convert(
+        torch.export.load(job.program).run_decompositions({}),
+        inputs=[coremltools.TensorType(name=INPUT, shape=(1, 3, *job.contract.image.size), dtype=np.float32)],
+        outputs=[coremltools.TensorType(name=name, dtype=np.float32) for name in _output_names(job)],
+        minimum_deployment_target=None if deployment == AUTO else getattr(coremltools.target, deployment),
+        compute_precision=getattr(coremltools.precision, {"fp32": "FLOAT32", "fp16": "FLOAT16"}[precision]),
+        convert_to="mlprogram",
+        skip_model_load=True,
+    )
 
 
 def _output_names(job: Job) -> list[str]:

@@ -12,6 +12,7 @@ from edgekit.converters import PLAN, Job, Report, Target
 from edgekit.converters._foreign import tool_error
 from edgekit.converters._quiet import quiet
 from edgekit.converters.executorch.int8 import TORCHAO, quantised
+from edgekit.converters.executorch.partition import told_integers
 from edgekit.errors import ConversionError
 from edgekit.graph.exchange import COMPLEX_DFT
 from edgekit.runtimes.bundle.manifest import Graph, Record
@@ -70,14 +71,14 @@ def convert(job: Job, report: Report) -> Graph:
         with quiet(), _shared_histories():
             lowered = _lowered(program, delegate)
             counts = _counts(lowered, delegate)
+            integers = told_integers(lowered) if job.precision == "int8" else {}
             data = lowered.to_executorch().buffer
     except ConversionError:
         raise
     except Exception as error:  # the toolchain raises whatever its layers raise
         raise tool_error(f"ExecuTorch {job.precision} for {delegate}", error, job.onnx) from error
     (job.out / FILE).write_bytes(data)
-    int8 = "int8 in convolutions and products, float32 elsewhere"
-    told = {DELEGATE: delegate, **counts, "arithmetic": int8 if job.precision == "int8" else "float32"}
+    told = {DELEGATE: delegate, **counts, "arithmetic": "float32", **integers}
     return msgspec.structs.replace(job.graph(FILE), report=told)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from edgekit.calibration.explicit import quantise
-from edgekit.converters import PLAN, Job, Report, Target, WrittenJob
+from edgekit.converters import CONVOLUTIONS, PLAN, Job, Report, Target, WrittenJob
 from edgekit.converters._foreign import tool_error
 from edgekit.converters._nncf import NNCF, import_nncf, quantisation
 from edgekit.converters._onnx_precision import save
@@ -55,7 +55,30 @@ def convert(job: Job, report: Report) -> Graph:
         report("quantising", 0.1)
         model = nncf.quantize(model, nncf.Dataset(job.calibration()), **quantisation(job))
     openvino.save_model(model, job.out / "model.xml", compress_to_fp16=job.precision == "fp16")
-    return job.graph("model.xml", "model.bin")
+    graph = job.graph("model.xml", "model.bin")
+    if job.precision == "int8":
+        graph.report[CONVOLUTIONS] = integer_convolutions(job.out / "model.xml", (1, 3, *job.contract.image.size))
+    return graph
+
+
+def integer_convolutions(path: Path, shape: tuple[int, ...]) -> str:
+    """How many of a file's convolutions this machine's CPU computes in integers: ``67 of 76``.
+
+    Args:
+        path: the ``.xml`` file, of one input.
+        shape: of the input.
+    """
+    openvino = import_openvino()
+    core = openvino.Core()
+    model = core.read_model(path)
+    model.reshape(list(shape))
+    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    kernels = []
+    for node in compiled.get_runtime_model().get_ordered_ops():
+        info = node.get_rt_info()
+        if "layerType" in info and str(info["layerType"].value) in ("Convolution", "Deconvolution"):
+            kernels.append(str(info["primitiveType"].value))
+    return f"{sum(kernel.endswith('_I8') for kernel in kernels)} of {len(kernels)}"
 
 
 def _check_size(path: Path, given: int) -> None:

@@ -46,6 +46,10 @@ class Task(Protocol):
         """The candidates with everything that `similarity` needs."""
         ...
 
+    def areas(self, found: Candidates) -> Floats:
+        """The area (n,) of each object's box in input pixels."""
+        ...
+
     def similarity(self, first: Candidates, second: Candidates) -> Floats:
         """How alike each object of one run is to each of another, (n, m) 0..1."""
         ...

@@ -16,7 +16,7 @@ from edgekit.runtimes.inputs.images import Transform
 from edgekit.runtimes.results import Detections, Result
 from edgekit.runtimes.tasks.decoders import Candidates, Frame, Heads, check_finite, every_decoder, find
 from edgekit.runtimes.tasks.nms import non_maximum_suppression
-from edgekit.runtimes.tasks.similarity import box_agreement
+from edgekit.runtimes.tasks.similarity import box_agreement, box_areas
 
 ROLES: tuple[str, ...] = ()
 """Roles of outputs that this task has beside those of its decoder."""
@@ -119,6 +119,10 @@ class Detect:
     def comparable(self, outputs: Sequence[Floats], found: Candidates) -> Candidates:
         """The candidates with everything that `similarity` needs."""
         return self.with_attached(outputs, found)
+
+    def areas(self, found: Candidates) -> Floats:
+        """The area (n,) of each box in input pixels."""
+        return box_areas(found.boxes)
 
     def similarity(self, first: Candidates, second: Candidates) -> Floats:
         """How alike each object of one run is to each of another, (n, m) 0..1: the IoU of their boxes."""

@@ -55,6 +55,11 @@ class Oriented(Detect):
         )
         return found[kept[: post.max_detections if most is None else most]]
 
+    def areas(self, found: Candidates) -> Floats:
+        """The area (n,) of each oriented box in input pixels."""
+        areas: Floats = _oriented(found)[:, 2:4].prod(1)
+        return areas
+
     def similarity(self, first: Candidates, second: Candidates) -> Floats:
         """The IoU of the oriented boxes, (n, m)."""
         return rotated_agreement(_oriented(first), _oriented(second))

@@ -92,7 +92,7 @@ def _tie_breaks(rows: int, columns: int) -> Doubles:
     mixed ^= mixed >> 16
     mixed *= 0xC2B2AE3D
     mixed ^= mixed >> 15
-    return mixed * 2.0**-32
+    return mixed.astype(np.float64) * 2.0**-32
 
 
 @functools.cache

@@ -101,7 +101,7 @@ class Tracker(ABC):
                 similarity[self._table.class_ids[:, None] != found.class_ids] = 0
             self._match(similarity, found, time, matches)
         now = self._apply(time, found, matches, expected, expected_boxes, first)
-        self.tally.add(found.scores, np.count_nonzero(now.states == TRACKED))
+        self.tally.add(found.scores, int(np.count_nonzero(now.states == TRACKED)))
         return now
 
     def predict(self, time: float, *, image: Image | None = None) -> Tracks:
@@ -255,7 +255,7 @@ class Tracker(ABC):
             self._name(table, ready)
 
     def _name(self, table: TrackTable, ready: NDArray[np.bool_]) -> None:
-        count = np.count_nonzero(ready)
+        count = int(np.count_nonzero(ready))
         table.track_ids[ready] = np.arange(self._next_id, self._next_id + count)
         table.states[ready] = TRACKED
         self._next_id += count

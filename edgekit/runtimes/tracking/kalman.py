@@ -64,7 +64,8 @@ def centred(boxes: Floats) -> Doubles:
 
 def corners(state: Doubles) -> Floats:
     """Boxes float32 (n, 4) xyxy of states (6, 4, n)."""
-    return (_CORNERS @ state[POSITION]).T.astype(np.float32, order="C")
+    corner: Doubles = _CORNERS @ state[POSITION]
+    return corner.T.astype(np.float32, order="C")
 
 
 def begin(measured: Doubles) -> Doubles:
@@ -82,8 +83,8 @@ def predict(state: Doubles, elapsed: Doubles) -> Doubles:
 
     Sizes go on changing at their velocity, as in SORT and OC-SORT, but not beyond `STRETCH`.
     """
-    new, square, linear = (_TERMS @ state.reshape(6, -1)).reshape(3, *state.shape)
-    new *= elapsed
+    cubic, square, linear = (_TERMS @ state.reshape(6, -1)).reshape(3, *state.shape)
+    new: Doubles = elapsed * cubic
     new += square
     new *= elapsed
     new += linear

@@ -207,11 +207,16 @@ export class EdgeModel {
   }
 }
 
-/** The tracks in sight as a result: the detections of theirs, with track ids. */
+/**
+ * The tracks in sight as a result: the detections of theirs, with track ids. Plain boxes are the tracks', inside the
+ * frame; those around masks and keypoints stay as found.
+ */
 function followed(found: Result, tracker: Tracker, time: number): Result {
   if (!hasBoxes(found)) throw new UsageError(`${found.kind} have no boxes, so there is nothing to track`);
   const tracks = visible(tracker.update(found.boxes, found.scores, found.classIds, { time }));
-  return select(found, tracks.detections, tracks.trackIds);
+  const seen = select(found, tracks.detections, tracks.trackIds);
+  if (seen.kind !== "detections") return seen;
+  return { ...seen, boxes: tracks.boxes.map((value, i) => Math.min(Math.max(value, 0), found.size[i % 2]!)) };
 }
 
 /** The one graph of a bundle that this package can run. */

@@ -1,12 +1,10 @@
-/** The golden set as node reads it: cases, arrays, and PNG files of 8-bit RGB. */
+/** The golden set as node reads it. */
 
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
-import { inflateSync } from "node:zlib";
 import { length } from "../src/arrays.js";
 import { type Json, Num, parseJson, plain } from "../src/bundle/json.js";
-import type { Pixels } from "../src/inputs/images.js";
 
 /** The compiled tests lie in platforms/web/build/test. */
 export const ROOT = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "../../../..");
@@ -76,39 +74,4 @@ function numbers(value: Map<string, Json>, folder: string): Numbers {
   }
   for (const [at, one] of plain(value.get("set")!) as [number, number][]) data[at] = one;
   return { data, shape };
-}
-
-/** Pixels of a PNG file of 8 bits, RGB, not interlaced. */
-export function readPng(file: string): Pixels {
-  const bytes = readFileSync(file);
-  const parts: Buffer[] = [];
-  for (let at = 8; at < bytes.length; ) {
-    const size = bytes.readUInt32BE(at);
-    if (bytes.toString("latin1", at + 4, at + 8) === "IDAT") parts.push(bytes.subarray(at + 8, at + 8 + size));
-    at += size + 12;
-  }
-  const [width, height] = [bytes.readUInt32BE(16), bytes.readUInt32BE(20)];
-  const channels = { 0: 1, 2: 3, 6: 4 }[bytes[25]!];
-  if (bytes[24] !== 8 || channels !== 3 || bytes[28]) throw new Error(`${file}: not a PNG of 8 bits, RGB`);
-  const raw = inflateSync(Buffer.concat(parts));
-  const stride = 3 * width;
-  const data = new Uint8Array(stride * height);
-  for (let y = 0; y < height; y++) {
-    const filter = raw[y * (stride + 1)]!;
-    for (let i = 0; i < stride; i++) {
-      const left = i < 3 ? 0 : data[y * stride + i - 3]!;
-      const up = y ? data[(y - 1) * stride + i]! : 0;
-      const corner = i < 3 || !y ? 0 : data[(y - 1) * stride + i - 3]!;
-      const added = [0, left, up, (left + up) >> 1, paeth(left, up, corner)][filter]!;
-      data[y * stride + i] = raw[y * (stride + 1) + 1 + i]! + added;
-    }
-  }
-  return { data, width, height, channels: 3 };
-}
-
-function paeth(left: number, up: number, corner: number): number {
-  const guess = left + up - corner;
-  const [a, b, c] = [Math.abs(guess - left), Math.abs(guess - up), Math.abs(guess - corner)];
-  if (a <= b && a <= c) return left;
-  return b <= c ? up : corner;
 }

@@ -16,7 +16,8 @@ import { openTask } from "../src/tasks/index.js";
 import { nonMaximumSuppression } from "../src/tasks/nms.js";
 import { keypointSimilarity, keypointSuppression } from "../src/tasks/similarity.js";
 import { openTracker, State, visible } from "../src/tracking/index.js";
-import { type Case, type Numbers, readPng, stored } from "./cases.js";
+import { readPng } from "../src/inputs/png.js";
+import { type Case, type Numbers, stored } from "./cases.js";
 
 const array = (data: ArrayLike<number>, ...shape: number[]) => ({ data, shape });
 const isArray = (value: any): value is Numbers => value !== null && typeof value === "object" && "data" in value && "shape" in value;
@@ -45,9 +46,9 @@ function apart(expected: any, answered: any, tolerance: Record<string, number>, 
   return expected === answered ? [] : [`${place}: ${answered}, not ${expected}`];
 }
 
-function preprocess({ given, raw, expected, tolerance, folder }: Case): string[] {
+async function preprocess({ given, raw, expected, tolerance, folder }: Case): Promise<string[]> {
   const rule = imageRule.read(raw.get("rule")!, "");
-  const picture = upright(readPng(path.join(folder, given.image)), { orientation: given.orientation ?? 1, mirrored: given.mirrored ?? false });
+  const picture = upright(await readPng(readFileSync(path.join(folder, given.image)), given.image), { orientation: given.orientation ?? 1, mirrored: given.mirrored ?? false });
   const { tensor, mapping } = new Preprocessor(rule).run(picture);
   const { scaleX, scaleY, offsetX, offsetY, width, height, resized } = mapping;
   const found = apart(

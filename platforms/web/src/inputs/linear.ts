@@ -10,22 +10,21 @@ export interface Window {
   readonly height: number;
 }
 
-/** For each new place: the two old ones (times `step`) and their weights, which sum to `one`. */
-interface Axis {
+/** For each new place: the two old ones (times a step) and their weights. */
+interface Axis<W> {
   readonly first: Int32Array;
   readonly second: Int32Array;
-  readonly before: Float64Array;
-  readonly after: Float64Array;
+  readonly before: W;
+  readonly after: W;
 }
 
 /** OpenCV's weights have 11 bits. */
 const ONE = 2048;
 
-function axis(old: number, fresh: number, from: number, count: number, step: number, one: number): Axis {
-  const first = new Int32Array(count);
-  const second = new Int32Array(count);
-  const before = new Float64Array(count);
-  const after = new Float64Array(count);
+/** `count` of the `fresh` places from `from` on, in floats. */
+function axis(old: number, fresh: number, from: number, count: number, step: number): Axis<Float64Array> {
+  const [first, second] = [new Int32Array(count), new Int32Array(count)];
+  const [before, after] = [new Float64Array(count), new Float64Array(count)];
   const scale = 1 / (fresh / old);
   for (let i = 0; i < count; i++) {
     const place = Math.fround((from + i + 0.5) * scale - 0.5);
@@ -35,10 +34,16 @@ function axis(old: number, fresh: number, from: number, count: number, step: num
     if (low >= old - 1) [low, share] = [old - 1, 0];
     first[i] = low * step;
     second[i] = Math.min(low + 1, old - 1) * step;
-    after[i] = one === 1 ? share : Math.round(share * one);
-    before[i] = one === 1 ? 1 - share : Math.round(Math.fround(1 - share) * one);
+    after[i] = share;
+    before[i] = Math.fround(1 - share);
   }
   return { first, second, before, after };
+}
+
+/** The same in fixed point. */
+function fixed({ first, second, before, after }: Axis<Float64Array>): Axis<Int32Array> {
+  const rounded = (weights: Float64Array): Int32Array => Int32Array.from(weights, (weight) => Math.round(weight * ONE));
+  return { first, second, before: rounded(before), after: rounded(after) };
 }
 
 /**
@@ -60,27 +65,13 @@ export function resizeLinear(
     copy(image, window, target, start, stride);
     return;
   }
-  const x = axis(width, size[0], left, window.width, channels, ONE);
-  const y = axis(height, size[1], top, window.height, 1, ONE);
-  const across = Int32Array.from(x.before);
-  const further = Int32Array.from(x.after);
+  const x = fixed(axis(width, size[0], left, window.width, channels));
+  const y = fixed(axis(height, size[1], top, window.height, 1));
   const count = 3 * window.width;
   let upper = new Int32Array(count);
   let lower = new Int32Array(count);
   let upperRow = -1;
   let lowerRow = -1;
-  const fill = (row: Int32Array, source: number): void => {
-    const base = source * width * channels;
-    for (let i = 0, at = 0; at < count; i++, at += 3) {
-      const one = base + x.first[i]!;
-      const two = base + x.second[i]!;
-      const a = across[i]!;
-      const b = further[i]!;
-      row[at] = (data[one]! * a + data[two]! * b) >> 4;
-      row[at + 1] = (data[one + 1]! * a + data[two + 1]! * b) >> 4;
-      row[at + 2] = (data[one + 2]! * a + data[two + 2]! * b) >> 4;
-    }
-  };
   for (let j = 0; j < window.height; j++) {
     const one = y.first[j]!;
     const two = y.second[j]!;
@@ -88,14 +79,32 @@ export function resizeLinear(
       [upper, lower] = [lower, upper];
       [upperRow, lowerRow] = [lowerRow, upperRow];
     }
-    if (one !== upperRow) fill(upper, (upperRow = one));
-    if (two !== lowerRow) fill(lower, (lowerRow = two));
-    const a = y.before[j]! | 0;
-    const b = y.after[j]! | 0;
-    const to = start + j * stride;
-    for (let i = 0; i < count; i++) {
-      target[to + i] = (((a * upper[i]!) >> 16) + ((b * lower[i]!) >> 16) + 2) >> 2;
-    }
+    if (one !== upperRow) across(data, one * width * channels, x, upper);
+    if (two !== lowerRow) across(data, two * width * channels, x, lower);
+    [upperRow, lowerRow] = [one, two];
+    down(upper, lower, y.before[j]!, y.after[j]!, target, start + j * stride);
+  }
+}
+
+/** A row of the image, interpolated across, in 1/128 of a grey level. */
+function across(data: Uint8Array | Uint8ClampedArray, base: number, { first, second, before, after }: Axis<Int32Array>, row: Int32Array): void {
+  for (let i = 0, at = 0; i < first.length; i++, at += 3) {
+    const one = base + first[i]!;
+    const two = base + second[i]!;
+    const a = before[i]!;
+    const b = after[i]!;
+    row[at] = (Math.imul(data[one]!, a) + Math.imul(data[two]!, b)) >> 4;
+    row[at + 1] = (Math.imul(data[one + 1]!, a) + Math.imul(data[two + 1]!, b)) >> 4;
+    row[at + 2] = (Math.imul(data[one + 2]!, a) + Math.imul(data[two + 2]!, b)) >> 4;
+  }
+}
+
+/** Two such rows, interpolated down, as grey levels. */
+function down(upper: Int32Array, lower: Int32Array, before: number, after: number, target: Uint8Array, to: number): void {
+  const a = before | 0;
+  const b = after | 0;
+  for (let i = 0; i < upper.length; i++) {
+    target[to + i] = ((Math.imul(a, upper[i]!) >> 16) + (Math.imul(b, lower[i]!) >> 16) + 2) >> 2;
   }
 }
 
@@ -122,8 +131,8 @@ export interface Plane {
 /** A part of a plane (all of it by default) scaled to another size, as `cv2.resize` does with floats. */
 export function resizePlane(plane: Plane, width: number, height: number, part?: Window): Plane {
   const { left, top, width: columns, height: rows } = part ?? { left: 0, top: 0, width: plane.width, height: plane.height };
-  const x = axis(columns, width, 0, width, 1, 1);
-  const y = axis(rows, height, 0, height, 1, 1);
+  const x = axis(columns, width, 0, width, 1);
+  const y = axis(rows, height, 0, height, 1);
   const result = new Float32Array(width * height);
   const upper = new Float32Array(width);
   const lower = new Float32Array(width);

@@ -1,9 +1,9 @@
 /**
  * Which track takes which detection: the one-to-one choice of pairs with the greatest total gain.
  *
- * Solved exactly. Pairs that are in every best choice are taken first (almost all of them, in a video); what is left
- * goes to Jonker and Volgenant's shortest augmenting paths. A fixed perturbation far below any measured difference,
- * the same as in Python, decides between choices that are equally good.
+ * Solved exactly. Where no two pairs compete, they are the choice. Else those that are in every best choice are taken
+ * first (almost all of them, in a video); what is left goes to Jonker and Volgenant's shortest augmenting paths. A fixed
+ * perturbation far below any measured difference, the same as in Python, decides between choices that are equally good.
  */
 
 /** Greatest perturbation of a gain. */
@@ -15,14 +15,9 @@ const TIE = 1e-9;
  * A pair worth more than the best alternative of its row and that of its column together is in every best choice.
  */
 export function assign(gains: Float32Array, n: number, m: number): Int32Array {
+  const sole = uncontested(gains, n, m);
+  if (sole) return sole;
   const chosen = new Int32Array(n).fill(-1);
-  if (!n || !m) return chosen;
-  if (n === 1 || m === 1) {
-    let best = 0;
-    for (let at = 1; at < gains.length; at++) if (gains[at]! > gains[best]!) best = at;
-    if (gains[best]! > 0) chosen[Math.floor(best / m)] = best % m;
-    return chosen;
-  }
   const [bestColumn, bestRow] = [new Int32Array(n), new Int32Array(m)];
   const rowBest = new Float32Array(n);
   const columnBest = new Float32Array(m).fill(-Infinity);
@@ -66,6 +61,21 @@ export function assign(gains: Float32Array, n: number, m: number): Int32Array {
   const columns: number[] = [];
   for (let j = 0; j < m; j++) if (!taken[j]) columns.push(j);
   solve(gains, m, rows, columns, chosen);
+  return chosen;
+}
+
+/** The column of each row, -1 without one, where no two pairs above 0 have a row or column in common; else null. */
+export function uncontested(gains: Float32Array, n: number, m: number): Int32Array | null {
+  const chosen = new Int32Array(n).fill(-1);
+  const taken = new Uint8Array(m);
+  for (let i = 0, at = 0; i < n; i++) {
+    for (let j = 0; j < m; j++, at++) {
+      if (!(gains[at]! > 0)) continue;
+      if (chosen[i]! >= 0 || taken[j]) return null;
+      chosen[i] = j;
+      taken[j] = 1;
+    }
+  }
   return chosen;
 }
 

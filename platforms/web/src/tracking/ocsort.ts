@@ -1,6 +1,7 @@
 /** OC-SORT (Cao et al., arXiv 2203.14360): observation-centric, so that filter errors do not build up when lost. */
 
 import { boxIou } from "../tasks/similarity.js";
+import { uncontested } from "./assignment.js";
 import { type Track, Tracker, where } from "./base.js";
 import type { Observed } from "./detections.js";
 import * as kalman from "./kalman.js";
@@ -65,12 +66,12 @@ export class OCSort extends Tracker<OCSortOptions> {
    * OCM: the similarity (n, m) with, where there is any, how well a detection lies in its track's direction.
    *
    * The direction of a track is from where it was `direction_seconds` before it was last seen to there, and the
-   * direction to a detection is from where it was that long before now.
+   * direction to a detection is from where it was that long before now. Only where there is a choice.
    */
   private withMomentum(similarity: Float32Array, found: Observed, time: number): Float32Array {
     const { direction_seconds: ago, direction_weight: weight } = this.options;
-    if (!weight) return similarity;
     const { count, boxes, scores } = found;
+    if (!weight || uncontested(similarity, this.tracks.length, count)) return similarity;
     const gains = similarity.slice();
     const [earlier, anchor, heading, wanted] = [0, 1, 2, 3].map(() => new Float32Array(2)) as [Float32Array, Float32Array, Float32Array, Float32Array];
     const f = Math.fround;

@@ -1,7 +1,7 @@
 /** YOLOv8, 11 and 26: boxes as distances from a cell's centre; keypoints, mask coefficients or angles beside them. */
 
 import * as s from "../../bundle/schema.js";
-import { atAnchors, bestOf, Found, gridOf, logit, planes, sigmoid } from "./arithmetic.js";
+import { atAnchors, Found, gridOf, logit, planes, sigmoid, survivors } from "./arithmetic.js";
 import { type Attached, count, decoder, type Heads, type InputFrame, levels, Misfit, positive } from "./base.js";
 import { pointsOf } from "./points.js";
 
@@ -39,7 +39,7 @@ function run(heads: Heads, options: Options, frame: InputFrame, threshold: numbe
     const grid = gridOf(classHeads[level]!, frame, stride);
     const [rows, columns] = grid;
     const cells = rows * columns;
-    const best = bestOf(planes(classHeads[level]!, frame.classes, grid), 0, frame.classes, cells);
+    const best = survivors(planes(classHeads[level]!, frame.classes, grid), 0, frame.classes, cells, cut);
     checkBins(options, boxHeads[level]!.shape[1]!);
     const boxes = planes(boxHeads[level]!, 4 * bins, grid);
     for (let cell = 0; cell < cells; cell++) {

@@ -1,7 +1,7 @@
 /** YOLOv3, YOLOv5 and YOLOv7: boxes as changes of anchors, several in each cell. */
 
 import * as s from "../../bundle/schema.js";
-import { bestOf, checkFinite, finite, Found, gridOf, logit, planes, sigmoid } from "./arithmetic.js";
+import { checkFinite, finite, Found, gridOf, logit, planes, sigmoid, survivors } from "./arithmetic.js";
 import { count, decoder, type Heads, type InputFrame, levels, Misfit, positive } from "./base.js";
 
 const options = s.struct({
@@ -36,7 +36,7 @@ function run(heads: Heads, options: Options, frame: InputFrame, threshold: numbe
       const base = kind * row * cells;
       const presence = values.subarray(base + 4 * cells, base + 5 * cells);
       checkFinite(presence);
-      const best = bestOf(values, base + 5 * cells, frame.classes, cells);
+      const best = survivors(values, base + 5 * cells, frame.classes, cells, cut);
       for (let cell = 0; cell < cells; cell++) {
         if (!(presence[cell]! > cut && best.values[cell]! > cut)) continue;
         const score = Math.fround(sigmoid(presence[cell]!) * sigmoid(best.values[cell]!));

@@ -79,6 +79,7 @@ export function bestOf(values: Float32Array, first: number, classes: number, cel
   const best = values.slice(first, first + cells);
   const classIds = new Int32Array(cells);
   let broken = false;
+  for (let cell = 0; cell < cells; cell++) if (best[cell]! !== best[cell]!) broken = true;
   for (let c = 1; c < classes; c++) {
     const row = first + c * cells;
     for (let cell = 0; cell < cells; cell++) {
@@ -93,6 +94,39 @@ export function bestOf(values: Float32Array, first: number, classes: number, cel
   if (broken) refuse();
   checkFinite(best);
   return { values: best, classIds };
+}
+
+/**
+ * As `bestOf`, but values of cells that are not above `cut` may be anything not above it: one look at each value.
+ *
+ * Throws EngineError: the largest value of a cell is NaN or infinite.
+ */
+export function survivors(values: Float32Array, first: number, classes: number, cells: number, cut: number): Best {
+  if (!Number.isFinite(cut)) return bestOf(values, first, classes, cells);
+  const best = new Float32Array(cells).fill(cut);
+  const classIds = new Int32Array(cells);
+  for (let c = 0; c < classes; c++) {
+    const row = first + c * cells;
+    for (let cell = 0; cell < cells; cell++) {
+      const value = values[row + cell]!;
+      if (value <= cut) continue;
+      if (!Number.isFinite(value)) refuse();
+      if (value > best[cell]!) {
+        best[cell] = value;
+        classIds[cell] = c;
+      }
+    }
+  }
+  for (let cell = 0; cell < cells; cell++) {
+    if (values[first + cell] === -Infinity) finite(largest(values, first + cell, classes, cells));
+  }
+  return { values: best, classIds };
+}
+
+function largest(values: Float32Array, first: number, classes: number, cells: number): number {
+  let most = -Infinity;
+  for (let c = 0; c < classes; c++) most = Math.max(most, values[first + c * cells]!);
+  return most;
 }
 
 function refuse(): never {

@@ -1,7 +1,7 @@
 /** CenterNet and CenterFace: an object is a peak of its class's heatmap, with its size and what it is off the cell. */
 
 import * as s from "../../bundle/schema.js";
-import { atAnchors, bestOf, finite, Found, gridOf, logit, planes, sigmoid } from "./arithmetic.js";
+import { atAnchors, finite, Found, gridOf, logit, planes, sigmoid, survivors } from "./arithmetic.js";
 import { type Attached, count, decoder, type Heads, type InputFrame, levels, only } from "./base.js";
 import { pointsOf } from "./points.js";
 
@@ -21,8 +21,8 @@ function run(heads: Heads, options: Options, frame: InputFrame, threshold: numbe
   const classes = only(heads, "classes");
   const grid = gridOf(classes, frame, options.stride);
   const heat = planes(classes, frame.classes, grid);
-  const best = bestOf(heat, 0, frame.classes, grid[0] * grid[1]);
   const cut = logit(threshold);
+  const best = survivors(heat, 0, frame.classes, grid[0] * grid[1], cut);
   const found = new Found();
   const boxAt = boxes(heads, options, grid);
   for (let cell = 0; cell < best.values.length; cell++) {

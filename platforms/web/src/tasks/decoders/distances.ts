@@ -1,7 +1,7 @@
 /** RTMDet, SCRFD and FCOS: boxes as plain distances from a place in each cell, five landmarks of a face beside them. */
 
 import * as s from "../../bundle/schema.js";
-import { atPlaces, bestOf, checkFinite, finite, Found, gridOf, logit, planes, sigmoid } from "./arithmetic.js";
+import { atPlaces, checkFinite, finite, Found, gridOf, logit, planes, sigmoid, survivors } from "./arithmetic.js";
 import { type Attached, count, decoder, type Heads, type InputFrame, levels, positive } from "./base.js";
 import { pointsOf } from "./points.js";
 
@@ -36,7 +36,7 @@ function run(heads: Heads, options: Options, frame: InputFrame, threshold: numbe
     const central = centers && planes(centers[level]!, kinds, grid);
     if (central) checkFinite(central);
     for (let kind = 0; kind < kinds; kind++) {
-      const best = bestOf(logits, kind * frame.classes * cells, frame.classes, cells);
+      const best = survivors(logits, kind * frame.classes * cells, frame.classes, cells, cut);
       const side = (k: number, cell: number): number => {
         const value = finite(boxes[(4 * kind + k) * cells + cell]!);
         return options.exponential ? Math.exp(value) : value;

@@ -1,7 +1,7 @@
 /** YOLOX and YuNet: no anchors, boxes as offsets and sizes in strides, with an objectness; landmarks beside them. */
 
 import * as s from "../../bundle/schema.js";
-import { atAnchors, bestOf, checkFinite, finite, Found, gridOf, logit, planes, sigmoid } from "./arithmetic.js";
+import { atAnchors, checkFinite, finite, Found, gridOf, logit, planes, sigmoid, survivors } from "./arithmetic.js";
 import { type Attached, count, decoder, type Heads, type InputFrame, levels, positive } from "./base.js";
 import { pointsOf } from "./points.js";
 
@@ -21,7 +21,7 @@ function run(heads: Heads, { strides, power }: Options, frame: InputFrame, thres
     const cells = grid[0] * columns;
     const presence = planes(presences![level]!, 1, grid);
     checkFinite(presence);
-    const best = bestOf(planes(classHeads![level]!, frame.classes, grid), 0, frame.classes, cells);
+    const best = survivors(planes(classHeads![level]!, frame.classes, grid), 0, frame.classes, cells, cut);
     const boxes = planes(boxHeads![level]!, 4, grid);
     for (let cell = 0; cell < cells; cell++) {
       const value = best.values[cell]!;
