@@ -209,7 +209,7 @@ MISTAKES = {
     "decoder name of another type": (("name: anchor_free", "name: 26"), "9: decoder.name: 26 is not a name; "),
     "unknown option": (
         ("reg_max: 8", "regmax: 8"),
-        "11: decoder.regmax: unknown key; valid: strides, reg_max, keypoint_scale, keypoint_offset, cell_offset, angle (",
+        "11: decoder.regmax: unknown key; valid: strides, reg_max, keypoint_scale, keypoint_offset, cell_offset, angle",
     ),
     "wrong option": (("reg_max: 8", "reg_max: many"), "11: decoder.reg_max: Expected `int`, got `str`, not 'many'"),
     "option out of range": (("[8, 16, 32]", "[8, 0, 32]"), "10: decoder.strides.1: Expected `int` >= 1, not 0"),

@@ -109,7 +109,8 @@ def expected(path: Path, pictures: Path) -> dict[str, Any]:
     found = []
     for file in sorted(pictures.glob("*.png"))[:6]:
         found.append({"image": str(file), "result": run(cv2.imread(str(file))).to_dict(classes=False)})
-    entry: dict[str, Any] = {"bundle": str(path), "images": found}
+    golden = any(file.path.startswith("golden/") for file in bundle.manifest.files)
+    entry: dict[str, Any] = {"bundle": str(path), "images": found, "golden": golden}
     if "boxes" in vars(run(cv2.imread(found[0]["image"]))):
         tracker, frames = open_tracker("bytetrack", new_score=0.3, high_score=0.25), []
         for number in range(8):

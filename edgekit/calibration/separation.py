@@ -8,8 +8,9 @@ times.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from edgekit.calibration.program_layers import constant
@@ -66,7 +67,7 @@ def separate(module: fx.GraphModule, chain: Chain, groups: Sequence[Sequence[int
             first = _part(module, chain.producer, chain.producer.args[0], group, 1)
             given = {chain.producer: first}
             for node in chain.activation:
-                given[node] = module.graph.node_copy(node, lambda old, given=given: given.get(old, old))
+                given[node] = module.graph.node_copy(node, partial(_replaced, given))
                 given[node].meta = first.meta
             made.append(first)
             pieces.append(_part(module, depthwise, given[result], outputs, len(group)))
@@ -81,6 +82,10 @@ def separate(module: fx.GraphModule, chain: Chain, groups: Sequence[Sequence[int
             weight = _values(module, reader.args[1])
             weight.copy_(weight[:, order].clone())
     return made
+
+
+def _replaced(new: Mapping[fx.Node, fx.Node], node: fx.Node) -> fx.Node:
+    return new.get(node, node)
 
 
 def _part(module: fx.GraphModule, layer: fx.Node, given: Any, outputs: Sequence[int], groups: int) -> fx.Node:

@@ -82,7 +82,6 @@ def measured(row: Row, folder: Path) -> dict[str, Any]:
         data=images_of(made.data, folder),
         out=folder / f"out-{row.name}",
         size=made.size,
-        weights=made.weights,
         imports=made.imports,
         gate=row.loose or None,
     )

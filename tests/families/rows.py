@@ -29,7 +29,6 @@ class Made:
     data: str = "shapes"
     size: tuple[int, int] | None = None
     imports: tuple[str, ...] = ()
-    weights: str = ""
 
 
 @dataclass(frozen=True)
@@ -110,13 +109,6 @@ def demo(task: str, data: str = "shapes") -> Callable[[Path], Made]:
     return lambda folder: Made(f"edgekit.shapes.trained:{task}", data=data)
 
 
-def mobilenet(folder: Path) -> Made:
-    """MobileNetV2 with torchvision's weights, which a package has."""
-    from mobilenet import weights
-
-    return Made("torchvision:mobilenet_v2", data="photographs", weights=str(weights()))
-
-
 SHAPES = "shapes world, trained with these heads"
 ROWS = (
     Row("yolov8", "YOLOv8, YOLO11, YOLO26", "ultralytics .pt, ONNX, .pt2, factory", "anchor_free", "derived",
@@ -146,7 +138,5 @@ ROWS = (
     Row("blazeface", "BlazeFace (faces, 6 points)", "ONNX", "ssd", "inspect", SHAPES, trained("blazeface")),
     Row("semantic", "Label maps (as of SegFormer, DeepLab, LR-ASPP)", "transformers, torchvision:, ONNX, .pt2, factory",
         "semantic", "derived", "edgekit's shapes labels", demo("semantic")),
-    Row("mobilenet", "Classifiers (MobileNetV2)", "torchvision:, timm:, transformers, ONNX, .pt2, factory", "classes",
-        "derived", "MobileNetV2 (ImageNet)", mobilenet),
 )  # fmt: skip
 """In the order of the table."""

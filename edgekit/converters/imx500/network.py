@@ -118,8 +118,6 @@ class _Builder:
                 self._new[node] = self._function(node, operator.getitem)
             elif name in ("contiguous", "clone"):
                 self._new[node] = self._new[node.args[0]]  # type: ignore[index]
-            elif (gated := _gated(node)) is not None:
-                self._new[node] = self._layer(node, torch.nn.SiLU(), gated)
             elif name in _LAYERS:
                 self._new[node] = self._layer(node, _LAYERS[name](self, node))
             else:
@@ -130,10 +128,9 @@ class _Builder:
         """Skip an unsupported node, so that the rest of the graph is checked too."""
         self._new[node] = next(iter(self._new.values()))
 
-    def _layer(self, node: fx.Node, layer: nn.Module, given: fx.Node | None = None) -> fx.Node:
-        source: Any = given or node.args[0]
+    def _layer(self, node: fx.Node, layer: nn.Module) -> fx.Node:
         self.root.add_module(node.name, layer)
-        return self.graph.call_module(node.name, (self._new[source],))
+        return self.graph.call_module(node.name, (self._new[node.args[0]],))  # type: ignore[index]
 
     def _function(self, node: fx.Node, function: Callable[..., Any]) -> fx.Node:
         from torch import fx
@@ -170,20 +167,6 @@ def _name(node: fx.Node) -> str:
     packet = getattr(node.target, "overloadpacket", node.target)
     name = str(getattr(packet, "__name__", packet))
     return name.rstrip("_") if not name.startswith("_") else name
-
-
-def _gated(node: fx.Node) -> fx.Node | None:
-    """The x of a node that is x * sigmoid(x), as ONNX spells SiLU.
-
-    The chip computes a SiLU with the convolution before it; as two operators, the convolution's output and the
-    sigmoid's would be rounded to 8 bits.
-    """
-    if _name(node) != "mul" or len(node.all_input_nodes) != 2:
-        return None
-    for given, gate in (node.all_input_nodes, reversed(node.all_input_nodes)):
-        if gate.op == "call_function" and _name(gate) == "sigmoid" and gate.args[0] is given:
-            return given
-    return None
 
 
 def _channels(module: fx.GraphModule, node: fx.Node) -> tuple[fx.Node, list[int]] | None:

@@ -126,7 +126,7 @@ export async function selfCheck(bundle: Bundle, task: Task, preprocess: Preproce
     time: `${new Date().toISOString().slice(0, 19)}+00:00`,
     edgekit: VERSION,
     platform: "web",
-    machine: `${globalThis.navigator?.userAgent ?? "unknown"}, ${session.device}`,
+    machine: `${host()}, ${session.device}`,
     engine: session.engine,
     word: "executed",
     operators: {},
@@ -135,6 +135,12 @@ export async function selfCheck(bundle: Bundle, task: Task, preprocess: Preproce
     agreed: !differences.length,
     differences,
   };
+}
+
+/** The browser, or node. */
+function host(): string {
+  const { process } = globalThis as { process?: { version: string; platform: string; arch: string } };
+  return process?.version ? `node ${process.version}, ${process.platform} ${process.arch}` : (globalThis.navigator?.userAgent ?? "unknown");
 }
 
 function readFrames(bundle: Bundle): Frames {
