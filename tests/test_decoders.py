@@ -576,7 +576,7 @@ def test_missing_role_and_level() -> None:
 
 def test_unknown_task() -> None:
     contract = task("grid", {"strides": [8]}, []).contract
-    with pytest.raises(ContractError, match="task 'poses' is not one of: classify, detect, embed, pose, segment"):
+    with pytest.raises(ContractError, match="task 'poses' is not one of: classify, detect, embed, obb, pose, segment"):
         open_task(msgspec.structs.replace(contract, task="poses"))
     assert open_task(contract).contract is contract
 
