@@ -219,9 +219,9 @@ QUANTISATION = (
     ),
     Defect(
         "QDQ: zero point with the wrong sign",
-        "calibration/explicit.py",
-        "np.rint(-ends.low / scale)",
-        "np.rint(ends.low / scale)",
+        "calibration/qdq.py",
+        "np.rint(-low / scale)",
+        "np.rint(low / scale)",
         "test_explicit.py::test_activations_lie_on_the_grid_of_their_range",
     ),
     Defect(
@@ -342,6 +342,34 @@ TARGETS = (
 )
 
 PROOF = (
+    Defect(
+        "a slower INT8 called faster",
+        "runtimes/bundle/manifest.py",
+        "return not self.noisy and self.high < 1 and self.ratio < FASTER",
+        "return not self.noisy and self.ratio < 2 * FASTER",
+        "test_speed.py::test_what_is_said_of_a_ratio",
+    ),
+    Defect(
+        "small objects lost without a word",
+        "evaluation/object_sizes.py",
+        "if measured.matched < least:",
+        "if measured.matched < least / 2:",
+        "test_control.py::test_a_bundle_that_loses_only_small_objects_fails_by_their_size_alone",
+    ),
+    Defect(
+        "a negative control that nobody looks at",
+        "conversion/control.py",
+        "    if not failures:",
+        "    if False:",
+        "test_control.py::test_a_comparison_of_the_source_with_itself_is_an_error",
+    ),
+    Defect(
+        "oriented boxes: the sides exchanged without a quarter of a turn",
+        "runtimes/tasks/rotated.py",
+        "np.where(tall, np.pi / 2, 0)",
+        "np.where(tall, 0, 0)",
+        "test_rotated.py",
+    ),
     Defect(
         "gate compares the wrong way round",
         "evaluation/agreement.py",
