@@ -189,7 +189,7 @@ class Added(nn.Module):  # type: ignore[misc]
 
     def forward(self, x: Any) -> Any:
         x = self.stem(x)
-        return self.head(self.mix(torch.relu(self.left(x) + self.right(x))))
+        return self.head(self.mix(torch.relu(self.left(x) + self.right(torch.relu(x)))))
 
 
 def made_by(job: Job, folder: Path, recipe: str) -> tuple[Job, Graph]:
@@ -232,7 +232,7 @@ def test_a_relu_fused_into_an_addition_is_right(tmp_path: Path, monkeypatch: pyt
     told = dump(planned[0].out / "model.mnn", tmp_path)
     (grid,) = (one for one in told["extraTensorDescribe"] if told["tensorName"][one["index"]] == "add")
     assert grid["quantInfo"].get("zero", 0) == 0
-    assert grid["quantInfo"]["scale"] == pytest.approx(job.planned().tensors["relu"].high / 127, abs=1e-6)
+    assert grid["quantInfo"]["scale"] == pytest.approx(job.planned().tensors["relu_1"].high / 127, abs=1e-6)
     monkeypatch.setattr(converter, "set_ranges", lambda *given: 0)
     (tmp_path / "own").mkdir()
     own = made_by(job, tmp_path / "own", "plan")
