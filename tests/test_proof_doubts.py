@@ -185,7 +185,7 @@ def test_a_bundle_that_does_not_see_the_image(blind: bool, tmp_path: Path) -> No
     assert evidence.decoded.matched == 1.0
     assert evidence.failures == (("the outputs are the same for every image, the source's are not",) if blind else ())
     assert evidence.reference == str(reference)
-    bundle: Any = SimpleNamespace(bytes=1000, manifest=SimpleNamespace(proven=evidence.passed))
+    bundle: Any = SimpleNamespace(bytes=1000, manifest=SimpleNamespace(proven=evidence.passed, speed=None))
     shown = outcome_row(Outcome("onnx", "fp32", tmp_path, bundle=bundle, evidence=evidence))[-1]
     assert shown == ("[yellow]unproven[/yellow]" if blind else "[green]proven[/green] on raw outputs alone")
 

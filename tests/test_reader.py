@@ -325,7 +325,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> None:
 def unopened() -> Any:
     """A model of which nothing but its contract is there."""
     opened = object.__new__(model.Model)
-    opened.contract = sample_manifest().contract
+    opened.contract, opened.manifest = sample_manifest().contract, None
     return opened
 
 
