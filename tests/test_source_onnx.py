@@ -137,7 +137,7 @@ def test_names_of_the_file_are_kept(folder: Path) -> None:
 
 def test_cut_before_what_cannot_be_converted(folder: Path) -> None:
     path = pipeline(folder / "p.onnx")
-    with pytest.raises(SourceError, match=r"operator NonMaxSuppression \(node '/selected'\) cannot be converted; cut"):
+    with pytest.raises(SourceError, match=r"NonMaxSuppression \(node '/selected'\) cannot be converted, and need"):
         load(path)
     x = image()
     raw, first = onnx_file.cut_at(path, ["7", "/model/head.0/Conv_output_0"])(x)

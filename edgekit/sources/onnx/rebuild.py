@@ -238,7 +238,8 @@ def _unknown(node: Any, label: str) -> str:
         )
     if node.op_type == "NonMaxSuppression":
         return (
-            f"operator NonMaxSuppression (node {label!r}) is not needed, edgekit suppresses itself: name the raw heads "
+            f"operator NonMaxSuppression (node {label!r}) cannot be converted, and need not be: edgekit does NMS "
+            "itself; name the raw heads "
             "under cut: of a contract file, which edgekit inspect --contract-out writes"
         )
     domain = f"{node.domain}::" if node.domain else ""

@@ -15,7 +15,7 @@ _REARRANGING = frozenset({"Gather", "Identity", "Reshape", "Slice", "Squeeze", "
 def before_suppression(path: Path) -> tuple[str, ...]:
     """The tensors that a file's first NonMaxSuppression gets its boxes and scores from; nothing where it has none.
 
-    Nothing behind them is of use: edgekit suppresses itself, and no target takes outputs whose number of rows changes.
+    Nothing behind them is of use: edgekit does NMS itself, and no target takes outputs whose number of rows changes.
 
     Raises:
         SourceError: the file cannot be read.
