@@ -239,8 +239,7 @@ def _unknown(node: Any, label: str) -> str:
     if node.op_type == "NonMaxSuppression":
         return (
             f"operator NonMaxSuppression (node {label!r}) cannot be converted, and need not be: edgekit does NMS "
-            "itself; name the raw heads "
-            "under cut: of a contract file, which edgekit inspect --contract-out writes"
+            "itself; name the raw heads under cut: of a contract file, which edgekit inspect --contract-out writes"
         )
     domain = f"{node.domain}::" if node.domain else ""
     return (
