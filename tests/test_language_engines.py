@@ -129,7 +129,7 @@ def same(kind: str, made: Generated, reference: Any, given: Case) -> None:
         np.testing.assert_allclose(made.scores, expected, atol=1e-4 * max(1, np.abs(expected).max()))
 
 
-@every_target
+@pytest.mark.parametrize("target", ["onnx", pytest.param("openvino", marks=pytest.mark.nightly)])
 @every_kind
 def test_random_configurations(kind: str, target: str, models: dict[str, Model]) -> None:
     model, written = models[kind].source, models[kind].written[target]

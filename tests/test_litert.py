@@ -242,6 +242,7 @@ def test_w8a32_stores_weights_on_the_plans_grid_and_computes_in_float(zoo: Conve
     assert told["convolutions in integers"] == f"{stored} of {count}"
 
 
+@pytest.mark.nightly
 def test_int8_planned_on_the_wrong_images_shows(zoo: Converted, tmp_path: Path) -> None:
     dark = make_job(
         zoo.module, torch.rand(1, 3, SIZE, SIZE), tuple(zoo.jobs["int8"].shapes), tmp_path, "int8", pictures(4, 2) // 64

@@ -226,6 +226,7 @@ def test_nan_in_the_float_model_is_refused(tmp_path: Path) -> None:
         converter.convert(job, lambda text, share: None)
 
 
+@pytest.mark.nightly
 @pytest.mark.convert
 def test_fastestdet_as_given_equals_torch(shared_data: Path, tmp_path: Path) -> None:
     module = torch.export.load(shared_data / "models" / "fastestdet_coco.pt2").module()

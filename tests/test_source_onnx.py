@@ -99,6 +99,7 @@ def test_ultralytics_networks(name: str, folder: Path, monkeypatch: pytest.Monke
     check(path, x, tolerance=2e-3)
 
 
+@pytest.mark.nightly
 def test_the_detector_of_the_shared_data(shared_data: Path, folder: Path) -> None:
     from edgekit.graph.exchange import write_exchange
 

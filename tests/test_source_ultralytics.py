@@ -137,7 +137,7 @@ def decode(raw: tuple[Any, ...], bins: int) -> tuple[Any, Any]:
     return torch.cat(boxes), torch.cat(scores)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [*(pytest.param(one, marks=pytest.mark.nightly) for one in MODELS[:-1]), MODELS[-1]])
 def test_heads_can_be_exported_and_traced(name: str, loaded: dict[str, TrainedModel]) -> None:
     from edgekit.graph.exchange import flatten
 

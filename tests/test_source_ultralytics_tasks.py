@@ -182,7 +182,7 @@ def test_inconsistent_class_names(tasks: Any, tmp_path: Path) -> None:
         source.load(SourceRequest(str(save(model, tmp_path / "few.pt"))))
 
 
-@pytest.mark.parametrize("name", ["yolo11n-pose", "yolov8n-seg"])
+@pytest.mark.parametrize("name", ["yolo11n-pose", pytest.param("yolov8n-seg", marks=pytest.mark.nightly)])
 def test_the_heads_are_found_in_an_export_too(name: str, loaded: dict[str, TrainedModel], tmp_path: Path) -> None:
     """As a .pt2 that knows nothing of ultralytics, with a contract file: cut by channels, the same raw heads."""
     from edgekit.conversion.jobs import PrepareJob
