@@ -32,9 +32,11 @@ function off(one: ArrayLike<number>, other: ArrayLike<number>): number {
 /** The engines are the same source on other instructions: sums are ordered differently. */
 const PIXEL = 0.05;
 const SCORE = 1e-4;
+/** A resize may be a grey level off in a few pixels, as the golden set allows, and a softmax makes much of little. */
+const PROBABILITY = 5e-4;
 
 function same(found: edgekit.Result, expected: any): void {
-  if (found.kind === "classification") return assert.ok(off(found.scores, expected.scores) < SCORE);
+  if (found.kind === "classification") return assert.ok(off(found.scores, expected.scores) < PROBABILITY);
   if (found.kind === "embedding") return assert.ok(off(found.vector, expected.vector) < SCORE);
   if (found.kind === "labels") {
     const labels = expected.class_ids.flatMap((id: number, i: number) => new Array(expected.lengths[i]).fill(id));
