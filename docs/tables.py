@@ -193,7 +193,10 @@ def speed() -> str:
     for target in dict.fromkeys(row["target"] for row in rows):
         lines.append(f"| {target} | {' | '.join(_ratios(of, target, model) for model in models)} |")
     sets = ", ".join(sorted({row["instructions"] for row in rows}))
-    said = f"Measured with {sets}: one thread, with the interval of the median; then two threads."
+    said = (
+        f"Measured with {sets}: one thread, with the interval of the median; then two threads, and the convolutions in "
+        "integers."
+    )
     return "\n".join([said, "", *lines])
 
 

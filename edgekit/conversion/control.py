@@ -12,13 +12,10 @@ import numpy as np
 
 from edgekit.arrays import Floats
 from edgekit.errors import ConversionError
-from edgekit.runtimes.bundle.manifest import Gate, NegativeControl, OutputDrift
+from edgekit.runtimes.bundle.manifest import FLOATS, Gate, NegativeControl, OutputDrift
 
 BLINDED = "each channel of the raw outputs at its least value, as if the network saw nothing"
 NEGATED = "the raw outputs with the opposite sign"
-
-FLOATS = ("fp32", "fp16")
-"""Precisions whose raw outputs may equal the source's in every bit."""
 
 
 def blinded(outputs: Sequence[Floats]) -> list[Floats]:
