@@ -100,8 +100,8 @@ def convert(
         contract: what the model cannot say itself: a `edgekit.Contract`, or the path of a contract file.
         weights: state dict or safetensors for a ``module:factory``.
         size: input size, (height, width) or one number for both. The model's own when left out. A list gives bundles of
-            several sizes (onnx, openvino), the first of which is used unless `edgekit.load` names another.
-        batch: number of images in a run, a list for several (onnx, openvino). One image always goes.
+            several sizes (onnx, openvino, litert, tensorrt), the first of which is used unless `edgekit.load` names another.
+        batch: number of images in a run, a list for several (the same targets). One image always goes.
         name: of the bundles. The model's own when left out.
         proof_data: other images to compare on. Held back from ``data`` when left out.
         labels: annotations of images, to measure ``max_drop`` on, and the accuracy of the source and of every bundle.

@@ -78,8 +78,8 @@ class BuildJob(Record, frozen=True, kw_only=True, tag="build"):
     """Make one target's files of one part in one precision, by one of the target's recipes for it.
 
     ``floats`` names layers that go back to float, besides those that the plan leaves there; ``integers`` those that
-    become INT8 though the plan leaves them in float. One of them is empty. ``open_batch`` and ``open_size``: the files
-    take several.
+    become INT8 though the plan leaves them in float. One of them is empty. ``batches`` and ``sizes``: what the files
+    take besides one image at the contract's size.
     """
 
     folder: str
@@ -90,8 +90,8 @@ class BuildJob(Record, frozen=True, kw_only=True, tag="build"):
     recipe: str = ""
     floats: tuple[str, ...] = ()
     integers: tuple[str, ...] = ()
-    open_batch: bool = False
-    open_size: bool = False
+    batches: tuple[int, ...] = ()
+    sizes: tuple[tuple[int, int], ...] = ()
     threads: int = 2
     options: dict[str, Any] = msgspec.field(default_factory=dict)
     imports: tuple[str, ...] = ()

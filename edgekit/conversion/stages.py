@@ -130,8 +130,8 @@ class Stages:
             recipe=recipe,
             floats=floats,
             integers=integers,
-            open_batch=bool(self.request.batches),
-            open_size=bool(self.request.sizes),
+            batches=self.request.batches,
+            sizes=self.request.sizes,
             threads=self.request.threads,
             options=msgspec.to_builtins(options),
             # The user's own decoders may import what an isolated environment does not have; it decodes nothing.
