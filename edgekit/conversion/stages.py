@@ -41,6 +41,10 @@ class Stages:
         workspace.folder.mkdir()
         return replace(self, request=replace(self.request, size=size), workspace=workspace)
 
+    def with_hard_swish(self) -> Stages:
+        """The stages of the same request on the network with hard swish in place of SiLU."""
+        return replace(self, workspace=self.workspace.hard_swish)
+
     def timed_apart(self) -> Stages:
         """The same with seconds of its own."""
         return replace(self, seconds={})
@@ -79,6 +83,16 @@ class Stages:
         self.workspace.write_prepared(prepared)
         report("done", 1.0)
         return prepared
+
+    def replace_silu(self, report: Report) -> jobs.HardSwish:
+        """Put hard swish in place of SiLU, for the stages `with_hard_swish`."""
+        job = jobs.ReplaceSiluJob(
+            folder=str(self.workspace.folder), threads=self.request.threads, imports=self.request.imports
+        )
+        done = self._run(job, jobs.HardSwish, report)
+        self.workspace.hard_swish.write_prepared(done.prepared)
+        report("done", 1.0)
+        return done
 
     def calibrate(
         self, report: Report, *, plan: str = "", integer: bool = True, sensitivity: bool = False

@@ -1,6 +1,6 @@
-"""The shapes of a ``.tflite`` graph for another batch and input size, and its constants that hold the one it was made for.
+"""The shapes of a ``.tflite`` graph for another batch and input size, and its constants that hold its own.
 
-Each operator's rule is that of LiteRT's own kernel. The file with all its signatures is opened afterwards, and LiteRT has
+Each operator's rule is that of LiteRT's kernel. The file with all its signatures is opened afterwards, and LiteRT has
 to come to the same shapes (`edgekit.converters.litert.signatures`).
 """
 
@@ -10,6 +10,7 @@ import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -33,8 +34,8 @@ class Operator:
         out: shapes of its outputs in the file.
         constants: values of the inputs that are constant.
         label: its name, for messages.
-        batch: the wanted batch, 0 where that does not change.
-        size: whether height or width change.
+        batch: how many times as many images, 0 where that does not change.
+        scales: of height and width of the input.
     """
 
     kind: str
@@ -45,7 +46,7 @@ class Operator:
     constants: Mapping[int, NDArray[Any]]
     label: str
     batch: int
-    size: bool
+    scales: tuple[Fraction, Fraction]
 
     def values(self, place: int) -> list[int]:
         """A constant input of integers.
@@ -79,8 +80,8 @@ class Reshaped:
     """A graph at another input: shapes by tensor, and by operator what is written anew."""
 
     shapes: dict[int, Shape]
-    constants: dict[int, dict[int, NDArray[np.int32]]]
-    options: dict[int, Any]
+    constants: dict[int, dict[int, NDArray[np.int32]]] = field(default_factory=dict)
+    options: dict[int, Any] = field(default_factory=dict)
 
 
 def reshape(model: Any, graph: Any, shape: Shape) -> Reshaped:
@@ -89,48 +90,66 @@ def reshape(model: Any, graph: Any, shape: Shape) -> Reshaped:
     Args:
         model: ``ModelT`` of TFLite's schema.
         graph: its subgraph of one input, with all shapes known.
-        shape: of that input.
+        shape: of that input, NCHW.
 
     Raises:
         ConversionError: an operator holds the batch or the size in a way that is not known here; names it.
     """
+    found = Reshaped({place: tuple(map(int, tensor.shape)) for place, tensor in enumerate(graph.tensors)})
+    (entry,) = map(int, graph.inputs)
+    # One after the other: what changes in a dimension is then either the batch or the size.
+    for wanted in ((shape[0], *found.shapes[entry][1:]), shape):
+        if wanted != found.shapes[entry]:
+            found = _changed(model, graph, found, entry, wanted)
+    return found
+
+
+def _changed(model: Any, graph: Any, before: Reshaped, entry: int, shape: Shape) -> Reshaped:
+    """Another batch, or another size."""
     from ai_edge_litert import schema_py_generated as schema
 
     kinds = {value: name for name, value in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
-    types = {value: name for name, value in vars(schema.TensorType).items() if not name.startswith("_")}
-    old = {place: tuple(int(one) for one in tensor.shape) for place, tensor in enumerate(graph.tensors)}
-    (entry,) = (int(one) for one in graph.inputs)
-    found = Reshaped({**old, entry: shape}, {}, {})
-    batch, size = shape[0] if old[entry][0] != shape[0] else 0, old[entry][1:] != shape[1:]
+    old, scale = before.shapes, tuple(Fraction(one, two) for one, two in zip(shape, before.shapes[entry], strict=True))
+    found = Reshaped(
+        {**old, entry: shape}, {place: dict(one) for place, one in before.constants.items()}, dict(before.options)
+    )
     for place, op in enumerate(graph.operators):
         read = [int(one) for one in op.inputs]
         if all(one < 0 or found.shapes[one] == old[one] for one in read):
             continue
         code = model.operatorCodes[op.opcodeIndex]
-        constants = {}
-        for number, one in enumerate(read):
-            data = model.buffers[graph.tensors[one].buffer].data if one >= 0 else None
-            kind = types[graph.tensors[one].type] if one >= 0 else ""
-            if data is not None and len(data) and kind in ("INT32", "INT64"):
-                constants[number] = np.frombuffer(bytes(data), np.int32 if kind == "INT32" else np.int64)
         seen = Operator(
             kinds[max(code.builtinCode, code.deprecatedBuiltinCode)],
-            op.builtinOptions,
+            before.options.get(place, op.builtinOptions),
             tuple(old[one] if one >= 0 else () for one in read),
             tuple(found.shapes[one] if one >= 0 else () for one in read),
             tuple(old[int(one)] for one in op.outputs),
-            constants,
+            {**_constants(model, graph, read), **before.constants.get(place, {})},
             _label(graph, op),
-            batch,
-            size,
+            int(scale[0]) if scale[0] != 1 else 0,
+            (scale[2], scale[3]),
         )
         written = _RULES.get(seen.kind, _elementwise)(seen)
         for one, after in zip(op.outputs, written.shapes, strict=True):
             found.shapes[int(one)] = after
         if written.constants:
-            found.constants[place] = {number: np.array(one, np.int32) for number, one in written.constants.items()}
+            new = {number: np.array(one, np.int32) for number, one in written.constants.items()}
+            found.constants.setdefault(place, {}).update(new)
         if written.options is not None:
             found.options[place] = written.options
+    return found
+
+
+def _constants(model: Any, graph: Any, read: Sequence[int]) -> dict[int, NDArray[Any]]:
+    """The inputs of an operator that are constant integers."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    types = {schema.TensorType.INT32: np.int32, schema.TensorType.INT64: np.int64}
+    found: dict[int, NDArray[Any]] = {}
+    for number, one in enumerate(read):
+        data = model.buffers[graph.tensors[one].buffer].data if one >= 0 else None
+        if data is not None and len(data) and graph.tensors[one].type in types:
+            found[number] = np.frombuffer(bytes(data), types[graph.tensors[one].type])
     return found
 
 
@@ -357,7 +376,7 @@ def _reshape(op: Operator) -> Written:
         elif len(after) == 1:
             shape.append(numbers)
         else:
-            shape += _shared_out(op, after, numbers, first=not shape)
+            shape += _shared_out(op, after, numbers)
     options = copy.copy(op.options)
     if options is not None:
         options.newShape = shape
@@ -365,7 +384,7 @@ def _reshape(op: Operator) -> Written:
 
 
 def _runs(old: Shape, out: Shape, new: Shape) -> list[tuple[Shape, Shape, Shape]]:
-    """The shortest runs of two shapes that hold as many numbers, and the first one's lengths in a third."""
+    """The shortest runs of two shapes that hold as many numbers each, and the lengths of the first in a third shape."""
     found = []
     left = right = 0
     while left < len(old) or right < len(out):
@@ -380,24 +399,23 @@ def _runs(old: Shape, out: Shape, new: Shape) -> list[tuple[Shape, Shape, Shape]
     return found
 
 
-def _shared_out(op: Operator, after: Shape, numbers: int, *, first: bool) -> list[int]:
-    """The dimensions that a changed run becomes.
+def _shared_out(op: Operator, after: Shape, numbers: int) -> list[int]:
+    """The dimensions that a changed run becomes: the batch is outermost, the size in the one that can hold it.
 
     Raises:
         ConversionError: several could hold what changed.
     """
-    found, rest = list(after), numbers
+    if op.batch:
+        return [after[0] * op.batch, *after[1:]]
     places = [place for place, one in enumerate(after) if one > 1]
-    if op.batch and first and after[0] == 1:  # images one below the other, taken apart again
-        found[0], rest = op.batch, numbers // op.batch
-    elif not op.size and first:
-        places = places[:1]
-    others = math.prod(after)
-    if rest != others:
-        if len(places) != 1 or rest % (others // after[places[0]]):
-            raise op.refused(f"has the input's size in several of {list(after)}")
-        found[places[0]] = rest * after[places[0]] // others
-    return found
+    scales = op.scales if len(places) == 2 else (Fraction(numbers, math.prod(after)),)
+    found = [Fraction(one) for one in after]
+    for place, scale in zip(places, scales, strict=False):
+        found[place] *= scale
+    whole = [int(one) for one in found]
+    if len(places) > 2 or whole != found or math.prod(whole) != numbers:
+        raise op.refused(f"has the input's size in several of {list(after)}")
+    return whole
 
 
 _RULES: dict[str, Callable[[Operator], Written]] = {
