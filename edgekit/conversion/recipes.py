@@ -117,8 +117,8 @@ def _faster(best: str, trials: Mapping[str, Trial], prepared: Prepared) -> str:
         return ""
     return (
         f"the recipe {quickest} passes its gate too and takes {passed[quickest]:.2f} times the time of fp32 instead of "
-        f"{taken.time:.2f}; {best} was taken for its quality, {taken.quality:.3f} instead of "
-        f"{trials[quickest].quality:.3f} on the {prepared.holdout_views} views held back; for speed, --recipe {quickest}"
+        f"{taken.time:.2f}; {best} was taken for its quality on the {prepared.holdout_views} views held back, "
+        f"{taken.quality:.3f} instead of {trials[quickest].quality:.3f}; for speed, --recipe {quickest}"
     )
 
 
