@@ -102,7 +102,7 @@ def speeds_of(files: Mapping[str, bytes], job: Job, engine: str) -> dict[str, Ra
     if not here and (other is None or other.missing):
         return {}
     options = SessionOptions(threads=1, device="" if here or other is None else other.device)
-    entry = dataclasses.replace(job, open_batch=False, open_size=False).graph(FILE)
+    entry = dataclasses.replace(job, batches=(), sizes=()).graph(FILE)
     sample = next(iter(job.calibration()))
     with tempfile.TemporaryDirectory() as folder:
 
