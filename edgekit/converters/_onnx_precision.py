@@ -14,7 +14,8 @@ from edgekit.calibration.half import around
 from edgekit.calibration.plan import Fp16Issue
 from edgekit.converters import CONVOLUTIONS, PLAN, Job, Report
 from edgekit.converters._nncf import NNCF, import_nncf, quantisation
-from edgekit.converters._onnx_integers import FILE, integer_convolutions, quantised, speeds_of
+from edgekit.converters._onnx_integers import FILE as FILE
+from edgekit.converters._onnx_integers import integer_convolutions, quantised, speeds_of
 from edgekit.errors import ConversionError
 from edgekit.graph.exchange import INPUT
 from edgekit.runtimes.bundle.manifest import Graph, Speed
