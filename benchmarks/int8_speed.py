@@ -3,8 +3,8 @@
     python benchmarks/int8_speed.py MODELS.json -o docs/figures/int8_speed.json
 
 MODELS.json is a list of what is converted: name, source, data, and contract and trust where they are needed. Paths are
-relative to the file. Bundles of an earlier run in --out are kept, and so are the rows of other targets and instruction
-sets in the output. ``python docs/tables.py`` writes the table. On a new processor, for the figures of an older one:
+relative to the file. Bundles of an earlier run in --out are kept, and so are the rows of these models with other targets
+and instruction sets in the output. ``python docs/tables.py`` writes the table. On a new processor, for the figures of an older one:
 
     python benchmarks/older_processor.py python benchmarks/int8_speed.py MODELS.json --out out/int8_speed_avx2
 """
@@ -52,11 +52,14 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path("docs/figures/int8_speed.json"))
     given = parser.parse_args()
     known = json.loads(given.output.read_bytes()) if given.output.is_file() else []
-    for model in msgspec.json.decode(given.models.read_bytes(), type=list[Subject]):
+    models = msgspec.json.decode(given.models.read_bytes(), type=list[Subject])
+    names = [model.name for model in models]
+    for model in models:
         rows = _rows(model, given.models.parent, given)
         new = {_key(row) for row in rows}
         known = [row for row in known if _key(row) not in new] + rows
-        known.sort(key=lambda row: (not row["instructions"].startswith("avx512"), TARGETS.index(row["target"])))
+        known = [row for row in known if row["model"] in names]
+        known.sort(key=lambda row: (row["instructions"], names.index(row["model"]), TARGETS.index(row["target"])))
         given.output.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
 
 

@@ -189,10 +189,10 @@ def speed() -> str:
     rows = json.loads(SPEED.read_text(encoding="utf-8"))
     models = list(dict.fromkeys(row["model"] for row in rows))
     parts = [
-        "One thread, with the interval of the median; then two threads, and the convolutions in integers. With AVX2: on the "
-        "same machine, with the newer instructions hidden (`benchmarks/older_processor.py`)."
+        "One thread, with the interval of the median; then two threads, and the convolutions in integers. With avx2: on "
+        "the same machine, with its newer instructions hidden (`benchmarks/older_processor.py`)."
     ]
-    for instructions in dict.fromkeys(row["instructions"] for row in rows):
+    for instructions in sorted({row["instructions"] for row in rows}):
         mine = [row for row in rows if row["instructions"] == instructions]
         of = {(row["target"], row["model"], row["threads"]): row for row in mine}
         lines = [f"| {instructions} | {' | '.join(models)} |", f"|---|{'---|' * len(models)}"]
