@@ -189,8 +189,8 @@ def speed() -> str:
     rows = json.loads(SPEED.read_text(encoding="utf-8"))
     models = list(dict.fromkeys(row["model"] for row in rows))
     parts = [
-        "One thread, with the interval of the median; then two threads, and the convolutions in integers. With avx2: on "
-        "the same machine, with its newer instructions hidden (`benchmarks/older_processor.py`)."
+        "One thread, with the interval of the median; then two threads, and the convolutions in integers. With avx2: "
+        "on the same machine, with its newer instructions hidden (`benchmarks/older_processor.py`)."
     ]
     for instructions in sorted({row["instructions"] for row in rows}):
         mine = [row for row in rows if row["instructions"] == instructions]
