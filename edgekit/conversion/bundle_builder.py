@@ -228,7 +228,7 @@ class BundleBuilder:
                 errors.append(error)
         if errors and not found:
             raise errors[0]
-        best = choose(found) if found else next(iter(offered), "")
+        best = choose(found, recipes.views_of_an_image(self._prepared)) if found else next(iter(offered), "")
         if offered and self._request.max_drop is not None:
             attempt, budget = self._keep_budget(spec, best, staging, kept, report)
             _move(attempt.folder, staging.folder)
