@@ -224,6 +224,9 @@ def test_targets_for_machines_and_people(cli: Cli) -> None:
     (rknn,) = json.loads(cli("targets", "rknn", "--json").out)
     assert rknn["options"]["platform"] == "rk3588"
     assert "rknn.platform" in cli("targets", "rknn").out
+    assert {entry["target"] for entry in data if entry["several"]} == {"onnx", "openvino", "litert", "tensorrt"}
+    assert "litert takes several batches and input sizes in one bundle: --batch 1,4" in cli("targets", "litert").out
+    assert "several" not in cli("targets", "ncnn").out
 
 
 @pytest.mark.convert
