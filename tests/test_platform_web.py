@@ -7,24 +7,15 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
 
-import cv2
-import numpy as np
 import pytest
 from conftest import ROOT
+from platform_bundles import TASKS, converted, expected, write_pictures
 
-import edgekit
-from edgekit.runtimes.bundle.folder import Bundle
-from edgekit.runtimes.inputs.images import Preprocessor
 from edgekit.runtimes.selfcheck import add_record
-from edgekit.runtimes.tasks import open_task
-from edgekit.runtimes.tracking import open_tracker
-from edgekit.shapes import scene
 
 WEB = ROOT / "platforms" / "web"
 PACKAGES = WEB / "node_modules"
-TASKS = ("detector", "pose", "segment", "classify", "semantic", "obb")
 
 pytestmark = [
     pytest.mark.nightly,
@@ -55,33 +46,12 @@ def test_the_golden_set_and_the_model_pass_in_node() -> None:
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Scenes of shapes, of several sizes."""
-    folder = tmp_path_factory.mktemp("pictures")
-    for seed in range(12):
-        size = ((256, 256), (180, 320), (301, 199))[seed % 3]
-        cv2.imwrite(str(folder / f"{seed:02}.png"), np.ascontiguousarray(scene(seed, size).image))
-    return folder
+    return write_pictures(tmp_path_factory.mktemp("pictures"))
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_a_bundle_gives_pythons_results_in_node(task: str, tmp_path: Path, pictures: Path) -> None:
-    from edgekit.shapes import trained
-
-    model: Any = getattr(trained, task)()
-    done = edgekit.convert(
-        model,
-        "web",
-        precision="fp32",
-        data=pictures,
-        out=tmp_path,
-        contract=model.contract,
-        name=task,
-        gated=False,
-        golden=True,
-    )
-    (outcome,) = done
-    assert outcome.bundle is not None, outcome.error
-    bundle = outcome.bundle
+    bundle = converted(task, "web", tmp_path, pictures)
     (tmp_path / "expected.json").write_text(json.dumps([expected(bundle.path, pictures)]))
     said = node("node", "--test", "build/test/bundles.test.js", EDGEKIT_WEB_BUNDLES=str(tmp_path))
     assert "# fail 0" in said
@@ -90,35 +60,3 @@ def test_a_bundle_gives_pythons_results_in_node(task: str, tmp_path: Path, pictu
     noted = add_record(bundle.path, tmp_path / f"{bundle.path.name}-record.json")
     (execution,) = noted.manifest.executions or ()
     assert (execution.platform, execution.word) == ("web", "executed")
-
-
-def expected(path: Path, pictures: Path) -> dict[str, Any]:
-    """What Python finds in the pictures with the same file, and tracks of the first picture, moving."""
-    import onnxruntime
-
-    bundle: Bundle = edgekit.runtimes.bundle.folder.open_bundle(path)
-    contract, (graph,) = bundle.manifest.contract, bundle.manifest.graphs
-    session = onnxruntime.InferenceSession(str(bundle.file(graph.files[0])), providers=["CPUExecutionProvider"])
-    prepare, task = Preprocessor(contract.image), open_task(contract)
-
-    def run(image: Any, score: float | None = None) -> Any:
-        tensor, mapping = prepare(image)
-        outputs = session.run([one.name for one in graph.outputs], {graph.inputs[0].name: tensor})
-        return task.result(outputs, mapping, score=score)
-
-    found = []
-    for file in sorted(pictures.glob("*.png"))[:6]:
-        found.append({"image": str(file), "result": run(cv2.imread(str(file))).to_dict(classes=False)})
-    golden = any(file.path.startswith("golden/") for file in bundle.manifest.files)
-    entry: dict[str, Any] = {"bundle": str(path), "images": found, "golden": golden}
-    if "boxes" in vars(run(cv2.imread(found[0]["image"]))):
-        tracker, frames = open_tracker("bytetrack", new_score=0.3, high_score=0.25), []
-        for number in range(8):
-            image = np.roll(cv2.imread(found[0]["image"]), 3 * number, 1)
-            file = path.parent / f"{path.name}-{number}.png"
-            cv2.imwrite(str(file), image)
-            seen = run(image, tracker.least_score)
-            tracks = tracker.update(seen.boxes, seen.scores, seen.class_ids, time=number / 30).visible
-            frames.append({"image": str(file), "track_ids": tracks.track_ids.tolist()})
-        entry["frames"] = frames
-    return entry
