@@ -31,7 +31,7 @@ private final class Runtime: @unchecked Sendable {
             throw .engine("the ONNX Runtime that is installed is older than version 1.\(ORT_API_VERSION), which this was built with; update it")
         }
         api = found.pointee
-        version = String(cString: base.pointee.GetVersionString())
+        version = base.pointee.GetVersionString().map { String(cString: $0) } ?? "unknown"
         var environment: OpaquePointer?
         try check(api, api.CreateEnv(ORT_LOGGING_LEVEL_ERROR, "edgekit", &environment))
         guard let environment else { throw .engine("ONNX Runtime gave no environment") }
@@ -44,7 +44,8 @@ private final class Runtime: @unchecked Sendable {
 private func check(_ api: OrtApi, _ status: OrtStatusPtr?) throws(EdgeKitError) {
     guard let status else { return }
     defer { api.ReleaseStatus(status) }
-    throw .engine("ONNX Runtime: \(String(cString: api.GetErrorMessage(status)))")
+    let reason = api.GetErrorMessage(status).map { String(cString: $0) } ?? "no reason given"
+    throw .engine("ONNX Runtime: \(reason)")
 }
 
 /// One ONNX file, opened. Everything that touches the engine's pointers happens on `queue`, which is why this may be

@@ -43,10 +43,10 @@ struct ModelTests {
     }
 
     @Test func aSecondCallWhileItRunsAndAnyAfterCloseAreRefused() async throws {
-        let engine = Fake(milliseconds: 100)
+        let engine = Fake(milliseconds: 500)
         let model = try await ModelTests.open(engine)
         async let first = model.run(try ModelTests.frame())
-        try await Task.sleep(for: .milliseconds(30))
+        try await until { engine.runs.withLock { $0 } == 1 }
         await refused(containing: "this model is running") { _ = try await model.run(try ModelTests.frame()) }
         _ = try await first
         await model.close()
@@ -75,14 +75,13 @@ struct ModelTests {
 
     @Test func aStreamEndsWithItsTaskWithItsCameraAndWithTheLoop() async throws {
         let model = try await ModelTests.open()
+        let seen = Mutex(0)
         let reader = Task {
-            var seen = 0
-            for try await _ in model.results(of: Camera(count: 100_000, milliseconds: 2)) { seen += 1 }
-            return seen
+            for try await _ in model.results(of: Camera(count: 100_000, milliseconds: 2)) { seen.withLock { $0 += 1 } }
         }
-        try await Task.sleep(for: .milliseconds(100))
+        try await until { seen.withLock { $0 } > 2 }
         reader.cancel()
-        #expect(try await reader.value > 0)
+        try await reader.value
         await refused(containing: "the camera is gone") {
             for try await _ in model.results(of: Camera(count: 3, milliseconds: 1, failure: "the camera is gone")) {}
         }
@@ -96,15 +95,14 @@ struct ModelTests {
     }
 
     @Test func aCancelledCallThrowsAndTheModelStaysReady() async throws {
-        let model = try await ModelTests.open(Fake(milliseconds: 2000))
-        let running = Task { try await model.run(try ModelTests.frame()) }
-        try await Task.sleep(for: .milliseconds(30))
-        running.cancel()
-        await #expect(throws: CancellationError.self) { try await running.value }
-        let again = Task { try await model.run(try ModelTests.frame()) }
-        try await Task.sleep(for: .milliseconds(30))
-        again.cancel()  // it was let in: the first call is over
-        await #expect(throws: CancellationError.self) { try await again.value }
+        let engine = Fake(milliseconds: 60_000)
+        let model = try await ModelTests.open(engine)
+        for run in 1...2 {  // the second is let in: the first is over
+            let running = Task { try await model.run(try ModelTests.frame()) }
+            try await until { engine.runs.withLock { $0 } == run }
+            running.cancel()
+            await #expect(throws: CancellationError.self) { try await running.value }
+        }
         await model.close()
     }
 
@@ -163,7 +161,16 @@ struct ModelTests {
     }
 }
 
-private enum Wrong: Error { case kind }
+private enum Wrong: Error { case kind, time }
+
+/// Wait for what other tasks do.
+private func until(_ isSo: () -> Bool) async throws {
+    for _ in 0..<10_000 {
+        if isSo() { return }
+        try await Task.sleep(for: .milliseconds(2))
+    }
+    throw Wrong.time
+}
 
 /// What a call throws has this in its message.
 private func refused(
@@ -210,6 +217,7 @@ private final class Fake: Engine {
     let milliseconds: Int
     let logit: Float
     let opened = Mutex(0)
+    let runs = Mutex(0)
     let closed = Mutex(0)
 
     init(milliseconds: Int = 0, logit: Float = 2) { (self.milliseconds, self.logit) = (milliseconds, logit) }
@@ -225,6 +233,7 @@ private struct FakeSession: Session {
     var placement: Placement { Placement(unit: "cpu", engine: "fake", reason: "a test") }
 
     func run(_ input: Tensor) async throws -> [Tensor] {
+        engine.runs.withLock { $0 += 1 }
         if engine.milliseconds > 0 { try await Task.sleep(for: .milliseconds(engine.milliseconds)) }
         var classes = [Float](repeating: -9, count: 8)
         classes[0] = engine.logit
