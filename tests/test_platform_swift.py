@@ -37,10 +37,9 @@ def swift(*arguments: str, bundles: Path | None = None, timeout: int = 900) -> s
 
 
 def test_bundles_of_every_task_give_pythons_results_in_swift(tmp_path: Path) -> None:
-    (tmp_path / "pictures").mkdir()
     pictures = write_pictures(tmp_path / "pictures")
     bundles = [converted(task, "onnx", tmp_path, pictures) for task in TASKS]
-    (tmp_path / "expected.json").write_text(json.dumps([expected(bundle.path, pictures) for bundle in bundles]))
+    (tmp_path / "expected.json").write_text(json.dumps([expected(bundle, pictures) for bundle in bundles]))
     said = swift(bundles=tmp_path)
     assert " passed" in said
     assert "skipped" not in said

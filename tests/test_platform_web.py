@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 from conftest import ROOT
-from platform_bundles import TASKS, converted, expected, write_pictures
+from platform_bundles import TASKS, converted, expected, run, write_pictures
+from web_page import chromium
 
+from edgekit.runtimes.bundle.folder import Bundle
 from edgekit.runtimes.selfcheck import add_record
+from edgekit.shapes import scene
 
 WEB = ROOT / "platforms" / "web"
 PACKAGES = WEB / "node_modules"
@@ -46,17 +54,64 @@ def test_the_golden_set_and_the_model_pass_in_node() -> None:
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_pictures(tmp_path_factory.mktemp("pictures"))
+    return write_pictures(tmp_path_factory.mktemp("web") / "pictures")
+
+
+@pytest.fixture(scope="module")
+def bundles(pictures: Path) -> Callable[[str], Path]:
+    """The folder with the bundle of a task and ``expected.json``, beside the pictures, converted once."""
+
+    @functools.cache
+    def made(task: str) -> Path:
+        bundle = converted(task, "web", pictures.parent / task, pictures)
+        entry = expected(bundle, pictures)
+        if task == "detector":
+            entry |= moving(bundle)
+        (pictures.parent / task / "expected.json").write_text(json.dumps([entry]))
+        return pictures.parent / task
+
+    return made
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_a_bundle_gives_pythons_results_in_node(task: str, tmp_path: Path, pictures: Path) -> None:
-    bundle = converted(task, "web", tmp_path, pictures)
-    (tmp_path / "expected.json").write_text(json.dumps([expected(bundle.path, pictures)]))
-    said = node("node", "--test", "build/test/bundles.test.js", EDGEKIT_WEB_BUNDLES=str(tmp_path))
+def test_a_bundle_gives_pythons_results_in_node(task: str, bundles: Callable[[str], Path]) -> None:
+    folder = bundles(task)
+    said = node("node", "--test", "build/test/bundles.test.js", EDGEKIT_WEB_BUNDLES=str(folder))
     assert "# fail 0" in said
     assert "# skipped 0" in said
     # What the web runtime writes, edgekit reads.
-    noted = add_record(bundle.path, tmp_path / f"{bundle.path.name}-record.json")
+    (record,) = folder.glob("*-record.json")
+    noted = add_record(record.with_name(record.name.removesuffix("-record.json")), record)
     (execution,) = noted.manifest.executions or ()
     assert (execution.platform, execution.word) == ("web", "executed")
+
+
+@pytest.mark.skipif(not chromium(), reason="needs chromium")
+def test_the_golden_set_and_bundles_pass_in_chromium(bundles: Callable[[str], Path]) -> None:
+    """Pictures in every form that a page has, video, a fake camera, workers, and what is refused."""
+    entries = [json.loads((bundles(task) / "expected.json").read_text())[0] for task in TASKS]
+    folder = bundles("detector").parent
+    (folder / "expected.json").write_text(json.dumps(entries))
+    said = node("node", "--test", "build/test/browser.test.js", EDGEKIT_WEB_BUNDLES=str(folder))
+    assert "# fail 0" in said
+    assert "# skipped 0" in said
+
+
+def moving(bundle: Bundle) -> dict[str, Any]:
+    """A camera and a video that show one scene, as files, and what Python finds in their frames."""
+    image = np.ascontiguousarray(scene(3, (240, 320)).image)
+    camera, video = bundle.path.parent / "camera.y4m", bundle.path.parent / "video.webm"
+    planes = cv2.cvtColor(image, cv2.COLOR_BGR2YUV_I420)
+    frame = b"FRAME\n" + planes.tobytes()
+    camera.write_bytes(b"YUV4MPEG2 W320 H240 F30:1 Ip A1:1 C420\n" + 30 * frame)
+    writer = cv2.VideoWriter(str(video), cv2.VideoWriter.fourcc(*"VP80"), 30, (320, 240))
+    for _ in range(30):
+        writer.write(image)
+    writer.release()
+    read, first = cv2.VideoCapture(str(video)).read()
+    assert read
+    seen = {"camera": (camera, cv2.cvtColor(planes, cv2.COLOR_YUV2BGR_I420)), "video": (video, first)}
+    return {
+        name: {"file": str(file), "result": run(bundle)(shown).to_dict(classes=False)}
+        for name, (file, shown) in seen.items()
+    }
