@@ -20,6 +20,7 @@ let package = Package(
             name: "COnnxRuntime", path: "\(sources)/COnnxRuntime", pkgConfig: "libonnxruntime",
             providers: [.apt(["libonnxruntime-dev"]), .brew(["onnxruntime"])]),
         .target(name: "EdgeKitONNX", dependencies: ["EdgeKit", "COnnxRuntime"], path: "\(sources)/EdgeKitONNX"),
+        .executableTarget(name: "benchmark", dependencies: ["EdgeKit"], path: "platforms/swift/Benchmark"),
         .testTarget(name: "EdgeKitTests", dependencies: ["EdgeKit", "EdgeKitONNX"], path: "platforms/swift/Tests/EdgeKitTests"),
     ],
     swiftLanguageModes: [.v6]

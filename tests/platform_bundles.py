@@ -1,4 +1,4 @@
-"""Converted bundles of every task, and what Python finds with them: what the runtimes of other platforms are compared with."""
+"""Converted bundles of every task, and what Python finds with them: what other platforms are compared with."""
 
 from __future__ import annotations
 
