@@ -4,8 +4,8 @@
 
 MODELS.json is a list of what is converted: name, source, data, and contract and trust where they are needed. Paths are
 relative to the file. Bundles of an earlier run in --out are kept, and so are the rows of these models with other
-targets and instruction sets in the output. ``python docs/tables.py`` writes the table. The figures of an older processor
-come from a new one by
+targets and instruction sets in the output. ``python docs/tables.py`` writes the table. The figures of an older
+processor come from a new one by
 
     python benchmarks/older_processor.py python benchmarks/int8_speed.py MODELS.json --out out/int8_speed_avx2
 """

@@ -30,21 +30,42 @@ TARGETS = {
 """Targets whose bundles take several, with their files."""
 
 
-@pytest.fixture(scope="module")
-def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def converted(folder: Path, *targets: str, precision: str = "fp32") -> dict[str, Path]:
     """The tiny detector for 1 and 3 images, at 64x64 and 96x128."""
-    folder = tmp_path_factory.mktemp("variants")
-    photos = write_pictures(folder / "photos", 4)
-    given = ("--batch", "1,3", "--size", "64,96x128", "--target", ",".join(TARGETS), "--data", photos)
-    done = command("convert", SOURCE, *given, "-o", folder / "out", "--json")
+    photos = write_pictures(folder / "photos", 4 if precision == "fp32" else 20)
+    given = ("--batch", "1,3", "--size", "64,96x128", "--target", ",".join(targets), "--data", photos)
+    done = command("convert", SOURCE, *given, "--precision", precision, "-o", folder / "out", "--json")
     assert done.returncode == 0, done.stderr
     return {one["target"]: Path(one["path"]) for one in json.loads(done.stdout)["bundles"]}
 
 
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return converted(tmp_path_factory.mktemp("variants"), "onnx", "openvino", "tensorrt")
+
+
+@pytest.fixture(scope="module")
+def litert(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return converted(tmp_path_factory.mktemp("litert"), "litert")
+
+
+@pytest.fixture(scope="module")
+def integers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return converted(tmp_path_factory.mktemp("integers"), *TARGETS, precision="int8")
+
+
 @pytest.mark.convert
-@pytest.mark.parametrize("target", TARGETS)
-def test_every_variant_is_proven_and_gives_the_same(target: str, bundles: dict[str, Path]) -> None:
-    model = edgekit.load(bundles[target], unit="reference" if target == "tensorrt" else "")
+@pytest.mark.parametrize(
+    ("target", "made"),
+    [
+        *((target, "bundles") for target in TARGETS if target != "litert"),
+        pytest.param("litert", "litert", marks=pytest.mark.nightly),
+        *(pytest.param(target, "integers", marks=pytest.mark.nightly) for target in TARGETS),
+    ],
+)
+def test_every_variant_is_proven_and_gives_the_same(target: str, made: str, request: pytest.FixtureRequest) -> None:
+    path = request.getfixturevalue(made)[target]
+    model = edgekit.load(path, unit="reference" if target == "tensorrt" else "")
     manifest = model.manifest
     assert manifest is not None
     assert manifest.proven

@@ -188,18 +188,21 @@ class _Values:
         return self._found[node]
 
     def compute(self, node: fx.Node) -> None:
-        from torch.fx.node import map_arg
-
         if node.op == "placeholder":
             self._found[node] = list(self._views)
         elif node.op == "get_attr":
             self._found[node] = [constant(self._module, str(node.target))] * len(self._views)
         elif node.op == "call_function":
-            target: Any = node.target
-            self._found[node] = []
-            for view in range(len(self._views)):
-                arguments, named = map_arg((node.args, node.kwargs), lambda one, view=view: self._found[one][view])
-                self._found[node].append(target(*arguments, **named))
+            self._found[node] = [self._computed(node, view) for view in range(len(self._views))]
+
+    def _computed(self, node: fx.Node, view: int) -> Any:
+        from torch.fx.node import map_arg
+
+        def value(one: fx.Node) -> Any:
+            return self._found[one][view]
+
+        target: Any = node.target
+        return target(*map_arg(node.args, value), **map_arg(node.kwargs, value))
 
     def forget(self, node: fx.Node) -> None:
         self._found.pop(node, None)

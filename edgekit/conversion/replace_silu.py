@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from edgekit.calibration.split import CALIBRATION, HELD, PROOF
 from edgekit.conversion.jobs import HardSwish, Prepared, ReplaceSiluJob
 from edgekit.conversion.last_layer import HARMLESS
 from edgekit.conversion.recipes import Trial
@@ -51,7 +52,7 @@ def work(job: ReplaceSiluJob, report: Report) -> HardSwish:
     network, fitted = with_hard_swish(program, samples, minutes=MINUTES, progress=report)
     report("exporting", 0.95)
     place = workspace.hard_swish
-    _share(workspace.folder, place.folder, ("calibration", "proof", "reference", "holdout"))
+    _share(workspace.folder, place.folder, tuple(Path(one).stem for one in (CALIBRATION, PROOF, HELD, "reference")))
     names = tuple(output.name for output in prepared.contract.outputs)
     write_exchange(network, torch.zeros(1, 3, *prepared.contract.image.size), names, place.folder)
     return HardSwish(

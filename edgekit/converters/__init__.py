@@ -198,7 +198,7 @@ class Job(PartJob):
         return bool(self.sizes)
 
     @property
-    def inputs(self) -> tuple[tuple[int, ...], ...]:
+    def inputs(self) -> tuple[tuple[int, int, int, int], ...]:
         """Each shape of the input (NCHW) that the file is to take, that of one image at the contract's size first."""
         return tuple(
             (batch, 3, *size) for size in (self.contract.image.size, *self.sizes) for batch in (1, *self.batches)

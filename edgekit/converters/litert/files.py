@@ -36,6 +36,7 @@ def float_file(job: Job, report: Report, *, channels_last: bool = False) -> Path
     litert_torch.config.show_progress = False
     torch.set_num_threads(job.threads)
     network = torch.export.load(job.program).module()
+    _fold(network)
     _as_rows(network)
     example = torch.zeros(1, 3, *job.contract.image.size)
     if channels_last:
@@ -49,6 +50,39 @@ def float_file(job: Job, report: Report, *, channels_last: bool = False) -> Path
         litert_torch.convert(network, (example,)).export(str(unfinished))
     unfinished.replace(path)
     return path
+
+
+def _fold(network: fx.GraphModule) -> None:
+    """Compute what depends on counted numbers alone, such as the places of cells that a transformer adds.
+
+    LiteRT's converter leaves some of that in the graph, in float64, and then refuses it: "failed to legalize operation
+    'tfl.pow'".
+    """
+    import torch
+    from torch import fx
+
+    known: dict[fx.Node, Any] = {}
+    for node in network.graph.nodes:
+        read = node.all_input_nodes
+        counted = all(one in known for one in read) if read else operator_name(node) == "arange"
+        if node.op == "call_function" and counted and not any(map(_writes, (node, *node.users))):
+            arguments = fx.map_arg((node.args, node.kwargs), known.__getitem__)
+            known[node] = node.target(*arguments[0], **arguments[1])
+    for number, (node, value) in enumerate(known.items()):
+        if isinstance(value, torch.Tensor) and any(user not in known for user in node.users):
+            name = f"_folded_{number}"
+            network.register_buffer(name, value.contiguous())
+            with network.graph.inserting_before(node):
+                constant = network.graph.get_attr(name)
+            constant.meta["val"] = value
+            node.replace_all_uses_with(constant, delete_user_cb=lambda user: user not in known)
+    network.graph.eliminate_dead_code()
+    network.recompile()
+
+
+def _writes(node: fx.Node) -> bool:
+    """Whether an operator changes a tensor that it is given."""
+    return bool(getattr(getattr(node.target, "_schema", None), "is_mutable", False))
 
 
 def _as_rows(network: fx.GraphModule) -> None:

@@ -7,6 +7,7 @@ to come to the same shapes (`edgekit.converters.litert.signatures`).
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -384,12 +385,17 @@ def _reshape(op: Operator) -> Written:
 
 
 def _runs(old: Shape, out: Shape, new: Shape) -> list[tuple[Shape, Shape, Shape]]:
-    """The shortest runs of two shapes that hold as many numbers each, and the lengths of the first in a third shape."""
+    """The shortest runs of two shapes that hold as many numbers each, and the lengths of the first in a third shape.
+
+    Ones beside one another are one run, so that what was one and is another stays apart from what follows.
+    """
     found = []
     left = right = 0
     while left < len(old) or right < len(out):
         begin, start = left, right
-        left, right = min(left + 1, len(old)), min(right + 1, len(out))
+        ones = _ones(old, left), _ones(out, right)
+        step = ones if all(ones) else (1, 1)
+        left, right = min(left + step[0], len(old)), min(right + step[1], len(out))
         while (have := math.prod(old[begin:left])) != (want := math.prod(out[start:right])):
             if have < want:
                 left += 1
@@ -397,6 +403,11 @@ def _runs(old: Shape, out: Shape, new: Shape) -> list[tuple[Shape, Shape, Shape]
                 right += 1
         found.append((old[begin:left], out[start:right], new[begin:left]))
     return found
+
+
+def _ones(shape: Shape, start: int) -> int:
+    """How many dimensions of 1 there are from a place on."""
+    return len(list(itertools.takewhile(lambda length: length == 1, shape[start:])))
 
 
 def _shared_out(op: Operator, after: Shape, numbers: int) -> list[int]:

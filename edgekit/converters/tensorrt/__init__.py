@@ -105,7 +105,7 @@ def convert(job: Job, report: Report) -> Graph:
         workspace_megabytes=options.workspace_megabytes,
         optimisation_level=options.optimisation_level,
         floats=floats if job.precision == "int8" else "fp32",
-        profiles=job.inputs if job.open_batch or job.open_size else (),  # type: ignore[arg-type]
+        profiles=job.inputs if job.open_batch or job.open_size else msgspec.UNSET,
     )
     (job.out / SETTINGS).write_bytes(msgspec.json.format(msgspec.json.encode(settings), indent=2) + b"\n")
     told = in_float32(job) if settings.precision == "fp16" or settings.floats == "fp16" else {}
@@ -119,7 +119,7 @@ def convert(job: Job, report: Report) -> Graph:
 
 def _profiled(settings: BuildSettings) -> dict[str, str | int | float]:
     """The report on an engine for several inputs."""
-    shapes = ", ".join(f"{batch}x{height}x{width}" for batch, _, height, width in settings.profiles)
+    shapes = ", ".join(f"{batch}x{height}x{width}" for batch, _, height, width in settings.profiles or ())
     return {"optimisation profiles": shapes} if shapes else {}
 
 

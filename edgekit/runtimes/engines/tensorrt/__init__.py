@@ -211,7 +211,7 @@ class TensorRt(Engine):
         if engine is None:
             raise EngineError(f"{model}: TensorRT cannot load the engine that it built; see its messages above")
         placement = Placement(device, prepared.operators, settings.arithmetic)
-        return TensorrtSession(gpu, runtime, engine, graph, placement, settings.profiles, options.shape)
+        return TensorrtSession(gpu, runtime, engine, graph, placement, settings.profiles or (), options.shape)
 
 
 ENGINE = TensorRt(

@@ -32,7 +32,7 @@ class BuildSettings(Record, frozen=True, kw_only=True):
     workspace_megabytes: int = 0
     optimisation_level: int = 3
     floats: Literal["fp32", "fp16"] = "fp32"
-    profiles: tuple[tuple[int, int, int, int], ...] = ()
+    profiles: tuple[tuple[int, int, int, int], ...] | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def arithmetic(self) -> str:
@@ -94,7 +94,7 @@ def build(model: Path, settings: BuildSettings, device: str, timing: bytes, *, s
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, settings.workspace_megabytes << 20)
     config.builder_optimization_level = settings.optimisation_level
     _set_precision(trt, config, settings, weakly=on_dla or not _strongly_typed(trt))
-    for shape in settings.profiles:
+    for shape in settings.profiles or ():
         profile = builder.create_optimization_profile()
         profile.set_shape(network.get_input(0).name, shape, shape, shape)
         config.add_optimization_profile(profile)
