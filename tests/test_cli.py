@@ -27,9 +27,9 @@ from edgekit.runtimes.model import load
 
 # fmt: off
 COMMANDS = (
-    "amend", "app", "ask", "build", "calibrate", "caption", "convert", "demo", "device", "embed", "evaluate", "evidence",
-    "index", "info", "inspect", "match", "profile", "recommend", "run", "search", "selfcheck", "targets", "toolchain",
-    "verify",
+    "amend", "app", "ask", "build", "calibrate", "caption", "convert", "demo", "device", "embed", "evaluate",
+    "evidence", "index", "info", "inspect", "match", "profile", "recommend", "run", "search", "selfcheck", "targets",
+    "toolchain", "verify",
 )
 THIRTEEN = [
     "coreml", "ethosu", "executorch", "imx500", "litert", "mnn", "ncnn", "onnx", "openvino", "qnn", "rknn", "tensorrt",

@@ -43,8 +43,9 @@ def written(path: Path, document: Any) -> Path:
 
 def test_the_samples_are_summed_up_as_any_profile_is(tmp_path: Path) -> None:
     found = read_benchmark(written(tmp_path / "one.json", record()))
-    assert (found.total.count, found.total.p50) == (150, pytest.approx(5.1))
-    assert [one.warm_up for one in found.rounds] == [10] * 3
+    (warm_up,) = {one.warm_up for one in found.rounds}
+    assert 10 <= warm_up <= 30
+    assert (found.total.count, found.total.p50) == (3 * (60 - warm_up), pytest.approx(5.1))
     assert {name: one.p50 for name, one in found.stages.items()} == pytest.approx(
         {"pre": 1.0, "inference": 3.1, "post": 1.0}
     )

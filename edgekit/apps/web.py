@@ -84,9 +84,8 @@ def write_app(bundle: str | os.PathLike[str], out: str | os.PathLike[str]) -> Pa
         finally:
             shutil.rmtree(partial_app, ignore_errors=True)
     except OSError as error:
-        raise UsageError(
-            f"{target}: cannot be written ({error.strerror or error}); name another folder with -o"
-        ) from error
+        why = error.args[0][0][2] if isinstance(error, shutil.Error) else error.strerror  # of a tree: a list
+        raise UsageError(f"{target}: cannot be written ({why}); name another folder with -o") from error
     return target
 
 

@@ -16,7 +16,17 @@ from msgspec import Meta
 
 from edgekit.errors import InputError
 from edgekit.profiling.jobs import RoundResult
-from edgekit.profiling.record import Conditions, Load, Machine, MachineState, Profile, Round, Settings, Subject
+from edgekit.profiling.record import (
+    Conditions,
+    Load,
+    Machine,
+    MachineState,
+    Profile,
+    Round,
+    Settings,
+    StageName,
+    Subject,
+)
 from edgekit.profiling.statistics import warm_up
 from edgekit.profiling.summary import MeasuredBundle, profile_of
 from edgekit.runtimes.bundle.manifest import ProofWord, Record
@@ -27,8 +37,6 @@ SCHEMA = 1
 
 MOST_BYTES = 16 << 20
 """The most bytes of a record: one of a thousand calls has 100 kB."""
-
-KIND = "edgekit browser benchmark"
 
 Milliseconds = Annotated[float, Meta(ge=0, le=1e7)]
 Samples = Annotated[tuple[Milliseconds, ...], Meta(min_length=2, max_length=100_000)]
@@ -139,7 +147,7 @@ def _subject(bundle: BrowserBundle) -> Subject:
 
 def _round(one: BrowserRound) -> RoundResult:
     count, settled = warm_up(one.total)
-    stages = {"pre": one.pre, "inference": one.inference, "post": one.post}
+    stages: dict[StageName, tuple[float, ...]] = {"pre": one.pre, "inference": one.inference, "post": one.post}
     return RoundResult(
         round=Round(total=one.total, stages=stages, warm_up=count, settled=settled),
         load=Load(cold=False, imports=0.0, open=one.open, first=one.first),
@@ -162,13 +170,20 @@ def _conditions(found: BrowserBenchmark, on: str) -> Conditions:
     )
 
 
+# fmt: off
+_BROWSERS = (("Edg", "Edge"), ("OPR", "Opera"), ("Firefox", "Firefox"), ("Chrome", "Chrome"), ("Version", "Safari"))
+_SYSTEMS = (
+    ("Android", "Android"), ("iPhone", "iOS"), ("iPad", "iPadOS"), ("Windows", "Windows"), ("Mac OS X", "macOS"),
+    ("CrOS", "ChromeOS"), ("Linux", "Linux"),
+)
+# fmt: on
+"""Marks of user agents and what they mean; browsers name those that they take after, too: the first one counts."""
+
+
 def browser_name(agent: str) -> str:
     """A user agent in short: ``Chrome 156, Linux``; the agent's beginning where it is of no known browser."""
-    browsers = (("Edg", "Edge"), ("OPR", "Opera"), ("Firefox", "Firefox"), ("Chrome", "Chrome"), ("Version", "Safari"))
-    systems = (("Android", "Android"), ("iPhone", "iOS"), ("iPad", "iPadOS"), ("Windows", "Windows"))
-    systems += (("Mac OS X", "macOS"), ("CrOS", "ChromeOS"), ("Linux", "Linux"))
-    for mark, name in browsers:
+    for mark, name in _BROWSERS:
         if version := re.search(rf"{mark}/(\d+)", agent):
-            system = next((told for word, told in systems if word in agent), "")
+            system = next((told for word, told in _SYSTEMS if word in agent), "")
             return ", ".join(part for part in (f"{name} {version[1]}", system) if part)
     return agent[:40]
