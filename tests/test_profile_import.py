@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -143,3 +144,17 @@ def test_browsers_by_name() -> None:
         "a browser of its own",
     ]
     assert names == wanted
+
+
+def test_changed_bytes_give_a_profile_or_an_error_of_ours(tmp_path: Path) -> None:
+    whole, random, refused = json.dumps(record()).encode(), Random(5), 0
+    for _ in range(200):
+        data = bytearray(whole)
+        for _ in range(random.randint(1, 4)):
+            data[random.randrange(600)] = random.randrange(256)
+        (tmp_path / "changed.json").write_bytes(data)
+        try:
+            read_benchmark(tmp_path / "changed.json")
+        except InputError:
+            refused += 1
+    assert 100 < refused < 200
