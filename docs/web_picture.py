@@ -25,7 +25,10 @@ def main(folder: Path) -> None:
         high = screen.shape[1] * 1000 // (1280 if "desk" in name else 470)  # what a desk or a phone shows at once
         screen = screen[: min(high, len(screen))]
         width = screen.shape[1] * HEIGHT // len(screen)
-        shown += [cv2.resize(screen, (width, HEIGHT), interpolation=cv2.INTER_AREA), np.full((HEIGHT, GAP, 3), 255, np.uint8)]
+        shown += [
+            cv2.resize(screen, (width, HEIGHT), interpolation=cv2.INTER_AREA),
+            np.full((HEIGHT, GAP, 3), 255, np.uint8),
+        ]
     cv2.imwrite(str(OUT), np.hstack(shown[:-1]), [cv2.IMWRITE_JPEG_QUALITY, 82])
 
 

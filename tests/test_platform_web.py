@@ -15,21 +15,17 @@ import cv2
 import numpy as np
 import pytest
 from conftest import ROOT
+from platform_bundles import TASKS, converted, expected, run, write_pictures
 from web_page import chromium
 
-import edgekit
 from edgekit.apps.web import write_app
 from edgekit.profiling.records.importing import read_benchmark
 from edgekit.runtimes.bundle.folder import Bundle, open_bundle
-from edgekit.runtimes.inputs.images import Preprocessor
 from edgekit.runtimes.selfcheck import add_record
-from edgekit.runtimes.tasks import open_task
-from edgekit.runtimes.tracking import open_tracker
 from edgekit.shapes import scene
 
 WEB = ROOT / "platforms" / "web"
 PACKAGES = WEB / "node_modules"
-TASKS = ("detector", "pose", "segment", "classify", "semantic", "obb")
 
 pytestmark = [
     pytest.mark.nightly,
@@ -60,42 +56,23 @@ def test_the_golden_set_and_the_model_pass_in_node() -> None:
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Scenes of shapes, of several sizes."""
-    folder = tmp_path_factory.mktemp("web") / "pictures"
-    folder.mkdir()
-    for seed in range(12):
-        size = ((256, 256), (180, 320), (301, 199))[seed % 3]
-        cv2.imwrite(str(folder / f"{seed:02}.png"), np.ascontiguousarray(scene(seed, size).image))
-    return folder
+    return write_pictures(tmp_path_factory.mktemp("web") / "pictures")
 
 
 @pytest.fixture(scope="module")
 def bundles(pictures: Path) -> Callable[[str], Path]:
     """The folder with the bundle of a task and ``expected.json``, beside the pictures, converted once."""
-    from edgekit.shapes import trained
 
     @functools.cache
-    def converted(task: str) -> Path:
-        model: Any = getattr(trained, task)()
-        (outcome,) = edgekit.convert(
-            model,
-            "web",
-            precision="fp32",
-            data=pictures,
-            out=pictures.parent / task,
-            contract=model.contract,
-            name=task,
-            gated=False,
-            golden=True,
-        )
-        assert outcome.bundle is not None, outcome.error
-        entry = expected(outcome.bundle.path, pictures)
+    def made(task: str) -> Path:
+        bundle = converted(task, "web", pictures.parent / task, pictures)
+        entry = expected(bundle, pictures)
         if task == "detector":
-            entry |= moving(outcome.bundle.path)
+            entry |= moving(bundle)
         (pictures.parent / task / "expected.json").write_text(json.dumps([entry]))
         return pictures.parent / task
 
-    return converted
+    return made
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -147,11 +124,10 @@ def test_the_app_in_chromium(bundles: Callable[[str], Path], tmp_path: Path) -> 
     assert set(profile.stages) == {"pre", "inference", "post"}
 
 
-def moving(path: Path) -> dict[str, Any]:
+def moving(bundle: Bundle) -> dict[str, Any]:
     """A camera and a video that show one scene, as files, and what Python finds in their frames."""
-    bundle = open_bundle(path)
     image = np.ascontiguousarray(scene(3, (240, 320)).image)
-    camera, video = path.parent / "camera.y4m", path.parent / "video.webm"
+    camera, video = bundle.path.parent / "camera.y4m", bundle.path.parent / "video.webm"
     planes = cv2.cvtColor(image, cv2.COLOR_BGR2YUV_I420)
     frame = b"FRAME\n" + planes.tobytes()
     camera.write_bytes(b"YUV4MPEG2 W320 H240 F30:1 Ip A1:1 C420\n" + 30 * frame)
@@ -166,41 +142,3 @@ def moving(path: Path) -> dict[str, Any]:
         name: {"file": str(file), "result": run(bundle)(shown).to_dict(classes=False)}
         for name, (file, shown) in seen.items()
     }
-
-
-def run(bundle: Bundle) -> Callable[..., Any]:
-    """Python's model of a bundle: the result of an image, perhaps from another score on."""
-    import onnxruntime
-
-    contract, (graph,) = bundle.manifest.contract, bundle.manifest.graphs
-    session = onnxruntime.InferenceSession(str(bundle.file(graph.files[0])), providers=["CPUExecutionProvider"])
-    prepare, task = Preprocessor(contract.image), open_task(contract)
-
-    def result(image: Any, score: float | None = None) -> Any:
-        tensor, mapping = prepare(image)
-        outputs = session.run([one.name for one in graph.outputs], {graph.inputs[0].name: tensor})
-        return task.result(outputs, mapping, score=score)
-
-    return result
-
-
-def expected(path: Path, pictures: Path) -> dict[str, Any]:
-    """What Python finds in the pictures with the same file, and tracks of the first picture, moving."""
-    bundle = open_bundle(path)
-    model = run(bundle)
-    found = []
-    for file in sorted(pictures.glob("*.png"))[:6]:
-        found.append({"image": str(file), "result": model(cv2.imread(str(file))).to_dict(classes=False)})
-    golden = any(file.path.startswith("golden/") for file in bundle.manifest.files)
-    entry: dict[str, Any] = {"bundle": str(path), "images": found, "golden": golden}
-    if "boxes" in vars(model(cv2.imread(found[0]["image"]))):
-        tracker, frames = open_tracker("bytetrack", new_score=0.3, high_score=0.25), []
-        for number in range(8):
-            image = np.roll(cv2.imread(found[0]["image"]), 3 * number, 1)
-            file = path.parent / f"{path.name}-{number}.png"
-            cv2.imwrite(str(file), image)
-            seen = model(image, tracker.least_score)
-            tracks = tracker.update(seen.boxes, seen.scores, seen.class_ids, time=number / 30).visible
-            frames.append({"image": str(file), "track_ids": tracks.track_ids.tolist()})
-        entry["frames"] = frames
-    return entry
