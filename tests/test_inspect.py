@@ -117,6 +117,23 @@ def test_keypoints_beside_boxes_are_a_pose() -> None:
     )
 
 
+@pytest.mark.parametrize("classes", [1, 15])
+def test_one_channel_that_turns_boxes_is_an_angle(classes: int) -> None:
+    """Not the scores of one class beside 5 keypoints, as which the 15 classes of DOTA could be read."""
+
+    class Turned(Tailed):
+        def forward(self, x: Any) -> Any:
+            levels = self.raw(x)
+            rows = torch.cat([torch.cat(heads[:2], 1).flatten(2) for heads in levels], 2)
+            angles = torch.cat([heads[2].flatten(2) for heads in levels], 2)
+            return rows * angles.cos() + angles.sin()
+
+    family = guessed(Turned({"boxes": 64, "classes": classes, "turns": 1}))
+    assert family is not None
+    assert (family.task, family.decoder.name, family.classes) == ("obb", "anchor_free", classes)
+    assert [point.role for point in family.cut].count("angles") == 3
+
+
 # --- ONNX files ---
 
 

@@ -576,6 +576,33 @@ def test_channel_last_files_take_and_give_nchw(tmp_path: Path) -> None:
         np.testing.assert_allclose(output, module(torch.from_numpy(image)).numpy(), atol=1e-5)
 
 
+class Block(nn.Module):  # type: ignore[misc]
+    """A block of ConvNeXt on a grid of one cell: linear layers on a vector in four dimensions. Before it a place in
+    sines and cosines, computed as RT-DETR does it, from counted numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, SIZE, SIZE)
+        self.norm, self.wide, self.narrow = nn.LayerNorm(8), nn.Linear(8, 16), nn.Linear(16, 8)
+
+    def forward(self, x: Any) -> Any:
+        wavelengths = 10000 ** (torch.arange(8, dtype=torch.float64) / 8)
+        x = self.stem(x) + (1 / wavelengths).sin().float()[:, None, None]
+        seen = self.narrow(nn.functional.gelu(self.wide(self.norm(x.permute(0, 2, 3, 1)))))
+        return x + seen.permute(0, 3, 1, 2)
+
+
+def test_linear_layers_on_a_single_cell_and_places_of_cells(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = Block().eval()
+    job = make_job(module, torch.rand(1, 3, SIZE, SIZE), ("out",), tmp_path, "fp32", pictures(2, seed=1))
+    graph = litert.convert(job, lambda text, share: None)
+    image = tensor_of(pictures(1, seed=9)[0])
+    (output,) = open_session("litert", job.out, graph, SessionOptions()).run([image])
+    with torch.no_grad():
+        np.testing.assert_allclose(output, module(torch.from_numpy(image)).numpy(), atol=1e-5)
+
+
 def test_running_needs_numpy_and_the_engine_only(zoo: Converted) -> None:
     code = """
 import json, sys

@@ -286,3 +286,64 @@ def test_tracks_are_of_upright_boxes_and_keep_the_oriented_ones() -> None:
     assert isinstance(seen[-1], OrientedBoxes)
     assert len(seen[-1]) > 0
     assert seen[-1].track_ids is not None
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
+def test_files_that_decode_themselves_are_cut_to_their_heads(suffix: str, tmp_path: Path) -> None:
+    """The trained network as a file whose graph ends as YOLOv8-obb's does, (1, 4 + classes + 1, anchors): with the
+    contract that `edgekit inspect` writes, the heads give the boxes that the graph itself decodes."""
+    torch = pytest.importorskip("torch", reason="needs the extra 'convert'")
+    from edgekit.conversion.inspect import work
+    from edgekit.conversion.jobs import InspectJob, PrepareJob
+    from edgekit.conversion.reading import read_source
+    from edgekit.runtimes.inputs.images import Preprocessor
+    from edgekit.shapes.detector import REG_MAX, STRIDES
+    from edgekit.shapes.oriented import trained_oriented
+
+    class Published(torch.nn.Module):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = trained_oriented()
+
+        def forward(self, images: Any) -> Any:
+            raw = self.network(images)
+            parts = []
+            for boxes, classes, angles, stride in zip(raw[::3], raw[1::3], raw[2::3], STRIDES, strict=True):
+                height, width = boxes.shape[2:]
+                bins = torch.arange(REG_MAX, dtype=torch.float32).reshape(1, 1, -1, 1)
+                left, top, right, bottom = (boxes.reshape(1, 4, REG_MAX, -1).softmax(2) * bins).sum(2).split(1, 1)
+                angle = (angles.flatten(2).sigmoid() - 0.25) * math.pi
+                y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+                across, down = (right - left) / 2, (bottom - top) / 2
+                centre_x = x.reshape(1, 1, -1) + 0.5 + across * angle.cos() - down * angle.sin()
+                centre_y = y.reshape(1, 1, -1) + 0.5 + across * angle.sin() + down * angle.cos()
+                sides = [left + right, top + bottom]
+                scaled = [one * stride for one in (centre_x, centre_y, *sides)]
+                parts.append(torch.cat([*scaled, classes.flatten(2).sigmoid(), angle], 1))
+            return torch.cat(parts, 2)
+
+    network, path = Published().eval(), tmp_path / f"ships{suffix}"
+    example = (torch.rand(1, 3, 256, 256),)
+    if suffix == ".onnx":
+        torch.onnx.export(network, example, path, dynamo=False, opset_version=17)
+    else:
+        torch.export.save(torch.export.export(network, example), path)
+    seen = work(InspectJob(folder=str(tmp_path), source=str(path)), lambda text, share: None)
+    stated = tmp_path / "ships.yaml"
+    stated.write_text(seen.contract, encoding="utf-8")
+    read = read_source(PrepareJob(folder="", source=str(path), contract=str(stated)))
+    assert (read.contract.task, read.contract.decoder.name, len(read.contract.classes)) == ("obb", "anchor_free", 3)
+    cut = [(output.role, output.level) for output in read.contract.outputs]
+    assert sorted(cut) == [(role, level) for role in ("angles", "boxes", "classes") for level in range(3)]
+    tensor = torch.from_numpy(Preprocessor(read.contract.image)(long_scene(7).image)[0].copy())
+    with torch.no_grad():
+        heads, table = [one.numpy() for one in read.heads(tensor)], network(tensor).numpy()
+    ours = open_task(read.contract).candidates(heads, 0.3)
+    decoder = Decoder(name="decoded", options={"box_format": "xywh", "attached": 1})
+    whole = msgspec.structs.replace(read.contract, decoder=decoder, outputs=(Output(name="table", role="predictions"),))
+    theirs = open_task(whole).candidates([table], 0.3)
+    assert len(ours) >= 3
+    np.testing.assert_array_equal(ours.anchors, theirs.anchors)
+    np.testing.assert_allclose(ours.attached, theirs.attached, rtol=1e-4, atol=1e-2)
+    np.testing.assert_allclose(ours.scores, theirs.scores, atol=1e-5)

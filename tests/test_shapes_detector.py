@@ -122,5 +122,5 @@ def test_missing_or_unfitting_weights_are_named(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(SourceError, match=r"gone\.safetensors is missing"):
         detector.demo_detector()
     save_file({"other": torch.zeros(1)}, tmp_path / "gone.safetensors")
-    with pytest.raises(SourceError, match="does not fit the detector"):
+    with pytest.raises(SourceError, match="does not fit the network"):
         detector.demo_detector()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from edgekit.conversion.family import FACE5, Family, assigned, hinted, levels_of, listed
+from edgekit.conversion.family import FACE5, Family, assigned, hinted, is_angle, levels_of, listed
 from edgekit.conversion.known_heads import FACES, NAMES, of_anchors, of_centres, of_distances, of_priors
 from edgekit.errors import ContractError
 from edgekit.graph.heads import CutPoint, cut_automatically
@@ -75,7 +75,8 @@ def _of_heads(levels: Sequence[Sequence[Tail]], ending: Ending, size: tuple[int,
     matches = list(_matches(counts, strides, ending))
     if not matches:
         return None
-    best = min(matches, key=lambda match: (match.left.total(), -match.sure))
+    angles = Counter(tail.shape[1] for tail in levels[0] if is_angle(tail))  # not the scores of a single class
+    best = min(matches, key=lambda match: (match.left.total(), (angles - match.left).total(), -match.sure))
     family = _family(best, levels, strides, ending)
     return _with_masks(family, best, levels, prototypes, ending) if prototypes else family
 
@@ -163,7 +164,7 @@ def _family(match: _Match, levels: Sequence[Sequence[Tail]], strides: tuple[int,
     name, options = match.registered.name, match.options
     points, unread, same = [], [], False
     for number, level in enumerate(levels):
-        taken, equal = assigned(level, match.channels)
+        taken, equal = assigned(sorted(level, key=is_angle), match.channels)
         same = same or equal
         points += [CutPoint(tail.tensor, role, number) for role, tail in taken.items()]
         unread += [(number, tail) for tail in level if tail not in taken.values()]

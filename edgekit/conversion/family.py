@@ -18,6 +18,7 @@ HINTS = {
     "keypoints": re.compile(r"kps|kpt|keypoint|landm|ldm", re.IGNORECASE),
     "sizes": re.compile(r"wh|size|scale", re.IGNORECASE),
     "offsets": re.compile(r"off|reg", re.IGNORECASE),
+    "angles": re.compile(r"angle|theta|rotation", re.IGNORECASE),
 }
 """What heads of a role are often called."""
 
@@ -73,6 +74,11 @@ def assigned(level: Sequence[Tail], channels: Mapping[str, int]) -> tuple[dict[s
         unsure = unsure or (len(fits) > 1 and not named)
         left.remove(taken[role])
     return taken, unsure
+
+
+def is_angle(tail: Tail) -> bool:
+    """Whether a tensor is the angle of oriented boxes, by what is computed from it or by its name."""
+    return tail.shape[1] == 1 and (tail.turns or hinted(tail, "angles"))
 
 
 def hinted(tail: Tail, role: str) -> bool:

@@ -33,6 +33,7 @@ class Tail:
         behind: it is not what a convolution gives, but something just behind it: a part of it, or its product with a
             learned number.
         by_stride: it is multiplied by its own stride next.
+        turns: a sine or cosine is computed from it, as from the angle of an oriented box.
         value: what it is for one random input.
     """
 
@@ -42,6 +43,7 @@ class Tail:
     outputs: tuple[str, ...]
     behind: bool = False
     by_stride: bool = False
+    turns: bool = False
     value: Floats = field(default_factory=_nothing, compare=False, repr=False)
 
 
@@ -84,6 +86,7 @@ def ending_of(graph: fx.GraphModule, names: Mapping[str, str], outputs: Sequence
             outputs=tuple(name for node, name in named.items() if node is cut or node in reached[cut]),
             behind=cut not in ends,
             by_stride=_by_stride(graph, cut),
+            turns=any(operator_name(node) in ("sin", "cos") for node in reached[cut]),
             value=cut.meta.get("value", _nothing()),
         )
         for cut in cuts

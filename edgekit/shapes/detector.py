@@ -172,18 +172,30 @@ def demo_detector() -> nn.Module:
 
     Raises SourceError when the weights beside this file are missing or do not fit.
     """
+    model = ShapesDetector()
+    load_weights(model, WEIGHTS, "examples/train_shapes_detector.py")
+    return model.eval()
+
+
+def load_weights(module: nn.Module, path: Path, script: str) -> None:
+    """Load the weights that come with edgekit, in float16 or float32, into a network or a part of one.
+
+    Args:
+        module: computes in float32.
+        path: a file of safetensors beside this one.
+        script: trains it, for the messages.
+
+    Raises:
+        SourceError: the file is missing or does not fit.
+    """
     from safetensors.torch import load_file
 
-    if not WEIGHTS.is_file():
-        raise SourceError(
-            f"{WEIGHTS} is missing: reinstall edgekit, or train it with examples/train_shapes_detector.py"
-        )
-    model = ShapesDetector()
+    if not path.is_file():
+        raise SourceError(f"{path} is missing: reinstall edgekit, or train it with {script}")
     try:
-        model.load_state_dict(load_file(WEIGHTS))
+        module.load_state_dict({name: value.float() for name, value in load_file(path).items()})
     except RuntimeError as error:
-        raise SourceError(f"{WEIGHTS} does not fit the detector, train it again: {error}") from error
-    return model.eval()
+        raise SourceError(f"{path} does not fit the network, train it again: {error}") from error
 
 
 def decode(outputs: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:

@@ -10,9 +10,8 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from edgekit.errors import SourceError
 from edgekit.shapes.bars import LONG_CLASSES
-from edgekit.shapes.detector import REG_MAX, STRIDES, Head
+from edgekit.shapes.detector import REG_MAX, STRIDES, Head, load_weights
 from edgekit.shapes.tasks import ShapesTasks, branch, trained_tasks
 
 WEIGHTS = Path(__file__).with_name("oriented.safetensors")
@@ -73,15 +72,6 @@ def trained_oriented() -> OrientedNetwork:
     Raises:
         SourceError: the weights beside this file are missing or do not fit.
     """
-    from safetensors.torch import load_file
-
     model = OrientedNetwork(trained_tasks())
-    if not WEIGHTS.is_file():
-        raise SourceError(
-            f"{WEIGHTS} is missing: reinstall edgekit, or train it with examples/train_shapes_oriented.py"
-        )
-    try:
-        model.heads.load_state_dict({name: value.float() for name, value in load_file(WEIGHTS).items()}, strict=True)
-    except RuntimeError as error:
-        raise SourceError(f"{WEIGHTS} does not fit the network, train it again: {error}") from error
+    load_weights(model.heads, WEIGHTS, "examples/train_shapes_oriented.py")
     return model.eval()

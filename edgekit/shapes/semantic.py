@@ -9,8 +9,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from edgekit.errors import SourceError
-from edgekit.shapes.detector import ConvBlock
+from edgekit.shapes.detector import ConvBlock, load_weights
 from edgekit.shapes.outlines import CLASSES
 from edgekit.shapes.tasks import Prototypes, ShapesTasks, trained_tasks
 
@@ -58,15 +57,6 @@ def trained_semantic() -> SemanticNetwork:
     Raises:
         SourceError: the weights beside this file are missing or do not fit.
     """
-    from safetensors.torch import load_file
-
     model = SemanticNetwork(trained_tasks())
-    if not WEIGHTS.is_file():
-        raise SourceError(
-            f"{WEIGHTS} is missing: reinstall edgekit, or train it with examples/train_shapes_semantic.py"
-        )
-    try:
-        model.labels.load_state_dict({name: value.float() for name, value in load_file(WEIGHTS).items()}, strict=True)
-    except RuntimeError as error:
-        raise SourceError(f"{WEIGHTS} does not fit the network, train it again: {error}") from error
+    load_weights(model.labels, WEIGHTS, "examples/train_shapes_semantic.py")
     return model.eval()

@@ -10,11 +10,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
-from edgekit.errors import SourceError
-from edgekit.shapes.detector import STRIDES, ConvBlock, Head, SeparableBlock, ShapesDetector
+from edgekit.shapes.detector import STRIDES, ConvBlock, Head, SeparableBlock, ShapesDetector, load_weights
 from edgekit.shapes.outlines import CLASSES, KEYPOINTS
 
 PROTOTYPES = 16
@@ -152,13 +150,6 @@ def trained_tasks() -> ShapesTasks:
     Raises:
         SourceError: the weights beside this file are missing or do not fit.
     """
-    from safetensors.torch import load_file
-
-    if not WEIGHTS.is_file():
-        raise SourceError(f"{WEIGHTS} is missing: reinstall edgekit, or train it with examples/train_shapes_tasks.py")
     model = ShapesTasks()
-    try:
-        model.load_state_dict({name: value.to(torch.float32) for name, value in load_file(WEIGHTS).items()})
-    except RuntimeError as error:
-        raise SourceError(f"{WEIGHTS} does not fit the network, train it again: {error}") from error
+    load_weights(model, WEIGHTS, "examples/train_shapes_tasks.py")
     return model.eval()

@@ -11,7 +11,6 @@ from edgekit.runtimes.drawing.colors import color_of as color_of
 from edgekit.runtimes.drawing.colors import text_color_on as text_color_on
 from edgekit.runtimes.drawing.lines import line_width as line_width
 from edgekit.runtimes.drawing.masks import draw_masks as draw_masks
-from edgekit.runtimes.drawing.oriented import draw_oriented as draw_oriented
 from edgekit.runtimes.drawing.plates import draw_list as draw_list
 from edgekit.runtimes.drawing.skeletons import draw_skeletons as draw_skeletons
 from edgekit.runtimes.drawing.trails import draw_trails as draw_trails

@@ -1,4 +1,4 @@
-"""Boxes with label plates."""
+"""Boxes, upright or at any angle, with label plates."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from edgekit.arrays import Floats, Image
 from edgekit.runtimes.drawing.colors import Color, color_of
-from edgekit.runtimes.drawing.lines import fresh_canvas, line_width
+from edgekit.runtimes.drawing.lines import SHIFT, fixed_point, fresh_canvas, line_width
 from edgekit.runtimes.drawing.plates import font_scale, plate_above
 
 
@@ -24,7 +24,8 @@ def draw_boxes(
 
     Args:
         image: uint8 (height, width, 3) BGR; not changed.
-        boxes: (n, 4) xyxy in pixels of ``image``; later ones are drawn over earlier ones.
+        boxes: (n, 4) xyxy, or the corners (n, 4, 2) of boxes at any angle, in turn, in continuous pixels of ``image``;
+            later ones are drawn over earlier ones.
         color_ids: (n,) class or track ids, which choose the colours.
         labels: one text per box, or None for boxes only.
         thickness: of the lines in pixels; by default `line_width`.
@@ -33,7 +34,8 @@ def draw_boxes(
     height, width = canvas.shape[:2]
     thick = thickness or line_width(width, height)
     colors = [color_of(int(one)) for one in color_ids]
-    corners = [_outline(canvas, box, color, thick) for box, color in zip(boxes, colors, strict=True)]
+    outline = _upright if boxes.ndim == 2 else _turned
+    corners = [outline(canvas, box, color, thick) for box, color in zip(boxes, colors, strict=True)]
     if labels is not None:
         scale = font_scale(width, height)
         for corner, color, label in zip(corners, colors, labels, strict=True):
@@ -41,7 +43,7 @@ def draw_boxes(
     return canvas
 
 
-def _outline(canvas: Image, box: Floats, color: Color, thickness: int) -> tuple[int, int]:
+def _upright(canvas: Image, box: Floats, color: Color, thickness: int) -> tuple[int, int]:
     """Draw one box with its line inside the image; returns its top-left corner."""
     import cv2
 
@@ -55,3 +57,13 @@ def _outline(canvas: Image, box: Floats, color: Color, thickness: int) -> tuple[
     right, bottom = np.maximum(pixels[2:] - inset, 0)
     cv2.rectangle(canvas, (int(left), int(top)), (int(max(right, left)), int(max(bottom, top))), color, thickness)
     return int(pixels[0]), int(pixels[1])
+
+
+def _turned(canvas: Image, corners: Floats, color: Color, thickness: int) -> tuple[int, int]:
+    """Draw one box by its corners (4, 2); returns the highest one."""
+    import cv2
+
+    height, width = canvas.shape[:2]
+    cv2.polylines(canvas, [fixed_point(corners)], True, color, thickness, cv2.LINE_AA, SHIFT)
+    x, y = np.clip(corners[corners[:, 1].argmin()], 0, (width - 1, height - 1)).astype(int).tolist()
+    return x, y

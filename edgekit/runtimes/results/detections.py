@@ -190,11 +190,15 @@ class Detections(Result):
         texts = self._labels(scores)
         return drawing.draw_boxes(
             image,
-            self.boxes[order],
+            self._outlines()[order],
             self._color_ids(color_by)[order],
             [texts[i] for i in order] if labels else None,
             thickness,
         )
+
+    def _outlines(self) -> Floats:
+        """What is drawn: boxes (n, 4) xyxy, or corners (n, 4, 2)."""
+        return self.boxes
 
     def _worst_first(self) -> Ints:
         """The order of drawing, in which the best comes last and so on top; among equals the first."""

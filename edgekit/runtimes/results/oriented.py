@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.arrays import Floats, Image
+from edgekit.arrays import Floats
 from edgekit.runtimes.results.columns import column
-from edgekit.runtimes.results.detections import ColorBy, Detections
+from edgekit.runtimes.results.detections import Detections
 
 AnyFloats = NDArray[np.floating[Any]]
 """Boxes in float32, or in float64 where differences of areas matter."""
@@ -45,32 +45,8 @@ class OrientedBoxes(Detections):
         turned: Floats = np.degrees(self.oriented[:, 4])
         return turned
 
-    def draw(
-        self,
-        image: Image,
-        *,
-        labels: bool = True,
-        scores: bool = True,
-        thickness: int | None = None,
-        color_by: ColorBy | None = None,
-    ) -> Image:
-        """A new image with the oriented boxes drawn, the best on top.
-
-        Args:
-            image, labels, scores, thickness, color_by: as `Detections.draw`.
-        """
-        from edgekit.runtimes import drawing
-
-        self._check_image(image)
-        order = self._worst_first()
-        texts = self._labels(scores)
-        return drawing.draw_oriented(
-            image,
-            self.corners[order],
-            self._color_ids(color_by)[order],
-            [texts[i] for i in order] if labels else None,
-            thickness,
-        )
+    def _outlines(self) -> Floats:
+        return self.corners
 
     def _coco(self) -> Sequence[dict[str, Any]]:
         """``segmentation`` as the polygon of the four corners; ``oriented`` as the five numbers."""
