@@ -191,11 +191,11 @@ private struct ResultDocument {
         _ = try fields.maybe("multi_label", Read.bool)
         _ = try fields.maybe("threshold", Read.float)
         return ResultDocument(
-            size: Size(width: try fields.read("width", Read.int), height: try fields.read("height", Read.int)),
+            size: Size(width: try fields.read("width", Read.int(from: 0, to: 1 << 20)), height: try fields.read("height", Read.int(from: 0, to: 1 << 20))),
             detections: try fields.maybe("detections", Read.list(Row.read)),
             scores: try fields.maybe("scores", Read.list(Read.float)),
             classIds: try fields.maybe("class_ids", Read.list(Read.int)),
-            lengths: try fields.maybe("lengths", Read.list(Read.int)),
+            lengths: try fields.maybe("lengths", Read.list(Read.int(from: 0, to: 1 << 40), most: 1 << 20)),
             vector: try fields.maybe("vector", Read.list(Read.float)))
     }
 

@@ -98,7 +98,7 @@ package struct Grid {
     }
 
     package static func checkPlanes(_ head: Tensor) throws {
-        if head.shape.count != 4 { throw Misfit("\(head.shown) where (1, channels, rows, columns) is needed") }
+        if head.shape.count != 4 || head.shape.contains(where: { $0 < 1 }) { throw Misfit("\(head.shown) where (1, channels, rows, columns) is needed") }
     }
 
     package func column(_ cell: Int) -> Float { Float(cell % columns) }
@@ -107,7 +107,7 @@ package struct Grid {
     /// The values (channels, cells) of a head. Throws `Misfit`: another shape.
     package func planes(_ head: Tensor, _ channels: Int) throws -> [Float] {
         let wanted = [1, channels, rows, columns]
-        if head.shape != wanted { throw Misfit("\(head.shown) where \(Tensor([], shape: wanted).shown) is needed") }
+        if head.shape != wanted || channels < 1 { throw Misfit("\(head.shown) where \(Tensor([], shape: wanted).shown) is needed") }
         return head.data
     }
 }

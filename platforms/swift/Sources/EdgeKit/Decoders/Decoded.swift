@@ -85,10 +85,11 @@ package struct Decoded: Decoder {
             let score = try finite(table[row, 4])
             let number = try finite(table[row, 5]).rounded(.towardZero)
             // Rows that the graph only fills up with have no score, and sometimes the class -1.
-            if score > 0 && !(number >= 0 && number < Float(frame.classes)) {
+            if !(score > 0 || score > Float(threshold)) { continue }
+            guard let classId = Int(exactly: number), (0..<frame.classes).contains(classId) else {
                 throw Misfit("class \(number), but the contract names \(frame.classes) classes")
             }
-            if score > Float(threshold) { add(&found, table, row, frame, score, Int(number)) }
+            if score > Float(threshold) { add(&found, table, row, frame, score, classId) }
         }
         return found
     }

@@ -28,7 +28,7 @@ package struct HeatMaps: Decoder {
 
     package func run(_ heads: Heads, _ frame: InputFrame, above threshold: Double) throws -> Candidates {
         let head = try heads.only("heatmaps")
-        if head.shape.count != 4 { throw Misfit("\(head.shown) where (1, keypoints, rows, columns) is needed") }
+        try Grid.checkPlanes(head)
         let (count, rows, columns) = (head.shape[1], head.shape[2], head.shape[3])
         try checkFinite(head.data)
         if refine == .dark && kernel % 2 == 0 { throw Misfit("kernel must be odd, not \(kernel)") }

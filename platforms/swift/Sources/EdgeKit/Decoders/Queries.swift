@@ -15,7 +15,7 @@ package struct Queries: Decoder {
         let (logits, rows, columns) = try matrix(try heads.only("classes"))
         let (boxes, boxRows, four) = try matrix(try heads.only("boxes"))
         let wanted = frame.classes + (isSigmoid ? 0 : 1)
-        if columns != wanted || four != 4 || boxRows != rows { throw Misfit("(1, n, \(wanted)) logits and (1, n, 4) boxes are needed") }
+        if frame.classes == 0 || columns != wanted || four != 4 || boxRows != rows { throw Misfit("(1, n, \(wanted)) logits and (1, n, 4) boxes are needed") }
         try checkFinite(logits)
         var found = Candidates()
         let (width, height) = (Float(frame.width), Float(frame.height))

@@ -18,7 +18,8 @@ package struct SemanticHeads: Decoder {
         let head = try heads.only("logits")
         let background = isSigmoid ? 1 : 0
         let channels = classes - background
-        if head.shape.count != 4 || head.shape[0] != 1 || head.shape[1] != channels {
+        try Grid.checkPlanes(head)
+        if head.shape[0] != 1 || head.shape[1] != channels {
             throw Misfit("\(head.shown) where (1, \(channels), rows, columns) is needed")
         }
         try checkFinite(head.data)

@@ -44,7 +44,7 @@ public struct Frame: Sendable {
         }
         let row = width * format.channels
         let bytesPerRow = bytesPerRow ?? row
-        guard bytesPerRow >= row && pixels.count >= bytesPerRow * (height - 1) + row else {
+        guard bytesPerRow >= row && bytesPerRow <= 1 << 32 && pixels.count >= bytesPerRow * (height - 1) + row else {
             throw EdgeKitError.input(
                 "an image of \(width)x\(height) in \(format) must have \(row * height) bytes, not \(pixels.count) in rows of \(bytesPerRow)")
         }

@@ -52,8 +52,14 @@ package enum Inflate {
         var counts = [Int](repeating: 0, count: 16)
         var symbols: [Int] = []
 
-        init(_ lengths: [Int]) {
+        /// Nil where there are more codes than their lengths allow.
+        init?(_ lengths: [Int]) {
             for length in lengths where length > 0 { counts[length] += 1 }
+            var left = 1
+            for length in 1...15 {
+                left = 2 * left - counts[length]
+                if left < 0 { return nil }
+            }
             symbols = lengths.indices.filter { lengths[$0] > 0 }.sorted { (lengths[$0], $0) < (lengths[$1], $1) }
         }
 
@@ -72,8 +78,8 @@ package enum Inflate {
         }
     }
 
-    private static let fixedLiterals = Codes((0..<288).map { $0 < 144 ? 8 : $0 < 256 ? 9 : $0 < 280 ? 7 : 8 })
-    private static let fixedDistances = Codes([Int](repeating: 5, count: 30))
+    private static let fixedLiterals = Codes((0..<288).map { $0 < 144 ? 8 : $0 < 256 ? 9 : $0 < 280 ? 7 : 8 })!
+    private static let fixedDistances = Codes([Int](repeating: 5, count: 30))!
     private static let order = [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15]
     private static let lengthBase = [3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 15, 17, 19, 23, 27, 31, 35, 43, 51, 59, 67, 83, 99, 115, 131, 163, 195, 227, 258]
     private static let lengthExtra = [0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 0]
@@ -97,7 +103,7 @@ package enum Inflate {
             guard let length = bits.take(3) else { return nil }
             lengths[order[i]] = length
         }
-        let meta = Codes(lengths)
+        guard let meta = Codes(lengths) else { return nil }
         let wanted = literals + 257 + distances + 1
         var all: [Int] = []
         while all.count < wanted {
@@ -113,7 +119,8 @@ package enum Inflate {
             }
         }
         if all.count > wanted { return nil }
-        return (Codes(Array(all.prefix(literals + 257))), Codes(Array(all.dropFirst(literals + 257))))
+        guard let one = Codes(Array(all.prefix(literals + 257))), let other = Codes(Array(all.dropFirst(literals + 257))) else { return nil }
+        return (one, other)
     }
 
     private static func coded(_ bits: inout Bits, _ out: inout [UInt8], _ most: Int, _ literals: Codes, _ distances: Codes) -> Bool {

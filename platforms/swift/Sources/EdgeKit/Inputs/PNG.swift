@@ -18,7 +18,7 @@ package enum PNG {
                 (width, height) = (number(start), number(start + 4))
                 let kinds = [0: 1, 2: 3, 3: 1, 4: 2, 6: 4]
                 guard bytes[start + 8] == 8, bytes[start + 12] == 0, let found = kinds[Int(bytes[start + 9])],
-                    width > 0, height > 0, width * height <= ImageRule.mostPixels
+                    (1...ImageRule.mostPixels).contains(width), (1...ImageRule.mostPixels).contains(height), width * height <= ImageRule.mostPixels
                 else { throw refused("of a kind that is not read") }
                 channels = bytes[start + 9] == 3 ? -1 : found
             }

@@ -69,9 +69,16 @@ public struct RLE: Sendable, Hashable {
     /// The mask, in the smallest window that holds it. Throws `EdgeKitError.input`: not COCO's runs, or of another size.
     public func mask() throws -> Mask {
         let runs = try RLE.expanded(counts)
-        let total = runs.reduce(0, +)
+        guard (0...1 << 20).contains(size.width) && (0...1 << 20).contains(size.height) else {
+            throw EdgeKitError.input("an image of \(size.width)x\(size.height) is none")
+        }
+        var total = 0
+        for run in runs {
+            total += run
+            if run < 0 || total > size.width * size.height { break }
+        }
         if runs.contains(where: { $0 < 0 }) || total != size.width * size.height {
-            throw EdgeKitError.input("its runs cover \(total) pixels, where the image has \(size.width)x\(size.height)")
+            throw EdgeKitError.input("its runs cover another number of pixels than the image's \(size.width)x\(size.height)")
         }
         var (left, top, right, bottom) = (size.width, size.height, 0, 0)
         RLE.eachRun(runs, size.height) { x, from, to in
@@ -135,7 +142,9 @@ public struct RLE: Sendable, Hashable {
                 at += 1
                 if !more && letter & 16 != 0 { value -= 1 << (5 * read) }
             }
-            counts.append(counts.count > 2 ? value + counts[counts.count - 2] : value)
+            let length = counts.count > 2 ? value + counts[counts.count - 2] : value
+            if abs(length) > 1 << 40 { throw refused }
+            counts.append(length)
         }
         return counts
     }

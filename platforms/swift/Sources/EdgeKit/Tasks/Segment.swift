@@ -26,7 +26,7 @@ package struct Segment: TaskReader {
     private func prototypes(_ outputs: [Tensor], _ kept: Candidates) throws -> Tensor {
         let prototypes = try reading.reading(outputs) { try $0.levels("prototypes")[0] }
         let count = kept.attached?.width ?? 0
-        if prototypes.shape.count != 4 || (kept.count > 0 && prototypes.shape[1] != count) {
+        if prototypes.shape.count != 4 || prototypes.shape.contains(where: { $0 < 1 }) || (kept.count > 0 && prototypes.shape[1] != count) {
             throw EdgeKitError.contract("prototypes \(prototypes.shown): (1, \(count), rows, columns) is needed")
         }
         try checkFinite(prototypes.data)
