@@ -44,8 +44,8 @@ accuracy: $(VENV)/.installed        ## INT8 of all detectors on every target tha
 	EDGEKIT_TEST_ALL=1 $(BIN)/python -m pytest -q tests/test_int8_accuracy.py
 	EDGEKIT_TEST_ALL=1 EDGEKIT_TEST_TOOLCHAINS=1 $(BIN)/python -m pytest -q tests/test_int8_accuracy.py
 
-test-web: $(VENV)/.installed        ## the web runtime in node: golden set, then converted bundles; needs node 20 and npm
-	cd platforms/web && npm ci --no-audit --no-fund --ignore-scripts && npm run build && npm test
+test-web: $(VENV)/.installed        ## the web runtime in node and Chromium: golden set, bundles, the app; needs node 20 and npm
+	cd platforms/web && npm ci --no-audit --no-fund --ignore-scripts && npm run build
 	EDGEKIT_TEST_ALL=1 $(BIN)/python -m pytest -q tests/test_platform_web.py
 
 test-swift: $(VENV)/.installed      ## the Swift runtime: golden set, converted bundles, thread sanitizer; sets Swift 6 up by debootstrap

@@ -18,7 +18,9 @@ from conftest import ROOT
 from platform_bundles import TASKS, converted, expected, run, write_pictures
 from web_page import chromium
 
-from edgekit.runtimes.bundle.folder import Bundle
+from edgekit.apps.web import write_app
+from edgekit.profiling.records.importing import read_benchmark
+from edgekit.runtimes.bundle.folder import Bundle, open_bundle
 from edgekit.runtimes.selfcheck import add_record
 from edgekit.shapes import scene
 
@@ -95,6 +97,31 @@ def test_the_golden_set_and_bundles_pass_in_chromium(bundles: Callable[[str], Pa
     said = node("node", "--test", "build/test/browser.test.js", EDGEKIT_WEB_BUNDLES=str(folder))
     assert "# fail 0" in said
     assert "# skipped 0" in said
+
+
+@pytest.mark.skipif(not chromium(), reason="needs chromium")
+def test_the_app_in_chromium(bundles: Callable[[str], Path], tmp_path: Path) -> None:
+    """The page of ``edgekit app web``: what it shows, by keyboard too, what it says of errors, and its records."""
+    for task in ("detector", "pose", "segment"):
+        write_app(bundles(task) / f"{task}-web-fp32", tmp_path / task)
+    detector = bundles("detector")
+    shutil.copyfile(detector / "camera.y4m", tmp_path / "detector.y4m")
+    example = cv2.imread(str(tmp_path / "detector" / "bundle" / "golden" / "frame-0.png"))
+    seen = run(open_bundle(detector / "detector-web-fp32"))(example)
+    (tmp_path / "detector.json").write_text(json.dumps(list(seen.names)))
+    said = node("node", "--test", "build/test/app.test.js", EDGEKIT_WEB_APPS=str(tmp_path))
+    assert "# fail 0" in said
+    assert "# skipped 0" in said
+    # What the buttons save, edgekit reads.
+    noted = add_record(detector / "detector-web-fp32", tmp_path / "made" / "detector-selfcheck.json")
+    executions = noted.manifest.executions or ()
+    assert "Chrome" in executions[-1].machine
+    profile = read_benchmark(tmp_path / "made" / "detector-benchmark.json")
+    assert profile.subject.sha256 == open_bundle(tmp_path / "detector" / "bundle").manifest.digest
+    assert (profile.subject.task, profile.subject.size, len(profile.rounds)) == ("detect", (256, 256), 3)
+    assert profile.conditions.machine.key.startswith("Chrome ")
+    assert profile.total.count >= 15
+    assert set(profile.stages) == {"pre", "inference", "post"}
 
 
 def moving(bundle: Bundle) -> dict[str, Any]:

@@ -23,6 +23,8 @@ export function launch(camera?: string): Promise<Browser> {
     args: [
       "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
       "--disable-component-update", "--disable-sync", "--autoplay-policy=no-user-gesture-required",
+      // The engine has megabytes of functions, and a test calls few of them.
+      "--js-flags=--wasm-lazy-compilation",
       // Whatever is not on this machine is looked for at a proxy that is not there.
       "--proxy-server=127.0.0.1:9", "--proxy-bypass-list=127.0.0.1;localhost", ...fake,
     ],
