@@ -41,6 +41,13 @@ def images_of(kind: str, folder: Path) -> str:
         if not (place / "annotations.json").is_file():
             write_coco(place, SCENES)
         return str(place)
+    if kind == "single":
+        from .single import ONE
+
+        place = folder / kind
+        if not (place / "annotations.json").is_file():
+            write_coco(place, SCENES, options=ONE)
+        return str(place)
     if kind == "bars":
         place = folder / kind
         if not (place / "annotations.json").is_file():
@@ -108,6 +115,7 @@ def written(known: dict[str, Any]) -> None:
             "sources": row.sources,
             "contract": row.contract,
             "model": row.model,
+            "refused": row.refused,
             **{key: known[row.name][key] for key in ("decoder", "targets")},
         }
         for row in ROWS
