@@ -41,13 +41,6 @@ def images_of(kind: str, folder: Path) -> str:
         if not (place / "annotations.json").is_file():
             write_coco(place, SCENES)
         return str(place)
-    if kind == "single":
-        from .single import ONE
-
-        place = folder / kind
-        if not (place / "annotations.json").is_file():
-            write_coco(place, SCENES, options=ONE)
-        return str(place)
     if kind == "bars":
         place = folder / kind
         if not (place / "annotations.json").is_file():

@@ -1,14 +1,14 @@
-"""Detection transformers of the shapes world: the heads of transformers' own classes on the trained features of
-edgekit's network, trained with transformers' own loss (Hungarian matching)."""
+"""A detection transformer of the shapes world: RT-DETR v2 of transformers on the trained features of edgekit's network,
+trained with transformers' own loss (Hungarian matching)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from edgekit.shapes import CLASSES
 from edgekit.shapes.detector import INPUT_SIZE
@@ -16,7 +16,7 @@ from edgekit.sources._pretrained import import_transformers
 
 from .networks import Features, Scenes, scenes
 
-WIDTH, GRID = 64, 7
+WIDTH, STRIDES, STEPS = 64, (16, 32), 300
 SMALL = {
     "d_model": WIDTH, "decoder_layers": 2, "decoder_ffn_dim": 128, "decoder_attention_heads": 4, "dropout": 0.0,
     "num_labels": len(CLASSES),
@@ -67,39 +67,6 @@ def rt_detr(library: Any, entry: Entry) -> Any:
     return network
 
 
-def conditional_detr(library: Any, entry: Entry) -> Any:
-    """Conditional DETR: learned queries with a place each, attention over all cells of one level."""
-    backbone = library.ResNetConfig(**BACKBONE, out_features=["stage3"])
-    config = library.ConditionalDetrConfig(
-        backbone_config=backbone, use_timm_backbone=False, use_pretrained_backbone=False, backbone=None,
-        encoder_layers=1, encoder_ffn_dim=128, encoder_attention_heads=4, num_queries=GRID**2,
-        auxiliary_loss=True, **SMALL,
-    )  # fmt: skip
-    network = library.ConditionalDetrForObjectDetection(config)
-    network.model.backbone = entry
-    _spread(network.model.query_position_embeddings, network.model.decoder.ref_point_head)
-    return network
-
-
-def _spread(queries: nn.Embedding, places: nn.Module) -> None:
-    """Start the places of the queries on a grid, to where long training spreads them."""
-    y, x = torch.meshgrid(torch.arange(GRID), torch.arange(GRID), indexing="ij")
-    wanted = (torch.stack((x, y), -1).reshape(-1, 2) + 0.5) / GRID
-    optimiser = torch.optim.Adam([*queries.parameters(), *places.parameters()], lr=1e-2)
-    for _ in range(300):
-        loss = functional.mse_loss(places(queries.weight).sigmoid(), wanted)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-
-
-KINDS: dict[str, tuple[Callable[[Any, Entry], Any], tuple[int, ...], int]] = {
-    "rtdetr": (rt_detr, (16, 32), 300),
-    "conditional": (conditional_detr, (16,), 600),
-}
-"""By the name that a row gives: how it is built, the strides of its features, steps of training."""
-
-
 def targets(data: Scenes, chosen: Tensor) -> list[dict[str, Tensor]]:
     """Labels as transformers takes them: classes, and boxes as centre and size, shares of the input."""
     found = []
@@ -111,22 +78,21 @@ def targets(data: Scenes, chosen: Tensor) -> list[dict[str, Tensor]]:
     return found
 
 
-def trained(name: str, count: int = 320, batch: int = 8, say: Callable[[str], None] = print) -> Outputs:
-    """A network of this kind, its heads trained, in eval mode; the same seed gives the same weights."""
-    build, strides, steps = KINDS[name]
+def trained(count: int = 320, batch: int = 8, say: Callable[[str], None] = print) -> Outputs:
+    """The network, all but its features trained, in eval mode; the same seed gives the same weights."""
     torch.manual_seed(0)
-    features = Features(strides)
+    features = Features(STRIDES)
     entry = Entry(features)
-    network = build(import_transformers(None), entry)
+    network = rt_detr(import_transformers(Path("tests")), entry)
     data = scenes(features, count, one_class=False)
     own = [value for key, value in network.named_parameters() if ".features." not in key]
     optimiser = torch.optim.AdamW(own, lr=1e-3, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 1e-3, steps, pct_start=0.1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 1e-3, STEPS, pct_start=0.1)
     network.train()
     features.eval()
     images = torch.zeros(batch, 3, INPUT_SIZE, INPUT_SIZE)
     order = torch.randperm(count)
-    for step in range(steps):
+    for step in range(STEPS):
         chosen = order[torch.arange(step * batch, (step + 1) * batch) % count]
         entry.given = [feature[chosen].float() for feature in data.features]
         loss = network(pixel_values=images, labels=targets(data, chosen)).loss
@@ -135,7 +101,7 @@ def trained(name: str, count: int = 320, batch: int = 8, say: Callable[[str], No
         nn.utils.clip_grad_norm_(own, 1.0)
         optimiser.step()
         schedule.step()
-        if step % 100 == 0 or step == steps - 1:
-            say(f"{name} step {step} loss {loss.item():.3f}")
+        if step % 100 == 0 or step == STEPS - 1:
+            say(f"RT-DETR step {step} loss {loss.item():.3f}")
     entry.given = []
     return Outputs(network).eval()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,43 +78,18 @@ def trained(name: str) -> Callable[[Path], Made]:
     return make
 
 
-def of_queries(name: str) -> Callable[[Path], Made]:
+def rt_detr(folder: Path) -> Made:
     """A detection transformer of the shapes world, as an exported program."""
+    import torch
 
-    def make(folder: Path) -> Made:
-        import torch
+    from .networks import INPUT_SIZE
+    from .queries import trained
 
-        from .networks import INPUT_SIZE
-        from .queries import trained
-
-        path = folder / f"{name}.pt2"
-        if not path.is_file():
-            example = (torch.rand(1, 3, INPUT_SIZE, INPUT_SIZE),)
-            torch.export.save(torch.export.export(trained(name), example), path)
-        return Made(str(path), inspected=True)
-
-    return make
-
-
-def single(name: str) -> Callable[[Path], Made]:
-    """A network that sees one shape, as an ONNX file with a contract of its maker's."""
-
-    def make(folder: Path) -> Made:
-        import torch
-
-        from .networks import INPUT_SIZE
-        from .single import KINDS, contract, trained
-
-        path, written = folder / f"{name}.onnx", folder / f"{name}-contract.yaml"
-        if not path.is_file():
-            example = (torch.rand(1, 3, INPUT_SIZE, INPUT_SIZE),)
-            unfinished = path.with_suffix(".part")
-            torch.onnx.export(trained(KINDS[name]), example, unfinished, dynamo=False, opset_version=17)
-            unfinished.replace(path)
-        written.write_text(json.dumps(contract(KINDS[name])), encoding="utf-8")
-        return Made(str(path), str(written), data="single")
-
-    return make
+    path = folder / "rtdetr.pt2"
+    if not path.is_file():
+        example = (torch.rand(1, 3, INPUT_SIZE, INPUT_SIZE),)
+        torch.export.save(torch.export.export(trained(), example), path)
+    return Made(str(path), inspected=True)
 
 
 def published(path: Path, data: str, contract: Path | None = None) -> Callable[[Path], Made]:
@@ -178,19 +152,12 @@ ROWS = (
     Row("scrfd", "SCRFD (faces, 5 landmarks)", "ONNX", "distances", "inspect", SHAPES, trained("scrfd")),
     Row("retinaface", "RetinaFace (faces, 5 landmarks)", "ONNX", "ssd", "inspect", SHAPES, trained("retinaface")),
     Row("blazeface", "BlazeFace (faces, 6 points)", "ONNX", "ssd", "inspect", SHAPES, trained("blazeface")),
-    Row("rtdetr", "RT-DETR, D-FINE", "transformers, ONNX, .pt2, factory", "queries", "derived or inspect", SHAPES,
-        of_queries("rtdetr"), refused={"ncnn": "TopK"}),
-    Row("conditional", "DETR, Conditional DETR", "transformers, ONNX, .pt2, factory", "queries", "derived or inspect",
-        SHAPES, of_queries("conditional")),
+    Row("rtdetr", "RT-DETR", "transformers, ONNX, .pt2, factory", "queries", "derived or inspect", SHAPES,
+        rt_detr, refused={"ncnn": "TopK"}),
     Row("movenet", "MoveNet (one person)", "ONNX, .pt2, factory", "movenet", "by hand", "MoveNet Lightning (COCO)",
         published(DATA / "models" / "movenet_lightning.pt2", FACES, EXAMPLES / "movenet.yaml")),
-    Row("heatmaps", "HRNet, SimpleBaselines, ViTPose (one person)", "transformers, ONNX, .pt2, factory", "heatmaps",
-        "derived or by hand", SHAPES, single("heatmaps")),
-    Row("simcc", "RTMPose, SimCC (one person)", "ONNX, .pt2, factory", "simcc", "by hand", SHAPES, single("simcc")),
     Row("classify", "Classifiers of any number of classes", "transformers, torchvision:, timm:, ONNX, .pt2, factory",
         "classes", "derived", "edgekit's shapes classes", demo("classify")),
-    Row("vector", "Embeddings (as of DINOv2, CLIP, re-identification)", "transformers, timm:, ONNX, .pt2, factory",
-        "vector", "derived or by hand", SHAPES, single("vector")),
     Row("semantic", "Label maps (as of SegFormer, DeepLab, LR-ASPP)", "transformers, torchvision:, ONNX, .pt2, factory",
         "semantic", "derived", "edgekit's shapes labels", demo("semantic")),
 )  # fmt: skip
