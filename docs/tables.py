@@ -169,9 +169,15 @@ def families() -> str:
     lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
     for row in rows:
         told = [row["family"], row["sources"], f"`{row['decoder']}`", row["contract"], row["model"]]
-        cells = [_matched(row["targets"].get(target, {})) for target in targets]
+        cells = [_refused(row, target) or _matched(row["targets"].get(target, {})) for target in targets]
         lines.append(f"| {' | '.join([*told, *cells])} |")
     return "\n".join(lines)
+
+
+def _refused(row: dict[str, Any], target: str) -> str:
+    """The operator for which a target refuses such networks; empty where it takes them."""
+    operator = row["refused"].get(target)
+    return f"refused ({operator})" if operator else ""
 
 
 def _matched(precisions: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 OUT = Path(__file__).parent / "figures" / "web_app.jpg"
-PICTURES = ("pose-desk-light", "segment-phone-dark", "detector-phone-light")
+PICTURES = ("detector-desk-camera", "segment-phone-dark", "pose-phone-light")
 HEIGHT = 760
 GAP = 16
 

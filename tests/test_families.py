@@ -42,7 +42,9 @@ def test_a_family_is_proven(row: Row, tmp_path_factory: pytest.TempPathFactory) 
         for precision, one in found["targets"][target].items()
         if not one["proven"]
     }
-    assert not failed
+    assert {target for target, _ in failed} == set(row.refused), failed
+    for (target, _), error in failed.items():
+        assert f"{target} cannot take {row.refused[target]}" in error
 
 
 @pytest.mark.nightly

@@ -104,6 +104,20 @@ CHAINS = {(5, 9, 13): 2, (13, 9, 5): 2, (3, 3, 7): 1, (9, 5, 9): 1, (5, 25): 1}
 """Windows, and how many of them become smaller."""
 
 
+def test_an_average_over_more_than_there_is_is_one_over_all() -> None:
+    """As EfficientNet ends in transformers; windows that leave several results, or are padded otherwise, stay."""
+    counts, operators, off = done(
+        Calls(
+            lambda x: F.avg_pool2d(x, 320, ceil_mode=True),
+            lambda x: F.avg_pool2d(x + 1, 3, 2, 1),
+            lambda x: F.avg_pool2d(x + 2, (320, 1), ceil_mode=True),
+        )
+    )
+    assert counts == {"hard swish": 1, "whole pool": 1}
+    assert operators.count("avg_pool2d") == 2
+    assert off < 1e-6
+
+
 def test_other_pools_stay() -> None:
     counts, _, _ = done(
         Calls(

@@ -1,14 +1,15 @@
-"""Parallel max-pools of growing windows (SPP: 5, 9 and 13) become a chain of small ones (SPPF: 5, 5 and 5).
+"""Pools in a form that more engines take.
 
-The maximum of a window is the maximum over the maxima of smaller windows that cover it, borders included: padding never
-wins. Some NPUs pool windows of up to 7 only; elsewhere the chain reads a fifth of the values.
+Parallel max-pools of growing windows (SPP: 5, 9 and 13) become a chain of small ones (SPPF: 5, 5 and 5). The maximum
+of a window is the maximum over the maxima of smaller windows that cover it, borders included: padding never wins. Some
+NPUs pool windows of up to 7 only; elsewhere the chain reads a fifth of the values.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edgekit.graph.nodes import operator_name
+from edgekit.graph.nodes import operator_name, shape_of
 
 if TYPE_CHECKING:
     from torch import fx
@@ -33,6 +34,37 @@ def chain_pools(graph: fx.GraphModule) -> dict[str, int]:
         if len({size for size, _ in pools}) > 1:
             count += _chained(graph, pools)
     return {"chained pool": count} if count else {}
+
+
+def whole_pools(graph: fx.GraphModule) -> dict[str, int]:
+    """Let every average over a window larger than its input be one over its input.
+
+    EfficientNet ends in one in transformers, and OpenVINO refuses a window that is larger than what it pools.
+
+    Args:
+        graph: as of `chain_pools`.
+
+    Returns:
+        How many pools were changed, as ``whole pool``; empty where none was.
+    """
+    import torch
+
+    count = 0
+    for node in list(graph.graph.nodes):
+        if operator_name(node) != "avg_pool2d":
+            continue
+        window = [node.args[1]] * 2 if isinstance(node.args[1], int) else list(node.args[1])
+        sides, given = shape_of(node.args[0])[-2:], shape_of(node)[-2:]
+        larger = any(side < extent for side, extent in zip(sides, window, strict=True))
+        if not larger or given != (1, 1) or any(side > extent for side, extent in zip(sides, window, strict=True)):
+            continue
+        with graph.graph.inserting_before(node):
+            whole = graph.graph.call_function(torch.ops.aten.adaptive_avg_pool2d.default, (node.args[0], [1, 1]))
+        whole.meta = node.meta
+        node.replace_all_uses_with(whole)
+        graph.graph.erase_node(node)
+        count += 1
+    return {"whole pool": count} if count else {}
 
 
 def _chained(graph: fx.GraphModule, pools: list[tuple[int, fx.Node]]) -> int:

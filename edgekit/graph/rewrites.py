@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from edgekit.graph.activations import native_activations
 from edgekit.graph.branches import merge_branches
 from edgekit.graph.focus import merge_space_to_depth
-from edgekit.graph.pooling import chain_pools
+from edgekit.graph.pooling import chain_pools, whole_pools
 
 if TYPE_CHECKING:
     import torch
@@ -26,6 +26,7 @@ REWRITES: tuple[Callable[[fx.GraphModule], dict[str, int]], ...] = (
     merge_branches,
     native_activations,
     chain_pools,
+    whole_pools,
 )
 """Each changes a graph in place and says how often it did what."""
 

@@ -36,13 +36,14 @@ prepare() {
         "with ONNX Runtime's library and headers (libonnxruntime-dev, or brew install onnxruntime)"
     [ "$(id -u)" = 0 ] || command -v sudo > /dev/null || fail "needs root or sudo, to set up a folder with Debian's Swift"
     echo "setting up Swift in $root (3.3 GB, some minutes)" >&2
+    mkdir -p "$(dirname "$root")"
     as_root mkdir -p "$root"
     log="$root.log"
     {
         [ -e "$root/usr/bin/swift" ] || as_root debootstrap --variant=minbase --include=swiftlang,ca-certificates trixie "$root" "$(mirror)"
         [ ! -e /etc/resolv.conf ] || as_root cp /etc/resolv.conf "$root/etc/resolv.conf"
-        as_root chroot "$root" apt-get install -y --no-install-recommends \
-            libc6-dev libstdc++-14-dev libonnxruntime-dev pkgconf
+        as_root unshare --mount sh -ec 'mount -t proc proc "$0/proc" && exec chroot "$0" "$@"' "$root" \
+            apt-get install -y --no-install-recommends libc6-dev libstdc++-14-dev libonnxruntime-dev pkgconf
         as_root touch "$root/.edgekit-ready"
     } > "$log" 2>&1 || { tail -20 "$log" >&2; fail "could not set Swift up; the whole log is $log"; }
 }

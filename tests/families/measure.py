@@ -108,6 +108,7 @@ def written(known: dict[str, Any]) -> None:
             "sources": row.sources,
             "contract": row.contract,
             "model": row.model,
+            "refused": row.refused,
             **{key: known[row.name][key] for key in ("decoder", "targets")},
         }
         for row in ROWS

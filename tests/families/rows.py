@@ -43,6 +43,7 @@ class Row:
         model: what was converted, in words.
         make: writes it into a folder, where it has to be made.
         loose: gates that are wider for this model, and why, in words.
+        refused: targets that cannot take it, with the operator that their message names.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Row:
     make: Callable[[Path], Made]
     precisions: tuple[str, ...] = ("fp32", "int8")
     loose: dict[str, float] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
 
 
 def trained(name: str) -> Callable[[Path], Made]:
@@ -74,6 +76,20 @@ def trained(name: str) -> Callable[[Path], Made]:
         return Made(str(path), inspected=True)
 
     return make
+
+
+def rt_detr(folder: Path) -> Made:
+    """A detection transformer of the shapes world, as an exported program."""
+    import torch
+
+    from .networks import INPUT_SIZE
+    from .queries import trained
+
+    path = folder / "rtdetr.pt2"
+    if not path.is_file():
+        example = (torch.rand(1, 3, INPUT_SIZE, INPUT_SIZE),)
+        torch.export.save(torch.export.export(trained(), example), path)
+    return Made(str(path), inspected=True)
 
 
 def published(path: Path, data: str, contract: Path | None = None) -> Callable[[Path], Made]:
@@ -136,6 +152,12 @@ ROWS = (
     Row("scrfd", "SCRFD (faces, 5 landmarks)", "ONNX", "distances", "inspect", SHAPES, trained("scrfd")),
     Row("retinaface", "RetinaFace (faces, 5 landmarks)", "ONNX", "ssd", "inspect", SHAPES, trained("retinaface")),
     Row("blazeface", "BlazeFace (faces, 6 points)", "ONNX", "ssd", "inspect", SHAPES, trained("blazeface")),
+    Row("rtdetr", "RT-DETR", "transformers, ONNX, .pt2, factory", "queries", "derived or inspect", SHAPES,
+        rt_detr, refused={"ncnn": "TopK"}),
+    Row("movenet", "MoveNet (one person)", "ONNX, .pt2, factory", "movenet", "by hand", "MoveNet Lightning (COCO)",
+        published(DATA / "models" / "movenet_lightning.pt2", FACES, EXAMPLES / "movenet.yaml")),
+    Row("classify", "Classifiers of any number of classes", "transformers, torchvision:, timm:, ONNX, .pt2, factory",
+        "classes", "derived", "edgekit's shapes classes", demo("classify")),
     Row("semantic", "Label maps (as of SegFormer, DeepLab, LR-ASPP)", "transformers, torchvision:, ONNX, .pt2, factory",
         "semantic", "derived", "edgekit's shapes labels", demo("semantic")),
 )  # fmt: skip

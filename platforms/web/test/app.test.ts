@@ -5,7 +5,7 @@ import { mkdirSync, readFileSync, readdirSync } from "node:fs";
 import path from "node:path";
 import { after, before, test } from "node:test";
 import type { Browser, BrowserContextOptions, Locator, Page } from "playwright-core";
-import { type Content, launch, serve, type Server, skip } from "./chromium.js";
+import { type Content, launch, PATIENCE, serve, type Server, skip } from "./chromium.js";
 
 /** A folder of apps, named by their task; detector.y4m is a camera, detector.json what Python finds in its example. */
 const FOLDER = process.env["EDGEKIT_WEB_APPS"];
@@ -43,6 +43,7 @@ after(async () => {
 async function open(app: string, work: (page: Page) => Promise<void>, options: BrowserContextOptions = {}, complains = false): Promise<void> {
   const context = await browser.newContext({ viewport: DESK, permissions: ["camera"], acceptDownloads: true, ...options });
   try {
+    context.setDefaultTimeout(PATIENCE);
     const page = await context.newPage();
     const complaints: string[] = [];
     page.on("pageerror", (error) => complaints.push(error.message));
@@ -171,7 +172,7 @@ test("self-check and benchmark write records, and give the camera's place back",
       ["Benchmark", /\d+ calls in 3 rounds: \d+\.\d ms/, "edgekit profile import"],
     ] as const) {
       await button(page, name).click();
-      await page.locator("#proof", { hasText: said }).waitFor({ timeout: 120_000 });
+      await page.locator("#proof", { hasText: said }).waitFor();
       assert.ok((await text(page, "command")).startsWith(command));
       const [saved] = await Promise.all([page.waitForEvent("download"), page.getByRole("link", { name: /^Save detector/ }).click()]);
       await saved.saveAs(path.join(FOLDER!, "made", saved.suggestedFilename()));

@@ -5,7 +5,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import path from "node:path";
 import { after, before, test } from "node:test";
 import type { Browser, BrowserContext, Page } from "playwright-core";
-import { type Content, launch, serve, type Server, skip } from "./chromium.js";
+import { type Content, launch, PATIENCE, serve, type Server, skip } from "./chromium.js";
 import { GOLDEN, PACKAGE } from "./disk.js";
 import type { Tally } from "./golden.js";
 
@@ -76,6 +76,7 @@ interface Opened {
 /** A fresh page, with a camera or without. */
 async function opened(camera = true): Promise<Opened> {
   const context = await browser.newContext({ permissions: camera ? ["camera"] : [] });
+  context.setDefaultTimeout(PATIENCE);
   const page = await context.newPage();
   const complaints: string[] = [];
   page.on("pageerror", (error) => complaints.push(error.message));

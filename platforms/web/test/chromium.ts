@@ -15,6 +15,9 @@ export const PROGRAM: string | undefined =
 
 export const skip = PROGRAM ? false : "no Chromium on PATH, and EDGEKIT_CHROMIUM names none: apt-get install chromium";
 
+/** Milliseconds that anything may take on a machine that does much else. */
+export const PATIENCE = 120_000;
+
 /** A browser that reaches nothing but this machine; with a camera that shows a file (.y4m, .mjpeg), or a pattern. */
 export function launch(camera?: string): Promise<Browser> {
   const fake = ["--use-fake-device-for-media-stream", ...(camera ? [`--use-file-for-fake-video-capture=${camera}`] : [])];

@@ -1,3 +1,5 @@
+import Foundation
+
 /// What can go wrong. Each case has a sentence that says what was wrong, with the value, and what to do about it.
 ///
 /// Work that is cancelled throws Swift's own `CancellationError`.
@@ -27,8 +29,10 @@ public enum EdgeKitError: Error, Sendable, Hashable {
     }
 }
 
-extension EdgeKitError: CustomStringConvertible {
+extension EdgeKitError: CustomStringConvertible, LocalizedError {
     public var description: String { message }
+    /// What `localizedDescription` says.
+    public var errorDescription: String? { message }
 }
 
 /// Why a bundle was refused.

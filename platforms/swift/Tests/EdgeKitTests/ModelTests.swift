@@ -122,6 +122,7 @@ struct ModelTests {
             await refused(containing: text) { _ = try await ModelTests.open(engine, changes, contract: contract) }
             #expect(engine.opened.withLock { $0 } == 0)
         }
+        #expect((EdgeKitError.usage("what to do") as any Error).localizedDescription == "what to do")
         await refused(containing: "no bundle there") { _ = try await EdgeModel.open(URL(fileURLWithPath: "/nowhere"), engine: Fake()) }
     }
 
