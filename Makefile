@@ -19,7 +19,7 @@ TOOLCHAINS := rknn qnn imx500 imx500-converter tensorrt-rtx
 # the demo: what it measures would wake up late.
 test test-all test-toolchains: export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo demo-all test test-web test-all test-toolchains test-arm64 accuracy ablation blip2-table lint types check format tables bench golden clean
+.PHONY: demo demo-all test test-web test-swift test-all test-toolchains test-arm64 accuracy ablation blip2-table lint types check format tables bench golden clean
 
 demo: $(VENV)/.installed            ## a trained detector and a small BLIP-2, converted, measured and shown, in three minutes
 	$(BIN)/edgekit demo -o out/demo -j $(JOBS)
@@ -44,9 +44,13 @@ accuracy: $(VENV)/.installed        ## INT8 of all detectors on every target tha
 	EDGEKIT_TEST_ALL=1 $(BIN)/python -m pytest -q tests/test_int8_accuracy.py
 	EDGEKIT_TEST_ALL=1 EDGEKIT_TEST_TOOLCHAINS=1 $(BIN)/python -m pytest -q tests/test_int8_accuracy.py
 
-test-web: $(VENV)/.installed        ## the web runtime in node: golden set, then converted bundles; needs node 20 and npm
-	cd platforms/web && npm ci --no-audit --no-fund --ignore-scripts && npm run build && npm test
+test-web: $(VENV)/.installed        ## the web runtime in node and Chromium: golden set, bundles, the app; needs node 20 and npm
+	cd platforms/web && npm ci --no-audit --no-fund --ignore-scripts && npm run build
 	EDGEKIT_TEST_ALL=1 $(BIN)/python -m pytest -q tests/test_platform_web.py
+
+test-swift: $(VENV)/.installed      ## the Swift runtime: golden set, converted bundles, thread sanitizer; sets Swift 6 up by debootstrap
+	platforms/swift/test.sh prepare
+	EDGEKIT_TEST_ALL=1 $(BIN)/python -m pytest -q tests/test_platform_swift.py
 
 test-arm64: $(VENV)/.installed $(VENV)/arm64/.installed ## the device runtime on an emulated ARM board; needs qemu-user, apt-get
 	EDGEKIT_ARM64=$(VENV)/arm64 $(BIN)/python -m pytest -m arm64

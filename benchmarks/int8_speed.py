@@ -3,7 +3,11 @@
     python benchmarks/int8_speed.py MODELS.json -o docs/figures/int8_speed.json
 
 MODELS.json is a list of what is converted: name, source, data, and contract and trust where they are needed. Paths are
-relative to the file. Bundles of an earlier run in --out are kept. ``python docs/tables.py`` writes the table.
+relative to the file. Bundles of an earlier run in --out are kept, and so are the rows of these models with other
+targets and instruction sets in the output. ``python docs/tables.py`` writes the table. The figures of an older
+processor come from a new one by
+
+    python benchmarks/older_processor.py python benchmarks/int8_speed.py MODELS.json --out out/int8_speed_avx2
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ import itertools
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -47,13 +52,23 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("out/int8_speed"), help="folder of the bundles")
     parser.add_argument("-o", "--output", type=Path, default=Path("docs/figures/int8_speed.json"))
     given = parser.parse_args()
-    rows = []
-    for model in msgspec.json.decode(given.models.read_bytes(), type=list[Subject]):
-        rows += _rows(model, given.models.parent, given)
-        given.output.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    known = json.loads(given.output.read_bytes()) if given.output.is_file() else []
+    models = msgspec.json.decode(given.models.read_bytes(), type=list[Subject])
+    names = [model.name for model in models]
+    for model in models:
+        rows = _rows(model, given.models.parent, given)
+        new = {_key(row) for row in rows}
+        known = [row for row in known if _key(row) not in new] + rows
+        known = [row for row in known if row["model"] in names]
+        known.sort(key=lambda row: (row["instructions"], names.index(row["model"]), TARGETS.index(row["target"])))
+        given.output.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
 
 
-def _rows(model: Subject, folder: Path, given: argparse.Namespace) -> list[dict[str, object]]:
+def _key(row: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(str(row[name]) for name in ("model", "target", "threads", "instructions"))
+
+
+def _rows(model: Subject, folder: Path, given: argparse.Namespace) -> list[dict[str, Any]]:
     data = str(folder / model.data)
     request = Request(
         source=model.source if ":" in model.source else str(folder / model.source),
@@ -67,7 +82,7 @@ def _rows(model: Subject, folder: Path, given: argparse.Namespace) -> list[dict[
         trust=model.trust,
     )
     done = {(one.target, one.precision): one for one in convert(request)}
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, Any]] = []
     for target, threads in itertools.product(request.targets, map(int, given.threads.split(","))):
         fp32, int8 = done[target, "fp32"].bundle, done[target, "int8"].bundle
         if fp32 is None or int8 is None:

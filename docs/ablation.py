@@ -44,9 +44,15 @@ VARIANTS: dict[str, Methods] = {
     "no bias correction": Methods(bias_correction=False),
     "no float fallback": Methods(float_fallback=False),
     "all off": OFF,
+    "inputs only": Methods(),
+    "weights only": Methods(),
     "vendor's default": OFF,
 }
-"""Columns of the table; the vendor's default is the target's own calibrator with everything of ours off."""
+"""Columns of the table. Without float fallback the NPU of ethosu has no layers of 16 bits either. Inputs only and
+weights only are our recipes of these names: Q/DQ at the inputs of layers instead of everywhere, and float activations.
+The vendor's default is the target's own calibrator with everything of ours off."""
+
+OURS = {"inputs only": "inputs", "weights only": "weights"}
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -59,12 +65,13 @@ class Row(msgspec.Struct, frozen=True):
 
 
 def recipe(target: str, variant: str) -> str:
-    """The recipe that a variant takes; empty where the vendor has no calibrator of its own here."""
-    spec = converters.target(target)
-    others = [name for name in spec.recipes if name != PLAN]
+    """The recipe that a variant takes; empty where the target has none."""
+    offered = converters.target(target).recipes
+    if variant in OURS:
+        return OURS[variant] if OURS[variant] in offered else ""
     if variant == "vendor's default":
-        return others[0] if others else ""
-    return PLAN if PLAN in spec.recipes else spec.recipes[0]
+        return next((name for name in offered if name not in (PLAN, *OURS.values())), "")
+    return PLAN if PLAN in offered else offered[0]
 
 
 def run(model: str, variant: str, targets: list[str], scenes: dict[str, Path], threads: int) -> list[Row]:

@@ -194,16 +194,18 @@ def speed() -> str:
         return "Not measured yet: `python benchmarks/int8_speed.py`."
     rows = json.loads(SPEED.read_text(encoding="utf-8"))
     models = list(dict.fromkeys(row["model"] for row in rows))
-    of = {(row["target"], row["model"], row["threads"]): row for row in rows}
-    lines = [f"| target | {' | '.join(models)} |", f"|---|{'---|' * len(models)}"]
-    for target in dict.fromkeys(row["target"] for row in rows):
-        lines.append(f"| {target} | {' | '.join(_ratios(of, target, model) for model in models)} |")
-    sets = ", ".join(sorted({row["instructions"] for row in rows}))
-    said = (
-        f"Measured with {sets}: one thread, with the interval of the median; then two threads, and the convolutions in "
-        "integers."
-    )
-    return "\n".join([said, "", *lines])
+    parts = [
+        "One thread, with the interval of the median; then two threads, and the convolutions in integers. With avx2: "
+        "on the same machine, with its newer instructions hidden (`benchmarks/older_processor.py`)."
+    ]
+    for instructions in sorted({row["instructions"] for row in rows}):
+        mine = [row for row in rows if row["instructions"] == instructions]
+        of = {(row["target"], row["model"], row["threads"]): row for row in mine}
+        lines = [f"| {instructions} | {' | '.join(models)} |", f"|---|{'---|' * len(models)}"]
+        for target in dict.fromkeys(row["target"] for row in mine):
+            lines.append(f"| {target} | {' | '.join(_ratios(of, target, model) for model in models)} |")
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
 
 
 def _ratios(of: dict[tuple[str, str, int], Any], target: str, model: str) -> str:

@@ -7,12 +7,14 @@ import platform
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 
 from edgekit.arrays import Doubles
 from edgekit.runtimes.bundle.manifest import Speed
+from edgekit.runtimes.engines import engine, importable
 
 ROUNDS, SECONDS, LEAST = 40, 6.0, 7
 """The most rounds and the time of a comparison, and the rounds that are made however long they take."""
@@ -61,6 +63,15 @@ def instructions() -> str:
         return platform.machine()
     flags = set(text.split())
     return next((name for name in INSTRUCTIONS if name in flags), platform.machine())
+
+
+def versioned(name: str) -> str:
+    """An engine's name, with the version of its package where it has one."""
+    distributions = metadata.packages_distributions()
+    for package in filter(importable, engine(name).packages):
+        for distribution in distributions.get(package.partition(".")[0], ()):
+            return f"{name} {metadata.version(distribution)}"
+    return name
 
 
 def in_turns(

@@ -256,6 +256,27 @@ TARGETS = (
         "test_litert.py::test_channel_last_files_take_and_give_nchw",
     ),
     Defect(
+        "litert: the batch goes to the last dimension of a reshape",
+        "converters/litert/shapes.py",
+        "return [after[0] * op.batch, *after[1:]]",
+        "return [*after[:-1], after[-1] * op.batch]",
+        "test_litert_signatures.py::test_each_signature_computes_what_it_should",
+    ),
+    Defect(
+        "tensorrt: every batch and size in the first profile",
+        "runtimes/engines/tensorrt/__init__.py",
+        "profile = self._profiles.index(shape) if shape else 0",
+        "profile = 0",
+        "test_tensorrt_device.py::test_several_inputs_have_a_profile_and_a_context_each",
+    ),
+    Defect(
+        "hard swish is kept where it loses",
+        "conversion/replace_silu.py",
+        "if own.quality - other.quality > HARMLESS",
+        "if other.quality - own.quality > HARMLESS",
+        "test_replace_silu.py::test_hard_swish_stays_where_it_loses_nothing_and_is_faster",
+    ),
+    Defect(
         "mnn: calibrates in the wrong colour order",
         "converters/mnn/__init__.py",
         '"format": rule.color.upper()',

@@ -27,9 +27,9 @@ from edgekit.runtimes.model import load
 
 # fmt: off
 COMMANDS = (
-    "amend", "ask", "build", "calibrate", "caption", "convert", "demo", "device", "embed", "evaluate", "evidence",
-    "index", "info", "inspect", "match", "profile", "recommend", "run", "search", "selfcheck", "targets", "toolchain",
-    "verify",
+    "amend", "app", "ask", "build", "calibrate", "caption", "convert", "demo", "device", "embed", "evaluate",
+    "evidence", "index", "info", "inspect", "match", "profile", "recommend", "run", "search", "selfcheck", "targets",
+    "toolchain", "verify",
 )
 THIRTEEN = [
     "coreml", "ethosu", "executorch", "imx500", "litert", "mnn", "ncnn", "onnx", "openvino", "qnn", "rknn", "tensorrt",
@@ -105,6 +105,7 @@ OPTIONS = {
     "verify": "--against --data --import --json",
     "evaluate": "--labels --data --html --track --track-option --fps --class --import --json",
     "evidence": "",
+    "app": "",
     "selfcheck": "--unit --threads --import --json",
     "info": "--json",
     "inspect": "--contract-out --image --out --size --weights --trust --import --json",
@@ -127,12 +128,14 @@ GROUPS = {
         "remove": "--purge",
     },
     "evidence": {"add": ""},
+    "app": {"web": "--out --serve --port"},
 }
 PROFILE = {
     "measure": "--on --rounds --seconds --threads --unit --strict --data --track --batch --streams --sustain"
     " --tokens --prompt --labels --csv --html --store --import --json",
     "compare": "--fail-if-slower --on --rounds --store --import --json",
     "history": "--csv --html --on --name --last --store --json",
+    "import": "--on --store --json",
 }
 
 
@@ -224,6 +227,9 @@ def test_targets_for_machines_and_people(cli: Cli) -> None:
     (rknn,) = json.loads(cli("targets", "rknn", "--json").out)
     assert rknn["options"]["platform"] == "rk3588"
     assert "rknn.platform" in cli("targets", "rknn").out
+    assert {entry["target"] for entry in data if entry["several"]} == {"onnx", "openvino", "litert", "tensorrt"}
+    assert "litert takes several batches and input sizes in one bundle: --batch 1,4" in cli("targets", "litert").out
+    assert "several" not in cli("targets", "ncnn").out
 
 
 @pytest.mark.convert

@@ -249,6 +249,7 @@ def test_int8_has_the_plans_ranges_and_no_calibration_pass(int8_job: Job) -> Non
     assert next(iter(together))[0] * 255 >= (tensors["cat"].high - tensors["cat"].low) * (1 - 1e-5)
 
 
+@pytest.mark.nightly
 def test_torchaos_own_ranges_are_the_other_recipe(int8_job: Job, detector: Any, image: Any, tmp_path: Path) -> None:
     assert converter.TARGET.recipes == ("plan", "torchao")
     told: list[str] = []
@@ -273,6 +274,7 @@ def test_tensors_that_the_plan_does_not_know_are_observed(int8_job: Job) -> None
     assert scales(program)["silu_2"][0] == pytest.approx((one.highest - one.lowest) / 255, rel=0.3)
 
 
+@pytest.mark.nightly
 def test_int8_planned_on_the_wrong_images_shows(
     quantised: tuple[Job, Graph], detector: Any, image: Any, tmp_path: Path
 ) -> None:

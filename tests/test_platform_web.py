@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +15,17 @@ import cv2
 import numpy as np
 import pytest
 from conftest import ROOT
+from platform_bundles import TASKS, converted, expected, run, write_pictures
+from web_page import chromium
 
-import edgekit
-from edgekit.runtimes.bundle.folder import Bundle
-from edgekit.runtimes.inputs.images import Preprocessor
+from edgekit.apps.web import write_app
+from edgekit.profiling.records.importing import read_benchmark
+from edgekit.runtimes.bundle.folder import Bundle, open_bundle
 from edgekit.runtimes.selfcheck import add_record
-from edgekit.runtimes.tasks import open_task
-from edgekit.runtimes.tracking import open_tracker
 from edgekit.shapes import scene
 
 WEB = ROOT / "platforms" / "web"
 PACKAGES = WEB / "node_modules"
-TASKS = ("detector", "pose", "segment", "classify", "semantic", "obb")
 
 pytestmark = [
     pytest.mark.nightly,
@@ -55,70 +56,89 @@ def test_the_golden_set_and_the_model_pass_in_node() -> None:
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Scenes of shapes, of several sizes."""
-    folder = tmp_path_factory.mktemp("pictures")
-    for seed in range(12):
-        size = ((256, 256), (180, 320), (301, 199))[seed % 3]
-        cv2.imwrite(str(folder / f"{seed:02}.png"), np.ascontiguousarray(scene(seed, size).image))
-    return folder
+    return write_pictures(tmp_path_factory.mktemp("web") / "pictures")
+
+
+@pytest.fixture(scope="module")
+def bundles(pictures: Path) -> Callable[[str], Path]:
+    """The folder with the bundle of a task and ``expected.json``, beside the pictures, converted once."""
+
+    @functools.cache
+    def made(task: str) -> Path:
+        bundle = converted(task, "web", pictures.parent / task, pictures)
+        entry = expected(bundle, pictures)
+        if task == "detector":
+            entry |= moving(bundle)
+        (pictures.parent / task / "expected.json").write_text(json.dumps([entry]))
+        return pictures.parent / task
+
+    return made
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_a_bundle_gives_pythons_results_in_node(task: str, tmp_path: Path, pictures: Path) -> None:
-    from edgekit.shapes import trained
-
-    model: Any = getattr(trained, task)()
-    done = edgekit.convert(
-        model,
-        "web",
-        precision="fp32",
-        data=pictures,
-        out=tmp_path,
-        contract=model.contract,
-        name=task,
-        gated=False,
-        golden=True,
-    )
-    (outcome,) = done
-    assert outcome.bundle is not None, outcome.error
-    bundle = outcome.bundle
-    (tmp_path / "expected.json").write_text(json.dumps([expected(bundle.path, pictures)]))
-    said = node("node", "--test", "build/test/bundles.test.js", EDGEKIT_WEB_BUNDLES=str(tmp_path))
+def test_a_bundle_gives_pythons_results_in_node(task: str, bundles: Callable[[str], Path]) -> None:
+    folder = bundles(task)
+    said = node("node", "--test", "build/test/bundles.test.js", EDGEKIT_WEB_BUNDLES=str(folder))
     assert "# fail 0" in said
     assert "# skipped 0" in said
     # What the web runtime writes, edgekit reads.
-    noted = add_record(bundle.path, tmp_path / f"{bundle.path.name}-record.json")
+    (record,) = folder.glob("*-record.json")
+    noted = add_record(record.with_name(record.name.removesuffix("-record.json")), record)
     (execution,) = noted.manifest.executions or ()
     assert (execution.platform, execution.word) == ("web", "executed")
 
 
-def expected(path: Path, pictures: Path) -> dict[str, Any]:
-    """What Python finds in the pictures with the same file, and tracks of the first picture, moving."""
-    import onnxruntime
+@pytest.mark.skipif(not chromium(), reason="needs chromium")
+def test_the_golden_set_and_bundles_pass_in_chromium(bundles: Callable[[str], Path]) -> None:
+    """Pictures in every form that a page has, video, a fake camera, workers, and what is refused."""
+    entries = [json.loads((bundles(task) / "expected.json").read_text())[0] for task in TASKS]
+    folder = bundles("detector").parent
+    (folder / "expected.json").write_text(json.dumps(entries))
+    said = node("node", "--test", "build/test/browser.test.js", EDGEKIT_WEB_BUNDLES=str(folder))
+    assert "# fail 0" in said
+    assert "# skipped 0" in said
 
-    bundle: Bundle = edgekit.runtimes.bundle.folder.open_bundle(path)
-    contract, (graph,) = bundle.manifest.contract, bundle.manifest.graphs
-    session = onnxruntime.InferenceSession(str(bundle.file(graph.files[0])), providers=["CPUExecutionProvider"])
-    prepare, task = Preprocessor(contract.image), open_task(contract)
 
-    def run(image: Any, score: float | None = None) -> Any:
-        tensor, mapping = prepare(image)
-        outputs = session.run([one.name for one in graph.outputs], {graph.inputs[0].name: tensor})
-        return task.result(outputs, mapping, score=score)
+@pytest.mark.skipif(not chromium(), reason="needs chromium")
+def test_the_app_in_chromium(bundles: Callable[[str], Path], tmp_path: Path) -> None:
+    """The page of ``edgekit app web``: what it shows, by keyboard too, what it says of errors, and its records."""
+    for task in ("detector", "pose", "segment"):
+        write_app(bundles(task) / f"{task}-web-fp32", tmp_path / task)
+    detector = bundles("detector")
+    shutil.copyfile(detector / "camera.y4m", tmp_path / "detector.y4m")
+    example = cv2.imread(str(tmp_path / "detector" / "bundle" / "golden" / "frame-0.png"))
+    seen = run(open_bundle(detector / "detector-web-fp32"))(example)
+    (tmp_path / "detector.json").write_text(json.dumps(list(seen.names)))
+    said = node("node", "--test", "build/test/app.test.js", EDGEKIT_WEB_APPS=str(tmp_path))
+    assert "# fail 0" in said
+    assert "# skipped 0" in said
+    # What the buttons save, edgekit reads.
+    noted = add_record(detector / "detector-web-fp32", tmp_path / "made" / "detector-selfcheck.json")
+    executions = noted.manifest.executions or ()
+    assert "Chrome" in executions[-1].machine
+    profile = read_benchmark(tmp_path / "made" / "detector-benchmark.json")
+    assert profile.subject.sha256 == open_bundle(tmp_path / "detector" / "bundle").manifest.digest
+    assert (profile.subject.task, profile.subject.size, len(profile.rounds)) == ("detect", (256, 256), 3)
+    assert profile.conditions.machine.key.startswith("Chrome ")
+    assert profile.total.count >= 15
+    assert set(profile.stages) == {"pre", "inference", "post"}
 
-    found = []
-    for file in sorted(pictures.glob("*.png"))[:6]:
-        found.append({"image": str(file), "result": run(cv2.imread(str(file))).to_dict(classes=False)})
-    golden = any(file.path.startswith("golden/") for file in bundle.manifest.files)
-    entry: dict[str, Any] = {"bundle": str(path), "images": found, "golden": golden}
-    if "boxes" in vars(run(cv2.imread(found[0]["image"]))):
-        tracker, frames = open_tracker("bytetrack", new_score=0.3, high_score=0.25), []
-        for number in range(8):
-            image = np.roll(cv2.imread(found[0]["image"]), 3 * number, 1)
-            file = path.parent / f"{path.name}-{number}.png"
-            cv2.imwrite(str(file), image)
-            seen = run(image, tracker.least_score)
-            tracks = tracker.update(seen.boxes, seen.scores, seen.class_ids, time=number / 30).visible
-            frames.append({"image": str(file), "track_ids": tracks.track_ids.tolist()})
-        entry["frames"] = frames
-    return entry
+
+def moving(bundle: Bundle) -> dict[str, Any]:
+    """A camera and a video that show one scene, as files, and what Python finds in their frames."""
+    image = np.ascontiguousarray(scene(3, (240, 320)).image)
+    camera, video = bundle.path.parent / "camera.y4m", bundle.path.parent / "video.webm"
+    planes = cv2.cvtColor(image, cv2.COLOR_BGR2YUV_I420)
+    frame = b"FRAME\n" + planes.tobytes()
+    camera.write_bytes(b"YUV4MPEG2 W320 H240 F30:1 Ip A1:1 C420\n" + 30 * frame)
+    writer = cv2.VideoWriter(str(video), cv2.VideoWriter.fourcc(*"VP80"), 30, (320, 240))
+    for _ in range(30):
+        writer.write(image)
+    writer.release()
+    read, first = cv2.VideoCapture(str(video)).read()
+    assert read
+    seen = {"camera": (camera, cv2.cvtColor(planes, cv2.COLOR_YUV2BGR_I420)), "video": (video, first)}
+    return {
+        name: {"file": str(file), "result": run(bundle)(shown).to_dict(classes=False)}
+        for name, (file, shown) in seen.items()
+    }

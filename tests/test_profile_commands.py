@@ -232,6 +232,7 @@ def test_a_search_converts_what_it_tries(cli: Cli, tmp_path: Path) -> None:
 
 
 @pytest.mark.convert
+@pytest.mark.nightly
 def test_a_source_is_converted_at_another_size(cli: Cli, tmp_path: Path) -> None:
     from edgekit.runtimes.bundle.folder import open_bundle
 

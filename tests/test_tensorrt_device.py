@@ -310,6 +310,41 @@ def test_each_release_is_told_the_precision_its_own_way(
     assert trt.recorded("build") == [(flags, 4, ("GPU", -1))]  # and TF32, which is on by default, is off
 
 
+def test_several_inputs_have_a_profile_and_a_context_each(trt: Any, driver: Any, tmp_path: Path) -> None:
+    import onnx
+
+    from edgekit.graph.open_shapes import open_shapes
+
+    _, channels, height, width = INPUT.shape
+    shapes = ((1, channels, height, width), (2, channels, 2 * height, width))
+    folder = written(tmp_path / "model", profiles=shapes)
+    onnx.save_model(open_shapes(onnx.load(folder / "model.onnx"), batch=True, size=True), folder / "model.onnx")
+    graph = msgspec.structs.replace(
+        TWO_FILES,
+        inputs=(msgspec.structs.replace(INPUT, shape=(-1, channels, -1, -1)),),
+        outputs=tuple(
+            msgspec.structs.replace(one, shape=(-1, one.shape[1], *(-1 for _ in one.shape[2:])))
+            for one in GRAPH.outputs
+        ),
+    )
+    session = opened(folder, graph, shape=shapes[1])
+    assert trt.recorded("profile") == [(INPUT.name, shape, shape, shape) for shape in shapes]
+    assert trt.recorded("choose") == [(1,)]
+    reference = open_session(
+        "onnxruntime", folder, msgspec.structs.replace(graph, files=("model.onnx",)), SessionOptions()
+    )
+    for shape in (*shapes, shapes[0]):
+        images = np.random.default_rng(1).random(shape, dtype=np.float32)
+        for array, wanted in zip(session.run([images]), reference.run([images]), strict=True):
+            np.testing.assert_array_equal(array, wanted)
+    assert trt.recorded("choose") == [(1,), (0,)], "one context for each, kept"
+    with pytest.raises(EngineError, match=r"built for inputs .*, not \(3, "):
+        session.run([np.zeros((3, channels, height, width), np.float32)])
+    trt.FAILS.add("profile")
+    with pytest.raises(EngineError, match="TensorRT does not take the input"):
+        opened(folder, graph)
+
+
 def test_on_a_dla(trt: Any, driver: Any, tmp_path: Path) -> None:
     folder = written(tmp_path / "model", "fp16")
     placed = opened(folder, device="dla1").placement

@@ -21,23 +21,51 @@ for package in ("torch", "onnx", "onnxruntime"):
     pytest.importorskip(package, reason="needs the extra 'convert'")
 
 SOURCE = "tiny_models:detector"
+TARGETS = {
+    "onnx": ["model.onnx"],
+    "openvino": ["model.bin", "model.xml"],
+    "litert": ["model.tflite"],
+    "tensorrt": ["build.json", "model.onnx"],
+}
+"""Targets whose bundles take several, with their files."""
 
 
-@pytest.fixture(scope="module")
-def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def converted(folder: Path, *targets: str, precision: str = "fp32") -> dict[str, Path]:
     """The tiny detector for 1 and 3 images, at 64x64 and 96x128."""
-    folder = tmp_path_factory.mktemp("variants")
-    photos = write_pictures(folder / "photos", 4)
-    given = ("--batch", "1,3", "--size", "64,96x128", "--target", "onnx,openvino", "--data", photos)
-    done = command("convert", SOURCE, *given, "-o", folder / "out", "--json")
+    photos = write_pictures(folder / "photos", 4 if precision == "fp32" else 20)
+    given = ("--batch", "1,3", "--size", "64,96x128", "--target", ",".join(targets), "--data", photos)
+    done = command("convert", SOURCE, *given, "--precision", precision, "-o", folder / "out", "--json")
     assert done.returncode == 0, done.stderr
     return {one["target"]: Path(one["path"]) for one in json.loads(done.stdout)["bundles"]}
 
 
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return converted(tmp_path_factory.mktemp("variants"), "onnx", "openvino", "tensorrt")
+
+
+@pytest.fixture(scope="module")
+def litert(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return converted(tmp_path_factory.mktemp("litert"), "litert")
+
+
+@pytest.fixture(scope="module")
+def integers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return converted(tmp_path_factory.mktemp("integers"), *TARGETS, precision="int8")
+
+
 @pytest.mark.convert
-@pytest.mark.parametrize("target", ["onnx", "openvino"])
-def test_every_variant_is_proven_and_gives_the_same(target: str, bundles: dict[str, Path]) -> None:
-    model = edgekit.load(bundles[target])
+@pytest.mark.parametrize(
+    ("target", "made"),
+    [
+        *((target, "bundles") for target in TARGETS if target != "litert"),
+        pytest.param("litert", "litert", marks=pytest.mark.nightly),
+        *(pytest.param(target, "integers", marks=pytest.mark.nightly) for target in TARGETS),
+    ],
+)
+def test_every_variant_is_proven_and_gives_the_same(target: str, made: str, request: pytest.FixtureRequest) -> None:
+    path = request.getfixturevalue(made)[target]
+    model = edgekit.load(path, unit="reference" if target == "tensorrt" else "")
     manifest = model.manifest
     assert manifest is not None
     assert manifest.proven
@@ -48,7 +76,7 @@ def test_every_variant_is_proven_and_gives_the_same(target: str, bundles: dict[s
         assert variant.evidence.compared == "detections"
     assert manifest.graphs[0].inputs[0].shape == (-1, 3, -1, -1)
     files = [file.path for file in manifest.files if not file.path.startswith("golden/")]
-    assert files == (["model.onnx"] if target == "onnx" else ["model.bin", "model.xml"]), "the weights are there once"
+    assert files == TARGETS[target], "the weights are there once"
 
     images = [picture(seed) for seed in range(5)]  # a batch of three and two more
     several, single = model(images), [model(image) for image in images]
@@ -142,10 +170,11 @@ def test_a_network_that_mixes_its_batch_is_found_out(tmp_path: Path) -> None:
 
 
 def test_targets_with_one_shape_say_what_to_do(tmp_path: Path) -> None:
-    for target in ("ncnn", "litert", "tensorrt"):
+    for target in ("ncnn", "mnn", "executorch"):
         for given in ({"batch": [1, 4]}, {"size": [64, 96]}):
             with pytest.raises(
-                UsageError, match=r"one batch and one input size; .*several in one bundle: onnx, openvino"
+                UsageError,
+                match=r"one batch and one input size; .*several in one bundle: litert, onnx, openvino, tensorrt",
             ):
                 edgekit.convert(SOURCE, target, out=tmp_path, **given)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="--batch is of no use for"):

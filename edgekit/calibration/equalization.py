@@ -8,9 +8,9 @@ channel of its weights, so its input becomes equal altogether; other readers sha
 half of the ratio (its square root) goes to the weights, as SmoothQuant does it behind LayerNorm (arXiv 2211.10438).
 
 ReLU and LeakyReLU commute with s, pooling and nearest upsampling too: these sites cost nothing, and neither does
-x * sigmoid(x / r) with a constant r for each channel. For SiLU as it is, one operator or x * sigmoid(x) as ONNX spells
-it, the sigmoid reads x / s from a 1x1 depthwise convolution of its own, whose weights have a scale per channel as well
-(a Mul with 1/s would have one scale for all of them).
+x * sigmoid(x / r) with a constant r for each channel. For SiLU as it is (one operator since the exact rewrites of
+`edgekit.graph`), the sigmoid reads x / s from a 1x1 depthwise convolution of its own, whose weights have a scale per
+channel as well (a Mul with 1/s would have one scale for all of them).
 """
 
 from __future__ import annotations
@@ -59,15 +59,11 @@ class _Site:
     readers: tuple[fx.Node, ...]
     gate: fx.Node | None = None
     """What the sigmoid of a SiLU reads that has a scale of its own already: x * sigmoid(x / r)."""
-    sigmoid: fx.Node | None = None
-    """The sigmoid of a SiLU that is spelt x * sigmoid(x)."""
 
     @property
     def through(self) -> str:
         if self.gate is not None:
             return SCALED_SILU
-        if self.sigmoid is not None:
-            return SILU
         return "" if self.activation is self.producer else _name(self.activation).rstrip("_")
 
 
@@ -158,7 +154,6 @@ def _separated(module: fx.GraphModule, samples: Iterable[Floats], allowed: float
 
 def _chain(module: fx.GraphModule, site: _Site) -> Chain | None:
     """What can be split: a dense convolution, SiLU, a depthwise convolution and dense readers."""
-    activation = (*([site.sigmoid] if site.sigmoid else []), site.activation)
     channels = int(site.producer.meta["val"].shape[1])
     if site.through != SILU or _groups(site.producer) != 1 or len(site.readers) != 1:
         return None
@@ -167,7 +162,7 @@ def _chain(module: fx.GraphModule, site: _Site) -> Chain | None:
     if not _depthwise(depthwise, channels) or depthwise.args[0] is not site.activation or behind is None:
         return None
     dense = all(_groups(reader) == 1 for reader in behind.readers)
-    return Chain(site.producer, activation, depthwise, behind.readers) if dense and behind.gate is None else None
+    return Chain(site.producer, site.activation, depthwise, behind.readers) if dense and behind.gate is None else None
 
 
 def _site(module: fx.GraphModule, producer: fx.Node) -> _Site | None:
@@ -176,13 +171,9 @@ def _site(module: fx.GraphModule, producer: fx.Node) -> _Site | None:
         return None
     follower = next(iter(producer.users)) if len(producer.users) == 1 else producer
     activation = follower if not normed and _is(follower, *_COMMUTING, *_SILU) else producer
-    gate, sigmoid = None, None
-    if not normed and (found := _product(producer)) is not None:
-        before, last, product = found
-        if before is producer:
-            sigmoid, activation = last, product
-        elif _scales_channels(module, before, producer):
-            gate, activation = before, product
+    gate = None
+    if not normed and (found := _product(producer)) is not None and _scales_channels(module, found[0], producer):
+        gate, activation = found
     readers = _readers(activation, "linear" if normed else "conv2d")
     if not readers:
         return None
@@ -196,11 +187,11 @@ def _site(module: fx.GraphModule, producer: fx.Node) -> _Site | None:
     constants: list[Any] = [weight for weight in weights if weight is not None]
     if own[:1] == (None,) or any(weight.op != "get_attr" or len(weight.users) != 1 for weight in constants):
         return None
-    return _Site(producer, activation, readers, gate, sigmoid)
+    return _Site(producer, activation, readers, gate)
 
 
-def _product(node: fx.Node) -> tuple[fx.Node, fx.Node, fx.Node] | None:
-    """Of node * sigmoid(x), where nothing else reads ``node`` or these: x, the sigmoid and the product."""
+def _product(node: fx.Node) -> tuple[fx.Node, fx.Node] | None:
+    """Of node * sigmoid(x), where x is made from ``node`` and nothing else reads either: x and the product."""
     products = [user for user in node.users if _is(user, "mul")]
     if len(node.users) != 2 or not products:
         return None
@@ -210,8 +201,8 @@ def _product(node: fx.Node) -> tuple[fx.Node, fx.Node, fx.Node] | None:
         if getattr(sigmoid, "op", "") != "call_function" or not _is(sigmoid, "sigmoid") or len(sigmoid.users) != 1:
             continue
         before = sigmoid.all_input_nodes[0]
-        if {*node.users} == {product, sigmoid if before is node else before}:
-            return before, sigmoid, product
+        if {*node.users} == {product, before}:
+            return before, product
     return None
 
 
@@ -342,17 +333,12 @@ def _unscale_gate(module: fx.GraphModule, site: _Site, scale: torch.Tensor) -> s
 
     graph, name, aten = module.graph, f"{site.activation.name}_unscale", torch.ops.aten
     module.register_buffer(name, 1 / scale.reshape(-1, 1, 1, 1))
-    with graph.inserting_before(site.sigmoid or site.activation):
+    with graph.inserting_before(site.activation):
         arguments = (site.producer, graph.get_attr(name), None, [1, 1], [0, 0], [1, 1], len(scale))
         original = graph.call_function(aten.conv2d.default, arguments)
-    original.meta = dict(site.activation.meta)
-    if site.sigmoid is not None:
-        site.sigmoid.args = (original,)
-        return str(original.name)
-    with graph.inserting_before(site.activation):
         gate = graph.call_function(aten.sigmoid.default, (original,))
         product = graph.call_function(aten.mul.Tensor, (site.producer, gate))
-    for node in (gate, product):
+    for node in (original, gate, product):
         node.meta = dict(site.activation.meta)
     site.activation.replace_all_uses_with(product)
     graph.erase_node(site.activation)

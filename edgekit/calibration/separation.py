@@ -8,9 +8,8 @@ times.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from edgekit.calibration.program_layers import constant
@@ -27,11 +26,11 @@ MOST_GROUPS = 3
 
 @dataclass(frozen=True)
 class Chain:
-    """A dense convolution, its SiLU (the nodes in order, of which the last is the result), the depthwise convolution
-    that alone reads that, and the dense convolutions that alone read the depthwise one's channels."""
+    """A dense convolution, its SiLU, the depthwise convolution that alone reads that, and the dense convolutions that
+    alone read the depthwise one's channels."""
 
     producer: fx.Node
-    activation: tuple[fx.Node, ...]
+    activation: fx.Node
     depthwise: fx.Node
     readers: tuple[fx.Node, ...]
 
@@ -58,23 +57,21 @@ def separate(module: fx.GraphModule, chain: Chain, groups: Sequence[Sequence[int
     """
     import torch
 
-    depthwise, result = chain.depthwise, chain.activation[-1]
+    depthwise, activation = chain.depthwise, chain.activation
     multiplier = _values(module, depthwise.args[1]).shape[0] // sum(map(len, groups))
     behind = [[multiplier * one + place for one in group for place in range(multiplier)] for group in groups]
     made, pieces = [], []
     with module.graph.inserting_before(depthwise):
         for group, outputs in zip(groups, behind, strict=True):
             first = _part(module, chain.producer, chain.producer.args[0], group, 1)
-            given = {chain.producer: first}
-            for node in chain.activation:
-                given[node] = module.graph.node_copy(node, partial(_replaced, given))
-                given[node].meta = first.meta
             made.append(first)
-            pieces.append(_part(module, depthwise, given[result], outputs, len(group)))
+            activated = module.graph.node_copy(activation, {chain.producer: first}.__getitem__)
+            activated.meta = first.meta
+            pieces.append(_part(module, depthwise, activated, outputs, len(group)))
         joined = module.graph.call_function(torch.ops.aten.cat.default, (pieces, 1))
     joined.meta = dict(depthwise.meta)
     depthwise.replace_all_uses_with(joined)
-    for node in (depthwise, *reversed(chain.activation), chain.producer):
+    for node in (depthwise, activation, chain.producer):
         module.graph.erase_node(node)
     order = [channel for outputs in behind for channel in outputs]
     with torch.no_grad():
@@ -82,10 +79,6 @@ def separate(module: fx.GraphModule, chain: Chain, groups: Sequence[Sequence[int
             weight = _values(module, reader.args[1])
             weight.copy_(weight[:, order].clone())
     return made
-
-
-def _replaced(new: Mapping[fx.Node, fx.Node], node: fx.Node) -> fx.Node:
-    return new.get(node, node)
 
 
 def _part(module: fx.GraphModule, layer: fx.Node, given: Any, outputs: Sequence[int], groups: int) -> fx.Node:

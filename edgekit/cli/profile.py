@@ -25,7 +25,7 @@ ALIASES = ("benchmark",)
 
 
 class _Measuring(click.Group):
-    """``edgekit profile BUNDLE...`` measures; ``compare`` and ``history`` are commands of their own."""
+    """``edgekit profile BUNDLE...`` measures; ``compare``, ``history`` and ``import`` are commands of their own."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         named = args and args[0] in self.commands
@@ -36,6 +36,7 @@ class _Measuring(click.Group):
         formatter.write_usage(ctx.command_path, "[OPTIONS] BUNDLE...")
         formatter.write_usage(ctx.command_path, "compare [OPTIONS] CANDIDATE BASELINE")
         formatter.write_usage(ctx.command_path, "history [OPTIONS]")
+        formatter.write_usage(ctx.command_path, "import [OPTIONS] RECORD...")
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The options of measuring."""
@@ -50,8 +51,8 @@ class _Measuring(click.Group):
 def command() -> None:
     """Measure each BUNDLE (a folder, or a pattern such as out/*) in turns, each round in a fresh process.
 
-    The records are kept; compare says whether one bundle is slower than another, history shows them. Exit code 1 when
-    nothing could be measured. docs/PROFILING.md says what the figures mean.
+    The records are kept; compare says whether one bundle is slower than another, history shows them, import adds what
+    a browser measured. Exit code 1 when nothing could be measured. docs/PROFILING.md says what the figures mean.
     """
 
 
@@ -226,6 +227,33 @@ def history(
         for one in found
     ]
     table(("id", "time", "bundle", "machine", "p50 ms"), rows, right=("p50 ms",))
+
+
+@command.command("import", cls=Command, renamed=ON)
+@click.argument("records", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RECORD...")
+@click.option("--on", default="", metavar="NAME", help="What tables call the device. [default: browser and system]")
+@store_option
+@json_option
+def import_records(records: tuple[Path, ...], on: str, store: Path | None, as_json: bool) -> None:
+    """Add what the benchmark button of edgekit app web saved to the store, as a profile like any other."""
+    from edgekit.errors import UsageError
+    from edgekit.profiling.records.importing import read_benchmark
+    from edgekit.profiling.records.making import Made
+    from edgekit.profiling.records.store import Store, default_store
+
+    kept = Store(store or default_store())
+    profiles = [read_benchmark(path, on=on) for path in records]
+    known = {one.id for one in kept.read()}
+    for path, one in zip(records, profiles, strict=True):
+        if one.id in known:
+            raise UsageError(f"{path}: is in {kept.path} already")
+        known.add(one.id)
+    kept.add(profiles)
+    if as_json:
+        say(document(profiles))
+    else:
+        show(Made(tuple(profiles), ()))
+        say(f"kept in {kept.path}")
 
 
 def _settings(*, unit: str, **given: Any) -> Settings:

@@ -149,8 +149,13 @@ def _figures(choice: Choice) -> list[str]:
     worth = f"{one.accuracy.metric} {one.accuracy.value:.4f}" if one.accuracy else ""
     if not worth and one.subject.agreement is not None:
         worth = f"finds {100 * one.subject.agreement:.1f} %"
-    peaks = (one.subject.bytes, one.memory.peak)
-    return [f"{one.total.p50:.2f}", f"{one.total.p95:.2f}", *(f"{value / 1e6:.1f}" for value in peaks), worth]
+    peaks = (one.subject.bytes, one.peak_memory)
+    return [
+        f"{one.total.p50:.2f}",
+        f"{one.total.p95:.2f}",
+        *("-" if value is None else f"{value / 1e6:.1f}" for value in peaks),
+        worth,
+    ]
 
 
 def _against(found: Recommendation, other: Choice) -> str:

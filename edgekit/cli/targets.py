@@ -50,6 +50,7 @@ def _data(spec: Target) -> dict[str, Any]:
         "engine_available": engine(spec.engine).available,
         "proof_device": proof_device(spec.engine),
         "toolchains": [toolchain.name for toolchain in spec.toolchains],
+        "several": spec.several,
         "options": dict(_options(spec)),
         "refuses": dict(spec.refuses),
     }
@@ -93,6 +94,8 @@ def _print_options(spec: Target) -> None:
     ]
     if rows:
         table(("--option", "default", "values"), rows)
+    if spec.several:
+        say(f"{spec.name} takes several batches and input sizes in one bundle: --batch 1,4 --size 320,640")
     for reason in dict.fromkeys(spec.refuses.values()):
         operators = ", ".join(sorted(operator for operator, why in spec.refuses.items() if why == reason))
         say(f"{spec.name} refuses {operators}: {reason}")

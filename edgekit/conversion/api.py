@@ -61,6 +61,7 @@ def convert(
     bias_correction: bool = True,
     float_fallback: bool = True,
     finetune: float = 0.0,
+    replace_silu: bool = False,
     max_drop: float | None = None,
     max_size: float | None = None,
     gate: Mapping[str, float] | None = None,
@@ -100,8 +101,8 @@ def convert(
         contract: what the model cannot say itself: a `edgekit.Contract`, or the path of a contract file.
         weights: state dict or safetensors for a ``module:factory``.
         size: input size, (height, width) or one number for both. The model's own when left out. A list gives bundles of
-            several sizes (onnx, openvino), the first of which is used unless `edgekit.load` names another.
-        batch: number of images in a run, a list for several (onnx, openvino). One image always goes.
+            several sizes (onnx, openvino, litert, tensorrt); `edgekit.load` takes the first unless told another.
+        batch: number of images in a run, a list for several (the same targets). One image always goes.
         name: of the bundles. The model's own when left out.
         proof_data: other images to compare on. Held back from ``data`` when left out.
         labels: annotations of images, to measure ``max_drop`` on, and the accuracy of the source and of every bundle.
@@ -115,6 +116,8 @@ def convert(
         bias_correction: let biases undo the mean shift of rounded weights.
         float_fallback: keep layers in float that INT8 would damage, where the target can.
         finetune: seconds of fine-tuning of the INT8 weights, without labels; 0 for none.
+        replace_silu: try hard swish in place of SiLU in INT8 bundles, with layers fitted to the source; kept where it
+            loses nothing on the hold-out images and is faster.
         max_drop: what INT8 may lose (0..1): mAP on ``labels``, else agreement with the source.
         max_size: bytes that a bundle may have; a larger one is not written. A classifier's last layer becomes INT8 for
             it.
@@ -156,7 +159,7 @@ def convert(
     check(name=name, proof_data=proof_data, labels=labels, prompts=prompts, choose=choose, seed=seed, plan=plan)
     check(recipe=recipe, ranges=ranges, cross_layer_equalization=cross_layer_equalization, gate=gate, gated=gated)
     check(bias_correction=bias_correction, float_fallback=float_fallback, finetune=finetune, max_drop=max_drop)
-    check(max_size=max_size, batch=batch)
+    check(max_size=max_size, batch=batch, replace_silu=replace_silu)
     check(options=options, jobs=jobs, threads=threads, imports=imports, trust=trust, contact_sheet=contact_sheet)
     check(
         golden=golden, rebuild=rebuild, fail_if_slower=fail_if_slower, dry_run=dry_run, notice=notice, progress=progress
@@ -194,6 +197,7 @@ def convert(
                 float_fallback=float_fallback,
             ),
             finetune=finetune / 60,
+            replace_silu=replace_silu,
             max_drop=max_drop,
             max_size=math.inf if max_size is None else max_size,
             bounds=dict(gate or {}),

@@ -87,7 +87,7 @@ _KINDS: Mapping[str, _Kind] = {
                 "contact_sheet",
                 "golden",
             ),
-            *("rebuild", "dry_run", "fail_if_slower"),
+            *("rebuild", "dry_run", "fail_if_slower", "replace_silu"),
         ),
         _FLAG,
     ),

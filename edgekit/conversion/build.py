@@ -81,8 +81,8 @@ def _exported(job: BuildJob, prepared: Prepared, workspace: Workspace, report: R
             half=prepared.half if job.precision in spec.half_precisions else (),
             recipe=recipe,
             originals=_rounded(workspace) / originals.FILE if planned is not None else None,
-            open_batch=job.open_batch,
-            open_size=job.open_size,
+            batches=job.batches,
+            sizes=job.sizes,
         ),
         report,
     )

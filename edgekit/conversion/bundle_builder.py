@@ -18,10 +18,12 @@ from edgekit.calibration.sensitivity import worst_first
 from edgekit.conversion import kept_bundles, recipes
 from edgekit.conversion.budget import Attempt, keep
 from edgekit.conversion.contact_sheet import SUFFIX
-from edgekit.conversion.jobs import MeasuredScore, Part, Prepared
+from edgekit.conversion.jobs import HardSwish, MeasuredScore, Part, Prepared
 from edgekit.conversion.kept_graphs import KeptGraphs
 from edgekit.conversion.last_layer import HARMLESS, Decision, decide
 from edgekit.conversion.recipes import Trial, choose
+from edgekit.conversion.replace_silu import Choice
+from edgekit.conversion.replace_silu import choose as choose_activation
 from edgekit.conversion.request import gate_of
 from edgekit.conversion.selection import AUTO, BundleSpec, refuse
 from edgekit.conversion.stages import Stages
@@ -88,7 +90,8 @@ class BundleBuilder:
     """Builds the bundles of one prepared workspace.
 
     ``options`` are the targets' own, ``source_score`` is the source's accuracy where there are labels, ``further`` has
-    the stages at further input sizes, prepared.
+    the stages at further input sizes, prepared; ``replaced`` is there where the same network with hard swish in place
+    of SiLU is to be tried.
     """
 
     def __init__(
@@ -98,7 +101,9 @@ class BundleBuilder:
         options: Mapping[str, Record],
         source_score: MeasuredScore | None = None,
         further: Sequence[Stages] = (),
+        replaced: HardSwish | None = None,
     ) -> None:
+        self._replaced = replaced
         self._further = further
         self._stages, self._prepared, self._options, self._source_score = stages, prepared, options, source_score
         self._request, self._workspace = stages.request, stages.workspace
@@ -180,6 +185,33 @@ class BundleBuilder:
         return Outcome(spec.target, spec.precision, path, bundle, evidence, doubt=doubt, advice=advice, sheet=drawn)
 
     def _best(self, spec: BundleSpec, staging: Staging, kept: KeptGraphs, report: Report) -> _Best:
+        """The best build of the network, or of the same with hard swish where that loses nothing and is faster."""
+        if self._replaced is None or not spec.calibrated:
+            return self._best_recipe(spec, staging, kept, report)
+        stages, source = self._stages.with_hard_swish(), self._source_score
+        if self._request.max_drop is not None and source is None:
+            source = self._stages.measure(None, report)  # a budget is counted from the source, not from what is tried
+        changed = BundleBuilder(stages, self._replaced.prepared, self._options, source, self._further)
+        own, trial = self._candidate(spec, staging, kept, _within(report, 0.0, 0.5))
+        try:
+            other, other_trial = changed._candidate(spec, staging, kept, _within(report, 0.5, 1.0, "hard swish: "))
+            timed = trial.evidence.word == "executed"
+            speed = self._stages.time(other_trial.folder, trial.folder, report) if timed else None
+            choice = choose_activation(trial, other_trial, speed, self._replaced, self._prepared.holdout_views)
+        except (ConversionError, EngineError) as error:
+            choice = Choice(False, f"kept: hard swish cannot be built ({error})")
+        best, chosen = (other, other_trial) if choice.hard_swish else (own, trial)
+        _move(chosen.folder, staging.folder)
+        return replace(best, graphs=_reported(best.graphs, "SiLU", choice.why))
+
+    def _candidate(self, spec: BundleSpec, staging: Staging, kept: KeptGraphs, report: Report) -> tuple[_Best, Trial]:
+        """The best build in a folder of its own, compared with the source on the hold-out set."""
+        place = Staging(staging.destination, self._workspace.fresh(spec.target, spec.precision))
+        best = self._best_recipe(spec, place, kept, report)
+        place.seal(self._manifest(spec, best.graphs))
+        return best, Trial(place.folder, best.graphs, self._validate(spec, place.folder, report, holdout=True))
+
+    def _best_recipe(self, spec: BundleSpec, staging: Staging, kept: KeptGraphs, report: Report) -> _Best:
         """Build with every recipe and keep the files of the best one, within the budget if there is one.
 
         Raises:
@@ -196,7 +228,7 @@ class BundleBuilder:
                 errors.append(error)
         if errors and not found:
             raise errors[0]
-        best = choose(found) if found else next(iter(offered), "")
+        best = choose(found, recipes.views_of_an_image(self._prepared)) if found else next(iter(offered), "")
         if offered and self._request.max_drop is not None:
             attempt, budget = self._keep_budget(spec, best, staging, kept, report)
             _move(attempt.folder, staging.folder)
@@ -285,7 +317,7 @@ class BundleBuilder:
             int8 = last.lost <= HARMLESS
             integers = (last.name,) if int8 else ()
             graphs = self._parts(spec, recipe, staging.folder, kept, report, integers=integers)
-            return _reported(graphs, f"{'in int8' if int8 else 'kept in float'}; {last.sentence()}")
+            return _reported(graphs, "last layer", f"{'in int8' if int8 else 'kept in float'}; {last.sentence()}")
         floats = floats or self._trial(spec, recipe, staging, kept, report)
         try:
             step = _within(report, 0.5, 1.0, "last layer in int8: ")
@@ -296,7 +328,7 @@ class BundleBuilder:
             decision = decide(last, floats, integers_trial, views, self._request.max_size)
         chosen = integers_trial if decision.int8 else floats
         _move(chosen.folder, staging.folder)
-        return _reported(chosen.graphs, decision.why)
+        return _reported(chosen.graphs, "last layer", decision.why)
 
     def recipes(self, spec: BundleSpec) -> tuple[str, ...]:
         """The recipes to try: the one that was asked for, or all where there are images to compare them on."""
@@ -524,9 +556,9 @@ def _beside(bundle: Path, sheet: Path | None) -> Path | None:
     return Path(shutil.move(sheet, bundle.with_name(sheet.name)))
 
 
-def _reported(graphs: Graphs, last_layer: str) -> Graphs:
-    """Graphs whose report says what became of the last layer."""
-    return tuple(msgspec.structs.replace(one, report={**one.report, "last layer": last_layer}) for one in graphs)
+def _reported(graphs: Graphs, what: str, became: str) -> Graphs:
+    """Graphs whose report says what became of a layer or an activation."""
+    return tuple(msgspec.structs.replace(one, report={**one.report, what: became}) for one in graphs)
 
 
 def _move(source: Path, destination: Path) -> None:

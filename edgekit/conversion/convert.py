@@ -15,7 +15,7 @@ from edgekit.calibration.plan import Plan
 from edgekit.conversion import notices
 from edgekit.conversion.bundle_builder import BundleBuilder, Outcome
 from edgekit.conversion.float_partners import with_speeds
-from edgekit.conversion.jobs import MeasuredScore, Prepared
+from edgekit.conversion.jobs import HardSwish, MeasuredScore, Prepared
 from edgekit.conversion.kept_graphs import KeptGraphs
 from edgekit.conversion.notices import Notice, ignored
 from edgekit.conversion.request import Request, plan_is_there, source_of, validate
@@ -126,7 +126,8 @@ def convert(
             plan = _calibrate(stages, selection, prepared, cache, report_of(progress, "calibrate"))
         for text in notices.of_plan(plan) if plan is not None else ():
             notice(text)
-        outcomes = _side_by_side(stages, selection, prepared, source_score, progress, notice, further)
+        replaced = _replaced(stages, plan, progress) if request.replace_silu and plan is not None else None
+        outcomes = _side_by_side(stages, selection, prepared, source_score, progress, notice, further, replaced)
         outcomes = with_speeds(outcomes, stages, progress)
         for text in (text for outcome in outcomes for text in notices.of_speed(outcome)):
             notice(text)
@@ -149,12 +150,30 @@ def _at_further_sizes(stages: Stages, selection: Selection, progress: Progress) 
     return found
 
 
+def _replaced(stages: Stages, plan: Plan, progress: Progress) -> HardSwish:
+    """The network with hard swish in place of SiLU, with a quantisation plan of its own."""
+    done = stages.replace_silu(report_of(progress, "replace SiLU"))
+    other = stages.with_hard_swish()
+    sensitivity = stages.request.max_drop is not None
+    other.calibrate(
+        report_of(progress, "calibrate hard swish"), integer=plan.integer is not None, sensitivity=sensitivity
+    )
+    return done
+
+
 def check_bounds(request: Request, prepared: Prepared) -> None:
     """Refuse bounds that nothing is measured for.
 
     Raises:
-        UsageError: what INT8 may lose, with neither labels nor a hold-out set; a bound by size of a task without boxes.
+        UsageError: what INT8 may lose, with neither labels nor a hold-out set; hard swish without a hold-out set to
+            judge it by; a bound by size of a task without boxes.
     """
+    if request.replace_silu and not prepared.holdout_views:
+        given = prepared.calibration.count if prepared.calibration else 0
+        raise UsageError(
+            f"--replace-silu needs more images in --data than {given}: from ten calibration images on some are held "
+            "back, by which it is judged"
+        )
     sized = [name for name in SIZES if name in request.bounds]
     if sized and not issubclass(open_task(prepared.contract).gives, Detections):
         raise UsageError(
@@ -237,6 +256,7 @@ def _side_by_side(
     progress: Progress,
     notice: Notice = ignored,
     further: Sequence[Stages] = (),
+    replaced: HardSwish | None = None,
 ) -> tuple[Outcome, ...]:
     """Build all bundles, several targets at once. Precisions of one target share files and are built in turn."""
     lanes: dict[str, list[BundleSpec]] = {}
@@ -244,7 +264,7 @@ def _side_by_side(
         lanes.setdefault(spec.target, []).append(spec)
 
     def build(spec: BundleSpec) -> Outcome:
-        builder = BundleBuilder(stages.timed_apart(), prepared, selection.options, source_score, further)
+        builder = BundleBuilder(stages.timed_apart(), prepared, selection.options, source_score, further, replaced)
         outcome = builder.build(spec, report_of(progress, f"{spec.target} {spec.precision}"))
         for text in notices.of_outcome(outcome):
             notice(text)

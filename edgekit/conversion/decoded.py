@@ -127,6 +127,7 @@ class DecodedComparison:
             "max_drop",
             "labels",
             "finetune",
+            "replace_silu",
             "choose",
             "fail_if_slower",
         ]

@@ -74,12 +74,20 @@ class CalibrateJob(Record, frozen=True, kw_only=True, tag="calibrate"):
     imports: tuple[str, ...] = ()
 
 
+class ReplaceSiluJob(Record, frozen=True, kw_only=True, tag="replace_silu"):
+    """Put hard swish in place of SiLU in a prepared network and fit its layers to the source, in a workspace below."""
+
+    folder: str
+    threads: int = 2
+    imports: tuple[str, ...] = ()
+
+
 class BuildJob(Record, frozen=True, kw_only=True, tag="build"):
     """Make one target's files of one part in one precision, by one of the target's recipes for it.
 
     ``floats`` names layers that go back to float, besides those that the plan leaves there; ``integers`` those that
-    become INT8 though the plan leaves them in float. One of them is empty. ``open_batch`` and ``open_size``: the files
-    take several.
+    become INT8 though the plan leaves them in float. One of them is empty. ``batches`` and ``sizes``: what the files
+    take besides one image at the contract's size.
     """
 
     folder: str
@@ -90,8 +98,8 @@ class BuildJob(Record, frozen=True, kw_only=True, tag="build"):
     recipe: str = ""
     floats: tuple[str, ...] = ()
     integers: tuple[str, ...] = ()
-    open_batch: bool = False
-    open_size: bool = False
+    batches: tuple[int, ...] = ()
+    sizes: tuple[tuple[int, int], ...] = ()
     threads: int = 2
     options: dict[str, Any] = msgspec.field(default_factory=dict)
     imports: tuple[str, ...] = ()
@@ -161,7 +169,7 @@ class InspectJob(Record, frozen=True, kw_only=True, tag="inspect"):
     imports: tuple[str, ...] = ()
 
 
-Job = InspectJob | PrepareJob | CalibrateJob | BuildJob | ValidateJob | MeasureJob | SpeedJob
+Job = InspectJob | PrepareJob | ReplaceSiluJob | CalibrateJob | BuildJob | ValidateJob | MeasureJob | SpeedJob
 
 
 class Calibrated(Record, frozen=True, kw_only=True):
@@ -228,3 +236,14 @@ class Prepared(Record, frozen=True, kw_only=True):
     half: tuple[Fp16Issue, ...] = ()
     reference: Reference
     versions: dict[str, str]
+
+
+class HardSwish(Record, frozen=True, kw_only=True):
+    """A network with hard swish in place of SiLU: what the first stage would say of it, SiLUs replaced, layers fitted,
+    views that they were fitted on, seconds taken."""
+
+    prepared: Prepared
+    silus: int
+    layers: int
+    views: int
+    seconds: float

@@ -56,7 +56,8 @@ def of_outcome(outcome: Outcome) -> Iterator[str]:
         yield f"{what}: {outcome.evidence.budget.sentence()}"
     if outcome.bundle is not None:
         reports = [graph.report for graph in outcome.bundle.manifest.graphs]
-        yield from (f"{what}: last layer {report['last layer']}" for report in reports if "last layer" in report)
+        for said in ("last layer", "SiLU"):
+            yield from (f"{what}: {said} {report[said]}" for report in reports if said in report)
     if outcome.doubt:
         yield f"warning: {what}: {outcome.doubt}"
 

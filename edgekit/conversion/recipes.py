@@ -43,32 +43,33 @@ FASTER = 0.9
 """A recipe that takes less than this share of another's time is faster, whatever else the machine was doing."""
 
 LOSS = 0.03
-"""The quality that speed may cost. Where few detections decide, twice the error of their share, if that is more."""
+"""The quality that speed may cost. Where few objects decide, twice the error of their share, if that is more."""
 
 
 ALIKE = 0.01
 """Recipes whose qualities differ by less are alike: a few images held back cannot tell them apart."""
 
 
-def choose(trials: Mapping[str, Trial]) -> str:
-    """The best recipe: one that passes its gate beats all that fail it; then a faster one beats all that are hardly
-    better; then quality decides.
+def choose(trials: Mapping[str, Trial], views: float = 1.0) -> str:
+    """The best recipe: one that passes its gate beats all that fail it; then a faster one beats all that are not
+    surely better; then quality decides.
 
     Args:
         trials: by recipe, at least one; of those that are alike the first is taken, as targets name the one first that
             they trust most.
+        views: in how many views each image was shown; an object says the same in each of them, and counts once.
     """
     passed = any(trial.evidence.passed for trial in trials.values())
     judged = {recipe: trial for recipe, trial in trials.items() if trial.evidence.passed == passed}
-    judged = _fastest(judged) if passed else judged
+    judged = _fastest(judged, views) if passed else judged
     best = max(trial.quality for trial in judged.values())
     return next(recipe for recipe, trial in judged.items() if trial.quality > best - ALIKE)
 
 
-def _fastest(trials: dict[str, Trial]) -> dict[str, Trial]:
+def _fastest(trials: dict[str, Trial], views: float) -> dict[str, Trial]:
     """Those about as fast as the fastest, of those hardly worse than the best; all of them where nothing is timed."""
     best = max(trials.values(), key=lambda trial: trial.quality)
-    count = best.evidence.decoded.detections if best.evidence.decoded else 0
+    count = best.evidence.decoded.detections / views if best.evidence.decoded else 0
     allowed = max(LOSS, 2 * math.sqrt(best.quality * (1 - best.quality) / count)) if count else LOSS
     near = {recipe: trial for recipe, trial in trials.items() if trial.quality > best.quality - allowed}
     times = {recipe: trial.time for recipe, trial in near.items() if trial.time is not None}
@@ -77,6 +78,12 @@ def _fastest(trials: dict[str, Trial]) -> dict[str, Trial]:
     least = min(times.values())
     quick = {recipe: trial for recipe, trial in near.items() if times[recipe] <= least / FASTER}
     return quick if len(quick) < len(near) else trials
+
+
+def views_of_an_image(prepared: Prepared) -> float:
+    """In how many views each image held back was shown."""
+    held = prepared.calibration.held if prepared.calibration else 0
+    return prepared.holdout_views / held if held else 1.0
 
 
 def doubt(offered: Sequence[str], best: str, trials: Mapping[str, Trial], prepared: Prepared) -> str:
@@ -96,7 +103,23 @@ def doubt(offered: Sequence[str], best: str, trials: Mapping[str, Trial], prepar
             f"in the {prepared.holdout_views} views held back, so that raw outputs decided; give more images (--data), "
             "or choose with --recipe"
         )
-    return ""
+    return _faster(best, trials, prepared)
+
+
+def _faster(best: str, trials: Mapping[str, Trial], prepared: Prepared) -> str:
+    """Another recipe that passes its gate and is faster, where the best one is slower than float32."""
+    taken = trials.get(best)
+    if taken is None or taken.time is None or taken.time < 1:
+        return ""
+    passed = {recipe: trial.time for recipe, trial in trials.items() if trial.evidence.passed and trial.time}
+    quickest = min(passed, key=lambda recipe: passed[recipe], default=best)
+    if passed.get(quickest, math.inf) > FASTER * taken.time:
+        return ""
+    return (
+        f"the recipe {quickest} passes its gate too and takes {passed[quickest]:.2f} times the time of fp32 instead of "
+        f"{taken.time:.2f}; {best} was taken for its quality on the {prepared.holdout_views} views held back, "
+        f"{taken.quality:.3f} instead of {trials[quickest].quality:.3f}; for speed, --recipe {quickest}"
+    )
 
 
 def advice(

@@ -47,6 +47,7 @@ class Request:
         max_size: bytes that a bundle may have.
         labels: labelled images to measure that loss on, and the accuracy of the source and of every bundle.
         finetune: minutes of fine-tuning.
+        replace_silu: try hard swish in place of SiLU in what is quantised on images.
         choose: number of calibration images, the most informative ones; 0 for all.
         prompts: file of prompts, for models that write.
         size: (height, width) of the input, the source's own when left out.
@@ -83,6 +84,7 @@ class Request:
     max_size: float = math.inf
     labels: str = ""
     finetune: float = 0.0
+    replace_silu: bool = False
     choose: int = 0
     prompts: str = ""
     size: tuple[int, int] | None = None
@@ -107,6 +109,7 @@ _FLAGS = {
     "max_drop": "--max-drop",
     "labels": "--labels",
     "finetune": "--finetune",
+    "replace_silu": "--replace-silu",
     "choose": "--choose",
     "fail_if_slower": "--fail-if-slower",
     "methods": "",
@@ -120,7 +123,7 @@ _METHOD_FLAGS = {
     "rounding": "rounding",
     "float_fallback": "--no-float-fallback",
 }
-_ON_IMAGES = ("plan", "recipe", "methods", "max_drop", "finetune", "choose")
+_ON_IMAGES = ("plan", "recipe", "methods", "max_drop", "finetune", "replace_silu", "choose")
 """Options of quantising on images."""
 
 
@@ -258,6 +261,10 @@ def _check_plan(request: Request) -> None:
     if not request.plan:
         return
     check_place(Path(request.plan))
+    if request.replace_silu:
+        raise UsageError(
+            f"--replace-silu and --plan {request.plan}: a plan is of the network as it is; leave one of them out"
+        )
     if plan_is_there(request) and (request.finetune or request.methods != Methods()):
         raise UsageError(
             f"--plan {request.plan}: that plan is taken as it is; leave out --finetune and the options of methods, "

@@ -16,6 +16,7 @@ Result = TypeVar("Result")
 _STAGES: dict[type[jobs.Job], str] = {
     jobs.InspectJob: "inspect",
     jobs.PrepareJob: "prepare",
+    jobs.ReplaceSiluJob: "replace_silu",
     jobs.CalibrateJob: "calibrate",
     jobs.BuildJob: "build",
     jobs.ValidateJob: "validate",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +15,8 @@ from edgekit.emulators import proof_device
 from edgekit.progress import Report
 from edgekit.runtimes.bundle.folder import Bundle, open_bundle
 from edgekit.runtimes.bundle.manifest import Speed
-from edgekit.runtimes.engines import Session, SessionOptions, engine, importable, open_session
-from edgekit.timing import Ratio, in_turns
+from edgekit.runtimes.engines import Session, SessionOptions, open_session
+from edgekit.timing import Ratio, in_turns, versioned
 
 IMAGES = 4
 """Images that are shown in turns: the time of some operators depends on what they see."""
@@ -33,7 +32,7 @@ def work(job: SpeedJob, report: Report) -> Speed:
     bundle, partner = open_bundle(job.bundle), open_bundle(job.partner)
     images = Workspace(Path(job.folder)).proof_images(bundle.manifest.contract.image)
     ratio = time_ratio(bundle, partner, list(itertools.islice(images, IMAGES)), threads=job.threads)
-    return ratio.speed(_version(bundle.manifest.engine), of=partner.manifest.precision, threads=job.threads)
+    return ratio.speed(versioned(bundle.manifest.engine), of=partner.manifest.precision, threads=job.threads)
 
 
 def time_ratio(bundle: Bundle, partner: Bundle, images: list[Floats], *, threads: int = 1) -> Ratio:
@@ -59,12 +58,3 @@ def _run(session: Session, images: itertools.cycle[Floats]) -> None:
 def _opened(bundle: Bundle, threads: int) -> Session:
     name, graph = bundle.manifest.engine, bundle.manifest.graphs[0]
     return open_session(name, bundle.path, graph, SessionOptions(threads=threads, device=proof_device(name, graph)))
-
-
-def _version(name: str) -> str:
-    """An engine's name, with the version of its package where it has one."""
-    distributions = metadata.packages_distributions()
-    for package in filter(importable, engine(name).packages):
-        for distribution in distributions.get(package.partition(".")[0], ()):
-            return f"{name} {metadata.version(distribution)}"
-    return name

@@ -41,6 +41,10 @@ class Stages:
         workspace.folder.mkdir()
         return replace(self, request=replace(self.request, size=size), workspace=workspace)
 
+    def with_hard_swish(self) -> Stages:
+        """The stages of the same request on the network with hard swish in place of SiLU."""
+        return replace(self, workspace=self.workspace.hard_swish)
+
     def timed_apart(self) -> Stages:
         """The same with seconds of its own."""
         return replace(self, seconds={})
@@ -79,6 +83,16 @@ class Stages:
         self.workspace.write_prepared(prepared)
         report("done", 1.0)
         return prepared
+
+    def replace_silu(self, report: Report) -> jobs.HardSwish:
+        """Put hard swish in place of SiLU, for the stages `with_hard_swish`."""
+        job = jobs.ReplaceSiluJob(
+            folder=str(self.workspace.folder), threads=self.request.threads, imports=self.request.imports
+        )
+        done = self._run(job, jobs.HardSwish, report)
+        self.workspace.hard_swish.write_prepared(done.prepared)
+        report("done", 1.0)
+        return done
 
     def calibrate(
         self, report: Report, *, plan: str = "", integer: bool = True, sensitivity: bool = False
@@ -130,8 +144,8 @@ class Stages:
             recipe=recipe,
             floats=floats,
             integers=integers,
-            open_batch=bool(self.request.batches),
-            open_size=bool(self.request.sizes),
+            batches=self.request.batches,
+            sizes=self.request.sizes,
             threads=self.request.threads,
             options=msgspec.to_builtins(options),
             # The user's own decoders may import what an isolated environment does not have; it decodes nothing.

@@ -70,6 +70,11 @@ class Workspace:
         return Workspace(self.folder / f"{size[0]}x{size[1]}")
 
     @property
+    def hard_swish(self) -> Workspace:
+        """The workspace of the same network with hard swish in place of SiLU."""
+        return Workspace(self.folder / "hard-swish")
+
+    @property
     def plan(self) -> Path:
         """Folder of the quantisation plan."""
         return self.folder / "plan"

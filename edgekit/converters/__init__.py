@@ -170,8 +170,8 @@ class Job(PartJob):
     For a calibrated precision the two forms are those of the quantisation plan: equalized, with weights that lie on the
     symmetric 8-bit grid of their output channel. ``plan`` holds ranges and the layers that stay in float; ``recipe`` is
     one of those that the target names. ``half`` are operators that fp16 has to leave in float32. ``originals`` is the
-    file of the weights from before rounding. ``open_batch`` and ``open_size`` ask for a file that takes several of
-    them, of targets with ``several``.
+    file of the weights from before rounding. ``batches`` and ``sizes`` (height, width) are what the file is to take
+    besides one image at the contract's size, of targets with ``several``.
     """
 
     onnx: Path
@@ -184,8 +184,25 @@ class Job(PartJob):
     half: tuple[Fp16Issue, ...] = ()
     recipe: str = PLAN
     originals: Path | None = None
-    open_batch: bool = False
-    open_size: bool = False
+    batches: tuple[int, ...] = ()
+    sizes: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def open_batch(self) -> bool:
+        """Whether the file takes several batches."""
+        return bool(self.batches)
+
+    @property
+    def open_size(self) -> bool:
+        """Whether the file takes several input sizes."""
+        return bool(self.sizes)
+
+    @property
+    def inputs(self) -> tuple[tuple[int, int, int, int], ...]:
+        """Each shape of the input (NCHW) that the file is to take, that of one image at the contract's size first."""
+        return tuple(
+            (batch, 3, *size) for size in (self.contract.image.size, *self.sizes) for batch in (1, *self.batches)
+        )
 
     def graph(self, *files: str) -> Graph:
         """The manifest entry of files that keep the names and shapes of the exchange graph; the first is opened."""

@@ -1,21 +1,24 @@
-"""INT8 for ONNX Runtime: as much in integers as pays, found by timing on the machine that converts."""
+"""INT8 for ONNX Runtime, in browsers too: as much in integers as pays, by timing on the machine that converts."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgekit.arrays import Doubles, Floats
+from edgekit.arrays import Doubles
 from edgekit.calibration.everywhere import quantise_everywhere
 from edgekit.calibration.layers import sites
 from edgekit.calibration.observation import watched
 from edgekit.calibration.originals import Original, put_back, read_originals
 from edgekit.converters import Job, Report
+from edgekit.runtimes import engines as runtimes
+from edgekit.runtimes.engines import SessionOptions, open_session, substitute
 from edgekit.timing import Ratio, in_turns
 
 if TYPE_CHECKING:
@@ -26,20 +29,22 @@ FIRST = (0, 8, 15, 24)
 on three detectors 15 are the fastest, on a ResNet none."""
 
 UNTIMED = 8
-"""How many where nothing can be timed: fast, if not the fastest, on all of them."""
+"""How many where the engine is not here: fast, if not the fastest, on all of them."""
+
+FILE = "model.onnx"
 
 MEANS_OF = 16
 """Images that the means of channels are known well enough from."""
 
 
-def quantised(model: ModelProto, job: Job, report: Report, *, timed: bool) -> ModelProto:
+def quantised(model: ModelProto, job: Job, report: Report, *, engine: str) -> ModelProto:
     """The plan's graph with the body in integers; of several numbers of first layers in float the fastest.
 
     Args:
         model: of the job, changed.
         job: planned.
         report: progress.
-        timed: whether ONNX Runtime here is what will run it.
+        engine: that will run it; it is timed if it is here, or its emulator.
     """
     plan = job.planned()
     names = [layer.name for layer in plan.layers]
@@ -53,14 +58,13 @@ def quantised(model: ModelProto, job: Job, report: Report, *, timed: bool) -> Mo
         return quantise_everywhere(_copy(model), plan, originals=originals, means=means, layers=layers)
 
     most = len(names) // 2
-    if not timed:
-        return with_first(min(UNTIMED, most))
-    report("timing first layers in float", 0.3)
     forms = {count: with_first(count) for count in FIRST if count <= most}
     if len(forms) == 1:
         return forms[0]
-    files = {str(count): form.SerializeToString() for count, form in forms.items()}
-    speeds = speeds_of(job.onnx.read_bytes(), files, next(iter(job.calibration())))
+    report("timing first layers in float", 0.3)
+    speeds = speeds_of({str(count): form.SerializeToString() for count, form in forms.items()}, job, engine)
+    if not speeds:
+        return with_first(min(UNTIMED, most))
     return forms[min(forms, key=lambda count: speeds[str(count)].median)]
 
 
@@ -87,35 +91,45 @@ def channel_means(job: Job, originals: Mapping[str, Original]) -> dict[str, Doub
     return {name: total / count for name, total in sums.items()}
 
 
-def speeds_of(float32: bytes, files: Mapping[str, bytes], sample: Floats) -> dict[str, Ratio]:
-    """How fast ONNX files are here on one thread beside a float32 one, all in turns."""
-    base, *others = (_session(content) for content in (float32, *files.values()))
-    entry = base.get_inputs()[0].name
-    calls = [functools.partial(session.run, None, {entry: sample}) for session in (base, *others)]
-    return in_turns(calls[0], dict(zip(files, calls[1:], strict=True)))
+def speeds_of(files: Mapping[str, bytes], job: Job, engine: str) -> dict[str, Ratio]:
+    """How fast ONNX files are here on one thread beside the float32 one of a job, all in turns.
+
+    Returns:
+        By name; empty where the engine is not installed.
+    """
+    other = substitute(engine)
+    here = not runtimes.engine(engine).missing
+    if not here and (other is None or other.missing):
+        return {}
+    options = SessionOptions(threads=1, device="" if here or other is None else other.device)
+    entry = dataclasses.replace(job, batches=(), sizes=()).graph(FILE)
+    sample = next(iter(job.calibration()))
+    with tempfile.TemporaryDirectory() as folder:
+
+        def opened(name: str, content: bytes) -> Callable[[], object]:
+            place = Path(folder) / name
+            place.mkdir()
+            (place / FILE).write_bytes(content)
+            return functools.partial(open_session(engine, place, entry, options).run, [sample])
+
+        base = opened("float32", job.onnx.read_bytes())
+        return in_turns(base, {name: opened(name, content) for name, content in files.items()})
 
 
 def integer_convolutions(path: Path) -> str:
     """How many of a file's convolutions ONNX Runtime computes in integers: ``67 of 76``."""
     import onnx
+    import onnxruntime
 
     with tempfile.TemporaryDirectory() as folder:
         optimised = Path(folder) / "optimised.onnx"
-        _session(path.read_bytes(), optimised)
+        settings = onnxruntime.SessionOptions()
+        settings.log_severity_level = 3
+        settings.optimized_model_filepath = str(optimised)
+        onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
         kinds = [node.op_type for node in onnx.load(optimised).graph.node]
     integers = sum(kind in ("QLinearConv", "ConvInteger") for kind in kinds)
     return f"{integers} of {integers + sum(kind in ('Conv', 'FusedConv') for kind in kinds)}"
-
-
-def _session(content: bytes, optimised: Path | None = None) -> Any:
-    import onnxruntime
-
-    settings = onnxruntime.SessionOptions()
-    settings.log_severity_level = 3
-    settings.intra_op_num_threads = 1
-    if optimised is not None:
-        settings.optimized_model_filepath = str(optimised)
-    return onnxruntime.InferenceSession(content, settings, providers=["CPUExecutionProvider"])
 
 
 def _copy(model: ModelProto) -> ModelProto:

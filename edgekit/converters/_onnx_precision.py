@@ -14,15 +14,15 @@ from edgekit.calibration.half import around
 from edgekit.calibration.plan import Fp16Issue
 from edgekit.converters import CONVOLUTIONS, PLAN, Job, Report
 from edgekit.converters._nncf import NNCF, import_nncf, quantisation
+from edgekit.converters._onnx_integers import FILE as FILE
 from edgekit.converters._onnx_integers import integer_convolutions, quantised, speeds_of
 from edgekit.errors import ConversionError
 from edgekit.graph.exchange import INPUT
 from edgekit.runtimes.bundle.manifest import Graph, Speed
+from edgekit.timing import versioned
 
 if TYPE_CHECKING:
     from onnx import ModelProto
-
-FILE = "model.onnx"
 
 INPUTS = "inputs"
 """The recipe that rounds what layers read and nothing else: mostly the most accurate, and slower than float32."""
@@ -30,10 +30,10 @@ INPUTS = "inputs"
 RECIPES = (PLAN, INPUTS, NNCF)
 
 
-def write(job: Job, report: Report, *, timed: bool) -> Graph:
+def write(job: Job, report: Report, *, engine: str) -> Graph:
     """Write ``model.onnx`` in the job's precision, as it is, in fp16, or QDQ INT8; returns the manifest entry.
 
-    ``timed`` says that what it is for is the ONNX Runtime of this machine: then INT8 is timed against float32.
+    INT8 is timed against float32 where ``engine``, which the file is for, or its emulator is here.
     """
     import onnx
 
@@ -42,25 +42,21 @@ def write(job: Job, report: Report, *, timed: bool) -> Graph:
     elif job.precision == "fp16":
         save(half(onnx.load(job.onnx), job.half), job.out / FILE, job.precision)
     else:
-        save(_quantised(onnx.load(job.onnx), job, report, timed=timed), job.out / FILE, job.precision)
+        save(_quantised(onnx.load(job.onnx), job, report, engine), job.out / FILE, job.precision)
     graph = msgspec.structs.replace(job.graph(FILE), report=in_float32(job))
     if job.precision == "int8":
         graph.report[CONVOLUTIONS] = integer_convolutions(job.out / FILE)
-    if job.precision == "int8" and timed:
         report("timing INT8 beside float32", 0.8)
-        graph = msgspec.structs.replace(graph, speed=_speed(job))
+        graph = msgspec.structs.replace(graph, speed=_speed(job, engine))
     if job.open_batch or job.open_size:
         job.open(job.out / FILE, job.out / FILE)
     return graph
 
 
-def _speed(job: Job) -> Speed:
+def _speed(job: Job, engine: str) -> Speed | msgspec.UnsetType:
     """How fast the INT8 file is here beside the float32 one."""
-    import onnxruntime
-
-    content = (job.out / FILE).read_bytes()
-    ratio = speeds_of(job.onnx.read_bytes(), {FILE: content}, next(iter(job.calibration())))[FILE]
-    return ratio.speed(f"onnxruntime {onnxruntime.__version__}")
+    found = speeds_of({FILE: (job.out / FILE).read_bytes()}, job, engine)
+    return found[FILE].speed(versioned(engine)) if found else msgspec.UNSET
 
 
 def in_float32(job: Job) -> dict[str, str | int | float]:
@@ -133,14 +129,14 @@ def _unhalve_on_the_way(model: ModelProto) -> None:
             node.input[0] = before.input[0]
 
 
-def _quantised(model: ModelProto, job: Job, report: Report, *, timed: bool) -> ModelProto:
+def _quantised(model: ModelProto, job: Job, report: Report, engine: str) -> ModelProto:
     """QDQ by the job's recipe: the plan's ranges on every tensor or at the inputs of layers, or NNCF.
 
     ONNX Runtime's own tool quantises every tensor at its extremes; on a depthwise + SiLU detector that left .246 of
     .504 mAP where NNCF leaves .508: per-channel weights, asymmetric activations where they help, biases corrected.
     """
     if job.recipe == PLAN:
-        return quantised(model, job, report, timed=timed)
+        return quantised(model, job, report, engine=engine)
     if job.recipe == INPUTS:
         return quantise(model, job.planned(), symmetric=False)
     nncf = import_nncf()

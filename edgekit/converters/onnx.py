@@ -24,7 +24,7 @@ TARGET = Target(
 
 def convert(job: Job, report: Report) -> Graph:
     """Write ``model.onnx`` in the job's precision."""
-    return write(job, report, timed=True)
+    return write(job, report, engine=TARGET.engine)
 
 
 def convert_written(job: WrittenJob, report: Report) -> Graph:

@@ -30,4 +30,4 @@ TARGET = Target(
 
 def convert(job: Job, report: Report) -> Graph:
     """Write ``model.onnx`` in the job's precision; the page needs it and ``manifest.json``."""
-    return write(job, report, timed=False)
+    return write(job, report, engine=TARGET.engine)

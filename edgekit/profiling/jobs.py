@@ -48,8 +48,8 @@ class RoundResult(Record, frozen=True, kw_only=True):
 
     round: Round
     load: Load
-    memory: Memory
-    processor: Processor
+    memory: Memory | None = None
+    processor: Processor | None = None
 
 
 class Throughputs(Record, frozen=True, kw_only=True):

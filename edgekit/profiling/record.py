@@ -288,7 +288,8 @@ class Profile(Record, frozen=True, kw_only=True):
     ``session`` is shared by the bundles that were measured in turns: their rounds pair. ``stages`` and ``total`` sum up
     all rounds after the warm-up. ``spread`` is the noise of the machine: the standard deviation of the rounds' medians
     over their mean. ``frames_per_second`` is one image after the other, ``tokens_per_second`` of a vision-language
-    model after the first token, whose time is ``first_token``. ``notes`` are sentences for who reads the figures.
+    model after the first token, whose time is ``first_token``. ``memory`` and ``processor``
+    are None where a browser measured, which tells neither. ``notes`` are sentences for who reads the figures.
     """
 
     schema: int = SCHEMA
@@ -305,8 +306,8 @@ class Profile(Record, frozen=True, kw_only=True):
     stages: dict[StageName, Distribution]
     spread: float
     frames_per_second: float
-    memory: Memory
-    processor: Processor
+    memory: Memory | None = None
+    processor: Processor | None = None
     throughput: tuple[Throughput, ...] = ()
     sustained: Sustained | None = None
     operators: Operators | None = None
@@ -320,6 +321,11 @@ class Profile(Record, frozen=True, kw_only=True):
         """The cold load, or the median one of the warm loads; None where there is none."""
         some = sorted((one for one in self.loads if one.cold == cold), key=lambda one: one.total)
         return some[(len(some) - 1) // 2] if some else None
+
+    @property
+    def peak_memory(self) -> int | None:
+        """The highest resident set in bytes, None where it is not known."""
+        return self.memory.peak if self.memory else None
 
     @property
     def first_call(self) -> float | None:

@@ -82,8 +82,8 @@ def profile_of(measured: MeasuredBundle) -> Profile:
         stages=stages,
         spread=spread([statistics.median(settled(one)) for one in rounds]),
         frames_per_second=1e3 / total.mean,
-        memory=_memory([one.memory for one in measured.rounds]),
-        processor=_processor([one.processor for one in measured.rounds]),
+        memory=_memory([one.memory for one in measured.rounds if one.memory]),
+        processor=_processor([one.processor for one in measured.rounds if one.processor]),
         throughput=measured.throughputs.found if measured.throughputs else (),
         sustained=lasting,
         operators=measured.operators,
@@ -127,7 +127,9 @@ def sustained(lasting: jobs.Lasting) -> Sustained:
     )
 
 
-def _memory(found: Sequence[Memory]) -> Memory:
+def _memory(found: Sequence[Memory]) -> Memory | None:
+    if not found:
+        return None
     devices = [one.device for one in found if one.device is not None]
     return Memory(
         before=int(statistics.median(one.before for one in found)),
@@ -137,7 +139,9 @@ def _memory(found: Sequence[Memory]) -> Memory:
     )
 
 
-def _processor(found: Sequence[Processor]) -> Processor:
+def _processor(found: Sequence[Processor]) -> Processor | None:
+    if not found:
+        return None
     return Processor(
         milliseconds=statistics.median(one.milliseconds for one in found),
         cores=statistics.median(one.cores for one in found),
@@ -177,6 +181,8 @@ def _noted(profile: Profile) -> Profile:
     lasting = profile.sustained
     if lasting is not None and lasting.low > 0 and lasting.drift > NOISY:
         notes.append(f"under sustained load it became {100 * lasting.drift:.0f} % slower than in its first seconds")
-    if profile.subject.target == "web":
+    if profile.memory is None:
+        notes.append("measured in a page of a browser, which tells neither memory nor processor time")
+    elif profile.subject.target == "web":
         notes.append("run by node, whose process is fed through a pipe and whose memory is not counted")
     return msgspec.structs.replace(profile, notes=tuple(notes))

@@ -17,6 +17,7 @@ from edgekit.converters._foreign import tool_error
 from edgekit.converters.litert.files import FILE, finished, float_file
 from edgekit.converters.litert.network import LiteRTNetwork, LiteRTOperator
 from edgekit.converters.litert.ranges import LITERT, CalibrationRun, chosen_ranges, float_operators, recognise, scopes
+from edgekit.converters.litert.signatures import with_signatures
 from edgekit.errors import ConversionError
 from edgekit.runtimes.bundle.manifest import Graph, Tensor
 
@@ -33,6 +34,7 @@ TARGET = Target(
     requires=("litert_torch", "ai_edge_litert", "ai_edge_quantizer"),
     distributions=("litert-torch", "litert-converter", "ai-edge-litert", "ai-edge-quantizer", "torch"),
     recipes=(PLAN, LITERT),
+    several=True,
     refuses={
         **dict.fromkeys(("DFT", "STFT"), "litert-torch writes no Fourier transforms"),
         **dict.fromkeys(("Col2Im", "Det"), "litert-torch does not write it, or LiteRT cannot open it"),
@@ -60,7 +62,7 @@ def convert(job: Job, report: Report) -> Graph:
         graph = _entry(job)
         if job.precision in TARGET.calibrated:
             graph = msgspec.structs.replace(graph, report=LiteRTNetwork(job.out / FILE).arithmetic())
-        return graph
+        return _opened(graph, job) if job.open_batch or job.open_size else graph
     except ConversionError:
         raise
     except Exception as error:  # the toolchain raises whatever its layers raise: MLIR, torch, flatbuffers
@@ -126,6 +128,21 @@ def _keep_float(quantiser: Any, network: LiteRTNetwork, operators: list[LiteRTOp
             qtyping.TFLOperationName.ALL_SUPPORTED,
             algorithm_key=quantizer.AlgorithmName.NO_QUANTIZE,
         )
+
+
+def _opened(graph: Graph, job: Job) -> Graph:
+    """Give the file a signature for each further batch and size, and the manifest entry its open dimensions."""
+    path, before = job.out / FILE, (job.out / FILE).stat().st_size
+    path.write_bytes(with_signatures(path.read_bytes(), job.inputs[1:]))
+    opened = job.graph(FILE)
+    tensors = [
+        tuple(msgspec.structs.replace(named, shape=shaped.shape) for named, shaped in zip(own, wanted, strict=True))
+        for own, wanted in ((graph.inputs, opened.inputs), (graph.outputs, opened.outputs))
+    ]
+    added = f"{len(job.inputs) - 1}, {(path.stat().st_size - before) / 1e3:.0f} kB of {before / 1e6:.2f} MB"
+    return msgspec.structs.replace(
+        graph, inputs=tensors[0], outputs=tensors[1], report={**graph.report, "further signatures": added}
+    )
 
 
 def _entry(job: Job) -> Graph:

@@ -72,6 +72,7 @@ TARGET = Target(
     distributions=("onnx", "onnxruntime", "onnxslim", "onnxscript", "torch"),
     options=TensorrtOptions,
     half_precisions=("fp16", "int8"),
+    several=True,
     refuses=dict.fromkeys(_NO_IMPORTER, "TensorRT's ONNX parser does not import it"),
 )
 
@@ -97,19 +98,29 @@ def convert(job: Job, report: Report) -> Graph:
         float_weights = options.weights == "float32"
         model = quantise(onnx.load(job.onnx), job.planned(), symmetric=True, float_weights=float_weights)
         save(_in_half(model, job) if floats == "fp16" else model, path, job.precision)
+    if job.open_batch or job.open_size:
+        job.open(path, path)
     settings = BuildSettings(
         precision=job.precision,  # type: ignore[arg-type]
         workspace_megabytes=options.workspace_megabytes,
         optimisation_level=options.optimisation_level,
         floats=floats if job.precision == "int8" else "fp32",
+        profiles=job.inputs if job.open_batch or job.open_size else msgspec.UNSET,
     )
     (job.out / SETTINGS).write_bytes(msgspec.json.format(msgspec.json.encode(settings), indent=2) + b"\n")
     told = in_float32(job) if settings.precision == "fp16" or settings.floats == "fp16" else {}
     if job.precision == "int8":
         told |= {"arithmetic": settings.arithmetic}
     return msgspec.structs.replace(
-        job.graph(FILE, SETTINGS), report={**told, **_tried(path, settings, options.sm, report)}
+        job.graph(FILE, SETTINGS),
+        report={**told, **_profiled(settings), **_tried(path, settings, options.sm, report)},
     )
+
+
+def _profiled(settings: BuildSettings) -> dict[str, str | int | float]:
+    """The report on an engine for several inputs."""
+    shapes = ", ".join(f"{batch}x{height}x{width}" for batch, _, height, width in settings.profiles or ())
+    return {"optimisation profiles": shapes} if shapes else {}
 
 
 def _floats(options: TensorrtOptions) -> Literal["fp16", "fp32"]:

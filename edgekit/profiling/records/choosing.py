@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -33,10 +34,12 @@ class Bounds:
         most = (
             ("p95", profile.total.p95, self.latency, 1.0, "ms"),
             ("size", profile.subject.bytes, self.size, 1e6, "MB"),
-            ("peak memory", profile.memory.peak, self.memory, 1e6, "MB"),
+            ("peak memory", profile.peak_memory, self.memory, 1e6, "MB"),
         )
         for name, value, bound, unit, word in most:
-            if bound is not None and value > bound:
+            if bound is not None and value is None:
+                found.append(f"its {name} is not known")
+            elif bound is not None and value is not None and value > bound:
                 found.append(f"{name} {value / unit:.1f} {word} is over {bound / unit:g} {word}")
         least = (
             ("accuracy", profile.accuracy.value if profile.accuracy else None, self.accuracy),
@@ -92,7 +95,7 @@ def choose(profiles: Sequence[Profile], bounds: Bounds, prefer: Preference) -> R
             "latency": one.total.p50,
             "accuracy": -worth(one),
             "size": float(one.subject.bytes),
-            "memory": float(one.memory.peak),
+            "memory": math.inf if one.peak_memory is None else float(one.peak_memory),
         }[prefer]
         return first, one.total.p50
 

@@ -8,6 +8,7 @@ Talwalkar, Non-stochastic Best Arm Identification and Hyperparameter Optimizatio
 from __future__ import annotations
 
 import itertools
+import math
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -116,7 +117,7 @@ def cost(profile: Profile, bounds: Bounds, prefer: Preference) -> float:
         "latency": profile.total.p50,
         "accuracy": 1e3 * (1 - worth(profile)),
         "size": profile.subject.bytes / 1e6,
-        "memory": profile.memory.peak / 1e6,
+        "memory": math.inf if profile.peak_memory is None else profile.peak_memory / 1e6,
     }
     return figures[prefer] + BROKEN * len(bounds.violations(profile))
 

@@ -18,6 +18,15 @@ from edgekit.runtimes.engines.base import Engine, Placement, SessionOptions, che
 
 XNNPACK = "xnnpack"
 
+FIRST = "serving_default"
+"""The signature of the first batch and size, in files that the converter wrote."""
+
+
+def signature_key(shape: Sequence[int]) -> str:
+    """What the signature for an input (NCHW) is called in a file for several: ``batch_4_480x640``."""
+    batch, _, height, width = shape
+    return f"batch_{batch}_{height}x{width}"
+
 
 class LitertSession:
     """One opened ``.tflite`` file.
@@ -28,11 +37,12 @@ class LitertSession:
 
     def __init__(self, path: Path, graph: Graph, options: SessionOptions) -> None:
         self._graph = graph
-        self._name = path.name
+        self._path = path
         self.interpreter: Any = _interpreter(path, options.threads)
+        several = -1 in graph.inputs[0].shape
         try:
             self.placement = _placement(self.interpreter, options.device or ENGINE.devices[0])
-            runner = self.interpreter.get_signature_runner()
+            runner = self.interpreter.get_signature_runner(FIRST if several else None)
             inputs, outputs = runner.get_input_details(), runner.get_output_details()
         except (RuntimeError, ValueError, KeyError, IndexError) as error:  # ValueError: names that are not UTF-8, too
             raise EngineError(f"{path}: not a whole model ({error}); convert the model again") from error
@@ -41,18 +51,55 @@ class LitertSession:
             raise EngineError(f"strict: not everything runs on {XNNPACK!r}: {self.placement.operators}")
         self._inputs = [_Port(path, self.interpreter, tensor, inputs) for tensor in graph.inputs]
         self._outputs = [_Port(path, self.interpreter, tensor, outputs) for tensor in graph.outputs]
+        self._further: dict[tuple[int, ...], _Signature] = {}
 
     def run(self, inputs: Sequence[Floats]) -> list[Floats]:
         # All is checked before: an exception while a view of the engine's memory exists would keep that view alive in
         # its traceback, and the engine would refuse to run from then on.
         check_inputs(self._graph, inputs)
+        if inputs[0].shape != self._inputs[0].shape:
+            return self._signature(inputs[0].shape).run(inputs[0])
         for port, array in zip(self._inputs, inputs, strict=True):
             port.write(array)
         try:
             self.interpreter.invoke()
         except (RuntimeError, ValueError) as error:
-            raise EngineError(f"{self._name}: LiteRT failed: {error}") from error
+            raise EngineError(f"{self._path.name}: LiteRT failed: {error}") from error
         return [port.read() for port in self._outputs]
+
+    def _signature(self, shape: tuple[int, ...]) -> _Signature:
+        """The signature of a further batch and size."""
+        if shape not in self._further:
+            self._further[shape] = _Signature(self._path, self.interpreter, self._graph, shape)
+        return self._further[shape]
+
+
+class _Signature:
+    """A further batch and size of a file. LiteRT copies its inputs and outputs.
+
+    Its runner is made for each run: the interpreter refuses to run its first graph as long as one exists.
+    """
+
+    def __init__(self, path: Path, interpreter: Any, graph: Graph, shape: tuple[int, ...]) -> None:
+        self._name, self._interpreter, self._key = path.name, interpreter, signature_key(shape)
+        known = list(interpreter.get_signature_list())
+        if self._key not in known:
+            found = ", ".join(known)
+            raise EngineError(f"{path.name} has no signature {self._key!r}, only {found}; convert the model again")
+        runner = interpreter.get_signature_runner(self._key)
+        for tensor in graph.inputs:
+            _check_port(path, tensor, runner.get_input_details())
+        for tensor in graph.outputs:
+            _check_port(path, tensor, runner.get_output_details())
+        self._input, self._outputs = graph.inputs[0].name, [tensor.name for tensor in graph.outputs]
+
+    def run(self, images: Floats) -> list[Floats]:
+        """Run once."""
+        try:
+            found = self._interpreter.get_signature_runner(self._key)(**{self._input: images})
+        except (RuntimeError, ValueError) as error:
+            raise EngineError(f"{self._name}: LiteRT failed: {error}") from error
+        return [found[name] for name in self._outputs]
 
 
 @dataclass(frozen=True)
@@ -68,22 +115,16 @@ class _Memory:
 
 
 class _Port:
-    """An input or output tensor of the file, seen as NCHW."""
+    """An input or output tensor of the file, seen as NCHW, which is its ``shape``."""
 
     def __init__(self, path: Path, interpreter: Any, tensor: Tensor, details: dict[str, Any]) -> None:
-        if tensor.name not in details:
-            found = ", ".join(details)
-            raise EngineError(f"{path.name} has no tensor {tensor.name!r}, only {found}; convert the model again")
-        detail = details[tensor.name]
-        shape, dtype = tuple(int(size) for size in detail["shape"]), np.dtype(detail["dtype"])
-        if shape != tensor.shape or dtype != np.float32:
-            raise EngineError(
-                f"{path.name}: {tensor.name} is {dtype} {shape}, but its manifest says float32 {tensor.shape}; "
-                "convert the model again"
-            )
+        self.shape = _check_port(path, tensor, details)
         self._interpreter = interpreter
-        self._view: Callable[[], Floats] = interpreter.tensor(detail["index"])
-        self._swap = tensor.layout == "nhwc" and len(shape) == 4
+        self._view: Callable[[], Floats] = interpreter.tensor(details[tensor.name]["index"])
+        self._swap = tensor.layout == "nhwc" and len(self.shape) == 4
+        if self._swap:
+            batch, height, width, channels = self.shape
+            self.shape = (batch, channels, height, width)
 
     def write(self, array: Floats) -> None:
         """Copy an input into the engine."""
@@ -100,6 +141,28 @@ class _Port:
         memory = _Memory(self._view().__array_interface__, self._interpreter)
         array: Floats = np.asarray(memory)
         return array.transpose(0, 3, 1, 2) if self._swap else array
+
+
+def _check_port(path: Path, tensor: Tensor, details: dict[str, Any]) -> tuple[int, ...]:
+    """The shape of a tensor in the file, which is that of the manifest where that has numbers.
+
+    Raises:
+        EngineError: there is none of its name, or it is another one.
+    """
+    if tensor.name not in details:
+        found = ", ".join(details)
+        raise EngineError(f"{path.name} has no tensor {tensor.name!r}, only {found}; convert the model again")
+    detail = details[tensor.name]
+    shape, dtype = tuple(int(size) for size in detail["shape"]), np.dtype(detail["dtype"])
+    fits = len(shape) == len(tensor.shape) and all(
+        said in (-1, length) for said, length in zip(tensor.shape, shape, strict=True)
+    )
+    if not fits or dtype != np.float32:
+        raise EngineError(
+            f"{path.name}: {tensor.name} is {dtype} {shape}, but its manifest says float32 {tensor.shape}; "
+            "convert the model again"
+        )
+    return shape
 
 
 def _interpreter(path: Path, threads: int) -> Any:

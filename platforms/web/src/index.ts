@@ -13,7 +13,7 @@ export { type Frame, openCamera } from "./inputs/newest.js";
 export { type Attempt, EdgeModel, type OpenOptions, type Placement, type RunOptions, type StreamOptions } from "./model.js";
 export * from "./results/results.js";
 export type { Mask, Rle } from "./results/rle.js";
-export type { SelfCheck } from "./selfcheck.js";
+export { type SelfCheck, VERSION } from "./selfcheck.js";
 export { OneEuro, type OneEuroOptions } from "./smoothing.js";
 export type { Thresholds } from "./tasks/detect.js";
 export * from "./tracking/index.js";

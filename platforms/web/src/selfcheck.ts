@@ -20,7 +20,7 @@ import type { Task, Untimed } from "./tasks/detect.js";
 import { boxIou } from "./tasks/similarity.js";
 
 /** Of this package; the record says which wrote it. */
-const VERSION = "0.1.0";
+export const VERSION = "0.1.0";
 const FOLDER = "golden";
 const FILE = `${FOLDER}/frames.json`;
 

@@ -1,19 +1,22 @@
-/** The golden set as node reads it. */
+/** The golden set, from wherever its files come: a folder in node, a server in a page. */
 
-import { existsSync, readdirSync, readFileSync } from "node:fs";
-import path from "node:path";
-import { fileURLToPath } from "node:url";
 import { length } from "../src/arrays.js";
 import { type Json, Num, parseJson, plain } from "../src/bundle/json.js";
 
-/** The compiled tests lie in platforms/web/build/test. */
-export const ROOT = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "../../../..");
-const GOLDEN = process.env["EDGEKIT_GOLDEN"] ?? path.join(ROOT, "golden");
+/** The bytes of a file by its path; null where there is none. */
+export type Read = (path: string) => Promise<Uint8Array | null>;
+
+/** All paths of the set, and their contents. */
+export interface Golden {
+  readonly files: readonly string[];
+  readonly read: Read;
+}
 
 export interface Case {
   readonly kind: string;
   readonly name: string;
-  readonly folder: string;
+  /** A file of the case; null where there is none of that name. */
+  readonly read: Read;
   readonly mustFail: boolean;
   /** As it stands in the file; `given` has the same with arrays read. */
   readonly raw: Map<string, Json>;
@@ -23,24 +26,28 @@ export interface Case {
 }
 
 /** All cases of a kind, by name. */
-export function stored(kind: string): Case[] {
-  const folder = path.join(GOLDEN, kind);
-  const names = existsSync(folder) ? readdirSync(folder).sort() : [];
-  return names.filter((name) => existsSync(path.join(folder, name, "case.json"))).map((name) => {
-    const place = path.join(folder, name);
-    const document = parseJson(readFileSync(path.join(place, "case.json"))) as Map<string, Json>;
-    return {
-      kind,
-      name,
-      folder: place,
-      mustFail: document.get("must_fail") === true,
-      raw: document.get("given") as Map<string, Json>,
-      given: loaded(document.get("given")!, place),
-      expected: loaded(document.get("expected")!, place),
-      tolerance: plain(document.get("tolerance")!) as Record<string, any>,
-    };
-  });
+export async function stored({ files, read }: Golden, kind: string): Promise<Case[]> {
+  const folders = files.filter((name) => name.startsWith(`${kind}/`) && name.endsWith("/case.json")).map((name) => name.slice(0, -"case.json".length));
+  return Promise.all(folders.sort().map((folder) => one(kind, folder.split("/")[1]!, (name) => read(folder + name))));
 }
+
+async function one(kind: string, name: string, read: Read): Promise<Case> {
+  const document = parseJson((await read("case.json"))!) as Map<string, Json>;
+  return {
+    kind,
+    name,
+    read,
+    mustFail: document.get("must_fail") === true,
+    raw: document.get("given") as Map<string, Json>,
+    given: await loaded(document.get("given")!, read),
+    expected: await loaded(document.get("expected")!, read),
+    tolerance: plain(document.get("tolerance")!) as Record<string, any>,
+  };
+}
+
+/** The kinds of which there are cases. */
+export const kindsOf = ({ files }: Golden): string[] =>
+  [...new Set(files.filter((name) => name.endsWith("/case.json")).map((name) => name.split("/")[0]!))].sort();
 
 /** An array of a case. */
 export interface Numbers {
@@ -48,21 +55,21 @@ export interface Numbers {
   readonly shape: number[];
 }
 
-function loaded(value: Json, folder: string): any {
-  if (Array.isArray(value)) return value.map((one) => loaded(one, folder));
+async function loaded(value: Json, read: Read): Promise<any> {
+  if (Array.isArray(value)) return Promise.all(value.map((one) => loaded(one, read)));
   if (!(value instanceof Map)) return value instanceof Num ? value.value : value;
-  if (value.has("dtype") && value.has("shape")) return numbers(value, folder);
-  return Object.fromEntries([...value].map(([key, one]) => [key, loaded(one, folder)]));
+  if (value.has("dtype") && value.has("shape")) return numbers(value, read);
+  return Object.fromEntries(await Promise.all([...value].map(async ([key, one]) => [key, await loaded(one, read)])));
 }
 
 const TYPES = { float32: Float32Array, int32: Int32Array, uint8: Uint8Array } as const;
 
-function numbers(value: Map<string, Json>, folder: string): Numbers {
+async function numbers(value: Map<string, Json>, read: Read): Promise<Numbers> {
   const shape = plain(value.get("shape")!) as number[];
   const kind = TYPES[value.get("dtype") as keyof typeof TYPES];
   if (value.has("file")) {
-    const bytes = readFileSync(path.join(folder, value.get("file") as string));
-    return { data: new kind(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.length)), shape };
+    const bytes = (await read(value.get("file") as string))!;
+    return { data: new kind(bytes.slice().buffer), shape };
   }
   if (value.has("values")) return { data: kind.from(plain(value.get("values")!) as number[]), shape };
   const { seed, offset, scale } = plain(value.get("recurrence")!) as { seed: number; offset: number; scale: number };

@@ -95,6 +95,10 @@ class Config:
     def get_timing_cache(self) -> Any:
         return SimpleNamespace(serialize=lambda: self._timing + b"t")
 
+    def add_optimization_profile(self, profile: Any) -> int:
+        CALLS.append(("profile", *profile.shapes))
+        return 0
+
     def can_run_on_DLA(self, layer: Any) -> bool:
         return layer.op_type == "Conv"
 
@@ -109,6 +113,10 @@ class Builder:
         kinds = NetworkDefinitionCreationFlag  # type: ignore[name-defined] # noqa: F821 - made by reset()
         CALLS.append(("network", {kind.name for kind in kinds if flags >> int(kind) & 1}))
         return SimpleNamespace(model=b"", nodes=[], num_layers=0, get_layer=None)
+
+    def create_optimization_profile(self) -> Any:
+        shapes: list[Any] = []
+        return SimpleNamespace(shapes=shapes, set_shape=lambda *given: shapes.extend(given))
 
     def create_builder_config(self) -> Config:
         return Config()
@@ -140,8 +148,10 @@ class OnnxParser:
         if "parse" in FAILS:
             return False
         self.network.model = Path(path).read_bytes()
-        nodes = onnx.load(path).graph.node
+        graph = onnx.load(path).graph
+        nodes = graph.node
         self.network.num_layers, self.network.get_layer = len(nodes), lambda index: nodes[index]
+        self.network.get_input = lambda index: graph.input[index]
         return True
 
     def get_error(self, index: int) -> Any:
@@ -171,7 +181,7 @@ class Engine:
         return list(self.tensors)[index]
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        return tuple(self.tensors[name].shape)
+        return tuple(size if isinstance(size, int) else -1 for size in self.tensors[name].shape)
 
     def get_tensor_dtype(self, name: str) -> DataType:
         return DataType.FLOAT if self.tensors[name].type == "tensor(float)" else DataType.HALF
@@ -184,6 +194,23 @@ class Context:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.addresses: dict[str, int] = {}
+        self.shapes: dict[str, tuple[int, ...]] = {}
+
+    def set_optimization_profile_async(self, index: int, stream: int) -> bool:
+        CALLS.append(("choose", index))
+        return "profile" not in FAILS
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        """Take the shape of the input; the outputs' are found by running the file once on zeros."""
+        session = self.engine.session
+        outputs = session.run(None, {name: np.zeros(shape, np.float32)})
+        self.shapes[name] = tuple(shape)
+        for tensor, values in zip(session.get_outputs(), outputs, strict=True):
+            self.shapes[tensor.name] = values.shape
+        return True
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        return self.shapes.get(name) or self.engine.get_tensor_shape(name)
 
     def set_tensor_address(self, name: str, address: int) -> bool:
         self.addresses[name] = address
@@ -199,7 +226,7 @@ class Context:
         return "run" not in FAILS
 
     def _memory(self, name: str) -> Any:
-        shape = self.engine.get_tensor_shape(name)
+        shape = self.get_tensor_shape(name)
         floats = (ctypes.c_float * int(np.prod(shape))).from_address(self.addresses[name])
         return np.frombuffer(floats, np.float32).reshape(shape)
 

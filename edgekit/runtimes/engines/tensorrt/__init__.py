@@ -31,24 +31,66 @@ class BuiltPlan:
 
 
 class TensorrtSession:
-    """One engine with its memory. Not thread-safe."""
+    """One engine with its memory. Not thread-safe.
 
-    def __init__(self, gpu: Gpu, runtime: Any, engine: Any, graph: Graph, placement: Placement) -> None:
+    An engine for several batches and sizes has a profile for each, and a context for each that was used.
+    """
+
+    def __init__(
+        self,
+        gpu: Gpu,
+        runtime: Any,
+        engine: Any,
+        graph: Graph,
+        placement: Placement,
+        profiles: Sequence[tuple[int, ...]] = (),
+        shape: tuple[int, ...] = (),
+    ) -> None:
         self.placement = placement
         self._gpu = gpu
         self._graph = graph
         self._runtime = runtime  # has to outlive the engine
         self._engine = engine
-        self._context = engine.create_execution_context()
-        if self._context is None:
-            raise EngineError("TensorRT has not enough memory to run this engine; close what else uses the GPU")
         self._stream = Stream(gpu)
-        self._inputs = [self._buffer(tensor) for tensor in graph.inputs]
-        self._outputs = [self._buffer(tensor) for tensor in graph.outputs]
+        self._profiles = tuple(profiles)
+        self._contexts: dict[tuple[int, ...], _Context] = {}
+        self._context((shape or self._profiles[0]) if profiles else ())  # what is wrong with the file is told now
 
     def run(self, inputs: Sequence[Floats]) -> list[Floats]:
         check_inputs(self._graph, inputs)
         self._gpu.enter()  # this may be another thread than the one that opened the session
+        return self._context(tuple(inputs[0].shape) if self._profiles else ()).run(inputs)
+
+    def _context(self, shape: tuple[int, ...]) -> _Context:
+        """What runs an input of this shape; () where the engine has one."""
+        if shape not in self._contexts:
+            if shape and shape not in self._profiles:
+                known = ", ".join(map(str, self._profiles))
+                raise EngineError(f"the engine was built for inputs {known}, not {shape}; convert again for it")
+            profile = self._profiles.index(shape) if shape else 0
+            self._contexts[shape] = _Context(self._gpu, self._stream, self._engine, self._graph, shape, profile)
+        return self._contexts[shape]
+
+
+class _Context:
+    """An execution context of an engine, with memory for its inputs and outputs."""
+
+    def __init__(
+        self, gpu: Gpu, stream: Stream, engine: Any, graph: Graph, shape: tuple[int, ...], profile: int
+    ) -> None:
+        self._gpu, self._stream, self._engine = gpu, stream, engine
+        self._context = engine.create_execution_context()
+        if self._context is None:
+            raise EngineError("TensorRT has not enough memory to run this engine; close what else uses the GPU")
+        if shape:
+            chosen = self._context.set_optimization_profile_async(profile, stream.handle.value or 0)
+            if not chosen or not self._context.set_input_shape(graph.inputs[0].name, shape):
+                raise EngineError(f"TensorRT does not take the input {shape} that the engine was built for")
+        self._inputs = [self._buffer(tensor) for tensor in graph.inputs]
+        self._outputs = [self._buffer(tensor) for tensor in graph.outputs]
+
+    def run(self, inputs: Sequence[Floats]) -> list[Floats]:
+        """Run once."""
         for buffer, array in zip(self._inputs, inputs, strict=True):
             np.copyto(buffer.host, array)
             buffer.upload(self._stream)
@@ -66,13 +108,18 @@ class TensorrtSession:
         names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
         if tensor.name not in names:
             raise EngineError(f"the engine has no tensor {tensor.name!r}, only {', '.join(names)}; convert again")
-        shape, kind = tuple(self._engine.get_tensor_shape(tensor.name)), self._engine.get_tensor_dtype(tensor.name)
-        if shape != tensor.shape or kind != trt.DataType.FLOAT:
+        kind = self._engine.get_tensor_dtype(tensor.name)
+        told = self._context if -1 in tensor.shape else self._engine
+        shape = tuple(told.get_tensor_shape(tensor.name))
+        fits = len(shape) == len(tensor.shape) and all(
+            said == length or (said == -1 and length > 0) for said, length in zip(tensor.shape, shape, strict=True)
+        )
+        if not fits or kind != trt.DataType.FLOAT:
             raise EngineError(
                 f"{tensor.name} is {kind} {shape} in the engine, but its manifest says float32 {tensor.shape}; "
                 "convert again"
             )
-        buffer = Buffer(self._gpu, tensor.shape)
+        buffer = Buffer(self._gpu, shape)
         self._context.set_tensor_address(tensor.name, buffer.address)
         return buffer
 
@@ -164,7 +211,7 @@ class TensorRt(Engine):
         if engine is None:
             raise EngineError(f"{model}: TensorRT cannot load the engine that it built; see its messages above")
         placement = Placement(device, prepared.operators, settings.arithmetic)
-        return TensorrtSession(gpu, runtime, engine, graph, placement)
+        return TensorrtSession(gpu, runtime, engine, graph, placement, settings.profiles or (), options.shape)
 
 
 ENGINE = TensorRt(

@@ -24,13 +24,15 @@ class BuildSettings(Record, frozen=True, kw_only=True):
 
     ``workspace_megabytes`` bounds the scratch memory that a layer may use, 0 leaves it at the device's memory.
     ``optimisation_level`` is TensorRT's own, 0 (quick to build) to 5 (fast to run). ``floats`` is what an int8 file
-    computes in outside of its integers.
+    computes in outside of its integers. ``profiles`` are the input shapes (NCHW) of a file that takes several: the
+    engine has kernels chosen for each, on one set of weights.
     """
 
     precision: Literal["fp32", "fp16", "int8"]
     workspace_megabytes: int = 0
     optimisation_level: int = 3
     floats: Literal["fp32", "fp16"] = "fp32"
+    profiles: tuple[tuple[int, int, int, int], ...] | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def arithmetic(self) -> str:
@@ -92,6 +94,10 @@ def build(model: Path, settings: BuildSettings, device: str, timing: bytes, *, s
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, settings.workspace_megabytes << 20)
     config.builder_optimization_level = settings.optimisation_level
     _set_precision(trt, config, settings, weakly=on_dla or not _strongly_typed(trt))
+    for shape in settings.profiles or ():
+        profile = builder.create_optimization_profile()
+        profile.set_shape(network.get_input(0).name, shape, shape, shape)
+        config.add_optimization_profile(profile)
     if on_dla:
         config.default_device_type = trt.DeviceType.DLA
         config.DLA_core = int(device.removeprefix("dla"))

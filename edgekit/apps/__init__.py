@@ -1,0 +1,1 @@
+"""HOST: apps around a bundle, written as projects that a user opens, changes and ships: ``edgekit app``."""

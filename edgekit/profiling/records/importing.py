@@ -1,0 +1,189 @@
+"""HOST: benchmarks of browsers, as the page of ``edgekit app web`` writes them, become profiles.
+
+The record has every sample; what is warm-up and what it all sums up to is found here, as for any other profile. It says
+itself what it was measured on and is signed by nobody: it is worth what the way it came by is worth.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from edgekit.errors import InputError
+from edgekit.profiling.jobs import RoundResult
+from edgekit.profiling.record import (
+    Conditions,
+    Load,
+    Machine,
+    MachineState,
+    Profile,
+    Round,
+    Settings,
+    StageName,
+    Subject,
+)
+from edgekit.profiling.statistics import warm_up
+from edgekit.profiling.summary import MeasuredBundle, profile_of
+from edgekit.runtimes.bundle.manifest import ProofWord, Record
+from edgekit.runtimes.inputs.files import read_file
+from edgekit.structures import from_json
+
+SCHEMA = 1
+
+MOST_BYTES = 16 << 20
+"""The most bytes of a record: one of a thousand calls has 100 kB."""
+
+Milliseconds = Annotated[float, Meta(ge=0, le=1e7)]
+Samples = Annotated[tuple[Milliseconds, ...], Meta(min_length=2, max_length=100_000)]
+Text = Annotated[str, Meta(min_length=1, max_length=1000)]
+Count = Annotated[int, Meta(ge=1, le=1 << 40)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+
+
+class BrowserRound(Record, frozen=True, kw_only=True):
+    """The bundle opened anew, its first call, and calls in order, all in ms."""
+
+    open: Milliseconds
+    first: Milliseconds
+    total: Samples
+    pre: Samples
+    inference: Samples
+    post: Samples
+
+    def __post_init__(self) -> None:
+        if len({len(self.total), len(self.pre), len(self.inference), len(self.post)}) != 1:
+            raise ValueError("total, pre, inference and post must have a value for each call")
+        if not all(self.total):
+            raise ValueError("a call of 0 ms: the browser's clock is too coarse")
+
+
+class BrowserBundle(Record, frozen=True, kw_only=True):
+    """What the page knew of its bundle, from the manifest."""
+
+    name: Text
+    digest: Text
+    target: Text
+    precision: Text
+    engine: Text
+    task: Text
+    size: tuple[Count, Count]
+    bytes: Count
+    proof: ProofWord | None = None
+    agreement: Share | None = None
+
+
+class BrowserBenchmark(Record, frozen=True, kw_only=True):
+    """The record of a page. ``device`` is ``wasm`` or ``webgpu``, ``browser`` its user agent, ``frame`` its pixels."""
+
+    schema: int
+    kind: Literal["edgekit browser benchmark"]
+    id: Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
+    time: Annotated[str, Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00$")]
+    edgekit: Text
+    engine: Text
+    device: Text
+    browser: Text
+    cores: Annotated[int, Meta(ge=1, le=4096)]
+    frame: tuple[Count, Count]
+    bundle: BrowserBundle
+    rounds: Annotated[tuple[BrowserRound, ...], Meta(min_length=1, max_length=1000)]
+
+
+def read_benchmark(path: str | os.PathLike[str], *, on: str = "") -> Profile:
+    """The profile that a browser's benchmark comes to.
+
+    Args:
+        path: what the page's benchmark button saved.
+        on: what tables call the device; browser and system when empty.
+
+    Raises:
+        InputError: the file cannot be read, or is no such record.
+    """
+    data = read_file(Path(path), MOST_BYTES)
+    try:
+        found = from_json(data, BrowserBenchmark)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(
+            f"{os.fspath(path)}: not a record of the benchmark button of edgekit app web ({error})"
+        ) from error
+    if found.schema != SCHEMA:
+        raise InputError(
+            f"{os.fspath(path)}: a record of schema {found.schema}, and this edgekit reads {SCHEMA}; upgrade it"
+        )
+    profile = profile_of(
+        MeasuredBundle(
+            session=found.id,
+            time=found.time,
+            subject=_subject(found.bundle),
+            settings=Settings(device=found.device, rounds=len(found.rounds), data="x".join(map(str, found.frame))),
+            conditions=_conditions(found, on),
+            rounds=[_round(one) for one in found.rounds],
+        )
+    )
+    return msgspec.structs.replace(profile, id=found.id, edgekit=found.edgekit)
+
+
+def _subject(bundle: BrowserBundle) -> Subject:
+    return Subject(
+        name=f"{bundle.name}-{bundle.target}-{bundle.precision}",
+        path="",
+        sha256=bundle.digest,
+        source=bundle.name,
+        target=bundle.target,
+        precision=bundle.precision,
+        engine=bundle.engine,
+        task=bundle.task,
+        size=bundle.size,
+        bytes=bundle.bytes,
+        proof=bundle.proof,
+        agreement=bundle.agreement,
+    )
+
+
+def _round(one: BrowserRound) -> RoundResult:
+    count, settled = warm_up(one.total)
+    stages: dict[StageName, tuple[float, ...]] = {"pre": one.pre, "inference": one.inference, "post": one.post}
+    return RoundResult(
+        round=Round(total=one.total, stages=stages, warm_up=count, settled=settled),
+        load=Load(cold=False, imports=0.0, open=one.open, first=one.first),
+    )
+
+
+def _conditions(found: BrowserBenchmark, on: str) -> Conditions:
+    machine = Machine(
+        key=on or browser_name(found.browser),
+        model=browser_name(found.browser),
+        soc="",
+        system=found.browser,
+        python="",
+        cores=found.cores,
+        memory=0,
+    )
+    engine, _, version = found.engine.rpartition(" ")
+    return Conditions(
+        machine=machine, packages={engine or found.engine: version}, before=MachineState(), after=MachineState()
+    )
+
+
+# fmt: off
+_BROWSERS = (("Edg", "Edge"), ("OPR", "Opera"), ("Firefox", "Firefox"), ("Chrome", "Chrome"), ("Version", "Safari"))
+_SYSTEMS = (
+    ("Android", "Android"), ("iPhone", "iOS"), ("iPad", "iPadOS"), ("Windows", "Windows"), ("Mac OS X", "macOS"),
+    ("CrOS", "ChromeOS"), ("Linux", "Linux"),
+)
+# fmt: on
+"""Marks of user agents and what they mean; browsers name those that they take after, too: the first one counts."""
+
+
+def browser_name(agent: str) -> str:
+    """A user agent in short: ``Chrome 156, Linux``; the agent's beginning where it is of no known browser."""
+    for mark, name in _BROWSERS:
+        if version := re.search(rf"{mark}/(\d+)", agent):
+            system = next((told for word, told in _SYSTEMS if word in agent), "")
+            return ", ".join(part for part in (f"{name} {version[1]}", system) if part)
+    return agent[:40]

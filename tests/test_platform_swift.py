@@ -1,0 +1,56 @@
+"""The Swift runtime (platforms/swift): its own tests, and real bundles with results equal to Python's."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from platform_bundles import TASKS, converted, expected, write_pictures
+
+from edgekit.runtimes.selfcheck import add_record
+
+SCRIPT = ROOT / "platforms" / "swift" / "test.sh"
+TOOLCHAIN = Path(os.environ.get("EDGEKIT_SWIFT_ROOT") or Path.home() / ".cache" / "edgekit" / "swift")
+
+pytestmark = [
+    pytest.mark.nightly,
+    pytest.mark.skipif(
+        shutil.which("swift") is None and not (TOOLCHAIN / ".edgekit-ready").exists(),
+        reason="make test-swift sets Swift up",
+    ),
+]
+
+
+def swift(*arguments: str, bundles: Path | None = None, timeout: int = 900) -> str:
+    """What the tests of the package say; a failure fails the test with its words."""
+    environment = {**os.environ, "EDGEKIT_SWIFT_BUNDLES": str(bundles or "")}
+    done = subprocess.run(
+        [str(SCRIPT), "test", *arguments], env=environment, capture_output=True, text=True, timeout=timeout, check=False
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+    return done.stdout + done.stderr
+
+
+def test_bundles_of_every_task_give_pythons_results_in_swift(tmp_path: Path) -> None:
+    pictures = write_pictures(tmp_path / "pictures")
+    bundles = [converted(task, "onnx", tmp_path, pictures) for task in TASKS]
+    (tmp_path / "expected.json").write_text(json.dumps([expected(bundle, pictures) for bundle in bundles]))
+    said = swift(bundles=tmp_path)
+    assert " passed" in said
+    assert "skipped" not in said
+    # What the Swift runtime writes, edgekit reads.
+    for bundle in bundles:
+        noted = add_record(bundle.path, tmp_path / f"{bundle.path.name}-record.json")
+        (execution,) = noted.manifest.executions or ()
+        assert (execution.platform, execution.word) == ("swift", "executed")
+
+
+def test_the_stream_has_no_data_races() -> None:
+    said = swift("--sanitize=thread", "--filter", "ModelTests", "--scratch-path", "/var/tmp/edgekit-swift-tsan")
+    assert "ThreadSanitizer" not in said
+    assert " passed" in said
