@@ -152,7 +152,7 @@ ROWS = (
     Row("retinaface", "RetinaFace (faces, 5 landmarks)", "ONNX", "ssd", "inspect", SHAPES, trained("retinaface")),
     Row("blazeface", "BlazeFace (faces, 6 points)", "ONNX", "ssd", "inspect", SHAPES, trained("blazeface")),
     Row("rtdetr", "RT-DETR", "transformers, ONNX, .pt2, factory", "queries", "derived or inspect", SHAPES,
-        rt_detr, refused={"ncnn": "TopK"}),
+        rt_detr, precisions=("fp32",), refused={"ncnn": "TopK"}),
     Row("classify", "Classifiers of any number of classes", "transformers, torchvision:, timm:, ONNX, .pt2, factory",
         "classes", "derived", "edgekit's shapes classes", demo("classify")),
     Row("semantic", "Label maps (as of SegFormer, DeepLab, LR-ASPP)", "transformers, torchvision:, ONNX, .pt2, factory",
