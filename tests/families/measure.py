@@ -96,6 +96,7 @@ def measured(row: Row, folder: Path) -> dict[str, Any]:
         out=folder / f"out-{row.name}",
         size=made.size,
         imports=made.imports,
+        weights=made.weights,
         gate=row.loose or None,
     )
     found: dict[str, Any] = {}
