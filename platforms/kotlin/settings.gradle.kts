@@ -14,4 +14,4 @@ dependencyResolutionManagement {
 }
 
 rootProject.name = "edgekit"
-include(":core")
+include(":core", ":onnx")

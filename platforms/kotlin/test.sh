@@ -1,7 +1,7 @@
 #!/bin/sh
 # Kotlin on any Debian or Ubuntu: sets the compiler up once, in a folder of its own, and runs the tests of `core`. No Gradle.
 #
-#   platforms/kotlin/test.sh                  compile and run all tests
+#   platforms/kotlin/test.sh                  compile everything and run all tests
 #   platforms/kotlin/test.sh prepare          only the toolchain
 #   platforms/kotlin/test.sh GoldenTest ...   compile, and run these classes of tests
 #
@@ -47,7 +47,7 @@ prepare() {
 
 kotlin() {
     java -Xmx1g -cp "$lib/kotlin-compiler.jar:$lib/kotlin-stdlib.jar:$lib/kotlin-script-runtime.jar:$lib/kotlin-reflect.jar:$lib/kotlinx-coroutines-core-jvm.jar:$lib/annotations-13.0.jar" \
-        org.jetbrains.kotlin.cli.jvm.K2JVMCompiler -kotlin-home "$root/node_modules/kotlin-compiler" -no-stdlib -no-reflect -jvm-target 11 -Werror "$@"
+        org.jetbrains.kotlin.cli.jvm.K2JVMCompiler -kotlin-home "$root/node_modules/kotlin-compiler" -no-stdlib -no-reflect -Xjdk-release=11 -Werror "$@"
 }
 
 # Compile what has changed since the last time.
@@ -66,6 +66,14 @@ compile() {
     fi
 }
 
+# The module onnx against stubs of ONNX Runtime's Java interface: compiled, and never run.
+compile_onnx() {
+    onnx=$build/onnx.jar
+    [ -e "$onnx" ] && [ "$onnx" -nt "$core" ] && [ -z "$(find "$here/onnx" -newer "$onnx")" ] && return
+    kotlin -module-name onnx -cp "$core:$libraries" -d "$onnx.new.jar" "$here/onnx/src/main/kotlin" "$here/onnx/stubs"
+    mv "$onnx.new.jar" "$onnx"
+}
+
 every() {
     cd "$here/core/src/test/kotlin/edgekit" && ls -- *Test.kt | sed 's/\.kt$//'
 }
@@ -73,6 +81,7 @@ every() {
 prepare
 [ "${1:-}" != prepare ] || exit 0
 compile
+[ $# -gt 0 ] || compile_onnx
 [ $# -gt 0 ] || set -- $(every)
 names=
 for name in "$@"; do names="$names edgekit.$name"; done

@@ -3,6 +3,8 @@ plugins {
     `java-library`
 }
 
+group = "edgekit"
+
 kotlin {
     compilerOptions {
         jvmTarget = org.jetbrains.kotlin.gradle.dsl.JvmTarget.JVM_11

@@ -201,7 +201,12 @@ private class Row(
 
 /** The document of a result; which fields are there depends on its kind. */
 private class ResultDocument(
-    val size: Size, val detections: List<Row>?, val scores: List<Double>?, val classIds: List<Int>?, val lengths: List<Int>?, val vector: List<Double>?,
+    val size: Size,
+    val detections: List<Row>?,
+    val scores: List<Double>?,
+    val classIds: List<Int>?,
+    val lengths: List<Int>?,
+    val vector: List<Double>?,
 ) {
     /** In what another result of the picture differs by more than the margins, a sentence each. */
     fun apart(found: EdgeResult, margins: Margins, threshold: Double): List<String> = when (found) {

@@ -41,7 +41,8 @@ internal class AnchorFree(options: Fields) : Decoder {
             for (cell in 0 until cells) {
                 if (!(best.values[cell] > cut)) continue
                 val reach = FloatArray(4) { distance(boxes, it * bins * cells + cell, cells) }
-                found.add(boxAround(grid.column(cell) + cellOffset, grid.row(cell) + cellOffset, reach, stride), sigmoid(best.values[cell]), best.classIds[cell], first + cell)
+                val box = boxAround(grid.column(cell) + cellOffset, grid.row(cell) + cellOffset, reach, stride)
+                found.add(box, sigmoid(best.values[cell]), best.classIds[cell], first + cell)
             }
             first += cells
         }

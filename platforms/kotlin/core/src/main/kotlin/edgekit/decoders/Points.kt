@@ -16,7 +16,7 @@ internal fun points(values: Attached, keypoints: Int): Attached {
     return Attached(data, 3 * keypoints)
 }
 
-/** Change x and y of every point in place: `move(row, x, y, set)`. */
+/** Go through all points: the row of each, and where its x stands, behind which are y and the score. */
 internal inline fun Attached.eachPoint(move: (row: Int, at: Int) -> Unit) {
     for (at in data.indices step 3) move(at / width, at)
 }
