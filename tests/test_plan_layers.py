@@ -283,6 +283,26 @@ def test_layers_are_known_again_by_their_weights() -> None:
     assert names_in(layered({"787": random.normal(size=stem.shape).astype("f4")}), model) == {}
 
 
+def test_what_float_is_worth_is_not_worth_16_bits_yet() -> None:
+    """From 2 % noise on a layer stays in float, from 10 % on it has 16 bits, and then the stem does too."""
+
+    def wide(stem: float, other: float) -> tuple[str, ...]:
+        found = (("first", "stem", 0.0), ("second", "stem", stem), ("third", "channels", other), ("last", "head", 0.5))
+        layers = tuple(
+            Layer(
+                name=name, kind="Conv", input=name, depthwise=True, weights=9, macs=9, channel_ratio=2,
+                noise_to_signal=noise, float_reason=reason,
+            )
+            for name, reason, noise in found
+        )  # fmt: skip
+        return PlannedGraph(tensors={}, layers=layers).wide_layers
+
+    assert wide(0.05, 0.05) == ()
+    assert wide(0.05, 0.2) == ("third",)
+    assert wide(0.2, 0.05) == ("first", "second")
+    assert wide(0.2, 0.2) == ("first", "second", "third")
+
+
 def test_a_plan_for_readers_has_the_names_of_the_file() -> None:
     ends = TensorRange(lowest=0, highest=1, low=0, high=1, limit=1, method="min-max", symmetric_method="min-max")
     layers = tuple(

@@ -41,8 +41,8 @@ NOISE = 0.02
 
 Nearly all such layers are depthwise, and a few thousandths of the multiplications. YOLOX-Nano has five of them behind
 the stem. At .1, .05 and .02 the error of its raw outputs, at anchors with objectness above .1, is .148, .104 and .087
-of their spread in OpenVINO, and .191, .131 and .140 in LiteRT, at up to 1.06 times the time. The demo detector and
-FastestDet have none.
+of their spread in OpenVINO, and .191, .131 and .140 in LiteRT; time did not change by more than the noise of a loaded
+machine. The demo detector and FastestDet have none.
 """
 
 LOST = 0.1

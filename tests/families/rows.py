@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
-EXAMPLES = Path(__file__).parents[2] / "examples"
 FACES = "faces"
 """Photographs with faces in them; see `measure.images_of`."""
 
@@ -153,9 +152,7 @@ ROWS = (
     Row("retinaface", "RetinaFace (faces, 5 landmarks)", "ONNX", "ssd", "inspect", SHAPES, trained("retinaface")),
     Row("blazeface", "BlazeFace (faces, 6 points)", "ONNX", "ssd", "inspect", SHAPES, trained("blazeface")),
     Row("rtdetr", "RT-DETR", "transformers, ONNX, .pt2, factory", "queries", "derived or inspect", SHAPES,
-        rt_detr, refused={"ncnn": "TopK"}),
-    Row("movenet", "MoveNet (one person)", "ONNX, .pt2, factory", "movenet", "by hand", "MoveNet Lightning (COCO)",
-        published(DATA / "models" / "movenet_lightning.pt2", FACES, EXAMPLES / "movenet.yaml")),
+        rt_detr, precisions=("fp32",), refused={"ncnn": "TopK"}),
     Row("classify", "Classifiers of any number of classes", "transformers, torchvision:, timm:, ONNX, .pt2, factory",
         "classes", "derived", "edgekit's shapes classes", demo("classify")),
     Row("semantic", "Label maps (as of SegFormer, DeepLab, LR-ASPP)", "transformers, torchvision:, ONNX, .pt2, factory",
