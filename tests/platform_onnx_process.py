@@ -2,7 +2,7 @@
 
     python platform_onnx_process.py MODEL THREADS INPUT OUTPUT...
 
-All numbers are little-endian: for each tensor its number of dimensions, the dimensions (32-bit integers), and its floats.
+All numbers are little-endian: for each tensor its number of dimensions, the dimensions (32-bit integers), its floats.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@
 #   platforms/kotlin/test.sh                  compile everything and run all tests
 #   platforms/kotlin/test.sh prepare          only the toolchain
 #   platforms/kotlin/test.sh GoldenTest ...   compile, and run these classes of tests
+#   platforms/kotlin/test.sh benchmark FOLDER what benchmarks/platforms.py runs
 #
 # EDGEKIT_KOTLIN_ROOT   the folder; 100 MB, by default in the user's cache
 # EDGEKIT_KOTLIN_BUILD  where it compiles to, by default a folder in that
@@ -81,6 +82,9 @@ every() {
 prepare
 [ "${1:-}" != prepare ] || exit 0
 compile
+if [ "${1:-}" = benchmark ]; then
+    exec java -Xmx2g -cp "$core:$tests:$libraries" edgekit.BenchmarkKt "$2"
+fi
 [ $# -gt 0 ] || compile_onnx
 [ $# -gt 0 ] || set -- $(every)
 names=
