@@ -19,7 +19,7 @@ TOOLCHAINS := rknn qnn imx500 imx500-converter tensorrt-rtx
 # the demo: what it measures would wake up late.
 test test-all test-toolchains: export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo demo-all test test-web test-swift test-all test-toolchains test-arm64 accuracy ablation blip2-table lint types check format tables bench golden clean
+.PHONY: demo demo-all test test-web test-swift test-kotlin test-all test-toolchains test-arm64 accuracy ablation blip2-table lint types check format tables bench golden clean
 
 demo: $(VENV)/.installed            ## a trained detector and a small BLIP-2, converted, measured and shown, in three minutes
 	$(BIN)/edgekit demo -o out/demo -j $(JOBS)
@@ -51,6 +51,10 @@ test-web: $(VENV)/.installed        ## the web runtime in node and Chromium: gol
 test-swift: $(VENV)/.installed      ## the Swift runtime: golden set, converted bundles, thread sanitizer; sets Swift 6 up by debootstrap
 	platforms/swift/test.sh prepare
 	EDGEKIT_TEST_ALL=1 $(BIN)/python -m pytest -q tests/test_platform_swift.py
+
+test-kotlin: $(VENV)/.installed     ## the Kotlin runtime: golden set, converted bundles; sets the Kotlin compiler up by npm
+	platforms/kotlin/test.sh prepare
+	EDGEKIT_TEST_ALL=1 $(BIN)/python -m pytest -q tests/test_platform_kotlin.py
 
 test-arm64: $(VENV)/.installed $(VENV)/arm64/.installed ## the device runtime on an emulated ARM board; needs qemu-user, apt-get
 	EDGEKIT_ARM64=$(VENV)/arm64 $(BIN)/python -m pytest -m arm64

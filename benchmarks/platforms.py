@@ -4,7 +4,7 @@ Postprocessing of a detector at 640 (8,400 anchors, 80 classes, 39 boxes kept) a
 exact letterbox of a photograph of 810x1080, and trackers with 8, 20 and 100 objects. All are CPU times of one thread,
 in turns, and the fastest of each counts.
 
-    OMP_NUM_THREADS=1 python benchmarks/platforms.py
+    OMP_NUM_THREADS=1 python benchmarks/platforms.py [swift] [kotlin]
 """
 
 from __future__ import annotations
@@ -139,24 +139,37 @@ def swift(folder: Path) -> dict[str, float]:
     return found
 
 
-def main() -> None:
+def kotlin(folder: Path) -> dict[str, float]:
+    """Milliseconds of the Kotlin runtime by name."""
+    command = [ROOT / "platforms/kotlin/test.sh", "benchmark", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+    return found
+
+
+PLATFORMS: dict[str, Callable[[Path], dict[str, float]]] = {"swift": swift, "kotlin": kotlin}
+
+
+def main(names: list[str]) -> None:
     """Measure in turns and print the table."""
     tasks = [
         ("detector", contract("detect"), heads(39)),
         ("segmenter", contract("segment", 32), segmented(40)),
     ]
     image = np.ascontiguousarray(scene(0, (HEIGHT, WIDTH)).image)
-    ours: dict[str, float] = {}
-    theirs: dict[str, float] = {}
-    with tempfile.TemporaryDirectory() as name:
-        write(Path(name), tasks, image)
+    best: dict[str, dict[str, float]] = {name: {} for name in ("Python", *names)}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        write(folder, tasks, image)
         for _ in range(TURNS):
-            for side, measured in ((ours, python(tasks, image)), (theirs, swift(Path(name)))):
+            for name, side in best.items():
+                measured = PLATFORMS[name](folder) if name in PLATFORMS else python(tasks, image)
                 side.update({key: min(value, side.get(key, value)) for key, value in measured.items()})
-    print(f"{'':14}{'Python ms':>10}{'Swift ms':>10}{'Swift/Python':>14}")
-    for key, value in ours.items():
-        print(f"{key:14}{value:10.3f}{theirs[key]:10.3f}{theirs[key] / value:14.2f}")
+    print(f"{'milliseconds':14}" + "".join(f"{name:>10}" for name in best) + "".join(f"{name:>9}/Py" for name in names))
+    for key, value in best["Python"].items():
+        times = "".join(f"{side[key]:10.3f}" for side in best.values())
+        print(f"{key:14}{times}" + "".join(f"{best[name][key] / value:12.2f}" for name in names))
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:] or list(PLATFORMS))

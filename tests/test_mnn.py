@@ -245,7 +245,7 @@ def test_kl_leaves_in_float_what_the_plan_does(jobs: Any, detector: Any, image: 
     stored = [one.stored for one in read_operators(job.out / "model.mnn") if one.kind in CONVOLUTIONS]
     floats = {one.name for one, kind in zip(convolutions, stored, strict=True) if kind == "float32"}
     assert floats == set(job.planned().float_layers)
-    assert len(floats) == 5
+    assert len(floats) == 6
     assert len(stored) > len(floats)
     for found, wanted in zip(opened(job, graph).run([image]), expected(detector, image), strict=True):
         assert noise(found, wanted) < 0.15

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
-from msgspec import Meta
 
 from edgekit.errors import InputError
 from edgekit.profiling.jobs import RoundResult
@@ -38,11 +37,11 @@ SCHEMA = 1
 MOST_BYTES = 16 << 20
 """The most bytes of a record: one of a thousand calls has 100 kB."""
 
-Milliseconds = Annotated[float, Meta(ge=0, le=1e7)]
-Samples = Annotated[tuple[Milliseconds, ...], Meta(min_length=2, max_length=100_000)]
-Text = Annotated[str, Meta(min_length=1, max_length=1000)]
-Count = Annotated[int, Meta(ge=1, le=1 << 40)]
-Share = Annotated[float, Meta(ge=0, le=1)]
+Milliseconds = Annotated[float, msgspec.Meta(ge=0, le=1e7)]
+Samples = Annotated[tuple[Milliseconds, ...], msgspec.Meta(min_length=2, max_length=100_000)]
+Text = Annotated[str, msgspec.Meta(min_length=1, max_length=1000)]
+Count = Annotated[int, msgspec.Meta(ge=1, le=1 << 40)]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 class BrowserRound(Record, frozen=True, kw_only=True):
@@ -82,16 +81,16 @@ class BrowserBenchmark(Record, frozen=True, kw_only=True):
 
     schema: int
     kind: Literal["edgekit browser benchmark"]
-    id: Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
-    time: Annotated[str, Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00$")]
+    id: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
+    time: Annotated[str, msgspec.Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00$")]
     edgekit: Text
     engine: Text
     device: Text
     browser: Text
-    cores: Annotated[int, Meta(ge=1, le=4096)]
+    cores: Annotated[int, msgspec.Meta(ge=1, le=4096)]
     frame: tuple[Count, Count]
     bundle: BrowserBundle
-    rounds: Annotated[tuple[BrowserRound, ...], Meta(min_length=1, max_length=1000)]
+    rounds: Annotated[tuple[BrowserRound, ...], msgspec.Meta(min_length=1, max_length=1000)]
 
 
 def read_benchmark(path: str | os.PathLike[str], *, on: str = "") -> Profile:

@@ -1,0 +1,65 @@
+package edgekit
+
+import kotlin.math.max
+import kotlin.math.min
+
+/** Turns frames into input tensors by one rule, reusing its canvas from frame to frame. One thread at a time. */
+internal class Preprocessor(val rule: ImageRule) {
+    private val canvas = ByteArray(3 * rule.width * rule.height)
+
+    /** Normalised value of every pixel level, 3 times 256, per channel in the model's colour order. */
+    private val table = FloatArray(3 * 256) {
+        val (channel, level) = it / 256 to it % 256
+        ((level * rule.scale - rule.mean[channel]) / rule.std[channel]).toFloat()
+    }
+    private var covered: Size? = null
+
+    /** Tensor (1, 3, height, width) and the transform. */
+    fun run(image: Pixels): Pair<Tensor, Transform> {
+        val mapping = resize(image)
+        return normalise(canvas) to mapping
+    }
+
+    private fun resize(given: Pixels): Transform {
+        val mapping = Transform.of(rule, given.width, given.height)
+        val size = mapping.resized
+        var image = given
+        val isLinear = rule.interpolation == ImageRule.Interpolation.LINEAR
+        if (!isLinear && size.width.toLong() * size.height <= STRIP.toLong() * rule.width * rule.height) {
+            // What follows finds it in its size already.
+            image = resample(image, size, rule.interpolation == ImageRule.Interpolation.BICUBIC)
+        }
+        if (rule.resize == ImageRule.Resize.LETTERBOX) pad(mapping)
+        // The part of the scaled image that lies on the input.
+        val (left, top) = max(0, -mapping.offsetX) to max(0, -mapping.offsetY)
+        val window = Window(left, top, min(size.width - left, rule.width), min(size.height - top, rule.height))
+        val start = 3 * (max(0, mapping.offsetY) * rule.width + max(0, mapping.offsetX))
+        resizeLinear(image, size, window, canvas, start, 3 * rule.width)
+        return mapping
+    }
+
+    private fun pad(mapping: Transform) {
+        if (covered == mapping.resized) return
+        val levels = if (rule.color == ImageRule.Color.RGB) rule.pad else rule.pad.reversed()
+        for (i in canvas.indices) canvas[i] = levels[i % 3].toByte()
+        covered = mapping.resized
+    }
+
+    /** Tensor of RGB pixels that have the input's size already. */
+    fun normalise(canvas: ByteArray): Tensor {
+        val cells = rule.width * rule.height
+        val first = if (rule.color == ImageRule.Color.RGB) 0 else 2
+        val data = FloatArray(3 * cells)
+        for (i in 0 until cells) {
+            data[i] = table[level(canvas, 3 * i + first)]
+            data[cells + i] = table[256 + level(canvas, 3 * i + 1)]
+            data[2 * cells + i] = table[512 + level(canvas, 3 * i + 2 - first)]
+        }
+        return Tensor(data, listOf(1, 3, rule.height, rule.width))
+    }
+
+    private companion object {
+        /** A crop that would scale the whole frame to more than this many times the input is sampled bilinearly, as in Python. */
+        const val STRIP = 8
+    }
+}

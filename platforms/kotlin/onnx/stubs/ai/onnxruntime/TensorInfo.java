@@ -1,0 +1,7 @@
+package ai.onnxruntime;
+
+public class TensorInfo {
+    public long[] getShape() {
+        return null;
+    }
+}

@@ -1,0 +1,55 @@
+"""The Kotlin runtime (platforms/kotlin): its own tests, and real bundles with results equal to Python's."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from platform_bundles import TASKS, converted, expected, write_pictures
+
+from edgekit.runtimes.selfcheck import add_record
+
+SCRIPT = ROOT / "platforms" / "kotlin" / "test.sh"
+TOOLCHAIN = Path(os.environ.get("EDGEKIT_KOTLIN_ROOT") or Path.home() / ".cache" / "edgekit" / "kotlin")
+
+pytestmark = [
+    pytest.mark.nightly,
+    pytest.mark.skipif(
+        not list(TOOLCHAIN.glob(".edgekit-ready-*")), reason="make test-kotlin sets the Kotlin compiler and JUnit up"
+    ),
+]
+
+
+def kotlin(*tests: str, bundles: Path | None = None) -> str:
+    """What the tests of the library say; a failure fails the test with its words."""
+    environment = {**os.environ, "EDGEKIT_KOTLIN_BUNDLES": str(bundles or ""), "EDGEKIT_PYTHON": sys.executable}
+    done = subprocess.run(
+        [str(SCRIPT), *tests], env=environment, capture_output=True, text=True, timeout=900, check=False
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+    return done.stdout
+
+
+def test_the_golden_set_the_model_and_damaged_input() -> None:
+    said = kotlin()
+    assert "OK (" in said
+    for kind in ("preprocess", "decode", "nms", "rle", "track", "smooth", "oks_nms", "manifest"):
+        assert f"golden {kind}: " in said
+
+
+def test_bundles_of_every_task_give_pythons_results_in_kotlin(tmp_path: Path) -> None:
+    pictures = write_pictures(tmp_path / "pictures")
+    bundles = [converted(task, "onnx", tmp_path, pictures) for task in TASKS]
+    (tmp_path / "expected.json").write_text(json.dumps([expected(bundle, pictures) for bundle in bundles]))
+    said = kotlin("BundleTest", bundles=tmp_path)
+    # What the Kotlin runtime writes, edgekit reads.
+    for bundle in bundles:
+        assert f"bundle {bundle.path.name}: 6 pictures" in said
+        noted = add_record(bundle.path, tmp_path / f"{bundle.path.name}-record.json")
+        (execution,) = noted.manifest.executions or ()
+        assert (execution.platform, execution.word) == ("kotlin", "executed")
