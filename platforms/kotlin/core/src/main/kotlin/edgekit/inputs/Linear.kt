@@ -52,6 +52,7 @@ internal fun resizeLinear(image: Pixels, size: Size, window: Window, target: Byt
     val y = Axis(image.height, size.height, window.top, window.height, image.stride)
     var upper = IntArray(3 * window.width)
     var lower = IntArray(3 * window.width)
+    val blended = IntArray(3 * window.width)
     var (upperRow, lowerRow) = -1 to -1
     for (j in 0 until window.height) {
         val (one, two) = y.first[j] to y.second[j]
@@ -63,22 +64,35 @@ internal fun resizeLinear(image: Pixels, size: Size, window: Window, target: Byt
         if (two != lowerRow) interpolate(image, two, x, lower)
         upperRow = one
         lowerRow = two
-        val (a, b, to) = Triple(y.before[j], y.after[j], start + j * stride)
-        for (i in upper.indices) target[to + i] = (((a * upper[i]) shr 16) + ((b * lower[i]) shr 16) + 2 shr 2).toByte()
+        blend(upper, lower, y.before[j], y.after[j], blended, target, start + j * stride)
     }
+}
+
+/** Two rows of `interpolate`, interpolated down, as grey levels. Two loops, because the JVM has vector code for the first alone. */
+private fun blend(upper: IntArray, lower: IntArray, a: Int, b: Int, blended: IntArray, target: ByteArray, to: Int) {
+    for (i in blended.indices) blended[i] = ((a * upper[i]) shr 16) + ((b * lower[i]) shr 16) + 2 shr 2
+    for (i in blended.indices) target[to + i] = blended[i].toByte()
 }
 
 /** A row of the image, interpolated across, in 1/128 of a grey level. */
 private fun interpolate(image: Pixels, base: Int, x: Axis, row: IntArray) {
-    val (data, red, blue) = Triple(image.data, image.red, image.blue)
-    for (i in x.first.indices) {
-        val one = base + x.first[i]
-        val two = base + x.second[i]
-        val a = x.before[i]
-        val b = x.after[i]
-        row[3 * i] = (level(data, one + red) * a + level(data, two + red) * b) shr 4
-        row[3 * i + 1] = (level(data, one + 1) * a + level(data, two + 1) * b) shr 4
-        row[3 * i + 2] = (level(data, one + blue) * a + level(data, two + blue) * b) shr 4
+    val data = image.data
+    val red = image.red
+    val blue = image.blue
+    val first = x.first
+    val second = x.second
+    val before = x.before
+    val after = x.after
+    var at = 0
+    for (i in first.indices) {
+        val one = base + first[i]
+        val two = base + second[i]
+        val a = before[i]
+        val b = after[i]
+        row[at] = (level(data, one + red) * a + level(data, two + red) * b) shr 4
+        row[at + 1] = (level(data, one + 1) * a + level(data, two + 1) * b) shr 4
+        row[at + 2] = (level(data, one + blue) * a + level(data, two + blue) * b) shr 4
+        at += 3
     }
 }
 

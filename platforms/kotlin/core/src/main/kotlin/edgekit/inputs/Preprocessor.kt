@@ -7,10 +7,9 @@ import kotlin.math.min
 internal class Preprocessor(val rule: ImageRule) {
     private val canvas = ByteArray(3 * rule.width * rule.height)
 
-    /** Normalised value of every pixel level, 3 times 256, per channel in the model's colour order. */
-    private val table = FloatArray(3 * 256) {
-        val (channel, level) = it / 256 to it % 256
-        ((level * rule.scale - rule.mean[channel]) / rule.std[channel]).toFloat()
+    /** Normalised value of every pixel level, per channel in the model's colour order. */
+    private val tables = List(3) { channel ->
+        FloatArray(256) { level -> ((level * rule.scale - rule.mean[channel]) / rule.std[channel]).toFloat() }
     }
     private var covered: Size? = null
 
@@ -49,11 +48,15 @@ internal class Preprocessor(val rule: ImageRule) {
     fun normalise(canvas: ByteArray): Tensor {
         val cells = rule.width * rule.height
         val first = if (rule.color == ImageRule.Color.RGB) 0 else 2
+        val third = 2 - first
+        val (one, two, three) = tables
         val data = FloatArray(3 * cells)
+        var at = 0
         for (i in 0 until cells) {
-            data[i] = table[level(canvas, 3 * i + first)]
-            data[cells + i] = table[256 + level(canvas, 3 * i + 1)]
-            data[2 * cells + i] = table[512 + level(canvas, 3 * i + 2 - first)]
+            data[i] = one[level(canvas, at + first)]
+            data[cells + i] = two[level(canvas, at + 1)]
+            data[2 * cells + i] = three[level(canvas, at + third)]
+            at += 3
         }
         return Tensor(data, listOf(1, 3, rule.height, rule.width))
     }
