@@ -28,6 +28,12 @@ class Trial:
         return 0.0 if self.evidence.decoded is None else round(quality(self.evidence.decoded), 6)
 
     @property
+    def found(self) -> float:
+        """The same of boxes that need not be exact: IoU of 0.75 at most (0..1)."""
+        decoded = self.evidence.decoded
+        return 0.0 if decoded is None else round(quality(decoded, up_to=EXACT), 6)
+
+    @property
     def standing(self) -> int:
         """0 outside its gate, 1 inside, 2 where the scores also drift no more than `MARGIN` of what the gate allows."""
         decoded, gate = self.evidence.decoded, self.evidence.gate
@@ -53,8 +59,12 @@ MARGIN = 2 / 3
 """Scores of other images drift more or less than those held back: MobileNetV2's plan .044 there and .099 in the proof,
 where .06 is the bound."""
 
+EXACT = 0.75
+"""Boxes that match the source's at an IoU above this are as good as its own. On two photographs YOLOX-Nano's plan
+matches 53 % at .95 and inputs 94 %; on fifty others their mAP is .5266 and .5234, and inputs takes 1.7 times the time."""
+
 LOSS = 0.03
-"""The quality that speed may cost. Where few objects decide, twice the error of their share, if that is more."""
+"""What speed may cost of what is found. Where few objects decide, twice the error of their share, if that is more."""
 
 
 ALIKE = 0.01
@@ -79,10 +89,10 @@ def choose(trials: Mapping[str, Trial], views: float = 1.0) -> str:
 
 def _fastest(trials: dict[str, Trial], views: float) -> dict[str, Trial]:
     """Those about as fast as the fastest, of those hardly worse than the best; all of them where nothing is timed."""
-    best = max(trials.values(), key=lambda trial: trial.quality)
+    best = max(trials.values(), key=lambda trial: trial.found)
     count = best.evidence.decoded.detections / views if best.evidence.decoded else 0
-    allowed = max(LOSS, 2 * math.sqrt(best.quality * (1 - best.quality) / count)) if count else LOSS
-    near = {recipe: trial for recipe, trial in trials.items() if trial.quality > best.quality - allowed}
+    allowed = max(LOSS, 2 * math.sqrt(best.found * (1 - best.found) / count)) if count else LOSS
+    near = {recipe: trial for recipe, trial in trials.items() if trial.found > best.found - allowed}
     times = {recipe: trial.time for recipe, trial in near.items() if trial.time is not None}
     if len(times) < len(near):
         return trials

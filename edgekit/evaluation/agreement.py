@@ -287,13 +287,14 @@ class DriftTally:
         )
 
 
-def quality(decoded: Agreement) -> float:
+def quality(decoded: Agreement, *, up_to: float = 1.0) -> float:
     """One number (0..1) to rank recipes by: 1 when nothing differs from the source.
 
-    The mean share of detections matched at all of `IOUS`, less the mean score drift, less the share of extra ones; of
-    label maps also less the share of cells with another class.
+    The mean share of detections matched at those of `IOUS` that are not above ``up_to``, less the mean score drift,
+    less the share of extra ones; of label maps also less the share of cells with another class.
     """
-    matched = sum(decoded.matched_at.values()) / len(decoded.matched_at)
+    shares = [share for iou, share in decoded.matched_at.items() if float(iou) <= up_to]
+    matched = sum(shares) / len(shares)
     pixels = 1.0 if decoded.pixels is msgspec.UNSET else decoded.pixels
     return max(0.0, matched * pixels * (1 - decoded.score_drift) * (1 - decoded.extra))
 
