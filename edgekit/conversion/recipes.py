@@ -61,7 +61,7 @@ where .06 is the bound."""
 
 EXACT = 0.75
 """Boxes that match the source's at an IoU above this are as good as its own. On two photographs YOLOX-Nano's plan
-matches 53 % at .95 and inputs 94 %; on fifty others their mAP is .5266 and .5234, and inputs takes 1.7 times the time."""
+matches 53 % at .95, inputs 94 % in 1.7 times the time; on fifty others their mAP is .5266 and .5234."""
 
 LOSS = 0.03
 """What speed may cost of what is found. Where few objects decide, twice the error of their share, if that is more."""
