@@ -162,7 +162,7 @@ class BundleBuilder:
                 step = _within(report, 0.7, 1.0)
                 validated = self._validate(spec, staging.folder, step, sheet=sheet, golden=golden)
                 evidence = _completed(validated, best)
-                doubt, advice = self._doubt(spec, best), "" if evidence.passed else self._advice(spec, best)
+                doubt, advice = self._doubt(spec, best), "" if evidence.passed else self._advice(evidence, spec, best)
                 if not evidence.passed and self._request.gated:
                     raise GateError(
                         f"outside its gate, not written: {'; '.join(evidence.failures)} (--no-gate writes it all the "
@@ -354,14 +354,14 @@ class BundleBuilder:
             converters.target(spec.target).recipes_of(spec.precision), best.recipe, best.trials, self._prepared
         )
 
-    def _advice(self, spec: BundleSpec, best: _Best) -> str:
+    def _advice(self, failed: Evidence, spec: BundleSpec, best: _Best) -> str:
         """After a failed gate of a bundle that was quantised on images."""
         if not best.recipe:
             return ""
         target = converters.target(spec.target)
         finest = next((one for one in ("fp16", "fp32") if one in target.precisions and one != spec.precision), "")
         offered = target.recipes_of(spec.precision)
-        return recipes.advice(offered, best.recipe, best.trials, self._prepared, self._request, finest)
+        return recipes.advice(failed, offered, best.recipe, best.trials, self._prepared, self._request, finest)
 
     def _trial(
         self,

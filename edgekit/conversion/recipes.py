@@ -144,11 +144,18 @@ def _faster(best: str, trials: Mapping[str, Trial], prepared: Prepared) -> str:
 
 
 def advice(
-    offered: Sequence[str], best: str, trials: Mapping[str, Trial], prepared: Prepared, request: Request, finest: str
+    failed: Evidence,
+    offered: Sequence[str],
+    best: str,
+    trials: Mapping[str, Trial],
+    prepared: Prepared,
+    request: Request,
+    finest: str,
 ) -> str:
     """After a failed gate: what every recipe reached, and what to try.
 
     Args:
+        failed: the proof.
         offered: all recipes of the target.
         best: the one that was taken.
         trials: by recipe, those that were compared on the hold-out set.
@@ -168,12 +175,18 @@ def advice(
         ways.append(f"more images in --data ({calibration.count + calibration.held} calibrate now, {FEW} are better)")
     if not request.finetune and prepared.holdout_views:
         ways.append("--finetune 10min")
-    if request.max_drop is None and prepared.holdout_views:
+    if request.max_drop is None and prepared.holdout_views and _found_less(failed):
         ways.append("--max-drop 2%")
     if finest:
         ways.append(f"--precision {finest}")
     said.append(f"try {_or(ways)}" if ways else "")
     return "; ".join(filter(None, said))
+
+
+def _found_less(evidence: Evidence) -> bool:
+    """Whether more is wrong than scores, which no bound on what may be lost looks at."""
+    decoded, gate = evidence.decoded, evidence.gate
+    return decoded is None or decoded.matched < gate.matched or decoded.extra > gate.extra
 
 
 def _figures(evidence: Evidence) -> str:
