@@ -64,7 +64,7 @@ def write(folder: Path, depths: Depths, dtype: str = "float16") -> Path:
     import torch
     from safetensors.numpy import save_file
 
-    from edgekit.sources.transformers import import_transformers
+    from edgekit.sources._pretrained import import_transformers
 
     transformers = import_transformers(folder)
     made = config(depths, transformers)

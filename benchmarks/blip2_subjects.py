@@ -49,7 +49,7 @@ class HuggingFace:
     def __init__(self, checkpoint: Path, threads: int, dtype: str) -> None:
         import torch
 
-        from edgekit.sources.transformers import import_transformers
+        from edgekit.sources._pretrained import import_transformers
 
         torch.set_num_threads(threads)
         torch.set_grad_enabled(False)

@@ -22,6 +22,7 @@ import msgspec
 from edgekit.conversion.convert import Conversion, convert
 from edgekit.evaluation.described import DescribedImage, read_described
 from edgekit.evaluation.vision_language import evaluate
+from edgekit.graph.blip2.blip2 import Blip2
 from edgekit.runtimes.load import load
 from edgekit.shapes.talk import FIRST_EVALUATION_SEED
 from edgekit.shapes.talk_dataset import write_talk
@@ -73,7 +74,7 @@ def of_source(model: str, data: Sequence[DescribedImage], threads: int) -> Row:
     folder = MODELS[model]
     report = evaluate(open_source(folder, threads), data).report
     figures = {name: value for metrics in report for name, value in metrics.figures.items()}
-    return Row(model, "", "", "fp32", figures, parameter_bytes(folder), len(data))
+    return Row(model, "", "", "fp32", figures, parameter_bytes(Blip2(folder)), len(data))
 
 
 def of_bundle(

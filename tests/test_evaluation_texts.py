@@ -561,10 +561,11 @@ def test_limit_is_for_texts(cli: Cli, tmp_path: Path) -> None:
 
 def test_a_damaged_source_is_refused(tmp_path: Path) -> None:
     pytest.importorskip("transformers", reason="needs the extra 'convert'")
+    from edgekit.graph.blip2.blip2 import Blip2
     from edgekit.sources.blip2.reference import open_source, parameter_bytes
 
     folder = tiny_blip2.opt(tmp_path / "opt")
-    assert 0 < parameter_bytes(folder) <= (folder / "model.safetensors").stat().st_size
+    assert 0 < parameter_bytes(Blip2(folder)) <= (folder / "model.safetensors").stat().st_size
     (folder / "config.json").write_text(
         (folder / "config.json").read_text().replace('"hidden_size": 24', '"hidden_size": 25')
     )

@@ -282,8 +282,9 @@ def _source_of_texts(spec: str, name: str, opening: _Opening) -> Candidate:
     from edgekit.sources.blip2.reference import open_source, parameter_bytes
 
     folder = Path(locate(spec).spec)
-    task = _task_of_texts(Blip2(folder).family)
-    return Candidate(name, task, parameter_bytes(folder), lambda: open_source(folder, opening.threads), source=True)
+    source = Blip2(folder)
+    task = _task_of_texts(source.family)
+    return Candidate(name, task, parameter_bytes(source), lambda: open_source(folder, opening.threads), source=True)
 
 
 def _task_of_texts(family: str) -> str:

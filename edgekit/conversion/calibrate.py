@@ -64,7 +64,7 @@ def work(job: CalibrateJob, report: Report) -> Calibrated:
 def _observe(prepared: Prepared, workspace: Workspace, report: Report) -> None:
     report("observing the vision tower", 0.1)
     samples = Samples(workspace.calibration, prepared.contract.image)
-    write_ranges(workspace.ranges, observe(Blip2(Path(prepared.written)), samples, workspace.folder / "observed"))
+    write_ranges(workspace.ranges, observe(Blip2(Path(prepared.written)), samples))
 
 
 def _plan(job: CalibrateJob, prepared: Prepared, workspace: Workspace, report: Report) -> Plan:

@@ -2,42 +2,48 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from edgekit.arrays import Floats
-from edgekit.graph.blip2.blip2 import Blip2, Forms
-from edgekit.graph.blip2.cache import SharedCache
-from edgekit.graph.blip2.forms import ChannelRanges, Float32, ObservedFloat32
+from edgekit.conversion.source_texts import IMAGES, batches
+from edgekit.graph.blip2.blip2 import Blip2
+from edgekit.graph.blip2.forms import ChannelRanges
+from edgekit.sources.blip2.reference import load_model
 
 
-def observe(source: Blip2, samples: Iterable[Floats], folder: Path) -> dict[str, ChannelRanges]:
+def observe(source: Blip2, samples: Iterable[Floats]) -> dict[str, ChannelRanges]:
     """Per-channel ranges of the inputs of all linear layers of the vision tower, over calibration images.
 
-    The tower is written in float32 for it, with these figures as further outputs, and run by ONNX Runtime.
+    The source's own tower runs, in float32; some images at a time, as a large one reads its weights for every run.
 
     Args:
         source: the model.
         samples: float32 (1, 3, height, width) each.
-        folder: for the tower; it must not exist, and is removed at the end.
     """
-    import onnxruntime
+    import torch
+    from torch import nn
 
-    folder.mkdir()
-    graph = source.write("vision", folder, Forms(ObservedFloat32(), Float32()), SharedCache)
-    session = onnxruntime.InferenceSession(str(folder / graph.files[0]))
-    names = [tensor.name for tensor in graph.outputs if tensor.name.endswith((".low", ".high"))]
-    found: dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]] = {}
-    for tensor in samples:
-        for name, reached in zip(names, session.run(names, {"pixel_values": tensor}), strict=True):
-            further = np.minimum if name.endswith(".low") else np.maximum
-            found[name] = further(found[name], reached) if name in found else reached
-    shutil.rmtree(folder)
-    layers = [name.removesuffix(".low") for name in names if name.endswith(".low")]
-    return {name: ChannelRanges(found[f"{name}.low"], found[f"{name}.high"]) for name in layers}
+    found: dict[str, ChannelRanges] = {}
+    tower = load_model(source).vision_model
+
+    def look_at(name: str, module: nn.Module) -> None:
+        def look(_: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+            low, high = given[0].flatten(0, -2).aminmax(dim=0)
+            seen = ChannelRanges(low.numpy(), high.numpy())
+            found[name] = seen.joined(found[name]) if name in found else seen
+
+        module.register_forward_pre_hook(look)
+
+    for name, module in tower.named_modules():
+        if isinstance(module, nn.Linear):
+            look_at(f"vision_model.{name}.weight", module)
+    with torch.no_grad():
+        for _, pixels in batches(samples, IMAGES):
+            tower(pixels)
+    return found
 
 
 def write_ranges(path: Path, ranges: Mapping[str, ChannelRanges]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +11,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.arrays import Ints
+from edgekit.arrays import Floats, Ints
 from edgekit.calibration.samples import Samples, new_stack
 from edgekit.conversion.workspace import Workspace
 from edgekit.errors import InputError, SourceError
 from edgekit.graph.blip2.blip2 import Blip2
-from edgekit.runtimes.bundle.manifest import Contract, Record
+from edgekit.runtimes.bundle.manifest import Contract, Language, Record
 from edgekit.sources.blip2.reference import load_model, load_tokenizer
 
 POSITIONS = 512
@@ -22,6 +24,9 @@ POSITIONS = 512
 
 ANSWER = 20
 """Tokens of an answer that goes its own way."""
+
+IMAGES, ROWS = 8, 32
+"""Images that pass the vision tower together, and texts that are written together."""
 
 QUESTIONS = ("what is in the picture?", "how many objects are there?", "what color is it?")
 SUBJECTS = (
@@ -65,6 +70,8 @@ def answer(
 ) -> None:
     """Generate the source's text for every image and prompt, and store the logits of each token.
 
+    Many rows run together: a large source reads all of its weights for every token.
+
     Left in the folder, with one row for each image and prompt: ``image_embeds``, ``query_output`` and
     ``language_inputs`` (one for each image), ``tokens`` (rows, positions) and ``logits`` of a text that may not end,
     ``answers`` of one that may (-1 behind its end).
@@ -82,45 +89,77 @@ def answer(
     if room < ANSWER:
         raise InputError(f"the longest prompt leaves {room} tokens of {language.positions} for an answer: shorten it")
     count = min(-(-POSITIONS // rows), room)
-    tokens, answers = np.zeros((rows, count), np.int64), np.full((rows, ANSWER), -1, np.int64)
     stacks = _Stacks(workspace, len(proof))
-    logits: NDArray[np.float32] | None = None
-    greedy = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
-    prefix = [language.image] * language.queries
-    for number, pixels in enumerate(proof):
-        pixel_values = torch.from_numpy(pixels)
+    for start, pixels in batches(proof, IMAGES):
         with torch.no_grad():
-            image = model.vision_model(pixel_values).last_hidden_state
-            queries = model.qformer(query_embeds=model.query_tokens, encoder_hidden_states=image).last_hidden_state
+            image = model.vision_model(pixels).last_hidden_state
+            given = model.query_tokens.expand(len(image), -1, -1)
+            queries = model.qformer(query_embeds=given, encoder_hidden_states=image).last_hidden_state
             projected = model.language_projection(queries)
-        stacks.keep(number, image_embeds=image, query_output=queries, language_inputs=projected)
-        for place, own_ids in enumerate(coded):
-            row = number * len(prompts) + place
-            ids = torch.tensor([prefix + own_ids])
-            given = {"pixel_values": pixel_values, "input_ids": ids, "attention_mask": torch.ones_like(ids)}
-            with torch.no_grad():
-                free = model.generate(**given, **greedy, max_new_tokens=ANSWER, min_new_tokens=0)
-                long = model.generate(
-                    **given, **greedy, max_new_tokens=count, min_new_tokens=count, output_logits=True,
-                    return_dict_in_generate=True,
-                )  # fmt: skip
-            begin = ids.shape[1] if language.family == "opt" else 1
-            own = free[0, begin:].numpy()
-            answers[row, : len(own)] = own
-            tokens[row] = long.sequences[0, begin:].numpy()
-            every = torch.stack(long.logits, 1)[0].float().numpy()
-            if logits is None:
-                logits = _memory(workspace, "logits", (rows, *every.shape))
-            logits[row] = every
+        stacks.keep(start, image_embeds=image, query_output=queries, language_inputs=projected)
+    inputs = np.load(workspace.reference("language_inputs"), mmap_mode="r")
+    tokens, answers = np.zeros((rows, count), np.int64), np.full((rows, ANSWER), -1, np.int64)
+    logits = _memory(workspace, "logits", (rows, count, model.language_model.config.vocab_size))
+    for start in range(0, rows, ROWS):
+        some = slice(start, min(start + ROWS, rows))
+        asked = [(np.array(inputs[row // len(prompts)]), coded[row % len(prompts)]) for row in range(rows)[some]]
+        written, every = _generated(model, language, asked, max(count, ANSWER))
+        tokens[some], logits[some] = written[:, :count], every[:, :count]
+        answers[some] = _ended(written, every, language.eos)[:, :ANSWER]
     np.save(workspace.tokens, tokens)
-    np.save(workspace.answers, _cut(answers, language.eos))
+    np.save(workspace.answers, answers)
     workspace.questions.write_bytes(msgspec.json.encode(Asked(prompts=prompts, tokens=count)))
 
 
-def _cut(answers: Ints, eos: tuple[int, ...]) -> Ints:
-    """Answers with -1 behind the first end token: transformers fills up with tokens of its choice."""
-    ended = np.isin(answers, eos).cumsum(1) - np.isin(answers, eos)
-    return np.where(ended > 0, -1, answers)
+def batches(images: Iterable[Floats], size: int) -> Iterator[tuple[int, Any]]:
+    """Images (1, 3, height, width) together, as tensors (at most ``size``, ...), and the number of the first."""
+    import torch
+
+    left, first = iter(images), 0
+    while some := list(itertools.islice(left, size)):
+        yield first, torch.from_numpy(np.concatenate(some))
+        first += len(some)
+
+
+def _generated(
+    model: Any, language: Language, asked: Sequence[tuple[Floats, Sequence[int]]], count: int
+) -> tuple[Ints, Floats]:
+    """The source's greedy texts of ``count`` tokens without an end, int64 (rows, count), and their logits (rows, count,
+    vocabulary), by ``generate`` of transformers.
+
+    Args:
+        model: the source.
+        language: its contract.
+        asked: of each row the image's embeddings (queries, width) and the ids of the prompt.
+        count: tokens of each text.
+    """
+    import torch
+
+    table = model.get_input_embeddings()
+    longest = max(len(ids) for _, ids in asked) + language.queries
+    embeddings = torch.zeros(len(asked), longest, language.width)
+    mask = torch.zeros(len(asked), longest, dtype=torch.int64)
+    words = torch.tensor([number for _, ids in asked for number in ids])
+    with torch.no_grad():
+        coded = iter(table(words).split([len(ids) for _, ids in asked]))
+        for row, (image, ids) in enumerate(asked):
+            place = slice(longest - language.queries - len(ids), None)  # padding stands on the left
+            embeddings[row, place], mask[row, place] = torch.cat([torch.from_numpy(image), next(coded)]), 1
+        made = model.language_model.generate(
+            inputs_embeds=embeddings, attention_mask=mask, do_sample=False, num_beams=1, repetition_penalty=1.0,
+            no_repeat_ngram_size=0, max_new_tokens=count, min_new_tokens=count, output_logits=True,
+            return_dict_in_generate=True,
+        )  # fmt: skip
+    return made.sequences[:, -count:].numpy(), torch.stack(made.logits, 1).float().numpy()
+
+
+def _ended(tokens: Ints, logits: Floats, eos: tuple[int, ...]) -> Ints:
+    """The texts that the source would have written had it been allowed to end: an end token where its logits (rows,
+    tokens, vocabulary) put one first, and -1 behind it."""
+    best = logits.argmax(-1)
+    ends = np.isin(best, eos)
+    behind = (ends.cumsum(1) - ends) > 0
+    return np.where(behind, -1, np.where(ends, best, tokens))
 
 
 def match_all(
@@ -169,15 +208,15 @@ class _Stacks:
         self._workspace, self._count = workspace, count
         self._arrays: dict[str, NDArray[np.float32]] = {}
 
-    def keep(self, number: int, **values: Any) -> None:
-        """Store the tensors (1, ...) of one image."""
+    def keep(self, first: int, **values: Any) -> None:
+        """Store the tensors (n, ...) of ``n`` images, of which ``first`` is the number of the first."""
         for name, tensor in values.items():
-            array = tensor[0].float().numpy()
+            array = tensor.float().numpy()
             if not np.isfinite(array).all():
                 raise SourceError(f"the source gives NaN or infinite values itself, in {name!r}")
             if name not in self._arrays:
-                self._arrays[name] = _memory(self._workspace, name, (self._count, *array.shape))
-            self._arrays[name][number] = array
+                self._arrays[name] = _memory(self._workspace, name, (self._count, *array.shape[1:]))
+            self._arrays[name][first : first + len(array)] = array
 
 
 def _memory(workspace: Workspace, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:

@@ -36,16 +36,19 @@ from edgekit.runtimes.language.parts import Parts, open_parts
 from edgekit.runtimes.language.prompt import Prompt
 from edgekit.runtimes.language.prompts import PromptWriter, padded_texts
 from edgekit.sources import WrittenModel
+from edgekit.sources.blip2.reference import is_large
 from edgekit.structures import from_json
 
 MOST_IMAGES = 24
 """Proof images; each is asked with every prompt."""
 
+MOST_OF_LARGE = 6
+"""Proof images where every run costs seconds: the number of tokens that are compared is the same."""
+
 
 class TextSource:
     """A BLIP-2, run by transformers; see `edgekit.conversion.comparison.ReferenceSource`."""
 
-    most_images: int | None = MOST_IMAGES
     has_recipes = False
     packages: tuple[str, ...] = ("torch", "transformers", "tokenizers")
 
@@ -57,6 +60,7 @@ class TextSource:
         self.origin = msgspec.structs.replace(model.origin, notes=notes)
         self.parts = tuple(Part(name=name, role=PARTS[name]) for name in model.source.graphs)
         self._source, self._threads = model.source, job.threads
+        self.most_images: int | None = MOST_OF_LARGE if is_large(model.source) else MOST_IMAGES
         self._texts = read_texts(job.prompts, model.contract)
 
     def export(self, workspace: Workspace) -> Exported:

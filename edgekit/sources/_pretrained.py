@@ -81,18 +81,10 @@ def load_pretrained(
         SourceError: transformers is not installed or cannot load it, the configuration asks for something that is not
             in the folder, or the tensors do not fit.
     """
-    _refuse_foreign(folder, config)
-    _refuse_quantised(folder)
-    transformers = import_transformers(folder)
-    transformers.utils.logging.disable_progress_bar()
-    _refuse_absurd(folder, config, sizes)
+    kind = checked_class(folder, loader, config, sizes)
     given = {"local_files_only": True, "use_safetensors": True, "trust_remote_code": False, **options}
     try:
-        kind = getattr(transformers, loader)
-        _refuse_larger(folder, kind, sizes)
         model, info = kind.from_pretrained(folder, output_loading_info=True, ignore_mismatched_sizes=True, **given)
-    except SourceError:
-        raise
     except Exception as error:  # a damaged folder can make it raise anything
         raise SourceError(f"{folder}: transformers cannot load it: {reason(error)}") from error
     shapes = {name: (tuple(given), tuple(wanted)) for name, given, wanted in info["mismatched_keys"]}
@@ -100,6 +92,34 @@ def load_pretrained(
     if info["error_msgs"]:
         raise SourceError(f"{folder}: transformers cannot load it: {info['error_msgs'][0]}")
     return model.eval().requires_grad_(False)
+
+
+def checked_class(folder: Path, loader: str, config: Mapping[str, Any], sizes: Mapping[str, tuple[int, ...]]) -> Any:
+    """The class of transformers for a folder whose configuration asks for nothing that is not in it.
+
+    Args:
+        folder: of `save_pretrained`.
+        loader: the name of the class.
+        config: its configuration, as read.
+        sizes: shapes of the tensors in its files, by name.
+
+    Raises:
+        SourceError: transformers is not installed or cannot build it, the weights are quantised, or the configuration
+            asks for code from elsewhere or for a network that the files cannot fill.
+    """
+    _refuse_foreign(folder, config)
+    _refuse_quantised(folder)
+    transformers = import_transformers(folder)
+    transformers.utils.logging.disable_progress_bar()
+    _refuse_absurd(folder, config, sizes)
+    try:
+        kind = getattr(transformers, loader)
+        _refuse_larger(folder, kind, sizes)
+    except SourceError:
+        raise
+    except Exception as error:  # a damaged folder can make it raise anything
+        raise SourceError(f"{folder}: transformers cannot load it: {reason(error)}") from error
+    return kind
 
 
 def reason(error: Exception) -> str:

@@ -140,6 +140,10 @@ class ChannelRanges:
     low: Floats
     high: Floats
 
+    def joined(self, other: ChannelRanges) -> ChannelRanges:
+        """The range over the images of both."""
+        return ChannelRanges(np.minimum(self.low, other.low), np.maximum(self.high, other.high))
+
 
 @dataclass(frozen=True)
 class Static:
@@ -178,15 +182,3 @@ class Static:
             "DequantizeLinear", writer.weight(name, integers.T), writer.weight(f"{name}.scales", scales), axis=1
         )
         return writer.node("MatMul", widened, kept)
-
-
-@dataclass(frozen=True)
-class ObservedFloat32(_Plain):
-    """Float32, with the smallest and largest value of each input channel as further outputs: what `Static` needs."""
-
-    def product(self, writer: GraphWriter, x: str, name: str, weight: Floats) -> str:
-        """The product of `Float32`, with two outputs more."""
-        axes = writer.constant([0, 1], np.int64)
-        for what, operator in (("low", "ReduceMin"), ("high", "ReduceMax")):
-            writer.output(f"{name}.{what}", writer.node(operator, x, axes, keepdims=0), (weight.shape[1],))
-        return Float32().product(writer, x, name, weight)

@@ -17,7 +17,11 @@ from edgekit.runtimes.engines import Placement
 from edgekit.runtimes.language.graph import LanguageGraph
 from edgekit.runtimes.language.text import Tokenizer
 from edgekit.runtimes.language.vision_language import VisionLanguage
-from edgekit.sources._pretrained import import_transformers, load_pretrained, reason
+from edgekit.sources._pretrained import checked_class, import_transformers, load_pretrained, reason
+from edgekit.sources._streamed import streamed
+
+LARGE = 2 * 10**9
+"""Bytes of a model in float32 above which its weights are read as they are needed, a module's at a time."""
 
 Function = Callable[..., dict[str, Any]]
 """A part of the model: the model and tensors by name to tensors by name."""
@@ -48,12 +52,11 @@ def open_source(folder: Path, threads: int = 0) -> VisionLanguage:
         return VisionLanguage(contract_of(source), _networks(model, functions), None, None, tokenizer)
     networks = _networks(model, {"vision": _vision, "qformer": _projected})
     graph: LanguageGraph = (EncoderDecoder if source.family == "t5" else DecoderOnly)(model.language_model)
-    embeddings = model.get_input_embeddings().weight.numpy()
-    return VisionLanguage(contract_of(source), networks, graph, embeddings, tokenizer)
+    return VisionLanguage(contract_of(source), networks, graph, source.embeddings(), tokenizer)
 
 
 def load_model(source: Blip2) -> Any:
-    """The model in float32, by transformers, ready to run.
+    """The model in float32, by transformers, ready to run; a large one reads its weights from the files as it runs.
 
     Raises:
         SourceError: transformers is not installed or cannot load it, or the tensors do not fit.
@@ -62,7 +65,17 @@ def load_model(source: Blip2) -> Any:
 
     # A Blip2Model has the same weights under the same names.
     kind = "Blip2ForImageTextRetrieval" if source.retrieval else "Blip2ForConditionalGeneration"
-    return load_pretrained(source.folder, kind, source.config, source.checkpoint.shapes, dtype=torch.float32)
+    folder, shapes = source.folder, source.checkpoint.shapes
+    if not is_large(source):
+        return load_pretrained(folder, kind, source.config, shapes, dtype=torch.float32)
+    found = checked_class(folder, kind, source.config, shapes)
+    config = found.config_class.from_pretrained(folder, local_files_only=True)
+    return streamed(lambda: found(config), shapes, source.checkpoint.__getitem__, str(folder))
+
+
+def is_large(source: Blip2) -> bool:
+    """Whether the model stays in its files while it runs (`edgekit.sources._streamed`)."""
+    return parameter_bytes(source) > LARGE
 
 
 def load_tokenizer(source: Blip2) -> Any:
@@ -78,10 +91,9 @@ def load_tokenizer(source: Blip2) -> Any:
         raise SourceError(f"{source.folder}: transformers cannot load the tokenizer: {reason(error)}") from error
 
 
-def parameter_bytes(folder: Path) -> int:
+def parameter_bytes(source: Blip2) -> int:
     """Size of all tensors of a checkpoint in float32, without reading them."""
-    checkpoint = Blip2(folder).checkpoint
-    return sum(4 * int(np.prod(checkpoint.shape(name))) for name in checkpoint.names)
+    return sum(4 * int(np.prod(shape)) for shape in source.checkpoint.shapes.values())
 
 
 class TorchNetwork:
