@@ -41,17 +41,13 @@ def streamed(build: Callable[[], nn.Module], shapes: Mapping[str, tuple[int, ...
     network = network.float().eval().requires_grad_(False)
     stored = _stored(network, shapes, where)
     for path, module in network.named_modules():
-        names = {name: stored[f"{path}.{name}" if path else name] for name in module._parameters if _has(module, name)}
-        small = {name: file for name, file in names.items() if module._parameters[name].numel() < RESIDENT}
-        _load(module, small, read)
-        large = {name: file for name, file in names.items() if name not in small}
+        own = dict(module.named_parameters(recurse=False))
+        names = {name: stored[f"{path}.{name}" if path else name] for name in own}
+        large = {name: file for name, file in names.items() if own[name].numel() >= RESIDENT}
+        _load(module, {name: file for name, file in names.items() if name not in large}, read)
         if large:
             _stream(module, large, read)
     return network
-
-
-def _has(module: nn.Module, name: str) -> bool:
-    return module._parameters[name] is not None
 
 
 @contextmanager
@@ -110,9 +106,8 @@ def _stream(module: nn.Module, names: Mapping[str, str], read: Read) -> None:
 
     # One number seen in every place: networks ask for the device, and NaN tells where one is read without its weights.
     nothing = torch.tensor(float("nan"))
-    absent = {
-        name: torch.nn.Parameter(nothing.expand(module._parameters[name].shape), requires_grad=False) for name in names
-    }
+    own = dict(module.named_parameters(recurse=False))
+    absent = {name: torch.nn.Parameter(nothing.expand(own[name].shape), requires_grad=False) for name in names}
 
     def load(module: nn.Module, _: object) -> None:
         _load(module, names, read)
