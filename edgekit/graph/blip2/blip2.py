@@ -12,7 +12,7 @@ import msgspec
 
 from edgekit.arrays import Floats
 from edgekit.errors import SourceError, choices
-from edgekit.graph.blip2.cache import CacheKind
+from edgekit.graph.blip2.cache import CacheKind, HostCache
 from edgekit.graph.blip2.checkpoint import Checkpoint
 from edgekit.graph.blip2.forms import Form
 from edgekit.graph.blip2.layers import Layers
@@ -162,7 +162,7 @@ class Blip2:
         if isinstance(language, OptConfig):
             writers["language"] = lambda: write_opt(layers, language, cache, head)
         else:
-            writers["encoder"] = lambda: write_encoder(layers, language)
+            writers["encoder"] = lambda: write_encoder(layers, language, hosted=cache is HostCache)
             writers["decoder"] = lambda: write_decoder(layers, language, cache, head)
         return writers
 

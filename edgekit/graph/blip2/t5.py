@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.graph.blip2.cache import Cache, CacheKind, Heads, positions
+from edgekit.graph.blip2.cache import Cache, CacheKind, Heads, distances
 from edgekit.graph.blip2.forms import Form
 from edgekit.graph.blip2.layers import Layers
 
@@ -60,16 +60,23 @@ def cross(number: int, what: str) -> str:
     return f"cross.{number}.{what}"
 
 
-def write_encoder(layers: Layers, config: T5Config) -> None:
+def write_encoder(layers: Layers, config: T5Config, *, hosted: bool = False) -> None:
     """``inputs_embeds`` [rows, tokens, width], ``attention_mask`` int64 -> ``cross.N.key`` and ``.value``.
 
-    Those are the keys and values of every layer of the decoder, [rows, heads, tokens, size].
+    Those are the keys and values of every layer of the decoder, [rows, heads, tokens, size]. With ``hosted`` the host
+    gives what is computed of the mask's shape: ``mask`` float32 [rows, 1, 1, tokens], which is added to the scores, and
+    ``distances`` int64 [tokens, tokens], of each key from each query.
     """
     writer, heads = layers.writer, config.heads
     x = writer.input("inputs_embeds", (-1, -1, config.d_model))
-    hidden = layers.hiding(writer.input("attention_mask", (-1, -1), "int64"))
-    size = writer.node("Gather", writer.node("Shape", x), writer.constant(1, np.int64))
-    bias = writer.node("Add", _distances(layers, config, "encoder", size, size), hidden)
+    if hosted:
+        hidden = writer.input("mask", (-1, 1, 1, -1))
+        away = writer.input("distances", (-1, -1), "int64")
+    else:
+        hidden = layers.hiding(writer.input("attention_mask", (-1, -1), "int64"))
+        size = writer.node("Gather", writer.node("Shape", x), writer.constant(1, np.int64))
+        away = distances(writer, x, size)
+    bias = writer.node("Add", _biases(layers, config, "encoder", away), hidden)
     for number in range(config.num_layers):
         prefix = f"{PREFIX}encoder.block.{number}.layer."
         y = layers.root_mean_square(x, f"{prefix}0.layer_norm.weight", config.layer_norm_epsilon)
@@ -89,18 +96,17 @@ def write_encoder(layers: Layers, config: T5Config) -> None:
 def write_decoder(layers: Layers, config: T5Config, kind: CacheKind, head: Form) -> None:
     """Write the decoder, one token at a time; `Cache` says what else it takes.
 
-    ``inputs_embeds`` [rows, 1, width], ``encoder_mask`` int64 [rows, tokens], ``cross.N.key`` and ``.value`` ->
+    ``inputs_embeds`` [rows, 1, width], ``encoder_mask`` (see `Cache.hiding`), ``cross.N.key`` and ``.value`` ->
     ``logits`` [rows, vocabulary].
     """
     writer, heads = layers.writer, config.heads
     x = writer.input("inputs_embeds", (-1, -1, config.d_model))
-    hidden = layers.hiding(writer.input("encoder_mask", (-1, -1), "int64"))
+    cache = kind(writer, heads)
+    hidden = cache.hiding(layers, "encoder_mask")
     for number in range(heads.layers):
         for what in ("key", "value"):
             writer.input(cross(number, what), (-1, heads.count, -1, heads.size))
-    cache = kind(writer, heads)
-    size = writer.node("Gather", writer.node("Shape", x), writer.constant(1, np.int64))
-    bias = _distances(layers, config, "decoder", size, cache.total())
+    bias = _biases(layers, config, "decoder", cache.distances(x))
     for number in range(heads.layers):
         x = _decoder_layer(layers, config, cache, number, x, bias, hidden)
     x = layers.root_mean_square(x, f"{PREFIX}decoder.final_layer_norm.weight", config.layer_norm_epsilon)
@@ -138,13 +144,11 @@ def _forward(layers: Layers, config: T5Config, x: str, prefix: str) -> str:
     return node("Add", x, layers.linear(y, f"{prefix}wo"))
 
 
-def _distances(layers: Layers, config: T5Config, side: str, size: str, total: str) -> str:
-    """The bias (1, heads, tokens, all tokens) of scores by the distance of the key from the query."""
+def _biases(layers: Layers, config: T5Config, side: str, away: str) -> str:
+    """The biases (1, heads, tokens, all tokens) of scores by how far away the key is from the query."""
     writer, reach = layers.writer, config.relative_attention_max_distance
     name = f"{PREFIX}{side}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
     table = layers.checkpoint[name][buckets(config, two_sided=side == "encoder")]
-    places, keys = positions(writer, size, total)
-    away = writer.node("Sub", writer.node("Unsqueeze", keys, writer.constant([0], np.int64)), places)
     near = writer.node("Clip", away, writer.constant(-reach, np.int64), writer.constant(reach, np.int64))
     rows = writer.node("Add", near, writer.constant(reach, np.int64))
     found = writer.node("Gather", layers.kept(name, table), rows)
