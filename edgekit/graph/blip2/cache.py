@@ -3,45 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
-from edgekit.graph.blip2.layers import MASKED, Layers
+from edgekit.graph.blip2.layers import MASKED, Cache, Heads, Layers
 from edgekit.graph.blip2.writer import MICROSOFT, GraphWriter
-
-
-@dataclass(frozen=True)
-class Heads:
-    """Shape of a decoder's attention: ``layers`` of ``count`` heads of ``size``; scores are multiplied by ``scale``."""
-
-    layers: int
-    count: int
-    size: int
-    scale: float
-
-    @property
-    def width(self) -> int:
-        """Of all heads together."""
-        return self.count * self.size
-
-
-class Cache(Protocol):
-    """Adds attention over earlier tokens to a graph. One is made for each graph, before its first layer."""
-
-    def attend(self, layers: Layers, number: int, query: str, key: str, value: str, bias: str = "") -> str:
-        """Attention of layer ``number``: (rows, tokens, width) each, ``bias`` (1, heads, tokens, all tokens)."""
-        ...
-
-    def last(self, x: str) -> str:
-        """(rows, tokens, width) to (rows, width): that of each row's last token."""
-        ...
-
-    def total(self) -> str:
-        """An int64 scalar: how many tokens there are, with those that are being read."""
-        ...
-
 
 CacheKind = Callable[[GraphWriter, Heads], Cache]
 

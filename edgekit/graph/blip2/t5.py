@@ -6,9 +6,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.graph.blip2.cache import Cache, CacheKind, Heads, positions
+from edgekit.graph.blip2.cache import CacheKind, positions
 from edgekit.graph.blip2.forms import Form
-from edgekit.graph.blip2.layers import Layers
+from edgekit.graph.blip2.layers import Cache, Heads
+from edgekit.graph.blip2.onnx_layers import OnnxLayers
 
 PREFIX = "language_model."
 
@@ -60,7 +61,7 @@ def cross(number: int, what: str) -> str:
     return f"cross.{number}.{what}"
 
 
-def write_encoder(layers: Layers, config: T5Config) -> None:
+def write_encoder(layers: OnnxLayers, config: T5Config) -> None:
     """``inputs_embeds`` [rows, tokens, width], ``attention_mask`` int64 -> ``cross.N.key`` and ``.value``.
 
     Those are the keys and values of every layer of the decoder, [rows, heads, tokens, size].
@@ -86,7 +87,7 @@ def write_encoder(layers: Layers, config: T5Config) -> None:
             writer.output(cross(number, what), split, (-1, heads.count, -1, heads.size))
 
 
-def write_decoder(layers: Layers, config: T5Config, kind: CacheKind, head: Form) -> None:
+def write_decoder(layers: OnnxLayers, config: T5Config, kind: CacheKind, head: Form) -> None:
     """Write the decoder, one token at a time; `Cache` says what else it takes.
 
     ``inputs_embeds`` [rows, 1, width], ``encoder_mask`` int64 [rows, tokens], ``cross.N.key`` and ``.value`` ->
@@ -112,7 +113,9 @@ def write_decoder(layers: Layers, config: T5Config, kind: CacheKind, head: Form)
     writer.output("logits", layers.linear(x, f"{PREFIX}shared" if tied else own, head), (-1, config.vocab_size))
 
 
-def _decoder_layer(layers: Layers, config: T5Config, cache: Cache, number: int, x: str, bias: str, hidden: str) -> str:
+def _decoder_layer(
+    layers: OnnxLayers, config: T5Config, cache: Cache, number: int, x: str, bias: str, hidden: str
+) -> str:
     node, heads, epsilon = layers.writer.node, config.heads, config.layer_norm_epsilon
     prefix = f"{PREFIX}decoder.block.{number}.layer."
     y = layers.root_mean_square(x, f"{prefix}0.layer_norm.weight", epsilon)
@@ -126,7 +129,7 @@ def _decoder_layer(layers: Layers, config: T5Config, cache: Cache, number: int, 
     return _forward(layers, config, x, f"{prefix}2.")
 
 
-def _forward(layers: Layers, config: T5Config, x: str, prefix: str) -> str:
+def _forward(layers: OnnxLayers, config: T5Config, x: str, prefix: str) -> str:
     node = layers.writer.node
     y = layers.root_mean_square(x, f"{prefix}layer_norm.weight", config.layer_norm_epsilon)
     prefix = f"{prefix}DenseReluDense."
@@ -138,7 +141,7 @@ def _forward(layers: Layers, config: T5Config, x: str, prefix: str) -> str:
     return node("Add", x, layers.linear(y, f"{prefix}wo"))
 
 
-def _distances(layers: Layers, config: T5Config, side: str, size: str, total: str) -> str:
+def _distances(layers: OnnxLayers, config: T5Config, side: str, size: str, total: str) -> str:
     """The bias (1, heads, tokens, all tokens) of scores by the distance of the key from the query."""
     writer, reach = layers.writer, config.relative_attention_max_distance
     name = f"{PREFIX}{side}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
