@@ -166,9 +166,9 @@ class Blip2:
         writers["qformer"] = lambda: qformer.write_queries(projection, "language_inputs", self.width, unit=False)
         if isinstance(language, OptConfig):
             writers["language"] = lambda: write_opt(layers, language, head)
-        elif isinstance(layers, OnnxLayers):
+        else:
             writers["encoder"] = lambda: write_encoder(layers, language)
-            writers["decoder"] = lambda: write_decoder(layers, language, layers.kind, head)
+            writers["decoder"] = lambda: write_decoder(layers, language, head)
         return writers
 
     @property

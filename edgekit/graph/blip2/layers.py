@@ -42,8 +42,12 @@ class Cache(Protocol):
         """(rows, tokens, width) to (rows, width): that of each row's last token."""
         ...
 
-    def total(self) -> str:
-        """An int64 scalar: how many tokens there are, with those that are being read."""
+    def distances(self, x: str) -> str:
+        """int64 (tokens, all tokens): how far each key is from each of the tokens ``x`` (rows, tokens, width)."""
+        ...
+
+    def hiding(self, layers: Layers, name: str) -> str:
+        """Declare an input that says where an encoder's output is padding: as a bias of scores (rows, 1, 1, tokens)."""
         ...
 
 
@@ -71,12 +75,25 @@ class Layers(Protocol):
         """Declare the inputs of a cache."""
         ...
 
+    def prompt(self, x: str) -> tuple[str, str]:
+        """Declare what an encoder is told of its tokens ``x``.
+
+        Returns:
+            where they are padding, as a bias of scores (rows, 1, 1, tokens), and how far they are from each other,
+            key less query, int64 (tokens, tokens).
+        """
+        ...
+
     def linear(self, x: str, prefix: str, form: Form | None = None) -> str:
         """``x @ weight.T + bias``; the bias only where the checkpoint has one. ``form``: of this one weight."""
         ...
 
     def normalisation(self, x: str, prefix: str, epsilon: float) -> str:
         """Layer normalisation over the last axis; without weights where the checkpoint has none (some OPT)."""
+        ...
+
+    def root_mean_square(self, x: str, name: str, epsilon: float) -> str:
+        """Division by the root of the mean square over the last axis (Zhang and Sennrich 2019, arXiv:1910.07467)."""
         ...
 
     def normalised_linear(self, x: str, normalisation: str, linear: str, epsilon: float) -> str:
@@ -92,7 +109,15 @@ class Layers(Protocol):
         ...
 
     def add(self, x: str, y: str) -> str:
-        """The sum of two tensors of one shape."""
+        """The sum of two tensors, of one shape but for axes of length 1."""
+        ...
+
+    def multiply(self, x: str, y: str) -> str:
+        """The product of two tensors of one shape, element by element."""
+        ...
+
+    def scaled(self, x: str, factor: float) -> str:
+        """All elements times a number."""
         ...
 
     def split(self, x: str, heads: int, size: int) -> str:
@@ -109,6 +134,14 @@ class Layers(Protocol):
 
     def attention(self, query: str, key: str, value: str, scale: float, bias: str = "") -> str:
         """``softmax(query key' scale + bias) value`` over split heads (Vaswani et al. 2017, arXiv:1706.03762)."""
+        ...
+
+    def biases(self, name: str, table: Floats, away: str) -> str:
+        """Biases of scores (1, heads, queries, keys) by distances int64 (queries, keys).
+
+        ``table`` (2 x reach + 1, heads), kept under ``name``, has those of -reach to reach; what is farther away has
+        those of the ends.
+        """
         ...
 
     def hiding(self, mask: str, shown: int = 0) -> str:
@@ -133,8 +166,8 @@ class Layers(Protocol):
         """Rows ``ids`` + ``offset`` of a table, ids int64 (rows, tokens)."""
         ...
 
-    def begun(self, name: str, ids: str) -> str:
-        """The first rows of a table, as many as there are tokens in ids (rows, tokens)."""
+    def begun(self, name: str, like: str) -> str:
+        """The first rows of a table, as many as ``like`` (rows, tokens, width) has tokens."""
         ...
 
     def tokens(self, x: str, start: int, end: int) -> str:
@@ -147,6 +180,14 @@ class Layers(Protocol):
 
     def joined(self, x: str, y: str) -> str:
         """The tokens of both, one behind the other."""
+        ...
+
+    def appended(self, x: str, y: str) -> str:
+        """The tokens of both, split over heads: (rows, heads, tokens, size)."""
+        ...
+
+    def picked(self, pick: str, x: str) -> str:
+        """The token at which ``pick`` (rows, 1, tokens) is 1, (rows, width)."""
         ...
 
     def mean(self, x: str) -> str:

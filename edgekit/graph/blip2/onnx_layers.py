@@ -9,7 +9,7 @@ import numpy as np
 
 from edgekit.arrays import Floats
 from edgekit.errors import SourceError, choices
-from edgekit.graph.blip2.cache import CacheKind
+from edgekit.graph.blip2.cache import CacheKind, HostCache, distances, host_prompt
 from edgekit.graph.blip2.checkpoint import Checkpoint
 from edgekit.graph.blip2.forms import Float16, Form, Normalised, float16
 from edgekit.graph.blip2.layers import MASKED, Cache, Heads
@@ -35,7 +35,15 @@ class OnnxLayers:
 
     def cache(self, heads: Heads) -> Cache:
         """Declare the inputs of a cache."""
-        return self.kind(self.writer, heads)
+        return self.kind(self, heads)
+
+    def prompt(self, x: str) -> tuple[str, str]:
+        """The mask int64 (rows, tokens), or what the host makes of it."""
+        if self.kind is HostCache:
+            return host_prompt(self)
+        hidden = self.hiding(self.input("attention_mask", (-1, -1), "int64"))
+        size = self.writer.node("Gather", self.writer.node("Shape", x), self.writer.constant(1, np.int64))
+        return hidden, distances(self.writer, x, size)
 
     def constant(self, name: str) -> str:
         """A tensor of the checkpoint that is no linear layer's weight: in half precision where the graph is."""
@@ -101,6 +109,14 @@ class OnnxLayers:
         """The sum of two tensors."""
         return self.writer.node("Add", x, y)
 
+    def multiply(self, x: str, y: str) -> str:
+        """The product of two tensors."""
+        return self.writer.node("Mul", x, y)
+
+    def scaled(self, x: str, factor: float) -> str:
+        """All elements times a number."""
+        return self.writer.node("Mul", x, self.writer.constant(factor, np.float32))
+
     def split(self, x: str, heads: int, size: int) -> str:
         """(rows, tokens, heads x size) to (rows, heads, tokens, size)."""
         apart = self.writer.node("Reshape", x, self.writer.constant([0, 0, heads, size], np.int64))
@@ -124,6 +140,14 @@ class OnnxLayers:
         if bias:
             scores = node("Add", scores, bias)
         return node("MatMul", node("Softmax", scores, axis=-1), value)
+
+    def biases(self, name: str, table: Floats, away: str) -> str:
+        """Rows of the table."""
+        node, reach = self.writer.node, len(table) // 2
+        near = node("Clip", away, self.writer.constant(-reach, np.int64), self.writer.constant(reach, np.int64))
+        rows = node("Add", near, self.writer.constant(reach, np.int64))
+        turned = node("Transpose", node("Gather", self.kept(name, table), rows), perm=[2, 0, 1])
+        return node("Unsqueeze", turned, self.writer.constant([0], np.int64))
 
     def hiding(self, mask: str, shown: int = 0) -> str:
         """An int64 mask (rows, keys), 1 where there is a token, as a bias of scores (rows, 1, 1, keys)."""
@@ -161,10 +185,10 @@ class OnnxLayers:
         places = self.writer.node("Add", ids, self.writer.constant(offset, np.int64)) if offset else ids
         return self.writer.node("Gather", table, places)
 
-    def begun(self, name: str, ids: str) -> str:
+    def begun(self, name: str, like: str) -> str:
         """The first rows of a table, as many as there are tokens."""
         node, constant = self.writer.node, self.writer.constant
-        length = node("Slice", node("Shape", ids), constant([1], np.int64), constant([2], np.int64))
+        length = node("Slice", node("Shape", like), constant([1], np.int64), constant([2], np.int64))
         return node("Slice", self.constant(name), constant([0], np.int64), length, constant([0], np.int64))
 
     def tokens(self, x: str, start: int, end: int) -> str:
@@ -180,6 +204,15 @@ class OnnxLayers:
     def joined(self, x: str, y: str) -> str:
         """The tokens of both, one behind the other."""
         return self.writer.node("Concat", x, y, axis=1)
+
+    def appended(self, x: str, y: str) -> str:
+        """The tokens of both, split over heads."""
+        return self.writer.node("Concat", x, y, axis=2)
+
+    def picked(self, pick: str, x: str) -> str:
+        """The token at which ``pick`` (rows, 1, tokens) is 1, (rows, width)."""
+        made = self.writer.node("MatMul", pick, x)
+        return self.writer.node("Squeeze", made, self.writer.constant([1], np.int64))
 
     def mean(self, x: str) -> str:
         """Over the tokens, (rows, width)."""

@@ -60,7 +60,7 @@ class QFormer:
 
     def _words(self, ids: str) -> str:
         words = self._layers.looked_up("embeddings.word_embeddings.weight", ids)
-        return self._layers.add(words, self._layers.begun("embeddings.position_embeddings.weight", ids))
+        return self._layers.add(words, self._layers.begun("embeddings.position_embeddings.weight", words))
 
     def _encoded(self, x: str, *, image: str, bias: str, texts: bool) -> str:
         """All layers. Without an image, ``x`` is text alone; with ``texts`` it is queries followed by text."""
