@@ -7,6 +7,7 @@ been run: there was no Mac to run it on. Elsewhere `edgekit.emulators.coreai` ru
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import weakref
 from collections.abc import Sequence
@@ -41,6 +42,7 @@ class CoreAiSession:
     """
 
     def __init__(self, asset: Path, graph: Graph, options: SessionOptions, word: ProofWord) -> None:
+        _check_whole(asset)
         self._graph = graph
         self._loop = asyncio.new_event_loop()
         device = options.device or ENGINE.devices[0]
@@ -73,6 +75,19 @@ class CoreAiSession:
 _ADVICE = (
     "the file is damaged, or of a newer format than this Core AI reads: copy the bundle again, or update coreai-core"
 )
+
+
+def _check_whole(asset: Path) -> None:
+    """Compare the program with the digest that lies beside it: Core AI itself opens damaged weights, and aborts on a
+    damaged head."""
+    program, digest = asset / "main.mlirb", asset / "main.hash"
+    missing = [path.name for path in (program, digest, asset / "metadata.json") if not path.is_file()]
+    if missing:
+        raise EngineError(f"{asset}: {missing[0]} is missing; copy the bundle again")
+    if hashlib.sha256(program.read_bytes()).digest() != digest.read_bytes():
+        raise EngineError(
+            f"{asset}: main.mlirb is damaged: its SHA-256 is not the one in main.hash; copy the bundle again"
+        )
 
 
 def _executable(asset: Path, device: str) -> Any:
