@@ -80,6 +80,10 @@ class WrittenPart:
         """Layers of the decoder's cache; 0 without a language model."""
         return 0 if self.source.retrieval else self.source.language.heads.layers
 
+    def describe(self, layers: Layers) -> None:
+        """Write it with the layers of any format."""
+        self.source.describe(self.name, layers, self.forms.head)
+
     def write(self, folder: Path, cache: CacheKind) -> Graph:
         """Write ``NAME.onnx`` into a folder; a tensor at a time is in memory."""
         return self.source.write(self.name, folder, self.forms, cache)
