@@ -316,7 +316,7 @@ class StateCache(HostCache):
         layers.input("mask", (-1, 1, -1, -1))
         layers.input("pick", (-1, 1, -1))
         layers.input("start", (1,), "int32")
-        (self._capacity,) = layers.open_sizes["past"]
+        _, self._capacity = layers.open_sizes["past"]
         self._places: tuple[str, str] | None = None
 
     def attend(self, layers: Layers, number: int, query: str, key: str, value: str, bias: str = "") -> str:
