@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edgekit.arrays import Floats
 from edgekit.converters.coreml.mil import MilFunction, MilPackage
-from edgekit.errors import ConversionError, SourceError, choices
+from edgekit.errors import SourceError, choices
 from edgekit.graph.blip2.cache import HostCache, host_prompt, past
 from edgekit.graph.blip2.checkpoint import Checkpoint
 from edgekit.graph.blip2.forms import Blocks, Float16, Form, Static
@@ -251,10 +251,7 @@ class MilLayers:
     def begun(self, name: str, like: str) -> str:
         """The first rows of a table, as many as there are tokens; (1, tokens, width)."""
         tokens = self.function.shape(like)[1]
-        table = self.checkpoint[name][:tokens]
-        if len(table) < tokens:
-            raise ConversionError(f"{tokens} tokens are more than the {len(table)} places of {name}; give text={len(table)}")
-        return self.kept(f"{name}.begun", table[None])
+        return self.kept(f"{name}.begun", self.checkpoint[name][None, :tokens])
 
     def tokens(self, x: str, start: int, end: int) -> str:
         """Those from ``start`` to before ``end``."""

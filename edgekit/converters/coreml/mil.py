@@ -7,6 +7,7 @@ Nothing of coremltools is run but that; its definitions of the operators are wha
 from __future__ import annotations
 
 import json
+import shutil
 import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -49,7 +50,7 @@ class MilPackage:
     """Writes a ``.mlpackage`` of one or more functions over one file of weights. Call `save` at the end.
 
     Args:
-        path: of the folder, which is made.
+        path: of the folder, which is made anew.
     """
 
     def __init__(self, path: Path) -> None:
@@ -58,6 +59,7 @@ class MilPackage:
 
         self._path = path
         self._inner = path / "Data" / _DATA
+        shutil.rmtree(path, ignore_errors=True)
         (self._inner / _WEIGHTS).parent.mkdir(parents=True)
         self._blobs: Any = _BlobStorageWriter(str(self._inner / _WEIGHTS))
         self._stored: dict[str, _Stored] = {}
