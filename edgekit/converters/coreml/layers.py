@@ -183,9 +183,7 @@ class MilLayers:
         shape = self.function.shape(query)
         scores = (*lead, shape[-2], keys)
         scaled = query if scale == 1 else self.scaled(query, scale)
-        made = function.node(
-            "matmul", {"x": scaled, "y": key}, scores, {"transpose_x": False, "transpose_y": True}
-        )
+        made = function.node("matmul", {"x": scaled, "y": key}, scores, {"transpose_x": False, "transpose_y": True})
         if bias:
             made = self.add(made, bias)
         made = function.node("softmax", {"x": made}, scores, {"axis": -1})
@@ -295,9 +293,7 @@ class MilLayers:
     def unit(self, x: str) -> str:
         """Divided by the length of each token's vector."""
         shape = self.function.shape(x)
-        length = self.function.node(
-            "reduce_l2_norm", {"x": x}, (*shape[:-1], 1), {"axes": [-1], "keep_dims": True}
-        )
+        length = self.function.node("reduce_l2_norm", {"x": x}, (*shape[:-1], 1), {"axes": [-1], "keep_dims": True})
         return self.function.node("real_div", {"x": x, "y": length}, shape)
 
 
