@@ -162,9 +162,9 @@ def test_a_text_that_outgrows_the_states_is_refused(root: Path) -> None:
 def test_a_text_for_retrieval_that_is_too_long(root: Path) -> None:
     made = written(root, "retrieval", "half", HALF)
     words = {name: np.ones((2, 61), np.int64) for name in ("input_ids", "attention_mask")}
-    with pytest.raises(UsageError, match="a text of 61 tokens is longer than the 60 that this bundle takes; .* text="):
+    with pytest.raises(UsageError, match=r"a text of 61 tokens is longer than the 60 that this bundle takes; .* text="):
         made.network("text").run(words)
-    with pytest.raises(EngineError, match="graph 'match' takes an input 'image_embeds', which is not given"):
+    with pytest.raises(EngineError, match=r"graph 'match' takes an input 'image_embeds', which is not given"):
         made.network("match").run(words)
     with pytest.raises(EngineError, match=r"'pixel_values' takes shape \[1, 3, 32, 32\], not \[1, 3, 16, 32\]"):
         made.network("vision").run({"pixel_values": np.zeros((2, 3, 16, 32), np.float32)})
@@ -177,11 +177,11 @@ def test_options_that_cannot_be(root: Path, tmp_path: Path) -> None:
         job = WrittenJob(part=part, out=tmp_path, work=tmp_path, options=CoremlOptions(**options))
         convert_written(job, lambda text, share: None)
 
-    with pytest.raises(ConversionError, match="deployment=iOS16: .* need iOS18, which has states .* leave deployment"):
+    with pytest.raises(ConversionError, match=r"deployment=iOS16: .* need iOS18, which has states .* leave deployment"):
         convert(deployment="iOS16")
-    with pytest.raises(UsageError, match="capacity=31 text=64: capacity has to be 32 or more, text 1 or more"):
+    with pytest.raises(UsageError, match=r"capacity=31 text=64: capacity has to be 32 or more, text 1 or more"):
         convert(capacity=PIECE - 1)
-    with pytest.raises(UsageError, match="capacity=256 text=0"):
+    with pytest.raises(UsageError, match=r"capacity=256 text=0"):
         convert(text=0)
 
 
@@ -191,7 +191,7 @@ def test_a_graph_without_a_cache_is_refused(root: Path) -> None:
     other = msgspec.structs.replace(graph, inputs=tuple(one for one in graph.inputs if one.name != "pick"))
     network = made.network("language")
     assert isinstance(network, PackageNetwork)
-    with pytest.raises(EngineError, match="graph 'language' takes .* and keeps no cache; convert the model again"):
+    with pytest.raises(EngineError, match=r"graph 'language' takes .* and keeps no cache; convert the model again"):
         StatedOpt(network, other, made.language, made.source.embeddings())
     with pytest.raises(EngineError, match=r"graph 'language' takes \[1, 32\] tokens, not 2"):
         network.run({one.name: np.zeros((1, 2, 24)) for one in graph.inputs})
@@ -236,13 +236,13 @@ def test_what_does_not_fit_a_state(tmp_path: Path) -> None:
     opened, x = Interpreter(path), {"x_0": np.zeros(2, np.float32)}
     with pytest.raises(EngineError, match=r"counter.mlpackage keeps sum from run to run: a state has to be given"):
         opened.run(x)
-    with pytest.raises(EngineError, match="keeps 'sum', which the given state does not hold"):
+    with pytest.raises(EngineError, match=r"keeps 'sum', which the given state does not hold"):
         opened.run(x, state=InterpretedState(()))
     wide = opened.make_state()
     wide.tensors["sum"] = wide.tensors["sum"].repeat(2)
     with pytest.raises(EngineError, match=r"'sum' \(state\) has the shape 4, the file says 2"):
         opened.run(x, state=wide)
-    with pytest.raises(EngineError, match="has no function 'third'; convert the model again"):
+    with pytest.raises(EngineError, match=r"has no function 'third'; convert the model again"):
         Interpreter(path, function="third")
 
 
@@ -253,11 +253,11 @@ def test_equal_packages_are_equal_and_a_weight_is_stored_once(tmp_path: Path) ->
     assert [one.read_bytes() for one in files[0]] == [one.read_bytes() for one in files[1]]
     package = MilPackage(tmp_path / "c.mlpackage")
     package.store("w", np.ones(3), "fp16")
-    with pytest.raises(ConversionError, match="the weight 'w' is written twice"):
+    with pytest.raises(ConversionError, match=r"the weight 'w' is written twice"):
         package.store("w", np.ones(3), "fp16")
     function = package.function("main", "fp16")
     function.input("x", (2,), "fp32")
-    with pytest.raises(ConversionError, match="two tensors are called 'x'"):
+    with pytest.raises(ConversionError, match=r"two tensors are called 'x'"):
         function.output("x", "x")
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.arrays import Floats
-from edgekit.converters.coreml.mil import MilFunction, MilPackage
+from edgekit.converters.coreml.mil import MilFunction, MilPackage, Parameter
 from edgekit.errors import SourceError, choices
 from edgekit.graph.blip2.cache import HostCache, host_prompt, past
 from edgekit.graph.blip2.checkpoint import Checkpoint
@@ -104,7 +104,7 @@ class MilLayers:
         tensors = {"x": x}
         if f"{prefix}.weight" in self.checkpoint:
             tensors |= {"gamma": self.constant(f"{prefix}.weight"), "beta": self.constant(f"{prefix}.bias")}
-        parameters = {"axes": [-1], "epsilon": self._epsilon(epsilon)}
+        parameters: dict[str, Parameter] = {"axes": [-1], "epsilon": self._epsilon(epsilon)}
         return self.function.node("layer_norm", tensors, self.function.shape(x), parameters)
 
     def root_mean_square(self, x: str, name: str, epsilon: float) -> str:
@@ -204,7 +204,7 @@ class MilLayers:
 
     def _gathered(self, table: str, places: str) -> str:
         shape = (*self.function.shape(places), *self.function.shape(table)[1:])
-        parameters = {"axis": 0, "batch_dims": 0, "validate_indices": False}
+        parameters: dict[str, Parameter] = {"axis": 0, "batch_dims": 0, "validate_indices": False}
         return self.function.node("gather", {"x": table, "indices": places}, shape, parameters)
 
     def _widened(self, x: str, axes: Sequence[int]) -> str:
@@ -228,12 +228,12 @@ class MilLayers:
         function, (_, tokens, width) = self.function, positions.shape
         side = self.function.shape(pixels)[2] // size
         tensors = {key: self.constant(f"{prefix}.{key}") for key in ("weight", "bias")}
-        parameters = {
+        parameters: dict[str, Parameter] = {
             "strides": [size] * 2, "pad_type": "valid", "pad": [0] * 4, "dilations": [1, 1], "groups": 1,
         }  # fmt: skip
         made = function.node("conv", {"x": pixels, **tensors}, (1, width, side, side), parameters)
         made = self._transposed(self._reshaped(made, (1, width, tokens - 1)), (0, 2, 1))
-        room = {"pad": [0, 0, 1, 0, 0, 0], "mode": "constant", "constant_val": 0.0}
+        room: dict[str, Parameter] = {"pad": [0, 0, 1, 0, 0, 0], "mode": "constant", "constant_val": 0.0}
         return self.add(function.node("pad", {"x": made}, (1, tokens, width), room), self.kept(name, positions))
 
     def repeated(self, name: str, like: str) -> str:
@@ -264,7 +264,7 @@ class MilLayers:
 
     def _cut(self, x: str, start: int, end: int, shape: tuple[int, ...], *, squeeze: bool) -> str:
         """Of axis 1. An end of 0 would be the beginning: the masks say that the other axes are whole."""
-        parameters = {
+        parameters: dict[str, Parameter] = {
             "begin": [0, start, 0], "end": [0, end, 0], "stride": [1, 1, 1], "begin_mask": [True, False, True],
             "end_mask": [True, False, True], "squeeze_mask": [False, squeeze, False],
         }  # fmt: skip
@@ -316,9 +316,9 @@ class StateCache(HostCache):
         """Each new key and value is written to its place, and all places are looked at."""
         heads = self._heads
         query, key, value = (layers.split(one, heads.count, heads.size) for one in (query, key, value))
-        kept = [self._written(past(number, what), new) for what, new in (("key", key), ("value", value))]
+        key, value = (self._written(past(number, what), new) for what, new in (("key", key), ("value", value)))
         seen = layers.add(bias, "mask") if bias else "mask"
-        return layers.join(layers.attention(query, *kept, heads.scale, seen), heads.width)
+        return layers.join(layers.attention(query, key, value, heads.scale, seen), heads.width)
 
     def _written(self, name: str, new: str) -> str:
         """The whole state, with what is new in its place."""
@@ -326,7 +326,9 @@ class StateCache(HostCache):
         state = function.state(name, shape)
         begin, end = self._bounds(function.shape(new)[2])
         free = [True, True, False, True]
-        parameters = {"stride": [1] * 4, "begin_mask": free, "end_mask": free, "squeeze_mask": [False] * 4}
+        parameters: dict[str, Parameter] = {
+            "stride": [1] * 4, "begin_mask": free, "end_mask": free, "squeeze_mask": [False] * 4
+        }  # fmt: skip
         before = function.node("read_state", {"input": state}, shape)
         tensors = {"x": before, "update": new, "begin": begin, "end": end}
         function.write(state, function.node("slice_update", tensors, shape, parameters))

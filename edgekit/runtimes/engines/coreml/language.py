@@ -94,7 +94,7 @@ class StatedOpt:
         if tokens > self._capacity:
             raise UsageError(
                 f"{tokens} tokens (image, prompt and what is written) are more than the {self._capacity} that this "
-                "bundle has room for; shorten the prompt, lower max_new_tokens, or convert again with a larger capacity="
+                "bundle has room for; shorten the prompt, lower max_new_tokens, or convert with a larger capacity="
             )
 
     def _read(self, embeddings: Floats, mask: Ints, places: Ints) -> Floats:
@@ -105,7 +105,7 @@ class StatedOpt:
         filled[:, :count], numbers[:, :count] = embeddings, places
         pick = np.zeros((rows, 1, size), np.float32)
         pick[:, 0, count - 1] = 1
-        feeds = {
+        feeds: dict[str, NDArray[Any]] = {
             "inputs_embeds": filled, "position_ids": numbers, "mask": self._mask(mask, size), "pick": pick,
             START: np.full((rows, 1), self._used),
         }  # fmt: skip
@@ -118,7 +118,7 @@ class StatedOpt:
 
     def _mask(self, mask: Ints, size: int) -> Floats:
         """What every token may see: (rows, 1, tokens, capacity). From now on the new ones are seen as well."""
-        rows, count = mask.shape
+        count = mask.shape[1]
         found = np.repeat(self._hidden[:, None, None], size, 2)
         new = np.where(mask > 0, np.float32(0), self._below)
         later = np.triu(np.full((count, count), self._below, np.float32), 1)
