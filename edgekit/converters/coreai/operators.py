@@ -23,7 +23,8 @@ def decomposed(program: ExportedProgram) -> ExportedProgram:
     table: dict[Any, Any] = coreai_torch.get_decomp_table()
     table.update(torch._decomp.get_decompositions([aten.elu, aten.grid_sampler_2d]))
     table[aten.avg_pool2d.default] = _average
-    return program.run_decompositions(table)
+    found: ExportedProgram = program.run_decompositions(table)
+    return found
 
 
 def _average(

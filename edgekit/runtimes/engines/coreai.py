@@ -7,7 +7,6 @@ been run: there was no Mac to run it on. Elsewhere `edgekit.emulators.coreai` ru
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import weakref
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ import numpy as np
 
 from edgekit.arrays import Floats
 from edgekit.errors import EngineError
+from edgekit.runtimes.bundle.folder import sha256
 from edgekit.runtimes.bundle.manifest import Graph, ProofWord
 from edgekit.runtimes.engines.base import Engine, Placement, SessionOptions, check_inputs, guarded_folder
 
@@ -42,10 +42,10 @@ class CoreAiSession:
     """
 
     def __init__(self, asset: Path, graph: Graph, options: SessionOptions, word: ProofWord) -> None:
-        _check_whole(asset)
         self._graph = graph
         self._loop = asyncio.new_event_loop()
         device = options.device or ENGINE.devices[0]
+        _check_whole(asset)
         try:
             self._opened = _executable(asset, device if word == "executed" else "")
             model = self._loop.run_until_complete(self._opened.__aenter__())
@@ -77,19 +77,6 @@ _ADVICE = (
 )
 
 
-def _check_whole(asset: Path) -> None:
-    """Compare the program with the digest that lies beside it: Core AI itself opens damaged weights, and aborts on a
-    damaged head."""
-    program, digest = asset / "main.mlirb", asset / "main.hash"
-    missing = [path.name for path in (program, digest, asset / "metadata.json") if not path.is_file()]
-    if missing:
-        raise EngineError(f"{asset}: {missing[0]} is missing; copy the bundle again")
-    if hashlib.sha256(program.read_bytes()).digest() != digest.read_bytes():
-        raise EngineError(
-            f"{asset}: main.mlirb is damaged: its SHA-256 is not the one in main.hash; copy the bundle again"
-        )
-
-
 def _executable(asset: Path, device: str) -> Any:
     """The context in which an asset is open.
 
@@ -106,6 +93,17 @@ def _executable(asset: Path, device: str) -> Any:
 
     kind = getattr(ComputeUnitKind, UNITS[device])()
     return opened.executable(SpecializationOptions.from_preferred_compute_unit_kind(kind))
+
+
+def _check_whole(asset: Path) -> None:
+    """Refuse a program that is not the one whose hash lies beside it: the interpreter ends the process on many.
+
+    Raises:
+        EngineError: it is another, or one of the two is missing.
+    """
+    program, stated = asset / "main.mlirb", asset / "main.hash"
+    if not (program.is_file() and stated.is_file()) or bytes.fromhex(sha256(program)) != stated.read_bytes():
+        raise EngineError(f"{program} is not the program that main.hash is of; copy the bundle again")
 
 
 def _close(loop: asyncio.AbstractEventLoop, opened: Any) -> None:
