@@ -105,10 +105,15 @@ def test_a_product_is_of_the_weights_on_their_grid(form: Form, inputs: int, tmp_
     seen = rounded(weight, form.bits, form.size) if isinstance(form, Blocks) else weight.astype(np.float64)
     if isinstance(form, Float16):
         seen = weight.astype(np.float16).astype(np.float64)
+    # ncnn's own choice: the input of a weight in 8 bits is rounded as well.
+    both = isinstance(form, Blocks) and form.bits == 8
+    given = rounded(x.reshape(-1, inputs), 8, getattr(form, "size", 0)).reshape(x.shape) if both else x
     for added in (None, bias):
         network = product(tmp_path, weight, added, form)
-        wanted = x @ seen.T + (0 if added is None else added)
-        np.testing.assert_allclose(network.run({"x": x})["y"], wanted, atol=2e-5)
+        wanted = given @ seen.T + (0 if added is None else added)
+        off = np.abs(network.run({"x": x})["y"] - wanted)
+        assert off.max() < (0.05 if both else 2e-5)  # an input in the middle of two steps may go either way
+        assert np.median(off) < 2e-6
     told = {"Float32": "float32", "Float16": "float32, weights stored as float16"}.get(
         type(form).__name__, "float32, weights of 1 of 1 products in blocks of "
     )
@@ -120,11 +125,13 @@ def test_a_product_is_of_the_weights_on_their_grid(form: Form, inputs: int, tmp_
 
 
 def test_static_int8_becomes_blocks(tmp_path: Path) -> None:
-    """ncnn has one scale for all of a product's inputs: vision's INT8 is that of the weights."""
+    """ncnn finds the scales of a product's input by itself, a block at a time."""
     weight = np.random.default_rng(0).standard_normal((8, 32)).astype(np.float32)
     flat = np.zeros(32, np.float32)
     static = product(tmp_path, weight, None, Static({"layer.weight": ChannelRanges(flat, flat)}))
-    assert static.placement.arithmetic == "float32, weights of 1 of 1 products in blocks of 8 bits"
+    assert (
+        static.placement.arithmetic == "float32, weights of 1 of 1 products in blocks of 8 bits; where 8, the input too"
+    )
     x = np.ones((1, 1, 32), np.float32)
     np.testing.assert_allclose(static.run({"x": x})["y"], x @ rounded(weight, 8, 32).T, atol=1e-5)
 

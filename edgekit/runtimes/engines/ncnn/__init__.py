@@ -36,7 +36,11 @@ def _configure(opt: Any, traits: Traits, options: SessionOptions) -> str:
     opt.use_int8_inference = True
     if traits.bits:
         bits = " and ".join(map(str, traits.bits))
-        return f"float32, weights of {traits.quantised} of {traits.quantisable} products in blocks of {bits} bits"
+        # ncnn brings the input of a product with weights of 8 bits into blocks of 8 bits, too, anew for every row.
+        inputs = "; where 8, the input too" if 8 in traits.bits else ""
+        return (
+            f"float32, weights of {traits.quantised} of {traits.quantisable} products in blocks of {bits} bits{inputs}"
+        )
     if traits.quantised:
         return f"int8 in {traits.quantised} of {traits.quantisable} convolutions and products, float32 elsewhere"
     if arithmetic:
