@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +109,8 @@ class LitertNetwork:
     def __init__(self, path: Path, graph: Graph, options: SessionOptions) -> None:
         self._graph, self._path = graph, path
         self._interpreter = _interpreter(path, options.threads)
-        self.placement = _placement(self._interpreter, options.device or ENGINE.devices[0])
+        placement = _placement(self._interpreter, options.device or ENGINE.devices[0])
+        self.placement = replace(placement, arithmetic=_of_products(self._interpreter))
         self._runner = self._interpreter.get_signature_runner(FIRST)
         known = {*self._runner.get_input_details(), *self._runner.get_output_details()}
         for tensor in (*graph.inputs, *graph.outputs):
@@ -241,6 +242,16 @@ def _placement(interpreter: Any, device: str) -> Placement:
     integers = {detail["index"] for detail in interpreter.get_tensor_details() if detail["dtype"] is np.int8}
     integer = any(int(node["inputs"][0]) in integers for node in plain if "CONV" in node["op_name"])
     return Placement(device, {XNNPACK: taken, **dict(sorted(outside.items()))}, "int8" if integer else "float32")
+
+
+def _of_products(interpreter: Any) -> str:
+    """The arithmetic of a network of products. Inputs of those with integer weights get 8 bits, anew each time."""
+    if not hasattr(interpreter, "_get_ops_details"):
+        return "float32"
+    types = {int(one["index"]): np.dtype(one["dtype"]) for one in interpreter.get_tensor_details()}
+    nodes = [node for node in interpreter._get_ops_details() if node["op_name"] == "FULLY_CONNECTED"]
+    integer = sum(types[int(node["inputs"][1])] == np.int8 for node in nodes)
+    return f"int8 in {integer} of {len(nodes)} products, float32 elsewhere" if integer else "float32"
 
 
 class LiteRT(Engine):
