@@ -81,9 +81,9 @@ class LiteRTLayers:
             packed, scales = _blocks(weight, form.size)
             return self.writer.blocks(packed, weight.shape, scales, form.size)
         largest = np.abs(weight).max(1)
-        scales = np.where(largest > 0, largest / 127, 1).astype(np.float32)
-        integers = np.clip(np.rint(weight / scales[:, None]), -127, 127).astype(np.int8)
-        return self.writer.channels(integers, scales)
+        steps = np.where(largest > 0, largest / 127, 1).astype(np.float32)
+        integers = np.clip(np.rint(weight / steps[:, None]), -127, 127).astype(np.int8)
+        return self.writer.channels(integers, steps)
 
     def normalisation(self, x: str, prefix: str, epsilon: float) -> str:
         """Layer normalisation over the last axis; without weights where the checkpoint has none."""
