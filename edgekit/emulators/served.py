@@ -2,17 +2,19 @@
 
 The parent starts `edgekit.emulators.server` with the environment's interpreter and speaks to it over its pipes: one
 JSON line each way to open, then for every run the inputs' float32 bytes one way, and a JSON line with the outputs'
-shapes followed by their bytes the other.
+shapes followed by their bytes the other. To a network a JSON line goes ahead, which names the inputs that follow.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from edgekit.arrays import Floats
 from edgekit.errors import EngineError
@@ -33,6 +35,21 @@ class Opening(Record, frozen=True, kw_only=True):
     threads: int
     device: str
     strict: bool
+    network: bool = False
+
+
+class Announced(Record, frozen=True, kw_only=True):
+    """An input whose bytes follow: float32, int32 or int64."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class Feeds(Record, frozen=True, kw_only=True):
+    """The inputs of a network for one run, in the order of their bytes."""
+
+    inputs: tuple[Announced, ...]
 
 
 class Opened(Record, frozen=True, kw_only=True):
@@ -52,14 +69,16 @@ class Ran(Record, frozen=True, kw_only=True):
     error: str = ""
 
 
-class ServedSession:
-    """A session of ``engine`` in the environment of ``toolchain``.
+class _Served:
+    """Something that was opened in the environment of ``toolchain``.
 
     ``command`` starts another program than that environment's interpreter, which speaks the same way.
 
     Raises:
         EngineError: the environment is not there, or the engine refuses the file.
     """
+
+    network = False
 
     def __init__(
         self,
@@ -84,6 +103,7 @@ class ServedSession:
             threads=options.threads,
             device=options.device,
             strict=options.strict,
+            network=self.network,
         )
         self._send(msgspec.json.encode(opening) + b"\n")
         opened = from_json(self._line(), Opened)
@@ -91,9 +111,7 @@ class ServedSession:
             raise EngineError(opened.error)
         self.placement = Placement(opened.device, opened.operators, opened.arithmetic, opened.word)
 
-    def run(self, inputs: Sequence[Floats]) -> list[Floats]:
-        check_inputs(self._graph, inputs)
-        self._send(*(np.ascontiguousarray(array).tobytes() for array in inputs))
+    def _ran(self) -> list[Floats]:
         ran = from_json(self._line(), Ran)
         if ran.error:
             raise EngineError(ran.error)
@@ -119,3 +137,27 @@ class ServedSession:
         if len(data) != size:
             raise self._process.ended()
         return np.frombuffer(data, np.float32).reshape(shape)
+
+
+class ServedSession(_Served):
+    """A session of ``engine`` in the environment of a toolchain."""
+
+    def run(self, inputs: Sequence[Floats]) -> list[Floats]:
+        check_inputs(self._graph, inputs)
+        self._send(*(np.ascontiguousarray(array).tobytes() for array in inputs))
+        return self._ran()
+
+
+class ServedNetwork(_Served):
+    """A network of ``engine`` in the environment of a toolchain, with its inputs and outputs by name."""
+
+    network = True
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        arrays = {name: np.ascontiguousarray(array) for name, array in feeds.items()}
+        announced = tuple(
+            Announced(name=name, dtype=array.dtype.name, shape=array.shape) for name, array in arrays.items()
+        )
+        line = msgspec.json.encode(Feeds(inputs=announced)) + b"\n"
+        self._send(line, *(array.tobytes() for array in arrays.values()))
+        return {tensor.name: array for tensor, array in zip(self._graph.outputs, self._ran(), strict=True)}

@@ -44,11 +44,23 @@ async function answer(record, ...parts) {
 const said = (error) => String(error?.message ?? error).split("\n")[0];
 const length = (shape) => shape.reduce((product, size) => product * size, 1);
 
+// Weights beside the ONNX file. In pieces: node reads no more than 2 GiB at once.
+function weights(file) {
+  const data = new Uint8Array(fs.statSync(file).size);
+  const opened = fs.openSync(file);
+  for (let at = 0; at < data.length; ) at += fs.readSync(opened, data, at, Math.min(data.length - at, 2 ** 30), at);
+  fs.closeSync(opened);
+  return data;
+}
+
 async function open({ folder, graph, threads, device }) {
   const ort = await import(pathToFileURL(path.join(process.argv[2], "dist", "ort.node.min.mjs")).href);
   if (threads) ort.env.wasm.numThreads = threads;
   const file = fs.readFileSync(path.join(folder, graph.files[0]));
-  const session = await ort.InferenceSession.create(file, { executionProviders: ["wasm"] });
+  const externalData = graph.files
+    .filter((name) => name.endsWith(".data"))
+    .map((name) => ({ path: name, data: weights(path.join(folder, name)) }));
+  const session = await ort.InferenceSession.create(file, { executionProviders: ["wasm"], externalData });
   const used = ort.env.wasm.numThreads; // the module refuses to load where WebAssembly has no SIMD
   const arithmetic = `onnxruntime-web ${ort.env.versions.web}: WebAssembly SIMD, ${used} thread${used > 1 ? "s" : ""}`;
   const missing = [...graph.inputs, ...graph.outputs]
@@ -59,11 +71,14 @@ async function open({ folder, graph, threads, device }) {
   return { ort, session };
 }
 
-async function run({ ort, session }, graph) {
+const arrays = { float32: Float32Array, int32: Int32Array, int64: BigInt64Array };
+
+async function run({ ort, session }, { graph, network }) {
   const feeds = {};
-  for (const { name, shape } of graph.inputs) {
-    const bytes = await read(4 * length(shape));
-    feeds[name] = new ort.Tensor("float32", new Float32Array(new Uint8Array(bytes).buffer), shape);
+  // Of a network, a line says what follows.
+  for (const { name, shape, dtype = "float32" } of network ? (await readLine()).inputs : graph.inputs) {
+    const bytes = await read(arrays[dtype].BYTES_PER_ELEMENT * length(shape));
+    feeds[name] = new ort.Tensor(dtype, new arrays[dtype](new Uint8Array(bytes).buffer), shape);
   }
   const found = await session.run(feeds);
   const outputs = graph.outputs.map(({ name }) => found[name]);
@@ -75,5 +90,5 @@ const file = path.join(opening.folder, opening.graph.files[0]);
 const refused = (error) => answer({ error: `${file}: onnxruntime-web cannot open it: ${said(error)}` });
 const failed = (error) => answer({ error: `onnxruntime-web failed: ${said(error)}` });
 const opened = await open(opening).catch(refused);
-while (opened) await run(opened, opening.graph).catch(failed);
+while (opened) await run(opened, opening).catch(failed);
 process.exit(0);
