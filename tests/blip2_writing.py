@@ -72,7 +72,8 @@ def write_graphs(folder: Path, target: str, out: Path, precision: str = "fp32", 
         path.mkdir(parents=True, exist_ok=True)
     for name in source.graphs:
         form = given or forms(name, PartPrecision(precision), None)
-        job = WrittenJob(part=WrittenPart(source, name, form), out=out, work=out / "work")
+        part = WrittenPart(source, name, form)
+        job = WrittenJob(part=part, out=out, work=out / "work", options=converters.target(target).options())
         graphs[name] = converter.convert_written(job, lambda text, share: None)
     return Written(source, target, out, graphs)
 
