@@ -202,10 +202,7 @@ def _check_part(part: str, name: str) -> None:
     spec = converters.target(name)
     takers = [other for other in converters.target_names() if _takes(other, [part])]
     if name not in takers:
-        why = f": {spec.no_parts}" if spec.no_parts else ""
-        raise UsageError(
-            f"target {name} takes no {part} of a vision-language model{why}; these do: {', '.join(takers)}"
-        )
+        raise UsageError(f"target {name} takes no {part} of a vision-language model; these do: {', '.join(takers)}")
     absent = _absent(spec)
     if absent:
         here = [other for other in takers if not _absent(converters.target(other))]

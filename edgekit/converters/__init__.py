@@ -38,9 +38,6 @@ class NoTargetOptions(Record, frozen=True):
     """The options of a target that has none."""
 
 
-SMALLEST_PART = "the smallest part of a published BLIP-2, the Q-Former, has 188 million weights: 188 MB in int8"
-"""Li et al. 2023, arXiv:2301.12597, 3.1."""
-
 PLAN = "plan"
 """The recipe that takes ranges and layers from the quantisation plan."""
 
@@ -70,7 +67,6 @@ class Target:
         wide: an integer-only one that has activations of 16 bits too, for layers that 8 bits do not do for.
         parts: the parts of models that it takes; `edgekit.sources.WHOLE` is a model of one network.
         several: whether one file takes several batches and input sizes.
-        no_parts: why it takes no parts of large models, where that is known.
     """
 
     name: str
@@ -94,7 +90,6 @@ class Target:
     wide: bool = False
     parts: tuple[str, ...] = (WHOLE,)
     several: bool = False
-    no_parts: str = ""
 
     def recipes_of(self, precision: str) -> tuple[str, ...]:
         """The ways of quantising on images that a precision has."""

@@ -2,7 +2,8 @@
 
 The parent starts `edgekit.emulators.server` with the environment's interpreter and speaks to it over its pipes: one
 JSON line each way to open, then for every run the inputs' float32 bytes one way, and a JSON line with the outputs'
-shapes followed by their bytes the other. To a network a JSON line goes ahead, which names the inputs that follow.
+shapes followed by their bytes the other. A graph with named inputs of free shapes (``named``) is told their types and
+shapes in a JSON line before the bytes.
 """
 
 from __future__ import annotations
@@ -35,21 +36,15 @@ class Opening(Record, frozen=True, kw_only=True):
     threads: int
     device: str
     strict: bool
-    network: bool = False
+    named: bool = False
 
 
-class Announced(Record, frozen=True, kw_only=True):
-    """An input whose bytes follow: float32, int32 or int64."""
+class Given(Record, frozen=True, kw_only=True):
+    """An input whose bytes follow."""
 
     name: str
     dtype: str
     shape: tuple[int, ...]
-
-
-class Feeds(Record, frozen=True, kw_only=True):
-    """The inputs of a network for one run, in the order of their bytes."""
-
-    inputs: tuple[Announced, ...]
 
 
 class Opened(Record, frozen=True, kw_only=True):
@@ -70,7 +65,7 @@ class Ran(Record, frozen=True, kw_only=True):
 
 
 class _Served:
-    """Something that was opened in the environment of ``toolchain``.
+    """A graph in the environment of ``toolchain``, opened by ``engine``.
 
     ``command`` starts another program than that environment's interpreter, which speaks the same way.
 
@@ -78,7 +73,7 @@ class _Served:
         EngineError: the environment is not there, or the engine refuses the file.
     """
 
-    network = False
+    named = False
 
     def __init__(
         self,
@@ -103,7 +98,7 @@ class _Served:
             threads=options.threads,
             device=options.device,
             strict=options.strict,
-            network=self.network,
+            named=self.named,
         )
         self._send(msgspec.json.encode(opening) + b"\n")
         opened = from_json(self._line(), Opened)
@@ -111,7 +106,8 @@ class _Served:
             raise EngineError(opened.error)
         self.placement = Placement(opened.device, opened.operators, opened.arithmetic, opened.word)
 
-    def _ran(self) -> list[Floats]:
+    def _ran(self, *parts: bytes) -> list[Floats]:
+        self._send(*parts)
         ran = from_json(self._line(), Ran)
         if ran.error:
             raise EngineError(ran.error)
@@ -140,24 +136,20 @@ class _Served:
 
 
 class ServedSession(_Served):
-    """A session of ``engine`` in the environment of a toolchain."""
+    """A session in another process."""
 
     def run(self, inputs: Sequence[Floats]) -> list[Floats]:
         check_inputs(self._graph, inputs)
-        self._send(*(np.ascontiguousarray(array).tobytes() for array in inputs))
-        return self._ran()
+        return self._ran(*(np.ascontiguousarray(array).tobytes() for array in inputs))
 
 
 class ServedNetwork(_Served):
-    """A network of ``engine`` in the environment of a toolchain, with its inputs and outputs by name."""
+    """A graph with named inputs of free shapes in another process; its outputs are float32."""
 
-    network = True
+    named = True
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         arrays = {name: np.ascontiguousarray(array) for name, array in feeds.items()}
-        announced = tuple(
-            Announced(name=name, dtype=array.dtype.name, shape=array.shape) for name, array in arrays.items()
-        )
-        line = msgspec.json.encode(Feeds(inputs=announced)) + b"\n"
-        self._send(line, *(array.tobytes() for array in arrays.values()))
-        return {tensor.name: array for tensor, array in zip(self._graph.outputs, self._ran(), strict=True)}
+        told = [Given(name=name, dtype=array.dtype.name, shape=array.shape) for name, array in arrays.items()]
+        found = self._ran(msgspec.json.encode(told) + b"\n", *(array.tobytes() for array in arrays.values()))
+        return {tensor.name: array for tensor, array in zip(self._graph.outputs, found, strict=True)}

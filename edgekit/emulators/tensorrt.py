@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-from numpy.typing import NDArray
 
 from edgekit.arrays import Floats
 from edgekit.emulators.base import Emulator
@@ -17,8 +14,8 @@ from edgekit.runtimes.engines.onnxruntime.session import failures
 from edgekit.runtimes.engines.tensorrt.build import read_settings
 
 
-class ReferenceNetwork:
-    """An ONNX file whose operators run as they are written, with its inputs and outputs by name.
+class ReferenceSession:
+    """An ONNX file whose operators run as they are written.
 
     Nothing is optimised but constants: ONNX Runtime would round the float32 biases of a QDQ graph to integers, and move
     Q and DQ to other places, where TensorRT does neither.
@@ -36,28 +33,18 @@ class ReferenceNetwork:
             self._session = onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
         except failures() as error:
             raise EngineError(f"{path}: ONNX Runtime cannot open it: {error}") from error
+        self._graph = graph
         self._outputs = [tensor.name for tensor in graph.outputs]
         self.placement = Placement(options.device, {}, f"{arithmetic}, by ONNX Runtime", "reference")
 
-    def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        try:
-            outputs = self._session.run(self._outputs, feeds)
-        except failures() as error:
-            raise EngineError(f"ONNX Runtime failed: {error}") from error
-        return dict(zip(self._outputs, outputs, strict=True))
-
-
-class ReferenceSession:
-    """The same with inputs and outputs in the graph's order."""
-
-    def __init__(self, network: ReferenceNetwork, graph: Graph) -> None:
-        self._network, self._graph = network, graph
-        self.placement = network.placement
-
     def run(self, inputs: Sequence[Floats]) -> list[Floats]:
         check_inputs(self._graph, inputs)
-        feeds = {tensor.name: array for tensor, array in zip(self._graph.inputs, inputs, strict=True)}
-        return list(self._network.run(feeds).values())
+        feed = {tensor.name: array for tensor, array in zip(self._graph.inputs, inputs, strict=True)}
+        try:
+            outputs: list[Floats] = self._session.run(self._outputs, feed)
+        except failures() as error:
+            raise EngineError(f"ONNX Runtime failed: {error}") from error
+        return outputs
 
 
 class OnnxReference(Emulator):
@@ -69,16 +56,8 @@ class OnnxReference(Emulator):
         Raises:
             EngineError: the file or the settings beside it are damaged.
         """
-        return ReferenceSession(self.open_network(folder, graph, options), graph)
-
-    def open_network(self, folder: Path, graph: Graph, options: SessionOptions) -> ReferenceNetwork:
-        """Open the ONNX file that an engine would be built from, with named inputs of free shapes.
-
-        Raises:
-            EngineError: the file or the settings beside it are damaged.
-        """
         arithmetic = read_settings(folder, graph).arithmetic
-        return ReferenceNetwork(named_as(folder, graph.files[0], ".onnx"), graph, options, arithmetic)
+        return ReferenceSession(named_as(folder, graph.files[0], ".onnx"), graph, options, arithmetic)
 
 
 EMULATOR = OnnxReference(

@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 
 from edgekit.calibration.plan import TensorRange
-from edgekit.converters import PLAN, SMALLEST_PART, Job, Report, Target
+from edgekit.converters import PLAN, Job, Report, Target
 from edgekit.converters._foreign import tool_error
 from edgekit.converters.ethosu.vela import COMPILED, compile_with_vela
 from edgekit.converters.litert.files import FILE, finished, float_file
@@ -78,7 +78,6 @@ TARGET = Target(
     recipes=(PLAN, LITERT),
     integer_only=True,
     wide=True,
-    no_parts=f"boards with this NPU have some MB of SRAM and tens of MB of flash, and {SMALLEST_PART}",
 )
 
 

@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 
 from edgekit.arrays import Floats
-from edgekit.converters import SMALLEST_PART, Job, Report, Target
+from edgekit.converters import Job, Report, Target
 from edgekit.converters._foreign import tool_error
 from edgekit.converters._quiet import quiet
 from edgekit.converters.imx500.network import rebuild, take_pixels
@@ -99,7 +99,6 @@ TARGET = Target(
     builder="imx500",
     recipes=("mct",),
     integer_only=True,
-    no_parts=f"the chip has 8 MB of memory for weights and activations together, and {SMALLEST_PART}",
 )
 
 FILE = "quantised.onnx"

@@ -10,15 +10,11 @@ import msgspec
 
 from edgekit.calibration.half import SMALLEST
 from edgekit.calibration.plan import PlannedGraph
-from edgekit.converters import Job, Report, Target, WrittenJob
+from edgekit.converters import Job, Report, Target
 from edgekit.converters._onnx_precision import FILE, half, in_float32, save
-from edgekit.converters.tensorrt.written import spans, write
 from edgekit.errors import ConversionError
-from edgekit.graph.blip2.forms import Blocks, Float32, Static
-from edgekit.graph.blip2.precision import PART_NAMES
 from edgekit.runtimes.bundle.manifest import Graph, Record
 from edgekit.runtimes.engines.tensorrt.build import SETTINGS, BuildSettings
-from edgekit.sources import WHOLE
 from edgekit.worker import call
 from edgekit.worker.toolchains import Toolchain
 
@@ -78,7 +74,6 @@ TARGET = Target(
     options=TensorrtOptions,
     half_precisions=("fp16", "int8"),
     several=True,
-    parts=(WHOLE, *PART_NAMES),
     refuses=dict.fromkeys(_NO_IMPORTER, "TensorRT's ONNX parser does not import it"),
 )
 
@@ -126,28 +121,6 @@ def convert(job: Job, report: Report) -> Graph:
         job.graph(FILE, SETTINGS),
         report={**told, **_profiled(settings), **_tried(path, settings, options.sm, report)},
     )
-
-
-def convert_written(job: WrittenJob, report: Report) -> Graph:
-    """Write ``NAME.onnx``, whose cache lies in the host's memory, and ``NAME.build.json`` for the device.
-
-    Raises:
-        ConversionError: TensorRT-RTX, where installed, refuses the file.
-    """
-    options, form = job.chosen(TensorrtOptions), job.part.forms.layers
-    graph = write(job)
-    precision: Literal["fp32", "fp16", "int8"] = "fp32" if isinstance(form, Float32) else "fp16"
-    settings = BuildSettings(
-        precision="int8" if isinstance(form, Blocks | Static) else precision,
-        workspace_megabytes=options.workspace_megabytes,
-        optimisation_level=options.optimisation_level,
-        floats="fp16" if isinstance(form, Blocks) else "fp32",
-        spans=spans(graph),
-    )
-    name = f"{graph.name}.{SETTINGS}"
-    (job.out / name).write_bytes(msgspec.json.format(msgspec.json.encode(settings), indent=2) + b"\n")
-    tried = _tried(job.out / graph.files[0], settings, options.sm, report)
-    return msgspec.structs.replace(graph, files=(*graph.files, name), report=tried)
 
 
 def _integer_layers(plan: PlannedGraph, floats: str) -> list[str]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.arrays import Floats
-from edgekit.graph.blip2.writer import BLOCKED, MICROSOFT, GraphWriter
+from edgekit.graph.blip2.writer import MICROSOFT, GraphWriter
 
 PlainForm = TypeVar("PlainForm")
 
@@ -70,12 +70,9 @@ def float16(writer: GraphWriter, name: str, array: Floats) -> str:
     """A constant stored in float16 and read as float32; overflows are clipped."""
     from onnx import TensorProto
 
-    return writer.node("Cast", writer.weight(name, _clipped(array)), to=TensorProto.FLOAT)
-
-
-def _clipped(array: Floats) -> NDArray[np.float16]:
     largest = np.finfo(np.float16).max
-    return np.clip(array, -largest, largest).astype(np.float16)
+    kept = writer.weight(name, np.clip(array, -largest, largest).astype(np.float16))
+    return writer.node("Cast", kept, to=TensorProto.FLOAT)
 
 
 @dataclass(frozen=True)
@@ -136,64 +133,6 @@ def _blocks(weight: Floats, bits: int, size: int) -> tuple[NDArray[np.uint8], Fl
     return integers, scales[..., 0]
 
 
-OVERFLOWING = (".DenseReluDense.wo.weight",)
-"""Layers, by how their weights' names end, whose results float16 does not hold: T5's, as transformers keeps them."""
-
-
-@dataclass(frozen=True)
-class HalfProducts(_Plain):
-    """Products in float16, and float32 between them, for engines that compute in the types of the file."""
-
-    def product(self, writer: GraphWriter, x: str, name: str, weight: Floats) -> str:
-        """A product of both sides in float16."""
-        if name.endswith(OVERFLOWING):
-            return Float16().product(writer, x, name, weight)
-        return _half_product(writer, x, writer.weight(name, _clipped(weight.T)))
-
-
-@dataclass(frozen=True)
-class DequantizedBlocks(_Plain):
-    """Integers of ``bits`` with a scale for every ``size`` inputs of an output, symmetric, in ONNX's own operators.
-
-    They are widened to float16, and so is the product: `HalfProducts`. Where blocks do not divide the inputs, there is
-    one scale for each output, and the integers have 8 bits.
-    """
-
-    bits: int
-    size: int = 32
-
-    def product(self, writer: GraphWriter, x: str, name: str, weight: Floats) -> str:
-        """A product with what DequantizeLinear makes of the integers."""
-        outputs, inputs = weight.shape
-        whole = inputs % self.size == 0
-        bits, size = (self.bits, self.size) if whole else (8, inputs)
-        top = (1 << (bits - 1)) - 1
-        apart = weight.T.reshape(inputs // size, size, outputs)
-        largest = np.abs(apart).max(1)
-        scales = np.where(largest > 0, largest / top, 1).astype(np.float16 if _in_half(name) else np.float32)
-        # By the scales as they are stored. One that float16 holds as zero stands for weights that are next to nothing.
-        given = np.where(scales > 0, scales, 1).astype(np.float32)[:, None]
-        integers = np.clip(np.rint(apart / given), -top, top).astype(np.int8).reshape(inputs, outputs)
-        writer.opset = BLOCKED
-        kept = writer.weight4(name, integers) if bits == 4 else writer.weight(name, integers)
-        blocks = {"axis": 0, "block_size": size} if whole else {"axis": 1}
-        scale = writer.weight(f"{name}.scales", scales if whole else scales[0])
-        wide = writer.node("DequantizeLinear", kept, scale, **blocks)
-        return _half_product(writer, x, wide) if _in_half(name) else writer.node("MatMul", x, wide)
-
-
-def _in_half(name: str) -> bool:
-    return not name.endswith(OVERFLOWING)
-
-
-def _half_product(writer: GraphWriter, x: str, weight: str) -> str:
-    """The product of a float32 input and a float16 weight, computed in float16."""
-    from onnx import TensorProto
-
-    made = writer.node("MatMul", writer.node("Cast", x, to=TensorProto.FLOAT16), weight)
-    return writer.node("Cast", made, to=TensorProto.FLOAT)
-
-
 @dataclass(frozen=True)
 class ChannelRanges:
     """Per-channel range of a layer's input over the calibration images."""
@@ -208,7 +147,7 @@ class ChannelRanges:
 
 @dataclass(frozen=True)
 class Static:
-    """Weights INT8 per output, inputs UINT8 (``symmetric``: INT8) with a range known beforehand.
+    """Weights INT8 per output, inputs UINT8 with a range known beforehand.
 
     Where a normalisation stands in front, large channels are scaled down there and up in the weight, by the geometric
     mean of both magnitudes (SmoothQuant, Xiao et al. 2022, arXiv:2211.10438, with alpha .5): transformers have a few
@@ -216,7 +155,6 @@ class Static:
     """
 
     ranges: Mapping[str, ChannelRanges]
-    symmetric: bool = False
 
     def behind(self, name: str, normalised: Normalised) -> tuple[Form, Normalised]:
         """Scale large channels of the input down in the normalisation, and up in the weight."""
@@ -226,14 +164,14 @@ class Static:
         scales: Floats = np.where(usable, np.sqrt(activations / np.where(usable, weights, 1)), 1).astype(np.float32)
         smoothed = ChannelRanges(seen.low / scales, seen.high / scales)
         moved = Normalised(normalised.gain / scales, normalised.shift / scales, weight * scales)
-        return replace(self, ranges={**self.ranges, name: smoothed}), moved
+        return Static({**self.ranges, name: smoothed}), moved
 
     def product(self, writer: GraphWriter, x: str, name: str, weight: Floats) -> str:
         """A product of integers, with the scales of both sides behind it."""
         seen = self.ranges[name]
         low, high = min(float(seen.low.min()), 0.0), max(float(seen.high.max()), 0.0)
-        scale = np.float32((max(high, -low) / 127 if self.symmetric else (high - low) / 255) or 1.0)
-        zero = np.int8(0) if self.symmetric else np.uint8(np.clip(round(-low / float(scale)), 0, 255))
+        scale = np.float32((high - low) / 255 or 1.0)
+        zero = np.uint8(np.clip(round(-low / float(scale)), 0, 255))
         scale_name, zero_name = writer.constant(scale), writer.constant(zero)
         quantised = writer.node("QuantizeLinear", x, scale_name, zero_name)
         widened = writer.node("DequantizeLinear", quantised, scale_name, zero_name)

@@ -13,9 +13,6 @@ from edgekit.errors import ConversionError
 from edgekit.runtimes.bundle.manifest import Graph, Tensor
 
 OPSET = 20
-BLOCKED = 21
-"""The first opset whose DequantizeLinear has blocks, and integers of 4 bits."""
-
 IR_VERSION = 10
 MICROSOFT = "com.microsoft"
 """Domain of the operators of ONNX Runtime that OpenVINO reads too."""
@@ -35,7 +32,6 @@ class GraphWriter:
 
     def __init__(self, folder: Path, name: str) -> None:
         self.name = name
-        self.opset = OPSET
         self._path = folder / f"{name}.onnx"
         self._data_path = folder / f"{name}.onnx.data"
         self._data = self._data_path.open("wb")
@@ -91,39 +87,23 @@ class GraphWriter:
         Raises:
             ConversionError: a name that is there already.
         """
-        from onnx import helper, numpy_helper
+        from onnx import TensorProto, helper, numpy_helper
 
-        self._refuse_twice(name)
+        if any(one.name == name for one in self._constants):
+            raise ConversionError(f"{self.name}: the weight {name!r} is written twice")
         array = np.ascontiguousarray(array)
         if array.nbytes <= INLINE:
             self._constants.append(numpy_helper.from_array(array, name))
             return name
-        return self._external(name, array, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
-
-    def weight4(self, name: str, integers: NDArray[np.int8]) -> str:
-        """A weight of integers of 4 bits, -8 to 7, two in a byte, the first in its low half: ONNX's INT4.
-
-        Raises:
-            ConversionError: a name that is there already.
-        """
-        from onnx import TensorProto
-
-        self._refuse_twice(name)
-        nibbles = np.append(integers.reshape(-1), np.zeros(integers.size % 2, np.int8)).view(np.uint8) & 15
-        packed = nibbles[0::2] | (nibbles[1::2] << 4)
-        return self._external(name, packed, TensorProto.INT4, integers.shape)
-
-    def _refuse_twice(self, name: str) -> None:
-        if any(one.name == name for one in self._constants):
-            raise ConversionError(f"{self.name}: the weight {name!r} is written twice")
-
-    def _external(self, name: str, array: NDArray[Any], kind: int, shape: Sequence[int]) -> str:
-        from onnx import TensorProto
-
         self._data.write(b"\0" * (-self._data.tell() % ALIGNMENT))
         place = {"location": self._data_path.name, "offset": self._data.tell(), "length": array.nbytes}
         self._data.write(array.data)
-        made = TensorProto(name=name, data_type=kind, dims=shape, data_location=TensorProto.EXTERNAL)
+        made = TensorProto(
+            name=name,
+            data_type=helper.np_dtype_to_tensor_dtype(array.dtype),
+            dims=array.shape,
+            data_location=TensorProto.EXTERNAL,
+        )
         for key, value in place.items():
             made.external_data.add(key=key, value=str(value))
         self._constants.append(made)
@@ -148,7 +128,7 @@ class GraphWriter:
         self._data.close()
         inputs, outputs = [declared(one) for one in self._inputs], [declared(one) for one in self._outputs]
         graph = helper.make_graph(self._nodes, self.name, inputs, outputs, self._constants)
-        domains = [helper.make_opsetid("", self.opset), helper.make_opsetid(MICROSOFT, 1)]
+        domains = [helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)]
         onnx.save(helper.make_model(graph, opset_imports=domains, ir_version=IR_VERSION), self._path)
         files: tuple[str, ...] = (self._path.name, self._data_path.name)
         if not self._data_path.stat().st_size:

@@ -171,7 +171,7 @@ class Engine:
         embeddings: NDArray[Any],
         options: SessionOptions,
     ) -> LanguageGraph:
-        """Open a language model with a cache that the engine keeps.
+        """Open a language model. Here its cache lies in buffers of the host; an engine that keeps one has its own way.
 
         Args:
             folder: of the bundle.
@@ -183,7 +183,10 @@ class Engine:
         Raises:
             EngineError: the engine refuses a file, or opens no such graphs.
         """
-        raise EngineError(f"engine {self.name} opens no vision-language models; convert to onnx or openvino")
+        from edgekit.runtimes.language.host_cache import open_hosted
+
+        opened = {name: self.open_network(folder, graph, options) for name, graph in graphs.items()}
+        return open_hosted(opened, graphs, language, embeddings)
 
     def load_library(self) -> None:
         """Import the engine's package ahead of the first session."""
@@ -202,6 +205,21 @@ def named_as(folder: Path, name: str, ending: str) -> Path:
     if not name.endswith(ending):
         raise EngineError(f"{folder / name}: the engine opens {ending} files; convert the model again")
     return folder / name
+
+
+def guarded_folder(folder: Path, graph: Graph, ending: str) -> Path:
+    """The folder that an engine opens as one, as Apple's formats are: the first part of the first file's name.
+
+    Raises:
+        EngineError: the file is not in such a folder, or the folder has files that the manifest does not guard.
+    """
+    first = graph.files[0].split("/")[0]
+    if not first.endswith(ending):
+        raise EngineError(f"{graph.files[0]!r} is not in an {ending} folder; convert the model again")
+    there = {path.relative_to(folder).as_posix() for path in (folder / first).rglob("*") if not path.is_dir()}
+    if unlisted := sorted(there - set(graph.files)):
+        raise EngineError(f"{folder / unlisted[0]}: a file that the manifest does not guard; do not use this bundle")
+    return folder / first
 
 
 def check_inputs(graph: Graph, inputs: Sequence[Floats]) -> None:

@@ -19,18 +19,13 @@ from edgekit.structures import from_json
 SETTINGS = "build.json"
 
 
-Shapes = dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]
-"""Of each input: the smallest shape, the one to be fastest with, and the largest."""
-
-
 class BuildSettings(Record, frozen=True, kw_only=True):
     """How the engine of a bundle is built; a file of the bundle, beside the ONNX file.
 
     ``workspace_megabytes`` bounds the scratch memory that a layer may use, 0 leaves it at the device's memory.
     ``optimisation_level`` is TensorRT's own, 0 (quick to build) to 5 (fast to run). ``floats`` is what an int8 file
     computes in outside of its integers. ``profiles`` are the input shapes (NCHW) of a file that takes several: the
-    engine has kernels chosen for each, on one set of weights. ``spans`` are those of a file with several inputs, a part
-    of a vision-language model.
+    engine has kernels chosen for each, on one set of weights.
     """
 
     precision: Literal["fp32", "fp16", "int8"]
@@ -38,7 +33,6 @@ class BuildSettings(Record, frozen=True, kw_only=True):
     optimisation_level: int = 3
     floats: Literal["fp32", "fp16"] = "fp32"
     profiles: tuple[tuple[int, int, int, int], ...] | msgspec.UnsetType = msgspec.UNSET
-    spans: tuple[Shapes, ...] | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def arithmetic(self) -> str:
@@ -64,13 +58,12 @@ def read_settings(folder: Path, graph: Graph) -> BuildSettings:
     Raises:
         EngineError: the graph has no such file, or it is not valid.
     """
-    settings = [name for name in graph.files if name.endswith(SETTINGS)]
-    if len(settings) != 1:
+    if len(graph.files) != 2:
         raise EngineError(f"a TensorRT graph has an ONNX file and {SETTINGS}, not {list(graph.files)}; convert again")
     try:
-        return from_json((folder / settings[0]).read_bytes(), BuildSettings)
+        return from_json((folder / graph.files[1]).read_bytes(), BuildSettings)
     except (msgspec.DecodeError, OSError) as error:
-        raise EngineError(f"{folder / settings[0]}: not the settings of a build ({error}); convert again") from error
+        raise EngineError(f"{folder / graph.files[1]}: not the settings of a build ({error}); convert again") from error
 
 
 def build(model: Path, settings: BuildSettings, device: str, timing: bytes, *, strict: bool = False) -> Built:
@@ -104,11 +97,6 @@ def build(model: Path, settings: BuildSettings, device: str, timing: bytes, *, s
     for shape in settings.profiles or ():
         profile = builder.create_optimization_profile()
         profile.set_shape(network.get_input(0).name, shape, shape, shape)
-        config.add_optimization_profile(profile)
-    for span in settings.spans or ():
-        profile = builder.create_optimization_profile()
-        for name, shapes in span.items():
-            profile.set_shape(name, *shapes)
         config.add_optimization_profile(profile)
     if on_dla:
         config.default_device_type = trt.DeviceType.DLA
