@@ -6,7 +6,6 @@ A plan is a header and the ONNX file that it was built from. Nothing that runs h
 
 from __future__ import annotations
 
-import ctypes
 from enum import IntEnum
 from pathlib import Path
 from types import SimpleNamespace
