@@ -158,7 +158,18 @@ def _of_parts(
         for part, name in chosen.items():
             _check_part(part, name)
         bundles += [_bundle(chosen, precision) for precision in read]
+    for part, own in ((part, own) for spec in bundles for part, own in spec.parts.items()):
+        _check_precision(part, own)
     return tuple(bundles), skipped
+
+
+def _check_precision(part: str, own: PartSpec) -> None:
+    offered = converters.target(own.target).part_precisions
+    if own.precision.partition("-")[0] not in offered:
+        raise UsageError(
+            f"target {own.target} takes {part} of a vision-language model in {' or '.join(offered)}, not in "
+            f"{own.precision}; say so with --precision {part}={offered[0]}, or give {part} another target"
+        )
 
 
 def _bundle(targets: Mapping[str, str], precision: Precision) -> BundleSpec:
