@@ -6,6 +6,8 @@ weights are there at a time. A pass reads the whole file, which pays where many 
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
 
 RESIDENT = 1 << 19
 """A tensor of fewer numbers stays in memory: biases, gains, positions."""
+
+_M_MMAP_THRESHOLD, _MAPPED = -3, 1 << 22
+"""glibc's option (malloc.h): arrays of so many bytes and more get memory of their own."""
 
 Read = Callable[[str], Floats]
 """Reads a tensor by its name in the file, as float32."""
@@ -36,6 +41,7 @@ def streamed(build: Callable[[], nn.Module], shapes: Mapping[str, tuple[int, ...
     Raises:
         SourceError: the tensors do not fit the network.
     """
+    _return_memory()
     with _without_weights():
         network = build()
     network = network.float().eval().requires_grad_(False)
@@ -48,6 +54,16 @@ def streamed(build: Callable[[], nn.Module], shapes: Mapping[str, tuple[int, ...
         if large:
             _stream(module, large, read)
     return network
+
+
+def _return_memory() -> None:
+    """Let this process give arrays back to the system when they are freed.
+
+    glibc keeps blocks of up to 32 MB for itself once some were freed. The cache of keys and values, which grows with
+    every token, left as much again behind it.
+    """
+    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "mallopt"):
+        library.mallopt(_M_MMAP_THRESHOLD, _MAPPED)
 
 
 @contextmanager

@@ -3,51 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
-from edgekit.graph.blip2.layers import MASKED, Layers
+from edgekit.graph.blip2.layers import MASKED, Cache, Heads, Layers
 from edgekit.graph.blip2.writer import MICROSOFT, GraphWriter
 
 
-@dataclass(frozen=True)
-class Heads:
-    """Shape of a decoder's attention: ``layers`` of ``count`` heads of ``size``; scores are multiplied by ``scale``."""
-
-    layers: int
-    count: int
-    size: int
-    scale: float
+class OnnxGraph(Layers, Protocol):
+    """Layers of an ONNX graph, to which operators of other kinds can be added."""
 
     @property
-    def width(self) -> int:
-        """Of all heads together."""
-        return self.count * self.size
-
-
-class Cache(Protocol):
-    """Adds attention over earlier tokens to a graph. One is made for each graph, before its first layer."""
-
-    def attend(self, layers: Layers, number: int, query: str, key: str, value: str, bias: str = "") -> str:
-        """Attention of layer ``number``: (rows, tokens, width) each, ``bias`` (1, heads, tokens, all tokens)."""
-        ...
-
-    def last(self, x: str) -> str:
-        """(rows, tokens, width) to (rows, width): that of each row's last token."""
-        ...
-
-    def distances(self, x: str) -> str:
-        """int64 (tokens, all tokens): how far each key is from each of the tokens ``x`` (rows, tokens, width)."""
-        ...
-
-    def hiding(self, layers: Layers, name: str) -> str:
-        """Declare an input that says where an encoder's output is padding: as a bias of scores (rows, 1, 1, tokens)."""
+    def writer(self) -> GraphWriter:
+        """Of the graph."""
         ...
 
 
-CacheKind = Callable[[GraphWriter, Heads], Cache]
+CacheKind = Callable[[OnnxGraph, Heads], Cache]
 
 
 def past(number: int, what: str) -> str:
@@ -73,7 +46,8 @@ class SharedCache:
     the place of each row's last token among those that are being read.
     """
 
-    def __init__(self, writer: GraphWriter, heads: Heads) -> None:
+    def __init__(self, layers: OnnxGraph, heads: Heads) -> None:
+        writer = layers.writer
         self._writer, self._heads = writer, heads
         writer.input("seqlens", (-1,), "int32")
         writer.input("total", (), "int32")
@@ -124,7 +98,8 @@ class GrownCache:
     graph also takes ``attention_mask`` int64 (rows, all tokens), and sees no later token.
     """
 
-    def __init__(self, writer: GraphWriter, heads: Heads, *, mask: bool) -> None:
+    def __init__(self, layers: OnnxGraph, heads: Heads, *, mask: bool) -> None:
+        writer = layers.writer
         self._writer, self._heads, self._hidden = writer, heads, ""
         writer.input("beam_idx", (-1,), "int32")
         for number in range(heads.layers):
@@ -183,38 +158,41 @@ class HostCache:
     the host's business; ``pick`` float32 [rows, 1, tokens] is 1 at each row's last token and 0 elsewhere.
     """
 
-    def __init__(self, writer: GraphWriter, heads: Heads) -> None:
-        self._writer, self._heads, self._seen = writer, heads, ""
-        writer.input("mask", (-1, 1, -1, -1))
-        writer.input("pick", (-1, 1, -1))
+    def __init__(self, layers: Layers, heads: Heads) -> None:
+        self._layers, self._heads, self._seen = layers, heads, ""
+        layers.input("mask", (-1, 1, -1, -1))
+        layers.input("pick", (-1, 1, -1))
         for number in range(heads.layers):
             for what in ("key", "value"):
-                writer.input(past(number, what), (-1, heads.count, -1, heads.size))
+                layers.input(past(number, what), (-1, heads.count, -1, heads.size))
 
     def attend(self, layers: Layers, number: int, query: str, key: str, value: str, bias: str = "") -> str:
         """The buffers and the new tokens side by side, scores, softmax."""
-        node, heads = self._writer.node, self._heads
+        heads = self._heads
         query, key, value = (layers.split(one, heads.count, heads.size) for one in (query, key, value))
         both = {}
         for what, new in (("key", key), ("value", value)):
-            both[what] = node("Concat", past(number, what), new, axis=2)
-            self._writer.output(present(number, what), new, (-1, heads.count, -1, heads.size))
-        self._seen = self._seen or (node("Add", bias, "mask") if bias else "mask")
+            both[what] = layers.appended(past(number, what), new)
+            layers.output(present(number, what), new, (-1, heads.count, -1, heads.size))
+        self._seen = self._seen or (layers.add(bias, "mask") if bias else "mask")
         return layers.join(layers.attention(query, both["key"], both["value"], heads.scale, self._seen), heads.width)
 
     def last(self, x: str) -> str:
         """A product, which every engine has."""
-        return self._writer.node(
-            "Squeeze", self._writer.node("MatMul", "pick", x), self._writer.constant([1], np.int64)
-        )
+        return self._layers.picked("pick", x)
 
     def distances(self, x: str) -> str:
         """As they are given."""
-        return self._writer.input("distances", (-1, -1), "int64")
+        return self._layers.input("distances", (-1, -1), "int64")
 
     def hiding(self, layers: Layers, name: str) -> str:
         """The bias itself, float32 (rows, 1, 1, tokens)."""
-        return self._writer.input(name, (-1, 1, 1, -1))
+        return layers.input(name, (-1, 1, 1, -1))
+
+
+def host_prompt(layers: Layers) -> tuple[str, str]:
+    """Declare what the host tells an encoder of its prompt; see `Layers.prompt`."""
+    return layers.input("mask", (-1, 1, 1, -1)), layers.input("distances", (-1, -1), "int64")
 
 
 def distances(writer: GraphWriter, x: str, total: str) -> str:

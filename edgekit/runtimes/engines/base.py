@@ -225,6 +225,21 @@ def named_as(folder: Path, name: str, ending: str) -> Path:
     return folder / name
 
 
+def guarded_folder(folder: Path, graph: Graph, ending: str) -> Path:
+    """The folder that an engine opens as one, as Apple's formats are: the first part of the first file's name.
+
+    Raises:
+        EngineError: the file is not in such a folder, or the folder has files that the manifest does not guard.
+    """
+    first = graph.files[0].split("/")[0]
+    if not first.endswith(ending):
+        raise EngineError(f"{graph.files[0]!r} is not in an {ending} folder; convert the model again")
+    there = {path.relative_to(folder).as_posix() for path in (folder / first).rglob("*") if not path.is_dir()}
+    if unlisted := sorted(there - set(graph.files)):
+        raise EngineError(f"{folder / unlisted[0]}: a file that the manifest does not guard; do not use this bundle")
+    return folder / first
+
+
 def check_inputs(graph: Graph, inputs: Sequence[Floats]) -> None:
     """Refuse inputs that are not what the graph takes, before an engine reads past their end.
 

@@ -16,7 +16,7 @@ import numpy as np
 from edgekit.arrays import Floats
 from edgekit.errors import EngineError
 from edgekit.runtimes.bundle.manifest import Graph
-from edgekit.runtimes.engines.base import Engine, Placement, SessionOptions, check_inputs
+from edgekit.runtimes.engines.base import Engine, Placement, SessionOptions, check_inputs, guarded_folder
 
 UNITS = {"all": "ALL", "cpu": "CPU_ONLY", "gpu": "CPU_AND_GPU", "ane": "CPU_AND_NE"}
 """Devices as ``coremltools.ComputeUnit`` names them."""
@@ -26,18 +26,12 @@ DEVICES = {"MLCPUComputeDevice": "cpu", "MLGPUComputeDevice": "gpu", "MLNeuralEn
 
 
 def package_of(folder: Path, graph: Graph) -> Path:
-    """The ``.mlpackage`` folder of a graph: the first part of its first file's name.
+    """The ``.mlpackage`` folder of a graph.
 
     Raises:
         EngineError: the file is not in such a folder, or the folder has files that the manifest does not guard.
     """
-    first = graph.files[0].split("/")[0]
-    if not first.endswith(".mlpackage"):
-        raise EngineError(f"{graph.files[0]!r} is not in an .mlpackage folder; convert the model again")
-    there = {path.relative_to(folder).as_posix() for path in (folder / first).rglob("*") if not path.is_dir()}
-    if unlisted := sorted(there - set(graph.files)):
-        raise EngineError(f"{folder / unlisted[0]}: a file that the manifest does not guard; do not use this bundle")
-    return folder / first
+    return guarded_folder(folder, graph, ".mlpackage")
 
 
 class PredictedSession:

@@ -1,0 +1,113 @@
+"""INT8 in a torch.export program, in Core AI's own operators: weights alone, or what layers read as well."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from edgekit.calibration.correspondence import kept_in_float, planned_names
+from edgekit.calibration.plan import TensorRange
+from edgekit.calibration.ranges import LEVELS, STEPS
+from edgekit.converters import Job
+
+if TYPE_CHECKING:
+    import torch
+    from torch import fx
+
+WEIGHTS = 512
+"""Weights of fewer values stay in float: scales would take what INT8 saves."""
+
+LEAST = 2.0**-12
+"""The smallest scale of an activation, which float16 holds in full."""
+
+
+def with_integers(module: fx.GraphModule, job: Job) -> fx.GraphModule:
+    """A network with INT8 weights in convolutions and linear layers: symmetric, one scale for each output channel.
+
+    With a plan, what they read is INT8 too, in the plan's ranges, but for the layers that it leaves in float.
+
+    Args:
+        module: of the exchange program, or of the plan's.
+        job: the conversion.
+    """
+    import coreai_torch._compression.custom_layers  # noqa: F401 - registers torch.ops.coreai, as coreai-opt does
+    import torch
+
+    aten = torch.ops.aten
+    graph = module.graph
+    layers = [node for node in graph.nodes if node.target in (aten.conv2d.default, aten.linear.default)]
+    ranges, floats = _planned(graph, layers, job) if job.precision == "w8a8" else ({}, set())
+    rounded: dict[fx.Node, fx.Node] = {}
+    for layer in layers:
+        source = layer.all_input_nodes[0]
+        if layer.name in floats:
+            continue
+        _round_weight(module, layer)
+        if source.name in ranges:
+            if source not in rounded:
+                rounded[source] = _rounded(module, source, ranges[source.name], layer)
+            layer.replace_input_with(source, rounded[source])
+    graph.lint()
+    module.recompile()
+    return module
+
+
+def _planned(graph: fx.Graph, layers: list[fx.Node], job: Job) -> tuple[dict[str, TensorRange], set[str]]:
+    """The plan's ranges of what layers read, and the layers in float, by the names of nodes."""
+    plan = job.planned()
+    names = planned_names(graph, [output.name for output in job.contract.outputs])
+    weighted = {layer.name: (names[layer.name], names[layer.all_input_nodes[0].name]) for layer in layers}
+    read = {layer.all_input_nodes[0].name for layer in layers}
+    known = {name: plan.tensors[names[name]] for name in read if names[name] in plan.tensors}
+    return known, kept_in_float(plan, weighted)
+
+
+def _round_weight(module: fx.GraphModule, layer: fx.Node) -> None:
+    """Replace the weight of a layer by integers and their scales."""
+    import torch
+
+    held = layer.args[1]
+    if not isinstance(held, torch.fx.Node) or held.op != "get_attr":
+        return  # a product of two tensors of the network
+    weight = _attribute(module, str(held.target)).detach()
+    if weight.numel() < WEIGHTS:
+        return
+    largest = weight.abs().flatten(1).amax(1)
+    # Rounded first: the layer is computed in float16, and its integers have to fit the scale that is stored.
+    scale = torch.where(largest > 0, largest / LEVELS, torch.ones(())).half().float().clamp(min=2.0**-24)
+    shape = (-1, *[1] * (weight.dim() - 1))
+    integers = (weight / scale.view(shape)).round().clamp(-LEVELS, LEVELS).to(torch.int8)
+    name = f"{layer.name}_weight"
+    places = [_kept(module, held, f"{name}_{what}", value) for what, value in (("int8", integers), ("scale", scale))]
+    with module.graph.inserting_before(layer):
+        floats = module.graph.call_function(torch.ops.coreai.dequantize.default, (*places, None, None, 0))
+    layer.replace_input_with(held, floats)
+
+
+def _rounded(module: fx.GraphModule, source: fx.Node, seen: TensorRange, layer: fx.Node) -> fx.Node:
+    """A tensor by way of INT8, asymmetric, for the first layer that reads it."""
+    import torch
+
+    low, high = min(seen.low, 0.0), max(seen.high, 0.0)
+    scale = torch.tensor(max((high - low) / STEPS, LEAST)).half().float()
+    zero = torch.tensor(round(-128 - low / float(scale))).clamp(-128, 127).to(torch.int8)
+    places = [
+        _kept(module, layer, f"{source.name}_{what}", value) for what, value in (("scale", scale), ("zero", zero))
+    ]
+    graph, coreai = module.graph, torch.ops.coreai
+    with graph.inserting_before(layer):
+        integers = graph.call_function(coreai.quantize.default, (source, places[0], torch.int8, places[1]))
+        return graph.call_function(coreai.dequantize.default, (integers, *places))
+
+
+def _kept(module: fx.GraphModule, before: fx.Node, name: str, value: torch.Tensor) -> fx.Node:
+    """A buffer of the network, read before a node."""
+    module.register_buffer(name, value)
+    with module.graph.inserting_before(before):
+        return module.graph.get_attr(name)
+
+
+def _attribute(module: Any, path: str) -> torch.Tensor:
+    for part in path.split("."):
+        module = getattr(module, part)
+    found: torch.Tensor = module
+    return found
