@@ -15,6 +15,8 @@ from edgekit.runtimes.engines import engine
 from edgekit.sources import WHOLE, Source
 
 ALL = ("all",)
+PUBLISHED = {"vision": 986, "qformer": 188, "language": 2652}
+"""Megabytes of each part of Salesforce/blip2-opt-2.7b with a byte for each weight."""
 AUTO = "auto"
 """Every recipe of the target is tried, the best is kept."""
 
@@ -213,11 +215,22 @@ def _check_part(part: str, name: str) -> None:
     spec = converters.target(name)
     takers = [other for other in converters.target_names() if _takes(other, [part])]
     if name not in takers:
-        raise UsageError(f"target {name} takes no {part} of a vision-language model; these do: {', '.join(takers)}")
+        small = f": {_too_small(part, spec)}" if spec.megabytes else ""
+        raise UsageError(
+            f"target {name} takes no {part} of a vision-language model{small}; these do: {', '.join(takers)}"
+        )
     absent = _absent(spec)
     if absent:
         here = [other for other in takers if not _absent(converters.target(other))]
         raise UsageError(f"target {name}: {absent}; possible here for {part}: {', '.join(here) or 'none'}")
+
+
+def _too_small(part: str, spec: Target) -> str:
+    needed = PUBLISHED[part]
+    return (
+        f"its devices have about {spec.megabytes} MB for a network with its activations, and that of the smallest "
+        f"published BLIP-2 has {needed} MB of weights at 8 bits, {needed - spec.megabytes} MB too many"
+    )
 
 
 def _absent(spec: Target) -> str:
