@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from tiny_transformers import package
 
 from edgekit import converters, registry
 from edgekit.converters import WrittenJob
+from edgekit.emulators import proof_device
 from edgekit.graph.blip2.blip2 import Blip2, Forms, WrittenPart
 from edgekit.graph.blip2.contract import contract_of
 from edgekit.graph.blip2.precision import PartPrecision, forms
@@ -39,14 +41,23 @@ class Written:
         assert language is not None
         return language
 
+    @property
+    def engine(self) -> str:
+        return converters.target(self.target).engine
+
+    @property
+    def options(self) -> SessionOptions:
+        """One thread, and what checks the target's files here."""
+        return dataclasses.replace(ONE_THREAD, device=proof_device(self.engine))
+
     def network(self, name: str) -> Network:
-        return open_network(ENGINES[self.target], self.folder, self.graphs[name], ONE_THREAD)
+        return open_network(self.engine, self.folder, self.graphs[name], self.options)
 
     def spoken(self) -> LanguageGraph:
         """The language model with its cache."""
         graphs = {name: graph for name, graph in self.graphs.items() if name in ("language", "encoder", "decoder")}
         embeddings = self.source.embeddings()
-        return open_language(ENGINES[self.target], self.folder, graphs, self.language, embeddings, ONE_THREAD)
+        return open_language(self.engine, self.folder, graphs, self.language, embeddings, self.options)
 
 
 def write_graphs(folder: Path, target: str, out: Path, precision: str = "fp32", given: Forms | None = None) -> Written:

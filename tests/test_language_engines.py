@@ -121,12 +121,12 @@ def ended(tokens: Ints, eos: tuple[int, ...]) -> list[list[int]]:
     return texts
 
 
-def same(kind: str, made: Generated, reference: Any, given: Case) -> None:
+def same(kind: str, made: Generated, reference: Any, given: Case, scores: float = 1e-4) -> None:
     begin = given.ids.shape[1] if kind == "opt" else 1
     assert [row.tolist() for row in made.sequences] == ended(reference.sequences[:, begin:].numpy(), given.eos)
     if given.options.beams > 1:
         expected = reference.sequences_scores.numpy()
-        np.testing.assert_allclose(made.scores, expected, atol=1e-4 * max(1, np.abs(expected).max()))
+        np.testing.assert_allclose(made.scores, expected, atol=scores * max(1, np.abs(expected).max()))
 
 
 @pytest.mark.parametrize("target", ["onnx", pytest.param("openvino", marks=pytest.mark.nightly)])

@@ -33,6 +33,7 @@ pytest.importorskip("_tools", reason="needs MNN: pip install edgekit[convert]")
 from jobs import make_job
 
 from edgekit.converters import mnn as converter
+from edgekit.converters.mnn import tool
 from edgekit.runtimes.engines import mnn as runtime
 
 nn = torch.nn
@@ -114,9 +115,7 @@ def noise(found: Any, wanted: Any) -> float:
 def dump(path: Path, folder: Path) -> Any:
     """A file as MNN's own converter tells it."""
     given = ["-f", "MNN", "--modelFile", str(path), "--JsonFile", str(folder / "model.json")]
-    subprocess.run(
-        [sys.executable, "-c", converter._RUN, "mnnconvert", *given], cwd=folder, check=True, capture_output=True
-    )
+    subprocess.run([sys.executable, "-c", tool._RUN, "mnnconvert", *given], cwd=folder, check=True, capture_output=True)
     return msgspec.json.decode((folder / "model.json").read_bytes())
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from edgekit import converters
 from edgekit.converters import Target
+from edgekit.emulators import emulator
 from edgekit.errors import ConversionError, UsageError, choices
 from edgekit.graph.blip2.precision import Precision, read_precisions
 from edgekit.runtimes.bundle.manifest import Record
@@ -209,8 +210,10 @@ def _check_part(part: str, name: str) -> None:
 
 
 def _absent(spec: Target) -> str:
-    """What is missing to convert parts here; parts are validated by their own engine only."""
-    return spec.missing or (f"engine {spec.engine} {missing}" if (missing := engine(spec.engine).missing) else "")
+    """What is missing to convert parts here, and to check them with their engine or its emulator."""
+    if spec.missing or emulator(spec.engine) is not None:
+        return spec.missing
+    return f"engine {spec.engine} {missing}" if (missing := engine(spec.engine).missing) else ""
 
 
 def _check_precisions(precisions: Iterable[str]) -> None:

@@ -20,6 +20,7 @@ from edgekit.conversion.evidence import evidence_of
 from edgekit.conversion.jobs import Exported, Part, Prepared, PrepareJob, Reference
 from edgekit.conversion.source_texts import ANSWER, Asked, answer, match_all, read_texts
 from edgekit.conversion.workspace import Workspace
+from edgekit.emulators import emulator, proof_device
 from edgekit.errors import EngineError
 from edgekit.evaluation.agreement import DriftTally
 from edgekit.evaluation.texts import COSINES, GATES, TextTally, judge
@@ -28,7 +29,7 @@ from edgekit.graph.blip2.precision import read_precisions, roughest
 from edgekit.progress import Report
 from edgekit.runtimes.bundle.folder import Bundle
 from edgekit.runtimes.bundle.manifest import Evidence, Gate, Manifest
-from edgekit.runtimes.engines import SessionOptions
+from edgekit.runtimes.engines import Placement, SessionOptions
 from edgekit.runtimes.inputs.media import ImageReference
 from edgekit.runtimes.language import GenerationOptions, LanguageGraph, generate
 from edgekit.runtimes.language.distributions import log_probabilities
@@ -128,7 +129,8 @@ class TextComparison:
         """
         manifest = bundle.manifest
         asked = from_json(workspace.questions.read_bytes(), Asked)
-        opened = open_parts(bundle, SessionOptions(threads=threads))
+        devices = {name: proof_device(name) for name in manifest.engines}
+        opened = open_parts(bundle, SessionOptions(threads=threads), devices)
         comparison = _Comparison(opened, workspace, workspace.proof_images(manifest.contract.image), asked, report)
         (comparison.generation if asked.tokens else comparison.retrieval)()
         texts, outputs = comparison.tally.agreement(), tuple(drift.drift() for drift in comparison.drifts.values())
@@ -136,9 +138,19 @@ class TextComparison:
         failures = judge(texts, outputs, gate, least)
         control = passed_control(NEGATED, judge(comparison.control.agreement(), (), gate, least), gate)
         placements = [network.placement for network in opened.networks.values()]
+        placements += [
+            _placed(manifest.engine_of(graph)) for graph in manifest.graphs if graph.name not in opened.networks
+        ]
         return evidence_of(
             manifest, prepared, placements, gate, "texts", failures, texts=texts, outputs=outputs, control=control
         )
+
+
+def _placed(name: str) -> Placement:
+    """Where an engine's language model ran, and how far that is evidence: of itself, or of its emulator."""
+    other = emulator(name)
+    device = proof_device(name)
+    return Placement(device, word=other.word if other is not None and device == other.device else "executed")
 
 
 class _Comparison:

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from edgekit.runtimes.bundle.manifest import Graph, ProofWord
-from edgekit.runtimes.engines import Session, SessionOptions, engine, importable
+from numpy.typing import NDArray
+
+from edgekit.errors import EngineError
+from edgekit.runtimes.bundle.manifest import Graph, Language, ProofWord
+from edgekit.runtimes.engines import Network, Session, SessionOptions, engine, importable
+from edgekit.runtimes.language.graph import LanguageGraph
+from edgekit.runtimes.language.host_cache import open_hosted
 from edgekit.worker import toolchains
 
 
 @dataclass(frozen=True, kw_only=True)
 class Emulator:
-    """Opens an engine's files on a host where the engine cannot run. A subclass implements `open_session`.
+    """Opens an engine's files on a host where the engine cannot run. A subclass implements `open_session`, and
+    `open_network` where the engine takes parts of vision-language models.
 
     Attributes:
         engine: the engine's name, and that of the file.
@@ -56,3 +64,27 @@ class Emulator:
             EngineError: it refuses the file.
         """
         raise NotImplementedError(type(self).__name__)
+
+    def open_network(self, folder: Path, graph: Graph, options: SessionOptions) -> Network:
+        """Open a graph with named inputs of free shapes.
+
+        Raises:
+            EngineError: it refuses the file, or opens no such graphs.
+        """
+        raise EngineError(f"the {self.device} of engine {self.engine} opens no vision-language models")
+
+    def open_language(
+        self,
+        folder: Path,
+        graphs: Mapping[str, Graph],
+        language: Language,
+        embeddings: NDArray[Any],
+        options: SessionOptions,
+    ) -> LanguageGraph:
+        """Open a language model, whose cache lies in numpy's memory.
+
+        Raises:
+            EngineError: it refuses a file, or the cache is not the contract's.
+        """
+        opened = {name: self.open_network(folder, graph, options) for name, graph in graphs.items()}
+        return open_hosted(opened, graphs, language, embeddings)

@@ -2,17 +2,20 @@
 
 The parent starts `edgekit.emulators.server` with the environment's interpreter and speaks to it over its pipes: one
 JSON line each way to open, then for every run the inputs' float32 bytes one way, and a JSON line with the outputs'
-shapes followed by their bytes the other.
+shapes followed by their bytes the other. A graph with named inputs of free shapes (``named``) is told their types and
+shapes in a JSON line before the bytes.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from edgekit.arrays import Floats
 from edgekit.errors import EngineError
@@ -33,6 +36,15 @@ class Opening(Record, frozen=True, kw_only=True):
     threads: int
     device: str
     strict: bool
+    named: bool = False
+
+
+class Given(Record, frozen=True, kw_only=True):
+    """An input whose bytes follow."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
 
 
 class Opened(Record, frozen=True, kw_only=True):
@@ -52,14 +64,16 @@ class Ran(Record, frozen=True, kw_only=True):
     error: str = ""
 
 
-class ServedSession:
-    """A session of ``engine`` in the environment of ``toolchain``.
+class _Served:
+    """A graph in the environment of ``toolchain``, opened by ``engine``.
 
     ``command`` starts another program than that environment's interpreter, which speaks the same way.
 
     Raises:
         EngineError: the environment is not there, or the engine refuses the file.
     """
+
+    named = False
 
     def __init__(
         self,
@@ -84,6 +98,7 @@ class ServedSession:
             threads=options.threads,
             device=options.device,
             strict=options.strict,
+            named=self.named,
         )
         self._send(msgspec.json.encode(opening) + b"\n")
         opened = from_json(self._line(), Opened)
@@ -91,9 +106,8 @@ class ServedSession:
             raise EngineError(opened.error)
         self.placement = Placement(opened.device, opened.operators, opened.arithmetic, opened.word)
 
-    def run(self, inputs: Sequence[Floats]) -> list[Floats]:
-        check_inputs(self._graph, inputs)
-        self._send(*(np.ascontiguousarray(array).tobytes() for array in inputs))
+    def _ran(self, *parts: bytes) -> list[Floats]:
+        self._send(*parts)
         ran = from_json(self._line(), Ran)
         if ran.error:
             raise EngineError(ran.error)
@@ -119,3 +133,23 @@ class ServedSession:
         if len(data) != size:
             raise self._process.ended()
         return np.frombuffer(data, np.float32).reshape(shape)
+
+
+class ServedSession(_Served):
+    """A session in another process."""
+
+    def run(self, inputs: Sequence[Floats]) -> list[Floats]:
+        check_inputs(self._graph, inputs)
+        return self._ran(*(np.ascontiguousarray(array).tobytes() for array in inputs))
+
+
+class ServedNetwork(_Served):
+    """A graph with named inputs of free shapes in another process; its outputs are float32."""
+
+    named = True
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        arrays = {name: np.ascontiguousarray(array) for name, array in feeds.items()}
+        told = [Given(name=name, dtype=array.dtype.name, shape=array.shape) for name, array in arrays.items()]
+        found = self._ran(msgspec.json.encode(told) + b"\n", *(array.tobytes() for array in arrays.values()))
+        return {tensor.name: array for tensor, array in zip(self._graph.outputs, found, strict=True)}

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from edgekit.arrays import Floats
-from edgekit.emulators.served import Opened, Opening, Ran
+from edgekit.emulators.served import Given, Opened, Opening, Ran
 from edgekit.errors import EdgekitError
-from edgekit.runtimes.engines import Session, SessionOptions, open_session
+from edgekit.runtimes.engines import Network, Placement, SessionOptions, open_network, open_session
 from edgekit.structures import from_json
 from edgekit.worker.child import streams
 
@@ -22,17 +23,12 @@ def main() -> None:
     """Serve what the parent asks for on stdin; prints of the engine go to stderr."""
     asked, answers = streams()
     opening = from_json(asked.readline(), Opening)
-    session: Session | None = None
+    server: _OfSession | _OfNetwork | None = None
 
     def opened() -> Opened:
-        nonlocal session
-        session = open_session(
-            opening.engine,
-            Path(opening.folder),
-            opening.graph,
-            SessionOptions(threads=opening.threads, device=opening.device, strict=opening.strict),
-        )
-        placement = session.placement
+        nonlocal server
+        server = (_OfNetwork if opening.named else _OfSession)(opening)
+        placement = server.placement
         return Opened(
             device=placement.device,
             operators=placement.operators,
@@ -41,38 +37,90 @@ def main() -> None:
         )
 
     _answer(answers, _guarded(opened, lambda error: Opened(error=error)))
-    while session is not None:
-        inputs = _inputs(asked, opening)
+    while server is not None:
+        inputs = server.read(asked)
         if inputs is None:
             break
-        _run(session, inputs, answers)
+        _run(server, inputs, answers)
     answers.flush()
     os._exit(0)  # some engines crash while Python tears them down
 
 
-def _run(session: Session, inputs: list[Floats], answers: IO[bytes]) -> None:
+class _OfSession:
+    """A session, given inputs whose shapes both sides know."""
+
+    def __init__(self, opening: Opening) -> None:
+        self._graph = opening.graph
+        self._session = open_session(opening.engine, Path(opening.folder), opening.graph, _options(opening))
+        self.placement: Placement = self._session.placement
+
+    def read(self, asked: IO[bytes]) -> list[NDArray[Any]] | None:
+        """The next inputs, NCHW float32; None when the parent is done."""
+        found = []
+        for tensor in self._graph.inputs:
+            shape = tensor.shape
+            if tensor.layout == "nhwc":
+                shape = (shape[0], shape[3], shape[1], shape[2])
+            array = _array(asked, np.dtype(np.float32), shape)
+            if array is None:
+                return None
+            found.append(array)
+        return found
+
+    def run(self, inputs: list[NDArray[Any]]) -> list[Floats]:
+        """The outputs in the graph's order."""
+        return self._session.run(inputs)
+
+
+class _OfNetwork:
+    """A graph with named inputs, each told with its type and shape."""
+
+    def __init__(self, opening: Opening) -> None:
+        self._outputs = [tensor.name for tensor in opening.graph.outputs]
+        self._network: Network = open_network(opening.engine, Path(opening.folder), opening.graph, _options(opening))
+        self.placement: Placement = self._network.placement
+        self._names: list[str] = []
+
+    def read(self, asked: IO[bytes]) -> list[NDArray[Any]] | None:
+        """The next inputs; None when the parent is done."""
+        line = asked.readline()
+        if not line:
+            return None
+        told = from_json(line, list[Given])
+        self._names, found = [one.name for one in told], []
+        for one in told:
+            array = _array(asked, np.dtype(one.dtype), one.shape)
+            if array is None:
+                return None
+            found.append(array)
+        return found
+
+    def run(self, inputs: list[NDArray[Any]]) -> list[Floats]:
+        """The outputs in the graph's order."""
+        found = self._network.run(dict(zip(self._names, inputs, strict=True)))
+        return [found[name] for name in self._outputs]
+
+
+def _options(opening: Opening) -> SessionOptions:
+    return SessionOptions(threads=opening.threads, device=opening.device, strict=opening.strict)
+
+
+def _array(asked: IO[bytes], dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any] | None:
+    """The next bytes as an array; None when they end before."""
+    size = dtype.itemsize * int(np.prod(shape))
+    data = asked.read(size)
+    return np.frombuffer(data, dtype).reshape(shape) if len(data) == size else None
+
+
+def _run(server: _OfSession | _OfNetwork, inputs: list[NDArray[Any]], answers: IO[bytes]) -> None:
     outputs: list[Floats] = []
 
     def ran() -> Ran:
-        outputs.extend(np.ascontiguousarray(array, np.float32) for array in session.run(inputs))
+        outputs.extend(np.ascontiguousarray(array, np.float32) for array in server.run(inputs))
         return Ran(shapes=tuple(array.shape for array in outputs))
 
     answer = _guarded(ran, lambda error: Ran(error=error))
     _answer(answers, answer, *(array.tobytes() for array in outputs if not answer.error))
-
-
-def _inputs(asked: IO[bytes], opening: Opening) -> list[Floats] | None:
-    """The next inputs, NCHW float32; None when the parent is done."""
-    found = []
-    for tensor in opening.graph.inputs:
-        shape = tensor.shape
-        if tensor.layout == "nhwc":
-            shape = (shape[0], shape[3], shape[1], shape[2])
-        data = asked.read(4 * int(np.prod(shape)))
-        if len(data) < 4 * int(np.prod(shape)):
-            return None
-        found.append(np.frombuffer(data, np.float32).reshape(shape))
-    return found
 
 
 def _guarded(work: Callable[[], Opened] | Callable[[], Ran], failed: Callable[[str], Opened | Ran]) -> Opened | Ran:

@@ -1,19 +1,12 @@
-"""MNN from the exchange ONNX file by the converter and quantiser in its wheel.
-
-Only the compiled module ``_tools`` is used. Importing ``MNN.tools`` installs packages and contacts a server.
-"""
+"""MNN from the exchange ONNX file by the converter and quantiser in its wheel (`tool`)."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,14 +19,17 @@ from edgekit.calibration.plan import PlannedGraph
 from edgekit.calibration.ranges import LEVELS
 from edgekit.calibration.samples import Samples
 from edgekit.converters import CONVOLUTIONS as IN_INTEGERS
-from edgekit.converters import PLAN, Job, Report, Target
-from edgekit.converters._foreign import tool_error
+from edgekit.converters import PLAN, Job, Report, Target, WrittenJob
 from edgekit.converters.mnn.ranges import set_ranges
+from edgekit.converters.mnn.tool import LINEAR, Weights, convert_onnx, quantised_layers, run_tool
+from edgekit.converters.mnn.written import write
 from edgekit.errors import ConversionError
+from edgekit.graph.blip2.precision import PART_NAMES
 from edgekit.runtimes.bundle.manifest import Graph, Speed
 from edgekit.runtimes.engines import SessionOptions
 from edgekit.runtimes.engines.mnn import ENGINE
-from edgekit.runtimes.engines.mnn.flatbuffer import CONVOLUTIONS, MnnOperator, identifier, read_operators
+from edgekit.runtimes.engines.mnn.flatbuffer import CONVOLUTIONS, MnnOperator, read_operators
+from edgekit.sources import WHOLE
 from edgekit.timing import in_turns
 
 if TYPE_CHECKING:
@@ -58,16 +54,10 @@ TARGET = Target(
     integer_only=True,
     mixed_recipes=(WEIGHTS,),
     refuses=dict.fromkeys(_NO_OPERATOR, "MNN has no such operator"),
+    parts=(WHOLE, *PART_NAMES),
 )
 
 FILE = "model.mnn"
-
-_RUN = "import sys, _tools; getattr(_tools, sys.argv[1])(sys.argv[1:])"
-
-_LINEAR = "__matmul_converted"
-"""What the converter puts behind the name of a linear layer that it makes a convolution of."""
-
-_LOG_LINES = 4
 
 _FEW = 4
 """Images that the quantiser is shown when its ranges are written over afterwards."""
@@ -89,6 +79,11 @@ def convert(job: Job, report: Report) -> Graph:
         return _int8(job, out, report)
     _convert(job, out, report, *(["--fp16"] if job.precision == "fp16" else []))
     return job.graph(FILE)
+
+
+def convert_written(job: WrittenJob, report: Report) -> Graph:
+    """Write ``NAME.mnn``, whose cache lies in buffers of the host."""
+    return write(job, report)
 
 
 def _int8(job: Job, out: Path, report: Report) -> Graph:
@@ -137,20 +132,15 @@ def _small_weights(source: Path, network: ModelProto, out: Path, job: Job, repor
     """
     kept = {*job.planned().float_layers, *_too_fine(network)}
     convolutions = [one.name for one in read_operators(source) if one.kind in CONVOLUTIONS]
-    names = [name for name in convolutions if name.removesuffix(_LINEAR) not in kept]
+    names = [name for name in convolutions if name.removesuffix(LINEAR) not in kept]
     if not names:
         raise ConversionError(
             "int8 by the recipe weights: the plan leaves all layers of this network in float; choose "
             f"--recipe {PLAN}, --no-float-fallback, or fp16"
         )
-    layers = [
-        {"opName": name, "weight": [{"name": name, "bits": 8, "asymmetric": False, "blockSize": -1}]} for name in names
-    ]
+    layers = {name: Weights(bits=8) for name in names}
     with tempfile.TemporaryDirectory(prefix="weights.", dir=job.work) as scratch:
-        settings = Path(scratch) / "layers.json"
-        algorithm = {"type": "QUANTIZE", "quantParams": {"layer": layers}}
-        settings.write_text(json.dumps({"version": "3.6.1", "algo": [algorithm]}), encoding="utf-8")
-        _convert(job, out, report, "--compressionParamsFile", str(settings))
+        _convert(job, out, report, *quantised_layers(layers, Path(scratch)))
 
 
 def _too_fine(network: ModelProto) -> set[str]:
@@ -165,19 +155,7 @@ def _too_fine(network: ModelProto) -> set[str]:
 
 def _convert(job: Job, out: Path, report: Report, *more: str) -> None:
     report("converting with MNN", 0.1)
-    # Its own name for the file's maker is a company's code, which otherwise reads "MNNTest".
-    given = ["-f", "ONNX", "--modelFile", str(job.onnx), "--MNNModel", str(out), "--bizCode", "edgekit", *more]
-    _tool("mnnconvert", given, out, job)
-    _name_by_content(out)
-
-
-def _name_by_content(path: Path) -> None:
-    """Replace the random identifier in a file by a hash of the rest: the same network gives the same bytes."""
-    data = bytearray(path.read_bytes())
-    start, length = identifier(bytes(data))
-    data[start : start + length] = bytes(length)
-    data[start : start + length] = hashlib.sha256(data).hexdigest()[:length].encode().ljust(length, b"0")
-    path.write_bytes(data)
+    convert_onnx(job.onnx, out, *more)
 
 
 def _quantise(source: Path, samples: Samples, out: Path, job: Job, report: Report) -> None:
@@ -200,7 +178,7 @@ def _quantise(source: Path, samples: Samples, out: Path, job: Job, report: Repor
         config = folder / "quantiser.json"
         config.write_text(json.dumps(_configuration(samples, folder / "images", source, job)), encoding="utf-8")
         # It writes more beside the file that it is told to.
-        _tool("mnnquant", [str(source), str(folder / FILE), str(config)], folder / FILE, job)
+        run_tool("mnnquant", [str(source), str(folder / FILE), str(config)], folder / FILE, job.onnx)
         shutil.move(folder / FILE, out)
 
 
@@ -240,30 +218,3 @@ def _configuration(samples: Samples, folder: Path, source: Path, job: Job) -> di
 def _kept(source: Path, plan: PlannedGraph) -> list[str]:
     """Names of the convolutions that KL leaves in float, which are those of the plan's layers; EMA leaves none."""
     return [one.name for one in read_operators(source) if one.kind in CONVOLUTIONS and one.name in plan.float_layers]
-
-
-def _tool(name: str, arguments: Sequence[str], made: Path, job: Job) -> None:
-    """Run one of MNN's tools in a process of its own: they abort on what they do not know, and always return True.
-
-    Raises:
-        ConversionError: it failed or did not write ``made``; with what it said.
-    """
-    made.unlink(missing_ok=True)
-    done = subprocess.run(
-        [sys.executable, "-c", _RUN, name, *arguments],
-        cwd=made.parent,  # its log and what it dumps stay there
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        check=False,
-    )
-    if done.returncode or not made.is_file():
-        log = done.stdout.decode(errors="replace")
-        raise tool_error(f"{name} failed (exit code {done.returncode})", _tail(log), job.onnx)
-
-
-def _tail(log: str) -> str:
-    """The relevant part of a tool's log: unsupported operators, or its last lines."""
-    lines = [line.strip() for line in log.replace("\r", "\n").splitlines() if line.strip()]
-    named = [line for line in lines if "ot Support" in line or "not support" in line or "NOT_SUPPORTED" in line]
-    return " | ".join((named or lines or ["no output"])[-_LOG_LINES:])

@@ -17,14 +17,19 @@ import numpy as np
 
 from edgekit.calibration.layers import sites
 from edgekit.converters import CONVOLUTIONS as IN_INTEGERS
-from edgekit.converters import Job, Report, Target
+from edgekit.converters import Job, Report, Target, WrittenJob
 from edgekit.converters._foreign import tool_error
 from edgekit.converters.ncnn.int8 import lower
+from edgekit.converters.ncnn.layers import NcnnLayers
 from edgekit.converters.ncnn.model import NcnnModel, read_model
+from edgekit.converters.ncnn.writer import NcnnWriter
 from edgekit.errors import ConversionError, EngineError
+from edgekit.graph.blip2.precision import PART_NAMES
 from edgekit.runtimes.bundle.manifest import Graph, Tensor
 from edgekit.runtimes.engines import SessionOptions
-from edgekit.runtimes.engines.ncnn import ENGINE, int8_layers
+from edgekit.runtimes.engines.ncnn import ENGINE
+from edgekit.runtimes.engines.ncnn.files import int8_layers
+from edgekit.sources import WHOLE
 
 # fmt: off
 _NO_LAYER = (
@@ -41,6 +46,7 @@ TARGET = Target(
     precisions=("fp32", "fp16", "int8"),
     requires=("torch", "onnx", "pnnx", "ncnn"),
     distributions=("pnnx", "ncnn", "torch", "onnx"),
+    parts=(WHOLE, *PART_NAMES),
     refuses=dict.fromkeys((*_NO_LAYER, "DFT", "STFT", "Det", "GRU", "LSTM"), "ncnn has no layer for it"),
 )
 
@@ -75,6 +81,15 @@ def convert(job: Job, report: Report) -> Graph:
     report("loading with ncnn", 0.97)
     _check_runs(job.out, graph, job, job.work / job.precision / LOG)
     return graph
+
+
+def convert_written(job: WrittenJob, report: Report) -> Graph:
+    """Write ``NAME.param`` and ``NAME.bin``, a tensor at a time. ncnn runs one row; a decoder's cache is the host's."""
+    part = job.part
+    rows = 1 if part.name in ("language", "encoder", "decoder") else -1
+    with NcnnWriter(job.out, part.name) as writer:
+        part.describe(NcnnLayers(writer, part.source.checkpoint, part.forms.layers, rows))
+        return writer.save()
 
 
 def _told(model: NcnnModel, param: Path) -> dict[str, str | int | float]:

@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 
 from edgekit.emulators.base import Emulator
-from edgekit.emulators.served import ServedSession
+from edgekit.emulators.served import ServedNetwork, ServedSession
 from edgekit.errors import EngineError
 from edgekit.runtimes.bundle.manifest import Graph
 from edgekit.runtimes.engines import SessionOptions
@@ -26,12 +26,23 @@ class Node(Emulator):
         Raises:
             EngineError: node is not on PATH, or onnxruntime-web refuses the file.
         """
+        return ServedSession(self.toolchain, self.engine, folder, graph, options, self._command())
+
+    def open_network(self, folder: Path, graph: Graph, options: SessionOptions) -> ServedNetwork:
+        """Open the first file of a graph with named inputs in a node process, which ends with this one.
+
+        Raises:
+            EngineError: node is not on PATH, or onnxruntime-web refuses the file.
+        """
+        return ServedNetwork(self.toolchain, self.engine, folder, graph, options, self._command())
+
+    def _command(self) -> tuple[str, ...]:
         node = shutil.which("node")
         if node is None:
             raise EngineError("unit 'node' needs node on PATH; install Node.js 20 or newer")
         package = toolchains.node_modules(self.toolchain) / "onnxruntime-web"
         program = Path(__file__).with_name("session.mjs")
-        return ServedSession(self.toolchain, self.engine, folder, graph, options, (node, str(program), str(package)))
+        return node, str(program), str(package)
 
 
 EMULATOR = Node(

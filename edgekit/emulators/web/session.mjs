@@ -47,8 +47,8 @@ const length = (shape) => shape.reduce((product, size) => product * size, 1);
 async function open({ folder, graph, threads, device }) {
   const ort = await import(pathToFileURL(path.join(process.argv[2], "dist", "ort.node.min.mjs")).href);
   if (threads) ort.env.wasm.numThreads = threads;
-  const file = fs.readFileSync(path.join(folder, graph.files[0]));
-  const session = await ort.InferenceSession.create(file, { executionProviders: ["wasm"] });
+  const [file, ...others] = graph.files.map((name) => ({ path: name, data: readWhole(path.join(folder, name)) }));
+  const session = await ort.InferenceSession.create(file.data, { executionProviders: ["wasm"], externalData: others });
   const used = ort.env.wasm.numThreads; // the module refuses to load where WebAssembly has no SIMD
   const arithmetic = `onnxruntime-web ${ort.env.versions.web}: WebAssembly SIMD, ${used} thread${used > 1 ? "s" : ""}`;
   const missing = [...graph.inputs, ...graph.outputs]
@@ -59,11 +59,24 @@ async function open({ folder, graph, threads, device }) {
   return { ort, session };
 }
 
-async function run({ ort, session }, graph) {
+const KINDS = { float32: Float32Array, int32: Int32Array, int64: BigInt64Array };
+
+// In pieces: node reads no file of 2 GiB at once.
+function readWhole(file) {
+  const whole = new Uint8Array(fs.statSync(file).size);
+  const opened = fs.openSync(file, "r");
+  for (let at = 0; at < whole.length; ) at += fs.readSync(opened, whole, at, Math.min(1 << 28, whole.length - at), at);
+  fs.closeSync(opened);
+  return whole;
+}
+
+async function run({ ort, session }, { graph, named }) {
   const feeds = {};
-  for (const { name, shape } of graph.inputs) {
-    const bytes = await read(4 * length(shape));
-    feeds[name] = new ort.Tensor("float32", new Float32Array(new Uint8Array(bytes).buffer), shape);
+  const given = named ? await readLine() : graph.inputs.map(({ name, shape }) => ({ name, shape, dtype: "float32" }));
+  for (const { name, shape, dtype } of given) {
+    const kind = KINDS[dtype];
+    const bytes = await read(kind.BYTES_PER_ELEMENT * length(shape));
+    feeds[name] = new ort.Tensor(dtype, new kind(new Uint8Array(bytes).buffer), shape);
   }
   const found = await session.run(feeds);
   const outputs = graph.outputs.map(({ name }) => found[name]);
@@ -75,5 +88,5 @@ const file = path.join(opening.folder, opening.graph.files[0]);
 const refused = (error) => answer({ error: `${file}: onnxruntime-web cannot open it: ${said(error)}` });
 const failed = (error) => answer({ error: `onnxruntime-web failed: ${said(error)}` });
 const opened = await open(opening).catch(refused);
-while (opened) await run(opened, opening.graph).catch(failed);
+while (opened) await run(opened, opening).catch(failed);
 process.exit(0);

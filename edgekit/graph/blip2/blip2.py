@@ -16,6 +16,7 @@ from edgekit.graph.blip2.cache import CacheKind
 from edgekit.graph.blip2.checkpoint import Checkpoint
 from edgekit.graph.blip2.forms import Form
 from edgekit.graph.blip2.layers import Layers
+from edgekit.graph.blip2.onnx_layers import OnnxLayers
 from edgekit.graph.blip2.opt import PREFIX as OPT
 from edgekit.graph.blip2.opt import OptConfig, write_opt
 from edgekit.graph.blip2.qformer import QFormer, QFormerConfig
@@ -78,6 +79,10 @@ class WrittenPart:
     def layers(self) -> int:
         """Layers of the decoder's cache; 0 without a language model."""
         return 0 if self.source.retrieval else self.source.language.heads.layers
+
+    def describe(self, layers: Layers) -> None:
+        """Write it with the layers of any format."""
+        self.source.describe(self.name, layers, self.forms.head)
 
     def write(self, folder: Path, cache: CacheKind) -> Graph:
         """Write ``NAME.onnx`` into a folder; a tensor at a time is in memory."""
@@ -144,10 +149,14 @@ class Blip2:
     def write(self, name: str, folder: Path, forms: Forms, cache: CacheKind) -> Graph:
         """Write one graph into a folder; a tensor at a time is in memory."""
         with GraphWriter(folder, name) as writer:
-            self._writers(Layers(writer, self.checkpoint, forms.layers), forms.head, cache)[name]()
+            self.describe(name, OnnxLayers(writer, self.checkpoint, forms.layers, cache), forms.head)
             return writer.save()
 
-    def _writers(self, layers: Layers, head: Form, cache: CacheKind) -> dict[str, Callable[[], None]]:
+    def describe(self, name: str, layers: Layers, head: Form) -> None:
+        """Write one graph with the layers of any format; ``head`` is the form of the head over the vocabulary."""
+        self._writers(layers, head)[name]()
+
+    def _writers(self, layers: Layers, head: Form) -> dict[str, Callable[[], None]]:
         language, vision = self.language, self.vision
         qformer = QFormer(layers, self.qformer, self.queries, (vision.tokens, vision.hidden_size))
         writers: dict[str, Callable[[], None]] = {"vision": lambda: write_vision(layers, vision)}
@@ -160,10 +169,10 @@ class Blip2:
         projection = "language_projection"
         writers["qformer"] = lambda: qformer.write_queries(projection, "language_inputs", self.width, unit=False)
         if isinstance(language, OptConfig):
-            writers["language"] = lambda: write_opt(layers, language, cache, head)
+            writers["language"] = lambda: write_opt(layers, language, head)
         else:
             writers["encoder"] = lambda: write_encoder(layers, language)
-            writers["decoder"] = lambda: write_decoder(layers, language, cache, head)
+            writers["decoder"] = lambda: write_decoder(layers, language, head)
         return writers
 
     @property

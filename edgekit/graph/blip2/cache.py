@@ -1,49 +1,26 @@
-"""Two kinds of key-value cache for a decoder, for two kinds of engine."""
+"""Three kinds of key-value cache for a decoder, for three kinds of engine."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
-from edgekit.graph.blip2.layers import MASKED, Layers
+from edgekit.graph.blip2.layers import MASKED, Cache, Heads, Layers
 from edgekit.graph.blip2.writer import MICROSOFT, GraphWriter
 
 
-@dataclass(frozen=True)
-class Heads:
-    """Shape of a decoder's attention: ``layers`` of ``count`` heads of ``size``; scores are multiplied by ``scale``."""
-
-    layers: int
-    count: int
-    size: int
-    scale: float
+class OnnxGraph(Layers, Protocol):
+    """Layers of an ONNX graph, to which operators of other kinds can be added."""
 
     @property
-    def width(self) -> int:
-        """Of all heads together."""
-        return self.count * self.size
-
-
-class Cache(Protocol):
-    """Adds attention over earlier tokens to a graph. One is made for each graph, before its first layer."""
-
-    def attend(self, layers: Layers, number: int, query: str, key: str, value: str, bias: str = "") -> str:
-        """Attention of layer ``number``: (rows, tokens, width) each, ``bias`` (1, heads, tokens, all tokens)."""
-        ...
-
-    def last(self, x: str) -> str:
-        """(rows, tokens, width) to (rows, width): that of each row's last token."""
-        ...
-
-    def total(self) -> str:
-        """An int64 scalar: how many tokens there are, with those that are being read."""
+    def writer(self) -> GraphWriter:
+        """Of the graph."""
         ...
 
 
-CacheKind = Callable[[GraphWriter, Heads], Cache]
+CacheKind = Callable[[OnnxGraph, Heads], Cache]
 
 
 def past(number: int, what: str) -> str:
@@ -69,7 +46,8 @@ class SharedCache:
     the place of each row's last token among those that are being read.
     """
 
-    def __init__(self, writer: GraphWriter, heads: Heads) -> None:
+    def __init__(self, layers: OnnxGraph, heads: Heads) -> None:
+        writer = layers.writer
         self._writer, self._heads = writer, heads
         writer.input("seqlens", (-1,), "int32")
         writer.input("total", (), "int32")
@@ -102,11 +80,15 @@ class SharedCache:
         places = self._writer.node("Unsqueeze", "last", self._writer.constant([1], np.int64))
         return self._writer.node("GatherND", x, places, batch_dims=1)
 
-    def total(self) -> str:
-        """As it is given."""
+    def distances(self, x: str) -> str:
+        """By the total that is given."""
         from onnx import TensorProto
 
-        return self._writer.node("Cast", "total", to=TensorProto.INT64)
+        return distances(self._writer, x, self._writer.node("Cast", "total", to=TensorProto.INT64))
+
+    def hiding(self, layers: Layers, name: str) -> str:
+        """A mask int64 (rows, tokens)."""
+        return layers.hiding(self._writer.input(name, (-1, -1), "int64"))
 
 
 class GrownCache:
@@ -116,7 +98,8 @@ class GrownCache:
     graph also takes ``attention_mask`` int64 (rows, all tokens), and sees no later token.
     """
 
-    def __init__(self, writer: GraphWriter, heads: Heads, *, mask: bool) -> None:
+    def __init__(self, layers: OnnxGraph, heads: Heads, *, mask: bool) -> None:
+        writer = layers.writer
         self._writer, self._heads, self._hidden = writer, heads, ""
         writer.input("beam_idx", (-1,), "int32")
         for number in range(heads.layers):
@@ -144,7 +127,7 @@ class GrownCache:
         """An attention bias (rows, 1, tokens, all tokens) that masks padding and later tokens."""
         node, constant = self._writer.node, self._writer.constant
         size = node("Gather", node("Shape", query), constant(2, np.int64))
-        places, keys = positions(self._writer, size, self.total())
+        places, keys = _positions(self._writer, size, self._total())
         later = node("Greater", node("Unsqueeze", keys, constant([0], np.int64)), places)
         hidden = node("Where", later, constant(MASKED, np.float32), constant(0, np.float32))
         return node("Min", hidden, layers.hiding("attention_mask"))
@@ -153,13 +136,73 @@ class GrownCache:
         """Every row has its last token at the end."""
         return self._writer.node("Gather", x, self._writer.constant(-1, np.int64), axis=1)
 
-    def total(self) -> str:
-        """As the mask, or the input, says."""
+    def distances(self, x: str) -> str:
+        """By the mask, or by the total that is given."""
+        return distances(self._writer, x, self._total())
+
+    def hiding(self, layers: Layers, name: str) -> str:
+        """A mask int64 (rows, tokens)."""
+        return layers.hiding(self._writer.input(name, (-1, -1), "int64"))
+
+    def _total(self) -> str:
         node, constant = self._writer.node, self._writer.constant
         return node("Gather", node("Shape", "attention_mask"), constant(1, np.int64)) if self._mask else "total"
 
 
-def positions(writer: GraphWriter, size: str, total: str) -> tuple[str, str]:
+class HostCache:
+    """A cache in buffers of the host: the graph reads them and gives the keys and values of the new tokens alone.
+
+    It has no scatter, no range, no state and no shape that depends on values, so that every engine takes it; the host
+    copies what is new into its buffers (`edgekit.runtimes.language.host_cache`, which says what goes in).
+    ``mask`` float32 [rows, 1, tokens, capacity + tokens] is added to the scores, so that padding and unused places are
+    the host's business; ``pick`` float32 [rows, 1, tokens] is 1 at each row's last token and 0 elsewhere.
+    """
+
+    def __init__(self, layers: Layers, heads: Heads) -> None:
+        self._layers, self._heads, self._seen = layers, heads, ""
+        layers.input("mask", (-1, 1, -1, -1))
+        layers.input("pick", (-1, 1, -1))
+        for number in range(heads.layers):
+            for what in ("key", "value"):
+                layers.input(past(number, what), (-1, heads.count, -1, heads.size))
+
+    def attend(self, layers: Layers, number: int, query: str, key: str, value: str, bias: str = "") -> str:
+        """The buffers and the new tokens side by side, scores, softmax."""
+        heads = self._heads
+        query, key, value = (layers.split(one, heads.count, heads.size) for one in (query, key, value))
+        both = {}
+        for what, new in (("key", key), ("value", value)):
+            both[what] = layers.appended(past(number, what), new)
+            layers.output(present(number, what), new, (-1, heads.count, -1, heads.size))
+        self._seen = self._seen or (layers.add(bias, "mask") if bias else "mask")
+        return layers.join(layers.attention(query, both["key"], both["value"], heads.scale, self._seen), heads.width)
+
+    def last(self, x: str) -> str:
+        """A product, which every engine has."""
+        return self._layers.picked("pick", x)
+
+    def distances(self, x: str) -> str:
+        """As they are given."""
+        return self._layers.input("distances", (-1, -1), "int64")
+
+    def hiding(self, layers: Layers, name: str) -> str:
+        """The bias itself, float32 (rows, 1, 1, tokens)."""
+        return layers.input(name, (-1, 1, 1, -1))
+
+
+def host_prompt(layers: Layers) -> tuple[str, str]:
+    """Declare what the host tells an encoder of its prompt; see `Layers.prompt`."""
+    return layers.input("mask", (-1, 1, 1, -1)), layers.input("distances", (-1, -1), "int64")
+
+
+def distances(writer: GraphWriter, x: str, total: str) -> str:
+    """int64 (tokens, total): how far each of ``total`` keys is from the last tokens, ``x`` (rows, tokens, width)."""
+    node, constant = writer.node, writer.constant
+    places, keys = _positions(writer, node("Gather", node("Shape", x), constant(1, np.int64)), total)
+    return node("Sub", node("Unsqueeze", keys, constant([0], np.int64)), places)
+
+
+def _positions(writer: GraphWriter, size: str, total: str) -> tuple[str, str]:
     """Positions (tokens, 1) of the last ``size`` of ``total`` tokens, and (total,) of all of them."""
     node, constant = writer.node, writer.constant
     keys = node("Range", constant(0, np.int64), total, constant(1, np.int64))

@@ -1,73 +1,104 @@
-"""The layers that transformers are made of, as operators."""
+"""What the networks of a BLIP-2 are made of, whatever file they are written to."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from edgekit.arrays import Floats
-from edgekit.errors import SourceError, choices
 from edgekit.graph.blip2.checkpoint import Checkpoint
-from edgekit.graph.blip2.forms import Float16, Form, Normalised, float16
-from edgekit.graph.blip2.writer import GraphWriter
+from edgekit.graph.blip2.forms import Form
 
 MASKED = float(np.finfo(np.float32).min)
 """What is added to the score of a key that may not be looked at, as transformers does."""
 
 
 @dataclass(frozen=True)
-class Layers:
-    """Writes layers of one graph from one checkpoint. ``form`` is that of the linear layers' weights."""
+class Heads:
+    """Shape of a decoder's attention: ``layers`` of ``count`` heads of ``size``; scores are multiplied by ``scale``."""
 
-    writer: GraphWriter
-    checkpoint: Checkpoint
-    form: Form
+    layers: int
+    count: int
+    size: int
+    scale: float
 
-    def constant(self, name: str) -> str:
-        """A tensor of the checkpoint that is no linear layer's weight: in half precision where the graph is."""
-        return self.kept(name, self.checkpoint[name])
+    @property
+    def width(self) -> int:
+        """Of all heads together."""
+        return self.count * self.size
 
-    def kept(self, name: str, values: Floats) -> str:
-        """Values as a constant: in half precision where the graph is."""
-        return (
-            float16(self.writer, name, values) if isinstance(self.form, Float16) else self.writer.weight(name, values)
-        )
+
+class Cache(Protocol):
+    """Adds attention over earlier tokens to a graph. One is made for each graph, before its first layer."""
+
+    def attend(self, layers: Layers, number: int, query: str, key: str, value: str, bias: str = "") -> str:
+        """Attention of layer ``number``: (rows, tokens, width) each, ``bias`` (1, heads, tokens, all tokens)."""
+        ...
+
+    def last(self, x: str) -> str:
+        """(rows, tokens, width) to (rows, width): that of each row's last token."""
+        ...
+
+    def distances(self, x: str) -> str:
+        """int64 (tokens, all tokens): how far each key is from each of the tokens ``x`` (rows, tokens, width)."""
+        ...
+
+    def hiding(self, layers: Layers, name: str) -> str:
+        """Declare an input that says where an encoder's output is padding: as a bias of scores (rows, 1, 1, tokens)."""
+        ...
+
+
+class Layers(Protocol):
+    """Writes the layers of one graph from one checkpoint, in one format of files.
+
+    Tensors are handed around by name; unless it is said otherwise they are float32 (rows, tokens, width). A method
+    that takes ``prefix`` or the name of a weight reads it from the checkpoint.
+    """
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """Where the weights come from."""
+        ...
+
+    def input(self, name: str, shape: Sequence[int], dtype: str = "float32") -> str:
+        """Declare an input; -1 is any size."""
+        ...
+
+    def output(self, name: str, value: str, shape: Sequence[int]) -> None:
+        """Declare an output, which takes this value."""
+        ...
+
+    def cache(self, heads: Heads) -> Cache:
+        """Declare the inputs of a cache."""
+        ...
+
+    def prompt(self, x: str) -> tuple[str, str]:
+        """Declare what an encoder is told of its tokens ``x``.
+
+        Returns:
+            where they are padding, as a bias of scores (rows, 1, 1, tokens), and how far they are from each other,
+            key less query, int64 (tokens, tokens).
+        """
+        ...
 
     def linear(self, x: str, prefix: str, form: Form | None = None) -> str:
-        """``x @ weight.T + bias``; the bias only where the checkpoint has one."""
-        name = f"{prefix}.weight"
-        made = (form or self.form).product(self.writer, x, name, self.checkpoint[name])
-        if f"{prefix}.bias" not in self.checkpoint:
-            return made
-        return self.writer.node("Add", made, self.constant(f"{prefix}.bias"))
+        """``x @ weight.T + bias``; the bias only where the checkpoint has one. ``form``: of this one weight."""
+        ...
 
     def normalisation(self, x: str, prefix: str, epsilon: float) -> str:
         """Layer normalisation over the last axis; without weights where the checkpoint has none (some OPT)."""
-        if f"{prefix}.weight" in self.checkpoint:
-            gain, shift = self.constant(f"{prefix}.weight"), self.constant(f"{prefix}.bias")
-            return self.writer.node("LayerNormalization", x, gain, shift, axis=-1, epsilon=epsilon)
-        mean = self.writer.node("ReduceMean", x, self.writer.constant([-1], np.int64), keepdims=1)
-        centred = self.writer.node("Sub", x, mean)
-        return self.root_mean_square(centred, None, epsilon)
+        ...
 
-    def root_mean_square(self, x: str, name: str | None, epsilon: float) -> str:
+    def root_mean_square(self, x: str, name: str, epsilon: float) -> str:
         """Division by the root of the mean square over the last axis (Zhang and Sennrich 2019, arXiv:1910.07467)."""
-        node, constant = self.writer.node, self.writer.constant
-        square = node("ReduceMean", node("Mul", x, x), constant([-1], np.int64), keepdims=1)
-        made = node("Div", x, node("Sqrt", node("Add", square, constant(epsilon, np.float32))))
-        return made if name is None else node("Mul", made, self.constant(name))
+        ...
 
     def normalised_linear(self, x: str, normalisation: str, linear: str, epsilon: float) -> str:
         """A layer normalisation and the one linear layer that reads it."""
-        name, tensor = f"{linear}.weight", self.checkpoint
-        given = Normalised(tensor[f"{normalisation}.weight"], tensor[f"{normalisation}.bias"], tensor[name])
-        form, moved = self.form.behind(name, given)
-        gain, shift = self.kept(f"{normalisation}.weight", moved.gain), self.kept(f"{normalisation}.bias", moved.shift)
-        normal = self.writer.node("LayerNormalization", x, gain, shift, axis=-1, epsilon=epsilon)
-        made = form.product(self.writer, normal, name, moved.weight)
-        bias = f"{linear}.bias"
-        return self.writer.node("Add", made, self.constant(bias)) if bias in tensor else made
+        ...
 
     def activation(self, x: str, name: str) -> str:
         """One of the activations of the field, by the name that transformers gives it.
@@ -75,48 +106,94 @@ class Layers:
         Raises:
             SourceError: another one.
         """
-        node = self.writer.node
-        if name not in _ACTIVATIONS:
-            raise SourceError(f"activation {choices(name, _ACTIVATIONS)}")
-        if name in ("silu", "swish"):
-            return node("Mul", x, node("Sigmoid", x))
-        if name == "quick_gelu":
-            return node("Mul", x, node("Sigmoid", node("Mul", x, self.writer.constant(1.702, np.float32))))
-        return node("Gelu", x, approximate=_ACTIVATIONS[name]) if "gelu" in name else node(_ACTIVATIONS[name], x)
+        ...
+
+    def add(self, x: str, y: str) -> str:
+        """The sum of two tensors, of one shape but for axes of length 1."""
+        ...
+
+    def multiply(self, x: str, y: str) -> str:
+        """The product of two tensors of one shape, element by element."""
+        ...
+
+    def scaled(self, x: str, factor: float) -> str:
+        """All elements times a number."""
+        ...
 
     def split(self, x: str, heads: int, size: int) -> str:
         """(rows, tokens, heads x size) to (rows, heads, tokens, size)."""
-        apart = self.writer.node("Reshape", x, self.writer.constant([0, 0, heads, size], np.int64))
-        return self.writer.node("Transpose", apart, perm=[0, 2, 1, 3])
+        ...
 
     def join(self, x: str, width: int) -> str:
         """The inverse of `split`."""
-        turned = self.writer.node("Transpose", x, perm=[0, 2, 1, 3])
-        return self.writer.node("Reshape", turned, self.writer.constant([0, 0, width], np.int64))
+        ...
+
+    def thirds(self, x: str, names: Sequence[str]) -> Sequence[str]:
+        """The first, middle and last third of the width, under these names."""
+        ...
 
     def attention(self, query: str, key: str, value: str, scale: float, bias: str = "") -> str:
         """``softmax(query key' scale + bias) value`` over split heads (Vaswani et al. 2017, arXiv:1706.03762)."""
-        node = self.writer.node
-        scaled = query if scale == 1 else node("Mul", query, self.writer.constant(scale, np.float32))
-        scores = node("MatMul", scaled, node("Transpose", key, perm=[0, 1, 3, 2]))
-        if bias:
-            scores = node("Add", scores, bias)
-        return node("MatMul", node("Softmax", scores, axis=-1), value)
+        ...
 
-    def hiding(self, mask: str) -> str:
-        """An int64 mask (rows, keys), 1 where there is a token, as a bias of scores (rows, 1, 1, keys)."""
-        node, constant = self.writer.node, self.writer.constant
-        wide = node("Unsqueeze", mask, constant([1, 2], np.int64))
-        shown = node("Greater", wide, constant(0, np.int64))
-        return node("Where", shown, constant(0, np.float32), constant(MASKED, np.float32))
+    def biases(self, name: str, table: Floats, away: str) -> str:
+        """Biases of scores (1, heads, queries, keys) by distances int64 (queries, keys).
 
+        ``table`` (2 x reach + 1, heads), kept under ``name``, has those of -reach to reach; what is farther away has
+        those of the ends.
+        """
+        ...
 
-_ACTIVATIONS = {
-    "gelu": "none",
-    "gelu_new": "tanh",
-    "gelu_pytorch_tanh": "tanh",
-    "quick_gelu": "",
-    "relu": "Relu",
-    "silu": "",
-    "swish": "",
-}
+    def hiding(self, mask: str, shown: int = 0) -> str:
+        """An int64 mask (rows, keys), 1 where there is a token, as a bias of scores (rows, 1, 1, ``shown`` + keys).
+
+        The first ``shown`` keys have no mask: they may be looked at.
+        """
+        ...
+
+    def patches(self, pixels: str, prefix: str, size: int, name: str, positions: Floats) -> str:
+        """Squares of ``size`` pixels of images (rows, 3, height, width) through a convolution, behind a place of zeros.
+
+        ``positions`` (1, 1 + patches, width), kept under ``name``, are added; the first is that of the zeros.
+        """
+        ...
+
+    def repeated(self, name: str, like: str) -> str:
+        """A weight (1, tokens, width) for each row of ``like``."""
+        ...
+
+    def looked_up(self, name: str, ids: str, offset: int = 0) -> str:
+        """Rows ``ids`` + ``offset`` of a table, ids int64 (rows, tokens)."""
+        ...
+
+    def begun(self, name: str, like: str) -> str:
+        """The first rows of a table, as many as ``like`` (rows, tokens, width) has tokens."""
+        ...
+
+    def tokens(self, x: str, start: int, end: int) -> str:
+        """Those from ``start`` to before ``end``."""
+        ...
+
+    def token(self, x: str, place: int) -> str:
+        """One of them, (rows, width)."""
+        ...
+
+    def joined(self, x: str, y: str) -> str:
+        """The tokens of both, one behind the other."""
+        ...
+
+    def appended(self, x: str, y: str) -> str:
+        """The tokens of both, split over heads: (rows, heads, tokens, size)."""
+        ...
+
+    def picked(self, pick: str, x: str) -> str:
+        """The token at which ``pick`` (rows, 1, tokens) is 1, (rows, width)."""
+        ...
+
+    def mean(self, x: str) -> str:
+        """Over the tokens, (rows, width)."""
+        ...
+
+    def unit(self, x: str) -> str:
+        """Divided by the length of each token's vector."""
+        ...

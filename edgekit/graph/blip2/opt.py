@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import msgspec
-import numpy as np
 
-from edgekit.graph.blip2.cache import Cache, CacheKind, Heads
 from edgekit.graph.blip2.forms import Form
-from edgekit.graph.blip2.layers import Layers
+from edgekit.graph.blip2.layers import Cache, Heads, Layers
 
 PREFIX = "language_model.model.decoder."
 OFFSET = 2
@@ -36,21 +34,19 @@ class OptConfig(msgspec.Struct, frozen=True):
         return Heads(self.num_hidden_layers, self.num_attention_heads, size, size**-0.5)
 
 
-def write_opt(layers: Layers, config: OptConfig, kind: CacheKind, head: Form) -> None:
+def write_opt(layers: Layers, config: OptConfig, head: Form) -> None:
     """Write the decoder; `Cache` says what else it takes.
 
     ``inputs_embeds`` [rows, tokens, embedding width], ``position_ids`` int64 [rows, tokens] -> ``logits`` [rows,
     vocabulary] of each row's next token.
     """
-    writer, prefix = layers.writer, PREFIX
-    x = writer.input("inputs_embeds", (-1, -1, config.word_embed_proj_dim or config.hidden_size))
-    places = writer.input("position_ids", (-1, -1), "int64")
-    cache = kind(writer, config.heads)
+    prefix = PREFIX
+    x = layers.input("inputs_embeds", (-1, -1, config.word_embed_proj_dim or config.hidden_size))
+    places = layers.input("position_ids", (-1, -1), "int64")
+    cache = layers.cache(config.heads)
     if f"{prefix}project_in.weight" in layers.checkpoint:
         x = layers.linear(x, f"{prefix}project_in")
-    table = layers.constant(f"{prefix}embed_positions.weight")
-    rows = writer.node("Add", places, writer.constant(OFFSET, np.int64))
-    x = writer.node("Add", x, writer.node("Gather", table, rows))
+    x = layers.add(x, layers.looked_up(f"{prefix}embed_positions.weight", places, OFFSET))
     for number in range(config.num_hidden_layers):
         x = _layer(layers, config, cache, number, x)
     x = cache.last(x)
@@ -60,11 +56,11 @@ def write_opt(layers: Layers, config: OptConfig, kind: CacheKind, head: Form) ->
         x = layers.linear(x, f"{prefix}project_out")
     own = "language_model.lm_head"
     tied = f"{own}.weight" not in layers.checkpoint
-    writer.output("logits", layers.linear(x, f"{prefix}embed_tokens" if tied else own, head), (-1, config.vocab_size))
+    layers.output("logits", layers.linear(x, f"{prefix}embed_tokens" if tied else own, head), (-1, config.vocab_size))
 
 
 def _layer(layers: Layers, config: OptConfig, cache: Cache, number: int, x: str) -> str:
-    prefix, node = f"{PREFIX}layers.{number}.", layers.writer.node
+    prefix = f"{PREFIX}layers.{number}."
 
     def normal(x: str, name: str, now: bool) -> str:
         return layers.normalisation(x, prefix + name, EPSILON) if now else x
@@ -73,9 +69,8 @@ def _layer(layers: Layers, config: OptConfig, cache: Cache, number: int, x: str)
     y = normal(x, "self_attn_layer_norm", first)
     query, key, value = (layers.linear(y, f"{prefix}self_attn.{name}_proj") for name in "qkv")
     attended = cache.attend(layers, number, query, key, value)
-    x = normal(
-        node("Add", x, layers.linear(attended, f"{prefix}self_attn.out_proj")), "self_attn_layer_norm", not first
-    )
+    x = layers.add(x, layers.linear(attended, f"{prefix}self_attn.out_proj"))
+    x = normal(x, "self_attn_layer_norm", not first)
     y = layers.linear(normal(x, "final_layer_norm", first), f"{prefix}fc1")
     y = layers.linear(layers.activation(y, config.activation_function), f"{prefix}fc2")
-    return normal(node("Add", x, y), "final_layer_norm", not first)
+    return normal(layers.add(x, y), "final_layer_norm", not first)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import msgspec
-import numpy as np
 
 from edgekit.graph.blip2.layers import Layers
 
@@ -30,53 +29,38 @@ class QFormer:
 
         With ``unit`` the projections have length 1.
         """
-        writer = self._layers.writer
-        image = writer.input("image_embeds", (-1, *self._image))
-        x = self._encoded(self._query_tokens(image), image=image, bias="", texts=False)
-        writer.output("query_output", x, (-1, self._queries, self._config.hidden_size))
-        projected = self._layers.linear(x, projection)
-        writer.output(output, self._unit(projected) if unit else projected, (-1, self._queries, size))
+        layers = self._layers
+        image = layers.input("image_embeds", (-1, *self._image))
+        x = self._encoded(layers.repeated("query_tokens", image), image=image, bias="", texts=False)
+        layers.output("query_output", x, (-1, self._queries, self._config.hidden_size))
+        projected = layers.linear(x, projection)
+        layers.output(output, layers.unit(projected) if unit else projected, (-1, self._queries, size))
 
     def write_text(self, size: int) -> None:
         """``input_ids``, ``attention_mask`` [rows, tokens] -> ``text_vector`` [rows, size] of length 1."""
-        writer = self._layers.writer
+        layers = self._layers
         ids, mask = self._text_inputs()
-        x = self._encoded(self._words(ids), image="", bias=self._layers.hiding(mask), texts=True)
-        first = writer.node("Gather", x, writer.constant(0, np.int64), axis=1)
-        writer.output("text_vector", self._unit(self._layers.linear(first, "text_projection")), (-1, size))
+        x = self._encoded(self._words(ids), image="", bias=layers.hiding(mask), texts=True)
+        vector = layers.unit(layers.linear(layers.token(x, 0), "text_projection"))
+        layers.output("text_vector", vector, (-1, size))
 
     def write_match(self) -> None:
         """``image_embeds``, ``input_ids``, ``attention_mask`` -> ``logits`` [rows, 2], the second for a match."""
-        writer = self._layers.writer
-        image = writer.input("image_embeds", (-1, *self._image))
+        layers = self._layers
+        image = layers.input("image_embeds", (-1, *self._image))
         ids, mask = self._text_inputs()
-        both = writer.node("Concat", self._query_tokens(image), self._words(ids), axis=1)
-        seen = writer.node(
-            "Pad", mask, writer.constant([0, self._queries, 0, 0], np.int64), writer.constant(1, np.int64)
-        )
-        x = self._encoded(both, image=image, bias=self._layers.hiding(seen), texts=True)
-        logits = self._layers.linear(self._part(x, 0, self._queries), "itm_head")
-        mean = writer.node("ReduceMean", logits, writer.constant([1], np.int64), keepdims=0)
-        writer.output("logits", mean, (-1, 2))
+        both = layers.joined(layers.repeated("query_tokens", image), self._words(ids))
+        x = self._encoded(both, image=image, bias=layers.hiding(mask, self._queries), texts=True)
+        logits = layers.linear(layers.tokens(x, 0, self._queries), "itm_head")
+        layers.output("logits", layers.mean(logits), (-1, 2))
 
     def _text_inputs(self) -> tuple[str, str]:
-        writer = self._layers.writer
-        return writer.input("input_ids", (-1, -1), "int64"), writer.input("attention_mask", (-1, -1), "int64")
-
-    def _query_tokens(self, image: str) -> str:
-        """The learned queries, once for each image."""
-        node, constant = self._layers.writer.node, self._layers.writer.constant
-        rows = node("Slice", node("Shape", image), constant([0], np.int64), constant([1], np.int64))
-        shape = node("Concat", rows, constant([1, 1], np.int64), axis=0)
-        return node("Expand", self._layers.constant("query_tokens"), shape)
+        ids, mask = (self._layers.input(name, (-1, -1), "int64") for name in ("input_ids", "attention_mask"))
+        return ids, mask
 
     def _words(self, ids: str) -> str:
-        node, constant = self._layers.writer.node, self._layers.writer.constant
-        words = node("Gather", self._layers.constant("embeddings.word_embeddings.weight"), ids)
-        length = node("Slice", node("Shape", ids), constant([1], np.int64), constant([2], np.int64))
-        table = self._layers.constant("embeddings.position_embeddings.weight")
-        positions = node("Slice", table, constant([0], np.int64), length, constant([0], np.int64))
-        return node("Add", words, positions)
+        words = self._layers.looked_up("embeddings.word_embeddings.weight", ids)
+        return self._layers.add(words, self._layers.begun("embeddings.position_embeddings.weight", words))
 
     def _encoded(self, x: str, *, image: str, bias: str, texts: bool) -> str:
         """All layers. Without an image, ``x`` is text alone; with ``texts`` it is queries followed by text."""
@@ -87,14 +71,14 @@ class QFormer:
             if not image:
                 x = self._forward(x, prefix, "")
                 continue
-            queries = self._part(x, 0, self._queries) if texts else x
+            queries = self._layers.tokens(x, 0, self._queries) if texts else x
             seen = queries
             if number % self._config.cross_attention_frequency == 0:
                 seen = self._attended(queries, image, f"{prefix}crossattention.", "")
             out = self._forward(seen, prefix, "_query")
             if texts:
-                words = self._forward(self._part(x, self._queries, 2**31), prefix, "")
-                out = self._layers.writer.node("Concat", out, words, axis=1)
+                words = self._forward(self._layers.tokens(x, self._queries, 2**31), prefix, "")
+                out = self._layers.joined(out, words)
             x = out
         return x
 
@@ -116,14 +100,4 @@ class QFormer:
         return self._added(outer, x, f"{prefix}output{which}.LayerNorm")
 
     def _added(self, x: str, residual: str, norm: str) -> str:
-        return self._layers.normalisation(
-            self._layers.writer.node("Add", x, residual), norm, self._config.layer_norm_eps
-        )
-
-    def _part(self, x: str, start: int, end: int) -> str:
-        constant = self._layers.writer.constant
-        bounds = (constant([start], np.int64), constant([end], np.int64), constant([1], np.int64))
-        return self._layers.writer.node("Slice", x, *bounds)
-
-    def _unit(self, x: str) -> str:
-        return self._layers.writer.node("LpNormalization", x, axis=-1, p=2)
+        return self._layers.normalisation(self._layers.add(x, residual), norm, self._config.layer_norm_eps)

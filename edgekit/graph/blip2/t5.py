@@ -6,9 +6,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.graph.blip2.cache import Cache, CacheKind, Heads, positions
 from edgekit.graph.blip2.forms import Form
-from edgekit.graph.blip2.layers import Layers
+from edgekit.graph.blip2.layers import Cache, Heads, Layers
 
 PREFIX = "language_model."
 
@@ -61,95 +60,84 @@ def cross(number: int, what: str) -> str:
 
 
 def write_encoder(layers: Layers, config: T5Config) -> None:
-    """``inputs_embeds`` [rows, tokens, width], ``attention_mask`` int64 -> ``cross.N.key`` and ``.value``.
+    """``inputs_embeds`` [rows, tokens, width] -> ``cross.N.key`` and ``.value``; `Layers.prompt` has its other inputs.
 
     Those are the keys and values of every layer of the decoder, [rows, heads, tokens, size].
     """
-    writer, heads = layers.writer, config.heads
-    x = writer.input("inputs_embeds", (-1, -1, config.d_model))
-    hidden = layers.hiding(writer.input("attention_mask", (-1, -1), "int64"))
-    size = writer.node("Gather", writer.node("Shape", x), writer.constant(1, np.int64))
-    bias = writer.node("Add", _distances(layers, config, "encoder", size, size), hidden)
+    heads = config.heads
+    x = layers.input("inputs_embeds", (-1, -1, config.d_model))
+    hidden, away = layers.prompt(x)
+    bias = layers.add(_biases(layers, config, "encoder", away), hidden)
     for number in range(config.num_layers):
         prefix = f"{PREFIX}encoder.block.{number}.layer."
         y = layers.root_mean_square(x, f"{prefix}0.layer_norm.weight", config.layer_norm_epsilon)
         parts = (layers.linear(y, f"{prefix}0.SelfAttention.{name}") for name in "qkv")
         query, key, value = (layers.split(part, heads.count, heads.size) for part in parts)
         y = layers.join(layers.attention(query, key, value, 1.0, bias), heads.width)
-        x = writer.node("Add", x, layers.linear(y, f"{prefix}0.SelfAttention.o"))
+        x = layers.add(x, layers.linear(y, f"{prefix}0.SelfAttention.o"))
         x = _forward(layers, config, x, f"{prefix}1.")
     x = layers.root_mean_square(x, f"{PREFIX}encoder.final_layer_norm.weight", config.layer_norm_epsilon)
     for number in range(heads.layers):
         prefix = f"{PREFIX}decoder.block.{number}.layer.1.EncDecAttention."
         for what, name in (("key", "k"), ("value", "v")):
             split = layers.split(layers.linear(x, f"{prefix}{name}"), heads.count, heads.size)
-            writer.output(cross(number, what), split, (-1, heads.count, -1, heads.size))
+            layers.output(cross(number, what), split, (-1, heads.count, -1, heads.size))
 
 
-def write_decoder(layers: Layers, config: T5Config, kind: CacheKind, head: Form) -> None:
+def write_decoder(layers: Layers, config: T5Config, head: Form) -> None:
     """Write the decoder, one token at a time; `Cache` says what else it takes.
 
-    ``inputs_embeds`` [rows, 1, width], ``encoder_mask`` int64 [rows, tokens], ``cross.N.key`` and ``.value`` ->
+    ``inputs_embeds`` [rows, 1, width], ``encoder_mask`` (see `Cache.hiding`), ``cross.N.key`` and ``.value`` ->
     ``logits`` [rows, vocabulary].
     """
-    writer, heads = layers.writer, config.heads
-    x = writer.input("inputs_embeds", (-1, -1, config.d_model))
-    hidden = layers.hiding(writer.input("encoder_mask", (-1, -1), "int64"))
+    heads = config.heads
+    x = layers.input("inputs_embeds", (-1, -1, config.d_model))
+    cache = layers.cache(heads)
+    hidden = cache.hiding(layers, "encoder_mask")
     for number in range(heads.layers):
         for what in ("key", "value"):
-            writer.input(cross(number, what), (-1, heads.count, -1, heads.size))
-    cache = kind(writer, heads)
-    size = writer.node("Gather", writer.node("Shape", x), writer.constant(1, np.int64))
-    bias = _distances(layers, config, "decoder", size, cache.total())
+            layers.input(cross(number, what), (-1, heads.count, -1, heads.size))
+    bias = _biases(layers, config, "decoder", cache.distances(x))
     for number in range(heads.layers):
         x = _decoder_layer(layers, config, cache, number, x, bias, hidden)
     x = layers.root_mean_square(x, f"{PREFIX}decoder.final_layer_norm.weight", config.layer_norm_epsilon)
     x = cache.last(x)
     if config.scaled:
-        x = writer.node("Mul", x, writer.constant(config.d_model**-0.5, np.float32))
+        x = layers.scaled(x, config.d_model**-0.5)
     own = f"{PREFIX}lm_head"
     tied = f"{own}.weight" not in layers.checkpoint
-    writer.output("logits", layers.linear(x, f"{PREFIX}shared" if tied else own, head), (-1, config.vocab_size))
+    layers.output("logits", layers.linear(x, f"{PREFIX}shared" if tied else own, head), (-1, config.vocab_size))
 
 
 def _decoder_layer(layers: Layers, config: T5Config, cache: Cache, number: int, x: str, bias: str, hidden: str) -> str:
-    node, heads, epsilon = layers.writer.node, config.heads, config.layer_norm_epsilon
+    heads, epsilon = config.heads, config.layer_norm_epsilon
     prefix = f"{PREFIX}decoder.block.{number}.layer."
     y = layers.root_mean_square(x, f"{prefix}0.layer_norm.weight", epsilon)
     query, key, value = (layers.linear(y, f"{prefix}0.SelfAttention.{name}") for name in "qkv")
     attended = cache.attend(layers, number, query, key, value, bias)
-    x = node("Add", x, layers.linear(attended, f"{prefix}0.SelfAttention.o"))
+    x = layers.add(x, layers.linear(attended, f"{prefix}0.SelfAttention.o"))
     y = layers.root_mean_square(x, f"{prefix}1.layer_norm.weight", epsilon)
     query = layers.split(layers.linear(y, f"{prefix}1.EncDecAttention.q"), heads.count, heads.size)
     seen = layers.attention(query, cross(number, "key"), cross(number, "value"), 1.0, hidden)
-    x = node("Add", x, layers.linear(layers.join(seen, heads.width), f"{prefix}1.EncDecAttention.o"))
+    x = layers.add(x, layers.linear(layers.join(seen, heads.width), f"{prefix}1.EncDecAttention.o"))
     return _forward(layers, config, x, f"{prefix}2.")
 
 
 def _forward(layers: Layers, config: T5Config, x: str, prefix: str) -> str:
-    node = layers.writer.node
     y = layers.root_mean_square(x, f"{prefix}layer_norm.weight", config.layer_norm_epsilon)
     prefix = f"{prefix}DenseReluDense."
     if config.gated:
         opened = layers.activation(layers.linear(y, f"{prefix}wi_0"), config.activation)
-        y = node("Mul", opened, layers.linear(y, f"{prefix}wi_1"))
+        y = layers.multiply(opened, layers.linear(y, f"{prefix}wi_1"))
     else:
         y = layers.activation(layers.linear(y, f"{prefix}wi"), config.activation)
-    return node("Add", x, layers.linear(y, f"{prefix}wo"))
+    return layers.add(x, layers.linear(y, f"{prefix}wo"))
 
 
-def _distances(layers: Layers, config: T5Config, side: str, size: str, total: str) -> str:
-    """The bias (1, heads, tokens, all tokens) of scores by the distance of the key from the query."""
-    writer, reach = layers.writer, config.relative_attention_max_distance
+def _biases(layers: Layers, config: T5Config, side: str, away: str) -> str:
+    """The biases (1, heads, tokens, all tokens) of scores by how far away the key is from the query."""
     name = f"{PREFIX}{side}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
-    table = layers.checkpoint[name][buckets(config, two_sided=side == "encoder")]
-    places, keys = positions(writer, size, total)
-    away = writer.node("Sub", writer.node("Unsqueeze", keys, writer.constant([0], np.int64)), places)
-    near = writer.node("Clip", away, writer.constant(-reach, np.int64), writer.constant(reach, np.int64))
-    rows = writer.node("Add", near, writer.constant(reach, np.int64))
-    found = writer.node("Gather", layers.kept(name, table), rows)
-    turned = writer.node("Transpose", found, perm=[2, 0, 1])
-    return writer.node("Unsqueeze", turned, writer.constant([0], np.int64))
+    return layers.biases(name, layers.checkpoint[name][buckets(config, two_sided=side == "encoder")], away)
 
 
 def buckets(config: T5Config, *, two_sided: bool) -> NDArray[np.int64]:

@@ -21,7 +21,9 @@ from edgekit.profiling.engines import WARM_UP
 from edgekit.profiling.record import Operators, OperatorTime
 from edgekit.runtimes.bundle.manifest import Graph
 from edgekit.runtimes.engines import SessionOptions
-from edgekit.runtimes.engines.ncnn import ENGINE, NcnnSession, int8_layers
+from edgekit.runtimes.engines.ncnn import ENGINE
+from edgekit.runtimes.engines.ncnn.files import int8_layers
+from edgekit.runtimes.engines.ncnn.session import NcnnSession
 
 _AS_IT_IS = 1
 """Extract a blob as the next layer would read it: not unpacked, not converted to float32."""

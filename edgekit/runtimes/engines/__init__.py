@@ -64,6 +64,21 @@ class Substitute(Protocol):
         """Open a graph in place of the engine."""
         ...
 
+    def open_network(self, folder: Path, graph: Graph, options: SessionOptions) -> Network:
+        """Open a graph with named inputs of free shapes in place of the engine."""
+        ...
+
+    def open_language(
+        self,
+        folder: Path,
+        graphs: Mapping[str, Graph],
+        language: Language,
+        embeddings: NDArray[Any],
+        options: SessionOptions,
+    ) -> LanguageGraph:
+        """Open a language model in place of the engine."""
+        ...
+
 
 def substitute(name: str) -> Substitute | None:
     """The emulator of an engine, or None.
@@ -149,7 +164,7 @@ def open_network(name: str, folder: Path, graph: Graph, options: SessionOptions)
     """
     if options.isolation is not None:
         return options.isolation.open_network(name, folder, graph, options)
-    return _installed(name).open_network(folder, graph, options)
+    return _opener(engine(name), options.device).open_network(folder, graph, options)
 
 
 def open_language(
@@ -167,12 +182,10 @@ def open_language(
     """
     if options.isolation is not None:
         return options.isolation.open_language(name, folder, graphs, language, options)
-    return _installed(name).open_language(folder, graphs, language, embeddings, options)
+    return _opener(engine(name), options.device).open_language(folder, graphs, language, embeddings, options)
 
 
-def _installed(name: str) -> Engine:
-    """An engine that can run here."""
-    spec = engine(name)
-    if spec.missing:
-        raise EngineError(f"engine {name} {spec.missing}")
-    return spec
+def device_of(name: str, device: str) -> str:
+    """The device for an engine in a bundle of several: the one that was asked for where it has that, else its first."""
+    spec, other = engine(name), substitute(name)
+    return device if device in spec.devices or (other is not None and device == other.device) else ""

@@ -171,7 +171,7 @@ class Engine:
         embeddings: NDArray[Any],
         options: SessionOptions,
     ) -> LanguageGraph:
-        """Open a language model with a cache that the engine keeps.
+        """Open a language model. Here its cache lies in buffers of the host; an engine that keeps one has its own way.
 
         Args:
             folder: of the bundle.
@@ -183,7 +183,10 @@ class Engine:
         Raises:
             EngineError: the engine refuses a file, or opens no such graphs.
         """
-        raise EngineError(f"engine {self.name} opens no vision-language models; convert to onnx or openvino")
+        from edgekit.runtimes.language.host_cache import open_hosted
+
+        opened = {name: self.open_network(folder, graph, options) for name, graph in graphs.items()}
+        return open_hosted(opened, graphs, language, embeddings)
 
     def load_library(self) -> None:
         """Import the engine's package ahead of the first session."""

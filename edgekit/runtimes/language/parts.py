@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tokenize
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from edgekit.errors import BundleError, UsageError
 from edgekit.runtimes.bundle.folder import Bundle
 from edgekit.runtimes.bundle.manifest import Contract, Graph, Language
-from edgekit.runtimes.engines import Network, SessionOptions, open_language, open_network
+from edgekit.runtimes.engines import Network, SessionOptions, device_of, open_language, open_network
 from edgekit.runtimes.language.codec import TextCodec
 from edgekit.runtimes.language.graph import LanguageGraph
 from edgekit.runtimes.language.text import Tokenizer
@@ -40,8 +40,14 @@ def kind_of(language: Language) -> str:
     return "retrieval" if language.family == "retrieval" else "generation"
 
 
-def open_parts(bundle: Bundle, options: SessionOptions) -> Parts:
+def open_parts(bundle: Bundle, options: SessionOptions, devices: Mapping[str, str] | None = None) -> Parts:
     """Open every graph of a bundle with its own engine.
+
+    Args:
+        bundle: of several parts.
+        options: how to open the files. In a bundle of several engines, those that do not have the device take their
+            first.
+        devices: of each engine, in place of that of the options.
 
     Raises:
         BundleError: parts are missing or damaged.
@@ -58,9 +64,10 @@ def open_parts(bundle: Bundle, options: SessionOptions) -> Parts:
     path = _guarded(bundle, TOKENIZER)
     isolation = options.isolation
     tokenizer = Tokenizer(path) if isolation is None else isolation.open_tokenizer(path)
+    settings = _settings(manifest.engines, options, devices or {})
+    engines = {name: manifest.engine_of(graphs[name]) for name in NETWORKS[kind]}
     networks = {
-        name: open_network(manifest.engine_of(graphs[name]), bundle.path, graphs[name], options)
-        for name in NETWORKS[kind]
+        name: open_network(engine, bundle.path, graphs[name], settings[engine]) for name, engine in engines.items()
     }
     if not spoken:
         return Parts(language, networks, tokenizer)
@@ -71,8 +78,16 @@ def open_parts(bundle: Bundle, options: SessionOptions) -> Parts:
     if others:
         named = " and ".join((engine, *others))
         raise BundleError(f"{bundle.path}: {' and '.join(parts)} are for {named}, not for one; convert the model again")
-    graph = open_language(engine, bundle.path, parts, language, embeddings, options)
+    graph = open_language(engine, bundle.path, parts, language, embeddings, settings[engine])
     return Parts(language, networks, tokenizer, graph, embeddings)
+
+
+def _settings(engines: Sequence[str], options: SessionOptions, devices: Mapping[str, str]) -> dict[str, SessionOptions]:
+    """How each engine opens its files; a device that no engine has is refused by the first that is asked."""
+    chosen = {name: device_of(name, options.device) for name in engines}
+    if not any(chosen.values()):
+        chosen = dict.fromkeys(engines, options.device)
+    return {name: replace(options, device=devices.get(name, chosen[name])) for name in engines}
 
 
 def _check_vocabulary(bundle: Bundle, graph: Graph, language: Language, rows: int) -> None:

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import os
-import threading
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgekit.arrays import Floats
 from edgekit.errors import EngineError
-from edgekit.runtimes.bundle.manifest import Graph
-from edgekit.runtimes.engines.base import Engine, Placement, SessionOptions, check_inputs
-from edgekit.runtimes.engines.mnn.flatbuffer import CONST, INPUT, MnnOperator, read_operators
+from edgekit.runtimes.bundle.manifest import Graph, Language
+from edgekit.runtimes.engines.base import Engine, SessionOptions, check_inputs
+from edgekit.runtimes.engines.mnn.network import MnnNetwork
+from edgekit.runtimes.engines.mnn.opening import DEFAULT_THREADS, checked_operators, placement_of, silence
 
-_DEFAULT_THREADS = 4
-"""What MNN takes by itself; its Python module wants a number."""
-
-_STDOUT = threading.Lock()
+if TYPE_CHECKING:
+    from edgekit.runtimes.language.graph import LanguageGraph
 
 
 class MnnSession:
@@ -34,14 +29,12 @@ class MnnSession:
     """
 
     def __init__(self, path: Path, graph: Graph, options: SessionOptions) -> None:
-        operators = _operators(path)
-        if path.with_name(f"{path.name}.weight").exists():  # MNN reads it without being told
-            raise EngineError(f"{path}.weight: weights that the manifest does not guard; do not use this bundle")
-        with _silence():
+        operators = checked_operators(path, graph)
+        with silence():
             import MNN
 
             # "high" is float32 wherever it runs; "low", the default of some builds, would be float16 on newer ARM.
-            config = {"backend": "CPU", "precision": "high", "numThread": options.threads or _DEFAULT_THREADS}
+            config = {"backend": "CPU", "precision": "high", "numThread": options.threads or DEFAULT_THREADS}
             try:
                 interpreter = MNN.Interpreter(str(path))
                 session = interpreter.createSession(config)
@@ -51,10 +44,6 @@ class MnnSession:
         self.interpreter: Any = interpreter
         self.session: Any = session
         self._host = MNN.Tensor, MNN.Halide_Type_Float, MNN.Tensor_DimensionType_Caffe
-        made = {name for operator in operators for name in operator.outputs}
-        for tensor in (*graph.inputs, *graph.outputs):  # MNN would give the first tensor for a name it does not know
-            if tensor.name not in made:
-                raise EngineError(f"{path}: has no tensor {tensor.name!r}, which the manifest names; convert again")
         try:
             self._inputs = [interpreter.getSessionInput(session, tensor.name) for tensor in graph.inputs]
             self._outputs = [interpreter.getSessionOutput(session, tensor.name) for tensor in graph.outputs]
@@ -67,7 +56,7 @@ class MnnSession:
                     f"{list(tensor.shape)}; convert again"
                 )
         self._results = [self._tensor(np.zeros(tensor.shape, np.float32)) for tensor in graph.outputs]
-        self.placement = _placement(operators)
+        self.placement = placement_of(operators)
 
     def run(self, inputs: Sequence[Floats]) -> list[Floats]:
         self.feed(inputs)
@@ -93,48 +82,6 @@ class MnnSession:
         return kind(array.shape, dtype, array, layout)
 
 
-def _operators(path: Path) -> list[MnnOperator]:
-    """Check the file before MNN opens it, because MNN aborts the process on some broken files."""
-    try:
-        operators = read_operators(path)
-    except FileNotFoundError as error:
-        raise EngineError(f"{path}: missing; convert again") from error
-    except ValueError as error:
-        raise EngineError(f"{path}: {error}; convert again") from error
-    if not operators:
-        raise EngineError(f"{path}: holds no operators; convert again")
-    return operators
-
-
-def _placement(operators: list[MnnOperator]) -> Placement:
-    stored = Counter(operator.stored for operator in operators if operator.stored)
-    arithmetic = "float32"
-    if stored["int8"]:
-        arithmetic = f"int8 in {stored['int8']} of {stored.total()} convolutions, float32 or int8 tables elsewhere"
-    elif stored["int8 weights"]:
-        arithmetic = f"float32, weights of {stored['int8 weights']} of {stored.total()} convolutions stored as int8"
-    elif stored["float16"]:
-        arithmetic = "float32, weights stored as float16"
-    computing = sum(operator.kind not in (INPUT, CONST) for operator in operators)
-    return Placement("cpu", {"cpu": computing}, arithmetic)
-
-
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """Redirect what MNN prints about the CPU, so that it does not mix with a command's JSON on stdout."""
-    with _STDOUT:
-        kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 1)
-        try:
-            yield
-        finally:
-            if os.name == "posix":
-                ctypes.CDLL(None).fflush(None)  # what C holds back would come out after the restoration
-            os.dup2(kept, 1)
-            os.close(kept)
-            os.close(nowhere)
-
-
 class Mnn(Engine):
     """MNN."""
 
@@ -145,6 +92,32 @@ class Mnn(Engine):
             EngineError: the file is not what MNN reads, or not what the manifest says.
         """
         return MnnSession(folder / graph.files[0], graph, options)
+
+    def open_network(self, folder: Path, graph: Graph, options: SessionOptions) -> MnnNetwork:
+        """Open a ``.mnn`` file with named inputs of free shapes.
+
+        Raises:
+            EngineError: the file is not what MNN reads, or lacks a tensor of the manifest.
+        """
+        return MnnNetwork(folder / graph.files[0], graph, options)
+
+    def open_language(
+        self,
+        folder: Path,
+        graphs: Mapping[str, Graph],
+        language: Language,
+        embeddings: NDArray[Any],
+        options: SessionOptions,
+    ) -> LanguageGraph:
+        """Open the graphs of a language model, whose cache lies in numpy's memory.
+
+        Raises:
+            EngineError: a file is not what MNN reads, or its cache not the contract's.
+        """
+        from edgekit.runtimes.language.host_cache import open_hosted
+
+        opened = {name: self.open_network(folder, graph, options) for name, graph in graphs.items()}
+        return open_hosted(opened, graphs, language, embeddings)
 
 
 SETTINGS = "backend CPU, precision high (the default may be low, which is float16)"
