@@ -122,7 +122,7 @@ def test_a_text_that_the_engine_is_not_built_for(sources: dict[str, Path], tmp_p
     with pytest.raises(EngineError, match=said):
         opened.start(long, np.ones((1, 140), np.int64))
     opened.start(long[:, :10], np.ones((1, 10), np.int64))
-    with pytest.raises(EngineError, match="language takes .*, not pixel_values"):
+    with pytest.raises(EngineError, match=r"language takes .*, not pixel_values"):
         on("reference", tmp_path / "out", graph).run({**{}, "pixel_values": pixels(1)})
 
 
@@ -273,7 +273,7 @@ def test_what_hexagon_does_not_take(sources: dict[str, Path], tmp_path: Path) ->
 
     with pytest.raises(ConversionError, match="qnn computes parts of vision-language models in float16 only; choose"):
         convert(part)
-    with pytest.raises(ConversionError, match="qnn.piece=64 is more than qnn.tokens=32; give less"):
+    with pytest.raises(ConversionError, match=r"qnn\.piece=64 is more than qnn\.tokens=32; give less"):
         convert(part, piece=64, tokens=32)
     with pytest.raises(ConversionError, match="has Hexagon v68, which computes in integers only"):
         convert(part, soc="qcs6490")
