@@ -10,7 +10,6 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
