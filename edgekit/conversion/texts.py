@@ -5,8 +5,9 @@ Each graph is given the source's own inputs, so that its drift is its own; the t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -29,12 +30,11 @@ from edgekit.graph.blip2.precision import read_precisions, roughest
 from edgekit.progress import Report
 from edgekit.runtimes.bundle.folder import Bundle
 from edgekit.runtimes.bundle.manifest import Evidence, Gate, Manifest
-from edgekit.runtimes.engines import Placement, SessionOptions
+from edgekit.runtimes.engines import Network, Placement, SessionOptions
 from edgekit.runtimes.inputs.media import ImageReference
-from edgekit.runtimes.language import GenerationOptions, LanguageGraph, generate
+from edgekit.runtimes.language import GenerationOptions, generate
 from edgekit.runtimes.language.distributions import log_probabilities
 from edgekit.runtimes.language.parts import Parts, open_parts
-from edgekit.runtimes.language.prompt import Prompt
 from edgekit.runtimes.language.prompts import PromptWriter, padded_texts
 from edgekit.sources import WrittenModel
 from edgekit.sources.blip2.reference import is_large
@@ -130,16 +130,19 @@ class TextComparison:
         manifest = bundle.manifest
         asked = from_json(workspace.questions.read_bytes(), Asked)
         devices = {name: proof_device(name) for name in manifest.engines}
-        opened = open_parts(bundle, SessionOptions(threads=threads), devices)
+
+        def opened(only: Literal["networks", "language"]) -> Parts:
+            return open_parts(bundle, SessionOptions(threads=threads), devices, only)
+
         comparison = _Comparison(opened, workspace, workspace.proof_images(manifest.contract.image), asked, report)
         (comparison.generation if asked.tokens else comparison.retrieval)()
         texts, outputs = comparison.tally.agreement(), tuple(drift.drift() for drift in comparison.drifts.values())
         least = COSINES[roughest(words_of(manifest))]
         failures = judge(texts, outputs, gate, least)
         control = passed_control(NEGATED, judge(comparison.control.agreement(), (), gate, least), gate)
-        placements = [network.placement for network in opened.networks.values()]
+        placements = list(comparison.placements.values())
         placements += [
-            _placed(manifest.engine_of(graph)) for graph in manifest.graphs if graph.name not in opened.networks
+            _placed(manifest.engine_of(graph)) for graph in manifest.graphs if graph.name not in comparison.placements
         ]
         return evidence_of(
             manifest, prepared, placements, gate, "texts", failures, texts=texts, outputs=outputs, control=control
@@ -154,14 +157,23 @@ def _placed(name: str) -> Placement:
 
 
 class _Comparison:
-    """The comparison of one bundle with the source's stored results."""
+    """The comparison of one bundle with the source's stored results.
 
-    def __init__(self, opened: Parts, workspace: Workspace, proof: Samples, asked: Asked, report: Report) -> None:
-        self._opened, self._workspace, self._proof, self._asked, self._report = opened, workspace, proof, asked, report
-        self._language = opened.language
-        self._prompts: PromptWriter | None = None
-        if opened.embeddings is not None:
-            self._prompts = PromptWriter(opened.language, opened.tokenizer, opened.embeddings)
+    Images pass before the language model is opened, and the networks are closed by then: of a model that hardly fits
+    into memory not all parts have to be there together.
+    """
+
+    def __init__(
+        self,
+        opened: Callable[[Literal["networks", "language"]], Parts],
+        workspace: Workspace,
+        proof: Samples,
+        asked: Asked,
+        report: Report,
+    ) -> None:
+        self._open, self._workspace, self._proof, self._asked, self._report = opened, workspace, proof, asked, report
+        self._networks: Mapping[str, Network] = {}
+        self.placements: dict[str, Placement] = {}
         self.tally = TextTally("tokens" if asked.tokens else "decisions")
         self.control = TextTally(self.tally.measure)
         self.drifts: dict[str, DriftTally] = {}
@@ -171,22 +183,32 @@ class _Comparison:
         tokens, answers = np.load(self._workspace.tokens), np.load(self._workspace.answers)
         logits, inputs = self._kept("logits"), self._kept("language_inputs")
         prompts = self._asked.prompts
-        for number, pixels in enumerate(self._proof):
-            self._report("comparing with the source", number / len(self._proof))
-            own = self._image(number, pixels, "language_inputs")
-            for place, prompt in enumerate(prompts):
-                row = number * len(prompts) + place
-                given = self._followed(np.asarray(inputs[number]), prompt, tokens[row])
-                self._drift("language logits", logits[row], given)
-                ours = self._followed(own, prompt, tokens[row])
-                for tally, compared in self._tallies(row, ours):
-                    tally.add_positions(np.asarray(logits[row]), compared, tokens[row])
-                self.tally.add_answers([np.array_equal(self._answer(own, prompt), answers[row][answers[row] >= 0])])
+        self._open_networks()
+        seen = [self._image(number, pixels, "language_inputs") for number, pixels in enumerate(self._proof)]
+        self._networks = {}
+        speaker = _Speaker(self._open("language"))
+        for row, prompt in enumerate(prompts * len(seen)):
+            self._report("comparing with the source", row / (len(seen) * len(prompts)))
+            number = row // len(prompts)
+            given = speaker.followed(np.asarray(inputs[number]), prompt, tokens[row])
+            self._drift("language logits", logits[row], given)
+            ours = speaker.followed(seen[number], prompt, tokens[row])
+            for tally, compared in self._tallies(row, ours):
+                tally.add_positions(np.asarray(logits[row]), compared, tokens[row])
+            answer = speaker.answer(seen[number], prompt)
+            self.tally.add_answers([np.array_equal(answer, answers[row][answers[row] >= 0])])
+
+    def _open_networks(self) -> Parts:
+        opened = self._open("networks")
+        self._networks = opened.networks
+        self.placements = {name: network.placement for name, network in opened.networks.items()}
+        return opened
 
     def retrieval(self) -> None:
         """Compare matches and similarities of every image with every text."""
-        networks, texts = self._opened.networks, list(self._asked.prompts)
-        ids, mask = padded_texts(texts, self._opened.tokenizer, self._language)
+        opened, texts = self._open_networks(), list(self._asked.prompts)
+        networks = opened.networks
+        ids, mask = padded_texts(texts, opened.tokenizer, opened.language)
         words = {"input_ids": ids, "attention_mask": mask}
         vectors = np.array(networks["text"].run(words)["text_vector"])
         for vector, reference in zip(vectors, self._kept("text_vector"), strict=True):
@@ -213,7 +235,7 @@ class _Comparison:
 
     def _image(self, number: int, pixels: Floats, projected: str) -> Floats:
         """The bundle's image features, from pixels; the drift of each graph is measured on the way."""
-        networks = self._opened.networks
+        networks = self._networks
         self._image_embeds = np.array(networks["vision"].run({"pixel_values": pixels})["image_embeds"])
         source = self._kept("image_embeds")[number]
         self._drift("vision image_embeds", source, self._image_embeds[0])
@@ -221,26 +243,6 @@ class _Comparison:
         for name in ("query_output", projected):
             self._drift(f"qformer {name}", self._kept(name)[number], given[name][0])
         return np.array(networks["qformer"].run({"image_embeds": self._image_embeds})[projected][0])
-
-    def _followed(self, image: Floats, prompt: str, tokens: NDArray[np.int64]) -> Floats:
-        """Logits (positions, vocabulary) along a given text."""
-        graph, ready = self._ready(image, prompt, len(tokens))
-        found = [np.array(graph.start(ready.embeddings, ready.mask)[0])]
-        for token in tokens[:-1]:
-            found.append(np.array(graph.step(np.array([token]))[0]))
-        return np.stack(found)
-
-    def _answer(self, image: Floats, prompt: str) -> NDArray[np.int64]:
-        """The text that the bundle generates, greedily."""
-        graph, ready = self._ready(image, prompt, ANSWER)
-        options = GenerationOptions(max_new_tokens=ANSWER)
-        made = generate(graph, ready.embeddings, ready.mask, ready.ids, options, eos=self._language.eos, pad=ready.pad)
-        return made.sequences[0]
-
-    def _ready(self, image: Floats, prompt: str, tokens: int) -> tuple[LanguageGraph, Prompt]:
-        if self._opened.graph is None or self._prompts is None:
-            raise TypeError("a bundle for retrieval writes nothing")
-        return self._opened.graph, self._prompts([image], [prompt], tokens)
 
     def _kept(self, name: str) -> Floats:
         found: Floats = np.load(self._workspace.reference(name), mmap_mode="r")
@@ -250,6 +252,31 @@ class _Comparison:
         if not np.isfinite(ours).all():
             raise EngineError(f"output {name!r} holds NaN or infinite values; convert in another precision")
         self.drifts.setdefault(name, DriftTally(name)).add(np.asarray(source), ours)
+
+
+class _Speaker:
+    """The language model of an opened bundle."""
+
+    def __init__(self, opened: Parts) -> None:
+        if opened.graph is None or opened.embeddings is None:
+            raise TypeError("a bundle for retrieval writes nothing")
+        self._graph, self._language = opened.graph, opened.language
+        self._prompts = PromptWriter(opened.language, opened.tokenizer, opened.embeddings)
+
+    def followed(self, image: Floats, prompt: str, tokens: NDArray[np.int64]) -> Floats:
+        """Logits (positions, vocabulary) along a given text."""
+        ready = self._prompts([image], [prompt], len(tokens))
+        found = [np.array(self._graph.start(ready.embeddings, ready.mask)[0])]
+        for token in tokens[:-1]:
+            found.append(np.array(self._graph.step(np.array([token]))[0]))
+        return np.stack(found)
+
+    def answer(self, image: Floats, prompt: str) -> NDArray[np.int64]:
+        """The text that the bundle generates, greedily."""
+        ready = self._prompts([image], [prompt], ANSWER)
+        options, eos = GenerationOptions(max_new_tokens=ANSWER), self._language.eos
+        made = generate(self._graph, ready.embeddings, ready.mask, ready.ids, options, eos=eos, pad=ready.pad)
+        return made.sequences[0]
 
 
 def _matching(logits: Floats) -> Floats:

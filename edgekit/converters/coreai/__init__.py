@@ -141,7 +141,8 @@ def _decomposed(program: ExportedProgram) -> ExportedProgram:
     """In the operators that coreai-torch knows."""
     import coreai_torch
 
-    return program.run_decompositions(coreai_torch.get_decomp_table())
+    decomposed: ExportedProgram = program.run_decompositions(coreai_torch.get_decomp_table())
+    return decomposed
 
 
 def _float_ports(module: nn.Module) -> nn.Module:

@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import platform
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from edgekit.arrays import Floats
 from edgekit.errors import EngineError
-from edgekit.runtimes.bundle.manifest import Graph, Language, ProofWord
+from edgekit.runtimes.bundle.manifest import Graph, Language, ProofWord, Tensor
 
 if TYPE_CHECKING:
     from edgekit.runtimes.language.codec import TextCodec
@@ -257,6 +257,36 @@ def check_inputs(graph: Graph, inputs: Sequence[Floats]) -> None:
         )
         if not fits or array.dtype != np.float32:
             raise EngineError(f"input {tensor.name!r} takes float32 {shape}, not {array.dtype} {array.shape}")
+
+
+SHARED = "distances"
+"""The one named input that is the same for all rows, see `edgekit.runtimes.language.host_cache`."""
+
+
+def rows_of(graph: Graph, feeds: Mapping[str, NDArray[Any]]) -> Iterator[dict[str, NDArray[Any]]]:
+    """Named inputs row by row, for an engine that runs one at a time: contiguous, in the types of the manifest.
+
+    Each keeps its axis of rows, with a length of 1.
+
+    Raises:
+        EngineError: an input is missing, or has another shape than the manifest says: an engine may read past its end.
+    """
+    arrays = {tensor.name: _fed(graph.name, tensor, feeds) for tensor in graph.inputs}
+    rows = max(len(array) for name, array in arrays.items() if name != SHARED)
+    for row in range(rows):
+        yield {name: array if name == SHARED else array[row : row + 1] for name, array in arrays.items()}
+
+
+def _fed(graph: str, tensor: Tensor, feeds: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+    if tensor.name not in feeds:
+        raise EngineError(f"graph {graph!r} takes an input {tensor.name!r}, which is not given")
+    array = np.asarray(feeds[tensor.name])
+    fits = array.ndim == len(tensor.shape) and all(
+        wanted in (-1, size) for wanted, size in zip(tensor.shape, array.shape, strict=True)
+    )
+    if not fits or not array.size:
+        raise EngineError(f"input {tensor.name!r} takes shape {list(tensor.shape)}, not {list(array.shape)}")
+    return np.ascontiguousarray(array, tensor.dtype)
 
 
 def host() -> str:

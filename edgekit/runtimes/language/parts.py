@@ -6,7 +6,7 @@ import tokenize
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,14 +40,20 @@ def kind_of(language: Language) -> str:
     return "retrieval" if language.family == "retrieval" else "generation"
 
 
-def open_parts(bundle: Bundle, options: SessionOptions, devices: Mapping[str, str] | None = None) -> Parts:
-    """Open every graph of a bundle with its own engine.
+def open_parts(
+    bundle: Bundle,
+    options: SessionOptions,
+    devices: Mapping[str, str] | None = None,
+    only: Literal["", "networks", "language"] = "",
+) -> Parts:
+    """Open the graphs of a bundle, each with its own engine.
 
     Args:
         bundle: of several parts.
         options: how to open the files. In a bundle of several engines, those that do not have the device take their
             first.
         devices: of each engine, in place of that of the options.
+        only: what is opened: the networks, or the language model with its tokens; all where nothing is said.
 
     Raises:
         BundleError: parts are missing or damaged.
@@ -65,11 +71,11 @@ def open_parts(bundle: Bundle, options: SessionOptions, devices: Mapping[str, st
     isolation = options.isolation
     tokenizer = Tokenizer(path) if isolation is None else isolation.open_tokenizer(path)
     settings = _settings(manifest.engines, options, devices or {})
-    engines = {name: manifest.engine_of(graphs[name]) for name in NETWORKS[kind]}
+    engines = {name: manifest.engine_of(graphs[name]) for name in NETWORKS[kind] if only != "language"}
     networks = {
         name: open_network(engine, bundle.path, graphs[name], settings[engine]) for name, engine in engines.items()
     }
-    if not spoken:
+    if not spoken or only == "networks":
         return Parts(language, networks, tokenizer)
     embeddings = read_embeddings(_guarded(bundle, EMBEDDINGS), language)
     parts = {name: graphs[name] for name in spoken}
