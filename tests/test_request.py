@@ -262,6 +262,7 @@ def test_a_part_whose_engine_is_missing(blip2: str, monkeypatch: pytest.MonkeyPa
     assert "onnx" in found.targets
     assert "openvino" not in found.targets
     assert "openvino" in [one.target for one in found.skipped]
+    monkeypatch.setattr("edgekit.conversion.selection.emulator", lambda name: None)
     elsewhere = replace(genuine("openvino"), engine="tensorrt", requires=())
     monkeypatch.setattr(converters, "target", lambda name: elsewhere if name == "openvino" else genuine(name))
     said = refused(blip2, targets=MIXED)
