@@ -66,9 +66,10 @@ def write_graphs(folder: Path, target: str, out: Path, precision: str = "fp32", 
     converter = registry.module(converters.__name__, target)
     for path in (out, out / "work"):
         path.mkdir(parents=True, exist_ok=True)
+    options = converters.target(target).options()
     for name in source.graphs:
         form = given or forms(name, PartPrecision(precision), None)
-        job = WrittenJob(part=WrittenPart(source, name, form), out=out, work=out / "work")
+        job = WrittenJob(part=WrittenPart(source, name, form), out=out, work=out / "work", options=options)
         graphs[name] = converter.convert_written(job, lambda text, share: None)
     return Written(source, target, out, graphs)
 

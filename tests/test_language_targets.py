@@ -17,7 +17,7 @@ from test_language_engines import case, ended, ours, same, theirs
 
 from edgekit import converters
 
-TARGETS = ("mnn", "litert", "ncnn")
+TARGETS = ("mnn", "litert", "ncnn", "coreml", "tensorrt")
 SCORES = {"mnn": 1e-2}
 """How far sums of log-probabilities may be off: MNN approximates GELU and softmax. A tie may fall otherwise too."""
 

@@ -234,7 +234,7 @@ def test_each_part_has_its_target_and_its_precision(blip2: str) -> None:
         (("sight=onnx",), "--target sight=onnx: 'sight' is not one of: vision, qformer, language"),
         (("vision=onnx",), "--target vision=onnx: no target for qformer, language; name one for every part"),
         ((*MIXED, "vision=onnx"), "vision has two targets; a part goes to one"),
-        (("vision=executorch", *MIXED[1:]), "target executorch takes no vision of a vision-language model; these do: "),
+        (("vision=rknn", *MIXED[1:]), "target rknn takes no vision of a vision-language model; these do: "),
         (("vision=tpu", *MIXED[1:]), "target 'tpu' is not one of: "),
     ],
 )

@@ -216,7 +216,18 @@ def test_there_is_no_plan_of_it(root: Path, tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (("--target", "onnx", "--precision", "int8"), "vision in int8 needs calibration images like those the device"),
-        (("--target", "executorch"), "target executorch takes no vision of a vision-language model; these do: "),
+        (("--target", "rknn"), "target rknn takes no vision of a vision-language model; these do: "),
+        (
+            ("--target", "imx500", "--precision", "int8"),
+            "target imx500 takes no vision of a vision-language model: its devices have about 8 MB for a network with "
+            "its activations, and that of the smallest published BLIP-2 has 986 MB of weights at 8 bits, 978 MB too",
+        ),
+        (("--target", "vision=onnx,qformer=ethosu,language=onnx"), "at 8 bits, 172 MB too many; these do: "),
+        (("--target", "qnn", "--precision", "fp32"), "target qnn takes vision of a vision-language model in fp16, not"),
+        (
+            ("--target", "vision=onnx,qformer=onnx,language=qnn", "--precision", "language=int4"),
+            "takes language of a vision-language model in fp16, not in int4; say so with --precision language=fp16",
+        ),
         (("--target", "onnx", "--recipe", "plan"), "--recipe is of no use for a vision-language model"),
         (("--target", "onnx", "--no-float-fallback"), "--no-float-fallback is of no use for a vision-language model"),
         (("--target", "onnx", "--trust"), "--trust is of no use for a vision-language model"),

@@ -568,6 +568,7 @@ def _move(source: Path, destination: Path) -> None:
 
 def _link(source: Path, destination: Path) -> None:
     """Hard-link a file, or copy it where the file system has no links."""
+    destination.parent.mkdir(parents=True, exist_ok=True)  # some engines open folders
     try:
         os.link(source, destination)
     except OSError:

@@ -20,19 +20,26 @@ from typing import Any, Literal
 
 import numpy as np
 
-from edgekit.converters import Job, Report, Target
+from edgekit.converters import Job, Report, Target, WrittenJob
 from edgekit.converters.coreml.ranges import activation_ranges, float_operations
+from edgekit.converters.coreml.written import write_part
 from edgekit.emulators.coreml.package import MANIFEST, quietly, read_program
 from edgekit.errors import ConversionError, EngineError
+from edgekit.graph.blip2.precision import PART_NAMES
 from edgekit.graph.exchange import INPUT
 from edgekit.runtimes.bundle.manifest import Graph, Record, Tensor
+from edgekit.sources import WHOLE
 
 
 class CoremlOptions(Record, frozen=True):
     """``deployment`` is the oldest system that has to run the package. By default it is the oldest that has the
-    network's operators: newer formats of the same network were found slower. INT8 activations need iOS 17."""
+    network's operators: newer formats of the same network were found slower. INT8 activations need iOS 17, parts of a
+    vision-language model iOS 18. Of those, ``capacity`` is how many tokens of image, prompt and answer there is room
+    for, and ``text`` how many a text for retrieval has."""
 
     deployment: Literal["auto", "iOS15", "iOS16", "iOS17", "iOS18", "iOS26"] = "auto"
+    capacity: int = 256
+    text: int = 64
 
 
 TARGET = Target(
@@ -50,6 +57,7 @@ TARGET = Target(
         "LSTM": "coremltools converts no recurrent layers of torch.export programs",
     },
     options=CoremlOptions,
+    parts=(WHOLE, *PART_NAMES),
 )
 
 PACKAGE = "model.mlpackage"
@@ -93,6 +101,22 @@ def convert(job: Job, report: Report) -> Graph:
         _int8_activations(source, target, job, report)
     _tidy(target)
     return _entry(job, target)
+
+
+def convert_written(job: WrittenJob, report: Report) -> Graph:
+    """Write ``NAME.mlpackage``.
+
+    Raises:
+        ConversionError: a system that has no states and no weights in blocks.
+        UsageError: too small a capacity.
+    """
+    options = job.chosen(CoremlOptions)
+    if options.deployment in ("iOS15", "iOS16", "iOS17"):
+        raise ConversionError(
+            f"deployment={options.deployment}: parts of a vision-language model need iOS18, which has states and "
+            "weights in blocks; leave deployment out"
+        )
+    return write_part(job.part, job.out, options.capacity, options.text)
 
 
 def _failure(precision: str, error: Exception) -> ConversionError:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.emulators.coreml import elementwise, layers, resizing, shapes
+from edgekit.emulators.coreml import elementwise, layers, resizing, shapes, states
 from edgekit.emulators.coreml.call import OPERATORS, Kernel, MilCall
 from edgekit.emulators.coreml.constexpr import decompress
 from edgekit.emulators.coreml.elementwise import CASTS
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-_TABLES = (elementwise, layers, resizing, shapes)
+_TABLES = (elementwise, layers, resizing, shapes, states)
 """Imported because importing them fills `OPERATORS`."""
 
 MOVES = frozenset({
-    "concat", "expand_dims", "flatten2d", "gather", "identity", "max_pool", "pixel_shuffle", "pixel_unshuffle", "relu",
-    "reshape", "reverse", "slice_by_index", "split", "squeeze", "stack", "tile", "transpose",
-    "upsample_nearest_neighbor",
+    "concat", "expand_dims", "flatten2d", "gather", "identity", "max_pool", "pixel_shuffle", "pixel_unshuffle",
+    "read_state", "relu", "reshape", "reverse", "slice_by_index", "slice_update", "split", "squeeze", "stack", "tile",
+    "transpose", "upsample_nearest_neighbor",
 })  # fmt: skip
 """Operations whose results are values they were given: nothing is left to round."""
 
@@ -45,6 +45,7 @@ Watch = Callable[[str, "Tensor"], None]
 class _Step:
     """One operation: tensors by name, and how their results are held."""
 
+    name: str
     kind: str
     kernel: Kernel
     tensors: tuple[str | tuple[str, ...] | None, ...]
@@ -54,11 +55,35 @@ class _Step:
     finished: tuple[str, ...] = ()
 
 
+class InterpretedState:
+    """What a package keeps from run to run, zeros at first; the methods are those of coremltools' ``MLState``."""
+
+    def __init__(self, ports: Iterable[Port]) -> None:
+        import torch
+
+        self.tensors = {
+            port.name: torch.zeros([size or 0 for size in port.shape], dtype=getattr(torch, CASTS[port.dtype]))
+            for port in ports
+        }
+
+    def read_state(self, name: str) -> NDArray[Any]:
+        """A copy of one value."""
+        found: NDArray[Any] = self.tensors[name].numpy().copy()
+        return found
+
+    def write_state(self, name: str, value: NDArray[Any]) -> None:
+        """Replace one value."""
+        import torch
+
+        self.tensors[name].copy_(torch.from_numpy(value))
+
+
 class Interpreter:
     """A package opened for computing. Not thread-safe.
 
     Args:
         package: a ``.mlpackage`` folder.
+        function: of the package; empty for the one that runs unasked.
         rounding: whether float16 results are rounded to float16; without it everything stays in float32.
         threads: torch's, 0 leaves them alone.
 
@@ -66,18 +91,18 @@ class Interpreter:
         EngineError: the package is damaged, or has an operation that is not interpreted.
     """
 
-    def __init__(self, package: Path, rounding: bool = True, threads: int = 0) -> None:
+    def __init__(self, package: Path, rounding: bool = True, threads: int = 0, function: str = "") -> None:
         import torch
 
         self._package, self._threads = package, threads
-        program = read_program(package)
-        self.inputs, self.outputs = program.inputs, program.outputs
+        program = read_program(package, function)
+        self.inputs, self.states, self.outputs = program.inputs, program.states, program.outputs
         self.kinds = Counter(one.kind for one in program.operations if not _constant(one))
         self.half = any(port.dtype == "fp16" for one in program.operations for port in one.outputs)
         self._refuse_unknown(program.operations)
         self._constants: dict[str, Value] = {}
         self._tensors: dict[str, Tensor] = {}
-        self._known = {port.name for port in program.inputs}
+        self._known = {port.name for port in (*program.inputs, *program.states)}
         steps = []
         with torch.inference_mode():
             for operation in program.operations:
@@ -94,15 +119,26 @@ class Interpreter:
         self._constants.clear()
         self._steps = _with_ends(steps, self.outputs)
 
-    def run(self, inputs: Mapping[str, NDArray[Any]], watch: Watch | None = None) -> dict[str, NDArray[Any]]:
+    def make_state(self) -> InterpretedState:
+        """A new state, for this function and any other that has the same."""
+        return InterpretedState(self.states)
+
+    def run(
+        self,
+        inputs: Mapping[str, NDArray[Any]],
+        watch: Watch | None = None,
+        state: InterpretedState | None = None,
+    ) -> dict[str, NDArray[Any]]:
         """Compute all outputs.
 
         Args:
             inputs: arrays by input name, of the types and shapes that `inputs` says.
             watch: told every tensor that is computed, and the inputs.
+            state: read and written; needed where there are `states`.
 
         Raises:
-            EngineError: an input is missing or of another shape, or an operation gives what the file does not say.
+            EngineError: an input or the state is missing or of another shape, or an operation gives what the file
+                does not say.
         """
         import torch
 
@@ -111,7 +147,7 @@ class Interpreter:
             torch.set_num_threads(self._threads)
         try:
             with torch.inference_mode():
-                values = self._given(inputs)
+                values = {**self._given(inputs), **self._kept(state)}
                 if watch is not None:
                     for name, value in values.items():
                         watch(name, value)
@@ -134,6 +170,18 @@ class Interpreter:
             _check_shape(value, port, "input", self._package.name)
             values[port.name] = value.half().float() if port.dtype == "fp16" else value
         return values
+
+    def _kept(self, state: InterpretedState | None) -> dict[str, Tensor]:
+        if not self.states:
+            return {}
+        if state is None:
+            names = ", ".join(port.name for port in self.states)
+            raise EngineError(f"{self._package.name} keeps {names} from run to run: a state has to be given")
+        for port in self.states:
+            if port.name not in state.tensors:
+                raise EngineError(f"{self._package.name} keeps {port.name!r}, which the given state does not hold")
+            _check_shape(state.tensors[port.name], port, "state", self._package.name)
+        return {port.name: state.tensors[port.name] for port in self.states}
 
     def _advance(self, step: _Step, values: dict[str, Tensor], watch: Watch | None) -> None:
         """Run one step and free the tensors that no later step reads."""
@@ -159,12 +207,11 @@ class Interpreter:
         try:
             found = step.kernel(*tensors)
         except (RuntimeError, IndexError, ValueError, TypeError) as error:
-            name = step.outputs[0].name
-            raise EngineError(f"{self._package.name}: operation {name!r} ({step.kind}) failed: {error}") from error
+            raise EngineError(f"{self._package.name}: operation {step.name!r} ({step.kind}) failed: {error}") from error
         results = found if isinstance(found, (tuple, list)) else (found,)
         if len(results) != len(step.outputs):
             raise EngineError(
-                f"{self._package.name}: operation {step.outputs[0].name!r} ({step.kind}) gives {len(results)} tensors, "
+                f"{self._package.name}: operation {step.name!r} ({step.kind}) gives {len(results)} tensors, "
                 f"the file says {len(step.outputs)}"
             )
         return results
@@ -207,6 +254,7 @@ class Interpreter:
         else:
             kernel = spec.build(MilCall(operation.kind, operation.name, fixed, operation.outputs))
         return _Step(
+            name=operation.name,
             kind=operation.kind,
             kernel=kernel,
             tensors=tensors,

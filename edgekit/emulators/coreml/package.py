@@ -72,16 +72,24 @@ class Operation:
 
 @dataclass(frozen=True)
 class Program:
-    """The function that a package runs: named inputs, operations in order, the names of its outputs."""
+    """A function of a package: named inputs, operations in order, the names of its outputs.
+
+    ``states`` are tensors that stay from run to run.
+    """
 
     inputs: tuple[Port, ...]
+    states: tuple[Port, ...]
     outputs: tuple[str, ...]
     operations: tuple[Operation, ...]
     opset: str
 
 
-def read_program(package: Path) -> Program:
+def read_program(package: Path, function: str = "") -> Program:
     """Read a ``.mlpackage`` folder.
+
+    Args:
+        package: the folder.
+        function: which one; empty for the one that runs unasked.
 
     Raises:
         EngineError: it is not an ML Program, is damaged, or has parts that are not read here.
@@ -98,17 +106,19 @@ def read_program(package: Path) -> Program:
         raise EngineError(f"{path}: not a readable Core ML model ({error}); convert the model again") from error
     if model.WhichOneof("Type") != "mlProgram":
         raise EngineError(f"{path}: holds a {model.WhichOneof('Type')}, only an ML Program can be interpreted")
-    name = model.description.defaultFunctionName or "main"
+    name = function or model.description.defaultFunctionName or "main"
     if name not in model.mlProgram.functions:
         raise EngineError(f"{path}: has no function {name!r}; convert the model again")
-    function = model.mlProgram.functions[name]
+    chosen = model.mlProgram.functions[name]
     reader = _Reader(path)
-    block = function.block_specializations[function.opset]
+    block = chosen.block_specializations[chosen.opset]
+    states = [one for one in chosen.inputs if one.type.WhichOneof("type") == "stateType"]
     return Program(
-        inputs=tuple(_port(one.name, one.type, str(path)) for one in function.inputs),
+        inputs=tuple(_port(one.name, one.type, str(path)) for one in chosen.inputs if one not in states),
+        states=tuple(_port(one.name, one.type.stateType.wrappedType, str(path)) for one in states),
         outputs=tuple(block.outputs),
         operations=tuple(reader.operations(block)),
-        opset=function.opset,
+        opset=chosen.opset,
     )
 
 

@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import platform
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -194,6 +194,24 @@ class Engine:
             if importable(package):
                 importlib.import_module(package)
                 return
+
+
+def by_rows(
+    run: Callable[[Mapping[str, NDArray[Any]]], dict[str, NDArray[Any]]], feeds: Mapping[str, NDArray[Any]], most: int
+) -> dict[str, NDArray[Any]]:
+    """Run at most so many rows at once, and put the outputs together.
+
+    Rows are the first axis of all inputs but ``distances``, which are the same for all rows.
+    """
+    rows = max(len(array) for name, array in feeds.items() if name != "distances")
+    if rows <= most:
+        return run(feeds)
+    found = []
+    for first in range(0, rows, most):
+        some = slice(first, first + most)
+        given = {name: array if name == "distances" else array[some] for name, array in feeds.items()}
+        found.append({name: np.array(array) for name, array in run(given).items()})  # copied: views end with a run
+    return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
 
 
 def named_as(folder: Path, name: str, ending: str) -> Path:
