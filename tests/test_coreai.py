@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from edgekit import converters
+from edgekit.conversion.selection import refuse
 from edgekit.converters import coreai, read_options
 from edgekit.errors import ConversionError, EngineError, UsageError
 from edgekit.runtimes.bundle.manifest import Graph, Tensor
@@ -201,6 +202,28 @@ def test_tensors_that_are_not_there_are_told(built: Any) -> None:
     wrong = Graph(files=graph.files, inputs=graph.inputs, outputs=(Tensor(name="masks", shape=(1, 4, 16, 16)),))
     with pytest.raises(EngineError, match=r"model\.aimodel has no output 'masks', only boxes, classes"):
         open_session("coreai", out, wrong, INTERPRETER)
+
+
+@needs
+@pytest.mark.toolchain
+def test_elu_and_sampled_grids_are_written_in_other_operators(tmp_path: Path) -> None:
+    class Sampled(nn.Module):  # type: ignore[misc]
+        def forward(self, x: Any) -> Any:
+            grid = torch.tanh(x[:, :2].permute(0, 2, 3, 1) * 2 - 1)  # some points lie outside the image
+            return nn.functional.grid_sample(nn.functional.elu(x * 2 - 1), grid * 1.5, align_corners=False)
+
+    job = make_job(Sampled(), torch.rand(1, 3, SIZE, SIZE), ("out",), tmp_path / "job", "fp32", photographs(2))
+    out, graph = build(job, tmp_path / "built", "coreai", "fp32")
+    image = next(iter(job.calibration()))
+    (found,) = open_session("coreai", out, graph, INTERPRETER).run([image])
+    np.testing.assert_allclose(found, Sampled()(torch.from_numpy(image)).numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["DFT", "Det"])
+def test_what_it_does_not_convert_is_refused_before_anything_is_built(kind: str) -> None:
+    refuse(coreai.TARGET, {"Conv": "c", "LayerNormalization": "n", "GridSample": "g", "Elu": "e"})
+    with pytest.raises(ConversionError, match=rf"coreai cannot take {kind} \(node 'there'\): coreai-torch"):
+        refuse(coreai.TARGET, {kind: "there"})
 
 
 @needs

@@ -63,6 +63,10 @@ TARGET = Target(
     calibrated=("w8a8",),
     half_precisions=("fp16", "int8", "w8a8"),
     options=CoreaiOptions,
+    refuses={
+        "Det": "coreai-torch does not convert it",
+        "DFT": "coreai-torch converts no Fourier transforms",
+    },
     hosts=("linux-x86_64", "darwin"),
     toolchains=(TOOLCHAIN,),
     builder="coreai",
@@ -136,8 +140,13 @@ def _exported(module: nn.Module, example: Any) -> ExportedProgram:
 def _decomposed(program: ExportedProgram) -> ExportedProgram:
     """In the operators that coreai-torch knows."""
     import coreai_torch
+    import torch
+    from torch._decomp import get_decompositions
 
-    decomposed: ExportedProgram = program.run_decompositions(coreai_torch.get_decomp_table())
+    aten = torch.ops.aten
+    table = coreai_torch.get_decomp_table()
+    table.update(get_decompositions([aten.elu, aten.grid_sampler_2d]))  # it neither knows nor decomposes them
+    decomposed: ExportedProgram = program.run_decompositions(table)
     return decomposed
 
 
