@@ -13,7 +13,7 @@ ONLY_TESTS := $(wildcard tests/requirements-*.txt)
 
 # Isolated toolchains (edgekit toolchain install), here and not in the user's own folder.
 export EDGEKIT_TOOLCHAINS ?= $(CURDIR)/$(VENV)/toolchains
-TOOLCHAINS := rknn qnn imx500 imx500-converter tensorrt-rtx
+TOOLCHAINS := coreai rknn qnn imx500 imx500-converter tensorrt-rtx
 
 # Threads that wait for each other in a spin loop take the core from those that work, where tests run side by side. Not for
 # the demo: what it measures would wake up late.

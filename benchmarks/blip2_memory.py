@@ -32,24 +32,16 @@ WATCHED = 0.005
 def convert(folder: Path, out: Path, target: str, word: str) -> dict[str, float]:
     """Write the graph in this process: seconds, peak bytes before and behind it, bytes of the files."""
     from edgekit import converters, registry
-    from edgekit.converters import PartJob
-    from edgekit.graph.blip2.blip2 import Blip2
+    from edgekit.converters import WrittenJob
+    from edgekit.graph.blip2.blip2 import Blip2, WrittenPart
     from edgekit.graph.blip2.precision import PartPrecision, forms
 
-    source = Blip2(folder)
     converter = registry.module(converters.__name__, target)
-    for part in (out, out / "work"):
-        part.mkdir()
+    part = WrittenPart(Blip2(folder), "language", forms("language", PartPrecision(word), None))
+    for path in (out, out / "work"):
+        path.mkdir()
     before, start = peak(), time.perf_counter()
-    job = PartJob(
-        source=source,
-        graph="language",
-        forms=forms("language", PartPrecision(word), None),
-        layers=source.language.heads.layers,
-        out=out,
-        work=out / "work",
-    )
-    graph = converter.convert_part(job, lambda *_: None)
+    graph = converter.convert_written(WrittenJob(part=part, out=out, work=out / "work"), lambda *_: None)
     size = sum((out / name).stat().st_size for name in graph.files)
     return {"seconds": time.perf_counter() - start, "before": before, "peak": peak(), "bytes": size}
 

@@ -32,7 +32,7 @@ from edgekit.profiling.record import (
 
 SPEED = {
     "ncnn": 7.4, "litert": 8.1, "openvino": 8.9, "onnx": 9.6, "mnn": 10.4, "executorch": 13.8, "coreml": 41.0,
-    "web": 24.0, "tensorrt": 190.0, "qnn": 11.6, "rknn": 33.0, "imx500": 72.0, "ethosu": 260.0,
+    "coreai": 44.0, "web": 24.0, "tensorrt": 190.0, "qnn": 11.6, "rknn": 33.0, "imx500": 72.0, "ethosu": 260.0,
 }  # fmt: skip
 """Milliseconds of an inference in fp32, by target."""
 

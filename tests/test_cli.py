@@ -31,9 +31,9 @@ COMMANDS = (
     "evidence", "index", "info", "inspect", "match", "profile", "recommend", "run", "search", "selfcheck", "targets",
     "toolchain", "verify",
 )
-THIRTEEN = [
-    "coreml", "ethosu", "executorch", "imx500", "litert", "mnn", "ncnn", "onnx", "openvino", "qnn", "rknn", "tensorrt",
-    "web",
+EVERY_TARGET = [
+    "coreai", "coreml", "ethosu", "executorch", "imx500", "litert", "mnn", "ncnn", "onnx", "openvino", "qnn", "rknn",
+    "tensorrt", "web",
 ]
 # fmt: on
 
@@ -213,7 +213,7 @@ def test_wrong_use_exits_with_2(cli: Cli, arguments: list[str], message: str) ->
 
 def test_targets_for_machines_and_people(cli: Cli) -> None:
     data = json.loads(cli("targets", "--json").out)
-    assert [entry["target"] for entry in data] == THIRTEEN
+    assert [entry["target"] for entry in data] == EVERY_TARGET
     for entry in data:
         assert set(entry["precisions"]) <= {"fp32", "fp16", "int8", "w8a8", "w8a32"}
         assert isinstance(entry["available"], bool)
@@ -278,8 +278,8 @@ def test_all_has_a_row_for_every_target(photos: Path, tmp_path: Path) -> None:
     said = child(
         "convert", SOURCE, "--target", "all", "--precision", "w8a8", "--data", photos, "--no-gate", "-o", tmp_path
     )
-    rows = [line.split() for line in said.stdout.splitlines() if line.strip().startswith(tuple(THIRTEEN))]
-    assert [row[0] for row in rows] == THIRTEEN, said.stderr
+    rows = [line.split() for line in said.stdout.splitlines() if line.strip().startswith(tuple(EVERY_TARGET))]
+    assert [row[0] for row in rows] == EVERY_TARGET, said.stderr
     assert rows[0][1] == "w8a8"
     left = said.stdout.replace("\n", " ")
     assert "has no w8a8; it has: int8" in left
@@ -305,7 +305,7 @@ def test_convert_for_machines(converted: Converted) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--target", "tpu"], f"target 'tpu' is not one of: {', '.join(THIRTEEN)}"),
+        (["--target", "tpu"], f"target 'tpu' is not one of: {', '.join(EVERY_TARGET)}"),
         (["--target", "onnx", "--precision", "fp8"], "--precision 'fp8' is not one of: fp16, fp32, int8"),
         (["--target", "onnx", "--precision", "int8"], "int8 needs calibration images like those the device will see"),
         (["--target", "onnx", "--gate", "speed=1"], "--gate 'speed' is not one of: iou, matched, score_drift, extra"),

@@ -226,6 +226,9 @@ def test_ranges_reach_where_an_activation_is_flat() -> None:
     widened = reaching_flat_ends(one, silu)
     assert -6.1 < widened.low < -5.9
     assert widened.high == 12
+    assert widened.narrow == widened.fitted == (-4, 12)
+    assert one.fitted is None
+    assert one.narrow == (-4, 12)
     assert reaching_flat_ends(one, None) == one
     assert reaching_flat_ends(one, lambda x: np.where(x > 0, x, 0.1 * x)) == one  # it flattens nowhere
     assert reaching_flat_ends(one, lambda x: np.maximum(x, 0)) == one  # flat from 0 on

@@ -240,9 +240,9 @@ def test_int8_has_the_plans_ranges_and_no_calibration_pass(int8_job: Job) -> Non
     known = {name: found[name] for name in ("silu_2", "silu_3") if name in found}
     assert known
     for name, (scale, zero) in known.items():
-        one = tensors[name]
-        assert scale == pytest.approx((one.high - one.low) / 255, rel=1e-5)
-        assert zero == round(-128 - one.low / scale)
+        low, high = tensors[name].narrow
+        assert scale == pytest.approx((high - low) / 255, rel=1e-5)
+        assert zero == round(-128 - low / scale)
     # What goes into a concatenation has the grid of what comes out, which holds all of it.
     together = {found[name] for name in found if name.startswith(("relu", "cat", "upsample"))}
     assert len(together) == 1
@@ -259,6 +259,14 @@ def test_torchaos_own_ranges_are_the_other_recipe(int8_job: Job, detector: Any, 
     assert (tmp_path / "model.pte").read_bytes() != (int8_job.out / "model.pte").read_bytes()
     for found, wanted in zip(opened(made).run([image]), expected(detector, image), strict=True):
         assert noise(found, wanted) < 0.08
+
+
+def test_ranges_are_those_from_before_they_reached_flat_ends(int8_job: Job) -> None:
+    plan = int8_job.planned()
+    wide = msgspec.structs.replace(plan.tensors["silu_2"], low=-100.0, fitted=(-0.5, 3.0))
+    job = dataclasses.replace(int8_job, plan=msgspec.structs.replace(plan, tensors={**plan.tensors, "silu_2": wide}))
+    program = int8.quantised(torch.export.load(job.program), job, lambda text, share: None, converter.quiet)
+    assert scales(program)["silu_2"][0] == pytest.approx(3.5 / 255, rel=1e-5)
 
 
 def test_tensors_that_the_plan_does_not_know_are_observed(int8_job: Job) -> None:

@@ -212,7 +212,7 @@ def test_only_the_processor_runs_language_models(kind: str, target: str, models:
 
 
 def test_other_engines_say_that_they_do_not(models: dict[str, Model]) -> None:
-    pytest.importorskip("ncnn", reason="needs an engine without language models")
-    written = models["opt"].written["onnx"]
-    with pytest.raises(EngineError, match="engine ncnn opens no vision-language models; convert to onnx or openvino"):
-        open_language("ncnn", written.folder, written.graphs, written.language, written.source.embeddings(), ONE_THREAD)
+    pytest.importorskip("executorch", reason="needs an engine without language models")
+    one = models["opt"].written["onnx"]
+    with pytest.raises(EngineError, match="engine executorch opens no vision-language models; convert to onnx or open"):
+        open_language("executorch", one.folder, one.graphs, one.language, one.source.embeddings(), ONE_THREAD)

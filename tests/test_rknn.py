@@ -17,24 +17,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgekit import converters
-from edgekit.calibration.plan import FILE as PLAN_FILE
 from edgekit.calibration.plan import TensorRange
 from edgekit.calibration.samples import Samples
-from edgekit.conversion.jobs import BuildJob, Prepared, Reference
-from edgekit.conversion.runner import run
 from edgekit.conversion.selection import refuse
-from edgekit.conversion.workspace import Workspace
 from edgekit.converters import read_options, rknn
 from edgekit.converters.rknn import int8 as rknn_int8
 from edgekit.emulators.rknn import toolkit
 from edgekit.errors import ConversionError, EngineError, UsageError
-from edgekit.runtimes.bundle.manifest import Graph, ImageRule, Origin, Tensor
+from edgekit.runtimes.bundle.manifest import Graph, ImageRule, Tensor
 from edgekit.runtimes.engines import SessionOptions, open_session
 from edgekit.runtimes.engines import rknn as engine
 
 torch = pytest.importorskip("torch", reason="needs torch, which only the convert extra brings")
 onnx = pytest.importorskip("onnx", reason="needs onnx, which only the convert extra brings")
 
+from foreign_build import build
 from jobs import make_job
 
 nn = torch.nn
@@ -69,10 +66,6 @@ def photographs(count: int, seed: int = 5) -> Any:
 
 def noise(found: Any, wanted: Any) -> float:
     return float(np.sqrt(np.mean((found - wanted) ** 2) / np.var(wanted)))
-
-
-def quiet(text: str, share: float) -> None:
-    """A report that nobody reads."""
 
 
 @pytest.fixture(scope="module")
@@ -303,46 +296,9 @@ def test_errors_are_found_in_what_the_toolkit_prints() -> None:
 needs = pytest.mark.skipif(rknn.TOOLCHAIN.state != "installed", reason="edgekit toolchain install rknn (1500 MB)")
 
 
-def build(job: Any, folder: Path, precision: str, recipe: str = "", **options: str) -> tuple[Path, Graph]:
-    """Convert in the toolchain, as a conversion does."""
-    workspace, out = Workspace(folder / "prepared"), folder / precision
-    workspace.folder.mkdir(parents=True)
-    out.mkdir()
-    shutil.copyfile(job.onnx, workspace.onnx)
-    if (plan := job.onnx.parents[1] / PLAN_FILE).is_file():
-        shutil.copytree(plan.parent, workspace.plan)
-    shutil.copyfile(job.calibration().path, workspace.calibration)
-    told = Prepared(
-        name="small",
-        parts=(),
-        contract=job.contract,
-        origin=Origin(kind="test", name="small", sha256=""),
-        shapes=job.shapes,
-        operators={},
-        calibration=None,
-        proof_sha256="",
-        proof_views=0,
-        photographs=0,
-        reference=Reference(how=""),
-        versions={},
-    )
-    workspace.write_prepared(told)
-    work = BuildJob(
-        folder=str(workspace.folder),
-        part="model",
-        target="rknn",
-        precision=precision,
-        out=str(out),
-        recipe=recipe,
-        options=dict(options),
-    )
-    assert msgspec.json.encode(work)
-    return out, run(work, Graph, quiet, toolchain="rknn")
-
-
 @pytest.fixture(scope="module")
 def built(job: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Graph]]:
-    return {name: build(job, tmp_path_factory.mktemp(name), name) for name in ("fp16", "int8")}
+    return {name: build(job, tmp_path_factory.mktemp(name), "rknn", name) for name in ("fp16", "int8")}
 
 
 @needs
@@ -390,7 +346,7 @@ def test_the_simulator_refuses_a_file_that_it_would_not_simulate(built: Any, tmp
 @pytest.mark.toolchain
 def test_the_recipes_differ_in_their_ranges_alone(job: Any, built: Any, tmp_path: Path) -> None:
     out, _ = built["int8"]
-    theirs, _ = build(job, tmp_path, "int8", recipe=rknn.TOOLKIT)
+    theirs, _ = build(job, tmp_path, "rknn", "int8", recipe=rknn.TOOLKIT)
 
     def told(folder: Path) -> dict[str, Any]:
         text = (folder / toolkit.INT8_PARTS[2]).read_text()
@@ -409,7 +365,7 @@ def test_the_recipes_differ_in_their_ranges_alone(job: Any, built: Any, tmp_path
 @pytest.mark.toolchain
 @pytest.mark.parametrize("platform", ["rk3576", "rk3568", "rk3566", "rk3562"])
 def test_every_chip_compiles(platform: str, job: Any, built: Any, tmp_path: Path) -> None:
-    out, graph = build(job, tmp_path, "int8", platform=platform)
+    out, graph = build(job, tmp_path, "rknn", "int8", platform=platform)
     assert graph.report["platform"] == platform
     assert not toolkit.same_program(*((path / toolkit.FILE).read_bytes() for path in (out, built["int8"][0])))
     assert open_session("rknn", out, graph, SessionOptions(device="simulator")).placement.word == "emulated"
@@ -430,4 +386,4 @@ def test_the_toolkits_own_words_are_told(job: Any, tmp_path: Path) -> None:
     onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10), path)
     broken = dataclasses.replace(job, onnx=path)
     with pytest.raises(ConversionError, match=r"RKNN-Toolkit2 failed at .*NonZero"):
-        build(broken, tmp_path / "b", "fp16")
+        build(broken, tmp_path / "b", "rknn", "fp16")

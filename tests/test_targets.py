@@ -106,6 +106,7 @@ def test_the_words_are_those_that_were_earned() -> None:
         pytest.skip("the words are of Linux on x86-64")
     words = {name: converters.target(name).proof for name in converters.target_names()}
     assert words == {
+        "coreai": "emulated",
         "coreml": "interpreted",
         "ethosu": "reference",
         "executorch": "executed",

@@ -415,7 +415,7 @@ def test_a_file_that_is_not_what_the_manifest_says(trt: Any, driver: Any, folder
         opened(folder, wrong)
     with pytest.raises(EngineError, match=r"has an ONNX file and build.json"):
         opened(folder, GRAPH)
-    (folder / SETTINGS).write_text('{"precision": "int4"}')
+    (folder / SETTINGS).write_text('{"precision": "int5"}')
     with pytest.raises(EngineError, match="not the settings of a build"):
         opened(folder)
 

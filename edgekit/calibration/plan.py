@@ -83,7 +83,8 @@ class TensorRange(Record, frozen=True, kw_only=True):
 
     Attributes:
         lowest, highest: the extremes seen on the calibration images.
-        low, high: the affine range (it contains 0).
+        low, high: the affine range (it contains 0), widened to where the activation that reads the tensor is flat.
+        fitted: its ends before they were widened; None where they were not.
         limit: the symmetric range is ``-limit`` to ``limit``.
         method, symmetric_method: how they were found.
         error: of the affine grid, behind the activation that reads the tensor: root mean square error over the
@@ -98,6 +99,12 @@ class TensorRange(Record, frozen=True, kw_only=True):
     method: str
     symmetric_method: str
     error: float = 0.0
+    fitted: tuple[float, float] | None = None
+
+    @property
+    def narrow(self) -> tuple[float, float]:
+        """The ends of the affine range as they were fitted, for engines that lose by the widened ones."""
+        return self.fitted or (self.low, self.high)
 
 
 class Layer(Record, frozen=True, kw_only=True):

@@ -326,7 +326,9 @@ def reaching_flat_ends(one: TensorRange, response: Response | None) -> TensorRan
         uneven = np.flatnonzero(np.abs(response(points) - limit) > FLAT)
         end = float(points[min(int(uneven[-1]) + 1, len(points) - 1)]) if uneven.size else 0.0
         ends[side] = side * max(side * ends[side], side * end)
-    return msgspec.structs.replace(one, low=ends[-1], high=ends[1])
+    if (ends[-1], ends[1]) == (one.low, one.high):
+        return one
+    return msgspec.structs.replace(one, low=ends[-1], high=ends[1], fitted=(one.low, one.high))
 
 
 def _without_certainty(one: TensorRange) -> TensorRange:

@@ -15,6 +15,8 @@ from edgekit.runtimes.engines import engine
 from edgekit.sources import WHOLE, Source
 
 ALL = ("all",)
+PUBLISHED = {"vision": 986, "qformer": 188, "language": 2652}
+"""Megabytes of each part of Salesforce/blip2-opt-2.7b with a byte for each weight."""
 AUTO = "auto"
 """Every recipe of the target is tried, the best is kept."""
 
@@ -158,7 +160,18 @@ def _of_parts(
         for part, name in chosen.items():
             _check_part(part, name)
         bundles += [_bundle(chosen, precision) for precision in read]
+    for part, own in ((part, own) for spec in bundles for part, own in spec.parts.items()):
+        _check_precision(part, own)
     return tuple(bundles), skipped
+
+
+def _check_precision(part: str, own: PartSpec) -> None:
+    offered = converters.target(own.target).part_precisions
+    if own.precision.partition("-")[0] not in offered:
+        raise UsageError(
+            f"target {own.target} takes {part} of a vision-language model in {' or '.join(offered)}, not in "
+            f"{own.precision}; say so with --precision {part}={offered[0]}, or give {part} another target"
+        )
 
 
 def _bundle(targets: Mapping[str, str], precision: Precision) -> BundleSpec:
@@ -202,11 +215,22 @@ def _check_part(part: str, name: str) -> None:
     spec = converters.target(name)
     takers = [other for other in converters.target_names() if _takes(other, [part])]
     if name not in takers:
-        raise UsageError(f"target {name} takes no {part} of a vision-language model; these do: {', '.join(takers)}")
+        small = f": {_too_small(part, spec)}" if spec.megabytes else ""
+        raise UsageError(
+            f"target {name} takes no {part} of a vision-language model{small}; these do: {', '.join(takers)}"
+        )
     absent = _absent(spec)
     if absent:
         here = [other for other in takers if not _absent(converters.target(other))]
         raise UsageError(f"target {name}: {absent}; possible here for {part}: {', '.join(here) or 'none'}")
+
+
+def _too_small(part: str, spec: Target) -> str:
+    needed = PUBLISHED[part]
+    return (
+        f"its devices have about {spec.megabytes} MB for a network with its activations, and that of the smallest "
+        f"published BLIP-2 has {needed} MB of weights at 8 bits, {needed - spec.megabytes} MB too many"
+    )
 
 
 def _absent(spec: Target) -> str:

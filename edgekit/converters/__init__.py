@@ -66,6 +66,8 @@ class Target:
         mixed_recipes: those of its recipes that leave layers in float all the same.
         wide: an integer-only one that has activations of 16 bits too, for layers that 8 bits do not do for.
         parts: the parts of models that it takes; `edgekit.sources.WHOLE` is a model of one network.
+        part_precisions: the precisions that parts of large models have, without their blocks.
+        megabytes: what its devices have for a network with its activations, where that is too little for any part.
         several: whether one file takes several batches and input sizes.
     """
 
@@ -89,6 +91,8 @@ class Target:
     mixed_recipes: tuple[str, ...] = ()
     wide: bool = False
     parts: tuple[str, ...] = (WHOLE,)
+    part_precisions: tuple[str, ...] = ("fp32", "fp16", "int8", "int4")
+    megabytes: int = 0
     several: bool = False
 
     def recipes_of(self, precision: str) -> tuple[str, ...]:

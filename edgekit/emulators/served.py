@@ -2,8 +2,7 @@
 
 The parent starts `edgekit.emulators.server` with the environment's interpreter and speaks to it over its pipes: one
 JSON line each way to open, then for every run the inputs' float32 bytes one way, and a JSON line with the outputs'
-shapes followed by their bytes the other. A graph with named inputs of free shapes (``named``) is told their types and
-shapes in a JSON line before the bytes.
+shapes followed by their bytes the other. To a network a JSON line goes ahead, which names the inputs that follow.
 """
 
 from __future__ import annotations
@@ -36,15 +35,21 @@ class Opening(Record, frozen=True, kw_only=True):
     threads: int
     device: str
     strict: bool
-    named: bool = False
+    network: bool = False
 
 
-class Given(Record, frozen=True, kw_only=True):
-    """An input whose bytes follow."""
+class Announced(Record, frozen=True, kw_only=True):
+    """An input whose bytes follow: float32, int32 or int64."""
 
     name: str
     dtype: str
     shape: tuple[int, ...]
+
+
+class Feeds(Record, frozen=True, kw_only=True):
+    """The inputs of a network for one run, in the order of their bytes."""
+
+    inputs: tuple[Announced, ...]
 
 
 class Opened(Record, frozen=True, kw_only=True):
@@ -65,7 +70,7 @@ class Ran(Record, frozen=True, kw_only=True):
 
 
 class _Served:
-    """A graph in the environment of ``toolchain``, opened by ``engine``.
+    """Something that was opened in the environment of ``toolchain``.
 
     ``command`` starts another program than that environment's interpreter, which speaks the same way.
 
@@ -73,7 +78,7 @@ class _Served:
         EngineError: the environment is not there, or the engine refuses the file.
     """
 
-    named = False
+    network = False
 
     def __init__(
         self,
@@ -98,7 +103,7 @@ class _Served:
             threads=options.threads,
             device=options.device,
             strict=options.strict,
-            named=self.named,
+            network=self.network,
         )
         self._send(msgspec.json.encode(opening) + b"\n")
         opened = from_json(self._line(), Opened)
@@ -106,8 +111,7 @@ class _Served:
             raise EngineError(opened.error)
         self.placement = Placement(opened.device, opened.operators, opened.arithmetic, opened.word)
 
-    def _ran(self, *parts: bytes) -> list[Floats]:
-        self._send(*parts)
+    def _ran(self) -> list[Floats]:
         ran = from_json(self._line(), Ran)
         if ran.error:
             raise EngineError(ran.error)
@@ -136,20 +140,24 @@ class _Served:
 
 
 class ServedSession(_Served):
-    """A session in another process."""
+    """A session of ``engine`` in the environment of a toolchain."""
 
     def run(self, inputs: Sequence[Floats]) -> list[Floats]:
         check_inputs(self._graph, inputs)
-        return self._ran(*(np.ascontiguousarray(array).tobytes() for array in inputs))
+        self._send(*(np.ascontiguousarray(array).tobytes() for array in inputs))
+        return self._ran()
 
 
 class ServedNetwork(_Served):
-    """A graph with named inputs of free shapes in another process; its outputs are float32."""
+    """A network of ``engine`` in the environment of a toolchain, with its inputs and outputs by name."""
 
-    named = True
+    network = True
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         arrays = {name: np.ascontiguousarray(array) for name, array in feeds.items()}
-        told = [Given(name=name, dtype=array.dtype.name, shape=array.shape) for name, array in arrays.items()]
-        found = self._ran(msgspec.json.encode(told) + b"\n", *(array.tobytes() for array in arrays.values()))
-        return {tensor.name: array for tensor, array in zip(self._graph.outputs, found, strict=True)}
+        announced = tuple(
+            Announced(name=name, dtype=array.dtype.name, shape=array.shape) for name, array in arrays.items()
+        )
+        line = msgspec.json.encode(Feeds(inputs=announced)) + b"\n"
+        self._send(line, *(array.tobytes() for array in arrays.values()))
+        return {tensor.name: array for tensor, array in zip(self._graph.outputs, self._ran(), strict=True)}

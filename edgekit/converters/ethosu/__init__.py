@@ -78,6 +78,7 @@ TARGET = Target(
     recipes=(PLAN, LITERT),
     integer_only=True,
     wide=True,
+    megabytes=16,
 )
 
 

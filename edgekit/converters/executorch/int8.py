@@ -31,7 +31,9 @@ def quantised(program: Any, job: Job, report: Report, quiet: Callable[[], Abstra
     """The program with int8 convolutions and products between floats, but for the layers that the plan leaves in float.
 
     Weights per channel, activations asymmetric, in the plan's ranges or, by the other recipe, those of torchao's
-    ``HistogramObserver``: least squared error over histograms of all images. Only these kinds of operators are named:
+    ``HistogramObserver``: least squared error over histograms of all images. The plan's ranges are taken as they were
+    before they were widened to flat ends: on 300 variants of photographs YOLOX-Nano (mAP .5027) loses .0047, not .0102,
+    and the demo detector nothing, not .0022. Only these kinds of operators are named:
     quantising everything, the sigmoids and products of SiLU included, ruins a detector. Concatenations are named too:
     lowering makes integer ones of those between convolutions, and XNNPACK refuses them unless all scales are the same.
 
@@ -95,7 +97,7 @@ def preset(observed: fx.GraphModule, ranges: Mapping[str, TensorRange]) -> list[
         if len(known) < len(tensors):
             unknown += [name for name in tensors if name not in ranges]
             continue
-        fixed = _fixed(min(one.low for one in known), max(one.high for one in known))
+        fixed = _fixed(min(one.narrow[0] for one in known), max(one.narrow[1] for one in known))
         for place in places[key]:
             setattr(observed, place, fixed)
     return unknown

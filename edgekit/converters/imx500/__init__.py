@@ -99,6 +99,7 @@ TARGET = Target(
     builder="imx500",
     recipes=("mct",),
     integer_only=True,
+    megabytes=8,
 )
 
 FILE = "quantised.onnx"

@@ -12,14 +12,18 @@ from typing import Any
 
 import msgspec
 
-from edgekit.converters import PLAN, Job, Report, Target
+from edgekit.converters import PLAN, Job, Report, Target, WrittenJob
 from edgekit.converters._foreign import tool_error
 from edgekit.converters.litert.files import FILE, finished, float_file
+from edgekit.converters.litert.layers import LiteRTLayers
 from edgekit.converters.litert.network import LiteRTNetwork, LiteRTOperator
 from edgekit.converters.litert.ranges import LITERT, CalibrationRun, chosen_ranges, float_operators, recognise, scopes
 from edgekit.converters.litert.signatures import with_signatures
+from edgekit.converters.litert.writer import LiteRTWriter
 from edgekit.errors import ConversionError
+from edgekit.graph.blip2.precision import PART_NAMES
 from edgekit.runtimes.bundle.manifest import Graph, Tensor
+from edgekit.sources import WHOLE
 
 W8A32 = "w8a32"
 """INT8 weights that are computed with in float: the smallest files that LiteRT's GPU delegate takes."""
@@ -34,6 +38,7 @@ TARGET = Target(
     requires=("litert_torch", "ai_edge_litert", "ai_edge_quantizer"),
     distributions=("litert-torch", "litert-converter", "ai-edge-litert", "ai-edge-quantizer", "torch"),
     recipes=(PLAN, LITERT),
+    parts=(WHOLE, *PART_NAMES),
     several=True,
     refuses={
         **dict.fromkeys(("DFT", "STFT"), "litert-torch writes no Fourier transforms"),
@@ -67,6 +72,15 @@ def convert(job: Job, report: Report) -> Graph:
         raise
     except Exception as error:  # the toolchain raises whatever its layers raise: MLIR, torch, flatbuffers
         raise tool_error(f"LiteRT {job.precision}", error, job.onnx) from error
+
+
+def convert_written(job: WrittenJob, report: Report) -> Graph:
+    """Write ``NAME.tflite``, a tensor at a time. It takes one row of any length; a decoder's cache is the host's."""
+    part = job.part
+    rows = 1 if part.name in ("language", "encoder", "decoder") else -1
+    with LiteRTWriter(job.out, part.name) as writer:
+        part.describe(LiteRTLayers(writer, part.source.checkpoint, part.forms.layers, rows))
+        return writer.save()
 
 
 def _half(source: Path) -> bytes:

@@ -86,9 +86,7 @@ class NcnnLayers:
     def normalisation(self, x: str, prefix: str, epsilon: float) -> str:
         """Layer normalisation over the last axis; without weights where the checkpoint has none."""
         if f"{prefix}.weight" not in self.checkpoint:
-            raise SourceError(
-                f"{prefix}: a normalisation without weights is not written for ncnn; choose another target"
-            )
+            raise SourceError(f"{prefix} has no weights, and ncnn no such normalisation; choose another target")
         gain, shift = (self.checkpoint[f"{prefix}.{what}"] for what in ("weight", "bias"))
         return self._normalisation(x, gain, shift, epsilon)
 
@@ -101,7 +99,7 @@ class NcnnLayers:
         return self.writer.layer("RMSNorm", [x], {0: gain.size, 1: epsilon, 2: 1}, [Weight(gain)])
 
     def normalised_linear(self, x: str, normalisation: str, linear: str, epsilon: float) -> str:
-        """One after the other: integers here are weights alone, so that nothing is gained by scaling both."""
+        """One after the other: blocks of 32 inputs have scales of their own, so that large channels need no others."""
         return self.linear(self.normalisation(x, normalisation, epsilon), linear)
 
     def activation(self, x: str, name: str) -> str:
@@ -246,7 +244,7 @@ class NcnnLayers:
         return self.writer.layer("Convolution", [x], params, [self._kept(kernel), Weight(bias)])
 
     def _product(self, x: str, weight: Floats, biases: Sequence[Floats], form: Form) -> str:
-        """``x @ weight.T + bias``. Static INT8 is written as blocks: ncnn has one scale for a whole product's input."""
+        """``x @ weight.T + bias``. Static INT8 is written as blocks, whose input ncnn rounds by itself."""
         outputs, inputs = weight.shape
         params = {2: 0, 3: 1, 4: 0, 5: 1, 6: 1, 7: 0, 8: outputs, 9: inputs, 10: 4 if biases else -1}
         added = [Weight(bias, TAG_FLOAT32) for bias in biases]

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
-from edgekit.converters import Job, Report, Target
+from edgekit.converters import Job, Report, Target, WrittenJob
+from edgekit.converters.qnn.written import refuse_lengths, write
 from edgekit.errors import ConversionError
+from edgekit.graph.blip2.precision import PART_NAMES
 from edgekit.runtimes.bundle.manifest import Graph, Record
+from edgekit.sources import WHOLE
 from edgekit.worker import call
 from edgekit.worker.toolchains import Toolchain
 
@@ -39,7 +42,11 @@ FLOAT_SINCE = 69
 
 
 class QnnOptions(Record, frozen=True, kw_only=True):
-    """Options of the target: the SoC that the context is compiled for."""
+    """Options of the target: the SoC that the context is compiled for.
+
+    Of parts of vision-language models: ``tokens`` is how many a text may have with its prompt and image, ``piece`` in
+    how many at a time a prompt is read.
+    """
 
     soc: Literal[
         "x-elite",
@@ -54,6 +61,8 @@ class QnnOptions(Record, frozen=True, kw_only=True):
         "qcs6490",
         "sa8295",
     ] = "x-elite"
+    tokens: Annotated[int, msgspec.Meta(ge=8, le=2048)] = 128
+    piece: Annotated[int, msgspec.Meta(ge=2, le=512)] = 32
 
 
 TOOLCHAIN = Toolchain(
@@ -95,6 +104,8 @@ TARGET = Target(
     toolchains=(TOOLCHAIN,),
     integer_only=True,
     wide=True,
+    parts=(WHOLE, *PART_NAMES),
+    part_precisions=("fp16",),
 )
 
 CONTEXT, SOURCE = "model_ctx.onnx", "model.onnx"
@@ -107,11 +118,8 @@ def convert(job: Job, report: Report) -> Graph:
         ConversionError: the NPU does not take all of the network or the precision, or int8 has no images.
     """
     soc, arch = SOCS[job.chosen(QnnOptions).soc]
-    if job.precision == "fp16" and arch < FLOAT_SINCE:
-        raise ConversionError(
-            f"{job.chosen(QnnOptions).soc} has Hexagon v{arch}, which computes in integers only: "
-            f"choose int8, or an SoC with v{FLOAT_SINCE} or later"
-        )
+    if job.precision == "fp16":
+        _check_floats(job.chosen(QnnOptions))
     source = job.out / SOURCE
     arithmetic = "float16"
     if job.precision == "fp16":
@@ -128,6 +136,29 @@ def convert(job: Job, report: Report) -> Graph:
         "context_bytes": (job.out / CONTEXT).stat().st_size,
     }
     return msgspec.structs.replace(job.graph(CONTEXT, SOURCE), report=told)
+
+
+def convert_written(job: WrittenJob, report: Report) -> Graph:
+    """Write contexts of a part for one row and fixed numbers of tokens, with the ONNX files that they were made of.
+
+    Raises:
+        ConversionError: the NPU does not take the part, or has no float16.
+    """
+    options = job.chosen(QnnOptions)
+    _check_floats(options)
+    refuse_lengths(options)
+    soc, arch = SOCS[options.soc]
+    graph = write(job, options, lambda source, context: _compile(source, context, soc, arch), report)
+    return msgspec.structs.replace(graph, report={"soc": options.soc, "hexagon": f"v{arch}", **graph.report})
+
+
+def _check_floats(options: QnnOptions) -> None:
+    arch = SOCS[options.soc][1]
+    if arch < FLOAT_SINCE:
+        raise ConversionError(
+            f"{options.soc} has Hexagon v{arch}, which computes in integers only: "
+            f"choose int8, or an SoC with v{FLOAT_SINCE} or later"
+        )
 
 
 def _int8(job: Job, destination: Path, report: Report) -> int:

@@ -10,11 +10,14 @@ import msgspec
 
 from edgekit.calibration.half import SMALLEST
 from edgekit.calibration.plan import PlannedGraph
-from edgekit.converters import Job, Report, Target
+from edgekit.converters import Job, Report, Target, WrittenJob
 from edgekit.converters._onnx_precision import FILE, half, in_float32, save
+from edgekit.converters.tensorrt.written import write
 from edgekit.errors import ConversionError
+from edgekit.graph.blip2.precision import PART_NAMES
 from edgekit.runtimes.bundle.manifest import Graph, Record
 from edgekit.runtimes.engines.tensorrt.build import SETTINGS, BuildSettings
+from edgekit.sources import WHOLE
 from edgekit.worker import call
 from edgekit.worker.toolchains import Toolchain
 
@@ -29,7 +32,8 @@ class TensorrtOptions(Record, frozen=True, kw_only=True):
     and which makes the file four times as large. ``floats`` is what int8 files compute in outside of their integers:
     by default float16, which is faster, and float32 where the weights are. ``workspace_megabytes`` and
     ``optimisation_level`` are for the build on the device. ``sm`` is the GPU generation that TensorRT-RTX builds for
-    where that toolchain is installed.
+    where that toolchain is installed. ``tokens`` is how many a text may have with its prompt and image, of parts of
+    vision-language models.
     """
 
     weights: Literal["int8", "float32"] = "int8"
@@ -37,6 +41,7 @@ class TensorrtOptions(Record, frozen=True, kw_only=True):
     workspace_megabytes: Annotated[int, msgspec.Meta(ge=0)] = 0
     optimisation_level: Literal[0, 1, 2, 3, 4, 5] = 3
     sm: Literal[75, 80, 86, 89, 120] = 86
+    tokens: Annotated[int, msgspec.Meta(ge=64)] = 512
 
 
 RTX = Toolchain(
@@ -74,6 +79,7 @@ TARGET = Target(
     options=TensorrtOptions,
     half_precisions=("fp16", "int8"),
     several=True,
+    parts=(WHOLE, *PART_NAMES),
     refuses=dict.fromkeys(_NO_IMPORTER, "TensorRT's ONNX parser does not import it"),
 )
 
@@ -121,6 +127,11 @@ def convert(job: Job, report: Report) -> Graph:
         job.graph(FILE, SETTINGS),
         report={**told, **_profiled(settings), **_tried(path, settings, options.sm, report)},
     )
+
+
+def convert_written(job: WrittenJob, report: Report) -> Graph:
+    """Write ``NAME.onnx`` and ``NAME.build.json``; a decoder's cache lies in buffers of the host."""
+    return write(job, job.chosen(TensorrtOptions), _tried, report)
 
 
 def _integer_layers(plan: PlannedGraph, floats: str) -> list[str]:

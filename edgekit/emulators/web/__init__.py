@@ -29,7 +29,7 @@ class Node(Emulator):
         return ServedSession(self.toolchain, self.engine, folder, graph, options, self._command())
 
     def open_network(self, folder: Path, graph: Graph, options: SessionOptions) -> ServedNetwork:
-        """Open the first file of a graph with named inputs in a node process, which ends with this one.
+        """Open the first file of a graph, with named inputs of free shapes.
 
         Raises:
             EngineError: node is not on PATH, or onnxruntime-web refuses the file.
@@ -41,8 +41,7 @@ class Node(Emulator):
         if node is None:
             raise EngineError("unit 'node' needs node on PATH; install Node.js 20 or newer")
         package = toolchains.node_modules(self.toolchain) / "onnxruntime-web"
-        program = Path(__file__).with_name("session.mjs")
-        return node, str(program), str(package)
+        return node, str(Path(__file__).with_name("session.mjs")), str(package)
 
 
 EMULATOR = Node(

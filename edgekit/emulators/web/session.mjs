@@ -44,11 +44,23 @@ async function answer(record, ...parts) {
 const said = (error) => String(error?.message ?? error).split("\n")[0];
 const length = (shape) => shape.reduce((product, size) => product * size, 1);
 
+// Weights beside the ONNX file. In pieces: node reads no more than 2 GiB at once.
+function weights(file) {
+  const data = new Uint8Array(fs.statSync(file).size);
+  const opened = fs.openSync(file);
+  for (let at = 0; at < data.length; ) at += fs.readSync(opened, data, at, Math.min(data.length - at, 2 ** 30), at);
+  fs.closeSync(opened);
+  return data;
+}
+
 async function open({ folder, graph, threads, device }) {
   const ort = await import(pathToFileURL(path.join(process.argv[2], "dist", "ort.node.min.mjs")).href);
   if (threads) ort.env.wasm.numThreads = threads;
-  const [file, ...others] = graph.files.map((name) => ({ path: name, data: readWhole(path.join(folder, name)) }));
-  const session = await ort.InferenceSession.create(file.data, { executionProviders: ["wasm"], externalData: others });
+  const file = fs.readFileSync(path.join(folder, graph.files[0]));
+  const externalData = graph.files
+    .filter((name) => name.endsWith(".data"))
+    .map((name) => ({ path: name, data: weights(path.join(folder, name)) }));
+  const session = await ort.InferenceSession.create(file, { executionProviders: ["wasm"], externalData });
   const used = ort.env.wasm.numThreads; // the module refuses to load where WebAssembly has no SIMD
   const arithmetic = `onnxruntime-web ${ort.env.versions.web}: WebAssembly SIMD, ${used} thread${used > 1 ? "s" : ""}`;
   const missing = [...graph.inputs, ...graph.outputs]
@@ -59,24 +71,14 @@ async function open({ folder, graph, threads, device }) {
   return { ort, session };
 }
 
-const KINDS = { float32: Float32Array, int32: Int32Array, int64: BigInt64Array };
+const arrays = { float32: Float32Array, int32: Int32Array, int64: BigInt64Array };
 
-// In pieces: node reads no file of 2 GiB at once.
-function readWhole(file) {
-  const whole = new Uint8Array(fs.statSync(file).size);
-  const opened = fs.openSync(file, "r");
-  for (let at = 0; at < whole.length; ) at += fs.readSync(opened, whole, at, Math.min(1 << 28, whole.length - at), at);
-  fs.closeSync(opened);
-  return whole;
-}
-
-async function run({ ort, session }, { graph, named }) {
+async function run({ ort, session }, { graph, network }) {
   const feeds = {};
-  const given = named ? await readLine() : graph.inputs.map(({ name, shape }) => ({ name, shape, dtype: "float32" }));
-  for (const { name, shape, dtype } of given) {
-    const kind = KINDS[dtype];
-    const bytes = await read(kind.BYTES_PER_ELEMENT * length(shape));
-    feeds[name] = new ort.Tensor(dtype, new kind(new Uint8Array(bytes).buffer), shape);
+  // Of a network, a line says what follows.
+  for (const { name, shape, dtype = "float32" } of network ? (await readLine()).inputs : graph.inputs) {
+    const bytes = await read(arrays[dtype].BYTES_PER_ELEMENT * length(shape));
+    feeds[name] = new ort.Tensor(dtype, new arrays[dtype](new Uint8Array(bytes).buffer), shape);
   }
   const found = await session.run(feeds);
   const outputs = graph.outputs.map(({ name }) => found[name]);

@@ -152,11 +152,13 @@ class OnnxLayers:
     def hiding(self, mask: str, shown: int = 0) -> str:
         """An int64 mask (rows, keys), 1 where there is a token, as a bias of scores (rows, 1, 1, keys)."""
         node, constant = self.writer.node, self.writer.constant
-        if shown:
-            mask = node("Pad", mask, constant([0, shown, 0, 0], np.int64), constant(1, np.int64))
         wide = node("Unsqueeze", mask, constant([1, 2], np.int64))
         visible = node("Greater", wide, constant(0, np.int64))
-        return node("Where", visible, constant(0, np.float32), constant(MASKED, np.float32))
+        bias = node("Where", visible, constant(0, np.float32), constant(MASKED, np.float32))
+        if not shown:
+            return bias
+        # The floats are filled up and not the mask: Hexagon has no Pad of integers.
+        return node("Pad", bias, constant([0, 0, 0, shown, 0, 0, 0, 0], np.int64))
 
     def patches(self, pixels: str, prefix: str, size: int, name: str, positions: Floats) -> str:
         """Squares of pixels through a convolution. The first place is filled up, not joined.

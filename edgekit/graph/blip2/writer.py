@@ -13,6 +13,8 @@ from edgekit.errors import ConversionError
 from edgekit.runtimes.bundle.manifest import Graph, Tensor
 
 OPSET = 20
+OPSET_OF_BLOCKS = 21
+"""The first with integers of 4 bits and a scale for each block."""
 IR_VERSION = 10
 MICROSOFT = "com.microsoft"
 """Domain of the operators of ONNX Runtime that OpenVINO reads too."""
@@ -40,6 +42,7 @@ class GraphWriter:
         self._names: dict[tuple[str, bytes], str] = {}
         self._inputs: list[Tensor] = []
         self._outputs: list[Tensor] = []
+        self._opset = OPSET
 
     def __enter__(self) -> GraphWriter:
         return self
@@ -64,6 +67,8 @@ class GraphWriter:
         """Add an operator and return the name of its first output, which is made up where none is given."""
         from onnx import helper
 
+        if "block_size" in attributes and not domain:
+            self._opset = OPSET_OF_BLOCKS
         number = len(self._nodes)
         named = list(outputs) or [f"{operator}_{number}"]
         made = helper.make_node(operator, list(inputs), named, f"{operator}.{number}", domain=domain, **attributes)
@@ -87,23 +92,40 @@ class GraphWriter:
         Raises:
             ConversionError: a name that is there already.
         """
-        from onnx import TensorProto, helper, numpy_helper
+        from onnx import helper, numpy_helper
 
-        if any(one.name == name for one in self._constants):
-            raise ConversionError(f"{self.name}: the weight {name!r} is written twice")
         array = np.ascontiguousarray(array)
         if array.nbytes <= INLINE:
+            self._new(name)
             self._constants.append(numpy_helper.from_array(array, name))
             return name
+        return self._stored(name, array, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+
+    def nibbles(self, name: str, integers: NDArray[np.int8]) -> str:
+        """Weights of 4 bits, from -8 to 7: two share a byte, the first in its low half (ONNX's INT4).
+
+        Raises:
+            ConversionError: a name that is there already.
+        """
+        from onnx import TensorProto
+
+        flat = integers.reshape(-1).view(np.uint8) & 15
+        flat = np.pad(flat, (0, flat.size % 2))
+        return self._stored(name, flat[0::2] | (flat[1::2] << 4), TensorProto.INT4, integers.shape)
+
+    def _new(self, name: str) -> None:
+        if any(one.name == name for one in self._constants):
+            raise ConversionError(f"{self.name}: the weight {name!r} is written twice")
+
+    def _stored(self, name: str, array: NDArray[Any], kind: int, shape: Sequence[int]) -> str:
+        """Write the bytes of a weight."""
+        from onnx import TensorProto
+
+        self._new(name)
         self._data.write(b"\0" * (-self._data.tell() % ALIGNMENT))
         place = {"location": self._data_path.name, "offset": self._data.tell(), "length": array.nbytes}
         self._data.write(array.data)
-        made = TensorProto(
-            name=name,
-            data_type=helper.np_dtype_to_tensor_dtype(array.dtype),
-            dims=array.shape,
-            data_location=TensorProto.EXTERNAL,
-        )
+        made = TensorProto(name=name, data_type=kind, dims=shape, data_location=TensorProto.EXTERNAL)
         for key, value in place.items():
             made.external_data.add(key=key, value=str(value))
         self._constants.append(made)
@@ -128,7 +150,7 @@ class GraphWriter:
         self._data.close()
         inputs, outputs = [declared(one) for one in self._inputs], [declared(one) for one in self._outputs]
         graph = helper.make_graph(self._nodes, self.name, inputs, outputs, self._constants)
-        domains = [helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)]
+        domains = [helper.make_opsetid("", self._opset), helper.make_opsetid(MICROSOFT, 1)]
         onnx.save(helper.make_model(graph, opset_imports=domains, ir_version=IR_VERSION), self._path)
         files: tuple[str, ...] = (self._path.name, self._data_path.name)
         if not self._data_path.stat().st_size:

@@ -19,6 +19,7 @@ from edgekit.runtimes.engines.base import Network as Network
 from edgekit.runtimes.engines.base import Placement as Placement
 from edgekit.runtimes.engines.base import Session as Session
 from edgekit.runtimes.engines.base import SessionOptions as SessionOptions
+from edgekit.runtimes.engines.base import by_rows as by_rows
 from edgekit.runtimes.engines.base import check_inputs as check_inputs
 from edgekit.runtimes.engines.base import host as host
 from edgekit.runtimes.engines.base import importable as importable

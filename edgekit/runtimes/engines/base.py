@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import platform
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from edgekit.arrays import Floats
 from edgekit.errors import EngineError
-from edgekit.runtimes.bundle.manifest import Graph, Language, ProofWord
+from edgekit.runtimes.bundle.manifest import Graph, Language, ProofWord, Tensor
 
 if TYPE_CHECKING:
     from edgekit.runtimes.language.codec import TextCodec
@@ -196,6 +196,24 @@ class Engine:
                 return
 
 
+def by_rows(
+    run: Callable[[Mapping[str, NDArray[Any]]], dict[str, NDArray[Any]]], feeds: Mapping[str, NDArray[Any]], most: int
+) -> dict[str, NDArray[Any]]:
+    """Run at most so many rows at once, and put the outputs together.
+
+    Rows are the first axis of all inputs but ``distances``, which are the same for all rows.
+    """
+    rows = max(len(array) for name, array in feeds.items() if name != "distances")
+    if rows <= most:
+        return run(feeds)
+    found = []
+    for first in range(0, rows, most):
+        some = slice(first, first + most)
+        given = {name: array if name == "distances" else array[some] for name, array in feeds.items()}
+        found.append({name: np.array(array) for name, array in run(given).items()})  # copied: views end with a run
+    return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+
+
 def named_as(folder: Path, name: str, ending: str) -> Path:
     """A file that an engine opens by its ending: another would be read as another format, by other rules.
 
@@ -239,6 +257,36 @@ def check_inputs(graph: Graph, inputs: Sequence[Floats]) -> None:
         )
         if not fits or array.dtype != np.float32:
             raise EngineError(f"input {tensor.name!r} takes float32 {shape}, not {array.dtype} {array.shape}")
+
+
+SHARED = "distances"
+"""The one named input that is the same for all rows, see `edgekit.runtimes.language.host_cache`."""
+
+
+def rows_of(graph: Graph, feeds: Mapping[str, NDArray[Any]]) -> Iterator[dict[str, NDArray[Any]]]:
+    """Named inputs row by row, for an engine that runs one at a time: contiguous, in the types of the manifest.
+
+    Each keeps its axis of rows, with a length of 1.
+
+    Raises:
+        EngineError: an input is missing, or has another shape than the manifest says: an engine may read past its end.
+    """
+    arrays = {tensor.name: _fed(graph.name, tensor, feeds) for tensor in graph.inputs}
+    rows = max(len(array) for name, array in arrays.items() if name != SHARED)
+    for row in range(rows):
+        yield {name: array if name == SHARED else array[row : row + 1] for name, array in arrays.items()}
+
+
+def _fed(graph: str, tensor: Tensor, feeds: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+    if tensor.name not in feeds:
+        raise EngineError(f"graph {graph!r} takes an input {tensor.name!r}, which is not given")
+    array = np.asarray(feeds[tensor.name])
+    fits = array.ndim == len(tensor.shape) and all(
+        wanted in (-1, size) for wanted, size in zip(tensor.shape, array.shape, strict=True)
+    )
+    if not fits or not array.size:
+        raise EngineError(f"input {tensor.name!r} takes shape {list(tensor.shape)}, not {list(array.shape)}")
+    return np.ascontiguousarray(array, tensor.dtype)
 
 
 def host() -> str:

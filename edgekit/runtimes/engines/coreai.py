@@ -17,6 +17,7 @@ import numpy as np
 
 from edgekit.arrays import Floats
 from edgekit.errors import EngineError
+from edgekit.runtimes.bundle.folder import sha256
 from edgekit.runtimes.bundle.manifest import Graph, ProofWord
 from edgekit.runtimes.engines.base import Engine, Placement, SessionOptions, check_inputs, guarded_folder
 
@@ -44,6 +45,7 @@ class CoreAiSession:
         self._graph = graph
         self._loop = asyncio.new_event_loop()
         device = options.device or ENGINE.devices[0]
+        _check_whole(asset)
         try:
             self._opened = _executable(asset, device if word == "executed" else "")
             model = self._loop.run_until_complete(self._opened.__aenter__())
@@ -91,6 +93,17 @@ def _executable(asset: Path, device: str) -> Any:
 
     kind = getattr(ComputeUnitKind, UNITS[device])()
     return opened.executable(SpecializationOptions.from_preferred_compute_unit_kind(kind))
+
+
+def _check_whole(asset: Path) -> None:
+    """Refuse a program that is not the one whose hash lies beside it: the interpreter ends the process on many.
+
+    Raises:
+        EngineError: it is another, or one of the two is missing.
+    """
+    program, stated = asset / "main.mlirb", asset / "main.hash"
+    if not (program.is_file() and stated.is_file()) or bytes.fromhex(sha256(program)) != stated.read_bytes():
+        raise EngineError(f"{program} is not the program that main.hash is of; copy the bundle again")
 
 
 def _close(loop: asyncio.AbstractEventLoop, opened: Any) -> None:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgekit.arrays import Floats
 from edgekit.errors import EngineError
 from edgekit.runtimes.bundle.manifest import Graph, Tensor
-from edgekit.runtimes.engines.base import Engine, Placement, SessionOptions, check_inputs
+from edgekit.runtimes.engines.base import Engine, Placement, SessionOptions, check_inputs, rows_of
 
 XNNPACK = "xnnpack"
 
@@ -100,6 +101,35 @@ class _Signature:
         except (RuntimeError, ValueError) as error:
             raise EngineError(f"{self._name}: LiteRT failed: {error}") from error
         return [found[name] for name in self._outputs]
+
+
+class LitertNetwork:
+    """A file with named inputs of any length, of which one row runs at a time. Not thread-safe."""
+
+    def __init__(self, path: Path, graph: Graph, options: SessionOptions) -> None:
+        self._graph, self._path = graph, path
+        self._interpreter = _interpreter(path, options.threads)
+        placement = _placement(self._interpreter, options.device or ENGINE.devices[0])
+        self.placement = replace(placement, arithmetic=_of_products(self._interpreter))
+        self._runner = self._interpreter.get_signature_runner(FIRST)
+        known = {*self._runner.get_input_details(), *self._runner.get_output_details()}
+        for tensor in (*graph.inputs, *graph.outputs):
+            if tensor.name not in known:
+                raise EngineError(f"{path.name} has no tensor {tensor.name!r}; convert the model again")
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Run every row by itself: inputs by name to outputs by name.
+
+        Raises:
+            EngineError: an input is missing or has another shape than the manifest says, or LiteRT fails.
+        """
+        made = []
+        for row in rows_of(self._graph, feeds):
+            try:
+                made.append(self._runner(**row))
+            except (RuntimeError, ValueError) as error:
+                raise EngineError(f"{self._path.name}: LiteRT failed: {error}") from error
+        return {tensor.name: np.concatenate([one[tensor.name] for one in made]) for tensor in self._graph.outputs}
 
 
 @dataclass(frozen=True)
@@ -214,12 +244,26 @@ def _placement(interpreter: Any, device: str) -> Placement:
     return Placement(device, {XNNPACK: taken, **dict(sorted(outside.items()))}, "int8" if integer else "float32")
 
 
+def _of_products(interpreter: Any) -> str:
+    """The arithmetic of a network of products. Inputs of those with integer weights get 8 bits, anew each time."""
+    if not hasattr(interpreter, "_get_ops_details"):
+        return "float32"
+    types = {int(one["index"]): np.dtype(one["dtype"]) for one in interpreter.get_tensor_details()}
+    nodes = [node for node in interpreter._get_ops_details() if node["op_name"] == "FULLY_CONNECTED"]
+    integer = sum(types[int(node["inputs"][1])] == np.int8 for node in nodes)
+    return f"int8 in {integer} of {len(nodes)} products, float32 elsewhere" if integer else "float32"
+
+
 class LiteRT(Engine):
     """LiteRT, or the older tflite-runtime."""
 
     def open_session(self, folder: Path, graph: Graph, options: SessionOptions) -> LitertSession:
         """Open the first file of a graph."""
         return LitertSession(folder / graph.files[0], graph, options)
+
+    def open_network(self, folder: Path, graph: Graph, options: SessionOptions) -> LitertNetwork:
+        """Open the first file of a graph with named inputs."""
+        return LitertNetwork(folder / graph.files[0], graph, options)
 
 
 SETTINGS = "CPU with XNNPACK (the default); GPU and NNAPI delegates compute in other arithmetic"

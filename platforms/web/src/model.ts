@@ -5,14 +5,14 @@ import { type Bundle, type BundleSource, folderAt, openBundle } from "./bundle/f
 import type { Graph, Manifest } from "./bundle/manifest.js";
 import { type Device, DEVICES, deviceNamed, engineModule, type OrtModule, openSession, type Session, unavailable } from "./engines/onnxruntime.js";
 import { BundleError, BusyError, EngineError, reason, StoppedError, UsageError } from "./errors.js";
-import { type FrameSource, pixelsOf, type Turn, upright } from "./inputs/frames.js";
-import { Preprocessor } from "./inputs/images.js";
-import { feed, type Frame, Newest } from "./inputs/newest.js";
-import { hasBoxes, type Result, select } from "./results/results.js";
+import { type FrameSource, pixelsOf, upright } from "./inputs/frames.js";
+import { type Pixels, Preprocessor } from "./inputs/images.js";
+import { posesIn, type PosesInBoxes } from "./parts.js";
+import type { Result } from "./results/results.js";
 import { type SelfCheck, selfCheck } from "./selfcheck.js";
-import type { Task, Thresholds } from "./tasks/detect.js";
+import { type RunOptions, Streaming } from "./streaming.js";
+import type { Task } from "./tasks/detect.js";
 import { openTask } from "./tasks/index.js";
-import { type Tracker, visible } from "./tracking/index.js";
 
 /** Engines of bundles that are ONNX files. */
 const ENGINES = ["web", "onnxruntime"];
@@ -27,21 +27,6 @@ export interface OpenOptions {
   /** onnxruntime-web: its module, or its address; by default what `onnxruntime-web` means to the page. */
   readonly ort?: OrtModule | string;
   /** Stops the opening. */
-  readonly signal?: AbortSignal;
-}
-
-/** What is said of one frame beside its pixels. */
-export interface RunOptions extends Turn {
-  readonly thresholds?: Thresholds;
-  /** Of the frame, in seconds. */
-  readonly time?: number;
-}
-
-export interface StreamOptions extends Turn {
-  readonly thresholds?: Thresholds;
-  /** Follows the objects; not used for another stream. Results then have track ids. */
-  readonly tracker?: Tracker;
-  /** Ends the stream. */
   readonly signal?: AbortSignal;
 }
 
@@ -65,18 +50,18 @@ export interface Placement {
 const MEASURED = new Map<string, Placement>();
 
 /** A bundle, opened: `run` frames, `stream` a video, `dispose` in the end. It runs one frame at a time. */
-export class EdgeModel {
+export class EdgeModel extends Streaming<Result> {
   private readonly task: Task;
   private readonly preprocess: Preprocessor;
   private state: "ready" | "busy" | "closed" = "ready";
   private running: Promise<unknown> = Promise.resolve();
-  private lost = 0;
 
   private constructor(
     private readonly bundle: Bundle,
     private readonly session: Session,
     readonly placement: Placement,
   ) {
+    super();
     const { contract } = bundle.manifest;
     this.task = openTask(contract);
     this.preprocess = new Preprocessor(contract.image);
@@ -115,18 +100,13 @@ export class EdgeModel {
     return this.bundle.manifest;
   }
 
-  /** Frames of streams that came while the model was busy, and were not looked at. */
-  get dropped(): number {
-    return this.lost;
-  }
-
   /**
    * The result of one frame.
    *
    * Throws InputError: no pixels. BusyError: it is running. UsageError: it is closed, or a threshold is out of range.
    * EngineError: the engine failed, or gave NaN or infinite outputs.
    */
-  async run(frame: FrameSource, options: RunOptions = {}): Promise<Result> {
+  override async run(frame: FrameSource, options: RunOptions = {}): Promise<Result> {
     return this.exclusively(async () => {
       const begun = performance.now();
       const { tensor, mapping } = this.preprocess.run(upright(pixelsOf(frame), options));
@@ -140,35 +120,12 @@ export class EdgeModel {
   }
 
   /**
-   * Results of a video element, or of frames as they come: always of the newest frame, the others are `dropped`.
+   * The best pose in each of these boxes of an upright image, whatever its score; see `TopDown`.
    *
-   * With a tracker, the model finds from its least score on, and results are the tracks that are in sight.
-   *
-   * Throws InputError: the video or camera fails. Otherwise as `run`.
+   * Throws as `run`.
    */
-  async *stream(source: HTMLVideoElement | AsyncIterable<Frame>, options: StreamOptions = {}): AsyncGenerator<Result, void, undefined> {
-    const { tracker, signal, thresholds, ...turn } = options;
-    this.checkReady();
-    const newest = new Newest();
-    const letGo = feed(source, turn, newest);
-    const stop = (): void => newest.end();
-    signal?.addEventListener("abort", stop);
-    let counted = 0;
-    try {
-      for (let frame = await newest.take(); frame && !signal?.aborted; frame = await newest.take()) {
-        const score = thresholds?.score ?? tracker?.leastScore;
-        const found = await this.run(frame.source, {
-          ...turn, ...frame, thresholds: { ...thresholds, ...(score === undefined ? {} : { score }) },
-        });
-        this.lost += newest.dropped - counted;
-        counted = newest.dropped;
-        if (signal?.aborted) return;
-        yield tracker ? followed(found, tracker, frame.time) : found;
-      }
-    } finally {
-      signal?.removeEventListener("abort", stop);
-      letGo();
-    }
+  async posesIn(image: Pixels, boxes: Float32Array, margin: number): Promise<PosesInBoxes> {
+    return this.exclusively(() => posesIn(image, boxes, margin, this.task, this.preprocess, (tensor) => this.session.run(tensor)));
   }
 
   /**
@@ -189,7 +146,7 @@ export class EdgeModel {
     await this.session.release();
   }
 
-  private checkReady(): void {
+  override checkReady(): void {
     if (this.state === "closed") throw new UsageError("this model is closed: open it again with EdgeModel.open(...)");
     if (this.state === "busy") throw new BusyError("this model is running: await its result first, or use stream(), which takes the newest frame");
   }
@@ -205,18 +162,6 @@ export class EdgeModel {
       if (this.state === "busy") this.state = "ready";
     }
   }
-}
-
-/**
- * The tracks in sight as a result: the detections of theirs, with track ids. Plain boxes are the tracks', inside the
- * frame; those around masks and keypoints stay as found.
- */
-function followed(found: Result, tracker: Tracker, time: number): Result {
-  if (!hasBoxes(found)) throw new UsageError(`${found.kind} have no boxes, so there is nothing to track`);
-  const tracks = visible(tracker.update(found.boxes, found.scores, found.classIds, { time }));
-  const seen = select(found, tracks.detections, tracks.trackIds);
-  if (seen.kind !== "detections") return seen;
-  return { ...seen, boxes: tracks.boxes.map((value, i) => Math.min(Math.max(value, 0), found.size[i % 2]!)) };
 }
 
 /** The one graph of a bundle that this package can run. */

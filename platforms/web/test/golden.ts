@@ -1,13 +1,14 @@
 /** What is done with a case of each kind of the golden set, in node and in a page. */
 
 import { openBundle } from "../src/bundle/folder.js";
-import { contract, imageRule } from "../src/bundle/manifest.js";
+import { contract, type ImageRule, imageRule } from "../src/bundle/manifest.js";
 import { BundleError, ContractError, EngineError, InputError, UsageError } from "../src/errors.js";
 import { upright } from "../src/inputs/frames.js";
 import { Preprocessor, transform } from "../src/inputs/images.js";
 import { readPng } from "../src/inputs/png.js";
-import { bitmap, labelsOf, topIds, toRle, type Poses } from "../src/results/results.js";
+import { bitmap, labelsOf, topIds, toRle, type Detections, type Poses } from "../src/results/results.js";
 import { expanded, windowOf } from "../src/results/rle.js";
+import { joined, partOf, posesIn } from "../src/parts.js";
 import { OneEuro } from "../src/smoothing.js";
 import { openTask } from "../src/tasks/index.js";
 import { nonMaximumSuppression } from "../src/tasks/nms.js";
@@ -52,16 +53,21 @@ async function preprocess({ given, raw, expected, tolerance, read }: Case): Prom
     { scale_x: scaleX, scale_y: scaleY, offset_x: offsetX, offset_y: offsetY, width, height, resized: [...resized] },
     { scale_x: 1e-12, scale_y: 1e-12 },
   );
-  const cells = tensor.data.length / 3;
+  return [...found, ...levelsApart(expected.tensor.data, tensor.data, rule, tolerance)];
+}
+
+/** In how many grey levels tensors of (n, 3, height, width) differ. */
+function levelsApart(expected: ArrayLike<number>, answered: ArrayLike<number>, rule: ImageRule, tolerance: Record<string, number>): string[] {
+  if (expected.length !== answered.length) return [`tensor: ${answered.length} values, not ${expected.length}`];
+  const cells = rule.size[0] * rule.size[1];
   let [most, differing] = [0, 0];
-  expected.tensor.data.forEach((value: number, i: number) => {
-    const levels = Math.abs(value - tensor.data[i]!) / (rule.scale / rule.std[Math.floor(i / cells)]!);
+  for (let i = 0; i < expected.length; i++) {
+    const levels = Math.abs(expected[i]! - answered[i]!) / (rule.scale / rule.std[Math.floor(i / cells) % 3]!);
     most = Math.max(most, levels);
     differing += Number(levels > 0.01);
-  });
-  if (most > tolerance["levels"] + 0.01) found.push(`tensor: ${most} levels apart`);
-  if (differing / tensor.data.length > tolerance["share"]) found.push(`tensor: ${differing / tensor.data.length} of the values differ`);
-  return found;
+  }
+  const share = differing / Math.max(expected.length, 1);
+  return most > tolerance["levels"]! + 0.01 || share > tolerance["share"]! ? [`tensor: ${most} levels apart, ${share} of the values differ`] : [];
 }
 
 function decode({ given, raw, expected, tolerance }: Case): string[] {
@@ -188,6 +194,31 @@ function oksNms({ given, expected, tolerance }: Case): string[] {
   return apart(expected, { kept: array(kept), similarity: array(keypointSimilarity(keypoints.data, keypoints.data, areas.data, sigmas)) }, tolerance);
 }
 
+async function topDown({ given, raw, expected, tolerance, read }: Case): Promise<string[]> {
+  const rule = contract.read(raw.get("contract")!, "");
+  const image = await readPng((await read(given.image))!, given.image);
+  const tensors: number[] = [];
+  const outputs = given.outputs.values();
+  const { keypoints } = await posesIn(image, given.boxes.data, given.margin, openTask(rule), new Preprocessor(rule.image), async ({ data }) => {
+    for (const value of data) tensors.push(value);
+    return outputs.next().value;
+  });
+  const found: Detections = {
+    kind: "detections", length: given.scores.data.length, boxes: given.boxes.data, scores: given.scores.data, classIds: given.class_ids.data,
+    trackIds: null, classes: ["person"], size: [image.width, image.height], time: null, timings: { pre: 0, inference: 0, post: 0 },
+  };
+  const poses = joined(found, keypoints, rule.skeleton!, given.double);
+  const transforms = given.outputs.map((_: unknown, i: number) => {
+    const { scaleX, scaleY, offsetX, offsetY } = partOf(image, given.boxes.data.subarray(4 * i, 4 * i + 4), rule.image, given.margin);
+    return { scale_x: scaleX, scale_y: scaleY, offset_x: offsetX, offset_y: offsetY };
+  });
+  const { tensors: wanted, ...rest } = expected;
+  const places = { scale_x: 1e-9, scale_y: 1e-9, offset_x: 1e-9, offset_y: 1e-9 };
+  const answered = { transforms, boxes: array(poses.boxes), scores: array(poses.scores), class_ids: array(poses.classIds), keypoints: array(poses.keypoints) };
+  const differences = apart(rest, answered, { ...places, scores: tolerance["score"], keypoints: tolerance["keypoint"] });
+  return [...differences, ...levelsApart(wanted.data, tensors, rule.image, tolerance)];
+}
+
 async function manifest({ given, expected, read, tolerance }: Case): Promise<string[]> {
   const root = given.manifest.slice(0, given.manifest.lastIndexOf("/") + 1);
   try {
@@ -205,7 +236,7 @@ async function manifest({ given, expected, read, tolerance }: Case): Promise<str
 }
 
 export const KINDS: Record<string, (one: Case) => string[] | Promise<string[]>> = {
-  preprocess, decode, nms, rle, track, smooth, oks_nms: oksNms, manifest,
+  preprocess, decode, nms, rle, track, smooth, oks_nms: oksNms, top_down: topDown, manifest,
 };
 
 /** How many cases of a kind there are, and what is wrong with them. */

@@ -248,3 +248,39 @@ test("a camera that is refused is an InputError that says what to do", async () 
   }
   await assert.rejects(edgekit.openCamera(video), /serve it over HTTPS/);
 });
+
+test("a detector and a pose model work as one, also on a stream, and refuse what does not fit", async () => {
+  const output = { name: "boxes", shape: [1, 2, 3] };
+  const pose = files(
+    { graphs: [{ files: ["model.onnx"], inputs: [{ name: "images", shape: [1, 3, 32, 32] }], outputs: [output] }] },
+    { task: "pose", classes: ["cat"], decoder: { name: "keypoints" }, outputs: [{ name: "boxes", role: "predictions" }], skeleton: { names: ["nose", "tail"] } },
+  );
+  const found = engine();
+  class Points { type = "float32" as const; dims = [1, 2, 3]; data = Float32Array.of(0.5, 0.5, 1, 1, 1, 0.9); }
+  const seer = engine();
+  const session = { inputNames: ["images"], outputNames: ["boxes"], run: async () => ({ boxes: new Points() }), release: async () => undefined };
+  const ort = { ...seer, InferenceSession: { create: async () => session } } as edgekit.OrtModule;
+  const detector = await EdgeModel.open(inMemory(files()), { ort: found, device: "wasm" });
+  const poses = await EdgeModel.open(inMemory(pose), { ort, device: "wasm" });
+  const both = new edgekit.TopDown(detector, poses, { classes: ["cat"] });
+  const picture = { data: new Uint8Array(32 * 32 * 4), width: 32, height: 32 };
+  const one = await both.run(picture);
+  assert.equal(one.kind, "poses");
+  assert.equal(one.length, 1);
+  const [x1, y1, x2, y2] = one.boxes;
+  const [x, y] = one.keypoints;
+  assert.ok(Math.abs(x! - (x1! + x2!) / 2) < 0.01 && Math.abs(y! - (y1! + y2!) / 2) < 0.01, "the middle of the input is the middle of the box");
+  assert.ok(Math.abs(one.keypoints[3]! - ((x1! + x2!) / 2 + 0.625 * Math.max(x2! - x1!, y2! - y1!))) < 0.01, "its corner that of the part");
+  assert.ok(Math.abs(one.scores[0]! - 0.95 / (1 + Math.exp(-2))) < 1e-5);
+  assert.ok(one.timings.inference >= 0 && one.timings.post >= 0);
+  assert.equal((await new edgekit.TopDown(detector, poses, { classes: ["dog"] }).run(picture)).length, 0);
+  const frames = async function* () { for (let i = 0; i < 3; i++) yield { source: picture, time: i / 30 }; };
+  for await (const seen of both.stream(frames(), { tracker: new edgekit.ByteTrack() })) assert.deepEqual([seen.kind, ...seen.trackIds!], ["poses", 1]);
+  assert.throws(() => new edgekit.TopDown(detector, detector), /one of poses, not of the task 'detect'/);
+  assert.throws(() => new edgekit.TopDown(poses, poses), /must find boxes, not be one of the task 'pose'/);
+  assert.throws(() => new edgekit.TopDown(detector, poses, { classes: ["cow"] }), /knows no class 'cow'; it knows cat, dog/);
+  assert.throws(() => new edgekit.TopDown(detector, poses, { margin: 0.5 }), /margin must be at least 1, not 0.5/);
+  await poses.dispose();
+  await assert.rejects(both.run(picture), /closed/);
+  await detector.dispose();
+});

@@ -6,7 +6,6 @@ A plan is a header and the ONNX file that it was built from. Nothing that runs h
 
 from __future__ import annotations
 
-import ctypes
 from enum import IntEnum
 from pathlib import Path
 from types import SimpleNamespace
@@ -39,6 +38,7 @@ def reset(version: str = "10.3.0") -> None:
 class DataType(IntEnum):
     FLOAT = 0
     HALF = 1
+    INT64 = 8
 
 
 class DeviceType(IntEnum):
@@ -147,8 +147,11 @@ class OnnxParser:
 
         if "parse" in FAILS:
             return False
-        self.network.model = Path(path).read_bytes()
-        graph = onnx.load(path).graph
+        whole = onnx.load(path)
+        # Weights beside the file go into the plan, as TensorRT has it.
+        beside = Path(f"{path}.data").exists()
+        self.network.model = whole.SerializeToString() if beside else Path(path).read_bytes()
+        graph = whole.graph
         nodes = graph.node
         self.network.num_layers, self.network.get_layer = len(nodes), lambda index: nodes[index]
         self.network.get_input = lambda index: graph.input[index]
@@ -184,7 +187,8 @@ class Engine:
         return tuple(size if isinstance(size, int) else -1 for size in self.tensors[name].shape)
 
     def get_tensor_dtype(self, name: str) -> DataType:
-        return DataType.FLOAT if self.tensors[name].type == "tensor(float)" else DataType.HALF
+        kinds = {"tensor(float)": DataType.FLOAT, "tensor(int64)": DataType.INT64}
+        return kinds.get(self.tensors[name].type, DataType.HALF)
 
     def create_execution_context(self) -> Context | None:
         return None if "context" in FAILS else Context(self)
@@ -195,22 +199,26 @@ class Context:
         self.engine = engine
         self.addresses: dict[str, int] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
+        self.outputs: dict[str, tuple[int, ...]] = {}
 
     def set_optimization_profile_async(self, index: int, stream: int) -> bool:
         CALLS.append(("choose", index))
         return "profile" not in FAILS
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
-        """Take the shape of the input; the outputs' are found by running the file once on zeros."""
-        session = self.engine.session
-        outputs = session.run(None, {name: np.zeros(shape, np.float32)})
+        """Take the shape of an input; the outputs' are found by running the file once on zeros."""
         self.shapes[name] = tuple(shape)
-        for tensor, values in zip(session.get_outputs(), outputs, strict=True):
-            self.shapes[tensor.name] = values.shape
+        self.outputs.clear()
         return True
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        return self.shapes.get(name) or self.engine.get_tensor_shape(name)
+        session = self.engine.session
+        inputs = [one.name for one in session.get_inputs()]
+        if name not in inputs and not self.outputs and set(inputs) <= set(self.shapes):
+            made = session.run(None, {one: np.zeros(self.shapes[one], self._kind(one)) for one in inputs})
+            names = [one.name for one in session.get_outputs()]
+            self.outputs = {one: values.shape for one, values in zip(names, made, strict=True)}
+        return self.shapes.get(name) or self.outputs.get(name) or self.engine.get_tensor_shape(name)
 
     def set_tensor_address(self, name: str, address: int) -> bool:
         self.addresses[name] = address
@@ -227,8 +235,12 @@ class Context:
 
     def _memory(self, name: str) -> Any:
         shape = self.get_tensor_shape(name)
-        floats = (ctypes.c_float * int(np.prod(shape))).from_address(self.addresses[name])
-        return np.frombuffer(floats, np.float32).reshape(shape)
+        kind = self._kind(name)
+        numbers = (np.ctypeslib.as_ctypes_type(kind) * int(np.prod(shape))).from_address(self.addresses[name])
+        return np.frombuffer(numbers, kind).reshape(shape)
+
+    def _kind(self, name: str) -> Any:
+        return np.int64 if self.engine.get_tensor_dtype(name) is DataType.INT64 else np.float32
 
 
 def recorded(kind: str) -> list[tuple[Any, ...]]:

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from numpy.typing import NDArray
+from typing import Any
 
 from edgekit.errors import EngineError
-from edgekit.runtimes.bundle.manifest import Graph, Language
+from edgekit.runtimes.bundle.manifest import Graph
 from edgekit.runtimes.engines.base import Engine, Placement, SessionOptions
 from edgekit.runtimes.engines.ncnn.files import Traits, files_of, traits_of
 from edgekit.runtimes.engines.ncnn.session import NcnnNetwork, NcnnSession
-
-if TYPE_CHECKING:
-    from edgekit.runtimes.language.graph import LanguageGraph
 
 
 def _configure(opt: Any, traits: Traits, options: SessionOptions) -> str:
@@ -36,7 +30,11 @@ def _configure(opt: Any, traits: Traits, options: SessionOptions) -> str:
     opt.use_int8_inference = True
     if traits.bits:
         bits = " and ".join(map(str, traits.bits))
-        return f"float32, weights of {traits.quantised} of {traits.quantisable} products in blocks of {bits} bits"
+        # ncnn brings the input of a product with weights of 8 bits into blocks of 8 bits, too, anew for every row.
+        inputs = "; where 8, the input too" if 8 in traits.bits else ""
+        return (
+            f"float32, weights of {traits.quantised} of {traits.quantisable} products in blocks of {bits} bits{inputs}"
+        )
     if traits.quantised:
         return f"int8 in {traits.quantised} of {traits.quantisable} convolutions and products, float32 elsewhere"
     if arithmetic:
@@ -106,24 +104,6 @@ class Ncnn(Engine):
         """
         net, placement = _opened(folder, graph, options)
         return NcnnNetwork(net, graph, placement)
-
-    def open_language(
-        self,
-        folder: Path,
-        graphs: Mapping[str, Graph],
-        language: Language,
-        embeddings: NDArray[Any],
-        options: SessionOptions,
-    ) -> LanguageGraph:
-        """Open the graphs of a language model; its cache lies in buffers of the host.
-
-        Raises:
-            EngineError: the files are not what ncnn reads, or another model's than the contract says.
-        """
-        from edgekit.runtimes.language.host_cache import open_hosted
-
-        networks = {name: self.open_network(folder, graph, options) for name, graph in graphs.items()}
-        return open_hosted(networks, graphs, language, embeddings)
 
 
 SETTINGS = (

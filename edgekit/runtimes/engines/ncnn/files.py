@@ -29,7 +29,7 @@ class Traits:
         layers: how many.
         quantisable: of them those that can hold integers.
         quantised: those that do.
-        bits: of weights in blocks, from which ncnn computes in float; empty where it computes in INT8.
+        bits: of weights in blocks, of which each has a scale; empty where a whole output, or layer, has one.
         float16: whether floats are stored as float16.
     """
 

@@ -11,14 +11,10 @@ from numpy.typing import NDArray
 from edgekit.arrays import Floats
 from edgekit.errors import EngineError
 from edgekit.runtimes.bundle.manifest import Graph, Tensor
-from edgekit.runtimes.engines.base import Placement
+from edgekit.runtimes.engines.base import SHARED, Placement, rows_of
 
 _READ_ONLY = ("Convolution", "ConvolutionDepthWise", "Concat", "Embed", "SDPA")
 """Layers that can be given memory which does not belong to ncnn."""
-
-
-SHARED = "distances"
-"""The one input that is the same for all rows, see `edgekit.runtimes.language.host_cache`."""
 
 
 class NcnnSession:
@@ -81,23 +77,8 @@ class NcnnNetwork:
         Raises:
             EngineError: an input is missing or has another shape than the manifest says, or ncnn fails.
         """
-        arrays = {tensor.name: self._given(tensor, feeds) for tensor in self._graph.inputs}
-        rows = max(len(array) for array in arrays.values())
-        made = [self._row({name: array[row % len(array)] for name, array in arrays.items()}) for row in range(rows)]
+        made = [self._row(row) for row in rows_of(self._graph, feeds)]
         return {tensor.name: np.stack([one[tensor.name] for one in made]) for tensor in self._graph.outputs}
-
-    def _given(self, tensor: Tensor, feeds: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-        """An input (rows, ...); what ncnn would take in another shape, it reads beyond its end."""
-        if tensor.name not in feeds:
-            raise EngineError(f"graph {self._graph.name!r} takes an input {tensor.name!r}, which is not given")
-        array = np.asarray(feeds[tensor.name])
-        fits = array.ndim == len(tensor.shape) and all(
-            wanted in (-1, size) for wanted, size in zip(tensor.shape, array.shape, strict=True)
-        )
-        if not fits or not array.size:
-            raise EngineError(f"input {tensor.name!r} takes shape {list(tensor.shape)}, not {list(array.shape)}")
-        array = np.ascontiguousarray(array, tensor.dtype)
-        return array[None] if tensor.name == SHARED else array
 
     def _row(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         import ncnn
@@ -105,7 +86,7 @@ class NcnnNetwork:
         extractor = self._net.create_extractor()
         for name, array in arrays.items():
             # The Mat only points into the array, which `arrays` keeps alive until the last output is there.
-            mat = ncnn.Mat(array)
+            mat = ncnn.Mat(array if name == SHARED else array[0])
             if extractor.input(name, mat if name in self._borrowed else mat.clone()):
                 raise EngineError(f"ncnn has no input {name!r}: the file and its manifest differ, convert again")
         outputs = {}

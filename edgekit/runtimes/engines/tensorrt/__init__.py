@@ -18,6 +18,7 @@ from edgekit.runtimes.engines.base import Engine, Placement, SessionOptions, che
 from edgekit.runtimes.engines.tensorrt import cache
 from edgekit.runtimes.engines.tensorrt.build import BuildSettings, build, read_settings
 from edgekit.runtimes.engines.tensorrt.cuda import Buffer, Gpu, Stream
+from edgekit.runtimes.engines.tensorrt.network import TensorrtNetwork
 
 
 @dataclass(frozen=True)
@@ -152,16 +153,27 @@ def prepare_bundle(bundle: Bundle, options: SessionOptions) -> list[BuiltPlan]:
     gpu, found = Gpu(), []
     for graph in manifest.graphs:
         settings = read_settings(bundle.path, graph)
-        found.append(
-            prepare(gpu, named_as(bundle.path, graph.files[0], ".onnx"), settings, device, strict=options.strict)
+        model, weights = (
+            named_as(bundle.path, graph.files[0], ".onnx"),
+            [bundle.path / one for one in graph.files[1:-1]],
         )
+        found.append(prepare(gpu, model, settings, device, weights=weights, strict=options.strict))
     return found
 
 
 def prepare(
-    gpu: Gpu, model: Path, settings: BuildSettings, device: str, *, strict: bool = False, anew: bool = False
+    gpu: Gpu,
+    model: Path,
+    settings: BuildSettings,
+    device: str,
+    *,
+    weights: Sequence[Path] = (),
+    strict: bool = False,
+    anew: bool = False,
 ) -> BuiltPlan:
     """The engine of an ONNX file for this device: from the cache (unless ``anew``), or built and kept there.
+
+    ``weights`` are the files that hold weights of it.
 
     Raises:
         EngineError: TensorRT cannot build it, or the cache cannot be written.
@@ -172,7 +184,7 @@ def prepare(
         gpu=gpu.name,
         capability=gpu.capability,
         tensorrt=trt.__version__,
-        file=sha256(model),
+        file="+".join(sha256(path) for path in (model, *weights)),
         settings=msgspec.json.encode(settings, order="sorted").decode(),
         device=device,
         strict=strict,
@@ -200,18 +212,37 @@ class TensorRt(Engine):
         Raises:
             EngineError: no driver, or TensorRT cannot build, load or run the file.
         """
-        settings = read_settings(folder, graph)
-        gpu, device, model = Gpu(), options.device or self.devices[0], named_as(folder, graph.files[0], ".onnx")
-        prepared = prepare(gpu, model, settings, device, strict=options.strict)
+        settings, gpu = read_settings(folder, graph), Gpu()
+        runtime, engine, placement = self._opened(gpu, folder, graph, settings, options)
+        return TensorrtSession(gpu, runtime, engine, graph, placement, settings.profiles or (), options.shape)
+
+    def open_network(self, folder: Path, graph: Graph, options: SessionOptions) -> TensorrtNetwork:
+        """Open a part of a vision-language model on the GPU; its engine is built when the cache has none.
+
+        Raises:
+            EngineError: no driver, a DLA, or TensorRT cannot build, load or run the file.
+        """
+        settings, gpu = read_settings(folder, graph), Gpu()
+        if options.device.startswith("dla"):
+            raise EngineError(f"a DLA takes no inputs of free shapes, which {graph.name} has; use unit='gpu'")
+        runtime, engine, placement = self._opened(gpu, folder, graph, settings, options)
+        return TensorrtNetwork(gpu, runtime, engine, graph, placement, settings)
+
+    def _opened(
+        self, gpu: Gpu, folder: Path, graph: Graph, settings: BuildSettings, options: SessionOptions
+    ) -> tuple[Any, Any, Placement]:
+        """TensorRT's runtime, the loaded engine, and where it runs."""
+        device, model = options.device or self.devices[0], named_as(folder, graph.files[0], ".onnx")
+        weights = [folder / name for name in graph.files[1:-1]]
+        prepared = prepare(gpu, model, settings, device, weights=weights, strict=options.strict)
         runtime = _runtime(device)
         engine = runtime.deserialize_cuda_engine(prepared.plan)
         if engine is None and not prepared.built:  # what the key does not know of has changed, perhaps the driver
-            prepared = prepare(gpu, model, settings, device, strict=options.strict, anew=True)
+            prepared = prepare(gpu, model, settings, device, weights=weights, strict=options.strict, anew=True)
             engine = runtime.deserialize_cuda_engine(prepared.plan)
         if engine is None:
             raise EngineError(f"{model}: TensorRT cannot load the engine that it built; see its messages above")
-        placement = Placement(device, prepared.operators, settings.arithmetic)
-        return TensorrtSession(gpu, runtime, engine, graph, placement, settings.profiles or (), options.shape)
+        return runtime, engine, Placement(device, prepared.operators, settings.arithmetic)
 
 
 ENGINE = TensorRt(

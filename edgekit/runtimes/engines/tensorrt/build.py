@@ -6,11 +6,13 @@ and on a DLA, TensorRT chooses among the precisions that it is allowed: float16 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
+from numpy.typing import NDArray
 
 from edgekit.errors import EngineError
 from edgekit.runtimes.bundle.manifest import Graph, Record
@@ -19,27 +21,48 @@ from edgekit.structures import from_json
 SETTINGS = "build.json"
 
 
+class Shapes(msgspec.Struct, frozen=True, array_like=True):
+    """What an input may be shaped like: the smallest, the usual and the largest."""
+
+    least: tuple[int, ...]
+    usual: tuple[int, ...]
+    most: tuple[int, ...]
+
+    def take(self, shape: Sequence[int]) -> bool:
+        """Whether a shape lies between them."""
+        ends = zip(self.least, shape, self.most, strict=True) if len(shape) == len(self.least) else [(1, 0, 0)]
+        return all(low <= size <= high for low, size, high in ends)
+
+
 class BuildSettings(Record, frozen=True, kw_only=True):
     """How the engine of a bundle is built; a file of the bundle, beside the ONNX file.
 
     ``workspace_megabytes`` bounds the scratch memory that a layer may use, 0 leaves it at the device's memory.
     ``optimisation_level`` is TensorRT's own, 0 (quick to build) to 5 (fast to run). ``floats`` is what an int8 file
     computes in outside of its integers. ``profiles`` are the input shapes (NCHW) of a file that takes several: the
-    engine has kernels chosen for each, on one set of weights.
+    engine has kernels chosen for each, on one set of weights. ``shapes`` are the profiles of a graph with named inputs
+    of free shapes.
     """
 
-    precision: Literal["fp32", "fp16", "int8"]
+    precision: Literal["fp32", "fp16", "int8", "int4"]
     workspace_megabytes: int = 0
     optimisation_level: int = 3
     floats: Literal["fp32", "fp16"] = "fp32"
     profiles: tuple[tuple[int, int, int, int], ...] | msgspec.UnsetType = msgspec.UNSET
+    shapes: tuple[Mapping[str, Shapes], ...] | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def arithmetic(self) -> str:
         """What an engine computes in."""
         floats = {"fp32": "float32", "fp16": "float16"}
+        if self.precision == "int8" and self.shapes:
+            return f"int8 where the file has Q/DQ, weights of 8 bits with {floats[self.floats]} elsewhere"
         if self.precision == "int8":
             return f"int8 where the file has Q/DQ, {floats[self.floats]} elsewhere"
+        if self.precision == "int4":
+            return f"weights of 4 bits in blocks, {floats[self.floats]} arithmetic"
+        if self.shapes and self.precision != self.floats:
+            return f"weights stored in {floats[self.precision]}, {floats[self.floats]} arithmetic"
         return floats[self.precision]
 
 
@@ -58,12 +81,40 @@ def read_settings(folder: Path, graph: Graph) -> BuildSettings:
     Raises:
         EngineError: the graph has no such file, or it is not valid.
     """
-    if len(graph.files) != 2:
+    if len(graph.files) < 2:
         raise EngineError(f"a TensorRT graph has an ONNX file and {SETTINGS}, not {list(graph.files)}; convert again")
+    path = folder / graph.files[-1]
     try:
-        return from_json((folder / graph.files[1]).read_bytes(), BuildSettings)
+        return from_json(path.read_bytes(), BuildSettings)
     except (msgspec.DecodeError, OSError) as error:
-        raise EngineError(f"{folder / graph.files[1]}: not the settings of a build ({error}); convert again") from error
+        raise EngineError(f"{path}: not the settings of a build ({error}); convert again") from error
+
+
+def most_rows(settings: BuildSettings) -> int:
+    """How many rows an engine with named inputs takes at once."""
+    profiles = settings.shapes or ()
+    return max(shapes.most[0] for profile in profiles for name, shapes in profile.items() if name != "distances")
+
+
+def profile_of(settings: BuildSettings, name: str, feeds: Mapping[str, NDArray[Any]]) -> int:
+    """The number of the optimisation profile that takes these inputs.
+
+    Raises:
+        EngineError: none does, with the input that is outside of all of them.
+    """
+    profiles = settings.shapes or ()
+    for number, profile in enumerate(profiles):
+        if set(feeds) == set(profile) and all(profile[one].take(array.shape) for one, array in feeds.items()):
+            return number
+    known = profiles[-1] if profiles else {}
+    if set(feeds) != set(known):
+        raise EngineError(f"{name} takes {', '.join(known)}, not {', '.join(feeds)}")
+    outside = (one for one, array in feeds.items() if not any(profile[one].take(array.shape) for profile in profiles))
+    worst = next(outside, next(iter(feeds)))
+    raise EngineError(
+        f"{name}: input {worst!r} of shape {list(feeds[worst].shape)} is outside of what the engine is built for (at "
+        f"most {list(known[worst].most)}); shorten the text, or convert with --option tensorrt.tokens=N for more"
+    )
 
 
 def build(model: Path, settings: BuildSettings, device: str, timing: bytes, *, strict: bool = False) -> Built:
@@ -94,6 +145,11 @@ def build(model: Path, settings: BuildSettings, device: str, timing: bytes, *, s
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, settings.workspace_megabytes << 20)
     config.builder_optimization_level = settings.optimisation_level
     _set_precision(trt, config, settings, weakly=on_dla or not _strongly_typed(trt))
+    for inputs in settings.shapes or ():
+        profile = builder.create_optimization_profile()
+        for name, shapes in inputs.items():
+            profile.set_shape(name, shapes.least, shapes.usual, shapes.most)
+        config.add_optimization_profile(profile)
     for shape in settings.profiles or ():
         profile = builder.create_optimization_profile()
         profile.set_shape(network.get_input(0).name, shape, shape, shape)

@@ -12,9 +12,11 @@ import weakref
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from edgekit.arrays import Floats
 from edgekit.errors import EngineError
+
+FLOAT32 = np.dtype(np.float32)
 
 _LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
@@ -89,43 +91,48 @@ class Stream:
 
 
 class Pinned:
-    """Page-locked float32 memory of the host, which the GPU copies from without a detour; numpy makes arrays of it.
+    """Page-locked memory of the host, which the GPU copies from without a detour; numpy makes arrays of it.
 
     An array holds on to it: one that a caller kept must not point into freed memory when its session is gone.
     """
 
-    def __init__(self, gpu: Gpu, shape: tuple[int, ...]) -> None:
+    def __init__(self, gpu: Gpu, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self.pointer = ctypes.c_void_p()
-        gpu.call("cuMemAllocHost_v2", ctypes.byref(self.pointer), ctypes.c_size_t(4 * int(np.prod(shape))))
+        size = ctypes.c_size_t(dtype.itemsize * int(np.prod(shape)))
+        gpu.call("cuMemAllocHost_v2", ctypes.byref(self.pointer), size)
         weakref.finalize(self, gpu.call, "cuMemFreeHost", self.pointer)
         data = (self.pointer.value, False)
-        self.__array_interface__ = {"shape": shape, "typestr": "<f4", "data": data, "version": 3}
+        self.__array_interface__ = {"shape": shape, "typestr": dtype.str, "data": data, "version": 3}
 
 
 class Buffer:
-    """Float32 memory on the GPU and its image on the host."""
+    """Memory on the GPU and its image on the host, float32 or of another type."""
 
-    def __init__(self, gpu: Gpu, shape: tuple[int, ...]) -> None:
-        self._gpu = gpu
-        self._size = ctypes.c_size_t(4 * int(np.prod(shape)))
+    def __init__(self, gpu: Gpu, shape: tuple[int, ...], dtype: np.dtype[Any] = FLOAT32) -> None:
+        self._gpu, self._shape, self._item = gpu, shape, dtype.itemsize
         self._memory = ctypes.c_uint64()
-        gpu.call("cuMemAlloc_v2", ctypes.byref(self._memory), self._size)
+        gpu.call("cuMemAlloc_v2", ctypes.byref(self._memory), self._bytes(0))
         weakref.finalize(self, gpu.call, "cuMemFree_v2", self._memory)
-        self._pinned = Pinned(gpu, shape)
-        self.host: Floats = np.asarray(self._pinned)
+        self._pinned = Pinned(gpu, shape, dtype)
+        self.host: NDArray[Any] = np.asarray(self._pinned)
 
     @property
     def address(self) -> int:
         """Where the memory is on the GPU."""
         return self._memory.value
 
-    def upload(self, stream: Stream) -> None:
-        """Queue a copy of the host's image to the GPU."""
-        self._gpu.call("cuMemcpyHtoDAsync_v2", self._memory, self._pinned.pointer, self._size, stream.handle)
+    def upload(self, stream: Stream, count: int = 0) -> None:
+        """Queue a copy of the host's image, or of its first ``count`` numbers, to the GPU."""
+        size = self._bytes(count)
+        self._gpu.call("cuMemcpyHtoDAsync_v2", self._memory, self._pinned.pointer, size, stream.handle)
 
-    def download(self, stream: Stream) -> None:
-        """Queue a copy of the GPU's memory to the host."""
-        self._gpu.call("cuMemcpyDtoHAsync_v2", self._pinned.pointer, self._memory, self._size, stream.handle)
+    def download(self, stream: Stream, count: int = 0) -> None:
+        """Queue a copy of the GPU's memory, or of its first ``count`` numbers, to the host."""
+        size = self._bytes(count)
+        self._gpu.call("cuMemcpyDtoHAsync_v2", self._pinned.pointer, self._memory, size, stream.handle)
+
+    def _bytes(self, count: int) -> ctypes.c_size_t:
+        return ctypes.c_size_t(self._item * (count or int(np.prod(self._shape))))
 
 
 def _check(library: Any, name: str, code: int) -> None:

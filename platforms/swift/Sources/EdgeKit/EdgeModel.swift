@@ -1,7 +1,7 @@
 import Foundation
 
 /// A bundle, opened and ready: frame in, result out. It runs one frame at a time; `close()` it in the end.
-public actor EdgeModel {
+public actor EdgeModel: Streaming {
     /// All that the bundle says of itself.
     public nonisolated let manifest: Manifest
     /// What runs where, and why.
@@ -79,17 +79,16 @@ public actor EdgeModel {
     public nonisolated func results<Frames: AsyncSequence & Sendable>(
         of frames: Frames, thresholds: Thresholds? = nil, tracking tracker: Tracker? = nil
     ) -> AsyncThrowingStream<EdgeResult, any Error> where Frames.Element == Frame {
-        let newest = Newest()
-        let pump = Task {
-            do {
-                for try await frame in frames { await newest.put(frame) }
-                await newest.end()
-            } catch {
-                await newest.end(error)
-            }
-        }
-        let feed = Feed(pump: pump, newest: newest, tracker: tracker)
-        return AsyncThrowingStream { try await self.next(feed, thresholds) }
+        streamed(frames, thresholds, tracker)
+    }
+
+    package func count(dropped frames: Int) { dropped += frames }
+
+    /// The best pose in each of these boxes of an upright image, whatever its score, and milliseconds in the engine; see `TopDown`.
+    package func poses(in image: Pixels, _ boxes: [Box], margin: Double) async throws -> (keypoints: [[Keypoint]], inference: Double) {
+        try begin()
+        defer { isRunning = false }
+        return try await posesIn(image, boxes, margin, task, preprocessor) { try await session.run($0) }
     }
 
     /// Replay the golden frames of the bundle: the record says whether this device finds what the bundle found when it was
@@ -117,61 +116,9 @@ public actor EdgeModel {
         try Task.checkCancellation()
         isRunning = true
     }
-
-    private func next(_ feed: Feed, _ thresholds: Thresholds?) async throws -> EdgeResult? {
-        do {
-            guard let frame = try await feed.newest.take() else { return nil }
-            var wanted = thresholds ?? Thresholds()
-            wanted.score = wanted.score ?? feed.tracker.leastScore
-            let found = try await run(frame, thresholds: wanted)
-            dropped += await feed.newest.newlyDropped()
-            return try feed.tracker.followed(found, frame)
-        } catch is CancellationError {
-            return nil
-        }
-    }
 }
 
-/// One stream: the task that feeds it ends with it.
-private final class Feed: Sendable {
-    let pump: Task<Void, Never>
-    let newest: Newest
-    let tracker: Following
-
-    init(pump: Task<Void, Never>, newest: Newest, tracker: Tracker?) {
-        (self.pump, self.newest, self.tracker) = (pump, newest, Following(tracker))
-    }
-
-    deinit { pump.cancel() }
-}
-
-/// The tracker of one stream.
-private final class Following: Sendable {
-    private let tracker: Mutex<Tracker?>
-    let leastScore: Double?
-
-    init(_ tracker: Tracker?) {
-        self.tracker = Mutex(tracker)
-        leastScore = tracker?.leastScore
-    }
-
-    /// The tracks in sight as a result: the detections of theirs, with track ids.
-    func followed(_ found: EdgeResult, _ frame: Frame) throws -> EdgeResult {
-        try tracker.withLock { tracker in
-            guard tracker != nil else { return found }
-            guard let time = frame.time else {
-                throw EdgeKitError.usage("tracking needs the time of each frame; make it with Frame(..., time: seconds)")
-            }
-            let seen = try tracker!.update(found, time: time).visible
-            let picked = found.picked(seen.map { $0.detection! }, trackIds: seen.map(\.id))
-            guard case .detections(var detections) = picked else { return picked }
-            detections.objects.boxes = seen.map { $0.box.clipped(to: found.info.size) }
-            return .detections(detections)
-        }
-    }
-}
-
-private func milliseconds(_ duration: Duration) -> Double {
+package func milliseconds(_ duration: Duration) -> Double {
     Double(duration.components.seconds) * 1e3 + Double(duration.components.attoseconds) * 1e-15
 }
 

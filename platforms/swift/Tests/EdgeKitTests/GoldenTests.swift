@@ -5,17 +5,17 @@ import Testing
 
 /// The golden set: every case gives what it says, and no planted error passes.
 struct GoldenTests {
-    private static let kinds: [String: @Sendable (Case) throws -> [String]] = [
+    private static let kinds: [String: @Sendable (Case) async throws -> [String]] = [
         "preprocess": preprocess, "decode": decode, "nms": nms, "rle": rle, "track": track, "smooth": smooth, "oks_nms": oksNMS,
-        "manifest": manifest,
+        "top_down": topDown, "manifest": manifest,
     ]
 
     @Test(arguments: Array(kinds.keys.sorted()))
-    func everyCase(of kind: String) throws {
+    func everyCase(of kind: String) async throws {
         let cases = try Case.stored(kind)
         #expect(cases.count > 5 && cases.contains { $0.mustFail })
         for one in cases {
-            let found = try GoldenTests.kinds[kind]!(one)
+            let found = try await GoldenTests.kinds[kind]!(one)
             if one.mustFail {
                 #expect(!found.isEmpty, "\(one.name): passes, and must fail")
             } else {
@@ -44,25 +44,29 @@ private func error(_ kind: String) -> Value { .object(["error": .text(kind)]) }
         orientation: Orientation(rawValue: Int(one.given["orientation"].number ?? 1))!, mirrored: one.given["mirrored"].flag)
     var preprocessor = Preprocessor(rule)
     let (tensor, mapping) = preprocessor.run(frame.upright)
-    var found = apart(
+    let found = apart(
         one.expected["transform"],
         .object([
             "scale_x": .numbers([mapping.scaleX]), "scale_y": .numbers([mapping.scaleY]), "offset_x": .numbers([mapping.offsetX]),
             "offset_y": .numbers([mapping.offsetY]), "width": .numbers([mapping.size.width]), "height": .numbers([mapping.size.height]),
             "resized": .numbers([mapping.resized.width, mapping.resized.height]),
         ]), ["scale_x": 1e-12, "scale_y": 1e-12])
-    let (expected, cells) = (one.expected["tensor"].numbers, rule.width * rule.height)
-    guard expected.count == tensor.data.count else { return found + ["tensor: \(tensor.data.count) values, not \(expected.count)"] }
+    return found + levelsApart(one, one.expected["tensor"].numbers, tensor.data, rule)
+}
+
+/// In how many grey levels tensors of (n, 3, height, width) differ.
+private func levelsApart(_ one: Case, _ expected: [Double], _ answered: [Float], _ rule: ImageRule) -> [String] {
+    guard expected.count == answered.count else { return ["tensor: \(answered.count) values, not \(expected.count)"] }
+    let cells = rule.width * rule.height
     var (most, differing) = (0.0, 0)
     for i in expected.indices {
-        let levels = abs(expected[i] - Double(tensor.data[i])) / (rule.scale / rule.std[i / cells])
+        let levels = abs(expected[i] - Double(answered[i])) / (rule.scale / rule.std[i / cells % 3])
         most = max(most, levels)
         if levels > 0.01 { differing += 1 }
     }
-    if most > one.tolerance("levels") + 0.01 { found.append("tensor: \(most) levels apart") }
-    let share = Double(differing) / Double(expected.count)
-    if share > one.tolerance("share") { found.append("tensor: \(share) of the values differ") }
-    return found
+    let share = Double(differing) / Double(max(expected.count, 1))
+    if most <= one.tolerance("levels") + 0.01 && share <= one.tolerance("share") { return [] }
+    return ["tensor: \(most) levels apart, \(share) of the values differ"]
 }
 
 @Sendable private func decode(_ one: Case) throws -> [String] {
@@ -240,6 +244,43 @@ private func keypoints(_ values: [Double], _ count: Int) -> [[Keypoint]] {
     let similarity = keypointSimilarity(points, points, areas: areas, sigmas: sigmas)
     return apart(
         one.expected, .object(["kept": .numbers(kept), "similarity": .numbers(similarity)]), ["similarity": one.tolerance("similarity")])
+}
+
+@Sendable private func topDown(_ one: Case) async throws -> [String] {
+    let contract = try Contract.read(one.given["contract"], "")
+    let name = one.given["image"].string!
+    let picture = try PNG.read([UInt8](Data(contentsOf: one.folder.appendingPathComponent(name))), name: name)
+    let frame = try Frame(pixels: picture.data, width: picture.width, height: picture.height, format: .rgb)
+    let (image, found) = (frame.upright, try boxes(one, "boxes"))
+    let (margin, double) = (one.given["margin"].number!, one.given["double"].number!)
+    let heads = try one.given["outputs"].items.map { try $0.items.map { try $0.tensor(one.folder) } }
+    var tensors: [Float] = []
+    var row = 0
+    let (points, _) = try await posesIn(image, found, margin, openTask(contract), Preprocessor(contract.image)) { tensor in
+        tensors += tensor.data
+        row += 1
+        return heads[row - 1]
+    }
+    let objects = Objects(
+        boxes: found, scores: try one.given["scores"].tensor(one.folder).data,
+        classIds: try one.given["class_ids"].array(one.folder).data.map { Int($0) })
+    let size = Size(width: picture.width, height: picture.height)
+    let poses = joined(FrameInfo(size: size, classes: ["person"]), objects, points, contract.skeleton!, double)
+    let transforms = found.map { box -> Value in
+        let one = Transform(around: box, margin: margin, contract.image, in: size)
+        return .object([
+            "scale_x": .numbers([one.scaleX]), "scale_y": .numbers([one.scaleY]), "offset_x": .numbers([one.offsetX]),
+            "offset_y": .numbers([one.offsetY]),
+        ])
+    }
+    guard case .object(var expected) = one.expected, let wanted = expected.removeValue(forKey: "tensors") else { return ["no object"] }
+    let answered = Value.object([
+        "transforms": transforms.isEmpty ? .numbers([Double]()) : .list(transforms), "boxes": .numbers(poses.objects.boxes),
+        "scores": .numbers(poses.objects.scores), "class_ids": .numbers(poses.objects.classIds), "keypoints": .numbers(poses.keypoints),
+    ])
+    let places = ["scale_x": 1e-9, "scale_y": 1e-9, "offset_x": 1e-9, "offset_y": 1e-9]
+    let limits = places.merging(["scores": one.tolerance("score"), "keypoints": one.tolerance("keypoint")]) { $1 }
+    return apart(.object(expected), answered, limits) + levelsApart(one, wanted.numbers, tensors, contract.image)
 }
 
 @Sendable private func manifest(_ one: Case) throws -> [String] {

@@ -94,6 +94,36 @@ struct ModelTests {
         await refused(containing: "closed") { for try await _ in model.results(of: Camera(count: 3, milliseconds: 1)) {} }
     }
 
+    @Test func aDetectorAndAPoseModelWorkAsOne() async throws {
+        let detector = try await ModelTests.open()
+        let points = Fake(outputs: [Tensor([0.5, 0.5, 1, 1, 1, 0.9], shape: [1, 2, 3])])
+        let graph = #"[{"files": ["model.onnx"], "inputs": [{"name": "images", "shape": [1, 3, 32, 32]}], "outputs": [{"name": "p", "shape": [1, 2, 3]}]}]"#
+        let pose = try await ModelTests.open(
+            points, ["graphs": graph],
+            contract: [
+                "task": #""pose""#, "classes": #"["cat"]"#, "decoder": #"{"name": "keypoints"}"#, "skeleton": #"{"names": ["nose", "tail"]}"#,
+                "outputs": #"[{"name": "p", "role": "predictions"}]"#,
+            ])
+        let both = try TopDown(detector: detector, pose: pose, classes: ["cat"])
+        guard case .poses(let poses) = try await both.run(try ModelTests.frame(time: 1)) else { throw Wrong.kind }
+        #expect(poses.objects.boxes == [Box(0, 0, 32, 16)] && poses.info.time == 1)
+        // The middle of the input is the middle of the box, its corner that of a part of 40 x 40 pixels.
+        #expect(poses.keypoints == [[Keypoint(x: 16, y: 8, score: 1), Keypoint(x: 36, y: 28, score: 0.9)]])
+        #expect(abs(poses.objects.scores[0] - 0.95 * Float(1 / (1 + exp(-2.0)))) < 1e-6)
+        let dogs = try TopDown(detector: detector, pose: pose, classes: ["dog"])
+        #expect(try await dogs.run(try ModelTests.frame()).objects?.count == 0)
+        for try await found in both.results(of: Camera(count: 3, milliseconds: 1), tracking: .byteTrack) {
+            #expect(found.objects?.trackIds == [1])
+        }
+        await refused(containing: "one of poses, not of the task 'detect'") { _ = try TopDown(detector: detector, pose: detector) }
+        await refused(containing: "must find boxes, not be one of the task 'pose'") { _ = try TopDown(detector: pose, pose: pose) }
+        await refused(containing: "knows no class 'cow'; it knows cat, dog") { _ = try TopDown(detector: detector, pose: pose, classes: ["cow"]) }
+        await refused(containing: "margin must be at least 1, not 0.5") { _ = try TopDown(detector: detector, pose: pose, margin: 0.5) }
+        await pose.close()
+        await refused(containing: "closed") { _ = try await both.run(try ModelTests.frame()) }
+        await detector.close()
+    }
+
     @Test func aCancelledCallThrowsAndTheModelStaysReady() async throws {
         let engine = Fake(milliseconds: 60_000)
         let model = try await ModelTests.open(engine)
@@ -221,7 +251,12 @@ private final class Fake: Engine {
     let runs = Mutex(0)
     let closed = Mutex(0)
 
-    init(milliseconds: Int = 0, logit: Float = 2) { (self.milliseconds, self.logit) = (milliseconds, logit) }
+    /// What it gives in place of the cat.
+    let outputs: [Tensor]?
+
+    init(milliseconds: Int = 0, logit: Float = 2, outputs: [Tensor]? = nil) {
+        (self.milliseconds, self.logit, self.outputs) = (milliseconds, logit, outputs)
+    }
 
     func open(_ graph: Graph, of bundle: EdgeBundle) async throws -> any Session {
         opened.withLock { $0 += 1 }
@@ -236,6 +271,7 @@ private struct FakeSession: Session {
     func run(_ input: Tensor) async throws -> [Tensor] {
         engine.runs.withLock { $0 += 1 }
         if engine.milliseconds > 0 { try await Task.sleep(for: .milliseconds(engine.milliseconds)) }
+        if let outputs = engine.outputs { return outputs }
         var classes = [Float](repeating: -9, count: 8)
         classes[0] = engine.logit
         return [Tensor([Float](repeating: 0.5, count: 16), shape: [1, 4, 2, 2]), Tensor(classes, shape: [1, 2, 2, 2])]

@@ -42,24 +42,54 @@ package struct Preprocessor: Sendable {
         #endif
         if rule.resize == .letterbox { pad(mapping) }
         // The part of the scaled image that lies on the input.
-        let (left, top) = (max(0, -mapping.offsetX), max(0, -mapping.offsetY))
+        let (x, y) = (Int(mapping.offsetX), Int(mapping.offsetY))
+        let (left, top) = (max(0, -x), max(0, -y))
         let window = Window(
             left: left, top: top, width: min(size.width - left, rule.width), height: min(size.height - top, rule.height))
-        let start = 3 * (max(0, mapping.offsetY) * rule.width + max(0, mapping.offsetX))
+        let start = 3 * (max(0, y) * rule.width + max(0, x))
         resizeLinear(image, to: size, window, into: &canvas, at: start, stride: 3 * rule.width)
         return mapping
     }
 
     private mutating func pad(_ mapping: Transform) {
         if covered == mapping.resized { return }
-        let (red, green, blue) = (rule.pad[rule.color == .rgb ? 0 : 2], rule.pad[1], rule.pad[rule.color == .rgb ? 2 : 0])
-        let levels = [UInt8(red), UInt8(green), UInt8(blue)]
+        let levels = padding
         canvas.withUnsafeMutableBufferPointer { canvas in
             for i in stride(from: 0, to: canvas.count, by: 3) {
                 for k in 0..<3 { canvas[i + k] = levels[k] }
             }
         }
         covered = mapping.resized
+    }
+
+    /// The levels around an image, as RGB.
+    private var padding: [UInt8] { (rule.color == .rgb ? rule.pad : rule.pad.reversed()).map { UInt8($0) } }
+
+    /// The tensor of a part of an image, sampled bilinearly; padded where it is outside of the image. As `cv2.warpAffine`.
+    package func part(_ image: Pixels, _ mapping: Transform) -> Tensor {
+        let places = [image.red, 1, image.blue]
+        let levels = padding.map { Double($0) }
+        func level(_ x: Int, _ y: Int, _ channel: Int) -> Double {
+            if x < 0 || x >= image.width || y < 0 || y >= image.height { return levels[channel] }
+            return Double(image.data[y * image.stride + x * image.step + places[channel]])
+        }
+        var canvas = [UInt8](repeating: 0, count: 3 * rule.width * rule.height)
+        var to = 0
+        for j in 0..<rule.height {
+            let y = (Double(j) + 0.5 - mapping.offsetY) / mapping.scaleY - 0.5
+            let (top, down) = (Int(y.rounded(.down)), y - y.rounded(.down))
+            for i in 0..<rule.width {
+                let x = (Double(i) + 0.5 - mapping.offsetX) / mapping.scaleX - 0.5
+                let (left, across) = (Int(x.rounded(.down)), x - x.rounded(.down))
+                for channel in 0..<3 {
+                    let upper = level(left, top, channel) * (1 - across) + level(left + 1, top, channel) * across
+                    let lower = level(left, top + 1, channel) * (1 - across) + level(left + 1, top + 1, channel) * across
+                    canvas[to] = UInt8((upper * (1 - down) + lower * down).rounded())
+                    to += 1
+                }
+            }
+        }
+        return normalise(canvas)
     }
 
     /// Tensor of RGB pixels that have the input's size already.

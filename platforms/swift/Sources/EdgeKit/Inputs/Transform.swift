@@ -6,8 +6,8 @@ import Foundation
 package struct Transform: Sendable {
     package let scaleX: Double
     package let scaleY: Double
-    package let offsetX: Int
-    package let offsetY: Int
+    package let offsetX: Double
+    package let offsetY: Double
     /// Of the upright frame.
     package let size: Size
     /// What the whole frame is scaled to.
@@ -30,8 +30,8 @@ package struct Transform: Sendable {
         let isCentred = rule.align == .center
         scaleX = Double(resized.width) / Double(width)
         scaleY = Double(resized.height) / Double(height)
-        offsetX = isCentred ? (rule.width - resized.width) >> 1 : 0
-        offsetY = isCentred ? (rule.height - resized.height) >> 1 : 0
+        offsetX = isCentred ? Double((rule.width - resized.width) >> 1) : 0
+        offsetY = isCentred ? Double((rule.height - resized.height) >> 1) : 0
         size = Size(width: width, height: height)
         self.resized = resized
     }
@@ -43,8 +43,21 @@ package struct Transform: Sendable {
         resized = size
     }
 
-    package func original(x: Float) -> Float { Float((Double(x) - Double(offsetX)) / scaleX) }
-    package func original(y: Float) -> Float { Float((Double(y) - Double(offsetY)) / scaleY) }
+    /// The map to the part around a box: grown to the input's shape, never stretched.
+    package init(around box: Box, margin: Double, _ rule: ImageRule, in size: Size) {
+        let (columns, rows) = (Double(rule.width), Double(rule.height))
+        let (x1, y1, x2, y2) = (Double(box.x1), Double(box.y1), Double(box.x2), Double(box.y2))
+        let (wide, high) = (max(x2 - x1, 1) * margin, max(y2 - y1, 1) * margin)
+        scaleX = columns / max(wide, high * (columns / rows))
+        scaleY = rows / max(high, wide / (columns / rows))
+        offsetX = columns / 2 - (x1 + x2) / 2 * scaleX
+        offsetY = rows / 2 - (y1 + y2) / 2 * scaleY
+        self.size = size
+        resized = Size(width: Int((Double(size.width) * scaleX).rounded()), height: Int((Double(size.height) * scaleY).rounded()))
+    }
+
+    package func original(x: Float) -> Float { Float((Double(x) - offsetX) / scaleX) }
+    package func original(y: Float) -> Float { Float((Double(y) - offsetY) / scaleY) }
 
     /// A box of the input in pixels of the frame, clipped to it.
     package func original(_ box: Box) -> Box {

@@ -41,8 +41,8 @@ package struct Segment: TaskReader {
         let (left, top) = (Int(box.x1.rounded(.down)), Int(box.y1.rounded(.down)))
         let width = max(Int(box.x2.rounded(.up)) - left, 0)
         let height = max(Int(box.y2.rounded(.up)) - top, 0)
-        let x = Cells(scale: mapping.scaleX * toX, offset: Double(mapping.offsetX) * toX, cells: columns, from: left, to: left + width)
-        let y = Cells(scale: mapping.scaleY * toY, offset: Double(mapping.offsetY) * toY, cells: rows, from: top, to: top + height)
+        let x = Cells(scale: mapping.scaleX * toX, offset: mapping.offsetX * toX, cells: columns, from: left, to: left + width)
+        let y = Cells(scale: mapping.scaleY * toY, offset: mapping.offsetY * toY, cells: rows, from: top, to: top + height)
         var data = [UInt8](repeating: 0, count: width * height)
         if width > 0 && height > 0 && x.count > 0 && y.count > 0 {
             let logits = weighed(weights, prototypes, x, y)

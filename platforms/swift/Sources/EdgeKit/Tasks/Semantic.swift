@@ -21,7 +21,7 @@ package struct Semantic: TaskReader {
         let (width, height) = (mapping.size.width, mapping.size.height)
         var best = [Float](repeating: -.infinity, count: width * height)
         var labels = [UInt16](repeating: 0, count: width * height)
-        let seen = Window(left: mapping.offsetX, top: mapping.offsetY, width: mapping.resized.width, height: mapping.resized.height)
+        let seen = Window(left: Int(mapping.offsetX), top: Int(mapping.offsetY), width: mapping.resized.width, height: mapping.resized.height)
         for (classId, plane) in logits.enumerated() {
             // One after the other: all at once would take gigabytes.
             let whole = plane.resized(width: reading.frame.width, height: reading.frame.height)

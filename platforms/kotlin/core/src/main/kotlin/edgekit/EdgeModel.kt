@@ -1,30 +1,16 @@
 package edgekit
 
 import java.io.File
-import java.util.concurrent.atomic.AtomicInteger
 import kotlinx.coroutines.Dispatchers
-import kotlinx.coroutines.channels.BufferOverflow
-import kotlinx.coroutines.channels.Channel
-import kotlinx.coroutines.coroutineScope
-import kotlinx.coroutines.flow.Flow
-import kotlinx.coroutines.flow.catch
-import kotlinx.coroutines.flow.flow
-import kotlinx.coroutines.flow.onCompletion
-import kotlinx.coroutines.launch
 import kotlinx.coroutines.withContext
 
 /** A bundle, opened and ready: frame in, result out. It runs one frame at a time; [close] it in the end. */
-class EdgeModel private constructor(private val bundle: EdgeBundle, private val session: Session, private val task: TaskReader) : AutoCloseable {
+class EdgeModel private constructor(private val bundle: EdgeBundle, private val session: Session, private val task: TaskReader) : Streaming(), AutoCloseable {
     /** All that the bundle says of itself. */
     val manifest: Manifest get() = bundle.manifest
 
     /** What runs where, and why. */
     val placement: Placement get() = session.placement
-
-    private val unseen = AtomicInteger()
-
-    /** Frames of streams that came while the model was busy, and were not looked at. */
-    val dropped: Int get() = unseen.get()
 
     private val preprocessor = Preprocessor(bundle.manifest.contract.image)
     private val lock = Any()
@@ -37,7 +23,7 @@ class EdgeModel private constructor(private val bundle: EdgeBundle, private val 
      * Throws [EdgeKitException.Busy]: it is running. [EdgeKitException.Closed]. [EdgeKitException.Usage]: a threshold is out
      * of range. [EdgeKitException.Engine]: the engine failed, or gave NaN or infinite outputs.
      */
-    suspend fun run(frame: Frame, thresholds: Thresholds = Thresholds()): EdgeResult = alone {
+    override suspend fun run(frame: Frame, thresholds: Thresholds): EdgeResult = alone {
         val begun = System.nanoTime()
         val (tensor, mapping) = preprocessor.run(frame.upright())
         val ready = System.nanoTime()
@@ -48,39 +34,9 @@ class EdgeModel private constructor(private val bundle: EdgeBundle, private val 
         result.withInfo(result.info.copy(time = frame.time, timings = timings))
     }
 
-    /**
-     * Results of frames as they come: always of the newest frame, the others are [dropped].
-     *
-     * The flow ends with its frames and with who collects it. With a tracker, the model finds from the tracker's least score
-     * on, and results are the tracks in sight, with `trackIds`: plain boxes are the tracks', inside the frame; those around
-     * keypoints and masks stay as found. Frames then need a `time`.
-     *
-     * It throws what its frames throw, and otherwise as [run].
-     */
-    fun results(frames: Flow<Frame>, tracker: Tracker? = null, thresholds: Thresholds = Thresholds()): Flow<EdgeResult> = flow {
-        val wanted = thresholds.copy(score = thresholds.score ?: tracker?.leastScore)
-        coroutineScope {
-            val newest = Channel<Frame>(1, BufferOverflow.DROP_OLDEST) { unseen.incrementAndGet() }
-            // What goes wrong with the frames is thrown where they are taken.
-            val pump = launch { frames.onCompletion { newest.close(it) }.catch { }.collect { newest.send(it) } }
-            for (frame in newest) {
-                val found = run(frame, wanted)
-                emit(if (tracker == null) found else followed(found, frame, tracker))
-            }
-            pump.cancel()
-        }
-    }
-
-    /** The tracks in sight as a result: the detections of theirs, with track ids. */
-    private fun followed(found: EdgeResult, frame: Frame, tracker: Tracker): EdgeResult {
-        val time = frame.time ?: throw EdgeKitException.Usage("tracking needs the time of each frame; make it with Frame(..., time = seconds)")
-        val seen = tracker.update(found, time).visible
-        val rows = seen.mapNotNull { it.detection }.toIntArray()
-        val picked = found.picked(rows, seen.map { it.id }.toIntArray())
-        if (picked !is Detections) return picked
-        val (size, objects) = found.info.size to picked.objects
-        return Detections(picked.info, Objects(seen.map { it.box.clipped(size) }, objects.scores, objects.classIds, objects.trackIds))
-    }
+    /** The best pose in each of these boxes of an upright image, whatever its score, and milliseconds in the engine; see [TopDown]. */
+    internal suspend fun posesIn(image: Pixels, boxes: List<Box>, margin: Double): Pair<List<List<Keypoint>>, Double> =
+        alone { posesIn(image, boxes, margin, task, preprocessor) { session.run(it) } }
 
     /**
      * Replay the golden frames of the bundle: the record says whether this device finds what the bundle found when it was

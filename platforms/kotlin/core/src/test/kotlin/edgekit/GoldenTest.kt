@@ -2,6 +2,7 @@ package edgekit
 
 import java.io.File
 import kotlin.math.abs
+import kotlinx.coroutines.runBlocking
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertTrue
 import org.junit.Test
@@ -10,7 +11,7 @@ import org.junit.Test
 class GoldenTest {
     private val kinds: Map<String, (Case) -> List<String>> = mapOf(
         "preprocess" to ::preprocess, "decode" to ::decode, "nms" to ::nms, "rle" to ::rle, "track" to ::track, "smooth" to ::smooth,
-        "oks_nms" to ::oksNms, "manifest" to ::manifest,
+        "oks_nms" to ::oksNms, "top_down" to ::topDown, "manifest" to ::manifest,
     )
 
     private fun check(kind: String) {
@@ -42,6 +43,8 @@ class GoldenTest {
 
     @Test fun suppressionOfPoses() = check("oks_nms")
 
+    @Test fun posesInBoxes() = check("top_down")
+
     @Test fun manifests() = check("manifest")
 
     @Test fun everyKindIsRead() {
@@ -64,14 +67,19 @@ private fun preprocess(one: Case): List<String> {
         "offset_y" to values(mapping.offsetY), "width" to values(mapping.size.width), "height" to values(mapping.size.height),
         "resized" to values(mapping.resized.width, mapping.resized.height),
     )
-    val found = apart(one.expected["transform"], transform, mapOf("scale_x" to 1e-12, "scale_y" to 1e-12)).toMutableList()
-    val (expected, cells) = one.expected["tensor"].numbers to rule.width * rule.height
-    if (expected.size != tensor.data.size) return found + "tensor: ${tensor.data.size} values, not ${expected.size}"
-    val levels = DoubleArray(expected.size) { abs(expected[it] - tensor.data[it]) / (rule.scale / rule.std[it / cells]) }
-    if (levels.max() > one.tolerance("levels") + 0.01) found.add("tensor: ${levels.max()} levels apart")
+    val found = apart(one.expected["transform"], transform, mapOf("scale_x" to 1e-12, "scale_y" to 1e-12))
+    return found + levelsApart(one, one.expected["tensor"].numbers, tensor.data, rule)
+}
+
+/** In how many grey levels tensors of (n, 3, height, width) differ. */
+private fun levelsApart(one: Case, expected: DoubleArray, answered: FloatArray, rule: ImageRule): List<String> {
+    if (expected.size != answered.size) return listOf("tensor: ${answered.size} values, not ${expected.size}")
+    if (expected.isEmpty()) return emptyList()
+    val cells = rule.width * rule.height
+    val levels = DoubleArray(expected.size) { abs(expected[it] - answered[it]) / (rule.scale / rule.std[it / cells % 3]) }
     val share = levels.count { it > 0.01 }.toDouble() / levels.size
-    if (share > one.tolerance("share")) found.add("tensor: $share of the values differ")
-    return found
+    if (levels.max() <= one.tolerance("levels") + 0.01 && share <= one.tolerance("share")) return emptyList()
+    return listOf("tensor: ${levels.max()} levels apart, $share of the values differ")
 }
 
 private fun decode(one: Case): List<String> {
@@ -240,6 +248,42 @@ private fun oksNms(one: Case): List<String> {
     val similarity = keypointSimilarity(points, points, areas, sigmas)
     val answer = Value.of("kept" to values(kept), "similarity" to values(similarity))
     return apart(one.expected, answer, mapOf("similarity" to one.tolerance("similarity")))
+}
+
+private fun topDown(one: Case): List<String> {
+    val contract = Contract.read(one.given["contract"], "")
+    val name = one.given["image"].string!!
+    val picture = Png.read(File(one.folder, name).readBytes(), name)
+    val image = Frame(picture.data, picture.width, picture.height, Frame.Format.RGB).upright()
+    val found = boxes(one.given["boxes"].array(one.folder).first)
+    val (margin, double) = one.given["margin"].number!! to one.given["double"].number!!
+    val outputs = one.given["outputs"].items.map { row -> row.items.map { it.tensor(one.folder) } }.iterator()
+    val tensors = ArrayList<Float>()
+    val (points, _) = runBlocking {
+        posesIn(image, found, margin, openTask(contract), Preprocessor(contract.image)) { tensor ->
+            tensors.addAll(tensor.data.asList())
+            outputs.next()
+        }
+    }
+    val classIds = one.given["class_ids"].array(one.folder).first.asList().ints()
+    val objects = Objects(found, one.given["scores"].tensor(one.folder).data, classIds)
+    val size = Size(picture.width, picture.height)
+    val poses = joined(FrameInfo(size, listOf("person")), objects, points, contract.skeleton!!, double)
+    val transforms = found.map { box ->
+        val its = Transform.around(box, margin, contract.image, size)
+        Value.of(
+            "scale_x" to values(its.scaleX), "scale_y" to values(its.scaleY), "offset_x" to values(its.offsetX), "offset_y" to values(its.offsetY),
+        )
+    }
+    val answered = Value.of(
+        "transforms" to if (transforms.isEmpty()) values() else Value.Many(transforms), "boxes" to boxValues(poses.objects.boxes),
+        "scores" to values(poses.objects.scores), "class_ids" to values(poses.objects.classIds), "keypoints" to pointValues(poses.keypoints),
+    )
+    val expected = (one.expected as Value.Named).entries.toMutableMap()
+    val wanted = expected.remove("tensors")!!.numbers
+    val places = listOf("scale_x", "scale_y", "offset_x", "offset_y").associateWith { 1e-9 }
+    val limits = places + mapOf("scores" to one.tolerance("score"), "keypoints" to one.tolerance("keypoint"))
+    return apart(Value.Named(expected), answered, limits) + levelsApart(one, wanted, tensors.toFloatArray(), contract.image)
 }
 
 private fun manifest(one: Case): List<String> {

@@ -94,6 +94,33 @@ class ModelTest {
     }
 
     @Test
+    fun aDetectorAndAPoseModelWorkAsOne() = runBlocking {
+        val detector = open()
+        val graph = """[{"files": ["model.onnx"], "inputs": [{"name": "images", "shape": [1, 3, 32, 32]}], "outputs": [{"name": "p", "shape": [1, 2, 3]}]}]"""
+        val contract = mapOf(
+            "task" to "\"pose\"", "classes" to """["cat"]""", "decoder" to """{"name": "keypoints"}""", "skeleton" to """{"names": ["nose", "tail"]}""",
+            "outputs" to """[{"name": "p", "role": "predictions"}]""",
+        )
+        val pose = open(Fake(outputs = listOf(Tensor(floatArrayOf(0.5f, 0.5f, 1f, 1f, 1f, 0.9f), listOf(1, 2, 3)))), mapOf("graphs" to graph), contract)
+        val both = TopDown(detector, pose, listOf("cat"))
+        val poses = both.run(frame(time = 1.0))
+        assertEquals(listOf(Box(0f, 0f, 32f, 16f)), poses.objects.boxes)
+        assertEquals(1.0, poses.info.time!!, 0.0)
+        // The middle of the input is the middle of the box, its corner that of a part of 40 x 40 pixels.
+        assertEquals(listOf(listOf(Keypoint(16f, 8f, 1f), Keypoint(36f, 28f, 0.9f))), poses.keypoints)
+        assertTrue(abs(poses.objects.scores[0] - 0.95f / (1 + exp(-2f))) < 1e-6)
+        assertEquals(0, TopDown(detector, pose, listOf("dog")).run(frame()).objects.count)
+        for (found in both.results(camera(3, 1), Tracker.byteTrack()).toList()) assertEquals(listOf(1), found.objects!!.trackIds!!.asList())
+        refused("one of poses, not of the task 'detect'") { TopDown(detector, detector) }
+        refused("must find boxes, not be one of the task 'pose'") { TopDown(pose, pose) }
+        refused("knows no class 'cow'; it knows cat, dog") { TopDown(detector, pose, listOf("cow")) }
+        refused("margin must be at least 1, not 0.5") { TopDown(detector, pose, margin = 0.5) }
+        pose.close()
+        refused("closed") { both.run(frame()) }
+        detector.close()
+    }
+
+    @Test
     fun aCancelledCallThrowsAndTheModelStaysReady() = runBlocking {
         val engine = Fake(milliseconds = 60_000)
         val model = open(engine)
@@ -211,8 +238,8 @@ private fun camera(count: Int, milliseconds: Long, failure: String? = null, hasT
     if (failure != null) throw EdgeKitException.Input(failure)
 }
 
-/** An engine that finds one cat in the first cell. */
-private class Fake(val milliseconds: Long = 0, val logit: Float = 2f) : Engine {
+/** An engine that finds one cat in the first cell, or gives [outputs]. */
+private class Fake(val milliseconds: Long = 0, val logit: Float = 2f, val outputs: List<Tensor>? = null) : Engine {
     override val opens = listOf("onnxruntime")
     override val target = "onnx"
     val opened = AtomicInteger()
@@ -227,6 +254,7 @@ private class Fake(val milliseconds: Long = 0, val logit: Float = 2f) : Engine {
             override suspend fun run(input: Tensor): List<Tensor> {
                 runs.incrementAndGet()
                 delay(milliseconds)
+                if (outputs != null) return outputs
                 val classes = FloatArray(8) { if (it == 0) logit else -9f }
                 return listOf(Tensor(FloatArray(16) { 0.5f }, listOf(1, 4, 2, 2)), Tensor(classes, listOf(1, 2, 2, 2)))
             }

@@ -1,7 +1,9 @@
 package edgekit
 
+import kotlin.math.floor
 import kotlin.math.max
 import kotlin.math.min
+import kotlin.math.roundToInt
 
 /** Turns frames into input tensors by one rule, reusing its canvas from frame to frame. One thread at a time. */
 internal class Preprocessor(val rule: ImageRule) {
@@ -12,6 +14,9 @@ internal class Preprocessor(val rule: ImageRule) {
         FloatArray(256) { level -> ((level * rule.scale - rule.mean[channel]) / rule.std[channel]).toFloat() }
     }
     private var covered: Size? = null
+
+    /** The levels around an image, as RGB. */
+    private val padding = if (rule.color == ImageRule.Color.RGB) rule.pad else rule.pad.reversed()
 
     /** Tensor (1, 3, height, width) and the transform. */
     fun run(image: Pixels): Pair<Tensor, Transform> {
@@ -30,18 +35,44 @@ internal class Preprocessor(val rule: ImageRule) {
         }
         if (rule.resize == ImageRule.Resize.LETTERBOX) pad(mapping)
         // The part of the scaled image that lies on the input.
-        val (left, top) = max(0, -mapping.offsetX) to max(0, -mapping.offsetY)
+        val (x, y) = mapping.offsetX.toInt() to mapping.offsetY.toInt()
+        val (left, top) = max(0, -x) to max(0, -y)
         val window = Window(left, top, min(size.width - left, rule.width), min(size.height - top, rule.height))
-        val start = 3 * (max(0, mapping.offsetY) * rule.width + max(0, mapping.offsetX))
+        val start = 3 * (max(0, y) * rule.width + max(0, x))
         resizeLinear(image, size, window, canvas, start, 3 * rule.width)
         return mapping
     }
 
     private fun pad(mapping: Transform) {
         if (covered == mapping.resized) return
-        val levels = if (rule.color == ImageRule.Color.RGB) rule.pad else rule.pad.reversed()
-        for (i in canvas.indices) canvas[i] = levels[i % 3].toByte()
+        for (i in canvas.indices) canvas[i] = padding[i % 3].toByte()
         covered = mapping.resized
+    }
+
+    /** The tensor of a part of an image, sampled bilinearly; padded where it is outside of the image. As `cv2.warpAffine`. */
+    fun part(image: Pixels, mapping: Transform): Tensor {
+        val places = intArrayOf(image.red, 1, image.blue)
+        fun level(x: Int, y: Int, channel: Int): Double =
+            if (x < 0 || x >= image.width || y < 0 || y >= image.height) padding[channel].toDouble()
+            else level(image.data, y * image.stride + x * image.step + places[channel]).toDouble()
+        val part = ByteArray(3 * rule.width * rule.height)
+        var to = 0
+        for (j in 0 until rule.height) {
+            val y = (j + 0.5 - mapping.offsetY) / mapping.scaleY - 0.5
+            val top = floor(y).toInt()
+            val down = y - top
+            for (i in 0 until rule.width) {
+                val x = (i + 0.5 - mapping.offsetX) / mapping.scaleX - 0.5
+                val left = floor(x).toInt()
+                val across = x - left
+                for (channel in 0 until 3) {
+                    val upper = level(left, top, channel) * (1 - across) + level(left + 1, top, channel) * across
+                    val lower = level(left, top + 1, channel) * (1 - across) + level(left + 1, top + 1, channel) * across
+                    part[to++] = (upper * (1 - down) + lower * down).roundToInt().toByte()
+                }
+            }
+        }
+        return normalise(part)
     }
 
     /** Tensor of RGB pixels that have the input's size already. */

@@ -11,8 +11,8 @@ import kotlin.math.min
 internal class Transform(
     val scaleX: Double,
     val scaleY: Double,
-    val offsetX: Int,
-    val offsetY: Int,
+    val offsetX: Double,
+    val offsetY: Double,
     /** Of the upright frame. */
     val size: Size,
     /** What the whole frame is scaled to. */
@@ -34,17 +34,29 @@ internal class Transform(
             return Transform(
                 scaleX = resized.width.toDouble() / width,
                 scaleY = resized.height.toDouble() / height,
-                offsetX = if (isCentred) (rule.width - resized.width) shr 1 else 0,
-                offsetY = if (isCentred) (rule.height - resized.height) shr 1 else 0,
+                offsetX = if (isCentred) ((rule.width - resized.width) shr 1).toDouble() else 0.0,
+                offsetY = if (isCentred) ((rule.height - resized.height) shr 1).toDouble() else 0.0,
                 size = Size(width, height),
                 resized = resized,
             )
         }
 
+        /** The map to the part around a box: grown to the input's shape, never stretched. */
+        fun around(box: Box, margin: Double, rule: ImageRule, size: Size): Transform {
+            val (columns, rows) = rule.width.toDouble() to rule.height.toDouble()
+            val wide = max(box.x2.toDouble() - box.x1, 1.0) * margin
+            val high = max(box.y2.toDouble() - box.y1, 1.0) * margin
+            val scaleX = columns / max(wide, high * (columns / rows))
+            val scaleY = rows / max(high, wide / (columns / rows))
+            val offsetX = columns / 2 - (box.x1.toDouble() + box.x2) / 2 * scaleX
+            val offsetY = rows / 2 - (box.y1.toDouble() + box.y2) / 2 * scaleY
+            return Transform(scaleX, scaleY, offsetX, offsetY, size, Size(rounded(size.width * scaleX), rounded(size.height * scaleY)))
+        }
+
         /** The map of a picture that has the input's size already: nothing changes. */
         fun whole(rule: ImageRule): Transform {
             val size = Size(rule.width, rule.height)
-            return Transform(1.0, 1.0, 0, 0, size, size)
+            return Transform(1.0, 1.0, 0.0, 0.0, size, size)
         }
 
         private fun resized(rule: ImageRule, width: Int, height: Int): Size {

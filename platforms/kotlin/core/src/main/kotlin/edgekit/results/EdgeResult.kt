@@ -44,6 +44,9 @@ class Objects(
 ) {
     val count: Int get() = boxes.size
 
+    internal fun taking(rows: IntArray): Objects =
+        Objects(boxes.taking(rows), scores.taking(rows), classIds.taking(rows), trackIds?.taking(rows))
+
     internal fun picked(rows: IntArray, trackIds: IntArray): Objects =
         Objects(boxes.taking(rows), scores.taking(rows), classIds.taking(rows), trackIds)
 }

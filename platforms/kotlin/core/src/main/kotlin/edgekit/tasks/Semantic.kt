@@ -19,7 +19,7 @@ internal class Semantic(contract: Contract) : TaskReader {
         val (width, height) = mapping.size
         val best = FloatArray(width * height) { Float.NEGATIVE_INFINITY }
         val labels = ShortArray(width * height)
-        val seen = Window(mapping.offsetX, mapping.offsetY, mapping.resized.width, mapping.resized.height)
+        val seen = Window(mapping.offsetX.toInt(), mapping.offsetY.toInt(), mapping.resized.width, mapping.resized.height)
         for ((classId, plane) in logits.withIndex()) {
             // One after the other: all at once would take gigabytes.
             val whole = plane.resized(reading.frame.width, reading.frame.height)

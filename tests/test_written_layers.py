@@ -1,4 +1,7 @@
-"""BLIP-2 on ncnn: its files written tensor by tensor, against transformers and against products in numpy."""
+"""Files of ncnn and LiteRT that are written tensor by tensor: their products, against numpy, and what is refused.
+
+What whole models generate is tested in test_language_targets.py.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,14 @@ from numpy.typing import NDArray
 torch = pytest.importorskip("torch", reason="needs the extra 'convert'")
 pytest.importorskip("transformers", reason="needs transformers, whose generate is compared with")
 pytest.importorskip("ncnn", reason="needs ncnn")
+pytest.importorskip("ai_edge_litert", reason="needs LiteRT")
 
 import tiny_blip2
 from blip2_writing import ONE_THREAD, Written, edited, torch_model, write_graphs
-from test_language_engines import Unordered, case, ended, ours, same, theirs
 
 from edgekit.arrays import Floats
+from edgekit.converters.litert.layers import LiteRTLayers
+from edgekit.converters.litert.writer import LiteRTWriter
 from edgekit.converters.ncnn.layers import NcnnLayers
 from edgekit.converters.ncnn.writer import NcnnWriter
 from edgekit.errors import EngineError, SourceError
@@ -25,44 +30,14 @@ from edgekit.graph.blip2.checkpoint import Checkpoint
 from edgekit.graph.blip2.forms import Blocks, ChannelRanges, Float16, Float32, Form, Static
 from edgekit.runtimes.engines import Network, open_network
 
-every_kind = pytest.mark.parametrize("kind", ["opt", "t5"])
-configurations = pytest.mark.parametrize("seeds", [range(3), pytest.param(range(3, 33), marks=pytest.mark.nightly)])
-
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Any, Written]]:
     root, made = tmp_path_factory.mktemp("ncnn"), {}
-    for kind, write in (("opt", tiny_blip2.opt), ("t5", tiny_blip2.t5), ("retrieval", tiny_blip2.retrieval)):
+    for kind, write in (("opt", tiny_blip2.opt), ("retrieval", tiny_blip2.retrieval)):
         folder = write(root / kind)
         made[kind] = torch_model(folder), write_graphs(folder, "ncnn", root / f"{kind}-ncnn")
     return made
-
-
-@configurations
-@every_kind
-def test_random_configurations(kind: str, seeds: range, models: dict[str, tuple[Any, Written]]) -> None:
-    """Greedy texts and beams, token for token."""
-    model, written = models[kind]
-    graph, ends = written.spoken(), 0
-    for seed in seeds:
-        given = case(kind, model, seed)
-        made = ours(written, graph, given)
-        same(kind, made, theirs(model, given), given)
-        ends += int((made.lengths < given.options.max_new_tokens).sum())
-    assert ends > 20 or len(seeds) < 20
-
-
-@pytest.mark.nightly
-@every_kind
-def test_without_reordering_the_cache_the_texts_differ(kind: str, models: dict[str, tuple[Any, Written]]) -> None:
-    model, written = models[kind]
-    graph, different = Unordered(written.spoken()), 0
-    for seed in range(12):
-        given = case(kind, model, seed, beams=4, returned=1, max_new_tokens=14, min_new_tokens=8)
-        begin = given.ids.shape[1] if kind == "opt" else 1
-        reference = ended(theirs(model, given).sequences[:, begin:].numpy(), given.eos)
-        different += [row.tolist() for row in ours(written, graph, given).sequences] != reference
-    assert different >= 3
 
 
 def test_retrieval(models: dict[str, tuple[Any, Written]]) -> None:
@@ -103,66 +78,112 @@ class Tensors(Checkpoint):
         return self._arrays[name]
 
 
-def product(folder: Path, weight: Floats, bias: Floats | None, form: Form) -> Network:
+FORMATS: dict[str, tuple[Any, Any]] = {"ncnn": (NcnnWriter, NcnnLayers), "litert": (LiteRTWriter, LiteRTLayers)}
+LOWEST = {"ncnn": -127, "litert": -128}
+"""The least of the integers that an engine rounds inputs to."""
+
+every_target = pytest.mark.parametrize("target", list(FORMATS))
+
+
+def product(target: str, folder: Path, weight: Floats, bias: Floats | None, form: Form) -> Network:
     """One linear layer."""
     arrays = {"layer.weight": weight} | ({} if bias is None else {"layer.bias": bias})
-    with NcnnWriter(folder, "one") as writer:
-        layers = NcnnLayers(writer, Tensors(arrays), form)
+    kind, written = FORMATS[target]
+    with kind(folder, "one") as writer:
+        layers = written(writer, Tensors(arrays), form)
         x = layers.input("x", (-1, -1, weight.shape[1]))
         layers.output("y", layers.linear(x, "layer"), (-1, -1, len(weight)))
         graph = writer.save()
-    return open_network("ncnn", folder, graph, ONE_THREAD)
+    return open_network(target, folder, graph, ONE_THREAD)
 
 
-def rounded(weight: Floats, bits: int, size: int) -> NDArray[np.float64]:
-    """The weight on the grid of its blocks, one block after another."""
+def rounded(weight: Floats, bits: int, size: int, *, coarse: bool = False) -> NDArray[np.float64]:
+    """The weight on the grid of its blocks, one block after another; ``coarse`` scales are bfloat16."""
     made, top = weight.astype(np.float64), 2 ** (bits - 1) - 1
     for row in made:
         for first in range(0, len(row), size):
             block = row[first : first + size]
             step = np.abs(block).max() / top or 1
-            row[first : first + size] = np.rint(block / step) * step
+            if coarse:
+                step = torch.tensor(step, dtype=torch.bfloat16).item()
+            row[first : first + size] = np.clip(np.rint(block / step), -top, top) * step
     return made
+
+
+def on_grid(target: str, weight: Floats, form: Form) -> NDArray[np.float64]:
+    """The weight as a file of the target holds it."""
+    if isinstance(form, Float16):
+        return weight.astype(np.float16).astype(np.float64)
+    if not isinstance(form, Blocks):
+        return weight.astype(np.float64)
+    if target == "ncnn":
+        return rounded(weight, form.bits, form.size)
+    if form.bits == 4 and not weight.shape[1] % form.size:
+        return rounded(weight, 4, form.size, coarse=True)
+    return rounded(weight, 8, weight.shape[1])
+
+
+def whole_numbers(target: str, inputs: int) -> Floats:
+    """Inputs that rounding to 8 bits leaves as they are: integers, and in each block the least and the greatest."""
+    low = LOWEST[target]
+    x = np.random.default_rng(1).integers(low, 128, (2, 5, inputs)).astype(np.float32)
+    x[..., 0::32], x[..., 1::32] = low, 127
+    return x
 
 
 @pytest.mark.parametrize("inputs", [64, 75])
 @pytest.mark.parametrize("form", [Blocks(8), Blocks(4), Blocks(4, 64), Blocks(8, 128), Float16(), Float32()])
-def test_a_product_is_of_the_weights_on_their_grid(form: Form, inputs: int, tmp_path: Path) -> None:
+@every_target
+def test_a_product_is_of_the_weights_on_their_grid(target: str, form: Form, inputs: int, tmp_path: Path) -> None:
     rng = np.random.default_rng(inputs)
     weight = rng.standard_normal((1030 if inputs == 75 else 12, inputs)).astype(np.float32)
     weight[3, :32] = 0
     bias = rng.standard_normal(len(weight)).astype(np.float32)
-    x = rng.standard_normal((2, 5, inputs)).astype(np.float32)
-    seen = rounded(weight, form.bits, form.size) if isinstance(form, Blocks) else weight.astype(np.float64)
-    if isinstance(form, Float16):
-        seen = weight.astype(np.float16).astype(np.float64)
+    x, seen = whole_numbers(target, inputs), on_grid(target, weight, form)
     for added in (None, bias):
-        network = product(tmp_path, weight, added, form)
+        network = product(target, tmp_path, weight, added, form)
         wanted = x @ seen.T + (0 if added is None else added)
-        np.testing.assert_allclose(network.run({"x": x})["y"], wanted, atol=2e-5)
-    told = {"Float32": "float32", "Float16": "float32, weights stored as float16"}.get(
-        type(form).__name__, "float32, weights of 1 of 1 products in blocks of "
-    )
-    assert network.placement.arithmetic.startswith(told)
+        close = np.isclose(network.run({"x": x})["y"], wanted, atol=0.02, rtol=1e-4)
+        assert close.mean() > 0.998  # of ten thousands of weights one lies in the middle of two steps
     bits = form.bits if isinstance(form, Blocks) else 16 if isinstance(form, Float16) else 32
-    stored = (tmp_path / "one.bin").stat().st_size
-    assert stored >= weight.size * bits / 8
-    assert bits == 32 or stored < weight.size * (bits + 32 / 16) / 8 + 4 * len(weight) * 3 + 64
+    if target == "litert" and bits == 4 and np.array_equal(seen, rounded(weight, 8, inputs)):
+        bits = 8
+    stored = sum(path.stat().st_size for path in tmp_path.iterdir() if path.suffix in (".bin", ".tflite"))
+    assert weight.size * bits / 8 <= stored < weight.size * (bits + 2) / 8 + 20 * len(weight) + 4096
 
 
-def test_static_int8_becomes_blocks(tmp_path: Path) -> None:
-    """ncnn has one scale for all of a product's inputs: vision's INT8 is that of the weights."""
+@pytest.mark.parametrize(
+    ("target", "form", "told"),
+    [
+        ("ncnn", Float32(), "float32"),
+        ("ncnn", Float16(), "float32, weights stored as float16"),
+        ("ncnn", Blocks(4), "float32, weights of 1 of 1 products in blocks of 4 bits"),
+        ("ncnn", Blocks(8), "float32, weights of 1 of 1 products in blocks of 8 bits; where 8, the input too"),
+        ("litert", Float32(), "float32"),
+        ("litert", Float16(), "float32"),
+        ("litert", Blocks(4), "int8 in 1 of 1 products, float32 elsewhere"),
+        ("litert", Blocks(8), "int8 in 1 of 1 products, float32 elsewhere"),
+    ],
+)
+def test_the_arithmetic_is_told(target: str, form: Form, told: str, tmp_path: Path) -> None:
+    weight = np.random.default_rng(0).standard_normal((8, 64)).astype(np.float32)
+    assert product(target, tmp_path, weight, None, form).placement.arithmetic == told
+
+
+@every_target
+def test_static_int8_is_left_to_the_engine(target: str, tmp_path: Path) -> None:
+    """Both find the ranges of inputs by themselves: those of the calibration images are not needed."""
     weight = np.random.default_rng(0).standard_normal((8, 32)).astype(np.float32)
     flat = np.zeros(32, np.float32)
-    static = product(tmp_path, weight, None, Static({"layer.weight": ChannelRanges(flat, flat)}))
-    assert static.placement.arithmetic == "float32, weights of 1 of 1 products in blocks of 8 bits"
-    x = np.ones((1, 1, 32), np.float32)
-    np.testing.assert_allclose(static.run({"x": x})["y"], x @ rounded(weight, 8, 32).T, atol=1e-5)
+    static = product(target, tmp_path, weight, None, Static({"layer.weight": ChannelRanges(flat, flat)}))
+    x = whole_numbers(target, 32)
+    np.testing.assert_allclose(static.run({"x": x})["y"], x @ rounded(weight, 8, 32).T, atol=1e-2, rtol=1e-4)
 
 
-def test_weights_are_in_the_file_before_the_next_is_read(tmp_path: Path) -> None:
+@every_target
+def test_weights_are_in_the_file_before_the_next_is_read(target: str, tmp_path: Path) -> None:
     """Memory holds one of them, whatever the checkpoint's size."""
-    sizes, path = [], tmp_path / "one.bin"
+    sizes, path = [], tmp_path / {"ncnn": "one.bin", "litert": "one.weights"}[target]
 
     class Watched(Tensors):
         def __getitem__(self, name: str) -> Floats:
@@ -172,8 +193,9 @@ def test_weights_are_in_the_file_before_the_next_is_read(tmp_path: Path) -> None
         def __contains__(self, name: str) -> bool:
             return name.endswith("weight")
 
-    with NcnnWriter(tmp_path, "one") as writer:
-        layers = NcnnLayers(writer, Watched({}), Float32())
+    kind, written = FORMATS[target]
+    with kind(tmp_path, "one") as writer:
+        layers = written(writer, Watched({}), Float32())
         x = layers.input("x", (-1, -1, 256))
         for number in range(8):
             x = layers.linear(x, f"layer{number}")
@@ -190,22 +212,35 @@ def test_weights_are_in_the_file_before_the_next_is_read(tmp_path: Path) -> None
         ({"x": np.zeros((0, 1, 4), np.float32)}, r"input 'x' takes shape \[-1, -1, 4\], not \[0, 1, 4\]"),
     ],
 )
-def test_inputs_that_do_not_fit(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
-    network = product(tmp_path, np.ones((3, 4), np.float32), None, Float32())
+@every_target
+def test_inputs_that_do_not_fit(target: str, changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    network = product(target, tmp_path, np.ones((3, 4), np.float32), None, Float32())
     with pytest.raises(EngineError, match=message):
         network.run({name: array for name, array in changes.items() if array is not None})
 
 
-def test_what_ncnn_cannot_hold_is_named(models: dict[str, tuple[Any, Written]], tmp_path: Path) -> None:
-    folder = models["opt"][1].source.folder
-    config = models["opt"][1].source.config
-    other = edited(folder, tmp_path / "other", text_config={**config["text_config"], "activation_function": "prelu"})
+@every_target
+def test_an_unknown_activation_is_named(target: str, models: dict[str, tuple[Any, Written]], tmp_path: Path) -> None:
+    source = models["opt"][1].source
+    text = {**source.config["text_config"], "activation_function": "prelu"}
+    other = edited(source.folder, tmp_path / "other", text_config=text)
     with pytest.raises(SourceError, match="activation 'prelu' is not one of"):
-        write_graphs(other, "ncnn", tmp_path / "out")
+        write_graphs(other, target, tmp_path / "out")
+
+
+def test_a_normalisation_without_weights(tmp_path: Path) -> None:
+    """ncnn has none; LiteRT's is made of smaller operators."""
     with NcnnWriter(tmp_path, "one") as writer:
         layers = NcnnLayers(writer, Tensors({}), Float32())
         with pytest.raises(SourceError, match="norm has no weights, and ncnn no such normalisation; choose another"):
             layers.normalisation(layers.input("x", (-1, -1, 4)), "norm", 1e-5)
+    with LiteRTWriter(tmp_path, "two") as litert:
+        made = LiteRTLayers(litert, Tensors({}), Float32())
+        made.output("y", made.normalisation(made.input("x", (-1, -1, 4)), "norm", 1e-5), (-1, -1, 4))
+        graph = litert.save()
+    x = np.random.default_rng(0).standard_normal((2, 3, 4)).astype(np.float32)
+    found = open_network("litert", tmp_path, graph, ONE_THREAD).run({"x": x})["y"]
+    np.testing.assert_allclose(found, torch.nn.functional.layer_norm(torch.from_numpy(x), (4,)).numpy(), atol=1e-5)
 
 
 def test_a_weight_that_is_cut_off_is_refused(models: dict[str, tuple[Any, Written]], tmp_path: Path) -> None:
