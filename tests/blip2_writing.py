@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ class Written:
     target: str
     folder: Path
     graphs: dict[str, Graph]
+    opened: dict[str, Network] = field(default_factory=dict)
 
     @property
     def language(self) -> Language:
@@ -51,7 +52,10 @@ class Written:
         return dataclasses.replace(ONE_THREAD, device=proof_device(self.engine))
 
     def network(self, name: str) -> Network:
-        return open_network(self.engine, self.folder, self.graphs[name], self.options)
+        """Opened once."""
+        if name not in self.opened:
+            self.opened[name] = open_network(self.engine, self.folder, self.graphs[name], self.options)
+        return self.opened[name]
 
     def spoken(self) -> LanguageGraph:
         """The language model with its cache."""

@@ -157,6 +157,7 @@ def test_fourier_transforms_are_refused_where_there_are_none(tmp_path: Path) -> 
         "ncnn",
         "onnx",
         "openvino",
+        "coreai",
         "coreml",
         "tensorrt",
         "ethosu",

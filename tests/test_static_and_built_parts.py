@@ -26,12 +26,14 @@ from edgekit.converters.qnn.written import write as write_static
 from edgekit.converters.tensorrt.forms import SymmetricStatic
 from edgekit.errors import ConversionError, EngineError, UsageError
 from edgekit.graph.blip2.blip2 import Blip2, Forms, WrittenPart
+from edgekit.graph.blip2.cache import HostCache
 from edgekit.graph.blip2.forms import Blocks, ChannelRanges, Float16, Float32
 from edgekit.graph.blip2.writer import GraphWriter
 from edgekit.runtimes.bundle.manifest import Graph
 from edgekit.runtimes.engines import Placement, SessionOptions, open_language, open_network
 from edgekit.runtimes.engines.qnn.network import QnnNetwork, contexts
 from edgekit.runtimes.engines.tensorrt import cuda
+from edgekit.runtimes.language.host_cache import open_hosted
 from edgekit.worker import toolchains
 
 FAKE = Path(__file__).parent / "fake_tensorrt"
@@ -91,11 +93,11 @@ def test_the_device_runs_prompts_and_tokens_as_the_reference(
     mask = np.ones((10, 6), np.int64)
     mask[3, :2] = 0
     ours, reference = (spoken(where, sources["opt"], tmp_path / "out", graphs) for where in ("gpu", "reference"))
-    np.testing.assert_array_equal(ours.start(prompt, mask), reference.start(prompt, mask))
+    np.testing.assert_allclose(ours.start(prompt, mask), reference.start(prompt, mask), atol=5e-5)
     rows = np.array([4, 3, 3])
     for graph in (ours, reference):
         graph.select(rows)
-    np.testing.assert_array_equal(ours.step(np.array([5, 6, 7])), reference.step(np.array([5, 6, 7])))
+    np.testing.assert_allclose(ours.step(np.array([5, 6, 7])), reference.step(np.array([5, 6, 7])), atol=5e-5)
     profiles = device.recorded("profile")
     assert len(profiles) == 2
     assert {call[0] for call in device.recorded("choose")} == {0, 1}
@@ -106,10 +108,9 @@ def test_another_file_of_weights_is_another_engine(device: Any, sources: dict[st
     graph = built(sources["opt"], "qformer", tmp_path / "out")
     feeds = {"image_embeds": np.ones((1, 17, 32), np.float32)}
     before = np.array(on("gpu", tmp_path / "out", graph).run(feeds)["query_output"])
-    other = tiny_blip2.opt(tmp_path / "other", seed=5)
-    changed = built(other, "qformer", tmp_path / "changed")
-    assert (tmp_path / "changed" / graph.files[0]).read_bytes() == (tmp_path / "out" / graph.files[0]).read_bytes()
-    after = np.array(on("gpu", tmp_path / "changed", changed).run(feeds)["query_output"])
+    data = tmp_path / "out" / "qformer.onnx.data"
+    (np.fromfile(data, np.float32) * np.float32(1.5)).tofile(data)
+    after = np.array(on("gpu", tmp_path / "out", graph).run(feeds)["query_output"])
     assert len(device.recorded("build")) == 2
     assert np.abs(after - before).max() > 0.1
 
@@ -122,8 +123,8 @@ def test_a_text_that_the_engine_is_not_built_for(sources: dict[str, Path], tmp_p
     with pytest.raises(EngineError, match=said):
         opened.start(long, np.ones((1, 140), np.int64))
     opened.start(long[:, :10], np.ones((1, 10), np.int64))
-    with pytest.raises(EngineError, match="language takes .*, not pixel_values"):
-        on("reference", tmp_path / "out", graph).run({**{}, "pixel_values": pixels(1)})
+    with pytest.raises(EngineError, match=r"language takes .*, not pixel_values"):
+        on("reference", tmp_path / "out", graph).run({"pixel_values": pixels(1)})
 
 
 def test_settings_without_shapes_and_dlas_are_refused(device: Any, sources: dict[str, Path], tmp_path: Path) -> None:
@@ -184,15 +185,20 @@ def test_static_inputs_have_no_zero_point(tmp_path: Path) -> None:
         graph = writer.save()
     onnx = pytest.importorskip("onnx", reason="needs onnx to look at the file")
     model = onnx.load(tmp_path / "one.onnx")
-    zeros = {
-        onnx.numpy_helper.to_array(one).item() for one in model.graph.initializer if one.data_type == 3 and not one.dims
-    }
-    assert zeros == {0}
+    scalars = [one for one in model.graph.initializer if one.data_type == onnx.TensorProto.INT8 and not one.dims]
+    assert [onnx.numpy_helper.to_array(one).item() for one in scalars] == [0]
     found = open_network("onnxruntime", tmp_path, graph, ONE_THREAD).run({"x": x})["y"]
     np.testing.assert_allclose(found, x @ weight.T, atol=0.2)
 
 
 # --- Hexagon ----------------------------------------------------------------------------------------------------------
+class Opened(Written):
+    """Graphs that are opened already, in place of what the manifest says of them."""
+
+    def network(self, name: str) -> Any:
+        return self.graphs[name]
+
+
 class Compiled:
     """Stands for a compiler: keeps the source as the context, so that ONNX Runtime's CPU can open it."""
 
@@ -214,14 +220,9 @@ def static(source: Path, name: str, out: Path, **options: Any) -> tuple[Graph, Q
 
 @pytest.mark.parametrize("kind", ["opt", "t5"])
 def test_static_graphs_generate_what_transformers_does(kind: str, sources: dict[str, Path], tmp_path: Path) -> None:
-    from edgekit.runtimes.language.host_cache import open_hosted
-
     model, source = torch_model(sources[kind]), Blip2(sources[kind])
     made = {name: static(sources[kind], name, tmp_path) for name in source.graphs}
-    written = Written(source, "qnn", tmp_path, {name: graph for name, (graph, _) in made.items()})
-    written.opened.update({name: network for name, (_, network) in made.items()}) if hasattr(
-        written, "opened"
-    ) else None
+    written = Opened(source, "qnn", tmp_path, {name: network for name, (_, network) in made.items()})
     spoken_names = [name for name in made if name not in ("vision", "qformer")]
     graph = open_hosted(
         {name: made[name][1] for name in spoken_names}, {name: made[name][0] for name in spoken_names},
@@ -249,11 +250,8 @@ def test_texts_are_filled_up_and_longer_ones_refused(sources: dict[str, Path], t
     _, network = static(source, "text", tmp_path)
     plain = Blip2(source)
     (tmp_path / "plain").mkdir()
-    from edgekit.graph.blip2.cache import HostCache
-
-    exact = open_network(
-        "onnxruntime", tmp_path / "plain", plain.write("text", tmp_path / "plain", FLOATS, HostCache), ONE_THREAD
-    )
+    graph = plain.write("text", tmp_path / "plain", FLOATS, HostCache)
+    exact = open_network("onnxruntime", tmp_path / "plain", graph, ONE_THREAD)
     ids = np.random.default_rng(0).integers(5, 60, (3, 7))
     mask = np.ones_like(ids)
     mask[1, 4:] = 0
@@ -273,7 +271,7 @@ def test_what_hexagon_does_not_take(sources: dict[str, Path], tmp_path: Path) ->
 
     with pytest.raises(ConversionError, match="qnn computes parts of vision-language models in float16 only; choose"):
         convert(part)
-    with pytest.raises(ConversionError, match="qnn.piece=64 is more than qnn.tokens=32; give less"):
+    with pytest.raises(ConversionError, match=r"qnn\.piece=64 is more than qnn\.tokens=32; give less"):
         convert(part, piece=64, tokens=32)
     with pytest.raises(ConversionError, match="has Hexagon v68, which computes in integers only"):
         convert(part, soc="qcs6490")

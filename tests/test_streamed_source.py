@@ -48,8 +48,11 @@ def results(folder: Path, out: Path) -> dict[str, np.ndarray[Any, Any]]:
     """What is stored of a source as reference, by the name of the file."""
     source, workspace = Blip2(folder), Workspace(out)
     images = [pixels(1, seed) for seed in range(3)]
-    run = match_all if source.retrieval else answer
-    run(source, contract_of(source), images, PROMPTS, workspace, 1)  # type: ignore[arg-type]
+    run, shares = match_all if source.retrieval else answer, list[float]()
+    run(source, contract_of(source), images, PROMPTS, workspace, 1, lambda _, share: shares.append(share))  # type: ignore[arg-type]
+    assert shares == sorted(shares)
+    assert shares[0] == 0
+    assert 0.6 < shares[-1] < 1
     return {path.name: np.load(path) for path in sorted(out.rglob("*.npy"))}
 
 

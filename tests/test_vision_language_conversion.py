@@ -26,10 +26,12 @@ from blip2_writing import edited
 from stages import stay
 
 import edgekit
+from edgekit import converters
 from edgekit.cli import main
 from edgekit.conversion.kept_graphs import FOLDER, KEPT_SECONDS, KeptGraphs
 from edgekit.conversion.source_texts import read_texts
-from edgekit.errors import BundleError
+from edgekit.emulators import proof_device
+from edgekit.errors import BundleError, UsageError
 from edgekit.evaluation.texts import TextTally, judge
 from edgekit.runtimes.bundle.folder import Staging, open_bundle
 from edgekit.runtimes.bundle.manifest import Contract, Gate, Graph, ImageRule, Language, OutputDrift, Tensor
@@ -143,7 +145,15 @@ def test_outside_its_gate_nothing_is_written_and_the_graphs_are_kept(root: Path)
     shutil.rmtree(left)
 
 
-@pytest.mark.parametrize(("kind", "seen", "written"), [("opt", "openvino", "onnx"), ("t5", "onnx", "openvino")])
+@pytest.mark.parametrize(
+    ("kind", "seen", "written"),
+    [
+        ("opt", "openvino", "onnx"),
+        pytest.param("t5", "onnx", "openvino", marks=pytest.mark.nightly),
+        pytest.param("opt", "mnn", "onnx", marks=pytest.mark.nightly),
+        pytest.param("t5", "onnx", "mnn", marks=pytest.mark.nightly),
+    ],
+)
 def test_each_part_on_an_engine_of_its_own(kind: str, seen: str, written: str, root: Path) -> None:
     """Vision on one engine and language on another, and the other way round: proven, opened, and the same texts."""
     targets = f"vision={seen},qformer={seen},language={written}"
@@ -152,7 +162,7 @@ def test_each_part_on_an_engine_of_its_own(kind: str, seen: str, written: str, r
     (entry,) = json.loads(done.stdout)["bundles"]
     bundle = open_bundle(entry["path"])
     assert bundle.path.name == f"{kind}-{seen}+{seen}+{written}-fp32"
-    engines = {"onnx": "onnxruntime", "openvino": "openvino"}
+    engines = {"onnx": "onnxruntime", "openvino": "openvino", "mnn": "mnn"}
     first, last = engines[seen], engines[written]
     manifest = bundle.manifest
     assert manifest.engines == (first, last)
@@ -170,6 +180,26 @@ def test_each_part_on_an_engine_of_its_own(kind: str, seen: str, written: str, r
     photo = root / "photos" / "0.png"
     mixed, alone = (load(path)(photo) for path in (bundle.path, converted(root, kind, seen)))
     assert mixed == alone
+
+
+@pytest.mark.nightly
+def test_a_part_on_an_emulator(root: Path) -> None:
+    """Proven with what stands in for the engine, in another process; opened by naming that."""
+    target = converters.target("web")
+    if target.missing:
+        pytest.skip(target.missing)
+    done = convert(
+        root, "opt", "--target", "vision=onnx,qformer=onnx,language=web", "--data", str(root / "photos"), "--json"
+    )
+    assert done.exit_code == 0, done.stderr
+    (entry,) = json.loads(done.stdout)["bundles"]
+    assert entry["evidence"]["word"] == target.proof
+    assert entry["evidence"]["texts"]["identical"] == 1
+    photo = str(root / "photos" / "0.png")
+    model = edgekit.load(entry["path"], threads=1, unit=proof_device(target.engine))
+    assert model.caption(photo, max_new_tokens=8).tokens == load(converted(root, "opt", "onnx"))(Path(photo))
+    with pytest.raises(UsageError, match="unit 'npu'"):
+        edgekit.load(entry["path"], unit="npu")
 
 
 def load(path: Path) -> Callable[[Path], tuple[int, ...]]:

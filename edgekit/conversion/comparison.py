@@ -44,7 +44,7 @@ class ReferenceSource(Protocol):
         """Export the exchange files of a model of one network."""
         ...
 
-    def run(self, proof: Samples, workspace: Workspace) -> Reference:
+    def run(self, proof: Samples, workspace: Workspace, report: Report) -> Reference:
         """Run it on all images and store the results in the workspace; returns how they were obtained.
 
         Raises:

@@ -81,7 +81,7 @@ class DecodedSource:
             return {}
         return names_in(onnx.load(self._spec), onnx.load(exchange))
 
-    def run(self, proof: Samples, workspace: Workspace) -> Reference:
+    def run(self, proof: Samples, workspace: Workspace, report: Report) -> Reference:
         """Store raw outputs and detections of all images.
 
         Where the model as given can be decoded too, its detections are the reference, and the cut has to agree with

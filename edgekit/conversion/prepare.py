@@ -51,12 +51,12 @@ def _prepared(job: PrepareJob, report: Report) -> Prepared:
     report("decoding images", 0.4)
     chosen = _images(job, source, workspace)
     report("running the source", 0.5)
-    reference = source.run(chosen.proof, workspace)
+    reference = source.run(chosen.proof, workspace, lambda text, share: report(text, 0.5 + 0.2 * share))
     report("trying other image rules on the source", 0.7)
     reference = msgspec.structs.replace(reference, doubts=(*reference.doubts, *source.doubts(chosen.judged)))
     holdout = chosen.holdout if source.has_recipes else None
     if holdout is not None:
-        source.run(holdout, workspace.holdout)
+        source.run(holdout, workspace.holdout, lambda text, share: report(text, 0.75))
     return Prepared(
         name=source.name,
         parts=source.parts,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from edgekit.calibration.samples import Samples, new_stack
 from edgekit.conversion.workspace import Workspace
 from edgekit.errors import InputError, SourceError
 from edgekit.graph.blip2.blip2 import Blip2
+from edgekit.progress import Report
 from edgekit.runtimes.bundle.manifest import Contract, Language, Record
 from edgekit.sources.blip2.reference import load_model, load_tokenizer
 
@@ -24,6 +25,9 @@ POSITIONS = 512
 
 ANSWER = 20
 """Tokens of an answer that goes its own way."""
+
+OF_IMAGES = 0.15
+"""Share of the time that the vision tower and the Q-Former take."""
 
 IMAGES, ROWS = 8, 32
 """Images that pass the vision tower together, and texts that are written together."""
@@ -66,7 +70,13 @@ def read_texts(path: str, contract: Contract) -> tuple[str, ...]:
 
 
 def answer(
-    source: Blip2, contract: Contract, proof: Samples, prompts: tuple[str, ...], workspace: Workspace, threads: int
+    source: Blip2,
+    contract: Contract,
+    proof: Samples,
+    prompts: tuple[str, ...],
+    workspace: Workspace,
+    threads: int,
+    report: Report,
 ) -> None:
     """Generate the source's text for every image and prompt, and store the logits of each token.
 
@@ -91,6 +101,7 @@ def answer(
     count = min(-(-POSITIONS // rows), room)
     stacks = _Stacks(workspace, len(proof))
     for start, pixels in batches(proof, IMAGES):
+        report("running the source on images", OF_IMAGES * start / len(proof))
         with torch.no_grad():
             image = model.vision_model(pixels).last_hidden_state
             given = model.query_tokens.expand(len(image), -1, -1)
@@ -103,7 +114,13 @@ def answer(
     for start in range(0, rows, ROWS):
         some = slice(start, min(start + ROWS, rows))
         asked = [(np.array(inputs[row // len(prompts)]), coded[row % len(prompts)]) for row in range(rows)[some]]
-        written, every = _generated(model, language, asked, max(count, ANSWER))
+        done = start / rows
+
+        def told(token: int, done: float = done, count: int = max(count, ANSWER), of: int = len(asked)) -> None:
+            share = done + of / rows * token / count
+            report(f"running the source, token {token + 1} of {count}", OF_IMAGES + (1 - OF_IMAGES) * share)
+
+        written, every = _generated(model, language, asked, max(count, ANSWER), told)
         tokens[some], logits[some] = written[:, :count], every[:, :count]
         answers[some] = _ended(written, every, language.eos)[:, :ANSWER]
     np.save(workspace.tokens, tokens)
@@ -122,7 +139,11 @@ def batches(images: Iterable[Floats], size: int) -> Iterator[tuple[int, Any]]:
 
 
 def _generated(
-    model: Any, language: Language, asked: Sequence[tuple[Floats, Sequence[int]]], count: int
+    model: Any,
+    language: Language,
+    asked: Sequence[tuple[Floats, Sequence[int]]],
+    count: int,
+    told: Callable[[int], None],
 ) -> tuple[Ints, Floats]:
     """The source's greedy texts of ``count`` tokens without an end, int64 (rows, count), and their logits (rows, count,
     vocabulary), by ``generate`` of transformers.
@@ -132,8 +153,17 @@ def _generated(
         language: its contract.
         asked: of each row the image's embeddings (queries, width) and the ids of the prompt.
         count: tokens of each text.
+        told: called with the number of every token, before it is computed.
     """
     import torch
+
+    tokens = itertools.count(1)
+    told(0)
+
+    def going_on(ids: torch.Tensor, scores: object) -> torch.Tensor:
+        """A criterion of ``generate``: no text stops. It is asked after every token."""
+        told(min(next(tokens), count - 1))
+        return torch.zeros(len(ids), dtype=torch.bool)
 
     table = model.get_input_embeddings()
     longest = max(len(ids) for _, ids in asked) + language.queries
@@ -148,7 +178,7 @@ def _generated(
         made = model.language_model.generate(
             inputs_embeds=embeddings, attention_mask=mask, do_sample=False, num_beams=1, repetition_penalty=1.0,
             no_repeat_ngram_size=0, max_new_tokens=count, min_new_tokens=count, output_logits=True,
-            return_dict_in_generate=True,
+            return_dict_in_generate=True, stopping_criteria=[going_on],
         )  # fmt: skip
     return made.sequences[:, -count:].numpy(), torch.stack(made.logits, 1).float().numpy()
 
@@ -163,7 +193,13 @@ def _ended(tokens: Ints, logits: Floats, eos: tuple[int, ...]) -> Ints:
 
 
 def match_all(
-    source: Blip2, contract: Contract, proof: Samples, texts: tuple[str, ...], workspace: Workspace, threads: int
+    source: Blip2,
+    contract: Contract,
+    proof: Samples,
+    texts: tuple[str, ...],
+    workspace: Workspace,
+    threads: int,
+    report: Report,
 ) -> None:
     """Match every image with every text in the source, and store the scores.
 
@@ -183,6 +219,7 @@ def match_all(
     stacks = _Stacks(workspace, len(proof))
     with torch.no_grad():
         for number, pixels in enumerate(proof):
+            report("running the source", number / len(proof))
             pixel_values = torch.from_numpy(pixels)
             image = model.vision_model(pixel_values).last_hidden_state
             seen = model.qformer(query_embeds=model.query_tokens, encoder_hidden_states=image).last_hidden_state

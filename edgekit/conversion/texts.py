@@ -68,14 +68,14 @@ class TextSource:
         """Nothing: parts are written when they are built."""
         return Exported()
 
-    def run(self, proof: Samples, workspace: Workspace) -> Reference:
+    def run(self, proof: Samples, workspace: Workspace, report: Report) -> Reference:
         """Store texts, or matches, and the outputs of every part.
 
         Raises:
             SourceError: the source gives NaN or infinite values, or does not see the image.
         """
         run = match_all if self._source.retrieval else answer
-        run(self._source, self.contract, proof, self._texts, workspace, self._threads)
+        run(self._source, self.contract, proof, self._texts, workspace, self._threads, report)
         said = doubts.of_images(proof)
         if len(proof) > 1 and not doubts.are_equal(proof):
             seen = "image_vectors" if self._source.retrieval else "language_inputs"

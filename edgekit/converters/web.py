@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from edgekit.converters import Job, Report, Target
+from edgekit.converters import Job, Report, Target, WrittenJob
 from edgekit.converters._onnx_precision import RECIPES, write
+from edgekit.graph.blip2.cache import HostCache
+from edgekit.graph.blip2.precision import PART_NAMES
 from edgekit.runtimes.bundle.manifest import Graph
+from edgekit.sources import WHOLE
 from edgekit.worker.toolchains import Toolchain
 
 TARGET = Target(
@@ -15,6 +18,7 @@ TARGET = Target(
     recipes=RECIPES,
     requires=("onnx", "onnxruntime", "nncf", "onnx_ir"),
     distributions=("onnx", "onnxruntime", "onnxslim", "onnxscript", "nncf", "torch"),
+    parts=(WHOLE, *PART_NAMES),
     toolchains=(
         Toolchain(
             name="web",
@@ -31,3 +35,8 @@ TARGET = Target(
 def convert(job: Job, report: Report) -> Graph:
     """Write ``model.onnx`` in the job's precision; the page needs it and ``manifest.json``."""
     return write(job, report, engine=TARGET.engine)
+
+
+def convert_written(job: WrittenJob, report: Report) -> Graph:
+    """Write ``NAME.onnx``, whose cache lies in the page's memory: WebAssembly would give whole buffers anew."""
+    return job.part.write(job.out, HostCache)

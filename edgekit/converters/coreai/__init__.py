@@ -7,11 +7,9 @@ SiLU, softmax and layer normalisation stay single operations (`edgekit.converter
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections import Counter
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -87,8 +85,6 @@ TARGET = Target(
 
 ASSET = "model.aimodel"
 """The folder that Core AI opens. Xcode takes it as it is."""
-
-METADATA = "metadata.json"
 
 OVERFLOWS = 4
 """Images on which operators are looked for that overflow float16."""
@@ -177,16 +173,8 @@ def _written(program: ExportedProgram, job: Job) -> Graph:
     asset = job.out / ASSET
     shutil.rmtree(asset, ignore_errors=True)
     staged.to_coreai().save_asset(asset)
-    _undated(asset / METADATA)
     files = sorted(path.relative_to(job.out).as_posix() for path in asset.rglob("*") if path.is_file())
     return msgspec.structs.replace(job.graph(*files), report=_told(program, job))
-
-
-def _undated(path: Path) -> None:
-    """Leave out when the asset was made: the same network gives the same bytes."""
-    written = json.loads(path.read_bytes())
-    written["creationDate"] = "20000101T000000Z"
-    path.write_text(json.dumps(written, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _told(program: ExportedProgram, job: Job) -> dict[str, str | int | float]:

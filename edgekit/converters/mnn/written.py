@@ -87,7 +87,7 @@ def _inputs(source: Path) -> dict[str, tuple[int, bool]]:
     for node in graph.node:
         for name in node.input:
             readers.setdefault(name, []).append(node)
-    found = {}
+    found: dict[str, tuple[int, bool]] = {}
     for node in graph.node:
         if node.op_type == "MatMul" and node.input[1] in sizes:
             results = list(_results(node, readers))

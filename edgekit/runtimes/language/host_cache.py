@@ -145,7 +145,7 @@ class _Decoder:
     @property
     def capacity(self) -> int:
         """Tokens that the buffers have room for."""
-        return self._hidden.shape[1]
+        return int(self._hidden.shape[1])
 
     def select(self, rows: Ints) -> None:
         """Keep these rows, in this order: numpy copies what is used into buffers that were in use before."""

@@ -199,25 +199,26 @@ class Context:
         self.engine = engine
         self.addresses: dict[str, int] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
+        self.outputs: dict[str, tuple[int, ...]] = {}
 
     def set_optimization_profile_async(self, index: int, stream: int) -> bool:
         CALLS.append(("choose", index))
         return "profile" not in FAILS
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
-        """Take the shape of the input; the outputs' are found by running the file once on zeros."""
-        session = self.engine.session
+        """Take the shape of an input; the outputs' are found by running the file once on zeros."""
         self.shapes[name] = tuple(shape)
-        inputs = [one.name for one in session.get_inputs()]
-        if not set(inputs) <= set(self.shapes):
-            return True
-        outputs = session.run(None, {one: np.zeros(self.shapes[one], self._kind(one)) for one in inputs})
-        for tensor, values in zip(session.get_outputs(), outputs, strict=True):
-            self.shapes[tensor.name] = values.shape
+        self.outputs.clear()
         return True
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        return self.shapes.get(name) or self.engine.get_tensor_shape(name)
+        session = self.engine.session
+        inputs = [one.name for one in session.get_inputs()]
+        if name not in inputs and not self.outputs and set(inputs) <= set(self.shapes):
+            made = session.run(None, {one: np.zeros(self.shapes[one], self._kind(one)) for one in inputs})
+            names = [one.name for one in session.get_outputs()]
+            self.outputs = {one: values.shape for one, values in zip(names, made, strict=True)}
+        return self.shapes.get(name) or self.outputs.get(name) or self.engine.get_tensor_shape(name)
 
     def set_tensor_address(self, name: str, address: int) -> bool:
         self.addresses[name] = address

@@ -107,14 +107,14 @@ def profile_of(settings: BuildSettings, name: str, feeds: Mapping[str, NDArray[A
         if set(feeds) == set(profile) and all(profile[one].take(array.shape) for one, array in feeds.items()):
             return number
     known = profiles[-1] if profiles else {}
-    for one, array in feeds.items():
-        if one not in known or not any(profile[one].take(array.shape) for profile in profiles):
-            most = list(known[one].most) if one in known else "nothing"
-            raise EngineError(
-                f"{name}: input {one!r} of shape {list(array.shape)} is outside of what the engine is built for (at "
-                f"most {most}); shorten the text, or convert with --option tensorrt.tokens=N for more"
-            )
-    raise EngineError(f"{name} takes {', '.join(known)}, not {', '.join(feeds)}")
+    if set(feeds) != set(known):
+        raise EngineError(f"{name} takes {', '.join(known)}, not {', '.join(feeds)}")
+    outside = (one for one, array in feeds.items() if not any(profile[one].take(array.shape) for profile in profiles))
+    worst = next(outside, next(iter(feeds)))
+    raise EngineError(
+        f"{name}: input {worst!r} of shape {list(feeds[worst].shape)} is outside of what the engine is built for (at "
+        f"most {list(known[worst].most)}); shorten the text, or convert with --option tensorrt.tokens=N for more"
+    )
 
 
 def build(model: Path, settings: BuildSettings, device: str, timing: bytes, *, strict: bool = False) -> Built:
