@@ -2,7 +2,7 @@
 
 All have float32 NCHW inputs and outputs, as on every other target. Only float32 computes in float32.
 
-SiLU, softmax and layer normalisation stay single operations, as Apple's own table of decompositions leaves them.
+SiLU, softmax and layer normalisation stay single operations (`edgekit.converters.coreai.operators`).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from edgekit.converters import Job, Report, Target
 from edgekit.converters._foreign import tool_error
 from edgekit.converters._quiet import quiet
 from edgekit.converters.coreai.integers import with_integers
+from edgekit.converters.coreai.operators import decomposed
 from edgekit.errors import ConversionError
 from edgekit.graph.exchange import INPUT
 from edgekit.runtimes.bundle.manifest import Graph, Record
@@ -62,11 +63,21 @@ TARGET = Target(
     distributions=("coreai-core", "coreai-torch", "coreai-opt"),
     calibrated=("w8a8",),
     half_precisions=("fp16", "int8", "w8a8"),
-    options=CoreaiOptions,
     refuses={
+        "Bernoulli": "coreai-torch converts no random numbers",
+        "BitShift": "coreai-torch does not convert it",
+        "Col2Im": "coreai-torch does not convert it",
+        "Compress": "coreai-torch converts no indexing by a mask",
+        "CumProd": "coreai-torch does not convert it; CumSum is converted",
         "Det": "coreai-torch does not convert it",
         "DFT": "coreai-torch converts no Fourier transforms",
+        "IsNaN": "coreai-torch does not convert it; IsInf is converted",
+        "MaxUnpool": "coreai-torch 0.4.3 writes wrong indices of maxima, without an error",
+        "Multinomial": "coreai-torch converts no random numbers",
+        "STFT": "coreai-torch converts no Fourier transforms",
+        "Unique": "coreai-torch does not convert it",
     },
+    options=CoreaiOptions,
     hosts=("linux-x86_64", "darwin"),
     toolchains=(TOOLCHAIN,),
     builder="coreai",
@@ -111,12 +122,12 @@ def _in_precision(program: ExportedProgram, job: Job) -> ExportedProgram:
     example = _example(job)
     if job.precision in ("int8", "w8a8"):
         program = _exported(with_integers(program.module(), job), example)
-    program = _decomposed(program)
+    program = decomposed(program)
     if job.precision == "fp32":
         return program
     images = [] if job.samples is None else [_tensor(image) for image in islice(job.samples, OVERFLOWS)]
     half = cast_fp32_to_fp16(program, calibration_data=images or None)
-    return _decomposed(_exported(_float_ports(half.module()), example))
+    return decomposed(_exported(_float_ports(half.module()), example))
 
 
 def _example(job: Job) -> Any:
@@ -135,19 +146,6 @@ def _exported(module: nn.Module, example: Any) -> ExportedProgram:
     import torch
 
     return torch.export.export(module, (example,))
-
-
-def _decomposed(program: ExportedProgram) -> ExportedProgram:
-    """In the operators that coreai-torch knows."""
-    import coreai_torch
-    import torch
-    from torch._decomp import get_decompositions
-
-    aten = torch.ops.aten
-    table = coreai_torch.get_decomp_table()
-    table.update(get_decompositions([aten.elu, aten.grid_sampler_2d]))  # it neither knows nor decomposes them
-    decomposed: ExportedProgram = program.run_decompositions(table)
-    return decomposed
 
 
 def _float_ports(module: nn.Module) -> nn.Module:
