@@ -149,29 +149,48 @@ def _of_parts(
 ) -> tuple[tuple[BundleSpec, ...], tuple[Skipped, ...]]:
     """Bundles of a model of several parts: each choice of targets in each choice of precisions."""
     read = read_precisions(precisions)
-    skipped: tuple[Skipped, ...] = ()
     if tuple(targets) == ALL:
-        taking = [name for name in converters.target_names() if _takes(name, source.parts)]
-        reasons = {name: _absent(converters.target(name)) for name in taking}
-        skipped = tuple(Skipped(name, reason) for name, reason in reasons.items() if reason)
-        targets = [name for name in taking if not reasons[name]]
+        return _of_all_targets(source, read)
     bundles = []
     for chosen in read_targets(targets, source.parts):
         for part, name in chosen.items():
             _check_part(part, name)
         bundles += [_bundle(chosen, precision) for precision in read]
-    for part, own in ((part, own) for spec in bundles for part, own in spec.parts.items()):
-        _check_precision(part, own)
-    return tuple(bundles), skipped
+    for spec in bundles:
+        if refusal := _other_precisions(spec):
+            raise UsageError(refusal)
+    return tuple(bundles), ()
 
 
-def _check_precision(part: str, own: PartSpec) -> None:
-    offered = converters.target(own.target).part_precisions
-    if own.precision.partition("-")[0] not in offered:
-        raise UsageError(
-            f"target {own.target} takes {part} of a vision-language model in {' or '.join(offered)}, not in "
-            f"{own.precision}; say so with --precision {part}={offered[0]}, or give {part} another target"
-        )
+def _of_all_targets(
+    source: Source, precisions: Sequence[Precision]
+) -> tuple[tuple[BundleSpec, ...], tuple[Skipped, ...]]:
+    """Bundles of every target that takes all parts, in those of the precisions that it has."""
+    bundles: list[BundleSpec] = []
+    skipped: list[Skipped] = []
+    for name in converters.target_names():
+        if not _takes(name, source.parts):
+            continue
+        specs = [_bundle(dict.fromkeys(source.parts, name), precision) for precision in precisions]
+        refusals = {spec.precision: _other_precisions(spec) for spec in specs}
+        reason = _absent(converters.target(name)) or ("" if "" in refusals.values() else next(iter(refusals.values())))
+        if reason:
+            skipped.append(Skipped(name, reason))
+        else:
+            bundles += [spec for spec in specs if not refusals[spec.precision]]
+    return tuple(bundles), tuple(skipped)
+
+
+def _other_precisions(spec: BundleSpec) -> str:
+    """Why a part's target does not have its precision, empty where all do."""
+    for part, own in spec.parts.items():
+        offered = converters.target(own.target).part_precisions
+        if own.precision.partition("-")[0] not in offered:
+            return (
+                f"target {own.target} takes {part} of a vision-language model in {' or '.join(offered)}, not in "
+                f"{own.precision}; say so with --precision {part}={offered[0]}, or give {part} another target"
+            )
+    return ""
 
 
 def _bundle(targets: Mapping[str, str], precision: Precision) -> BundleSpec:
