@@ -211,12 +211,13 @@ def test_a_zero_byte_in_an_ncnn_graph_is_refused(tmp_path: Path) -> None:
 def test_a_damaged_mnn_file_is_an_engines_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = pytest.importorskip("MNN", reason="needs the extra 'mnn'")
     from edgekit.runtimes.engines import SessionOptions, mnn
+    from edgekit.runtimes.engines.mnn import opening
 
     def refuse(*_: object) -> None:
         raise Exception("Create session failed")
 
     (graph,) = open_bundle(DETECTOR).manifest.graphs
-    monkeypatch.setattr(mnn, "_operators", lambda path: [])
+    monkeypatch.setattr(opening, "_operators", lambda path: [])
     monkeypatch.setattr(package, "Interpreter", refuse)
     with pytest.raises(EngineError, match=r"model.mnn: MNN cannot open it: Create session failed; convert again"):
         mnn.MnnSession(tmp_path / "model.mnn", graph, SessionOptions())
