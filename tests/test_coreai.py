@@ -126,7 +126,7 @@ def jobs(detector: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, A
 @pytest.fixture(scope="module")
 def built(jobs: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Graph]]:
     return {
-        name: build(jobs.get(name, jobs["float"]), tmp_path_factory.mktemp(name), "coreai", name)
+        name: build(jobs["float" if name.startswith("fp") else "w8a8"], tmp_path_factory.mktemp(name), "coreai", name)
         for name in coreai.TARGET.precisions
     }
 

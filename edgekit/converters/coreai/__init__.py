@@ -61,7 +61,7 @@ TARGET = Target(
     precisions=("fp32", "fp16", "int8", "w8a8"),
     requires=(),
     distributions=("coreai-core", "coreai-torch", "coreai-opt"),
-    calibrated=("w8a8",),
+    calibrated=("int8", "w8a8"),
     half_precisions=("fp16", "int8", "w8a8"),
     refuses={
         "Bernoulli": "coreai-torch converts no random numbers",
@@ -94,10 +94,10 @@ def convert(job: Job, report: Report) -> Graph:
     """Write ``model.aimodel`` in the job's precision.
 
     Raises:
-        ConversionError: Core AI refuses the network, w8a8 has no plan, or the asset is not what was asked for.
+        ConversionError: Core AI refuses the network, an integer precision has no plan, or the asset is not what was asked for.
     """
     job.chosen(CoreaiOptions)
-    if job.precision == "w8a8":
+    if job.precision in TARGET.calibrated:
         job.planned()  # refuse before the slow part
     report("loading coreai-torch", 0.0)
     try:
@@ -120,7 +120,7 @@ def _in_precision(program: ExportedProgram, job: Job) -> ExportedProgram:
     from coreai_opt.casting import cast_fp32_to_fp16
 
     example = _example(job)
-    if job.precision in ("int8", "w8a8"):
+    if job.precision in TARGET.calibrated:
         program = _exported(with_integers(program.module(), job), example)
     program = decomposed(program)
     if job.precision == "fp32":

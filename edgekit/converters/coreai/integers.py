@@ -21,14 +21,12 @@ LEAST = 2.0**-12
 
 
 def with_integers(module: fx.GraphModule, job: Job) -> fx.GraphModule:
-    """A network with INT8 weights in convolutions and linear layers, one scale for each output channel.
+    """The plan's network with INT8 weights in convolutions and linear layers: symmetric, a scale for each output channel.
 
-    In int8 each channel has a zero point too: layers are computed in float, where it costs nothing, and the errors of
-    FastestDet are a sixth smaller. In w8a8 weights are symmetric, and what layers read is INT8 as well, in the plan's
-    ranges, but for the layers that it leaves in float.
+    In w8a8 what they read is INT8 too, in the plan's ranges. Layers that the plan leaves in float stay so.
 
     Args:
-        module: of the exchange program, or of the plan's.
+        module: of the plan's program, whose weights lie on that grid.
         job: the conversion.
     """
     import coreai_torch._compression.custom_layers  # noqa: F401 - registers torch.ops.coreai, as coreai-opt does
@@ -37,14 +35,14 @@ def with_integers(module: fx.GraphModule, job: Job) -> fx.GraphModule:
     aten = torch.ops.aten
     graph = module.graph
     layers = [node for node in graph.nodes if node.target in (aten.conv2d.default, aten.linear.default)]
-    ranges, floats = _planned(graph, layers, job) if job.precision == "w8a8" else ({}, set())
+    ranges, floats = _planned(graph, layers, job)
     rounded: dict[fx.Node, fx.Node] = {}
     for layer in layers:
         source = layer.all_input_nodes[0]
         if layer.name in floats:
             continue
-        _round_weight(module, layer, symmetric=job.precision == "w8a8")
-        if source.name in ranges:
+        _round_weight(module, layer)
+        if job.precision == "w8a8" and source.name in ranges:
             if source not in rounded:
                 rounded[source] = _rounded(module, source, ranges[source.name], layer)
             layer.replace_input_with(source, rounded[source])
@@ -63,8 +61,8 @@ def _planned(graph: fx.Graph, layers: list[fx.Node], job: Job) -> tuple[dict[str
     return known, kept_in_float(plan, weighted)
 
 
-def _round_weight(module: fx.GraphModule, layer: fx.Node, *, symmetric: bool) -> None:
-    """Replace the weight of a layer by integers, their scales, and their zero points unless they are symmetric."""
+def _round_weight(module: fx.GraphModule, layer: fx.Node) -> None:
+    """Replace the weight of a layer by integers and their scales."""
     import torch
 
     held = layer.args[1]
@@ -73,31 +71,16 @@ def _round_weight(module: fx.GraphModule, layer: fx.Node, *, symmetric: bool) ->
     weight = _attribute(module, str(held.target)).detach()
     if weight.numel() < WEIGHTS:
         return
+    largest = weight.abs().flatten(1).amax(1)
     # Rounded first: the layer is computed in float16, and its integers have to fit the scale that is stored.
-    flat = weight.flatten(1)
-    if symmetric:
-        scale = _stored(flat.abs().amax(1) / LEVELS)
-        zero = torch.zeros_like(scale)
-    else:
-        low, high = flat.amin(1).clamp(max=0), flat.amax(1).clamp(min=0)
-        scale = _stored((high - low) / STEPS)
-        zero = (-128 - low / scale).round().clamp(-128, 127)
+    scale = torch.where(largest > 0, largest / LEVELS, torch.ones(())).half().float().clamp(min=2.0**-24)
     shape = (-1, *[1] * (weight.dim() - 1))
-    least = -LEVELS if symmetric else -128
-    integers = ((weight / scale.view(shape)).round() + zero.view(shape)).clamp(least, 127).to(torch.int8)
-    kept = {"int8": integers, "scale": scale} | ({} if symmetric else {"zero": zero.to(torch.int8)})
-    places = [_kept(module, held, f"{layer.name}_weight_{what}", value) for what, value in kept.items()]
+    integers = (weight / scale.view(shape)).round().clamp(-LEVELS, LEVELS).to(torch.int8)
+    name = f"{layer.name}_weight"
+    places = [_kept(module, held, f"{name}_{what}", value) for what, value in (("int8", integers), ("scale", scale))]
     with module.graph.inserting_before(layer):
-        given = (*places, *[None] * (4 - len(places)), 0)
-        floats = module.graph.call_function(torch.ops.coreai.dequantize.default, given)
+        floats = module.graph.call_function(torch.ops.coreai.dequantize.default, (*places, None, None, 0))
     layer.replace_input_with(held, floats)
-
-
-def _stored(scale: torch.Tensor) -> torch.Tensor:
-    """Scales as float16 holds them; 1 for a channel of zeros."""
-    import torch
-
-    return torch.where(scale > 0, scale, torch.ones(())).half().float().clamp(min=2.0**-24)
 
 
 def _rounded(module: fx.GraphModule, source: fx.Node, seen: TensorRange, layer: fx.Node) -> fx.Node:
