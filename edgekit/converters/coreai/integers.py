@@ -21,7 +21,7 @@ LEAST = 2.0**-12
 
 
 def with_integers(module: fx.GraphModule, job: Job) -> fx.GraphModule:
-    """The plan's network with INT8 weights in convolutions and linear layers: symmetric, a scale for each output channel.
+    """The plan's network with INT8 weights in convolutions and linear layers, symmetric, a scale per output channel.
 
     In w8a8 what they read is INT8 too, in the plan's ranges. Layers that the plan leaves in float stay so.
 
