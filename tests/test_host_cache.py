@@ -88,7 +88,7 @@ class Hosted(Written):
     def network(self, name: str) -> Network:
         return open_network("onnxruntime", self.folder, self.graphs[name], ONE_THREAD)
 
-    def opened(self, *, static: bool = False) -> LanguageGraph:
+    def hosted(self, *, static: bool = False) -> LanguageGraph:
         names = [name for name in self.graphs if name not in ("vision", "qformer")]
         graphs = {name: fixed(self.graphs[name]) if static else self.graphs[name] for name in names}
         networks: dict[str, Any] = {name: self.network(name) for name in names}
@@ -115,7 +115,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Model, H
 @every_kind
 def test_random_configurations(kind: str, seeds: range, static: bool, models: dict[str, tuple[Model, Hosted]]) -> None:
     model, written = models[kind]
-    graph, ends = written.opened(static=static), 0
+    graph, ends = written.hosted(static=static), 0
     for seed in seeds:
         given = case(kind, model.source, seed)
         made = ours(written, graph, given)
@@ -127,7 +127,7 @@ def test_random_configurations(kind: str, seeds: range, static: bool, models: di
 @every_kind
 def test_without_reordering_the_cache_the_texts_differ(kind: str, models: dict[str, tuple[Model, Hosted]]) -> None:
     model, written = models[kind]
-    graph, different = Unordered(written.opened()), 0
+    graph, different = Unordered(written.hosted()), 0
     for seed in range(6):
         given = case(kind, model.source, seed, beams=4, returned=1, max_new_tokens=14, min_new_tokens=8)
         made, reference = ours(written, graph, given), theirs(model.source, given)
@@ -142,7 +142,7 @@ def test_texts_outgrow_the_buffers(models: dict[str, tuple[Model, Hosted]]) -> N
     model, written = models["t5"]
     given = case("t5", model.source, 1, beams=1, returned=1, max_new_tokens=2 * BLOCK, min_new_tokens=2 * BLOCK,
                  early_stopping=False, length_penalty=1.0, no_repeat_ngram_size=0, repetition_penalty=1.2)  # fmt: skip
-    made = ours(written, written.opened(), given)
+    made = ours(written, written.hosted(), given)
     assert (made.lengths == 2 * BLOCK).all()
     same("t5", made, theirs(model.source, given), given)
 
@@ -157,7 +157,7 @@ def test_a_prompt_is_read_in_pieces(models: dict[str, tuple[Model, Hosted]]) -> 
     graph = fixed(written.graphs["language"])
     network = Fixed(written.network("language"), graph)
     pieces = open_hosted({"language": network}, {"language": graph}, written.language, written.source.embeddings())
-    np.testing.assert_allclose(pieces.start(embeddings, mask), written.opened().start(embeddings, mask), atol=2e-5)
+    np.testing.assert_allclose(pieces.start(embeddings, mask), written.hosted().start(embeddings, mask), atol=2e-5)
     assert network.tokens == [PIECE] * 6  # two rows, one after another
     pieces.step(np.array([7, 8]))
     assert network.tokens[6:] == [1, 1]
@@ -165,7 +165,7 @@ def test_a_prompt_is_read_in_pieces(models: dict[str, tuple[Model, Hosted]]) -> 
 
 def test_more_tokens_than_there_is_room_for(models: dict[str, tuple[Model, Hosted]]) -> None:
     _, written = models["opt"]
-    graph = written.opened(static=True)
+    graph = written.hosted(static=True)
     width = written.language.width
     long = np.zeros((1, CAPACITY + 1, width), np.float32)
     said = f"{CAPACITY + 1} tokens .* are more than the {CAPACITY} that this bundle has room for; shorten the prompt"
@@ -181,7 +181,7 @@ def test_a_prompt_that_the_encoder_has_no_room_for(models: dict[str, tuple[Model
     _, written = models["t5"]
     long = np.zeros((1, CAPACITY + 1, written.language.width), np.float32)
     with pytest.raises(UsageError, match=f"{CAPACITY + 1} tokens .* more than the {CAPACITY} that this bundle's encod"):
-        written.opened(static=True).start(long, np.ones((1, CAPACITY + 1), np.int64))
+        written.hosted(static=True).start(long, np.ones((1, CAPACITY + 1), np.int64))
 
 
 def test_a_graph_of_another_cache_is_refused(models: dict[str, tuple[Model, Hosted]]) -> None:

@@ -248,11 +248,11 @@ def test_what_was_rebuilt_is_compared_on_a_proof_image_too(tmp_path: Path) -> No
     source = DecodedSource(PrepareJob(folder=str(tmp_path), source=str(path), contract=str(tmp_path / "f.yaml")))
     pictures = np.random.default_rng(1).integers(0, 256, (2, 64, 96, 3), np.uint8)
     samples = store(references(pictures), source.contract.image, tmp_path / "proof.npy")
-    source.run(samples, Workspace(tmp_path))
+    source.run(samples, Workspace(tmp_path), lambda text, share: None)
     with torch.no_grad():
         next(iter(source._read.model.module.buffers())).mul_(1.01)
     with pytest.raises(SourceError, match="off ONNX Runtime"):
-        source.run(samples, Workspace(tmp_path))
+        source.run(samples, Workspace(tmp_path), lambda text, share: None)
 
 
 @pytest.mark.parametrize("channels", [1, 19])

@@ -74,6 +74,10 @@ def infinite(): return Network(lambda x: x.exp().exp().exp().exp())
 """
 
 
+def unwatched(text: str, share: float) -> None:
+    """A report that nobody reads."""
+
+
 @pytest.fixture(autouse=True)
 def _modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "doubtful_module.py").write_text(MODULE)
@@ -91,7 +95,7 @@ def proof(images: Image, rule: ImageRule, folder: Path) -> Samples:
 def run(factory: str, images: Image, folder: Path) -> Reference:
     spec = factory if ":" in factory else f"doubtful_module:{factory}"
     source = DecodedSource(PrepareJob(folder=str(folder), source=spec))
-    return source.run(proof(images, source.contract.image, folder), Workspace(folder))
+    return source.run(proof(images, source.contract.image, folder), Workspace(folder), unwatched)
 
 
 def test_a_sound_source_is_not_doubted(tmp_path: Path) -> None:
@@ -167,7 +171,7 @@ def test_a_bundle_that_does_not_see_the_image(blind: bool, tmp_path: Path) -> No
     """Its raw outputs are close to those of a source that moves little, as is the case with images without objects."""
     source = DecodedSource(PrepareJob(folder=str(tmp_path), source="doubtful_module:still"))
     images, workspace = photographs(), Workspace(tmp_path)
-    reference = source.run(proof(images, source.contract.image, tmp_path), workspace)
+    reference = source.run(proof(images, source.contract.image, tmp_path), workspace, unwatched)
     prepared = Prepared(
         name="x", parts=(), contract=source.contract, origin=source.origin, shapes={}, operators={}, calibration=None,
         proof_sha256="", proof_views=4, photographs=4, reference=reference, versions={},
@@ -245,7 +249,7 @@ def matched(folder: Path, images: Image, work: Path) -> Reference:
     work.mkdir()
     source = TextSource(PrepareJob(folder=str(work), source=str(folder)), model)
     np.save(work / "proof.npy", images)
-    return source.run(Samples(work / "proof.npy", source.contract.image), Workspace(work))
+    return source.run(Samples(work / "proof.npy", source.contract.image), Workspace(work), unwatched)
 
 
 def test_texts_of_a_source_that_does_not_see_the_image(tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def convert(job: Job, report: Report) -> Graph:
     """Write ``model.aimodel`` in the job's precision.
 
     Raises:
-        ConversionError: Core AI refuses the network, an integer precision has no plan, or the asset is not what was asked for.
+        ConversionError: Core AI refuses the network, or an integer precision has no plan.
     """
     job.chosen(CoreaiOptions)
     if job.precision in TARGET.calibrated:
