@@ -31,8 +31,8 @@ def test_a_folder_outside_adds_one_of_each_kind() -> None:
     done = edgekit("--import", "plugin_example", "added")
     assert done.returncode == 0, done.stderr
     targets, engines, decoders, trackers, sources = done.stdout.splitlines()
-    assert len(targets.split()) == 14
-    assert len(engines.split()) == 14
+    assert len(targets.split()) == 15
+    assert len(engines.split()) == 15
     assert {"torchscript"} == set(targets.split()) & set(OWN) == set(engines.split()) & set(OWN)
     assert "shapes_heads" in decoders.split()
     assert trackers.split() == ["botsort", "bytetrack", "nearest", "ocsort", "sort"]

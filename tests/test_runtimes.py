@@ -208,7 +208,9 @@ def test_a_negative_number_of_threads_is_refused(opened: Opened) -> None:
 
 
 def test_an_unknown_engine_is_refused_with_the_choices(folder: Path) -> None:
-    with pytest.raises(UsageError, match=r"engine 'abacus' is not one of: coreml, .*litert, .*onnxruntime, openvino"):
+    with pytest.raises(
+        UsageError, match=r"engine 'abacus' is not one of: coreai, coreml, .*litert, .*onnxruntime, openvino"
+    ):
         open_session("abacus", folder, GRAPH, SessionOptions())
 
 
