@@ -208,8 +208,8 @@ def bytes_per_token(weights: Path, preset: str) -> int:
 def converted(checkpoint: Path, work: Path, target: str, preset: str, name: str) -> Any:
     """One graph as `edgekit convert` writes it, made once; target "plain" is float32 with the cache as tensors."""
     from edgekit import converters, registry
-    from edgekit.converters import PartJob
-    from edgekit.graph.blip2.blip2 import Blip2
+    from edgekit.converters import WrittenJob
+    from edgekit.graph.blip2.blip2 import Blip2, WrittenPart
     from edgekit.graph.blip2.cache import GrownCache
     from edgekit.graph.blip2.precision import forms, read_precisions
     from edgekit.runtimes.bundle.manifest import Graph
@@ -225,9 +225,9 @@ def converted(checkpoint: Path, work: Path, target: str, preset: str, name: str)
     if target == "plain":
         graph = source.write(name, folder, written, partial(GrownCache, mask=True))
     else:
-        layers = source.language.heads.layers
-        job = PartJob(source=source, graph=name, forms=written, layers=layers, out=folder, work=temporary)
-        graph = registry.module(converters.__name__, target).convert_part(job, lambda *_: None)
+        options = converters.target(target).options()
+        job = WrittenJob(part=WrittenPart(source, name, written), out=folder, work=temporary, options=options)
+        graph = registry.module(converters.__name__, target).convert_written(job, lambda *_: None)
     shutil.rmtree(temporary)
     described.write_bytes(msgspec.json.encode(graph))
     return graph
@@ -241,9 +241,7 @@ def calibrated(source: Any, work: Path) -> Any:
 
     path = work / "noise.npy"
     np.save(path, np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), np.uint8))
-    observed = work / "observed"
-    shutil.rmtree(observed, ignore_errors=True)
-    return observe(source, Samples(path, ImageRule(size=(224, 224), resize="stretch", std=(0.3, 0.3, 0.3))), observed)
+    return observe(source, Samples(path, ImageRule(size=(224, 224), resize="stretch", std=(0.3, 0.3, 0.3))))
 
 
 SUBJECTS: dict[str, Callable[[Path, Path, int], Subject]] = {

@@ -152,13 +152,17 @@ def _of_parts(
     if tuple(targets) == ALL:
         return _of_all_targets(source, read)
     bundles = []
-    for chosen in read_targets(targets, source.parts):
+    wanted = read_targets(targets, source.parts)
+    for chosen in wanted:
         for part, name in chosen.items():
-            _check_part(part, name)
+            _check_taken(part, name)
         bundles += [_bundle(chosen, precision) for precision in read]
     for spec in bundles:
         if refusal := _other_precisions(spec):
             raise UsageError(refusal)
+    for chosen in wanted:
+        for part, name in chosen.items():
+            _check_present(part, name)
     return tuple(bundles), ()
 
 
@@ -229,19 +233,26 @@ def _takes(name: str, parts: Iterable[str]) -> bool:
     return set(parts) <= set(converters.target(name).parts)
 
 
-def _check_part(part: str, name: str) -> None:
-    """Refuse a target that cannot take a part here, and name those that can."""
-    spec = converters.target(name)
-    takers = [other for other in converters.target_names() if _takes(other, [part])]
+def _check_taken(part: str, name: str) -> None:
+    """Refuse a target that does not take a part."""
+    spec, takers = converters.target(name), _takers(part)
     if name not in takers:
         small = f": {_too_small(part, spec)}" if spec.megabytes else ""
         raise UsageError(
             f"target {name} takes no {part} of a vision-language model{small}; these do: {', '.join(takers)}"
         )
-    absent = _absent(spec)
-    if absent:
-        here = [other for other in takers if not _absent(converters.target(other))]
+
+
+def _check_present(part: str, name: str) -> None:
+    """Refuse a target that cannot be made here."""
+    if absent := _absent(converters.target(name)):
+        here = [other for other in _takers(part) if not _absent(converters.target(other))]
         raise UsageError(f"target {name}: {absent}; possible here for {part}: {', '.join(here) or 'none'}")
+
+
+def _takers(part: str) -> list[str]:
+    """The targets that take a part."""
+    return [other for other in converters.target_names() if _takes(other, [part])]
 
 
 def _too_small(part: str, spec: Target) -> str:
