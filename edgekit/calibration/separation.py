@@ -20,10 +20,12 @@ if TYPE_CHECKING:
     import torch
     from torch import fx
 
-WITHIN = 16.0
-"""Channels of one group differ by at most this ratio, but for those of the last one."""
+WITHIN = 4.0
+"""Channels of one group differ by at most this ratio, but for those of the last one. On imx500, whose scales are powers
+of two, YOLOX-Nano has an mAP of .504 with up to three groups within 16 and .519 with up to five within 4 (float .533).
+"""
 
-MOST_GROUPS = 3
+MOST_GROUPS = 5
 
 
 @dataclass(frozen=True)
