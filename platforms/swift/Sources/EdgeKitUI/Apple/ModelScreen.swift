@@ -38,7 +38,7 @@ public struct ModelScreen: View {
             .navigationBarTitleDisplayMode(.inline)
         }
         .task { model.open() }
-        .onChange(of: phase) { if $0 != .active { model.stop() } }
+        .onChange(of: phase) { if $0 == .background { model.stop() } }
         .onChange(of: chosen) { item in
             Task { if let data = try? await item?.loadTransferable(type: Data.self) { model.look(at: data) } }
         }

@@ -145,12 +145,15 @@ final class ScreenModel: ObservableObject {
                 self.proof = "Timed \(found.rounds.reduce(0) { $0 + $1.total.count }) calls in \(found.rounds.count) rounds."
                 try self.keep(found.json, as: "benchmark", for: "edgekit profile import")
             } catch {
-                _ = try? await self.opened()
+                try await self.reopened()
                 throw error
             }
-            _ = try await self.opened()
+            try await self.reopened()
         }
     }
+
+    /// After a benchmark, and after one that was cancelled, too: in a task that is not.
+    private func reopened() async throws { _ = try await Task { try await opened() }.value }
 
     private func tell(_ text: String) { proof = text }
 
@@ -185,7 +188,7 @@ final class ScreenModel: ObservableObject {
 
     /// Do something with the model alone; a second wish meanwhile is not heard.
     private func alone(_ what: @escaping @MainActor () async throws -> Void) {
-        if isBusy && model != nil { return }
+        if isBusy && manifest != nil { return }
         isBusy = true
         stop()
         replace {
