@@ -19,16 +19,14 @@ from pbxproj import Project, faults, parsed
 from tiny_onnx import write_tiny_bundle
 
 from edgekit import registry
-from edgekit.apps import _project, ios
+from edgekit.apps import _project, android, ios
 from edgekit.cli import main
 from edgekit.cli.app import command
 from edgekit.errors import BundleError, ToolchainError, UsageError
 from edgekit.runtimes.bundle import manifest_file
 from edgekit.runtimes.bundle.folder import open_bundle, replace_manifest
 
-KINDS = {
-    "ios": (ios, "coreml"),
-}
+KINDS = {"ios": (ios, "coreml"), "android": (android, "litert")}
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +50,12 @@ def changed(bundle: Path, **changes: Any) -> Path:
 
 def files(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def toml(path: Path) -> dict[str, Any]:
+    tomllib = pytest.importorskip("tomllib", reason="in Python from 3.11 on")
+    found: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    return found
 
 
 ADDRESS = re.compile(r"(?:https?|wss?|git|ssh)://[^\s\"'<>)]+")
@@ -187,6 +191,115 @@ def test_a_project_that_is_no_property_list_is_not_read() -> None:
     for text in ("{ a = b }", "{ a = ( b c ); }", "{ a = b;", "{ a = b; } more", '{ a = "b; }'):
         with pytest.raises(ValueError, match=r"expected|ends"):
             parsed(text)
+
+
+# Android
+
+NAMESPACE = "{http://schemas.android.com/apk/res/android}"
+TOOLS = "{http://schemas.android.com/tools}"
+MAIN = Path("app") / "src" / "main"
+
+
+def test_the_android_project_is_whole_and_has_the_bundle_in_its_assets(bundle: Path, tmp_path: Path) -> None:
+    app = android.write_app(changed(bundle, engine="litert"), tmp_path / "new" / "app")
+    assert open_bundle(app / MAIN / "assets" / "model").manifest == open_bundle(bundle).manifest
+    settings = (app / "settings.gradle.kts").read_text()
+    assert re.findall(r'"(\w+)"', settings.split("listOf(")[1].split(")")[0]) == ["core", "camerax", "litert"]
+    for module in ("core", "camerax", "litert"):
+        copied, original = app / "edgekit" / module, ROOT / "platforms" / "kotlin" / module
+        assert files(copied / "src") == {f"main/{name}" for name in files(original / "src" / "main")}
+        assert (copied / "build.gradle.kts").read_text() == (original / "build.gradle.kts").read_text()
+    assert sorted(path.name for path in (app / "edgekit").iterdir()) == ["camerax", "core", "litert"]
+    assert set(re.findall(r'project\(":(\w+)"\)', (app / "app" / "build.gradle.kts").read_text())) == {
+        "core",
+        "camerax",
+        "litert",
+    }
+    assert (
+        'consumerProguardFiles("src/main/consumer-rules.pro")'
+        in (app / "edgekit" / "litert" / "build.gradle.kts").read_text()
+    )
+    assert (
+        "com.google.ai.edge.litert" in (app / "edgekit" / "litert" / "src" / "main" / "consumer-rules.pro").read_text()
+    )
+    assert (app / "APACHE-2.0.txt").read_text() == (ROOT / "LICENSE").read_text()
+    assert "ONNX Runtime" in (app / "LICENCES.txt").read_text()
+    assert [path.name for path in app.parent.iterdir()] == ["app"]
+
+
+def test_every_library_and_plugin_is_in_the_version_catalog(bundle: Path, tmp_path: Path) -> None:
+    catalog = toml(ROOT / "platforms" / "kotlin" / "app" / "gradle" / "libs.versions.toml")
+    for entry in (*catalog["libraries"].values(), *catalog["plugins"].values()):
+        assert entry["version"]["ref"] in catalog["versions"], entry
+    app = android.write_app(bundle, tmp_path / "app")
+    used = set()
+    for name in ("build.gradle.kts", "app/build.gradle.kts"):
+        text = (app / name).read_text()
+        used |= {name.replace(".", "-") for name in re.findall(r"\(libs\.([\w.]+)\)", text)}
+        assert text.count("{") == text.count("}")
+    known = {*catalog["libraries"], *(f"plugins-{name}" for name in catalog["plugins"])}
+    assert used == known
+    # The modules, whose own build fixes them, have the same versions.
+    for module in ("core", "camerax", "onnx"):
+        for library, version in re.findall(
+            r'\("([\w.:-]+):([\d.]+)"\)', (ROOT / "platforms" / "kotlin" / module / "build.gradle.kts").read_text()
+        ):
+            own = {one["module"]: catalog["versions"][one["version"]["ref"]] for one in catalog["libraries"].values()}
+            prefix = library.rsplit("-", 1)[0]
+            assert {number for name, number in own.items() if name.startswith(prefix)} <= {version}, library
+    plugins = (ROOT / "platforms" / "kotlin" / "build.gradle.kts").read_text()
+    assert re.findall(r'version "([\d.]+)"', plugins) == [
+        catalog["versions"][name] for name in ("android", "kotlin", "kotlin")
+    ]
+
+
+def test_the_manifest_asks_for_the_camera_and_keeps_the_network_out(bundle: Path, tmp_path: Path) -> None:
+    app = android.write_app(changed(bundle, engine="litert", name="@Cats & 'dogs'"), tmp_path / "app")
+    manifest = ElementTree.parse(app / MAIN / "AndroidManifest.xml")
+    asked = {one.get(f"{NAMESPACE}name"): one.get(f"{TOOLS}node") for one in manifest.iter("uses-permission")}
+    kept = {name for name, node in asked.items() if node != "remove"}
+    assert kept == {"android.permission.CAMERA"}
+    assert asked["android.permission.INTERNET"] == "remove"
+    addressed = {address for _, address in addresses(app, "app/src/main/assets/model/")}
+    assert {address for address in addressed if not address.startswith("http://schemas.android.com/")} == set()
+    for source in app.rglob("*.kt"):
+        assert not re.search(r"java\.net\.|HttpURLConnection|okhttp", source.read_text()), source
+    strings = ElementTree.parse(app / MAIN / "res" / "values" / "strings.xml")
+    names = {one.attrib["name"]: one.text for one in strings.iter("string")}
+    assert names["app_name"] == "\\@Cats & \\'dogs\\'"
+    layout = (app / MAIN / "res" / "layout" / "main.xml").read_text()
+    resources = "\n".join([layout, (app / MAIN / "AndroidManifest.xml").read_text()])
+    ids = {one.get(f"{NAMESPACE}id", "").removeprefix("@+id/") for one in ElementTree.fromstring(layout).iter()} - {""}
+    said = set(re.findall(r"@string/(\w+)", resources))
+    sources = "\n".join(path.read_text() for path in (app / MAIN / "kotlin").rglob("*.kt"))
+    assert set(re.findall(r"R\.id\.(\w+)", sources)) <= ids
+    assert said | set(re.findall(r"R\.string\.(\w+)", sources)) == set(names)
+    # The stub that the sources are compiled against has the same names.
+    stub = (ROOT / "platforms" / "kotlin" / "stubs" / "com" / "example" / "edgeapp" / "R.java").read_text()
+    assert set(re.findall(r"static final int (\w+) =", stub)) == ids | set(names) | {"main"}
+    import yaml
+
+    (job,) = yaml.safe_load((app / ".github" / "workflows" / "app.yml").read_text())["jobs"].values()
+    wrapper = (app / "gradle" / "wrapper" / "gradle-wrapper.properties").read_text()
+    assert f"gradle-{job['steps'][2]['with']['gradle-version']}-bin.zip" in wrapper
+
+
+def test_an_onnx_bundle_has_its_module(bundle: Path, tmp_path: Path) -> None:
+    app = android.write_app(bundle, tmp_path / "app")
+    assert sorted(path.name for path in (app / "edgekit").iterdir()) == ["camerax", "core", "onnx"]
+    build = (app / "app" / "build.gradle.kts").read_text()
+    assert 'project(":onnx")' in build
+    assert "libs.onnxruntime" in build
+    assert 'listOf("core", "camerax", "onnx")' in (app / "settings.gradle.kts").read_text()
+    engine = (app / android.ENGINE).read_text()
+    assert "import edgekit.onnx.OnnxRuntime" in engine
+    assert "= OnnxRuntime()" in engine
+    assert not [path for path in app.rglob("*.kt*") if re.search(r"edgekit\.litert|:litert", path.read_text())]
+    # Negative control: each word that is replaced is there.
+    template = ROOT / "platforms" / "kotlin" / "app"
+    for file, words in android.ONNX.items():
+        for word in words:
+            assert word in (template / file).read_text(), (file, word)
 
 
 # Both

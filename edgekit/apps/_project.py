@@ -105,7 +105,7 @@ def fill(file: Path, words: Mapping[str, str]) -> None:
 
 def shipped(packaged: str, place: str) -> Path | None:
     """A file or folder of the runtimes: where a wheel has it, else ``place`` in the repository's ``platforms``."""
-    places = (Path(__file__).with_name(packaged), PLATFORMS / place)
+    places = (Path(__file__).parent / packaged, PLATFORMS / place)
     return next((found for found in places if found.exists()), None)
 
 

@@ -10,7 +10,7 @@ import click
 from edgekit.cli._terminal import say
 
 
-@click.group(short_help="Write an app around a bundle: an Xcode project or a web page.")
+@click.group(short_help="Write an app around a bundle: an Xcode project, an Android project or a web page.")
 def command() -> None:
     """Projects around a bundle, which run as they are and are yours to change.
 
@@ -51,6 +51,14 @@ def ios(bundle: Path, out: Path | None, package: Path | None) -> None:
 
     folder = app.write_app(bundle, _folder(bundle, out), package=package)
     _tell(folder, f"open {folder / 'EdgeApp.xcodeproj'} in Xcode; README.md says what an ONNX bundle needs")
+
+
+@_kind
+def android(bundle: Path, out: Path | None) -> None:
+    """Write an Android project around BUNDLE (of the targets litert, onnx and web). docs/KOTLIN.md says more."""
+    from edgekit.apps import android as app
+
+    _tell(app.write_app(bundle, _folder(bundle, out)), "open it in Android Studio")
 
 
 @_kind
