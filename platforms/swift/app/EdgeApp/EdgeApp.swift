@@ -6,7 +6,7 @@ import SwiftUI
 /// you want another.
 @main
 struct EdgeApp: App {
-    static let model = Bundle.main.bundleURL.appendingPathComponent("model")
+    nonisolated static let model = Bundle.main.bundleURL.appendingPathComponent("model")
 
     var body: some Scene {
         WindowGroup { ModelScreen(bundle: EdgeApp.model, engine: CoreMLEngine()) }

@@ -31,17 +31,15 @@ final class CameraFeed: NSObject, @unchecked Sendable {
 
     /// Frames of a camera until `stop()`, or until whoever reads them ends. Sizes are near those of models: 640x480.
     ///
-    /// - Throws: `EdgeKitError.input`: the camera is not allowed, or there is none.
+    /// The stream throws `EdgeKitError.input` where there is no such camera, and when it is taken away.
+    ///
+    /// - Throws: `EdgeKitError.input`: the camera is not allowed.
     func frames(of side: CameraTurn.Side) async throws -> AsyncThrowingStream<Frame, any Error> {
         guard await AVCaptureDevice.requestAccess(for: .video) else {
             throw EdgeKitError.input("the camera is not allowed; allow it in Settings, Privacy, Camera")
         }
-        guard let device = AVCaptureDevice.default(.builtInWideAngleCamera, for: .video, position: side == .front ? .front : .back) else {
-            throw EdgeKitError.input("this device has no \(side.rawValue) camera; choose the other one, or a picture")
-        }
-        let input = try AVCaptureDeviceInput(device: device)
         let (frames, sink) = AsyncThrowingStream<Frame, any Error>.makeStream(bufferingPolicy: .bufferingNewest(1))
-        queue.async { self.begin(input, side, sink) }
+        queue.async { self.begin(side, sink) }
         return frames
     }
 
@@ -55,8 +53,14 @@ final class CameraFeed: NSObject, @unchecked Sendable {
         session.stopRunning()
     }
 
-    private func begin(_ input: AVCaptureDeviceInput, _ side: CameraTurn.Side, _ sink: AsyncThrowingStream<Frame, any Error>.Continuation) {
+    private func begin(_ side: CameraTurn.Side, _ sink: AsyncThrowingStream<Frame, any Error>.Continuation) {
         self.sink?.finish()
+        guard let device = AVCaptureDevice.default(.builtInWideAngleCamera, for: .video, position: side == .front ? .front : .back),
+            let input = try? AVCaptureDeviceInput(device: device)
+        else {
+            self.sink = nil
+            return sink.finish(throwing: EdgeKitError.input("this device has no \(side.rawValue) camera; choose the other one, or a picture"))
+        }
         (self.side, self.sink, number) = (side, sink, number + 1)
         let own = number
         sink.onTermination = { [weak self] _ in
