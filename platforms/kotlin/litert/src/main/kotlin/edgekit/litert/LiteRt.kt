@@ -45,7 +45,13 @@ class LiteRt(
     private fun compiled(graph: Graph, path: String, unit: String): Compiled {
         val options = CompiledModel.Options(accelerators.getValue(unit))
         if (unit == "cpu") options.cpuOptions = CompiledModel.CpuOptions(numThreads = threads)
-        val compiled = Compiled(graph, Environment.create(context), path, options)
+        val environment = Environment.create(context)
+        val compiled = try {
+            Compiled(graph, environment, path, options)
+        } catch (problem: Exception) {
+            environment.close()
+            throw problem
+        }
         try {
             val outputs = compiled.run(FloatArray(graph.inputs[0].shape.fold(1) { product, side -> product * side.toInt() }))
             if (outputs.any { output -> output.data.any { !it.isFinite() } }) throw EdgeKitException.Engine("NaN or infinite outputs for a black image")
