@@ -13,6 +13,7 @@ from edgekit.calibration.plan import FILE, Methods, check_place
 from edgekit.conversion.comparison import comparison
 from edgekit.conversion.selection import AUTO, Selection, select
 from edgekit.errors import UsageError, choices
+from edgekit.graph.blip2.precision import read_part
 from edgekit.runtimes.bundle.manifest import FLOATS, Gate
 from edgekit.sources import Source
 
@@ -216,6 +217,12 @@ def _needs_images(selection: Selection, source: Source) -> str:
     needing = next(spec.precision for spec in selection.bundles if spec.calibrated)
     if not source.written:
         return f"{needing} needs calibration images like those the device will see: give --data FOLDER"
+    for part, own in ((part, own) for spec in selection.bundles for part, own in spec.parts.items()):
+        if read_part(own.precision).fitted:
+            return (
+                f"{part} in {own.precision} is fitted to calibration images like those the device will see: give "
+                "--data FOLDER, or int4, which is rounded to nearest without any"
+            )
     return (
         "vision in int8 needs calibration images like those the device will see: give --data FOLDER, or another "
         "precision for it (--precision vision=fp16,qformer=int8,language=int4)"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from edgekit import converters
 from edgekit.converters import Target
 from edgekit.emulators import emulator
 from edgekit.errors import ConversionError, UsageError, choices
-from edgekit.graph.blip2.precision import Precision, read_precisions
+from edgekit.graph.blip2.precision import AWQ, GPTQ, Precision, read_part, read_precisions
 from edgekit.runtimes.bundle.manifest import Record
 from edgekit.runtimes.engines import engine
 from edgekit.sources import WHOLE, Source
@@ -79,6 +79,19 @@ class Selection:
             for spec in self.bundles
             for part in spec.parts.values()
         )
+
+    @property
+    def ranges(self) -> bool:
+        """Whether a vision part is in static INT8, which needs the ranges of its activations."""
+        return any(part.precision == "int8" for name, part in self._parts() if name == "vision")
+
+    @property
+    def fitted(self) -> tuple[str, ...]:
+        """The parts that have weights fitted to calibration data."""
+        return tuple(dict.fromkeys(name for name, part in self._parts() if read_part(part.precision).fitted))
+
+    def _parts(self) -> Iterator[tuple[str, PartSpec]]:
+        return (item for spec in self.bundles for item in spec.parts.items())
 
     @property
     def calibrated(self) -> bool:
@@ -188,8 +201,14 @@ def _of_all_targets(
 def _other_precisions(spec: BundleSpec) -> str:
     """Why a part's target does not have its precision, empty where all do."""
     for part, own in spec.parts.items():
-        offered = converters.target(own.target).part_precisions
-        if own.precision.partition("-")[0] not in offered:
+        target, wanted = converters.target(own.target), read_part(own.precision)
+        offered = target.part_precisions
+        if wanted.uses(GPTQ) and target.grid is None:
+            return (
+                f"target {own.target} rounds the weights of {part} with tools of its own, which would undo gptq; give "
+                f"{replace(wanted, method=AWQ)}"
+            )
+        if wanted.word not in offered:
             return (
                 f"target {own.target} takes {part} of a vision-language model in {' or '.join(offered)}, not in "
                 f"{own.precision}; say so with --precision {part}={offered[0]}, or give {part} another target"
