@@ -278,6 +278,23 @@ def test_other_precisions_are_refused(given: tuple[str, ...], message: str) -> N
         read_precisions(given)
 
 
+def test_a_budget_of_bits_goes_with_a_language_part_in_int4() -> None:
+    (made,) = read_precisions(["int4"], 4.5)
+    assert (made.name, made.language.bits, made.calibrated) == ("int8-int8-int4.5", 4.5, True)
+    (made,) = read_precisions(["language=int4-g64-awq"], 5)
+    assert str(made.language) == "int5-g64-awq"
+    assert [str(read_precisions(["int4"], bits)[0].language) for bits in (4, 8)] == ["int4", "int8"]
+    for words, bits, message in (
+        (["int4"], 3.9, "--language-bits 3.9: weights have 4 bits to 8 in the mean"),
+        (["int4"], 9, "--language-bits 9: weights have 4 bits to 8 in the mean"),
+        (["int4"], float("nan"), "--language-bits nan: weights have 4 bits to 8 in the mean"),
+        (["int8"], 5, "--language-bits 5 goes with a language part in int4, not in int8"),
+        (["language=int4.5"], 5, "--language-bits 5 goes with a language part in int4, not in int4.5"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            read_precisions(words, bits)
+
+
 def test_static_vision_needs_ranges() -> None:
     with pytest.raises(ConversionError, match="give --data with a folder of photographs"):
         forms("vision", PartPrecision("int8"), None)

@@ -51,6 +51,7 @@ class Request:
         replace_silu: try hard swish in place of SiLU in what is quantised on images.
         choose: number of calibration images, the most informative ones; 0 for all.
         prompts: file of prompts, for models that write.
+        language_bits: bits that a weight of a language part in int4 may have in the mean, 4 to 8.
         size: (height, width) of the input, the source's own when left out.
         sizes: further input sizes of each bundle.
         batches: further batches of each bundle, beside one image.
@@ -88,6 +89,7 @@ class Request:
     replace_silu: bool = False
     choose: int = 0
     prompts: str = ""
+    language_bits: float | None = None
     size: tuple[int, int] | None = None
     sizes: tuple[tuple[int, int], ...] = ()
     batches: tuple[int, ...] = ()
@@ -105,6 +107,7 @@ _FLAGS = {
     "trust": "--trust",
     "options": "--option",
     "prompts": "--prompts",
+    "language_bits": "--language-bits",
     "plan": "--plan",
     "recipe": "--recipe",
     "max_drop": "--max-drop",
@@ -146,7 +149,15 @@ def validate(request: Request, source: Source) -> Selection:
     """
     check_options(request, source)
     several = bool(request.batches or request.sizes)
-    selection = select(source, request.targets, request.precisions, request.options, request.recipe, several)
+    selection = select(
+        source,
+        request.targets,
+        request.precisions,
+        request.options,
+        request.recipe,
+        several,
+        request.language_bits,
+    )
     if not selection.calibrated:
         _refuse_without_images(request, selection)
     elif not request.data:

@@ -106,6 +106,7 @@ def select(
     options: Mapping[str, Mapping[str, str]],
     recipe: str = AUTO,
     several: bool = False,
+    language_bits: float | None = None,
 ) -> Selection:
     """The bundles that were asked for.
 
@@ -116,6 +117,7 @@ def select(
         options: options of the targets' own, as text, by target.
         recipe: way of quantising on images.
         several: each bundle is to take several batches or input sizes.
+        language_bits: budget of the language part in int4 (`read_precisions`).
 
     Raises:
         UsageError: an unknown name, a precision or a recipe that a chosen target does not have, an option that it does
@@ -123,7 +125,7 @@ def select(
     """
     _check_recipe(recipe)
     if source.written:
-        bundles, skipped = _of_parts(source, targets, precisions)
+        bundles, skipped = _of_parts(source, targets, read_precisions(precisions, language_bits))
     else:
         bundles, skipped = _of_network(targets, precisions, recipe, several)
     if not bundles:
@@ -158,10 +160,9 @@ def _of_network(
 
 
 def _of_parts(
-    source: Source, targets: Sequence[str], precisions: Sequence[str]
+    source: Source, targets: Sequence[str], read: Sequence[Precision]
 ) -> tuple[tuple[BundleSpec, ...], tuple[Skipped, ...]]:
     """Bundles of a model of several parts: each choice of targets in each choice of precisions."""
-    read = read_precisions(precisions)
     if tuple(targets) == ALL:
         return _of_all_targets(source, read)
     bundles = []

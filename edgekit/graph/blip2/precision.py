@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgekit.errors import ConversionError, UsageError, choices
 from edgekit.graph.blip2.blip2 import PARTS, Forms
@@ -121,14 +121,33 @@ def read_part(text: str) -> PartPrecision:
     return PartPrecision(word if not bits or mixed else f"int{bits:g}", int(found[3] or BLOCK), method, mixed)
 
 
-def read_precisions(given: Sequence[str]) -> tuple[Precision, ...]:
+def read_precisions(given: Sequence[str], language_bits: float | None = None) -> tuple[Precision, ...]:
     """Presets, or one precision by part: ``("fp32", "int4")``, ``("vision=int8", "language=int4-g128")``.
 
     A part that is not named stays fp16.
 
+    Args:
+        given: the words.
+        language_bits: what weights of a language part in int4 may have in the mean; None for 4.
+
     Raises:
-        UsageError: another word, part or mixture.
+        UsageError: another word, part or mixture; a budget without a language part in int4, or not from 4 to 8.
     """
+    found = _read(given)
+    return found if language_bits is None else tuple(_within(precision, language_bits) for precision in found)
+
+
+def _within(precision: Precision, bits: float) -> Precision:
+    """With a budget of the language part."""
+    if not 4 <= bits <= 8:
+        raise UsageError(f"--language-bits {bits:g}: weights have 4 bits to 8 in the mean")
+    language = precision.language
+    if language.word != "int4" or language.bits is not None:
+        raise UsageError(f"--language-bits {bits:g} goes with a language part in int4, not in {language}")
+    return replace(precision, language=read_part(str(replace(language, bits=bits))))
+
+
+def _read(given: Sequence[str]) -> tuple[Precision, ...]:
     if not any("=" in one for one in given):
         return tuple(_precision(PRESETS.get(one, (one,) * 3)) for one in given)
     chosen = dict.fromkeys(PART_NAMES, "fp16")

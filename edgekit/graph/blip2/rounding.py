@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.arrays import Floats
+from edgekit.arrays import Doubles, Floats
 
 Grid = Literal["lowest", "symmetric"]
 """Where a block's value of largest magnitude lies: on the lowest integer (-8 of 4 bits), or on 7 or -7."""
@@ -22,6 +22,9 @@ DAMPING = 0.01
 
 CHUNK = 128
 """Columns whose error goes to the ones behind them together."""
+
+EXACT = 4096
+"""Inputs up to which GPTQ computes in double precision; beyond, its matrices would take too much memory."""
 
 SHRUNK = tuple(np.linspace(0.5, 0.95, 10))
 """Shares of a block's largest magnitude at which its weights are cut off, by trial."""
@@ -87,8 +90,10 @@ def gptq(weight: Floats, inputs: Floats, bits: int, size: int, grid: Grid) -> Fl
     Returns:
         the weight as the target makes it of its integers; it finds the same ones again.
     """
-    hessian = (inputs.T @ inputs).astype(np.float64 if inputs.shape[1] <= 4096 else np.float32)
-    order = np.argsort(-hessian.diagonal(), kind="stable")
+    hessian: Floats | Doubles = inputs.T @ inputs
+    if len(hessian) <= EXACT:
+        hessian = hessian.astype(np.float64)
+    order = np.argsort(hessian.diagonal(), kind="stable")[::-1]
     root, found = _inverse_root(hessian[np.ix_(order, order)]), steps(weight, bits, size, grid)
     left, made = weight[:, order].astype(root.dtype), np.empty_like(weight)
     for first in range(0, len(order), CHUNK):
@@ -107,11 +112,11 @@ def gptq(weight: Floats, inputs: Floats, bits: int, size: int, grid: Grid) -> Fl
     return _better(weight, made, rounded(weight, bits, size, grid), inputs)
 
 
-def _inverse_root(hessian: Floats) -> Floats:
+def _inverse_root(hessian: Floats | Doubles) -> Floats | Doubles:
     """The upper triangle U with U' U the inverse of a damped matrix."""
     damped = hessian + np.eye(len(hessian), dtype=hessian.dtype) * (DAMPING * hessian.diagonal().mean() or 1)
     # Upside down, a lower triangle is an upper one: one factorisation, and no inverse of the matrix itself.
-    root: Floats = np.linalg.inv(np.linalg.cholesky(damped[::-1, ::-1])[::-1, ::-1])
+    root: Floats | Doubles = np.linalg.inv(np.linalg.cholesky(damped[::-1, ::-1])[::-1, ::-1])
     return root
 
 
