@@ -51,15 +51,12 @@ class Row(msgspec.Struct, frozen=True):
     images: int
 
 
-def variants(model: str) -> Iterator[tuple[str, str]]:
+def variants(model: str, parts: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Part and precision of each row."""
-    if model == OUTLIERS:
-        yield from (("language", form) for form in (*FORMS, *WIDE))
-        return
-    for part in PARTS if model != "retrieval" else PARTS[:2]:
-        yield from ((part, form) for form in FORMS)
-    if model != "retrieval":
-        yield from (("language", form) for form in WIDE)
+    own = {OUTLIERS: PARTS[2:], "retrieval": PARTS[:2]}.get(model, PARTS)
+    for part in own:
+        if part in parts:
+            yield from ((part, form) for form in ((*FORMS, *WIDE) if part == "language" else FORMS))
 
 
 def measured(
@@ -83,12 +80,12 @@ def measured(
         return Row(model, target, part, precision, texts.matched, texts.score_drift, figures, size, len(data))
 
 
-def kept(models: Sequence[str]) -> list[Row]:
-    """Rows in the file of the models that are not measured now."""
+def kept(models: Sequence[str], parts: Sequence[str], target: str) -> list[Row]:
+    """Rows in the file that are not measured now."""
     if not FIGURES.is_file():
         return []
     rows: list[Row] = msgspec.json.decode(FIGURES.read_bytes(), type=list[Row])
-    return [row for row in rows if row.model not in models]
+    return [row for row in rows if row.model not in models or row.part not in parts or row.target != target]
 
 
 def main() -> None:
@@ -98,12 +95,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = ("opt", OUTLIERS, "t5", "retrieval")
     parser.add_argument("--model", action="append", choices=names, help="may be repeated; all by default")
+    parser.add_argument("--part", action="append", choices=PARTS, help="may be repeated; all by default")
     parser.add_argument("--target", default="onnx")
     parser.add_argument("--scenes", type=int, default=120)
     parser.add_argument("--no-write", action="store_true")
     given = parser.parse_args()
     models = given.model or list(names)
-    rows = kept(models)
+    parts = given.part or list(PARTS)
+    ordered: list[Row] = []
+    rows = [] if given.no_write else kept(models, parts, given.target)
     with tempfile.TemporaryDirectory() as folder:
         photos = write_talk(Path(folder) / "calibration", CALIBRATION, FIRST_CALIBRATION_SEED).parent
         data = read_described(write_talk(Path(folder) / "scenes", given.scenes))
@@ -111,13 +111,13 @@ def main() -> None:
             made = model == OUTLIERS
             source = blip2_outliers.write(MODELS["opt"], Path(folder) / OUTLIERS) if made else MODELS[model]
             shown = data[:RETRIEVED] if model == "retrieval" else data
-            for variant in variants(model):
+            for variant in variants(model, parts):
                 rows.append(measured(model, source, given.target, variant, photos, shown))
                 sys.stderr.write(f"{rows[-1]}\n")
-            rows.sort(key=lambda row: names.index(row.model))
-            if not given.no_write:
-                FIGURES.write_text(json.dumps(msgspec.to_builtins(rows), indent=1) + "\n", encoding="utf-8")
-    sys.stdout.write(methods_of(msgspec.to_builtins(rows)) + "\n")
+                ordered = sorted(rows, key=lambda row: (names.index(row.model), row.target, PARTS.index(row.part)))
+                if not given.no_write:
+                    FIGURES.write_text(json.dumps(msgspec.to_builtins(ordered), indent=1) + "\n", encoding="utf-8")
+    sys.stdout.write(methods_of(msgspec.to_builtins(ordered)) + "\n")
 
 
 if __name__ == "__main__":

@@ -93,6 +93,17 @@ def test_inputs_that_say_nothing_of_each_other_leave_rounding_to_nearest(seed: i
     np.testing.assert_allclose(even, 1)
 
 
+def test_inputs_that_say_little_or_nothing() -> None:
+    weight, seen = layer(3)
+    one = np.outer(np.arange(1, 201), np.geomspace(1e-3, 1e5, 96)).astype(np.float32)  # of rank 1, and steep
+    for read in (one, np.zeros_like(seen), seen[:1]):
+        plain = errors(weight, rounded(weight, 4, 32, "lowest"), read) * (1 + 1e-4)
+        assert (errors(weight, gptq(weight, read, 4, 32, "lowest"), read) <= plain).all()
+    seen[5, 5] = np.nan
+    with pytest.raises(ConversionError, match="reads NaN or infinite values on the calibration data"):
+        gptq(weight, seen, 4, 32, "lowest")
+
+
 def onnx_integers(weight: Floats, size: int) -> Floats:
     integers, steps = blocks(weight, 4, size)
     wide = np.stack([integers & 15, integers >> 4], -1).reshape(len(weight), -1, size).astype(np.float32) - 8

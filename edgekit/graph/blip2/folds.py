@@ -128,9 +128,10 @@ def scales(weights: Sequence[Floats], inputs: Floats, made: Callable[[Floats], F
     magnitude = np.maximum(np.abs(inputs).mean(0), np.finfo(np.float32).tiny)
     # Of channels that are hardly ever used the factor would leave float16's range.
     magnitude = np.maximum(magnitude, magnitude.max() * 1e-4)
-    best, least = np.ones_like(magnitude), np.inf
+    best: Floats = np.ones_like(magnitude)
+    least = np.inf
     for strength in STRENGTHS:
-        tried = (magnitude**strength).astype(np.float32)
+        tried: Floats = (magnitude**strength).astype(np.float32)
         tried /= np.sqrt(tried.max() * tried.min())
         error = sum(float(errors(weight, made(weight * tried) / tried, inputs).sum()) for weight in weights)
         if error < least:

@@ -12,7 +12,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.arrays import Doubles, Floats
+from edgekit.arrays import Floats
+from edgekit.errors import ConversionError
 
 Grid = Literal["lowest", "symmetric"]
 """Where a block's value of largest magnitude lies: on the lowest integer (-8 of 4 bits), or on 7 or -7."""
@@ -20,11 +21,11 @@ Grid = Literal["lowest", "symmetric"]
 DAMPING = 0.01
 """Share of the mean squared input that is added to each input's own, as GPTQ does."""
 
+MOST_DAMPED = 6
+"""How often ten times as much is added where the matrix cannot be factorised; more than its largest entry then."""
+
 CHUNK = 128
 """Columns whose error goes to the ones behind them together."""
-
-EXACT = 4096
-"""Inputs up to which GPTQ computes in double precision; beyond, its matrices would take too much memory."""
 
 SHRUNK = tuple(np.linspace(0.5, 0.95, 10))
 """Shares of a block's largest magnitude at which its weights are cut off, by trial."""
@@ -90,15 +91,14 @@ def gptq(weight: Floats, inputs: Floats, bits: int, size: int, grid: Grid) -> Fl
     Returns:
         the weight as the target makes it of its integers; it finds the same ones again.
     """
-    hessian: Floats | Doubles = inputs.T @ inputs
-    if len(hessian) <= EXACT:
-        hessian = hessian.astype(np.float64)
+    hessian: Floats = inputs.T @ inputs
     order = np.argsort(hessian.diagonal(), kind="stable")[::-1]
-    root, found = _inverse_root(hessian[np.ix_(order, order)]), steps(weight, bits, size, grid)
-    left, made = weight[:, order].astype(root.dtype), np.empty_like(weight)
+    hessian = hessian[np.ix_(order, order)]
+    root, found = _inverse_root(hessian), steps(weight, bits, size, grid)
+    left, made = weight[:, order], np.empty_like(weight)
     for first in range(0, len(order), CHUNK):
         last = min(first + CHUNK, len(order))
-        lost = np.empty((len(weight), last - first), root.dtype)
+        lost = np.empty((len(weight), last - first), np.float32)
         for place in range(first, last):
             column, block = order[place], order[place] // size
             scale = found.scales[:, block]
@@ -112,12 +112,24 @@ def gptq(weight: Floats, inputs: Floats, bits: int, size: int, grid: Grid) -> Fl
     return _better(weight, made, rounded(weight, bits, size, grid), inputs)
 
 
-def _inverse_root(hessian: Floats | Doubles) -> Floats | Doubles:
-    """The upper triangle U with U' U the inverse of a damped matrix."""
-    damped = hessian + np.eye(len(hessian), dtype=hessian.dtype) * (DAMPING * hessian.diagonal().mean() or 1)
-    # Upside down, a lower triangle is an upper one: one factorisation, and no inverse of the matrix itself.
-    root: Floats | Doubles = np.linalg.inv(np.linalg.cholesky(damped[::-1, ::-1])[::-1, ::-1])
-    return root
+def _inverse_root(hessian: Floats) -> Floats:
+    """The upper triangle U with U' U the inverse of a matrix, which is damped in place: it may be large.
+
+    Raises:
+        ConversionError: the inputs hold NaN or infinite values.
+    """
+    damping = DAMPING * hessian.diagonal().mean() or 1
+    for _ in range(MOST_DAMPED):
+        hessian[np.diag_indices_from(hessian)] += damping
+        damping *= 10
+        try:
+            # Upside down, a lower triangle is an upper one: one factorisation, and no inverse of the matrix itself.
+            root: Floats = np.linalg.inv(np.linalg.cholesky(hessian[::-1, ::-1])[::-1, ::-1])
+        except np.linalg.LinAlgError:  # a few inputs are so large that rounding errors drown the others
+            continue
+        if np.isfinite(root).all():
+            return root
+    raise ConversionError("GPTQ: a layer reads NaN or infinite values on the calibration data; take other images")
 
 
 def clipped(weight: Floats, inputs: Floats, bits: int, size: int, grid: Grid) -> Floats:
