@@ -166,7 +166,8 @@ def methods_of(rows: list[dict[str, Any]]) -> str:
         named = list(dict.fromkeys(row["part"] for row in mine))
         main = "R@1" if model == "retrieval" else "VQA accuracy"
         heads = [f"{'Q-Former' if part == 'qformer' else part}: matched, drift, {main}, MB" for part in named]
-        lines = [f"| {model}, {target} | {' | '.join(heads)} |", f"|---|{'---|' * len(named)}"]
+        scenes = f"{min(row['images'] for row in mine)} scenes"
+        lines = [f"| {model}, {target}, {scenes} | {' | '.join(heads)} |", f"|---|{'---|' * len(named)}"]
         of = {(row["part"], row["precision"]): row for row in mine}
         for precision in dict.fromkeys(row["precision"] for row in mine):
             cells = [_method(of[part, precision], main) if (part, precision) in of else "" for part in named]
