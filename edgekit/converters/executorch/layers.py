@@ -18,8 +18,7 @@ from edgekit.graph.blip2.forms import Blocks, Float16, Float32, Form
 from edgekit.graph.blip2.hosted_layers import HostedLayers
 from edgekit.runtimes.language.host_cache import HIDDEN
 
-_GELU = {"gelu": "none", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
-_ACTIVATIONS = (*_GELU, "quick_gelu", "relu", "silu", "swish")
+_ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "quick_gelu", "relu", "silu", "swish")
 
 
 class ExecutorchLayers(HostedLayers[TorchWriter]):
@@ -85,7 +84,7 @@ class ExecutorchLayers(HostedLayers[TorchWriter]):
         return self.multiply(self._root_mean_square(x, epsilon), self.writer.weight(self.checkpoint[name]))
 
     def _root_mean_square(self, x: str, epsilon: float) -> str:
-        square = self._call("add.Scalar", self._mean(self.multiply(x, x)), epsilon)
+        square = self._plus(self._mean(self.multiply(x, x)), epsilon)
         return self.multiply(x, self._call("rsqrt", square))
 
     def _mean(self, x: str) -> str:
@@ -103,12 +102,18 @@ class ExecutorchLayers(HostedLayers[TorchWriter]):
         """
         if name not in _ACTIVATIONS:
             raise SourceError(f"activation {choices(name, _ACTIVATIONS)}")
-        if name in _GELU:
-            return self._call("gelu", x, approximate=_GELU[name])
-        if name == "relu":
-            return self._call("relu", x)
+        if name in ("gelu", "relu"):
+            return self._call(name, x)
+        if "gelu_" in name:
+            return self._approximate_gelu(x)
         inner = self.scaled(x, 1.702) if name == "quick_gelu" else x
         return self.multiply(x, self._call("sigmoid", inner))
+
+    def _approximate_gelu(self, x: str) -> str:
+        """By a hyperbolic tangent (arXiv:1606.08415), in steps: XNNPACK's one operator computes the exact function."""
+        cube = self.scaled(self.multiply(self.multiply(x, x), x), 0.044715)
+        bent = self._call("tanh", self.scaled(self.add(x, cube), (2 / np.pi) ** 0.5))
+        return self.multiply(self.scaled(x, 0.5), self._plus(bent, 1.0))
 
     def add(self, x: str, y: str) -> str:
         """The sum of two tensors."""
@@ -120,7 +125,14 @@ class ExecutorchLayers(HostedLayers[TorchWriter]):
 
     def scaled(self, x: str, factor: float) -> str:
         """All elements times a number."""
-        return self._call("mul.Scalar", x, float(factor))
+        return self.multiply(x, self._number(factor))
+
+    def _plus(self, x: str, number: float) -> str:
+        return self.add(x, self._number(number))
+
+    def _number(self, value: float) -> str:
+        """As a tensor: XNNPACK takes no operator with a bare number."""
+        return self.writer.weight(np.array([value], np.float32))
 
     def split(self, x: str, heads: int, size: int) -> str:
         """(tokens, heads x size) to (heads, tokens, size)."""
@@ -154,7 +166,7 @@ class ExecutorchLayers(HostedLayers[TorchWriter]):
         """The mask as a bias (1, 1, keys)."""
         import torch
 
-        seen = self._call("sub.Scalar", self._call("to.dtype", mask, torch.float32), 1.0)
+        seen = self._plus(self._call("to.dtype", mask, torch.float32), -1.0)
         hidden = self.scaled(seen, -float(HIDDEN))
         if shown:
             hidden = self._call("constant_pad_nd", hidden, [shown, 0], 0.0)
@@ -215,9 +227,9 @@ class ExecutorchLayers(HostedLayers[TorchWriter]):
 
         return self.writer.call(operator.getitem, values, place)
 
-    def _call(self, name: str, *given: Any, **options: Any) -> str:
+    def _call(self, name: str, *given: Any) -> str:
         """An operator of ATen by its name, with its overload where that is not the default one."""
         import torch
 
         operator, _, overload = name.partition(".")
-        return self.writer.call(getattr(getattr(torch.ops.aten, operator), overload or "default"), *given, **options)
+        return self.writer.call(getattr(getattr(torch.ops.aten, operator), overload or "default"), *given)

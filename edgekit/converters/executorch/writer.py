@@ -49,12 +49,12 @@ class TorchWriter:
         self.outputs.append(Tensor(name=name, shape=tuple(shape)))
         self._values.append(value)
 
-    def call(self, function: Callable[..., Any], *given: Any, **options: Any) -> str:
+    def call(self, function: Callable[..., Any], *given: Any) -> str:
         """Add a call and return the name of its result. Texts among what is given, in lists too, are names."""
         from torch.fx.node import map_aggregate
 
         arguments = map_aggregate(given, lambda one: self._nodes[one] if isinstance(one, str) else one)
-        return self._named(self._graph.call_function(function, arguments, options))
+        return self._named(self._graph.call_function(function, arguments))
 
     def weight(self, values: NDArray[Any]) -> str:
         """A constant of the program."""
@@ -68,7 +68,9 @@ class TorchWriter:
         self._nodes[node.name] = node
         return node.name
 
-    def program(self, examples: Mapping[str, Sequence[int]], open_sizes: Mapping[str, Sequence[Any]]) -> ExportedProgram:
+    def program(
+        self, examples: Mapping[str, Sequence[int]], open_sizes: Mapping[str, Sequence[Any]]
+    ) -> ExportedProgram:
         """The program. Open axes of the inputs that have a number have it in the manifest from now on.
 
         Args:
@@ -77,8 +79,6 @@ class TorchWriter:
         """
         import torch
 
-        self._graph.output(tuple(self._nodes[value] for value in self._values))
-        module = torch.fx.GraphModule(self._root, self._graph)
         given, dynamic, inputs = [], [], []
         for tensor in self.inputs:
             rows = 0 if tensor.name == SHARED else 1
@@ -89,7 +89,14 @@ class TorchWriter:
             known = [size if isinstance(size, int) else -1 for size in sizes]
             inputs.append(msgspec.structs.replace(tensor, shape=(*tensor.shape[:rows], *known)))
         self.inputs = inputs
-        return torch.export.export(module, tuple(given), dynamic_shapes=tuple(dynamic))
+        return torch.export.export(self.module(), tuple(given), dynamic_shapes=tuple(dynamic))
+
+    def module(self) -> fx.GraphModule:
+        """All that was added, as a module that gives the outputs in order."""
+        import torch
+
+        self._graph.output(tuple(self._nodes[value] for value in self._values))
+        return torch.fx.GraphModule(self._root, self._graph)
 
 
 def _filled(shape: Sequence[int], name: str, sizes: Mapping[str, Sequence[Size]]) -> list[int | Size]:

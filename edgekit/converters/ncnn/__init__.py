@@ -47,7 +47,7 @@ TARGET = Target(
     requires=("torch", "onnx", "pnnx", "ncnn"),
     distributions=("pnnx", "ncnn", "torch", "onnx"),
     parts=(WHOLE, *PART_NAMES),
-    part_notes={"int4": "ncnn has no fast product of 4 bits for x86; where the device is one, take int8, many times as fast there"},
+    part_notes={"int4": "ncnn has no fast product of 4 bits for x86; take int8 where the device is one"},
     refuses=dict.fromkeys((*_NO_LAYER, "DFT", "STFT", "Det", "GRU", "LSTM"), "ncnn has no layer for it"),
 )
 

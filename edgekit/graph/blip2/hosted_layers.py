@@ -73,4 +73,3 @@ class HostedLayers(Generic[Writer]):
     def prompt(self: Layers, x: str) -> tuple[str, str]:
         """As the host makes them."""
         return host_prompt(self)
-

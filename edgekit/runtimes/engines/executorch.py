@@ -104,7 +104,7 @@ class ExecutorchNetwork(_Opened):
                 self._check_room(name, array.shape, most)
             made.append(self._execute(arrays))
         tensors = enumerate(self._graph.outputs)
-        return {tensor.name: _stacked([row[place] for row in made], tensor) for place, tensor in tensors}
+        return {tensor.name: stacked([row[place] for row in made], tensor) for place, tensor in tensors}
 
     def _check_room(self, name: str, shape: tuple[int, ...], most: tuple[int, ...]) -> None:
         if any(size > limit for size, limit in zip(shape, most, strict=True)):
@@ -124,7 +124,7 @@ def _within(shape: Sequence[int], most: Sequence[int]) -> bool:
     return len(shape) == len(most) and all(size in (-1, limit) for size, limit in zip(shape, most, strict=True))
 
 
-def _stacked(rows: Sequence[Floats], tensor: Tensor) -> Floats:
+def stacked(rows: Sequence[Floats], tensor: Tensor) -> Floats:
     """An output with its axis of rows, which is that of the one token where there is one."""
     if rows[0].ndim == len(tensor.shape):
         return np.concatenate(rows)

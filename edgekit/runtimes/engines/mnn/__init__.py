@@ -15,6 +15,7 @@ from edgekit.runtimes.engines.base import Engine, SessionOptions, check_inputs
 from edgekit.runtimes.engines.mnn.network import MnnNetwork
 from edgekit.runtimes.engines.mnn.opening import DEFAULT_THREADS, checked_operators, placement_of, silence
 
+
 class MnnSession:
     """An opened ``.mnn`` file.
 

@@ -13,6 +13,7 @@ from edgekit.runtimes.bundle.manifest import Graph
 from edgekit.runtimes.engines.base import Placement, by_rows, padded_words
 from edgekit.runtimes.engines.onnxruntime.session import failures
 
+
 class QnnNetwork:
     """Contexts of one graph: for a piece of a prompt and, of a decoder, for one token.
 
