@@ -27,6 +27,7 @@ from edgekit.converters.executorch.writer import TorchWriter
 from edgekit.converters.executorch.written import limited
 from edgekit.errors import ConversionError, EngineError, SourceError
 from edgekit.graph.blip2.blip2 import Blip2, Forms, WrittenPart
+from edgekit.graph.blip2.cache import HostCache
 from edgekit.graph.blip2.forms import Blocks, Float32
 from edgekit.runtimes.bundle.manifest import Graph
 from edgekit.runtimes.engines import open_network
@@ -92,6 +93,23 @@ def test_the_operators_generate_what_transformers_does(kind: str, root: Path) ->
     for seed in range(2):
         given = case(kind, model, seed)
         same(kind, ours(written, graph, given), theirs(model, given), given)
+
+
+@pytest.mark.parametrize("name", ["text", "match"])
+def test_the_operators_of_a_retrieval_model(name: str, root: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime", reason="needs an engine to compare with")
+    rng = np.random.default_rng(0)
+    ids = rng.integers(5, 60, (2, 7))
+    mask = np.ones_like(ids)
+    mask[1, 4:] = 0
+    image = rng.standard_normal((2, 17, 32)).astype(np.float32)
+    model = Blip2(source(root, "retrieval"))
+    found = Eager(WrittenPart(model, name, FLOATS))
+    reference = open_network("onnxruntime", tmp_path, model.write(name, tmp_path, FLOATS, HostCache), ONE_THREAD)
+    given = {"input_ids": ids, "attention_mask": mask, "image_embeds": image}
+    feeds = {tensor.name: given[tensor.name] for tensor in found.graph.inputs}
+    for output, array in reference.run(feeds).items():
+        np.testing.assert_allclose(found.run(feeds)[output], array, atol=2e-5)
 
 
 def test_integers_are_those_of_the_part(root: Path) -> None:

@@ -335,9 +335,7 @@ def test_what_the_toolkit_reads_computes_the_same(sources: dict[str, Path], tmp_
     _, exact = static(sources["retrieval"], "match", tmp_path / "exact")
     found = run_by_name(graph, feeds, run)["logits"]
     np.testing.assert_allclose(found, exact.run(feeds)["logits"], atol=1e-5)
-    with pytest.raises(
-        UsageError, match=r"41 tokens of text are more than the 40 that match .*rknn\.tokens=N"
-    ):
+    with pytest.raises(UsageError, match=r"41 tokens of text are more than the 40 that match .*rknn\.tokens=N"):
         run_by_name(graph, {**feeds, "input_ids": np.ones((1, 41), np.int64)}, run)
 
 

@@ -191,11 +191,13 @@ class ExecutorchLayers(HostedLayers[TorchWriter]):
 
     def begun(self, name: str, like: str) -> str:
         """The first rows of a table."""
-        return self._call("slice", self.writer.weight(self.checkpoint[name]), 0, 0, self._call("sym_size.int", like, 0))
+        return self._call(
+            "slice.Tensor", self.writer.weight(self.checkpoint[name]), 0, 0, self._call("sym_size.int", like, 0)
+        )
 
     def tokens(self, x: str, start: int, end: int) -> str:
         """Those from ``start`` to before ``end``."""
-        return self._call("slice", x, 0, start, end)
+        return self._call("slice.Tensor", x, 0, start, end)
 
     def token(self, x: str, place: int) -> str:
         """One of them, (1, width)."""

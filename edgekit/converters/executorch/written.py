@@ -56,7 +56,9 @@ def write(job: WrittenJob, tokens: int, report: Report) -> Graph:
         raise
     except Exception as error:  # the toolchain raises whatever its layers raise
         raise tool_error(f"ExecuTorch cannot lower {part.name}", error) from error
-    told = {DELEGATE: XNNPACK, **counted, "arithmetic": _arithmetic(writer.products)}
+    told: dict[str, str | int | float] = {
+        DELEGATE: XNNPACK, **counted, "arithmetic": _arithmetic(writer.products)
+    }  # fmt: skip
     return Graph(
         name=part.name, files=(path.name,), inputs=tuple(writer.inputs), outputs=tuple(writer.outputs), report=told
     )

@@ -236,5 +236,6 @@ class LiteRTLayers(HostedLayers[LiteRTWriter]):
 
 def _packed(integers: NDArray[np.int8]) -> NDArray[np.uint8]:
     """Integers of 4 bits, two in a byte, the first in its low half."""
-    nibbles = integers.view(np.uint8) & 15
-    return nibbles[:, 0::2] | (nibbles[:, 1::2] << 4)
+    nibbles = integers.view(np.uint8) & np.uint8(15)
+    packed: NDArray[np.uint8] = nibbles[:, 0::2] | (nibbles[:, 1::2] << np.uint8(4))
+    return packed
