@@ -207,8 +207,8 @@ def test_a_part_on_an_emulator(targets: str, emulated: str, precision: str, root
     if precision == "fp32":
         assert entry["evidence"]["texts"]["identical"] == 1
         assert tokens == load(converted(root, "opt", "onnx"))(Path(photo))
-    with pytest.raises(UsageError, match="unit 'tpu'"):
-        edgekit.load(entry["path"], unit="tpu")
+        with pytest.raises(UsageError, match="unit 'npu'"):
+            edgekit.load(entry["path"], unit="npu")
 
 
 def load(path: Path) -> Callable[[Path], tuple[int, ...]]:
