@@ -21,8 +21,8 @@ from blip2_writing import pixels, torch_model
 from edgekit.arrays import Floats
 from edgekit.calibration.samples import Samples
 from edgekit.conversion.layer_inputs import observe_inputs, read_inputs
+from edgekit.converters._xnnpack_integers import blocks as xnnpack_blocks
 from edgekit.converters.coreml.layers import symmetric
-from edgekit.converters.litert.layers import _blocks as litert_blocks
 from edgekit.converters.ncnn.layers import _blocks as ncnn_blocks
 from edgekit.converters.tensorrt.forms import _blocks as tensorrt_blocks
 from edgekit.errors import ConversionError
@@ -122,7 +122,7 @@ def ncnn_integers(weight: Floats, size: int) -> Floats:
 
 
 def litert_integers(weight: Floats, size: int) -> Floats:
-    packed, steps = litert_blocks(weight, size)
+    packed, steps = xnnpack_blocks(weight, size)
     halves = np.stack([packed & 15, packed >> 4], -1).reshape(weight.shape)
     return np.where(halves > 7, halves.astype(np.int8) - 16, halves) * steps.astype(np.float32).repeat(size, 1)
 

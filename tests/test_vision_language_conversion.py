@@ -189,6 +189,7 @@ def test_outside_its_gate_nothing_is_written_and_the_graphs_are_kept(root: Path)
         pytest.param("t5", "onnx", "openvino", marks=pytest.mark.nightly),
         pytest.param("opt", "mnn", "onnx", marks=pytest.mark.nightly),
         pytest.param("t5", "onnx", "mnn", marks=pytest.mark.nightly),
+        pytest.param("opt", "litert", "onnx", marks=pytest.mark.nightly),
     ],
 )
 def test_each_part_on_an_engine_of_its_own(kind: str, seen: str, written: str, root: Path) -> None:
@@ -199,8 +200,7 @@ def test_each_part_on_an_engine_of_its_own(kind: str, seen: str, written: str, r
     (entry,) = json.loads(done.stdout)["bundles"]
     bundle = open_bundle(entry["path"])
     assert bundle.path.name == f"{kind}-{seen}+{seen}+{written}-fp32"
-    engines = {"onnx": "onnxruntime", "openvino": "openvino", "mnn": "mnn"}
-    first, last = engines[seen], engines[written]
+    first, last = (converters.target(name).engine for name in (seen, written))
     manifest = bundle.manifest
     assert manifest.engines == (first, last)
     by_graph = {graph.name: manifest.engine_of(graph) for graph in manifest.graphs}
@@ -220,23 +220,32 @@ def test_each_part_on_an_engine_of_its_own(kind: str, seen: str, written: str, r
 
 
 @pytest.mark.nightly
-def test_a_part_on_an_emulator(root: Path) -> None:
+@pytest.mark.parametrize(
+    ("targets", "emulated", "precision"),
+    [
+        ("vision=onnx,qformer=onnx,language=web", "web", "fp32"),
+        ("vision=qnn,qformer=qnn,language=onnx", "qnn", "fp16"),
+        ("vision=rknn,qformer=rknn,language=onnx", "rknn", "fp16"),
+    ],
+)
+def test_a_part_on_an_emulator(targets: str, emulated: str, precision: str, root: Path) -> None:
     """Proven with what stands in for the engine, in another process; opened by naming that."""
-    target = converters.target("web")
+    target = converters.target(emulated)
     if target.missing:
         pytest.skip(target.missing)
-    done = convert(
-        root, "opt", "--target", "vision=onnx,qformer=onnx,language=web", "--data", str(root / "photos"), "--json"
-    )
+    given = ("--target", targets, "--precision", precision, "--data", str(root / "photos"), "--json")
+    done = convert(root, "opt", *given)
     assert done.exit_code == 0, done.stderr
     (entry,) = json.loads(done.stdout)["bundles"]
     assert entry["evidence"]["word"] == target.proof
-    assert entry["evidence"]["texts"]["identical"] == 1
     photo = str(root / "photos" / "0.png")
     model = edgekit.load(entry["path"], threads=1, unit=proof_device(target.engine))
-    assert model.caption(photo, max_new_tokens=8).tokens == load(converted(root, "opt", "onnx"))(Path(photo))
-    with pytest.raises(UsageError, match="unit 'npu'"):
-        edgekit.load(entry["path"], unit="npu")
+    tokens = model.caption(photo, max_new_tokens=8).tokens
+    if precision == "fp32":
+        assert entry["evidence"]["texts"]["identical"] == 1
+        assert tokens == load(converted(root, "opt", "onnx"))(Path(photo))
+        with pytest.raises(UsageError, match="unit 'npu'"):
+            edgekit.load(entry["path"], unit="npu")
 
 
 def load(path: Path) -> Callable[[Path], tuple[int, ...]]:
@@ -295,7 +304,11 @@ def test_there_is_no_plan_of_it(root: Path, tmp_path: Path) -> None:
             ("--target", "mnn", "--precision", "language=int4-awq-gptq"),
             "target mnn rounds the weights of language with tools of its own, which would undo gptq; give int4-awq",
         ),
-        (("--target", "rknn"), "target rknn takes no vision of a vision-language model; these do: "),
+        (("--target", "rknn"), "target rknn takes no language of a vision-language model; these do: "),
+        (
+            ("--target", "executorch", "--precision", "fp16"),
+            "takes vision of a vision-language model in fp32 or int8 or",
+        ),
         (
             ("--target", "imx500", "--precision", "int8"),
             "target imx500 takes no vision of a vision-language model: its devices have about 8 MB for a network with "

@@ -441,6 +441,7 @@ class BundleBuilder:
             recipe=recipe,
             floats=floats,
             integers=integers,
+            written=bool(self._prepared.written),
         )
         engine = converters.target(own.target).engine
         return graph if engine == _engine(spec) else msgspec.structs.replace(graph, engine=engine)

@@ -109,6 +109,8 @@ def convert(
     began = time.monotonic()
     source = source_of(request)
     selection = validate(request, source)
+    for text in notices.of_selection(selection):
+        notice(text)
     with open_workspace(request.out) as workspace:
         stages = Stages(request, workspace, stop or Stop())
         half = not source.written and selection.half

@@ -9,7 +9,7 @@ from edgekit import converters
 from edgekit.converters import Target
 from edgekit.emulators import emulator
 from edgekit.errors import ConversionError, UsageError, choices
-from edgekit.graph.blip2.precision import AWQ, GPTQ, Precision, read_part, read_precisions
+from edgekit.graph.blip2.precision import AWQ, GPTQ, PART_NAMES, Precision, read_part, read_precisions
 from edgekit.runtimes.bundle.manifest import Record
 from edgekit.runtimes.engines import engine
 from edgekit.sources import WHOLE, Source
@@ -260,7 +260,16 @@ def _check_taken(part: str, name: str) -> None:
         small = f": {_too_small(part, spec)}" if spec.megabytes else ""
         raise UsageError(
             f"target {name} takes no {part} of a vision-language model{small}; these do: {', '.join(takers)}"
+            f"{_divided(spec)}"
         )
+
+
+def _divided(spec: Target) -> str:
+    """What to ask for in place of a target that takes some of the parts."""
+    if not set(PART_NAMES) & set(spec.parts):
+        return ""
+    parts = ",".join(f"{part}={spec.name if part in spec.parts else 'onnx'}" for part in PART_NAMES)
+    return f"; for the others give --target {parts}"
 
 
 def _check_present(part: str, name: str) -> None:

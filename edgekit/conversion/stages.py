@@ -143,9 +143,14 @@ class Stages:
         recipe: str = "",
         floats: tuple[str, ...] = (),
         integers: tuple[str, ...] = (),
+        written: bool = False,
     ) -> Graph:
-        """Make one target's files of a part, with the interpreter of its own toolchain where it has one."""
+        """Make one target's files of a part, with the interpreter of its own toolchain where it has one.
+
+        What is written from a checkpoint is written with this one: a toolchain cannot read checkpoints.
+        """
         spec = converters.target(target)
+        builder = "" if written else spec.builder
         job = jobs.BuildJob(
             folder=str(self.workspace.folder),
             part=part,
@@ -160,9 +165,9 @@ class Stages:
             threads=self.request.threads,
             options=msgspec.to_builtins(options),
             # The user's own decoders may import what an isolated environment does not have; it decodes nothing.
-            imports=() if spec.builder else self.request.imports,
+            imports=() if builder else self.request.imports,
         )
-        return self._run(job, Graph, report, spec.builder)
+        return self._run(job, Graph, report, builder)
 
     def validate(
         self,

@@ -69,6 +69,7 @@ class Target:
         parts: the parts of models that it takes; `edgekit.sources.WHOLE` is a model of one network.
         part_precisions: the precisions that parts of large models have, without their blocks.
         grid: where the integers of a block lie that it makes of a part's weights; None where its own tools round them.
+        part_notes: what should be known of a precision of parts before it is chosen.
         megabytes: what its devices have for a network with its activations, where that is too little for any part.
         several: whether one file takes several batches and input sizes.
     """
@@ -95,6 +96,7 @@ class Target:
     parts: tuple[str, ...] = (WHOLE,)
     part_precisions: tuple[str, ...] = ("fp32", "fp16", "int8", "int4")
     grid: Grid | None = None
+    part_notes: Mapping[str, str] = field(default_factory=dict)
     megabytes: int = 0
     several: bool = False
 

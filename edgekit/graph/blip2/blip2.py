@@ -186,6 +186,11 @@ class Blip2:
         return writers
 
     @property
+    def texts(self) -> int:
+        """Tokens of a text that the Q-Former has places for; 0 where it reads none."""
+        return self.checkpoint.shape("embeddings.position_embeddings.weight")[0] if self.retrieval else 0
+
+    @property
     def embedding(self) -> str:
         """Name of the tensor of token embeddings (vocabulary, width)."""
         return f"{T5}shared.weight" if self.family == "t5" else f"{OPT}embed_tokens.weight"
