@@ -121,10 +121,9 @@ def ncnn_integers(weight: Floats, size: int) -> Floats:
     return integers / np.concatenate(inverse).repeat(size, 1)
 
 
-def litert_integers(weight: Floats, size: int) -> Floats:
-    packed, steps = xnnpack_blocks(weight, size)
-    halves = np.stack([packed & 15, packed >> 4], -1).reshape(weight.shape)
-    return np.where(halves > 7, halves.astype(np.int8) - 16, halves) * steps.astype(np.float32).repeat(size, 1)
+def xnnpack_integers(weight: Floats, size: int) -> Floats:
+    integers, steps = xnnpack_blocks(weight, size)
+    return integers * steps.repeat(size, 1)
 
 
 def coreml_integers(weight: Floats, size: int) -> Floats:
@@ -138,7 +137,7 @@ def coreml_integers(weight: Floats, size: int) -> Floats:
         (onnx_integers, "lowest", 1e-6),
         (tensorrt_integers, "symmetric", 1e-6),
         (ncnn_integers, "symmetric", 1e-6),
-        (litert_integers, "symmetric", 5e-3),  # scales have 8 bits
+        (xnnpack_integers, "symmetric", 5e-3),  # of litert and executorch; scales have 8 bits
         (coreml_integers, "symmetric", 1e-3),  # scales in float16
     ],
 )
