@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from platform_bundles import TASKS, converted, expected, run, write_pictures
+from platform_language import converted_language, expected_language
 from web_page import chromium
 
 from edgekit.apps.web import write_app
@@ -86,6 +87,31 @@ def test_a_bundle_gives_pythons_results_in_node(task: str, bundles: Callable[[st
     noted = add_record(record.with_name(record.name.removesuffix("-record.json")), record)
     (execution,) = noted.manifest.executions or ()
     assert (execution.platform, execution.word) == ("web", "executed")
+
+
+@pytest.fixture(scope="module")
+def language(pictures: Path) -> Path:
+    """The folder of BLIP-2 bundles with ``expected.json``: both forms of cache, every family."""
+    out = pictures.parent / "language"
+    entries = []
+    for family, target, precision in (
+        ("opt", "web", "fp32"),
+        ("opt", "web", "int4"),
+        ("opt", "onnx", "int4"),
+        ("t5", "web", "int4"),
+        ("retrieval", "web", "int4"),
+    ):
+        bundle = converted_language(family, target, precision, out, pictures)
+        unit = "node" if target == "web" else ""
+        entries.append(expected_language(bundle, sorted(pictures.glob("*.png"))[:2], unit))
+    (out / "expected.json").write_text(json.dumps(entries))
+    return out
+
+
+def test_blip2_says_in_node_what_it_says_in_python(language: Path) -> None:
+    said = node("node", "--test", "build/test/language.test.js", EDGEKIT_WEB_LANGUAGE=str(language))
+    assert "# fail 0" in said
+    assert "# skipped 0" in said
 
 
 @pytest.mark.skipif(not chromium(), reason="needs chromium")

@@ -37,6 +37,10 @@ ORT = (
 )
 """What the page loads of onnxruntime-web: WebAssembly and WebGPU in one build."""
 
+DETECTION_PAGE = ("index.html", "app.js", "draw.js", "records.js")
+LANGUAGE_PAGE = ("language.html", "language.js")
+"""Files of the page that are there for one kind of bundle alone; ``language.html`` becomes its ``index.html``."""
+
 HEADERS = {
     # Threads in WebAssembly need a page that is isolated from other origins.
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -46,7 +50,9 @@ HEADERS = {
 
 
 def write_app(bundle: str | os.PathLike[str], out: str | os.PathLike[str]) -> Path:
-    """Write a static folder that any web server can serve: a page with a camera and pictures for the bundle's task.
+    """Write a static folder that any web server can serve: a page for the bundle's task.
+
+    It has a camera and pictures, or for a BLIP-2 a picture, its caption and questions.
 
     Args:
         bundle: a folder of the targets ``web`` or ``onnx``.
@@ -71,7 +77,10 @@ def write_app(bundle: str | os.PathLike[str], out: str | os.PathLike[str]) -> Pa
         target.parent.mkdir(parents=True, exist_ok=True)
         partial_app = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
         try:
-            shutil.copytree(page, partial_app, dirs_exist_ok=True)
+            others = LANGUAGE_PAGE if opened.manifest.contract.language is None else DETECTION_PAGE
+            shutil.copytree(page, partial_app, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*others))
+            if others is DETECTION_PAGE:
+                (partial_app / LANGUAGE_PAGE[0]).rename(partial_app / DETECTION_PAGE[0])
             shutil.copytree(runtime, partial_app / "edgekit", ignore=shutil.ignore_patterns("*.d.ts"))
             (partial_app / "ort").mkdir()
             for name in ORT:
@@ -132,15 +141,13 @@ class _Handler(SimpleHTTPRequestHandler):
 def _refuse(bundle: Bundle) -> None:
     manifest = bundle.manifest
     contract = manifest.contract
-    if contract.language is not None:
-        raise UsageError(f"{bundle.path}: is a vision-language model, which the web runtime does not run")
     engines = sorted(set(manifest.engines) - set(ENGINES))
     if engines:
         raise UsageError(
             f"{bundle.path}: is for {', '.join(engines)}, and a browser runs ONNX files; convert the model with "
             "--target web"
         )
-    if contract.decoder.name not in DECODERS:
+    if contract.language is None and contract.decoder.name not in DECODERS:
         raise UsageError(
             f"{bundle.path}: its decoder {contract.decoder.name!r} is not one of the web runtime's: "
             f"{', '.join(DECODERS)}; add it to platforms/web/src/tasks/decoders"

@@ -30,7 +30,7 @@ for (const { bundle, texts, matches, score } of entries) {
         const pieces: string[] = [];
         for await (const piece of model.stream(pixels, { ...options, ...(question === null ? {} : { question }) })) pieces.push(piece);
         assert.equal(pieces.join("").trim(), text);
-        assert.ok(pieces.length > 1);
+        assert.ok(pieces.length > 1 || question !== null); // an answer may be one word
       }
     }
     for (const { image, text, probability, similarity } of matches) {
