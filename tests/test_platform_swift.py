@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 from platform_bundles import TASKS, converted, expected, write_pictures
+from platform_language import converted_language, expected_language
 
 from edgekit.runtimes.selfcheck import add_record
 
@@ -40,6 +41,12 @@ def test_bundles_of_every_task_give_pythons_results_in_swift(tmp_path: Path) -> 
     pictures = write_pictures(tmp_path / "pictures")
     bundles = [converted(task, "onnx", tmp_path, pictures) for task in TASKS]
     (tmp_path / "expected.json").write_text(json.dumps([expected(bundle, pictures) for bundle in bundles]))
+    spoken = [
+        converted_language(family, "onnx", precision, tmp_path / "language", pictures)
+        for family, precision in (("opt", "fp32"), ("opt", "int4"), ("t5", "fp32"), ("retrieval", "fp32"))
+    ]
+    two = sorted(pictures.glob("*.png"))[:2]
+    (tmp_path / "language.json").write_text(json.dumps([expected_language(bundle, two) for bundle in spoken]))
     said = swift(bundles=tmp_path)
     assert " passed" in said
     assert "skipped" not in said
