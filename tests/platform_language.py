@@ -12,7 +12,7 @@ from edgekit.runtimes.bundle.folder import open_bundle
 
 GREEDY: dict[str, Any] = {"max_new_tokens": 24}
 BEAMS: dict[str, Any] = {"beams": 4, "returned": 2, "max_new_tokens": 16}
-PENALTIES: dict[str, Any] = {"repetition_penalty": 1.3, "no_repeat_ngram_size": 2, "min_new_tokens": 6}
+PENALTIES: dict[str, Any] = {**GREEDY, "repetition_penalty": 1.3, "no_repeat_ngram_size": 2, "min_new_tokens": 6}
 QUESTIONS = ("how many circles are there?", "what color is the square?")
 SENTENCES = ("a red circle", "two blue squares above a green triangle", "Größe, 三つ 🙂")
 

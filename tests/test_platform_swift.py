@@ -42,11 +42,14 @@ def test_bundles_of_every_task_give_pythons_results_in_swift(tmp_path: Path) -> 
     bundles = [converted(task, "onnx", tmp_path, pictures) for task in TASKS]
     (tmp_path / "expected.json").write_text(json.dumps([expected(bundle, pictures) for bundle in bundles]))
     spoken = [
-        converted_language(family, "onnx", precision, tmp_path / "language", pictures)
-        for family, precision in (("opt", "fp32"), ("opt", "int4"), ("t5", "fp32"), ("retrieval", "fp32"))
+        # Debian's ONNX Runtime (1.21) has no products of 8-bit blocks, which bundles in INT8 and INT4 have.
+        converted_language(family, target, "fp32", tmp_path / "language", pictures)
+        for family, target in (("opt", "onnx"), ("t5", "onnx"), ("retrieval", "onnx"), ("opt", "web"), ("t5", "web"))
     ]
     two = sorted(pictures.glob("*.png"))[:2]
-    (tmp_path / "language.json").write_text(json.dumps([expected_language(bundle, two) for bundle in spoken]))
+    (tmp_path / "language.json").write_text(
+        json.dumps([expected_language(one, two, "node" if "-web-" in one.name else "") for one in spoken])
+    )
     said = swift(bundles=tmp_path)
     assert " passed" in said
     assert "skipped" not in said
