@@ -166,12 +166,12 @@ def test_more_tokens_than_a_file_has_room_for(root: Path, tmp_path: Path) -> Non
     def feeds(count: int) -> dict[str, NDArray[Any]]:
         places = np.arange(count)
         return {
-            "inputs_embeds": np.zeros((2, count, 24), np.float32), "mask": np.zeros((2, 1, 1, count), np.float32),
+            "inputs_embeds": np.zeros((1, count, 24), np.float32), "mask": np.zeros((1, 1, 1, count), np.float32),
             "distances": places[None] - places[:, None],
         }  # fmt: skip
 
-    assert network.run(feeds(12))["cross.0.key"].shape == (2, 3, 12, 8)
-    assert network.run(feeds(1))["cross.0.key"].shape == (2, 3, 1, 8)
+    assert network.run(feeds(12))["cross.0.key"].shape == (1, 3, 12, 8)
+    assert network.run(feeds(1))["cross.0.key"].shape == (1, 3, 1, 8)
     said = r"encoder: input 'inputs_embeds' of shape \[13, 24\] is more than \[12, 24\], which encoder.pte has room for"
     with pytest.raises(EngineError, match=said):
         network.run(feeds(13))
