@@ -66,9 +66,9 @@ def row(name: str, found: list[dict[str, Any]]) -> dict[str, Any]:
     def over(value: Any) -> float:
         return float(median(value(one) for one in found))
 
-    made = {key: over(lambda one, key=key: one[name][key]) for key in ("vision", "prefill", "first", "peak")}
+    made = {key: over(lambda one, key=key: one[name][key]) for key in ("load", "vision", "prefill", "first", "peak")}
     made["tokens_per_second"] = over(lambda one: 1e3 / one[name]["step"])
-    made["streamed"] = found[0][name]["streamed"]
+    made |= {key: found[0][name][key] for key in ("streamed", "size")}
     made["share_of_limit"] = over(lambda one: one[name]["streamed"] / one["bandwidth"] / (one[name]["step"] / 1e3))
     best = min(one[name]["best_step"] for one in found) / 1e3
     made["best_share_of_limit"] = made["streamed"] / max(one["best_bandwidth"] for one in found) / best
@@ -113,8 +113,10 @@ def show(rows: list[dict[str, Any]], bandwidth: float) -> None:
         "x",
         "first token ms",
         "x",
+        "load ms",
         "GB/token",
         "peak GB",
+        "of files",
         "cosine",
     )
     widths = tuple(max(len(title) + 2, 7) for title in titles)
@@ -124,7 +126,8 @@ def show(rows: list[dict[str, Any]], bandwidth: float) -> None:
         cells.append(f"{one['best_share_of_limit']:.0%}")
         for what in ("prefill", "vision", "first"):
             cells += [f"{one[what]:.0f}", _ratio(one, what)]
-        cells += [f"{one['streamed'] / 1e9:.2f}", f"{one['peak'] / 1e9:.2f}", f"{one.get('cosine', np.nan):.4f}"]
+        cells += [f"{one['load']:.0f}", f"{one['streamed'] / 1e9:.2f}", f"{one['peak'] / 1e9:.2f}"]
+        cells += [f"{one['peak'] / one['size']:.2f}", f"{one.get('cosine', np.nan):.4f}"]
         print(f"{one['name']:<24}" + "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True)))
 
 

@@ -26,9 +26,15 @@ WARM_UP, REPEATS = 1, 3
 
 
 class Subject(Protocol):
-    """A BLIP-2 that is open. ``streamed`` is how many bytes of weights a token needs."""
+    """A BLIP-2 that is open.
+
+    Attributes:
+        streamed: bytes of weights that a token needs.
+        size: bytes of its files.
+    """
 
     streamed: int
+    size: int
 
     def vision(self, pixels: np.ndarray) -> Any:
         """(1, 3, 224, 224) to image embeddings, as its engine keeps them."""
@@ -59,6 +65,7 @@ class HuggingFace:
         language = self._model.language_model
         read = [*language.model.decoder.layers.parameters(), language.lm_head.weight]
         self.streamed = sum(one.numel() * one.element_size() for one in read)
+        self.size = sum(path.stat().st_size for path in checkpoint.iterdir())
 
     def vision(self, pixels: np.ndarray) -> Any:
         return self._model.vision_model(self._torch.from_numpy(pixels).to(self._dtype)).last_hidden_state
@@ -103,9 +110,11 @@ class Edgekit:
         self._vision, self._qformer = (
             open_network(engine, folder, graphs[one], options) for one in ("vision", "qformer")
         )
-        table = np.load(embeddings(checkpoint, work), mmap_mode="r")
+        table = np.load(words := embeddings(checkpoint, work), mmap_mode="r")
         self._language = open_language(engine, folder, {"language": graphs["language"]}, language, table, options)
         self.streamed = bytes_per_token(folder / graphs["language"].files[1], preset)
+        files = [words, *(folder / name for graph in graphs.values() for name in graph.files)]
+        self.size = sum(path.stat().st_size for path in files)
 
     def vision(self, pixels: np.ndarray) -> Any:
         return self._vision.run({"pixel_values": pixels})["image_embeds"]
@@ -136,6 +145,7 @@ class Plain:
         table = np.load(embeddings(checkpoint, work), mmap_mode="r")
         self._table, self._heads = table, heads(checkpoint)
         self.streamed = bytes_per_token(work / "plain" / "language.onnx.data", "fp32")
+        self.size = sum(file.stat().st_size for path in files for file in (path, path.with_name(f"{path.name}.data")))
 
     def vision(self, pixels: np.ndarray) -> Any:
         return self._vision({"pixel_values": pixels})["image_embeds"]
@@ -259,7 +269,7 @@ SUBJECTS: dict[str, Callable[[Path, Path, int], Subject]] = {
 
 
 def measure(subject: Subject, tokens: int) -> dict[str, Any]:
-    """Medians in ms, of one image and one prompt."""
+    """Medians in ms, of one image and one prompt; and memory."""
     rng = np.random.default_rng(0)
     pixels = rng.standard_normal((1, 3, 224, 224), np.float32)
     words = rng.standard_normal((1, PROMPT, WIDTH), np.float32) * np.float32(0.02)
@@ -284,7 +294,8 @@ def measure(subject: Subject, tokens: int) -> dict[str, Any]:
     warm = {"step": WARM_UP * tokens}
     found = {name: 1e3 * float(np.median(times[warm.get(name, WARM_UP) :])) for name, times in spent.items()}
     found["best_step"] = 1e3 * min(spent["step"])
-    return {**found, "streamed": subject.streamed, "peak": peak(), "logits": logits[0, ::50].tolist()}
+    memory = {"streamed": subject.streamed, "size": subject.size, "peak": peak()}
+    return {**found, **memory, "logits": logits[0, ::50].tolist()}
 
 
 def bandwidth(threads: int) -> dict[str, float]:
@@ -308,9 +319,11 @@ def main() -> None:
     if name == "bandwidth":
         print(json.dumps(bandwidth(int(threads))))
         return
+    begin = time.perf_counter()
     subject = SUBJECTS[name](Path(checkpoint), Path(work), int(threads))
+    load = 1e3 * (time.perf_counter() - begin)
     if int(tokens):  # 0 only makes the files
-        print(json.dumps(measure(subject, int(tokens))))
+        print(json.dumps({"load": load, **measure(subject, int(tokens))}))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ Postprocessing of a detector at 640 (8,400 anchors, 80 classes, 39 boxes kept) a
 exact letterbox of a photograph of 810x1080, and trackers with 8, 20 and 100 objects. All are CPU times of one thread,
 in turns, and the fastest of each counts.
 
-    OMP_NUM_THREADS=1 python benchmarks/platforms.py [swift] [kotlin]
+    OMP_NUM_THREADS=1 python benchmarks/platforms.py [swift] [kotlin] [web]
 """
 
 from __future__ import annotations
@@ -147,7 +147,17 @@ def kotlin(folder: Path) -> dict[str, float]:
     return found
 
 
-PLATFORMS: dict[str, Callable[[Path], dict[str, float]]] = {"swift": swift, "kotlin": kotlin}
+def web(folder: Path) -> dict[str, float]:
+    """Milliseconds of the web runtime in node by name; trackers by the clock on the wall."""
+    package = ROOT / "platforms/web"
+    subprocess.run(["npx", "tsc", "-p", "tsconfig.test.json"], cwd=package, check=True)
+    command = ["node", package / "build/test/benchmark.js", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
+
+
+PLATFORMS: dict[str, Callable[[Path], dict[str, float]]] = {"swift": swift, "kotlin": kotlin, "web": web}
 
 
 def main(names: list[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,8 @@ def expected(bundle: Bundle, pictures: Path) -> dict[str, Any]:
             cv2.imwrite(str(file), image)
             seen = model(image, tracker.least_score)
             tracks = tracker.update(seen.boxes, seen.scores, seen.class_ids, time=number / 30).visible
-            frames.append({"image": str(file), "track_ids": tracks.track_ids.tolist()})
+            tracked = replace(seen[tracks.detections], track_ids=tracks.track_ids)
+            document = tracked.to_dict(classes=False)
+            frames.append({"image": str(file), "track_ids": tracks.track_ids.tolist(), "tracked": document})
         entry["frames"] = frames
     return entry

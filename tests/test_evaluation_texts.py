@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import re
@@ -435,21 +436,27 @@ def test_questions_alone_and_captions_alone_are_enough(scenes: Path) -> None:
 # The source and its bundles
 
 
+Converted = Callable[[str], tuple[Path, Path]]
+
+
 @pytest.fixture(scope="module")
-def converted(tmp_path_factory: pytest.TempPathFactory, scenes: Path) -> dict[str, tuple[Path, Path]]:
-    """Random models and their fp32 bundles, by kind."""
+def converted(tmp_path_factory: pytest.TempPathFactory, scenes: Path) -> Converted:
+    """A random model of a kind and its fp32 bundle, converted when a test first asks for it."""
     from edgekit.conversion.convert import Conversion, convert
 
-    folder, found = tmp_path_factory.mktemp("converted"), {}
-    for kind in KINDS:
+    folder = tmp_path_factory.mktemp("converted")
+
+    @functools.cache
+    def converted(kind: str) -> tuple[Path, Path]:
         source = getattr(tiny_blip2, kind)(folder / kind)
         conversion = Conversion(
             source=str(source), targets=("onnx",), out=folder / "out", data=str(scenes), threads=1, gated=False
         )
         (outcome,) = convert(conversion).outcomes
         assert outcome.bundle is not None, outcome.error
-        found[kind] = source, outcome.bundle.path
-    return found
+        return source, outcome.bundle.path
+
+    return converted
 
 
 def answered_by(source: Path, scenes: Path, folder: Path) -> Path:
@@ -473,9 +480,9 @@ def answered_by(source: Path, scenes: Path, folder: Path) -> Path:
 @pytest.mark.usefixtures("no_java")
 @pytest.mark.parametrize("kind", KINDS)
 def test_source_and_float_bundle_have_equal_figures(
-    kind: str, converted: Any, scenes: Path, cli: Cli, tmp_path: Path
+    kind: str, converted: Converted, scenes: Path, cli: Cli, tmp_path: Path
 ) -> None:
-    source, bundle = converted[kind]
+    source, bundle = converted(kind)
     page = tmp_path / "page.html"
     data = scenes if kind == "retrieval" else answered_by(source, scenes, tmp_path)
     code, out, err = cli("evaluate", bundle, source, "--labels", data, "--threads", 1, "--json", "--html", page)
@@ -498,14 +505,14 @@ def test_source_and_float_bundle_have_equal_figures(
 
 @pytest.mark.convert
 @pytest.mark.nightly
-def test_bundles_say_what_the_source_says(converted: Any, scenes: Path) -> None:
+def test_bundles_say_what_the_source_says(converted: Converted, scenes: Path) -> None:
     """Equal figures of models that are always wrong would prove little: here are their texts and vectors."""
     import edgekit
     from edgekit.sources.blip2.reference import open_source
 
     pictures = [cv2.imread(str(one.path)) for one in read_described(scenes, limit=4)]
     for kind in KINDS:
-        source, bundle = (open_source(converted[kind][0], 1), edgekit.load(converted[kind][1], threads=1))
+        source, bundle = (open_source(converted(kind)[0], 1), edgekit.load(converted(kind)[1], threads=1))
         if kind == "retrieval":
             np.testing.assert_allclose(source.embed(pictures), bundle.embed(pictures), atol=1e-4)
             np.testing.assert_allclose(source.embed_text("a star"), bundle.embed_text("a star"), atol=1e-4)
@@ -520,14 +527,14 @@ def test_bundles_say_what_the_source_says(converted: Any, scenes: Path) -> None:
 
 @pytest.mark.convert
 @pytest.mark.usefixtures("no_java")
-def test_what_is_printed(converted: Any, scenes: Path, cli: Cli) -> None:
-    code, out, err = cli("evaluate", converted["opt"][1], "--labels", scenes, "--limit", 3)
+def test_what_is_printed(converted: Converted, scenes: Path, cli: Cli) -> None:
+    code, out, err = cli("evaluate", converted("opt")[1], "--labels", scenes, "--limit", 3)
     assert code == 0, err
     assert out.startswith("VQA accuracy 0.0000  on 3 images\nCIDEr ")
     assert " ms for each text, " in out
     assert "question" in out
     assert "yes/no" in out
-    code, out, _ = cli("evaluate", *converted["retrieval"], "--labels", scenes, "--limit", 3)
+    code, out, _ = cli("evaluate", *converted("retrieval"), "--labels", scenes, "--limit", 3)
     assert code == 0
     assert "TR@10" in out
     assert "ms: median for the vectors of an image" in out
@@ -543,9 +550,9 @@ def test_what_is_printed(converted: Any, scenes: Path, cli: Cli) -> None:
     ],
 )
 def test_what_does_not_go_together_is_refused(
-    kinds: tuple[str, ...], options: tuple[str, ...], words: str, converted: Any, scenes: Path, cli: Cli
+    kinds: tuple[str, ...], options: tuple[str, ...], words: str, converted: Converted, scenes: Path, cli: Cli
 ) -> None:
-    code, _, err = cli("evaluate", *(converted[kind][0] for kind in kinds), "--labels", scenes, *options)
+    code, _, err = cli("evaluate", *(converted(kind)[0] for kind in kinds), "--labels", scenes, *options)
     assert code == 2
     assert words in err
 

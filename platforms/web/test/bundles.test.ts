@@ -13,6 +13,16 @@ const FOLDER = process.env["EDGEKIT_WEB_BUNDLES"];
 const skip = FOLDER ? false : "EDGEKIT_WEB_BUNDLES names no folder of bundles";
 const entries: any[] = FOLDER ? JSON.parse(readFileSync(path.join(FOLDER, "expected.json"), "utf8")) : [];
 
+/** What was found, as docs/platforms_picture.py draws it. */
+const document = (found: edgekit.WithBoxes): object => ({
+  boxes: [...found.boxes],
+  scores: [...found.scores],
+  class_ids: [...found.classIds],
+  track_ids: [...found.trackIds!],
+  keypoints: found.kind === "poses" ? [...found.keypoints] : [],
+  masks: found.kind === "instances" ? found.masks.map((mask) => edgekit.toRle(mask, found.size).counts) : [],
+});
+
 const picture = async (file: string) => readPng(readFileSync(file), file);
 
 test("there are bundles to run", { skip }, () => assert.ok(entries.length > 0));
@@ -31,12 +41,14 @@ for (const { bundle, images, frames, golden } of entries) {
     if (frames) {
       const tracker = new edgekit.ByteTrack({ new_score: 0.3, high_score: 0.25 });
       const ids: number[][] = [];
+      let last: edgekit.WithBoxes | undefined;
       for (const [number, { image }] of frames.entries()) {
         async function* one(): AsyncGenerator<edgekit.Frame> {
           yield { source: await picture(image), time: number / 30 };
         }
-        for await (const found of model.stream(one(), { tracker })) ids.push([...(found as edgekit.WithBoxes).trackIds!]);
+        for await (const found of model.stream(one(), { tracker })) ids.push([...(last = found as edgekit.WithBoxes).trackIds!]);
       }
+      writeFileSync(`${bundle}-found.json`, JSON.stringify(document(last!)));
       assert.deepEqual(ids, frames.map((frame: any) => frame.track_ids));
     }
     if (golden) {

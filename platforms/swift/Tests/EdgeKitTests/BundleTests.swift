@@ -34,7 +34,7 @@ struct BundleTests {
             objects += found.objects?.count ?? 1
         }
         #expect(objects > 0)
-        try await follow(model, entry["frames"], name)
+        try await follow(model, entry["frames"], folder)
         if entry["golden"].flag {
             let record = try await model.selfCheck()
             #expect(record.agreed && record.differences.isEmpty && record.frames > 0)
@@ -47,7 +47,7 @@ struct BundleTests {
         await #expect(throws: EdgeKitError.self) { _ = try await model.run(try picture(entry["images"].items[0]["image"].string!)) }
     }
 
-    private func follow(_ model: EdgeModel, _ frames: JSON, _ name: String) async throws {
+    private func follow(_ model: EdgeModel, _ frames: JSON, _ folder: URL) async throws {
         if frames.isMissing { return }
         var ids: [[Int]] = []
         var options = ByteTrackOptions()
@@ -58,9 +58,23 @@ struct BundleTests {
         source.yield(try picture(paths[0], time: 0))
         for try await found in model.results(of: stream, tracking: try .byteTrack(options)) {
             ids.append(found.objects!.trackIds!)
+            try document(found).write(to: URL(fileURLWithPath: folder.path + "-found.json"))
             if ids.count < paths.count { source.yield(try picture(paths[ids.count], time: Double(ids.count) / 30)) } else { source.finish() }
         }
-        #expect(ids == frames.items.map { $0["track_ids"].flat.map { Int($0) } }, "\(name): track ids")
+        #expect(ids == frames.items.map { $0["track_ids"].flat.map { Int($0) } }, "\(folder.lastPathComponent): track ids")
+    }
+
+    /// What was found, as docs/platforms_picture.py draws it.
+    private func document(_ found: EdgeResult) throws -> Data {
+        let objects = found.objects!
+        var columns: [String: Any] = [
+            "boxes": objects.boxes.flatMap { [$0.x1, $0.y1, $0.x2, $0.y2].map(Double.init) },
+            "scores": objects.scores.map(Double.init), "class_ids": objects.classIds, "track_ids": objects.trackIds!,
+            "keypoints": [Double](), "masks": [String](),
+        ]
+        if case .poses(let one) = found { columns["keypoints"] = one.keypoints.joined().flatMap { [$0.x, $0.y, $0.score].map(Double.init) } }
+        if case .instances(let one) = found { columns["masks"] = one.masks.map { $0.rle(in: found.info.size).counts } }
+        return try JSONSerialization.data(withJSONObject: columns)
     }
 
     private func picture(_ path: String, time: Double? = nil) throws -> Frame {

@@ -36,7 +36,7 @@ class BundleTest {
                 objects += found.objects?.count ?: 1
             }
             assertTrue(objects > 0)
-            if (!entry["frames"].isMissing) follow(model, entry["frames"].items, folder.name)
+            if (!entry["frames"].isMissing) follow(model, entry["frames"].items, folder)
             var frames = 0
             if (entry["golden"].flag) {
                 val record = model.selfCheck()
@@ -48,7 +48,7 @@ class BundleTest {
         }
     }
 
-    private suspend fun follow(model: EdgeModel, frames: List<Json>, name: String) {
+    private suspend fun follow(model: EdgeModel, frames: List<Json>, folder: File) {
         val paths = frames.map { it["image"].string!! }
         val ids = ArrayList<List<Int>>()
         // One frame after the other: the next is given when the result of the last was taken.
@@ -57,8 +57,24 @@ class BundleTest {
         model.results(source.consumeAsFlow(), Tracker.byteTrack(ByteTrackOptions(newScore = 0.3, highScore = 0.25))).collect { found ->
             ids.add(found.objects!!.trackIds!!.asList())
             if (ids.size < paths.size) source.send(picture(paths[ids.size], ids.size / 30.0)) else source.close()
+            File("${folder.path}-found.json").writeText(document(found))
         }
-        assertEquals("$name: track ids", frames.map { frame -> frame["track_ids"].flat.map { it.toInt() } }, ids)
+        assertEquals("${folder.name}: track ids", frames.map { frame -> frame["track_ids"].flat.map { it.toInt() } }, ids)
+    }
+
+    /** What was found, as docs/platforms_picture.py draws it. */
+    private fun document(found: EdgeResult): String {
+        val objects = found.objects!!
+        val columns = mapOf(
+            "boxes" to objects.boxes.flatMap { listOf(it.x1, it.y1, it.x2, it.y2) },
+            "scores" to objects.scores.asList(),
+            "class_ids" to objects.classIds.asList(),
+            "track_ids" to objects.trackIds!!.asList(),
+            "keypoints" to (found as? Poses)?.keypoints.orEmpty().flatten().flatMap { listOf(it.x, it.y, it.score) },
+        )
+        // The letters of counts are printable; one of them is a backslash.
+        val masks = (found as? Instances)?.masks.orEmpty().map { "\"${it.rle(found.info.size).counts.replace("\\", "\\\\")}\"" }
+        return (columns + ("masks" to masks)).entries.joinToString(",", "{", "}") { (name, values) -> "\"$name\":$values" }
     }
 
     private fun picture(path: String, time: Double? = null): Frame {
