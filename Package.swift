@@ -12,6 +12,7 @@ let package = Package(
         .library(name: "EdgeKit", targets: ["EdgeKit"]),
         .library(name: "EdgeKitCoreML", targets: ["EdgeKitCoreML"]),
         .library(name: "EdgeKitONNX", targets: ["EdgeKitONNX"]),
+        .library(name: "EdgeKitUI", targets: ["EdgeKitUI"]),
     ],
     targets: [
         .target(name: "EdgeKit", path: "\(sources)/EdgeKit"),
@@ -20,8 +21,9 @@ let package = Package(
             name: "COnnxRuntime", path: "\(sources)/COnnxRuntime", pkgConfig: "libonnxruntime",
             providers: [.apt(["libonnxruntime-dev"]), .brew(["onnxruntime"])]),
         .target(name: "EdgeKitONNX", dependencies: ["EdgeKit", "COnnxRuntime"], path: "\(sources)/EdgeKitONNX"),
+        .target(name: "EdgeKitUI", dependencies: ["EdgeKit"], path: "\(sources)/EdgeKitUI"),
         .executableTarget(name: "benchmark", dependencies: ["EdgeKit"], path: "platforms/swift/Benchmark"),
-        .testTarget(name: "EdgeKitTests", dependencies: ["EdgeKit", "EdgeKitONNX"], path: "platforms/swift/Tests/EdgeKitTests"),
+        .testTarget(name: "EdgeKitTests", dependencies: ["EdgeKit", "EdgeKitONNX", "EdgeKitUI"], path: "platforms/swift/Tests/EdgeKitTests"),
     ],
     swiftLanguageModes: [.v6]
 )

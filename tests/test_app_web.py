@@ -14,7 +14,7 @@ import pytest
 from conftest import ROOT
 from tiny_onnx import write_tiny_bundle
 
-from edgekit.apps import web
+from edgekit.apps import _project, web
 from edgekit.cli import main
 from edgekit.errors import BundleError, ToolchainError, UsageError
 from edgekit.runtimes.bundle import manifest_file
@@ -101,15 +101,14 @@ def test_bundles_that_the_page_cannot_run_are_refused(bundle: Path, built: Path,
 def test_what_is_missing_is_named_and_nothing_is_downloaded(
     bundle: Path, built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(web, "__file__", str(tmp_path / "edgekit" / "apps" / "web.py"))
-    monkeypatch.setattr(web, "_page", lambda: ROOT / "platforms" / "web" / "app")
+    monkeypatch.setattr(web, "PLATFORMS", tmp_path)
     monkeypatch.setenv("EDGEKIT_TOOLCHAINS", str(tmp_path / "none"))
     with pytest.raises(ToolchainError, match="onnxruntime-web is not installed: edgekit toolchain install web"):
         web.write_app(bundle, tmp_path / "app")
     monkeypatch.undo()
-    monkeypatch.setattr(web, "__file__", str(tmp_path / "edgekit" / "apps" / "web.py"))
-    with pytest.raises(ToolchainError, match="the page of edgekit app web is not part of this installation"):
-        web._page()
+    monkeypatch.setattr(_project, "PLATFORMS", tmp_path)
+    with pytest.raises(ToolchainError, match="the files of edgekit app web are not part of this installation"):
+        web.write_app(bundle, tmp_path / "app")
     with pytest.raises(ToolchainError, match=r"the web runtime is not built; .*npm ci && npm run build"):
         web._runtime()
 
@@ -155,6 +154,6 @@ def test_it_is_served_isolated_and_with_the_right_types(bundle: Path, built: Pat
 def test_the_decoders_are_those_of_the_web_runtime() -> None:
     sources = (ROOT / "platforms" / "web" / "src" / "tasks" / "decoders").glob("*.ts")
     found = {name for path in sources for name in re.findall(r'^decoder\(\s*"(\w+)"', path.read_text(), re.MULTILINE)}
-    assert found == set(web.DECODERS)
+    assert found == set(_project.DECODERS)
     supported = json.loads((ROOT / "platforms" / "web" / "package.json").read_text())
     assert supported["name"] == "@edgekit/runtime"

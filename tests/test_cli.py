@@ -128,7 +128,7 @@ GROUPS = {
         "remove": "--purge",
     },
     "evidence": {"add": ""},
-    "app": {"web": "--out --serve --port"},
+    "app": {"web": "--out --serve --port", "ios": "--out --package", "android": "--out"},
 }
 PROFILE = {
     "measure": "--on --rounds --seconds --threads --unit --strict --data --track --batch --streams --sustain"

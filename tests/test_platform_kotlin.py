@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 from platform_bundles import TASKS, converted, expected, write_pictures
+from tiny_onnx import write_tiny_bundle
 
+from edgekit.apps import android
+from edgekit.profiling.records.importing import read_benchmark
 from edgekit.runtimes.selfcheck import add_record
 
 SCRIPT = ROOT / "platforms" / "kotlin" / "test.sh"
@@ -35,21 +38,36 @@ def kotlin(*tests: str, bundles: Path | None = None) -> str:
     return done.stdout
 
 
-def test_the_golden_set_the_model_and_damaged_input() -> None:
+def test_the_golden_set_the_model_the_modules_and_damaged_input() -> None:
     said = kotlin()
     assert "OK (" in said
     for kind in ("preprocess", "decode", "nms", "rle", "track", "smooth", "oks_nms", "manifest"):
         assert f"golden {kind}: " in said
 
 
+@pytest.mark.parametrize("engine", ["litert", "onnxruntime"])
+def test_an_android_app_compiles_and_its_tests_pass(engine: str, tmp_path: Path) -> None:
+    """Against stubs of Android; its tests are plain Kotlin."""
+    app = android.write_app(write_tiny_bundle(tmp_path / "tiny", engine=engine), tmp_path / "app")
+    assert "OK (3 tests)" in kotlin("app", str(app))
+    # Negative control: what does not compile is told.
+    with (app / "app" / "src" / "main" / "kotlin" / "com" / "example" / "edgeapp" / "Phone.kt").open("a") as file:
+        file.write('val wrong: Int = "text"\n')
+    with pytest.raises(AssertionError, match=r"wrong: Int|type mismatch"):
+        kotlin("app", str(app))
+
+
 def test_bundles_of_every_task_give_pythons_results_in_kotlin(tmp_path: Path) -> None:
     pictures = write_pictures(tmp_path / "pictures")
     bundles = [converted(task, "onnx", tmp_path, pictures) for task in TASKS]
     (tmp_path / "expected.json").write_text(json.dumps([expected(bundle, pictures) for bundle in bundles]))
-    said = kotlin("BundleTest", bundles=tmp_path)
+    said = kotlin("BundleTest", "AppTest", bundles=tmp_path)
     # What the Kotlin runtime writes, edgekit reads.
     for bundle in bundles:
         assert f"bundle {bundle.path.name}: 6 pictures" in said
         noted = add_record(bundle.path, tmp_path / f"{bundle.path.name}-record.json")
         (execution,) = noted.manifest.executions or ()
         assert (execution.platform, execution.word) == ("kotlin", "executed")
+    profile = read_benchmark(tmp_path / "app-benchmark.json")
+    assert profile.conditions.machine.key == "Google Pixel 10, Android 16"
+    assert len(profile.rounds) == 3

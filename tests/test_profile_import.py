@@ -1,4 +1,4 @@
-"""``edgekit profile import``: what a browser measured becomes a profile, and what is no such record is refused."""
+"""``edgekit profile import``: records of browsers and phones become profiles, and others are refused."""
 
 from __future__ import annotations
 
@@ -55,8 +55,24 @@ def test_the_samples_are_summed_up_as_any_profile_is(tmp_path: Path) -> None:
     assert (machine.key, machine.system, machine.cores) == ("Chrome 156, Android", CHROME, 8)
     assert found.conditions.packages == {"onnxruntime-web": "1.30.0"}
     assert (found.memory, found.processor, found.first_call) == (None, None, 20.0)
-    assert found.notes == ("measured in a page of a browser, which tells neither memory nor processor time",)
+    assert found.notes == ("measured in a page or an app, which tells neither memory nor processor time",)
     assert read_benchmark(tmp_path / "one.json", on="my phone").conditions.machine.key == "my phone"
+
+
+def test_a_phone_is_named_and_says_when_it_was_warm(tmp_path: Path) -> None:
+    phone = record(kind="edgekit app benchmark", platform="swift", engine="coreml", device="cpu and neural engine")
+    phone |= {"model": "iPhone17,1", "system": "iOS 18.5", "memory": 8 << 30, "thermal": ["nominal", "serious"]}
+    del phone["browser"]
+    found = read_benchmark(written(tmp_path / "one.json", phone))
+    machine, packages = found.conditions.machine, found.conditions.packages
+    assert (machine.key, machine.memory, packages) == ("iPhone17,1, iOS 18.5", 8 << 30, {"coreml": ""})
+    assert found.settings.device == "cpu and neural engine"
+    assert found.notes[0] == "the board says: thermal state serious"
+    cool = read_benchmark(written(tmp_path / "two.json", phone | {"thermal": ["none", "unknown"]}), on="my phone")
+    assert (cool.conditions.after.throttled, cool.conditions.machine.key) == (None, "my phone")
+    del phone["thermal"]
+    with pytest.raises(InputError, match="missing required field `thermal`"):
+        read_benchmark(written(tmp_path / "three.json", phone))
 
 
 def test_it_is_kept_once_and_shown_compared_and_chosen_like_any_other(tmp_path: Path, capsys: Any) -> None:
@@ -98,14 +114,15 @@ def test_it_is_kept_once_and_shown_compared_and_chosen_like_any_other(tmp_path: 
     [
         ("{", "not a record of the benchmark button"),
         ([], "not a record of the benchmark button"),
-        ({"kind": "something"}, "Invalid enum value 'something'"),
+        ({"kind": "something"}, "Invalid value 'something'"),
+        ({"kind": "edgekit app benchmark"}, "unknown field `browser`"),
         ({"schema": 2}, "a record of schema 2, and this edgekit reads 1; upgrade it"),
         ({"id": "short"}, "regex"),
         ({"rounds": []}, "length >= 1"),
         ({"cores": 0}, "Expected `int` >= 1"),
         ({"surprise": 1}, "unknown field `surprise`"),
         ({"total": [1.0, -1.0]}, "Expected `float` >= 0"),
-        ({"total": [1.0, 0.0]}, "the browser's clock is too coarse"),
+        ({"total": [1.0, 0.0]}, "the device's clock is too coarse"),
         ({"total": [1.0, 2.0, 3.0]}, "must have a value for each call"),
         ({"open": 1e300}, "Expected `float` <= 10000000"),
     ],

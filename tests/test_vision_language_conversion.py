@@ -106,12 +106,12 @@ def test_bundles_are_proven(kind: str, root: Path) -> None:
 
 def test_precisions_by_part(root: Path) -> None:
     done = convert(
-        root, "opt", "--target", "onnx", "--precision", "vision=int8,qformer=fp16,language=int4-g64", "--no-gate",
-        "--data", str(root / "photos"),
+        root, "opt", "--target", "onnx", "--precision", "vision=int8,qformer=fp16,language=int4-g64-awq", "--no-gate",
+        "--language-bits", "4.5", "--data", str(root / "photos"),
     )  # fmt: skip
     assert done.exit_code in (0, 1), done.stderr
-    bundle = open_bundle(root / "out" / "opt-onnx-int8-fp16-int4-g64")
-    assert bundle.manifest.options == {"precision": "vision=int8,qformer=fp16,language=int4-g64"}
+    bundle = open_bundle(root / "out" / "opt-onnx-int8-fp16-int4.5-g64-awq")
+    assert bundle.manifest.options == {"precision": "vision=int8,qformer=fp16,language=int4.5-g64-awq"}
     assert bundle.manifest.calibration is not None
     files = {file.path: file.bytes for file in bundle.manifest.files}
     assert {"tokenizer.json", "embeddings.npy", "vision.onnx", "qformer.onnx", "language.onnx"} <= set(files)
@@ -122,6 +122,43 @@ def test_precisions_by_part(root: Path) -> None:
     language = shown.stdout.partition("graph language: language.onnx")[2]
     assert re.search(r"output \d+: logits float\d\d \(-1, ", language)
     assert "past.0.key" not in shown.stdout
+    assert re.search(r"bits: 4\.\d\d for each weight, of at most 4\.5: \d+ layers in 4, \d in 8", shown.stdout)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(
+    ("kind", "precision"),
+    [("t5", "qformer=int4-awq,language=int4.5-awq-gptq"), ("retrieval", "vision=int4-gptq,qformer=int4-awq-gptq")],
+)
+def test_weights_of_every_model_are_fitted(kind: str, precision: str, root: Path) -> None:
+    given = ("--target", "onnx,openvino", "--precision", precision, "--data", str(root / "photos"), "--no-gate")
+    done = convert(root, kind, *given, "--json")
+    assert done.exit_code in (0, 1), done.stderr
+    found = json.loads(done.stdout)["bundles"]
+    assert [entry["evidence"]["word"] for entry in found] == ["executed"] * 2
+
+
+@pytest.mark.nightly
+def test_large_channels_are_lost_without_data_and_kept_with_it(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
+    """The trained OPT with channels as large models have them: what it says in floats does not change."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+    import blip2_outliers
+
+    from edgekit.shapes.talk_dataset import write_talk
+
+    blip2_outliers.write(Path(__file__).parents[1] / "examples" / "blip2" / "opt", root / "outliers")
+    photos = write_talk(root / "talk", 40).parent
+    matched = {}
+    for precision in ("fp32", "int4-g128", "int4-g128-awq", "int4-g128-gptq", "int4-g128-awq-gptq"):
+        words = f"vision=fp32,qformer=fp32,language={precision}"
+        given = ("--target", "onnx", "--precision", words, "--data", str(photos), "--no-gate", "--json")
+        done = command("convert", str(root / "outliers"), "-o", str(root / "out"), *given)
+        matched[precision] = json.loads(done.stdout)["bundles"][0]["evidence"]["texts"]["matched"]
+    assert matched["fp32"] == 1
+    assert matched["int4-g128"] < 0.8  # outside its gate
+    assert matched["int4-g128-gptq"] > matched["int4-g128"]
+    assert matched["int4-g128-awq"] > 0.9
+    assert matched["int4-g128-awq-gptq"] > 0.95
 
 
 def test_outside_its_gate_nothing_is_written_and_the_graphs_are_kept(root: Path) -> None:
@@ -246,6 +283,18 @@ def test_there_is_no_plan_of_it(root: Path, tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (("--target", "onnx", "--precision", "int8"), "vision in int8 needs calibration images like those the device"),
+        (
+            ("--target", "onnx", "--precision", "language=int4-g64-awq"),
+            "language in int4-g64-awq is fitted to calibration images like those the device will see: give --data FOL",
+        ),
+        (
+            ("--target", "onnx", "--precision", "language=int4", "--language-bits", "4.5"),
+            "language in int4.5 is fitted to calibration images",
+        ),
+        (
+            ("--target", "mnn", "--precision", "language=int4-awq-gptq"),
+            "target mnn rounds the weights of language with tools of its own, which would undo gptq; give int4-awq",
+        ),
         (("--target", "rknn"), "target rknn takes no vision of a vision-language model; these do: "),
         (
             ("--target", "imx500", "--precision", "int8"),

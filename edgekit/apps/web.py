@@ -8,27 +8,23 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Callable
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from edgekit.apps._project import PLATFORMS, Platform, copy_bundle, part, shipped, written
 from edgekit.errors import ToolchainError, UsageError
-from edgekit.runtimes.bundle.folder import Bundle, open_bundle
-from edgekit.runtimes.bundle.manifest import MANIFEST
+from edgekit.runtimes.bundle.folder import open_bundle
 from edgekit.worker import toolchains
 
-ENGINES = ("web", "onnxruntime")
-"""Engines whose files the page can run: ONNX."""
-
-# fmt: off
-DECODERS = (
-    "anchor_free", "anchors", "centernet", "classes", "decoded", "distances", "fastestdet", "grid", "heatmaps",
-    "keypoints", "movenet", "queries", "semantic", "simcc", "ssd", "vector",
+PLATFORM = Platform(
+    runtime="web runtime",
+    engines=("web", "onnxruntime"),
+    runs="a browser runs ONNX files",
+    convert="--target web",
+    decoders="platforms/web/src/tasks/decoders",
 )
-# fmt: on
-"""Decoders of the web runtime; a test holds them against its own list."""
 
 ORT = (
     "ort.webgpu.bundle.min.mjs",
@@ -60,33 +56,17 @@ def write_app(bundle: str | os.PathLike[str], out: str | os.PathLike[str]) -> Pa
         UsageError: ``out`` exists, or the page cannot run the bundle's engine, task or decoder.
         ToolchainError: the built runtime or onnxruntime-web is missing; says how to get it.
     """
-    opened, target = open_bundle(bundle), Path(out)
-    _refuse(opened)
-    if target.exists() or target.is_symlink():
-        raise UsageError(
-            f"{target}: is there already, and may have changes of yours; delete it, or name another folder with -o"
-        )
-    page, runtime, engine = _page(), _runtime(), _onnxruntime()
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial_app = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-        try:
-            shutil.copytree(page, partial_app, dirs_exist_ok=True)
-            shutil.copytree(runtime, partial_app / "edgekit", ignore=shutil.ignore_patterns("*.d.ts"))
-            (partial_app / "ort").mkdir()
-            for name in ORT:
-                shutil.copyfile(engine / name, partial_app / "ort" / name)
-            for name in (MANIFEST, *(file.path for file in opened.manifest.files)):
-                (partial_app / "bundle" / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(opened.file(name), partial_app / "bundle" / name)
-            partial_app.chmod(0o755)  # a temporary folder is its owner's alone
-            partial_app.rename(target)
-        finally:
-            shutil.rmtree(partial_app, ignore_errors=True)
-    except OSError as error:
-        why = error.args[0][0][2] if isinstance(error, shutil.Error) else error.strerror  # of a tree: a list
-        raise UsageError(f"{target}: cannot be written ({why}); name another folder with -o") from error
-    return target
+    opened = open_bundle(bundle)
+    PLATFORM.refuse(opened)
+    page, runtime, engine = part("web_page", "web/app", "web"), _runtime(), _onnxruntime()
+    with written(out) as app:
+        shutil.copytree(page, app, dirs_exist_ok=True)
+        shutil.copytree(runtime, app / "edgekit", ignore=shutil.ignore_patterns("*.d.ts"))
+        (app / "ort").mkdir()
+        for name in ORT:
+            shutil.copyfile(engine / name, app / "ort" / name)
+        copy_bundle(opened, app / "bundle")
+    return Path(out)
 
 
 def serve(folder: Path, port: int, ready: Callable[[str], None]) -> None:
@@ -129,34 +109,8 @@ class _Handler(SimpleHTTPRequestHandler):
         """Nothing: each file of a page would be a line."""
 
 
-def _refuse(bundle: Bundle) -> None:
-    manifest = bundle.manifest
-    contract = manifest.contract
-    if contract.language is not None:
-        raise UsageError(f"{bundle.path}: is a vision-language model, which the web runtime does not run")
-    engines = sorted(set(manifest.engines) - set(ENGINES))
-    if engines:
-        raise UsageError(
-            f"{bundle.path}: is for {', '.join(engines)}, and a browser runs ONNX files; convert the model with "
-            "--target web"
-        )
-    if contract.decoder.name not in DECODERS:
-        raise UsageError(
-            f"{bundle.path}: its decoder {contract.decoder.name!r} is not one of the web runtime's: "
-            f"{', '.join(DECODERS)}; add it to platforms/web/src/tasks/decoders"
-        )
-
-
-def _page() -> Path:
-    """The page's files: in a wheel ``web_page`` beside this file, in the repository ``platforms/web/app``."""
-    found = _shipped("web_page", "app")
-    if found is None:
-        raise ToolchainError("the page of edgekit app web is not part of this installation; install edgekit again")
-    return found
-
-
 def _runtime() -> Path:
-    found = _shipped("web_runtime", "dist")
+    found = shipped("web_runtime", "web/dist")
     if found is None or not (found / "index.js").is_file():
         raise ToolchainError(
             "the web runtime is not built; in edgekit's repository: cd platforms/web && npm ci && npm run build"
@@ -164,15 +118,9 @@ def _runtime() -> Path:
     return found
 
 
-def _shipped(packaged: str, name: str) -> Path | None:
-    """A folder of platforms/web: where a wheel has it, else where the repository has it."""
-    places = (Path(__file__).with_name(packaged), Path(__file__).parents[2] / "platforms" / "web" / name)
-    return next((place for place in places if place.is_dir()), None)
-
-
 def _onnxruntime() -> Path:
     """The folder ``dist`` of onnxruntime-web."""
-    packages = (toolchains.node_modules("web"), Path(__file__).parents[2] / "platforms" / "web" / "node_modules")
+    packages = (toolchains.node_modules("web"), PLATFORMS / "web" / "node_modules")
     for package in packages:
         dist = package / "onnxruntime-web" / "dist"
         if all((dist / name).is_file() for name in ORT):

@@ -231,11 +231,13 @@ def history(
 
 @command.command("import", cls=Command, renamed=ON)
 @click.argument("records", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RECORD...")
-@click.option("--on", default="", metavar="NAME", help="What tables call the device. [default: browser and system]")
+@click.option(
+    "--on", default="", metavar="NAME", help="What tables call the device. [default: browser or phone, and system]"
+)
 @store_option
 @json_option
 def import_records(records: tuple[Path, ...], on: str, store: Path | None, as_json: bool) -> None:
-    """Add what the benchmark button of edgekit app web saved to the store, as a profile like any other."""
+    """Add what the benchmark button of an app of edgekit app saved to the store, as a profile like any other."""
     from edgekit.errors import UsageError
     from edgekit.profiling.records.importing import read_benchmark
     from edgekit.profiling.records.making import Made

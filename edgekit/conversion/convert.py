@@ -198,8 +198,10 @@ def _calibrate(
     known = plan_is_there(request)
     integer = bool(request.plan) or any(converters.target(name).takes_equalized for name in selection.targets)
     sensitivity = request.max_drop is not None
-    if known or prepared.written:
-        return stages.calibrate(report, plan=request.plan if known else "", integer=integer, sensitivity=sensitivity)
+    if prepared.written:
+        return stages.calibrate(report, ranges=selection.ranges, fitted=selection.fitted)
+    if known:
+        return stages.calibrate(report, plan=request.plan, integer=integer, sensitivity=sensitivity)
     depends = {
         "edgekit": edgekit.__version__,
         "versions": prepared.versions,

@@ -95,7 +95,14 @@ class Stages:
         return done
 
     def calibrate(
-        self, report: Report, *, plan: str = "", integer: bool = True, sensitivity: bool = False
+        self,
+        report: Report,
+        *,
+        plan: str = "",
+        integer: bool = True,
+        sensitivity: bool = False,
+        ranges: bool = True,
+        fitted: tuple[str, ...] = (),
     ) -> Plan | None:
         """Make the quantisation plan; None for a source whose parts are written tensor by tensor.
 
@@ -104,6 +111,8 @@ class Stages:
             plan: a plan to take over.
             integer: make the graph of targets that compute everything in integers too.
             sensitivity: measure the damage that each layer does.
+            ranges: of parts, find the ranges of vision's activations.
+            fitted: the parts whose weights are fitted to calibration data.
         """
         job = jobs.CalibrateJob(
             folder=str(self.workspace.folder),
@@ -112,6 +121,8 @@ class Stages:
             integer=integer,
             sensitivity=sensitivity,
             finetune=self.request.finetune,
+            ranges=ranges,
+            fitted=fitted,
             threads=self.request.threads,
             imports=self.request.imports,
         )

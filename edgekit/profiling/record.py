@@ -289,7 +289,7 @@ class Profile(Record, frozen=True, kw_only=True):
     all rounds after the warm-up. ``spread`` is the noise of the machine: the standard deviation of the rounds' medians
     over their mean. ``frames_per_second`` is one image after the other, ``tokens_per_second`` of a vision-language
     model after the first token, whose time is ``first_token``. ``memory`` and ``processor``
-    are None where a browser measured, which tells neither. ``notes`` are sentences for who reads the figures.
+    are None where a page or an app measured, which tells neither. ``notes`` are sentences for who reads the figures.
     """
 
     schema: int = SCHEMA

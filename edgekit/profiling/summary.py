@@ -182,7 +182,7 @@ def _noted(profile: Profile) -> Profile:
     if lasting is not None and lasting.low > 0 and lasting.drift > NOISY:
         notes.append(f"under sustained load it became {100 * lasting.drift:.0f} % slower than in its first seconds")
     if profile.memory is None:
-        notes.append("measured in a page of a browser, which tells neither memory nor processor time")
+        notes.append("measured in a page or an app, which tells neither memory nor processor time")
     elif profile.subject.target == "web":
         notes.append("run by node, whose process is fed through a pipe and whose memory is not counted")
     return msgspec.structs.replace(profile, notes=tuple(notes))

@@ -14,4 +14,4 @@ dependencyResolutionManagement {
 }
 
 rootProject.name = "edgekit"
-include(":core", ":onnx")
+include(":core", ":onnx", ":litert", ":camerax")

@@ -1,10 +1,12 @@
 #!/bin/sh
-# Kotlin on any Debian or Ubuntu: sets the compiler up once, in a folder of its own, and runs the tests of `core`. No Gradle.
+# Kotlin on any Debian or Ubuntu: sets the compiler up once, in a folder of its own, and runs the tests of all that is plain Kotlin. What
+# needs Android is compiled against stubs. No Gradle.
 #
 #   platforms/kotlin/test.sh                  compile everything and run all tests
 #   platforms/kotlin/test.sh prepare          only the toolchain
 #   platforms/kotlin/test.sh GoldenTest ...   compile, and run these classes of tests
 #   platforms/kotlin/test.sh benchmark FOLDER what benchmarks/platforms.py runs
+#   platforms/kotlin/test.sh app FOLDER       compile a project that edgekit app android wrote, and run its tests
 #
 # EDGEKIT_KOTLIN_ROOT   the folder; 100 MB, by default in the user's cache
 # EDGEKIT_KOTLIN_BUILD  where it compiles to, by default a folder in that
@@ -67,16 +69,52 @@ compile() {
     fi
 }
 
-# The module onnx against stubs of ONNX Runtime's Java interface: compiled, and never run.
-compile_onnx() {
-    onnx=$build/onnx.jar
-    [ -e "$onnx" ] && [ "$onnx" -nt "$core" ] && [ -z "$(find "$here/onnx" -newer "$onnx")" ] && return
-    kotlin -module-name onnx -cp "$core:$libraries" -d "$onnx.new.jar" "$here/onnx/src/main/kotlin" "$here/onnx/stubs"
-    mv "$onnx.new.jar" "$onnx"
+stale() { # JAR FOLDER...: whether a folder has changed since, or core
+    jar=$1
+    shift
+    [ ! -e "$jar" ] || [ "$core" -nt "$jar" ] || [ -n "$(find "$@" -newer "$jar")" ]
+}
+
+# What needs an engine's or Android's own classes, against stubs of them: compiled, and never run, but for the parts that are plain Kotlin.
+compile_modules() {
+    stubs=$build/stubs.jar
+    if stale "$stubs" "$here/stubs"; then
+        kotlin -module-name stubs -cp "$libraries" -d "$stubs.new.jar" "$here/stubs"
+        mv "$stubs.new.jar" "$stubs"
+    fi
+    compile_module onnx "$here/onnx/stubs"
+    compile_module litert "$here/stubs"
+    compile_module camerax "$here/stubs"
+}
+
+compile_module() { # NAME STUBS
+    if stale "$build/$1.jar" "$here/$1" "$2"; then
+        kotlin -module-name "$1" -cp "$core:$stubs:$libraries" -Xjava-source-roots="$2" -d "$build/$1.new.jar" "$here/$1/src/main/kotlin"
+        mv "$build/$1.new.jar" "$build/$1.jar"
+    fi
+    [ -e "$here/$1/src/test" ] && stale "$build/$1_test.jar" "$here/$1" || return 0
+    kotlin -module-name "$1_test" -cp "$build/$1.jar:$core:$stubs:$libraries" -Xfriend-paths="$build/$1.jar" -Xjava-source-roots="$2" \
+        -d "$build/$1_test.new.jar" "$here/$1/src/test/kotlin"
+    mv "$build/$1_test.new.jar" "$build/$1_test.jar"
+}
+
+# A project of edgekit app android, with the modules that are compiled here already; its own tests run on its own bundle.
+app() {
+    sources=$1/app/src
+    [ -e "$sources/main/assets/model/manifest.json" ] || fail "$1: no project of edgekit app android"
+    modules=$core:$build/camerax.jar:$build/litert.jar:$build/onnx.jar:$stubs:$libraries
+    place=$(mktemp -d)
+    trap 'rm -r "$place"' EXIT
+    kotlin -module-name app -cp "$modules" -Xjava-source-roots="$here/stubs" -d "$place/app.jar" "$sources/main/kotlin"
+    kotlin -module-name app_test -cp "$place/app.jar:$modules" -Xfriend-paths="$place/app.jar" -Xjava-source-roots="$here/stubs" \
+        -d "$place/tests.jar" "$sources/test/kotlin"
+    java -Dedgeapp.model="$sources/main/assets/model" -cp "$place/app.jar:$place/tests.jar:$modules" org.junit.runner.JUnitCore com.example.edgeapp.ModelTest
 }
 
 every() {
-    cd "$here/core/src/test/kotlin/edgekit" && ls -- *Test.kt | sed 's/\.kt$//'
+    for module in core litert camerax; do
+        (cd "$here/$module/src/test/kotlin" && find . -name '*Test.kt' | sed 's|^\./||; s|\.kt$||; s|/|.|g' | sort)
+    done
 }
 
 prepare
@@ -85,9 +123,20 @@ compile
 if [ "${1:-}" = benchmark ]; then
     exec java -Xmx2g -cp "$core:$tests:$libraries" edgekit.BenchmarkKt "$2"
 fi
-[ $# -gt 0 ] || compile_onnx
-[ $# -gt 0 ] || set -- $(every)
-names=
-for name in "$@"; do names="$names edgekit.$name"; done
+if [ "${1:-}" = app ]; then
+    compile_modules
+    app "$2"
+    exit
+fi
+if [ $# -eq 0 ]; then
+    compile_modules
+    names=$(every)
+else
+    names=
+    for name in "$@"; do names="$names edgekit.$name"; done
+fi
+for module in litert camerax; do
+    [ $# -gt 0 ] || tests=$tests:$build/$module.jar:$build/${module}_test.jar
+done
 # shellcheck disable=SC2086
 exec java -Xmx2g -Dedgekit.root="$here/../.." -Dedgekit.bundles="${EDGEKIT_KOTLIN_BUNDLES:-}" -cp "$core:$tests:$libraries" org.junit.runner.JUnitCore $names

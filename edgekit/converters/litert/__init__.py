@@ -39,6 +39,7 @@ TARGET = Target(
     distributions=("litert-torch", "litert-converter", "ai-edge-litert", "ai-edge-quantizer", "torch"),
     recipes=(PLAN, LITERT),
     parts=(WHOLE, *PART_NAMES),
+    grid="symmetric",
     several=True,
     refuses={
         **dict.fromkeys(("DFT", "STFT"), "litert-torch writes no Fourier transforms"),

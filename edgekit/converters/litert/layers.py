@@ -13,7 +13,7 @@ from edgekit.converters.litert.writer import LiteRTWriter
 from edgekit.errors import SourceError, choices
 from edgekit.graph.blip2.cache import HostCache, host_prompt
 from edgekit.graph.blip2.checkpoint import Checkpoint
-from edgekit.graph.blip2.forms import Blocks, Float16, Float32, Form
+from edgekit.graph.blip2.forms import Blocks, Float16, Float32, Form, form_of
 from edgekit.graph.blip2.layers import Cache, Heads
 from edgekit.runtimes.language.host_cache import HIDDEN
 
@@ -68,7 +68,8 @@ class LiteRTLayers:
         Integers are symmetric: a scale for each block of 4 bits where blocks fill the inputs, else 8 bits with a scale
         for each output. LiteRT brings the input into 8 bits then, anew each time.
         """
-        weight = self._weight(self.checkpoint[f"{prefix}.weight"], form or self.form)
+        name = f"{prefix}.weight"
+        weight = self._weight(self.checkpoint[name], form_of(form or self.form, name))
         name = f"{prefix}.bias"
         bias = [self.writer.constant(self.checkpoint[name])] if name in self.checkpoint else []
         options = {"keepNumDims": True}

@@ -47,6 +47,7 @@ TARGET = Target(
     requires=("torch", "onnx", "pnnx", "ncnn"),
     distributions=("pnnx", "ncnn", "torch", "onnx"),
     parts=(WHOLE, *PART_NAMES),
+    grid="symmetric",
     refuses=dict.fromkeys((*_NO_LAYER, "DFT", "STFT", "Det", "GRU", "LSTM"), "ncnn has no layer for it"),
 )
 

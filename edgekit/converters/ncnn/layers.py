@@ -18,7 +18,7 @@ from edgekit.converters.ncnn.writer import NcnnWriter
 from edgekit.errors import SourceError, choices
 from edgekit.graph.blip2.cache import HostCache, host_prompt
 from edgekit.graph.blip2.checkpoint import Checkpoint
-from edgekit.graph.blip2.forms import Blocks, Float16, Form, Static
+from edgekit.graph.blip2.forms import Blocks, Float16, Form, Static, form_of
 from edgekit.graph.blip2.layers import Cache, Heads
 from edgekit.runtimes.language.host_cache import HIDDEN
 
@@ -81,7 +81,8 @@ class NcnnLayers:
         """One product, with the bias in it."""
         name = f"{prefix}.bias"
         biases = [self.checkpoint[name]] if name in self.checkpoint else []
-        return self._product(x, self.checkpoint[f"{prefix}.weight"], biases, form or self.form)
+        name = f"{prefix}.weight"
+        return self._product(x, self.checkpoint[name], biases, form_of(form or self.form, name))
 
     def normalisation(self, x: str, prefix: str, epsilon: float) -> str:
         """Layer normalisation over the last axis; without weights where the checkpoint has none."""

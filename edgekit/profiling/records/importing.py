@@ -1,4 +1,4 @@
-"""HOST: benchmarks of browsers, as the page of ``edgekit app web`` writes them, become profiles.
+"""HOST: benchmarks of browsers and phones, as the apps of ``edgekit app`` write them, become profiles.
 
 The record has every sample; what is warm-up and what it all sums up to is found here, as for any other profile. It says
 itself what it was measured on and is signed by nobody: it is worth what the way it came by is worth.
@@ -44,7 +44,7 @@ Count = Annotated[int, msgspec.Meta(ge=1, le=1 << 40)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
-class BrowserRound(Record, frozen=True, kw_only=True):
+class MeasuredRound(Record, frozen=True, kw_only=True):
     """The bundle opened anew, its first call, and calls in order, all in ms."""
 
     open: Milliseconds
@@ -58,11 +58,11 @@ class BrowserRound(Record, frozen=True, kw_only=True):
         if len({len(self.total), len(self.pre), len(self.inference), len(self.post)}) != 1:
             raise ValueError("total, pre, inference and post must have a value for each call")
         if not all(self.total):
-            raise ValueError("a call of 0 ms: the browser's clock is too coarse")
+            raise ValueError("a call of 0 ms: the device's clock is too coarse")
 
 
-class BrowserBundle(Record, frozen=True, kw_only=True):
-    """What the page knew of its bundle, from the manifest."""
+class BundleFacts(Record, frozen=True, kw_only=True):
+    """What the app knew of its bundle, from the manifest."""
 
     name: Text
     digest: Text
@@ -76,40 +76,85 @@ class BrowserBundle(Record, frozen=True, kw_only=True):
     agreement: Share | None = None
 
 
-class BrowserBenchmark(Record, frozen=True, kw_only=True):
-    """The record of a page. ``device`` is ``wasm`` or ``webgpu``, ``browser`` its user agent, ``frame`` its pixels."""
+class Benchmark(Record, frozen=True, kw_only=True):
+    """What all records have. ``device`` is what the engine ran on (``wasm``, ``gpu``), ``frame`` its pixels."""
 
     schema: int
-    kind: Literal["edgekit browser benchmark"]
     id: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
     time: Annotated[str, msgspec.Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00$")]
     edgekit: Text
     engine: Text
     device: Text
-    browser: Text
     cores: Annotated[int, msgspec.Meta(ge=1, le=4096)]
     frame: tuple[Count, Count]
-    bundle: BrowserBundle
-    rounds: Annotated[tuple[BrowserRound, ...], msgspec.Meta(min_length=1, max_length=1000)]
+    bundle: BundleFacts
+    rounds: Annotated[tuple[MeasuredRound, ...], msgspec.Meta(min_length=1, max_length=1000)]
+
+
+class BrowserBenchmark(Benchmark, frozen=True, kw_only=True, tag_field="kind", tag="edgekit browser benchmark"):
+    """The record of a page. ``browser`` is its user agent."""
+
+    browser: Text
+
+    def machine(self, on: str) -> Machine:
+        """The browser, as the machine that it is to the bundle."""
+        name = browser_name(self.browser)
+        return Machine(key=on or name, model=name, soc="", system=self.browser, python="", cores=self.cores, memory=0)
+
+    def states(self) -> tuple[MachineState, MachineState]:
+        """Before and after: a browser tells nothing."""
+        return MachineState(), MachineState()
+
+
+class AppBenchmark(Benchmark, frozen=True, kw_only=True, tag_field="kind", tag="edgekit app benchmark"):
+    """The record of an app on a phone. ``model`` is what its maker calls it, ``thermal`` its state before and after."""
+
+    platform: Literal["swift", "kotlin"]
+    model: Text
+    system: Text
+    memory: Count
+    thermal: tuple[Text, Text]
+
+    def machine(self, on: str) -> Machine:
+        """The phone."""
+        name = f"{self.model}, {self.system}"
+        return Machine(
+            key=on or name,
+            model=self.model,
+            soc="",
+            system=self.system,
+            python="",
+            cores=self.cores,
+            memory=self.memory,
+        )
+
+    def states(self) -> tuple[MachineState, MachineState]:
+        """Before and after, with the thermal state where it is not that of a cool phone."""
+        before, after = (
+            MachineState(throttled=None if word in COOL else f"thermal state {word}") for word in self.thermal
+        )
+        return before, after
+
+
+COOL = {"nominal", "none", "unknown"}
+"""What iOS and Android call the thermal state of a phone that is not warm, and what one says that does not know."""
 
 
 def read_benchmark(path: str | os.PathLike[str], *, on: str = "") -> Profile:
-    """The profile that a browser's benchmark comes to.
+    """The profile that the benchmark of a browser or a phone comes to.
 
     Args:
-        path: what the page's benchmark button saved.
-        on: what tables call the device; browser and system when empty.
+        path: what the app's benchmark button saved.
+        on: what tables call the device; browser or phone, and system, when empty.
 
     Raises:
         InputError: the file cannot be read, or is no such record.
     """
     data = read_file(Path(path), MOST_BYTES)
     try:
-        found = from_json(data, BrowserBenchmark)
+        found: BrowserBenchmark | AppBenchmark = from_json(data, BrowserBenchmark | AppBenchmark)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError(
-            f"{os.fspath(path)}: not a record of the benchmark button of edgekit app web ({error})"
-        ) from error
+        raise InputError(f"{os.fspath(path)}: not a record of the benchmark button of edgekit app ({error})") from error
     if found.schema != SCHEMA:
         raise InputError(
             f"{os.fspath(path)}: a record of schema {found.schema}, and this edgekit reads {SCHEMA}; upgrade it"
@@ -127,7 +172,7 @@ def read_benchmark(path: str | os.PathLike[str], *, on: str = "") -> Profile:
     return msgspec.structs.replace(profile, id=found.id, edgekit=found.edgekit)
 
 
-def _subject(bundle: BrowserBundle) -> Subject:
+def _subject(bundle: BundleFacts) -> Subject:
     return Subject(
         name=f"{bundle.name}-{bundle.target}-{bundle.precision}",
         path="",
@@ -144,7 +189,7 @@ def _subject(bundle: BrowserBundle) -> Subject:
     )
 
 
-def _round(one: BrowserRound) -> RoundResult:
+def _round(one: MeasuredRound) -> RoundResult:
     count, settled = warm_up(one.total)
     stages: dict[StageName, tuple[float, ...]] = {"pre": one.pre, "inference": one.inference, "post": one.post}
     return RoundResult(
@@ -153,20 +198,10 @@ def _round(one: BrowserRound) -> RoundResult:
     )
 
 
-def _conditions(found: BrowserBenchmark, on: str) -> Conditions:
-    machine = Machine(
-        key=on or browser_name(found.browser),
-        model=browser_name(found.browser),
-        soc="",
-        system=found.browser,
-        python="",
-        cores=found.cores,
-        memory=0,
-    )
-    engine, _, version = found.engine.rpartition(" ")
-    return Conditions(
-        machine=machine, packages={engine or found.engine: version}, before=MachineState(), after=MachineState()
-    )
+def _conditions(found: BrowserBenchmark | AppBenchmark, on: str) -> Conditions:
+    engine, _, version = found.engine.partition(" ")
+    before, after = found.states()
+    return Conditions(machine=found.machine(on), packages={engine: version}, before=before, after=after)
 
 
 # fmt: off

@@ -37,7 +37,7 @@ public struct SelfCheck: Sendable, Codable, Hashable {
 }
 
 /// Of this package; records say which wrote them.
-private let version = "0.1.0"
+package let libraryVersion = "0.1.0"
 private let folder = "golden"
 private let file = "\(folder)/frames.json"
 
@@ -62,7 +62,7 @@ package func selfCheck(
         differences += said.map { "\(frame.image): \($0)" }
     }
     return SelfCheck(
-        bundle: bundle.folder.lastPathComponent, files: filesHash(bundle.manifest), time: now(), edgekit: version,
+        bundle: bundle.folder.lastPathComponent, files: filesHash(bundle.manifest), time: now(), edgekit: libraryVersion,
         machine: "\(ProcessInfo.processInfo.operatingSystemVersionString), \(session.placement.unit)",
         engine: session.placement.engine, frames: golden.frames.count, compared: golden.frames[0].bundle == nil ? "source" : "bundle",
         agreed: differences.isEmpty, differences: differences)

@@ -242,7 +242,7 @@ private struct Camera: AsyncSequence, Sendable {
 }
 
 /// An engine that finds one cat in the first cell.
-private final class Fake: Engine {
+final class Fake: Engine {
     let opens = ["onnxruntime"]
     let target = "onnx"
     let milliseconds: Int
@@ -281,7 +281,7 @@ private struct FakeSession: Session {
 }
 
 /// The folder of a small detector: 32 x 32, stride 16, two classes; entries of the manifest and contract as JSON.
-private func writeBundle(_ changes: [String: String] = [:], contract: [String: String] = [:]) throws -> URL {
+func writeBundle(_ changes: [String: String] = [:], contract: [String: String] = [:]) throws -> URL {
     let model = Array("a model that only the test's engine can run".utf8)
     var manifest = try object(
         #"""

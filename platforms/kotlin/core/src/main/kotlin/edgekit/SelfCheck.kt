@@ -46,7 +46,7 @@ data class SelfCheck(
 }
 
 /** Of this library; records say which wrote them. */
-private const val VERSION = "0.1.0"
+internal const val VERSION = "0.1.0"
 private const val FOLDER = "golden"
 private const val FILE = "$FOLDER/frames.json"
 
@@ -78,7 +78,7 @@ internal suspend fun selfCheck(bundle: EdgeBundle, task: TaskReader, preprocesso
     )
 }
 
-private fun now(): String {
+internal fun now(): String {
     val format = SimpleDateFormat("yyyy-MM-dd'T'HH:mm:ss", Locale.ROOT)
     format.timeZone = TimeZone.getTimeZone("UTC")
     return format.format(Date()) + "+00:00"

@@ -239,7 +239,7 @@ private fun camera(count: Int, milliseconds: Long, failure: String? = null, hasT
 }
 
 /** An engine that finds one cat in the first cell, or gives [outputs]. */
-private class Fake(val milliseconds: Long = 0, val logit: Float = 2f, val outputs: List<Tensor>? = null) : Engine {
+internal class Fake(val milliseconds: Long = 0, val logit: Float = 2f, val outputs: List<Tensor>? = null) : Engine {
     override val opens = listOf("onnxruntime")
     override val target = "onnx"
     val opened = AtomicInteger()
@@ -276,7 +276,7 @@ private suspend fun open(engine: Fake = Fake(), changes: Map<String, String> = e
 }
 
 /** The folder of a small detector: 32 x 32, stride 16, two classes; entries of the manifest and contract as JSON. */
-private fun writeBundle(
+internal fun writeBundle(
     changes: Map<String, String> = emptyMap(), contract: Map<String, String> = emptyMap(), further: Map<String, ByteArray> = emptyMap(),
 ): File {
     val contents = mapOf("model.onnx" to "a model that only the test's engine can run".toByteArray()) + further

@@ -1,0 +1,5 @@
+package android.content.res;
+
+public abstract class Resources {
+    public abstract android.util.DisplayMetrics getDisplayMetrics();
+}

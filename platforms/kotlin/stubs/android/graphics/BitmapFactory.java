@@ -1,0 +1,5 @@
+package android.graphics;
+
+public class BitmapFactory {
+    public static native Bitmap decodeFile(String path);
+}

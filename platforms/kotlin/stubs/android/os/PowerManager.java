@@ -1,0 +1,5 @@
+package android.os;
+
+public abstract class PowerManager {
+    public abstract int getCurrentThermalStatus();
+}

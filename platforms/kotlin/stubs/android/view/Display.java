@@ -1,0 +1,5 @@
+package android.view;
+
+public class Display {
+    public native int getRotation();
+}
