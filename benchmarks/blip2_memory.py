@@ -41,7 +41,8 @@ def convert(folder: Path, out: Path, target: str, word: str) -> dict[str, float]
     for path in (out, out / "work"):
         path.mkdir()
     before, start = peak(), time.perf_counter()
-    graph = converter.convert_written(WrittenJob(part=part, out=out, work=out / "work"), lambda *_: None)
+    job = WrittenJob(part=part, out=out, work=out / "work", options=converters.target(target).options())
+    graph = converter.convert_written(job, lambda *_: None)
     size = sum((out / name).stat().st_size for name in graph.files)
     return {"seconds": time.perf_counter() - start, "before": before, "peak": peak(), "bytes": size}
 

@@ -39,7 +39,7 @@ COMMANDS = {
         ["sh", "-c", "cd platforms/web && npx tsc -p tsconfig.test.json && node --test build/test/bundles.test.js"],
     ),
 }
-WIDTH, TITLE = 420, 34
+WIDTH, TITLE, GAP = 420, 34, 8
 
 
 def given(folder: Path, source: str, contract: str, photograph: str) -> tuple[Bundle, Path]:
@@ -91,7 +91,9 @@ def column(name: str, drawn: list[Image]) -> Image:
     scaled = [
         cv2.resize(one, (WIDTH, one.shape[0] * WIDTH // one.shape[1]), interpolation=cv2.INTER_AREA) for one in drawn
     ]
-    return np.vstack([title, *scaled])
+    parts = [np.vstack([one, np.full((GAP, WIDTH, 3), 255, np.uint8)]) for one in scaled]
+    drawn_column = np.vstack([title, *parts])
+    return np.hstack([drawn_column, np.full((len(drawn_column), GAP, 3), 255, np.uint8)])
 
 
 def main(detector: list[str]) -> None:

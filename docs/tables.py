@@ -4,8 +4,9 @@
     python docs/tables.py --check    exit 1 when a page is not what would be written
 
 The figures come from docs/figures/demo.json, which ``edgekit demo --json`` gives, and from docs/figures/ablation.json,
-docs/figures/blip2.json, docs/figures/families.json and docs/figures/int8_speed.json, which docs/ablation.py,
-docs/blip2_table.py, tests/families/measure.py and benchmarks/int8_speed.py write.
+docs/figures/blip2.json, docs/figures/blip2_methods.json, docs/figures/families.json and docs/figures/int8_speed.json,
+which docs/ablation.py, docs/blip2_table.py, docs/blip2_methods.py, tests/families/measure.py and
+benchmarks/int8_speed.py write.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "docs" / "figures" / "demo.json"
 ABLATION = ROOT / "docs" / "figures" / "ablation.json"
 BLIP2 = ROOT / "docs" / "figures" / "blip2.json"
+METHODS = ROOT / "docs" / "figures" / "blip2_methods.json"
 FAMILIES = ROOT / "docs" / "figures" / "families.json"
 SPEED = ROOT / "docs" / "figures" / "int8_speed.json"
 
@@ -149,6 +151,35 @@ def blip2() -> str:
     return "\n\n".join(parts)
 
 
+def methods() -> str:
+    """What each way of rounding a part of a BLIP-2 costs."""
+    if not METHODS.is_file():
+        return "Not measured yet: `python docs/blip2_methods.py`."
+    return methods_of(json.loads(METHODS.read_text(encoding="utf-8")))
+
+
+def methods_of(rows: list[dict[str, Any]]) -> str:
+    """A table for each model and target: tokens or decisions matched, score drift, and the model's first figure."""
+    parts = []
+    for model, target in dict.fromkeys((row["model"], row["target"]) for row in rows):
+        mine = [row for row in rows if (row["model"], row["target"]) == (model, target)]
+        named = list(dict.fromkeys(row["part"] for row in mine))
+        main = "R@1" if model == "retrieval" else "VQA accuracy"
+        heads = [f"{'Q-Former' if part == 'qformer' else part}: matched, drift, {main}, MB" for part in named]
+        scenes = f"{min(row['images'] for row in mine)} scenes"
+        lines = [f"| {model}, {target}, {scenes} | {' | '.join(heads)} |", f"|---|{'---|' * len(named)}"]
+        of = {(row["part"], row["precision"]): row for row in mine}
+        for precision in dict.fromkeys(row["precision"] for row in mine):
+            cells = [_method(of[part, precision], main) if (part, precision) in of else "" for part in named]
+            lines.append(f"| {precision} | {' | '.join(cells)} |")
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def _method(row: dict[str, Any], main: str) -> str:
+    return f"{row['matched']:.1%}, {row['drift']:.3f}, {row['figures'][main]:.3f}, {row['bytes'] / 1e6:.2f}"
+
+
 def _variant(row: dict[str, Any]) -> str:
     if not row["target"]:
         return "source in PyTorch"
@@ -219,7 +250,7 @@ def _ratios(of: dict[tuple[str, str, int], Any], target: str, model: str) -> str
 
 TABLES = {
     "README.md": {"targets": targets, "demo": demo},
-    "docs/BLIP2.md": {"blip2": blip2},
+    "docs/BLIP2.md": {"blip2": blip2, "methods": methods},
     "docs/CALIBRATION.md": {"ablation": ablation},
     "docs/FAMILIES.md": {"families": families},
     "docs/TARGETS.md": {"recipes": recipes, "speed": speed, "options": options, "toolchains": toolchains},

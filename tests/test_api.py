@@ -121,7 +121,7 @@ def test_every_keyword_reaches_the_request(asked: Asked) -> None:
     given = {
         "weights": "w.pt", "name": "n", "proof_data": "p", "labels": "l", "prompts": "q", "choose": 3, "seed": 4,
         "plan": "plan", "recipe": "nncf", "max_drop": 0.25, "gated": False, "jobs": 5, "threads": 6,
-        "imports": ("mine",), "trust": True, "rebuild": True,
+        "imports": ("mine",), "trust": True, "rebuild": True, "language_bits": 5.5,
     }  # fmt: skip
     edgekit.convert("m.pt", "onnx", **given)
     assert {name: getattr(asked.request, name) for name in given} == given
@@ -157,6 +157,7 @@ def test_names_paths_and_sizes_as_one_writes_them(asked: Asked) -> None:
         ({"target": "onnx", "data": 7}, "data must be a path (str or Path), not 7 (int)"),
         ({"target": "onnx", "out": None, "jobs": 0}, "jobs must be a whole number from 1 on, not 0 (int)"),
         ({"target": "onnx", "trust": "yes"}, "trust must be True or False, not 'yes' (str)"),
+        ({"target": "onnx", "language_bits": "4"}, "language_bits must be a number of bits, not "),
         ({"target": "onnx", "max_drop": 2}, "max_drop must be a number 0..1, not 2 (int)"),
         ({"target": "onnx", "finetune": -1}, "finetune must be seconds, not -1 (int)"),
         ({"target": "onnx", "gate": 0.9}, 'gate must be bounds by name: {"matched": 0.9}, not 0.9 (float)'),

@@ -347,7 +347,9 @@ def test_a_vision_language_model_is_refused(kind: str, bundle: Path, tmp_path: P
     from edgekit.runtimes.bundle.manifest import Language
 
     language = Language(family="retrieval", queries=4)
-    with pytest.raises(UsageError, match=r"is a vision-language model, which the (Swift|Kotlin) runtime does not run"):
+    with pytest.raises(
+        UsageError, match=r"is a vision-language model, and an app of the (Swift|Kotlin) runtime has no screen for one"
+    ):
         KINDS[kind][0].write_app(changed(bundle, contract={"language": language}), tmp_path / "app")
 
 

@@ -77,6 +77,17 @@ def test_the_folder_has_all_that_a_server_needs(bundle: Path, built: Path, tmp_p
     assert [path.name for path in app.parent.iterdir()] == ["app"]
 
 
+def test_a_blip2_gets_a_page_of_its_own(built: Path, tmp_path: Path) -> None:
+    old = ROOT / "tests" / "old_bundles" / "opt-onnx-int8"
+    app = web.write_app(old, tmp_path / "app")
+    page = {path.name for path in app.iterdir()} - {"bundle", "edgekit", "ort"}
+    assert page == {"index.html", "language.js", "app.css", "LICENCES.txt"}
+    assert '<script type="module" src="language.js">' in (app / "index.html").read_text()
+    assert open_bundle(app / "bundle").manifest == open_bundle(old).manifest
+    for name in page - {"LICENCES.txt"}:
+        assert not re.search(r"https?://", (app / name).read_text().replace("http://www.w3.org/2000/svg", "")), name
+
+
 def test_what_is_there_already_stays(bundle: Path, built: Path, tmp_path: Path, capsys: Any) -> None:
     (tmp_path / "app").mkdir()
     with pytest.raises(UsageError, match=r"app: is there already, .* delete it, or name another folder with -o"):

@@ -13,6 +13,7 @@ import pytest
 from edgekit import converters
 from edgekit.conversion.selection import refuse
 from edgekit.converters import coreai, read_options
+from edgekit.converters.coreai.integers import shift
 from edgekit.errors import ConversionError, EngineError, UsageError
 from edgekit.runtimes.bundle.manifest import Graph, Tensor
 from edgekit.runtimes.engines import SessionOptions, open_session
@@ -27,12 +28,16 @@ from jobs import make_job
 
 nn = torch.nn
 SIZE = 32
+LOUD = 2.0**12
 OUTPUTS = ("boxes", "classes")
 FILES = tuple(f"{coreai.ASSET}/{name}" for name in ("main.hash", "main.mlirb", "metadata.json"))
 
 
 class SmallDetector(nn.Module):  # type: ignore[misc]
-    """SiLU, a depthwise convolution, pooling, upsampling, layer normalisation, softmax, a linear layer, two heads."""
+    """SiLU, a depthwise convolution, pooling, upsampling, layer normalisation, softmax, a linear layer, two heads.
+
+    Before the heads, large activations meet weights whose INT8 scales are below the normal numbers of float16.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,6 +47,8 @@ class SmallDetector(nn.Module):  # type: ignore[misc]
         )
         self.norm, self.linear = nn.LayerNorm(16), nn.Linear(16, 32)
         self.up = nn.Upsample(scale_factor=2.0, mode="nearest")
+        self.faint = nn.Conv2d(32, 32, 1)
+        self.faint.weight.data /= LOUD
         self.boxes, self.classes = nn.Conv2d(32, 4, 3, 1, 1), nn.Conv2d(32, 5, 1)
 
     def forward(self, x: Any) -> Any:
@@ -50,6 +57,7 @@ class SmallDetector(nn.Module):  # type: ignore[misc]
         x = torch.cat((x, self.up(torch.max_pool2d(x, 2))), 1)[:, :16]
         rows = self.linear(self.norm(x.flatten(2).transpose(1, 2)))
         x = (rows.softmax(-1) * rows).transpose(1, 2).reshape(1, 32, SIZE // 2, SIZE // 2)
+        x = self.faint(x * LOUD)
         return self.boxes(x), self.classes(x)
 
 
@@ -98,6 +106,14 @@ def test_a_file_that_the_manifest_does_not_guard_is_refused(tmp_path: Path) -> N
         guarded_folder(tmp_path, graph_of(), ".aimodel")
     with pytest.raises(EngineError, match=r"'model\.aimodel/main\.hash' is not in an \.mlpackage folder"):
         guarded_folder(tmp_path, graph_of(), ".mlpackage")
+
+
+def test_weights_are_multiplied_until_float16_holds_their_scales() -> None:
+    assert shift(2.0**-14, step=0.02) == 0
+    assert shift(1.2e-5, step=28.0) == 3
+    assert shift(1e-9, step=28.0) == 14  # 2**-14 is still a normal number
+    assert shift(1e-9, step=2.0**-8) == 6  # a step of the activation stays one
+    assert shift(1e-9, step=0.0) == 0
 
 
 # --- in the toolchain
@@ -161,6 +177,7 @@ def test_operators_stay_whole_and_weights_become_integers(built: Any) -> None:
     assert (whole["silu"], whole["_softmax"], whole["native_layer_norm"]) == (3, 1, 1)
     assert "exp" not in whole
     assert "coreai" not in whole
+    assert built["int8"][1].report["mul"] == whole["mul"] + 1  # what the layer of small weights reads, divided
     assert built["w8a8"][1].report["coreai"] > built["int8"][1].report["coreai"] > 0
     sizes = {name: sum((out / file).stat().st_size for file in graph.files) for name, (out, graph) in built.items()}
     assert sizes["fp16"] < sizes["fp32"]

@@ -67,7 +67,7 @@ def test_the_conversion_of_the_python_page_runs_as_it_stands(tmp_path: Path) -> 
     )
     assert done.returncode == 0, done.stderr
     planned, other, notes, made = (done.stdout.splitlines()[at] for at in (0, 1, 2, -1))
-    assert planned.startswith("onnx int8 ('plan', 'nncf') in about")
+    assert planned.startswith("onnx int8 ('plan', 'inputs', 'nncf') in about")
     assert other.startswith("ncnn int8 ")
     assert notes.startswith("source: ")
     assert made.startswith("out/detector-onnx-fp32 {'build': ")

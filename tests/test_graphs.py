@@ -250,6 +250,9 @@ def test_a_weight_is_written_once(tmp_path: Path) -> None:
         (("vision=int8", "qformer=int8", "language=int4"), ["int4"]),
         (("vision=int8", "language=int4-g128"), ["int8-fp16-int4-g128"]),
         (("language=int4",), ["fp16-fp16-int4"]),
+        (("language=int4-g128-awq",), ["fp16-fp16-int4-g128-awq"]),
+        (("language=int4.50-awq-gptq",), ["fp16-fp16-int4.5-awq-gptq"]),
+        (("language=int8.0",), ["fp16-fp16-int8"]),
     ],
 )
 def test_precisions_by_preset_and_part(given: tuple[str, ...], names: list[str]) -> None:
@@ -261,6 +264,11 @@ def test_precisions_by_preset_and_part(given: tuple[str, ...], names: list[str])
     [
         (("w8a8",), "--precision 'w8a8' is not one of: fp32, fp16, int8, int4, int4-g64, int4-g128"),
         (("fp16-g32",), "--precision 'fp16-g32' is not one of"),
+        (("int4-hqq",), "--precision int4-hqq: method 'hqq' is not one of: awq, gptq, awq-gptq"),
+        (("fp16-awq",), "--precision fp16-awq: awq is for weights of 4 bits; give int4-awq, or leave it out"),
+        (("int8-gptq",), "--precision int8-gptq: gptq is for weights of 4 bits; give int4-gptq"),
+        (("int3",), "--precision int3: weights have 4 bits to 8 in the mean, not 3"),
+        (("int8.5",), "--precision int8.5: weights have 4 bits to 8 in the mean, not 8.5"),
         (("vision=int8", "int4"), "give presets, or PART=PRECISION for parts, not both"),
         (("head=int8",), "--precision head=int8: 'head' is not one of: vision, qformer, language"),
     ],
@@ -268,6 +276,23 @@ def test_precisions_by_preset_and_part(given: tuple[str, ...], names: list[str])
 def test_other_precisions_are_refused(given: tuple[str, ...], message: str) -> None:
     with pytest.raises(UsageError, match=message.replace("(", r"\(")):
         read_precisions(given)
+
+
+def test_a_budget_of_bits_goes_with_a_language_part_in_int4() -> None:
+    (made,) = read_precisions(["int4"], 4.5)
+    assert (made.name, made.language.bits, made.calibrated) == ("int8-int8-int4.5", 4.5, True)
+    (made,) = read_precisions(["language=int4-g64-awq"], 5)
+    assert str(made.language) == "int5-g64-awq"
+    assert [str(read_precisions(["int4"], bits)[0].language) for bits in (4, 8)] == ["int4", "int8"]
+    for words, bits, message in (
+        (["int4"], 3.9, "--language-bits 3.9: weights have 4 bits to 8 in the mean"),
+        (["int4"], 9, "--language-bits 9: weights have 4 bits to 8 in the mean"),
+        (["int4"], float("nan"), "--language-bits nan: weights have 4 bits to 8 in the mean"),
+        (["int8"], 5, "--language-bits 5 goes with a language part in int4, not in int8"),
+        (["language=int4.5"], 5, "--language-bits 5 goes with a language part in int4, not in int4.5"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            read_precisions(words, bits)
 
 
 def test_static_vision_needs_ranges() -> None:

@@ -19,12 +19,23 @@ from tiny_transformers import package
 
 package()  # It makes transformers work beside a torchvision that was built for another torch.
 
-from transformers import OPTConfig, OPTForCausalLM, T5Config, T5ForConditionalGeneration
+from transformers import (
+    GenerationConfig,
+    GenerationMixin,
+    OPTConfig,
+    OPTForCausalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 from transformers.generation import StoppingCriteria, StoppingCriteriaList
+from transformers.modeling_outputs import CausalLMOutput
 
 from edgekit.errors import EngineError, UsageError
-from edgekit.runtimes.language import Generated, GenerationOptions, LanguageGraph, generate, stream
+from edgekit.runtimes.language import Generated, GenerationOptions, LanguageGraph, generate, generation_options, stream
+from golden import cases as golden
 
 VOCABULARY, WIDTH, IMAGE_TOKENS = 37, 24, 3
 KINDS = ("opt", "t5")
@@ -559,3 +570,57 @@ def test_equal_scores_go_to_the_first_token() -> None:
     assert scripted(np.zeros((1, 9))).tokens.tolist() == [[0, 0, 0]]
     first = scripted(np.zeros((1, 9)), GenerationOptions(beams=3, returned=3, max_new_tokens=2), eos=[])
     assert first.tokens.tolist() == [[0, 0], [0, 1], [0, 2]]
+
+
+class Table(GenerationMixin, PreTrainedModel):  # type: ignore[misc]
+    """A table of logits as a model of transformers: the case of the golden set, without edgekit's generation."""
+
+    config_class = PreTrainedConfig
+    main_input_name = "input_ids"
+
+    def __init__(self, case: golden.Case, options: GenerationOptions) -> None:
+        count = case.given["table"].shape[1]
+        super().__init__(PreTrainedConfig(vocab_size=count, is_encoder_decoder=False, num_hidden_layers=1))
+        self.table = torch.nn.Parameter(torch.tensor(case.given["table"]))
+        self.begin, self.prompt = case.given["start"], len(case.given["prompt"])
+
+    def forward(self, input_ids: Any, **_: Any) -> CausalLMOutput:
+        states = torch.full((len(input_ids),), self.begin)
+        for tokens in input_ids[:, self.prompt :].T:
+            states = (5 * states + tokens + 1) % len(self.table)
+        return CausalLMOutput(logits=self.table[states][:, None])
+
+    def prepare_inputs_for_generation(self, input_ids: Any, **_: Any) -> dict[str, Any]:
+        return {"input_ids": input_ids}
+
+
+SEARCHED = [
+    one
+    for one in golden.stored("generation")
+    # Of equal sums torch takes any.
+    if "sequences" in one.expected and not one.must_fail and one.name != "beams-ties"
+]
+
+
+@pytest.mark.parametrize("case", SEARCHED, ids=lambda case: case.name)
+def test_the_golden_set_is_what_transformers_generates(case: golden.Case) -> None:
+    options = generation_options(case.given["options"])
+    made = Table(case, options).generate(
+        torch.tensor([case.given["prompt"]]),
+        generation_config=GenerationConfig(
+            max_new_tokens=options.max_new_tokens, min_new_tokens=options.min_new_tokens or None,
+            num_beams=options.beams, num_return_sequences=options.returned,
+            length_penalty=options.length_penalty, early_stopping=options.early_stopping,
+            repetition_penalty=options.repetition_penalty,
+            no_repeat_ngram_size=options.no_repeat_ngram_size, do_sample=False, use_cache=False,
+            eos_token_id=case.given["eos"] or None, pad_token_id=case.given["pad"], return_dict_in_generate=True,
+            output_scores=True,
+        ),
+    )  # fmt: skip
+    rows = [row[len(case.given["prompt"]) :].tolist() for row in made.sequences]
+    for row, expected in zip(rows, case.expected["sequences"], strict=True):
+        count = len(expected["tokens"])
+        assert row[:count] == expected["tokens"]
+        assert set(row[count:]) <= {case.given["pad"]}
+    if options.beams > 1:
+        assert np.allclose(made.sequences_scores, case.expected["scores"], atol=1e-5)

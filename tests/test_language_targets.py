@@ -17,7 +17,10 @@ from test_language_engines import case, ended, ours, same, theirs
 
 from edgekit import converters
 
-TARGETS = ("mnn", "litert", "ncnn", "coreml", "tensorrt", "web")
+TARGETS = ("mnn", "litert", "ncnn", "coreml", "tensorrt", "web", "executorch")
+SLOW = ("executorch",)
+"""Targets whose toolchain takes many seconds even for a tiny model."""
+
 SCORES = {"mnn": 1e-2}
 """How far sums of log-probabilities may be off: MNN approximates GELU and softmax. A tie may fall otherwise too."""
 
@@ -59,7 +62,9 @@ def generated(root: Path, kind: str, target: str, seeds: range) -> int:
     return others
 
 
-@every_target
+@pytest.mark.parametrize(
+    "target", [pytest.param(target, marks=[pytest.mark.nightly] if target in SLOW else []) for target in TARGETS]
+)
 def test_opt_generates_what_transformers_does(target: str, root: Path) -> None:
     assert generated(root, "opt", target, range(1 if target == "web" else 2)) == 0
 
@@ -106,6 +111,8 @@ def test_precisions(precision: str, cosine: float, target: str, root: Path) -> N
     from edgekit.graph.blip2.blip2 import Forms
     from edgekit.graph.blip2.forms import Blocks
 
+    if precision not in converters.target(target).part_precisions:
+        pytest.skip(f"{target} has no {precision} for parts")
     blocks = {"int8": Forms(Blocks(8), Blocks(8)), "int4": Forms(Blocks(4), Blocks(8))}.get(precision)
     exact = made(root, "opt", target)
     folder = root / f"opt-{target}-{precision}"

@@ -16,13 +16,16 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from platform_bundles import TASKS, converted, expected, run, write_pictures
+from platform_language import converted_language, expected_language
 from web_page import chromium
 
+import edgekit
 from edgekit.apps.web import write_app
 from edgekit.profiling.records.importing import read_benchmark
 from edgekit.runtimes.bundle.folder import Bundle, open_bundle
 from edgekit.runtimes.selfcheck import add_record
 from edgekit.shapes import scene
+from edgekit.shapes.talk import talked
 
 WEB = ROOT / "platforms" / "web"
 PACKAGES = WEB / "node_modules"
@@ -88,6 +91,31 @@ def test_a_bundle_gives_pythons_results_in_node(task: str, bundles: Callable[[st
     assert (execution.platform, execution.word) == ("web", "executed")
 
 
+@pytest.fixture(scope="module")
+def language(pictures: Path) -> Path:
+    """The folder of BLIP-2 bundles with ``expected.json``: both forms of cache, every family."""
+    out = pictures.parent / "language"
+    entries = []
+    for family, target, precision in (
+        ("opt", "web", "fp32"),
+        ("opt", "web", "int4"),
+        ("opt", "onnx", "int4"),
+        ("t5", "web", "int4"),
+        ("retrieval", "web", "int4"),
+    ):
+        bundle = converted_language(family, target, precision, out, pictures)
+        unit = "node" if target == "web" else ""
+        entries.append(expected_language(bundle, sorted(pictures.glob("*.png"))[:2], unit))
+    (out / "expected.json").write_text(json.dumps(entries))
+    return out
+
+
+def test_blip2_says_in_node_what_it_says_in_python(language: Path) -> None:
+    said = node("node", "--test", "build/test/language.test.js", EDGEKIT_WEB_LANGUAGE=str(language))
+    assert "# fail 0" in said
+    assert "# skipped 0" in said
+
+
 @pytest.mark.skipif(not chromium(), reason="needs chromium")
 def test_the_golden_set_and_bundles_pass_in_chromium(bundles: Callable[[str], Path]) -> None:
     """Pictures in every form that a page has, video, a fake camera, workers, and what is refused."""
@@ -122,6 +150,22 @@ def test_the_app_in_chromium(bundles: Callable[[str], Path], tmp_path: Path) -> 
     assert profile.conditions.machine.key.startswith("Chrome ")
     assert profile.total.count >= 15
     assert set(profile.stages) == {"pre", "inference", "post"}
+
+
+@pytest.mark.skipif(not chromium(), reason="needs chromium")
+def test_the_page_of_a_blip2_in_chromium(language: Path, tmp_path: Path) -> None:
+    """A picture, its caption, a question by keyboard, a match, and what is said of errors."""
+    for family in ("opt", "retrieval"):
+        write_app(language / f"{family}-web-int4", tmp_path / family)
+    told = talked(9010)
+    picture, question = str(tmp_path / "picture.png"), told.questions[0].text
+    cv2.imwrite(picture, np.ascontiguousarray(told.scene.image))
+    with edgekit.load(language / "opt-web-int4", edgekit.VisionLanguage, unit="node") as model:
+        said = {"caption": model.caption(picture).text, "answer": model.ask(picture, question).text}
+    (tmp_path / "expected.json").write_text(json.dumps({"picture": picture, "question": question, **said}))
+    report = node("node", "--test", "build/test/language_app.test.js", EDGEKIT_WEB_LANGUAGE_APPS=str(tmp_path))
+    assert "# fail 0" in report
+    assert "# skipped 0" in report
 
 
 def moving(bundle: Bundle) -> dict[str, Any]:

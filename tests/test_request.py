@@ -14,6 +14,7 @@ import pytest
 from edgekit import converters
 from edgekit.calibration.plan import Methods
 from edgekit.conversion.convert import check_bounds
+from edgekit.conversion.notices import of_selection
 from edgekit.conversion.request import Request, gate_of, source_of, validate
 from edgekit.conversion.selection import Selection
 from edgekit.errors import SourceError, UsageError
@@ -234,12 +235,21 @@ def test_each_part_has_its_target_and_its_precision(blip2: str) -> None:
         (("sight=onnx",), "--target sight=onnx: 'sight' is not one of: vision, qformer, language"),
         (("vision=onnx",), "--target vision=onnx: no target for qformer, language; name one for every part"),
         ((*MIXED, "vision=onnx"), "vision has two targets; a part goes to one"),
-        (("vision=rknn", *MIXED[1:]), "target rknn takes no vision of a vision-language model; these do: "),
+        (("vision=ethosu", *MIXED[1:]), "target ethosu takes no vision of a vision-language model: its devices have "),
+        (("vision=rknn", "qformer=rknn", "language=rknn"), "; for the others give --target vision=rknn,qformer=rknn,"),
         (("vision=tpu", *MIXED[1:]), "target 'tpu' is not one of: "),
     ],
 )
 def test_targets_by_part_are_refused_with_the_choices(targets: tuple[str, ...], message: str, blip2: str) -> None:
     assert message in refused(blip2, targets=targets)
+
+
+def test_what_is_known_of_a_precision_is_told_once(blip2: str) -> None:
+    for package in ("ncnn", "pnnx"):
+        pytest.importorskip(package, reason="needs ncnn")
+    told = list(of_selection(asked(blip2, targets=("ncnn",), precisions=("qformer=int4", "language=int4-g64"))))
+    assert told == ["ncnn int4: ncnn has no fast product of 4 bits for x86; take int8 where the device is one"]
+    assert not list(of_selection(asked(blip2, targets=("ncnn", "onnx"), precisions=("fp16",))))
 
 
 def test_one_network_has_no_parts() -> None:

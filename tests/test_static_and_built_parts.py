@@ -1,16 +1,18 @@
-"""Parts of a BLIP-2 on engines that are told their shapes: TensorRT's profiles, and Hexagon's fixed sizes."""
+"""Parts of a BLIP-2 on engines that are told their shapes: TensorRT's profiles, sizes of Hexagon and Rockchip."""
 
 from __future__ import annotations
 
 import dataclasses
 import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 torch = pytest.importorskip("torch", reason="needs the extra 'convert'")
 pytest.importorskip("transformers", reason="needs transformers, which tiny models are made with")
@@ -20,9 +22,12 @@ import tiny_blip2
 from blip2_writing import ONE_THREAD, Written, pixels, torch_model
 from test_language_engines import case, ours, same, theirs
 
-from edgekit.converters import WrittenJob, qnn, tensorrt
-from edgekit.converters.qnn.written import Sizes, sizes_of
+from edgekit.arrays import Floats
+from edgekit.converters import WrittenJob, qnn, rknn, tensorrt
+from edgekit.converters._fixed_shapes import Sizes, fix, fixed
+from edgekit.converters.qnn.written import sizes_of
 from edgekit.converters.qnn.written import write as write_static
+from edgekit.converters.rknn.written import write_older
 from edgekit.converters.tensorrt.forms import SymmetricStatic
 from edgekit.errors import ConversionError, EngineError, UsageError
 from edgekit.graph.blip2.blip2 import Blip2, Forms, WrittenPart
@@ -30,8 +35,9 @@ from edgekit.graph.blip2.cache import HostCache
 from edgekit.graph.blip2.forms import Blocks, ChannelRanges, Float16, Float32
 from edgekit.graph.blip2.writer import GraphWriter
 from edgekit.runtimes.bundle.manifest import Graph
-from edgekit.runtimes.engines import Placement, SessionOptions, open_language, open_network
+from edgekit.runtimes.engines import Network, Placement, SessionOptions, open_language, open_network
 from edgekit.runtimes.engines.qnn.network import QnnNetwork, contexts
+from edgekit.runtimes.engines.rknn import run_by_name
 from edgekit.runtimes.engines.tensorrt import cuda
 from edgekit.runtimes.language.host_cache import open_hosted
 from edgekit.worker import toolchains
@@ -293,3 +299,74 @@ def test_the_emulator_runs_the_match_graph(sources: dict[str, Path], tmp_path: P
     image = np.random.default_rng(1).standard_normal((2, 17, 32)).astype(np.float32)
     feeds = {"image_embeds": image, "input_ids": ids, "attention_mask": np.ones_like(ids)}
     np.testing.assert_allclose(opened.run(feeds)["logits"], reference.run(feeds)["logits"], atol=0.02)
+
+
+# --- Rockchip ---------------------------------------------------------------------------------------------------------
+def older(source: Path, name: str, out: Path) -> tuple[Graph, Network]:
+    """A graph as the rknn target hands it to the toolkit, opened by ONNX Runtime."""
+    out.mkdir()
+    graph = Blip2(source).write(name, out, FLOATS, HostCache)
+    path = out / graph.files[0]
+    fix(path, path, Sizes(40))
+    write_older(path)
+    inputs, outputs = fixed(graph, Sizes(40))
+    graph = msgspec.structs.replace(graph, inputs=inputs, outputs=outputs)
+    return graph, open_network("onnxruntime", out, graph, ONE_THREAD)
+
+
+def test_what_the_toolkit_reads_computes_the_same(sources: dict[str, Path], tmp_path: Path) -> None:
+    """Opset 19 without Gelu, queries that are no constants, one row after another, words filled up."""
+    onnx = pytest.importorskip("onnx", reason="needs onnx to look at the file")
+    rng = np.random.default_rng(0)
+    ids = rng.integers(5, 60, (2, 7))
+    feeds = {
+        "image_embeds": rng.standard_normal((2, 17, 32)).astype(np.float32),
+        "input_ids": ids, "attention_mask": np.ones_like(ids),
+    }  # fmt: skip
+    graph, network = older(sources["retrieval"], "match", tmp_path / "old")
+    model = onnx.load(tmp_path / "old" / "match.onnx", load_external_data=False)
+    assert {one.version for one in model.opset_import if not one.domain} == {19}
+    assert "Gelu" not in {node.op_type for node in model.graph.node}
+
+    def run(arrays: Sequence[NDArray[Any]]) -> list[Floats]:
+        named = dict(zip((tensor.name for tensor in graph.inputs), arrays, strict=True))
+        return list(network.run(named).values())
+
+    _, exact = static(sources["retrieval"], "match", tmp_path / "exact")
+    found = run_by_name(graph, feeds, run)["logits"]
+    np.testing.assert_allclose(found, exact.run(feeds)["logits"], atol=1e-5)
+    with pytest.raises(UsageError, match=r"41 tokens of text are more than the 40 that match .*rknn\.tokens=N"):
+        run_by_name(graph, {**feeds, "input_ids": np.ones((1, 41), np.int64)}, run)
+
+
+def test_gelu_in_steps(tmp_path: Path) -> None:
+    x = np.linspace(-6, 6, 61, dtype=np.float32)[None, None]
+    for approximate in ("none", "tanh"):
+        with GraphWriter(tmp_path, "one") as writer:
+            writer.output("y", writer.node("Gelu", writer.input("x", (1, 1, 61)), approximate=approximate), (1, 1, 61))
+            graph = writer.save()
+        before = open_network("onnxruntime", tmp_path, graph, ONE_THREAD).run({"x": x})["y"].copy()
+        write_older(tmp_path / "one.onnx")
+        after = open_network("onnxruntime", tmp_path, graph, ONE_THREAD).run({"x": x})["y"]
+        np.testing.assert_allclose(after, before, atol=2e-6)
+
+
+@pytest.mark.nightly
+@pytest.mark.skipif(not toolchains.installed("rknn"), reason="needs the toolchain rknn")
+@pytest.mark.parametrize("name", ["qformer", "text", "match"])
+def test_the_simulator_runs_the_q_former(name: str, sources: dict[str, Path], tmp_path: Path) -> None:
+    out = tmp_path / "npu"
+    (out / "work").mkdir(parents=True)
+    part = WrittenPart(Blip2(sources["retrieval"]), name, Forms(Float16(), Float16()))
+    job = WrittenJob(part=part, out=out, work=out / "work", options=rknn.RknnOptions(tokens=40))
+    graph = rknn.convert_written(job, lambda text, share: None)
+    assert graph.report["types"].startswith("float16 in ")
+    opened = open_network("rknn", out, graph, SessionOptions(device="simulator"))
+    assert opened.placement.word == "emulated"
+    _, reference = older(sources["retrieval"], name, tmp_path / "cpu")
+    ids = np.random.default_rng(0).integers(5, 60, (1, 40))
+    image = np.random.default_rng(1).standard_normal((1, 17, 32)).astype(np.float32)
+    given = {"image_embeds": image, "input_ids": ids, "attention_mask": np.ones_like(ids)}
+    feeds = {tensor.name: given[tensor.name] for tensor in graph.inputs}
+    for output, array in reference.run(feeds).items():
+        np.testing.assert_allclose(opened.run(feeds)[output], array, atol=0.02)

@@ -40,6 +40,8 @@ class Platform:
     """``--target web``"""
     decoders: str
     """The folder that a decoder is added to."""
+    speaks: bool = False
+    """Whether its app has a screen for vision-language models."""
 
     def refuse(self, bundle: Bundle) -> None:
         """Refuse a bundle that an app of this platform could not run.
@@ -48,14 +50,17 @@ class Platform:
             UsageError: says which engine, task or decoder it has, and what to do.
         """
         contract = bundle.manifest.contract
-        if contract.language is not None:
-            raise UsageError(f"{bundle.path}: is a vision-language model, which the {self.runtime} does not run")
+        if contract.language is not None and not self.speaks:
+            raise UsageError(
+                f"{bundle.path}: is a vision-language model, and an app of the {self.runtime} has no screen for one; "
+                "edgekit app web has"
+            )
         engines = sorted(set(bundle.manifest.engines) - set(self.engines))
         if engines:
             raise UsageError(
                 f"{bundle.path}: is for {', '.join(engines)}, and {self.runs}; convert the model with {self.convert}"
             )
-        if contract.decoder.name not in DECODERS:
+        if contract.language is None and contract.decoder.name not in DECODERS:
             raise UsageError(
                 f"{bundle.path}: its decoder {contract.decoder.name!r} is not one of the {self.runtime}'s: "
                 f"{', '.join(DECODERS)}; add it to {self.decoders}"

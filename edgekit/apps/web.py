@@ -24,6 +24,7 @@ PLATFORM = Platform(
     runs="a browser runs ONNX files",
     convert="--target web",
     decoders="platforms/web/src/tasks/decoders",
+    speaks=True,
 )
 
 ORT = (
@@ -32,6 +33,10 @@ ORT = (
     "ort-wasm-simd-threaded.asyncify.wasm",
 )
 """What the page loads of onnxruntime-web: WebAssembly and WebGPU in one build."""
+
+DETECTION_PAGE = ("index.html", "app.js", "draw.js", "records.js")
+LANGUAGE_PAGE = ("language.html", "language.js")
+"""Files of the page that are there for one kind of bundle alone; ``language.html`` becomes its ``index.html``."""
 
 HEADERS = {
     # Threads in WebAssembly need a page that is isolated from other origins.
@@ -42,7 +47,9 @@ HEADERS = {
 
 
 def write_app(bundle: str | os.PathLike[str], out: str | os.PathLike[str]) -> Path:
-    """Write a static folder that any web server can serve: a page with a camera and pictures for the bundle's task.
+    """Write a static folder that any web server can serve: a page for the bundle's task.
+
+    It has a camera and pictures, or for a BLIP-2 a picture, its caption and questions.
 
     Args:
         bundle: a folder of the targets ``web`` or ``onnx``.
@@ -60,7 +67,10 @@ def write_app(bundle: str | os.PathLike[str], out: str | os.PathLike[str]) -> Pa
     PLATFORM.refuse(opened)
     page, runtime, engine = part("web_page", "web/app", "web"), _runtime(), _onnxruntime()
     with written(out) as app:
-        shutil.copytree(page, app, dirs_exist_ok=True)
+        others = LANGUAGE_PAGE if opened.manifest.contract.language is None else DETECTION_PAGE
+        shutil.copytree(page, app, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*others))
+        if others is DETECTION_PAGE:
+            (app / LANGUAGE_PAGE[0]).rename(app / DETECTION_PAGE[0])
         shutil.copytree(runtime, app / "edgekit", ignore=shutil.ignore_patterns("*.d.ts"))
         (app / "ort").mkdir()
         for name in ORT:

@@ -26,6 +26,7 @@ GROUPS = {
     "Model": ("contract", "size", "batch", "weights", "name", "imports", "trust"),
     "Images": ("data", "proof_data", "labels", "prompts", "choose", "seed"),
     "Quantisation": (
+        "language_bits",
         "plan",
         "recipe",
         "max_drop",
@@ -54,7 +55,7 @@ GROUPS = {
     "--precision",
     default="fp32",
     show_default=True,
-    help="fp32, fp16, int8 ...; comma-separated. BLIP-2: int4 too, or vision=int8,qformer=fp16,language=int4.",
+    help="fp32, fp16, int8 ...; comma-separated. BLIP-2: int4 too, or vision=int8,qformer=fp16,language=int4-awq-gptq.",
 )
 @click.option("--data", default="", help="Images: folder, glob, list file, .npy/.npz stack, video or hf:// dataset.")
 @click.option("--proof-data", default="", help="Other images for the proof. [default: held back from --data]")
@@ -95,6 +96,9 @@ GROUPS = {
 )
 @click.option("--max-size", type=BYTES, help="What a bundle may have: 4MB. Larger ones are not written.")
 @click.option("--prompts", default="", help="BLIP-2: file with a prompt on each line, for the proof.")
+@click.option(
+    "--language-bits", type=float, help="BLIP-2 in int4: bits of a weight in the mean, 4 to 8; some layers get 8."
+)
 @click.option("--labels", default="", help="Annotations: accuracy of source and bundles, and for --max-drop.")
 @click.option("--choose", type=click.IntRange(0), default=0, help="Calibrate on the N most informative images.")
 @finetune_option

@@ -52,6 +52,7 @@ def convert(
     proof_data: StrPath = "",
     labels: StrPath = "",
     prompts: StrPath = "",
+    language_bits: float | None = None,
     choose: int = 0,
     seed: int = 0,
     plan: StrPath = "",
@@ -107,6 +108,8 @@ def convert(
         proof_data: other images to compare on. Held back from ``data`` when left out.
         labels: annotations of images, to measure ``max_drop`` on, and the accuracy of the source and of every bundle.
         prompts: file with a prompt on each line, for vision-language models.
+        language_bits: bits that a weight of their language part in int4 may have in the mean, 4 to 8: the layers that
+            gain the most get 8.
         choose: number of calibration images, the most informative ones; 0 for all.
         seed: of the choice of images.
         plan: folder of a quantisation plan, to take over or to leave one in.
@@ -157,6 +160,7 @@ def convert(
     precision = one_of("precision", precision, precisions) or "fp32"
     check(target=target, precision=precision, data=data, out=out, contract=contract, weights=weights, size=size)
     check(name=name, proof_data=proof_data, labels=labels, prompts=prompts, choose=choose, seed=seed, plan=plan)
+    check(language_bits=language_bits)
     check(recipe=recipe, ranges=ranges, cross_layer_equalization=cross_layer_equalization, gate=gate, gated=gated)
     check(bias_correction=bias_correction, float_fallback=float_fallback, finetune=finetune, max_drop=max_drop)
     check(max_size=max_size, batch=batch, replace_silu=replace_silu)
@@ -186,6 +190,7 @@ def convert(
             proof_data=os.fspath(proof_data),
             labels=os.fspath(labels),
             prompts=os.fspath(prompts),
+            language_bits=language_bits,
             choose=choose,
             seed=seed,
             plan=os.fspath(plan),

@@ -100,6 +100,7 @@ _KINDS: Mapping[str, _Kind] = {
     "batch": _Kind("a number of images or a list of them", _batches),
     "finetune": _Kind("seconds", lambda value: _number(value) and float(str(value)) >= 0),
     "max_drop": _Kind("a number 0..1", lambda value: _number(value) and 0 <= float(str(value)) <= 1),
+    "language_bits": _Kind("a number of bits", _number),
     "max_size": _Kind("a number of bytes", lambda value: _number(value) and float(str(value)) > 0),
     "gate": _Kind('bounds by name: {"matched": 0.9}', lambda value: isinstance(value, Mapping)),
     "options": _Kind('options by target: {"rknn": {"platform": "rk3566"}}', _mappings),

@@ -15,11 +15,13 @@ from edgekit.calibration.originals import restore
 from edgekit.calibration.plan import BUDGET, PlannedGraph
 from edgekit.conversion.arithmetic import arithmetic
 from edgekit.conversion.jobs import BuildJob, Prepared
+from edgekit.conversion.layer_inputs import read_inputs
 from edgekit.conversion.ranges import read_ranges
 from edgekit.conversion.workspace import Workspace
 from edgekit.converters import Job, Target, WrittenJob
 from edgekit.errors import ConversionError
 from edgekit.graph.blip2.blip2 import Blip2, WrittenPart
+from edgekit.graph.blip2.fitted import Fitted, fit
 from edgekit.graph.blip2.precision import forms, read_part
 from edgekit.graph.exchange import ONNX, PROGRAM
 from edgekit.progress import Report
@@ -110,11 +112,16 @@ def _rounded(workspace: Workspace) -> Path:
 def _written(job: BuildJob, prepared: Prepared, workspace: Workspace, report: Report) -> Graph:
     """Write a part from its checkpoint, tensor by tensor. Intermediate files are as large as it, so they go at once."""
     spec = converters.target(job.target)
-    form = forms(job.part, read_part(job.precision), read_ranges(workspace.ranges))
+    precision, source = read_part(job.precision), Blip2(Path(prepared.written))
+    fitted = Fitted(source)
+    if precision.fitted:
+        report("fitting weights to the calibration data", 0.0)
+        fitted = fit(source, job.part, precision, read_inputs(workspace.inputs), spec.grid or "lowest")
+    form = forms(job.part, precision, read_ranges(workspace.ranges), fitted.wide)
     with tempfile.TemporaryDirectory(prefix=f"{job.part}-", dir=workspace.folder) as work:
         graph: Graph = registry.module(converters.__name__, job.target).convert_written(
             WrittenJob(
-                part=WrittenPart(Blip2(Path(prepared.written)), job.part, form),
+                part=WrittenPart(fitted.source, job.part, form),
                 out=Path(job.out),
                 work=Path(work),
                 threads=job.threads,
@@ -122,4 +129,4 @@ def _written(job: BuildJob, prepared: Prepared, workspace: Workspace, report: Re
             ),
             report,
         )
-    return graph
+    return msgspec.structs.replace(graph, report={**graph.report, **fitted.report})

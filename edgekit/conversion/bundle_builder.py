@@ -29,6 +29,7 @@ from edgekit.conversion.selection import AUTO, BundleSpec, refuse
 from edgekit.conversion.stages import Stages
 from edgekit.errors import ConversionError, EdgekitError, EngineError, GateError
 from edgekit.graph.blip2.companions import write_companions
+from edgekit.graph.blip2.precision import read_part
 from edgekit.progress import Report
 from edgekit.runtimes.bundle.folder import Bundle, Staging, sha256, stage
 from edgekit.runtimes.bundle.manifest import (
@@ -440,6 +441,7 @@ class BundleBuilder:
             recipe=recipe,
             floats=floats,
             integers=integers,
+            written=bool(self._prepared.written),
         )
         engine = converters.target(own.target).engine
         return graph if engine == _engine(spec) else msgspec.structs.replace(graph, engine=engine)
@@ -447,7 +449,7 @@ class BundleBuilder:
     def _kept(self, spec: BundleSpec, part: Part, out: Path, kept: KeptGraphs, report: Report) -> Graph:
         """A part that is written tensor by tensor; the files of an interrupted run are reused."""
         own = spec.parts[part.role]
-        ranges = self._workspace.ranges
+        ranges, fitted = self._workspace.ranges, read_part(own.precision).fitted
         depends = {
             "source": self._prepared.origin.sha256,
             "edgekit": edgekit.__version__,
@@ -458,6 +460,7 @@ class BundleBuilder:
             "graph": part.name,
             "precision": own.precision,
             "ranges": sha256(ranges) if part.role == "vision" and own.precision == "int8" else "",
+            "fitted": (self._prepared.calibration, sha256(self._workspace.questions)) if fitted else (),
         }
         files, graph = kept.build(depends, Graph, lambda folder: self._part(spec, part, folder, report))
         for file in graph.files:

@@ -19,8 +19,10 @@ from edgekit.calibration.samples import Samples
 from edgekit.calibration.sensitivity import MOST_IMAGES, Judge, measure_sensitivity, outputs_of
 from edgekit.conversion.jobs import Calibrated, CalibrateJob, Prepared
 from edgekit.conversion.last_layer import measure_last_layer
+from edgekit.conversion.layer_inputs import observe_inputs
 from edgekit.conversion.ranges import observe, write_ranges
 from edgekit.conversion.reference import add_anchors, are_enough, detections
+from edgekit.conversion.source_texts import Asked
 from edgekit.conversion.workspace import Workspace
 from edgekit.errors import UsageError
 from edgekit.evaluation.agreement import Tally, quality
@@ -29,6 +31,7 @@ from edgekit.graph.exchange import ONNX, write_exchange
 from edgekit.progress import Report
 from edgekit.runtimes.bundle.manifest import Contract
 from edgekit.runtimes.tasks import open_task
+from edgekit.structures import from_json
 
 SCORES = frozenset({"classes", "objectness", "scores"})
 """Roles of outputs that are logits."""
@@ -42,7 +45,7 @@ if TYPE_CHECKING:
 
 def work(job: CalibrateJob, report: Report) -> Calibrated:
     """Make the plan of a prepared network, or take over one that was made before; of parts that are written tensor by
-    tensor, find the ranges of activations.
+    tensor, find the ranges of activations, or what their layers read.
 
     Raises:
         UsageError: the given plan is of another model, or there are too few images to fine-tune.
@@ -56,15 +59,19 @@ def work(job: CalibrateJob, report: Report) -> Calibrated:
     workspace = Workspace(Path(job.folder))
     prepared = workspace.read_prepared()
     if prepared.written:
-        _observe(prepared, workspace, report)
+        _observe(job, prepared, workspace, report)
         return Calibrated()
     return Calibrated(plan=_plan(job, prepared, workspace, report))
 
 
-def _observe(prepared: Prepared, workspace: Workspace, report: Report) -> None:
-    report("observing the vision tower", 0.1)
-    samples = Samples(workspace.calibration, prepared.contract.image)
-    write_ranges(workspace.ranges, observe(Blip2(Path(prepared.written)), samples))
+def _observe(job: CalibrateJob, prepared: Prepared, workspace: Workspace, report: Report) -> None:
+    source, samples = Blip2(Path(prepared.written)), Samples(workspace.calibration, prepared.contract.image)
+    if job.ranges:
+        report("observing the vision tower", 0.1)
+        write_ranges(workspace.ranges, observe(source, samples))
+    if job.fitted:
+        prompts = from_json(workspace.questions.read_bytes(), Asked).prompts
+        observe_inputs(source, prepared.contract, samples, prompts, job.fitted, workspace.inputs, report)
 
 
 def _plan(job: CalibrateJob, prepared: Prepared, workspace: Workspace, report: Report) -> Plan:

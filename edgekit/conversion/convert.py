@@ -109,6 +109,8 @@ def convert(
     began = time.monotonic()
     source = source_of(request)
     selection = validate(request, source)
+    for text in notices.of_selection(selection):
+        notice(text)
     with open_workspace(request.out) as workspace:
         stages = Stages(request, workspace, stop or Stop())
         half = not source.written and selection.half
@@ -198,8 +200,10 @@ def _calibrate(
     known = plan_is_there(request)
     integer = bool(request.plan) or any(converters.target(name).takes_equalized for name in selection.targets)
     sensitivity = request.max_drop is not None
-    if known or prepared.written:
-        return stages.calibrate(report, plan=request.plan if known else "", integer=integer, sensitivity=sensitivity)
+    if prepared.written:
+        return stages.calibrate(report, ranges=selection.ranges, fitted=selection.fitted)
+    if known:
+        return stages.calibrate(report, plan=request.plan, integer=integer, sensitivity=sensitivity)
     depends = {
         "edgekit": edgekit.__version__,
         "versions": prepared.versions,

@@ -45,6 +45,8 @@ def dry_run(
     source = source_of(request)
     request, refused = _possible(request, source)
     selection = validate(request, source)
+    for text in notices.of_selection(selection):
+        notice(text)
     with temporary_workspace() as workspace:
         stages = Stages(request, workspace, stop or Stop())
         half = not source.written and selection.half

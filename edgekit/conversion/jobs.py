@@ -62,6 +62,8 @@ class CalibrateJob(Record, frozen=True, kw_only=True, tag="calibrate"):
         integer: make the graph of integer-only targets too.
         sensitivity: measure the sensitivity of each layer.
         finetune: minutes of fine-tuning, 0 for none.
+        ranges: of parts that are written tensor by tensor, find the ranges of vision's activations.
+        fitted: the parts whose weights are fitted to what their layers read.
     """
 
     folder: str
@@ -70,6 +72,8 @@ class CalibrateJob(Record, frozen=True, kw_only=True, tag="calibrate"):
     integer: bool = True
     sensitivity: bool = False
     finetune: float = 0.0
+    ranges: bool = True
+    fitted: tuple[str, ...] = ()
     threads: int = 2
     imports: tuple[str, ...] = ()
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from edgekit import converters
 from edgekit.calibration.plan import Plan
 from edgekit.calibration.split import FEW
 from edgekit.conversion.jobs import Prepared
+from edgekit.sources import WHOLE
 
 if TYPE_CHECKING:
     from edgekit.conversion.bundle_builder import Outcome
+    from edgekit.conversion.selection import Selection
 
 Notice = Callable[[str], None]
 """Called with one sentence. It may be called from several threads."""
@@ -18,6 +21,19 @@ Notice = Callable[[str], None]
 
 def ignored(text: str) -> None:
     """Notices that nobody reads."""
+
+
+def of_selection(selection: Selection) -> Iterator[str]:
+    """What is known of the chosen precisions of parts before any is made."""
+    chosen = dict.fromkeys(
+        (part.target, part.precision.partition("-")[0])
+        for spec in selection.bundles
+        for role, part in spec.parts.items()
+        if role != WHOLE
+    )
+    for target, precision in chosen:
+        if note := converters.target(target).part_notes.get(precision):
+            yield f"{target} {precision}: {note}"
 
 
 def of_source(prepared: Prepared) -> Iterator[str]:

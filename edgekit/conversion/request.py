@@ -13,6 +13,7 @@ from edgekit.calibration.plan import FILE, Methods, check_place
 from edgekit.conversion.comparison import comparison
 from edgekit.conversion.selection import AUTO, Selection, select
 from edgekit.errors import UsageError, choices
+from edgekit.graph.blip2.precision import read_part
 from edgekit.runtimes.bundle.manifest import FLOATS, Gate
 from edgekit.sources import Source
 
@@ -50,6 +51,7 @@ class Request:
         replace_silu: try hard swish in place of SiLU in what is quantised on images.
         choose: number of calibration images, the most informative ones; 0 for all.
         prompts: file of prompts, for models that write.
+        language_bits: bits that a weight of a language part in int4 may have in the mean, 4 to 8.
         size: (height, width) of the input, the source's own when left out.
         sizes: further input sizes of each bundle.
         batches: further batches of each bundle, beside one image.
@@ -87,6 +89,7 @@ class Request:
     replace_silu: bool = False
     choose: int = 0
     prompts: str = ""
+    language_bits: float | None = None
     size: tuple[int, int] | None = None
     sizes: tuple[tuple[int, int], ...] = ()
     batches: tuple[int, ...] = ()
@@ -104,6 +107,7 @@ _FLAGS = {
     "trust": "--trust",
     "options": "--option",
     "prompts": "--prompts",
+    "language_bits": "--language-bits",
     "plan": "--plan",
     "recipe": "--recipe",
     "max_drop": "--max-drop",
@@ -145,7 +149,15 @@ def validate(request: Request, source: Source) -> Selection:
     """
     check_options(request, source)
     several = bool(request.batches or request.sizes)
-    selection = select(source, request.targets, request.precisions, request.options, request.recipe, several)
+    selection = select(
+        source,
+        request.targets,
+        request.precisions,
+        request.options,
+        request.recipe,
+        several,
+        request.language_bits,
+    )
     if not selection.calibrated:
         _refuse_without_images(request, selection)
     elif not request.data:
@@ -216,6 +228,12 @@ def _needs_images(selection: Selection, source: Source) -> str:
     needing = next(spec.precision for spec in selection.bundles if spec.calibrated)
     if not source.written:
         return f"{needing} needs calibration images like those the device will see: give --data FOLDER"
+    for part, own in ((part, own) for spec in selection.bundles for part, own in spec.parts.items()):
+        if read_part(own.precision).fitted:
+            return (
+                f"{part} in {own.precision} is fitted to calibration images like those the device will see: give "
+                "--data FOLDER, or int4, which is rounded to nearest without any"
+            )
     return (
         "vision in int8 needs calibration images like those the device will see: give --data FOLDER, or another "
         "precision for it (--precision vision=fp16,qformer=int8,language=int4)"

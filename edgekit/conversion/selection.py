@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from edgekit import converters
 from edgekit.converters import Target
 from edgekit.emulators import emulator
 from edgekit.errors import ConversionError, UsageError, choices
-from edgekit.graph.blip2.precision import Precision, read_precisions
+from edgekit.graph.blip2.precision import AWQ, GPTQ, PART_NAMES, Precision, read_part, read_precisions
 from edgekit.runtimes.bundle.manifest import Record
 from edgekit.runtimes.engines import engine
 from edgekit.sources import WHOLE, Source
@@ -81,6 +81,19 @@ class Selection:
         )
 
     @property
+    def ranges(self) -> bool:
+        """Whether a vision part is in static INT8, which needs the ranges of its activations."""
+        return any(part.precision == "int8" for name, part in self._parts() if name == "vision")
+
+    @property
+    def fitted(self) -> tuple[str, ...]:
+        """The parts that have weights fitted to calibration data."""
+        return tuple(dict.fromkeys(name for name, part in self._parts() if read_part(part.precision).fitted))
+
+    def _parts(self) -> Iterator[tuple[str, PartSpec]]:
+        return (item for spec in self.bundles for item in spec.parts.items())
+
+    @property
     def calibrated(self) -> bool:
         """Whether any of the bundles needs calibration images."""
         return any(spec.calibrated for spec in self.bundles)
@@ -93,6 +106,7 @@ def select(
     options: Mapping[str, Mapping[str, str]],
     recipe: str = AUTO,
     several: bool = False,
+    language_bits: float | None = None,
 ) -> Selection:
     """The bundles that were asked for.
 
@@ -103,6 +117,7 @@ def select(
         options: options of the targets' own, as text, by target.
         recipe: way of quantising on images.
         several: each bundle is to take several batches or input sizes.
+        language_bits: budget of the language part in int4 (`read_precisions`).
 
     Raises:
         UsageError: an unknown name, a precision or a recipe that a chosen target does not have, an option that it does
@@ -110,7 +125,7 @@ def select(
     """
     _check_recipe(recipe)
     if source.written:
-        bundles, skipped = _of_parts(source, targets, precisions)
+        bundles, skipped = _of_parts(source, targets, read_precisions(precisions, language_bits))
     else:
         bundles, skipped = _of_network(targets, precisions, recipe, several)
     if not bundles:
@@ -145,10 +160,9 @@ def _of_network(
 
 
 def _of_parts(
-    source: Source, targets: Sequence[str], precisions: Sequence[str]
+    source: Source, targets: Sequence[str], read: Sequence[Precision]
 ) -> tuple[tuple[BundleSpec, ...], tuple[Skipped, ...]]:
     """Bundles of a model of several parts: each choice of targets in each choice of precisions."""
-    read = read_precisions(precisions)
     if tuple(targets) == ALL:
         return _of_all_targets(source, read)
     bundles = []
@@ -188,8 +202,14 @@ def _of_all_targets(
 def _other_precisions(spec: BundleSpec) -> str:
     """Why a part's target does not have its precision, empty where all do."""
     for part, own in spec.parts.items():
-        offered = converters.target(own.target).part_precisions
-        if own.precision.partition("-")[0] not in offered:
+        target, wanted = converters.target(own.target), read_part(own.precision)
+        offered = target.part_precisions
+        if wanted.uses(GPTQ) and target.grid is None:
+            return (
+                f"target {own.target} rounds the weights of {part} with tools of its own, which would undo gptq; give "
+                f"{replace(wanted, method=AWQ)}"
+            )
+        if wanted.word not in offered:
             return (
                 f"target {own.target} takes {part} of a vision-language model in {' or '.join(offered)}, not in "
                 f"{own.precision}; say so with --precision {part}={offered[0]}, or give {part} another target"
@@ -240,7 +260,16 @@ def _check_taken(part: str, name: str) -> None:
         small = f": {_too_small(part, spec)}" if spec.megabytes else ""
         raise UsageError(
             f"target {name} takes no {part} of a vision-language model{small}; these do: {', '.join(takers)}"
+            f"{_divided(spec)}"
         )
+
+
+def _divided(spec: Target) -> str:
+    """What to ask for in place of a target that takes some of the parts."""
+    if not set(PART_NAMES) & set(spec.parts):
+        return ""
+    parts = ",".join(f"{part}={spec.name if part in spec.parts else 'onnx'}" for part in PART_NAMES)
+    return f"; for the others give --target {parts}"
 
 
 def _check_present(part: str, name: str) -> None:

@@ -120,7 +120,7 @@ def answer(
             share = done + of / rows * token / count
             report(f"running the source, token {token + 1} of {count}", OF_IMAGES + (1 - OF_IMAGES) * share)
 
-        written, every = _generated(model, language, asked, max(count, ANSWER), told)
+        written, every = generated(model, language, asked, max(count, ANSWER), told)
         tokens[some], logits[some] = written[:, :count], every[:, :count]
         answers[some] = _ended(written, every, language.eos)[:, :ANSWER]
     np.save(workspace.tokens, tokens)
@@ -138,7 +138,7 @@ def batches(images: Iterable[Floats], size: int) -> Iterator[tuple[int, Any]]:
         first += len(some)
 
 
-def _generated(
+def generated(
     model: Any,
     language: Language,
     asked: Sequence[tuple[Floats, Sequence[int]]],
@@ -210,12 +210,7 @@ def match_all(
 
     torch.set_num_threads(threads)
     model, tokenizer = load_model(source), load_tokenizer(source)
-    coded = tokenizer(list(texts), padding=True, return_tensors="pt")
-    ids, mask = coded.input_ids, coded.attention_mask
-    queries = source.queries
-    if model.config.image_token_index is not None:  # then transformers expects placeholders in front, and skips them
-        ids = torch.nn.functional.pad(ids, (queries, 0), value=model.config.image_token_index)
-        mask = torch.nn.functional.pad(mask, (queries, 0), value=1)
+    ids, mask = tokenised(model, tokenizer, texts, source.queries)
     stacks = _Stacks(workspace, len(proof))
     with torch.no_grad():
         for number, pixels in enumerate(proof):
@@ -236,6 +231,18 @@ def match_all(
             )
     np.save(workspace.reference("text_vector"), compared.text_embeds.numpy())
     workspace.questions.write_bytes(msgspec.json.encode(Asked(prompts=texts)))
+
+
+def tokenised(model: Any, tokenizer: Any, texts: Sequence[str], queries: int) -> tuple[Any, Any]:
+    """Texts for a model of retrieval: ids and mask as tensors (texts, tokens)."""
+    import torch
+
+    coded = tokenizer(list(texts), padding=True, return_tensors="pt")
+    ids, mask = coded.input_ids, coded.attention_mask
+    if model.config.image_token_index is not None:  # then transformers expects placeholders in front, and skips them
+        ids = torch.nn.functional.pad(ids, (queries, 0), value=model.config.image_token_index)
+        mask = torch.nn.functional.pad(mask, (queries, 0), value=1)
+    return ids, mask
 
 
 class _Stacks:

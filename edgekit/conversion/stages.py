@@ -95,7 +95,14 @@ class Stages:
         return done
 
     def calibrate(
-        self, report: Report, *, plan: str = "", integer: bool = True, sensitivity: bool = False
+        self,
+        report: Report,
+        *,
+        plan: str = "",
+        integer: bool = True,
+        sensitivity: bool = False,
+        ranges: bool = True,
+        fitted: tuple[str, ...] = (),
     ) -> Plan | None:
         """Make the quantisation plan; None for a source whose parts are written tensor by tensor.
 
@@ -104,6 +111,8 @@ class Stages:
             plan: a plan to take over.
             integer: make the graph of targets that compute everything in integers too.
             sensitivity: measure the damage that each layer does.
+            ranges: of parts, find the ranges of vision's activations.
+            fitted: the parts whose weights are fitted to calibration data.
         """
         job = jobs.CalibrateJob(
             folder=str(self.workspace.folder),
@@ -112,6 +121,8 @@ class Stages:
             integer=integer,
             sensitivity=sensitivity,
             finetune=self.request.finetune,
+            ranges=ranges,
+            fitted=fitted,
             threads=self.request.threads,
             imports=self.request.imports,
         )
@@ -132,9 +143,14 @@ class Stages:
         recipe: str = "",
         floats: tuple[str, ...] = (),
         integers: tuple[str, ...] = (),
+        written: bool = False,
     ) -> Graph:
-        """Make one target's files of a part, with the interpreter of its own toolchain where it has one."""
+        """Make one target's files of a part, with the interpreter of its own toolchain where it has one.
+
+        What is written from a checkpoint is written with this one: a toolchain cannot read checkpoints.
+        """
         spec = converters.target(target)
+        builder = "" if written else spec.builder
         job = jobs.BuildJob(
             folder=str(self.workspace.folder),
             part=part,
@@ -149,9 +165,9 @@ class Stages:
             threads=self.request.threads,
             options=msgspec.to_builtins(options),
             # The user's own decoders may import what an isolated environment does not have; it decodes nothing.
-            imports=() if spec.builder else self.request.imports,
+            imports=() if builder else self.request.imports,
         )
-        return self._run(job, Graph, report, spec.builder)
+        return self._run(job, Graph, report, builder)
 
     def validate(
         self,

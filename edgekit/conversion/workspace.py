@@ -85,6 +85,11 @@ class Workspace:
         return self.folder / "ranges.npz"
 
     @property
+    def inputs(self) -> Path:
+        """Folder of what the layers of parts that are written tensor by tensor read on calibration data."""
+        return self.folder / "inputs"
+
+    @property
     def detections(self) -> Path:
         """What the source found in the proof images."""
         return self.folder / "reference.npz"

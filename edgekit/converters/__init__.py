@@ -22,6 +22,7 @@ from edgekit.calibration.samples import Samples
 from edgekit.emulators import emulator
 from edgekit.errors import ConversionError, UsageError, choices
 from edgekit.graph.blip2.blip2 import WrittenPart
+from edgekit.graph.blip2.rounding import Grid
 from edgekit.graph.exchange import INPUT
 from edgekit.graph.open_shapes import open_shapes, opened
 from edgekit.progress import Report as Report
@@ -67,6 +68,8 @@ class Target:
         wide: an integer-only one that has activations of 16 bits too, for layers that 8 bits do not do for.
         parts: the parts of models that it takes; `edgekit.sources.WHOLE` is a model of one network.
         part_precisions: the precisions that parts of large models have, without their blocks.
+        grid: where the integers of a block lie that it makes of a part's weights; None where its own tools round them.
+        part_notes: what should be known of a precision of parts before it is chosen.
         megabytes: what its devices have for a network with its activations, where that is too little for any part.
         several: whether one file takes several batches and input sizes.
     """
@@ -92,6 +95,8 @@ class Target:
     wide: bool = False
     parts: tuple[str, ...] = (WHOLE,)
     part_precisions: tuple[str, ...] = ("fp32", "fp16", "int8", "int4")
+    grid: Grid | None = None
+    part_notes: Mapping[str, str] = field(default_factory=dict)
     megabytes: int = 0
     several: bool = False
 

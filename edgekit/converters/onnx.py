@@ -17,6 +17,7 @@ TARGET = Target(
     recipes=RECIPES,
     several=True,
     parts=(WHOLE, *PART_NAMES),
+    grid="lowest",
     requires=("onnx", "onnxruntime", "nncf", "onnx_ir"),
     distributions=("onnx", "onnxruntime", "onnxslim", "onnxscript", "nncf", "torch"),
 )

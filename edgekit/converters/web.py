@@ -19,6 +19,7 @@ TARGET = Target(
     requires=("onnx", "onnxruntime", "nncf", "onnx_ir"),
     distributions=("onnx", "onnxruntime", "onnxslim", "onnxscript", "nncf", "torch"),
     parts=(WHOLE, *PART_NAMES),
+    grid="lowest",
     toolchains=(
         Toolchain(
             name="web",

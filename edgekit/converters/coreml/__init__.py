@@ -58,6 +58,7 @@ TARGET = Target(
     },
     options=CoremlOptions,
     parts=(WHOLE, *PART_NAMES),
+    grid="symmetric",
 )
 
 PACKAGE = "model.mlpackage"

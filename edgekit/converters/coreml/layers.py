@@ -13,7 +13,7 @@ from edgekit.converters.coreml.mil import MilFunction, MilPackage, Parameter
 from edgekit.errors import SourceError, choices
 from edgekit.graph.blip2.cache import HostCache, host_prompt, past
 from edgekit.graph.blip2.checkpoint import Checkpoint
-from edgekit.graph.blip2.forms import Blocks, Float16, Form, Static
+from edgekit.graph.blip2.forms import Blocks, Float16, Form, Static, form_of
 from edgekit.graph.blip2.layers import Cache, Heads, Layers
 from edgekit.runtimes.bundle.manifest import Tensor
 from edgekit.runtimes.language.host_cache import HIDDEN
@@ -89,6 +89,7 @@ class MilLayers:
 
     def _weight(self, name: str, form: Form) -> str:
         """A weight (outputs, inputs): floats, or integers and scales."""
+        form = form_of(form, name)
         if not isinstance(form, (Blocks, Static)):
             return self.kept(name, self.checkpoint[name])
         bits, block = (form.bits, form.size) if isinstance(form, Blocks) and form.bits < 8 else (8, 0)

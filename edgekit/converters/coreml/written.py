@@ -19,8 +19,6 @@ from edgekit.runtimes.engines.coreml.names import DECODE, PREFILL
 PIECE = 32
 """Tokens of the prompt that are read at a time. A capacity is a multiple of it: no piece may pass the end."""
 
-POSITIONS = "embeddings.position_embeddings.weight"
-
 
 def write_part(part: WrittenPart, out: Path, capacity: int, text: int) -> Graph:
     """Write ``NAME.mlpackage``; a decoder has a function for a piece of the prompt and one for a single token.
@@ -42,7 +40,7 @@ def write_part(part: WrittenPart, out: Path, capacity: int, text: int) -> Graph:
     single = isinstance(part.forms.layers, Float32)
     dtype = "fp32" if single or part.name in ("encoder", "decoder") else "fp16"
     states = dtype == "fp16"
-    room, text = -(-_limited(part, capacity) // PIECE) * PIECE, min(text, _places(part))
+    room, text = -(-_limited(part, capacity) // PIECE) * PIECE, min(text, part.source.texts)
     path = out / f"{part.name}.mlpackage"
     package, first, kinds = MilPackage(path), None, Counter[str]()
     for name, tokens in _functions(part.name).items():
@@ -70,11 +68,6 @@ def _limited(part: WrittenPart, capacity: int) -> int:
     """A capacity beyond what the model can see would be of no use."""
     language = part.source.language
     return min(capacity, language.max_position_embeddings) if isinstance(language, OptConfig) else capacity
-
-
-def _places(part: WrittenPart) -> int:
-    """Tokens that the Q-Former can read of a text."""
-    return part.source.checkpoint.shape(POSITIONS)[0] if part.source.retrieval else 0
 
 
 def _functions(name: str) -> Mapping[str, int]:

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 
-from edgekit.converters import PLAN, Job, Report, Target
+from edgekit.converters import PLAN, Job, Report, Target, WrittenJob
 from edgekit.converters._foreign import tool_error
 from edgekit.converters._quiet import quiet
 from edgekit.converters.executorch.int8 import TORCHAO, quantised
+from edgekit.converters.executorch.lowering import counts, lowered_to, shared_histories
 from edgekit.converters.executorch.partition import told_integers
+from edgekit.converters.executorch.written import write
 from edgekit.errors import ConversionError
+from edgekit.graph.blip2.precision import PART_NAMES
 from edgekit.graph.exchange import COMPLEX_DFT
 from edgekit.runtimes.bundle.manifest import Graph, Record
-from edgekit.runtimes.engines.executorch import BACKENDS, COREML, DELEGATE, DELEGATED, PORTABLE, VULKAN, XNNPACK
+from edgekit.runtimes.engines.executorch import COREML, DELEGATE, XNNPACK
+from edgekit.sources import WHOLE
 
 FILE = "model.pte"
 
 
 class ExecutorchOptions(Record, frozen=True):
     """``delegate`` is what runs the network: XNNPACK on any CPU, Core ML on Apple's devices, Vulkan on GPUs, or no
-    more than ExecuTorch's own portable kernels, which are slow and run everywhere."""
+    more than ExecuTorch's own portable kernels, which are slow and run everywhere. ``tokens`` is how many tokens of
+    image, prompt and answer a vision-language model has room for."""
 
     delegate: Literal["xnnpack", "coreml", "vulkan", "portable"] = "xnnpack"
+    tokens: Annotated[int, msgspec.Meta(ge=2)] = 128
 
 
 TARGET = Target(
@@ -41,6 +45,9 @@ TARGET = Target(
         **dict.fromkeys(("Col2Im", "Det"), "ExecuTorch does not lower it, or fails to run it"),
     },
     recipes=(PLAN, TORCHAO),
+    parts=(WHOLE, *PART_NAMES),
+    part_precisions=("fp32", "int8", "int4"),
+    grid="symmetric",
 )
 
 
@@ -68,9 +75,9 @@ def convert(job: Job, report: Report) -> Graph:
         if job.precision == "int8":
             program = quantised(program, job, report, quiet)
         report(f"lowering for {delegate}", 0.4)
-        with quiet(), _shared_histories():
-            lowered = _lowered(program, delegate)
-            counts = _counts(lowered, delegate)
+        with quiet(), shared_histories():
+            lowered = lowered_to(program, delegate)
+            counted = counts(lowered, delegate)
             integers = told_integers(lowered) if job.precision == "int8" else {}
             data = lowered.to_executorch().buffer
     except ConversionError:
@@ -78,70 +85,20 @@ def convert(job: Job, report: Report) -> Graph:
     except Exception as error:  # the toolchain raises whatever its layers raise
         raise tool_error(f"ExecuTorch {job.precision} for {delegate}", error, job.onnx) from error
     (job.out / FILE).write_bytes(data)
-    told = {DELEGATE: delegate, **counts, "arithmetic": "float32", **integers}
+    told = {DELEGATE: delegate, **counted, "arithmetic": "float32", **integers}
     return msgspec.structs.replace(job.graph(FILE), report=told)
 
 
-@contextlib.contextmanager
-def _shared_histories() -> Iterator[None]:
-    """Have nodes share their histories: torch.fx keeps for each node, for debugging, what it was made from, and copies
-    that deeply in every pass. Lowering has some hundred passes, and spends a third of its time on it."""
-    from torch.fx.traceback import NodeSource
-
-    shared: Any = NodeSource
-    shared.__deepcopy__ = lambda source, memo: source  # nothing ever changes one
-    try:
-        yield
-    finally:
-        del shared.__deepcopy__
-
-
-def _lowered(program: Any, delegate: str) -> Any:
-    """The program lowered to the delegate, as far as the delegate supports it."""
-    from executorch.exir import to_edge_transform_and_lower
-
-    return to_edge_transform_and_lower(program, partitioner=_partitioners(delegate))
-
-
-def _partitioners(delegate: str) -> list[Any]:
-    if delegate == XNNPACK:
-        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-
-        return [XnnpackPartitioner()]
-    if delegate == VULKAN:
-        from executorch.backends.vulkan.partitioner.vulkan_partitioner import VulkanPartitioner
-
-        return [VulkanPartitioner()]
-    if delegate == COREML:
-        import coremltools
-        from executorch.backends.apple.coreml.compiler import CoreMLBackend
-        from executorch.backends.apple.coreml.partition import CoreMLPartitioner
-
-        # It would take float16 by itself, whatever it is given.
-        specs = CoreMLBackend.generate_compile_specs(compute_precision=coremltools.precision.FLOAT32)
-        return [CoreMLPartitioner(compile_specs=specs)]
-    return []
-
-
-def _counts(lowered: Any, delegate: str) -> dict[str, int]:
-    """Operators in the delegate and on the portable kernels, before either is optimised further.
+def convert_written(job: WrittenJob, report: Report) -> Graph:
+    """Write ``NAME.pte`` for XNNPACK. It takes one row; a decoder's cache is the host's.
 
     Raises:
-        ConversionError: the delegate took nothing, or what took it is another.
+        ConversionError: another delegate, or the toolchain refuses the graph.
     """
-    from executorch.exir.lowered_backend_module import get_lowered_submodules
-
-    module = lowered.exported_program().graph_module
-    parts = [part for _, part, _ in get_lowered_submodules(module)]
-    wanted = BACKENDS.get(delegate)
-    if {part.backend_id for part in parts} != ({wanted} if wanted else set()):
-        raise ConversionError(f"the delegate {delegate} takes no operator of this network; try delegate=portable")
-    inside = sum(_computing(part.original_module.graph_module) for part in parts)
-    return {DELEGATED: inside, PORTABLE: _computing(module)}
-
-
-def _computing(module: Any) -> int:
-    """Operators that compute something: neither calls of a delegate nor picks of its results."""
-    aside = ("getitem", "executorch_call_delegate")
-    called = [node for node in module.graph.nodes if node.op == "call_function"]
-    return sum(getattr(node.target, "__name__", str(node.target)) not in aside for node in called)
+    options = job.chosen(ExecutorchOptions)
+    if options.delegate != XNNPACK:
+        raise ConversionError(
+            f"executorch writes parts of vision-language models for {XNNPACK}, not for {options.delegate}; leave the "
+            "option delegate out"
+        )
+    return write(job, options.tokens, report)

@@ -39,6 +39,7 @@ TARGET = Target(
     distributions=("litert-torch", "litert-converter", "ai-edge-litert", "ai-edge-quantizer", "torch"),
     recipes=(PLAN, LITERT),
     parts=(WHOLE, *PART_NAMES),
+    grid="symmetric",
     several=True,
     refuses={
         **dict.fromkeys(("DFT", "STFT"), "litert-torch writes no Fourier transforms"),
@@ -77,9 +78,8 @@ def convert(job: Job, report: Report) -> Graph:
 def convert_written(job: WrittenJob, report: Report) -> Graph:
     """Write ``NAME.tflite``, a tensor at a time. It takes one row of any length; a decoder's cache is the host's."""
     part = job.part
-    rows = 1 if part.name in ("language", "encoder", "decoder") else -1
     with LiteRTWriter(job.out, part.name) as writer:
-        part.describe(LiteRTLayers(writer, part.source.checkpoint, part.forms.layers, rows))
+        part.describe(LiteRTLayers(writer, part.source.checkpoint, part.forms.layers))
         return writer.save()
 
 

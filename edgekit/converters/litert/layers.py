@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.arrays import Floats
+from edgekit.converters._xnnpack_integers import blocks, channels
 from edgekit.converters.litert.writer import LiteRTWriter
 from edgekit.errors import SourceError, choices
-from edgekit.graph.blip2.cache import HostCache, host_prompt
-from edgekit.graph.blip2.checkpoint import Checkpoint
-from edgekit.graph.blip2.forms import Blocks, Float16, Float32, Form
-from edgekit.graph.blip2.layers import Cache, Heads
+from edgekit.graph.blip2.forms import Blocks, Float16, Float32, Form, form_of
+from edgekit.graph.blip2.hosted_layers import HostedLayers
 from edgekit.runtimes.language.host_cache import HIDDEN
-
-_ROWS = 1024
-"""Outputs of a layer that are brought into blocks at a time."""
 
 _ACTIVATIONS = {
     "gelu": False,
@@ -32,35 +27,8 @@ _ACTIVATIONS = {
 """Names, and for GELU whether it is the approximate one."""
 
 
-@dataclass(frozen=True)
-class LiteRTLayers:
-    """`edgekit.graph.blip2.layers.Layers` of a LiteRT file.
-
-    Attributes:
-        rows: that the inputs are declared with: -1, or 1 where the host hands over one at a time.
-    """
-
-    writer: LiteRTWriter
-    checkpoint: Checkpoint
-    form: Form
-    rows: int = -1
-
-    def input(self, name: str, shape: Sequence[int], dtype: str = "float32") -> str:
-        """Declare an input. Integers have 32 bits."""
-        rows = () if name == "distances" else (self.rows,)
-        return self.writer.input(name, (*rows, *shape[len(rows) :]), "int32" if dtype == "int64" else dtype)
-
-    def output(self, name: str, value: str, shape: Sequence[int]) -> None:
-        """Declare an output, which takes this value."""
-        self.writer.output(name, value, (self.rows, *shape[1:]))
-
-    def cache(self, heads: Heads) -> Cache:
-        """In buffers of the host."""
-        return HostCache(self, heads)
-
-    def prompt(self, x: str) -> tuple[str, str]:
-        """As the host makes them."""
-        return host_prompt(self)
+class LiteRTLayers(HostedLayers[LiteRTWriter]):
+    """`edgekit.graph.blip2.layers.Layers` of a LiteRT file."""
 
     def linear(self, x: str, prefix: str, form: Form | None = None) -> str:
         """One product, with the bias in it.
@@ -68,7 +36,8 @@ class LiteRTLayers:
         Integers are symmetric: a scale for each block of 4 bits where blocks fill the inputs, else 8 bits with a scale
         for each output. LiteRT brings the input into 8 bits then, anew each time.
         """
-        weight = self._weight(self.checkpoint[f"{prefix}.weight"], form or self.form)
+        name = f"{prefix}.weight"
+        weight = self._weight(self.checkpoint[name], form_of(form or self.form, name))
         name = f"{prefix}.bias"
         bias = [self.writer.constant(self.checkpoint[name])] if name in self.checkpoint else []
         options = {"keepNumDims": True}
@@ -78,12 +47,9 @@ class LiteRTLayers:
         if isinstance(form, Float16 | Float32):
             return self._kept(weight)
         if isinstance(form, Blocks) and form.bits == 4 and not weight.shape[1] % form.size:
-            packed, scales = _blocks(weight, form.size)
-            return self.writer.blocks(packed, weight.shape, scales, form.size)
-        largest = np.abs(weight).max(1)
-        steps = np.where(largest > 0, largest / 127, 1).astype(np.float32)
-        integers = np.clip(np.rint(weight / steps[:, None]), -127, 127).astype(np.int8)
-        return self.writer.channels(integers, steps)
+            integers, scales = blocks(weight, form.size)
+            return self.writer.blocks(_packed(integers), weight.shape, scales.astype(np.float16), form.size)
+        return self.writer.channels(*channels(weight))
 
     def normalisation(self, x: str, prefix: str, epsilon: float) -> str:
         """Layer normalisation over the last axis; without weights where the checkpoint has none."""
@@ -269,22 +235,8 @@ class LiteRTLayers:
         return self.writer.operator("GATHER", [self._kept(table), rows], {"axis": 0}, table="Gather")
 
 
-def _blocks(weight: Floats, size: int) -> tuple[NDArray[np.uint8], NDArray[np.float16]]:
-    """Integers of 4 bits, two in a byte, the first in its low half, and the scales (outputs, blocks) of -7 to 7.
-
-    Scales have seven bits behind the point: that is all that XNNPACK's kernels read of them.
-    """
-    import ml_dtypes
-
-    outputs, inputs = weight.shape
-    packed = np.empty((outputs, inputs // 2), np.uint8)
-    scales = np.empty((outputs, inputs // size), np.float16)
-    for first in range(0, outputs, _ROWS):
-        some = weight[first : first + _ROWS].reshape(-1, inputs // size, size)
-        largest = np.abs(some).max(-1)
-        steps = np.where(largest > 0, largest / 7, 1).astype(ml_dtypes.bfloat16).astype(np.float16)
-        integers = np.clip(np.rint(some / steps[..., None].astype(np.float32)), -7, 7).astype(np.int8)
-        nibbles = integers.reshape(len(some), inputs).view(np.uint8) & 15
-        packed[first : first + _ROWS] = nibbles[:, 0::2] | (nibbles[:, 1::2] << 4)
-        scales[first : first + _ROWS] = steps
-    return packed, scales
+def _packed(integers: NDArray[np.int8]) -> NDArray[np.uint8]:
+    """Integers of 4 bits, two in a byte, the first in its low half."""
+    nibbles = integers.view(np.uint8) & np.uint8(15)
+    packed: NDArray[np.uint8] = nibbles[:, 0::2] | (nibbles[:, 1::2] << np.uint8(4))
+    return packed

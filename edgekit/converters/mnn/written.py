@@ -15,7 +15,7 @@ from edgekit.converters.mnn.tool import LINEAR, Weights, convert_onnx, quantised
 from edgekit.errors import ConversionError
 from edgekit.graph.blip2.blip2 import Forms
 from edgekit.graph.blip2.cache import HostCache
-from edgekit.graph.blip2.forms import Blocks, Float16, Float32, Form, Static
+from edgekit.graph.blip2.forms import Blocks, Float16, Float32, Form, Static, form_of
 from edgekit.runtimes.bundle.manifest import Graph
 from edgekit.runtimes.engines.mnn.flatbuffer import CONVOLUTIONS, read_operators
 
@@ -55,8 +55,8 @@ def _convert_integers(job: WrittenJob, source: Path, out: Path) -> None:
     for operator in read_operators(plain):
         name = operator.name.removesuffix(LINEAR)
         if operator.kind in CONVOLUTIONS and name in inputs:
-            size, is_head = inputs[name]
-            layers[operator.name] = _stored(forms.head if is_head else forms.layers, size)
+            weight, size, is_head = inputs[name]
+            layers[operator.name] = _stored(forms.head if is_head else form_of(forms.layers, weight), size)
     if not layers:
         raise ConversionError(f"{job.part.name}: MNN's converter left no linear layer to quantise; choose fp16")
     plain.unlink()
@@ -74,8 +74,8 @@ def _stored(form: Form, inputs: int) -> Weights:
     return Weights(bits=form.bits, block=block, offset=form.bits == 4)
 
 
-def _inputs(source: Path) -> dict[str, tuple[int, bool]]:
-    """How many inputs each linear layer has, and whether it is the head, by the name of its result.
+def _inputs(source: Path) -> dict[str, tuple[str, int, bool]]:
+    """The weight of each linear layer, its number of inputs and whether it is the head, by the name of its result.
 
     With a bias, the result is that of the addition behind the product.
     """
@@ -87,11 +87,12 @@ def _inputs(source: Path) -> dict[str, tuple[int, bool]]:
     for node in graph.node:
         for name in node.input:
             readers.setdefault(name, []).append(node)
-    found: dict[str, tuple[int, bool]] = {}
+    found: dict[str, tuple[str, int, bool]] = {}
     for node in graph.node:
         if node.op_type == "MatMul" and node.input[1] in sizes:
             results = list(_results(node, readers))
-            found |= dict.fromkeys(results, (int(sizes[node.input[1]][0]), HEAD in results))
+            weight = str(node.input[1])
+            found |= dict.fromkeys(results, (weight, int(sizes[weight][0]), HEAD in results))
     return found
 
 

@@ -47,6 +47,8 @@ TARGET = Target(
     requires=("torch", "onnx", "pnnx", "ncnn"),
     distributions=("pnnx", "ncnn", "torch", "onnx"),
     parts=(WHOLE, *PART_NAMES),
+    grid="symmetric",
+    part_notes={"int4": "ncnn has no fast product of 4 bits for x86; take int8 where the device is one"},
     refuses=dict.fromkeys((*_NO_LAYER, "DFT", "STFT", "Det", "GRU", "LSTM"), "ncnn has no layer for it"),
 )
 
@@ -86,9 +88,8 @@ def convert(job: Job, report: Report) -> Graph:
 def convert_written(job: WrittenJob, report: Report) -> Graph:
     """Write ``NAME.param`` and ``NAME.bin``, a tensor at a time. ncnn runs one row; a decoder's cache is the host's."""
     part = job.part
-    rows = 1 if part.name in ("language", "encoder", "decoder") else -1
     with NcnnWriter(job.out, part.name) as writer:
-        part.describe(NcnnLayers(writer, part.source.checkpoint, part.forms.layers, rows))
+        part.describe(NcnnLayers(writer, part.source.checkpoint, part.forms.layers))
         return writer.save()
 
 

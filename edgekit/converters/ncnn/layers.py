@@ -7,7 +7,6 @@ layer: ``load_param`` and ``load_model`` in ncnn's source.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +15,8 @@ from edgekit.arrays import Floats
 from edgekit.converters.ncnn.model import TAG_FLOAT16, TAG_FLOAT32, Weight
 from edgekit.converters.ncnn.writer import NcnnWriter
 from edgekit.errors import SourceError, choices
-from edgekit.graph.blip2.cache import HostCache, host_prompt
-from edgekit.graph.blip2.checkpoint import Checkpoint
-from edgekit.graph.blip2.forms import Blocks, Float16, Form, Static
-from edgekit.graph.blip2.layers import Cache, Heads
+from edgekit.graph.blip2.forms import Blocks, Float16, Form, Static, form_of
+from edgekit.graph.blip2.hosted_layers import HostedLayers
 from edgekit.runtimes.language.host_cache import HIDDEN
 
 ADD, SUBTRACT, MULTIPLY, DIVIDE = range(4)
@@ -47,41 +44,15 @@ _ACTIVATIONS: dict[str, tuple[str, dict[int, int]]] = {
 }
 
 
-@dataclass(frozen=True)
-class NcnnLayers:
-    """`edgekit.graph.blip2.layers.Layers` of an ncnn graph.
-
-    Attributes:
-        rows: that the inputs are declared with: -1, or 1 where the host hands over one at a time.
-    """
-
-    writer: NcnnWriter
-    checkpoint: Checkpoint
-    form: Form
-    rows: int = -1
-
-    def input(self, name: str, shape: Sequence[int], dtype: str = "float32") -> str:
-        """Declare an input. Integers have 32 bits in ncnn."""
-        rows = () if name == "distances" else (self.rows,)
-        return self.writer.input(name, (*rows, *shape[len(rows) :]), "int32" if dtype == "int64" else dtype)
-
-    def output(self, name: str, value: str, shape: Sequence[int]) -> None:
-        """Declare an output, which takes this value."""
-        self.writer.output(name, value, (self.rows, *shape[1:]))
-
-    def cache(self, heads: Heads) -> Cache:
-        """In buffers of the host."""
-        return HostCache(self, heads)
-
-    def prompt(self, x: str) -> tuple[str, str]:
-        """As the host makes them."""
-        return host_prompt(self)
+class NcnnLayers(HostedLayers[NcnnWriter]):
+    """`edgekit.graph.blip2.layers.Layers` of an ncnn graph."""
 
     def linear(self, x: str, prefix: str, form: Form | None = None) -> str:
         """One product, with the bias in it."""
         name = f"{prefix}.bias"
         biases = [self.checkpoint[name]] if name in self.checkpoint else []
-        return self._product(x, self.checkpoint[f"{prefix}.weight"], biases, form or self.form)
+        name = f"{prefix}.weight"
+        return self._product(x, self.checkpoint[name], biases, form_of(form or self.form, name))
 
     def normalisation(self, x: str, prefix: str, epsilon: float) -> str:
         """Layer normalisation over the last axis; without weights where the checkpoint has none."""

@@ -31,6 +31,7 @@ TARGET = Target(
     several=True,
     refuses={"Det": "OpenVINO's ONNX reader has no determinants"},
     parts=(WHOLE, *PART_NAMES),
+    grid="lowest",
 )
 
 

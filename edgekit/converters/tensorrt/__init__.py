@@ -80,6 +80,7 @@ TARGET = Target(
     half_precisions=("fp16", "int8"),
     several=True,
     parts=(WHOLE, *PART_NAMES),
+    grid="symmetric",
     refuses=dict.fromkeys(_NO_IMPORTER, "TensorRT's ONNX parser does not import it"),
 )
 

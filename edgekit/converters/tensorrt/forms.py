@@ -20,13 +20,14 @@ _TINY = float(np.finfo(np.float16).tiny)
 class DequantisedBlocks:
     """Integers of ``bits`` with a scale for every ``size`` inputs of an output, in ONNX's own operator (opset 21).
 
-    Where ``size`` does not divide the inputs, blocks are as large as the largest number that divides both. With
-    ``half`` the product is in float16.
+    The weights named in ``wide`` have 8 bits. Where ``size`` does not divide the inputs, blocks are as large as the
+    largest number that divides both. With ``half`` the product is in float16.
     """
 
     bits: int
     size: int
     half: bool
+    wide: frozenset[str] = frozenset()
 
     def behind(self, name: str, normalised: Normalised) -> tuple[Form, Normalised]:
         """Nothing is moved."""
@@ -35,8 +36,9 @@ class DequantisedBlocks:
     def product(self, writer: GraphWriter, x: str, name: str, weight: Floats) -> str:
         """A product with weights that the engine widens block by block."""
         block = math.gcd(weight.shape[1], self.size)
-        integers, scales = _blocks(weight, self.bits, block)
-        stored = writer.weight(name, integers) if self.bits == 8 else writer.nibbles(name, integers)
+        bits = 8 if name in self.wide else self.bits
+        integers, scales = _blocks(weight, bits, block)
+        stored = writer.weight(name, integers) if bits == 8 else writer.nibbles(name, integers)
         kept = writer.weight(f"{name}.scales", _scales(scales, self.half))
         return writer.node("MatMul", x, writer.node("DequantizeLinear", stored, kept, axis=0, block_size=block))
 

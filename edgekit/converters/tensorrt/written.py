@@ -90,7 +90,7 @@ def _precision(form: Form) -> Literal["fp32", "fp16", "int8", "int4"]:
 def _form(form: Form, half: bool) -> Form:
     """The same form of weights as TensorRT takes it."""
     if isinstance(form, Blocks):
-        return DequantisedBlocks(form.bits, form.size, half)
+        return DequantisedBlocks(form.bits, form.size, half, form.wide)
     return SymmetricStatic(form.ranges, half) if isinstance(form, Static) else form
 
 

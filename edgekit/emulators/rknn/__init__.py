@@ -9,20 +9,23 @@ run the compiled commands, and is one simulator for all chips: rounding inside a
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
 
 from edgekit.arrays import Floats
 from edgekit.emulators.base import Emulator
 from edgekit.emulators.rknn import toolkit
-from edgekit.emulators.served import ServedSession
+from edgekit.emulators.served import ServedNetwork, ServedSession
 from edgekit.errors import EngineError
 from edgekit.runtimes.bundle.manifest import Graph
-from edgekit.runtimes.engines import Session, SessionOptions, check_inputs
-from edgekit.runtimes.engines.rknn import check_strict, placement_of, shaped
+from edgekit.runtimes.engines import Network, Session, SessionOptions, check_inputs
+from edgekit.runtimes.engines.rknn import check_strict, placement_of, run_by_name, shaped
 
 
-class SimulatorSession:
+class _Simulated:
     """The graph of a ``.rknn`` file in the simulator of RKNN-Toolkit2."""
 
     def __init__(self, folder: Path, graph: Graph, options: SessionOptions) -> None:
@@ -43,13 +46,27 @@ class SimulatorSession:
         self.placement = placement_of(graph, options.device, "emulated")
         check_strict(self.placement, options)
 
-    def run(self, inputs: Sequence[Floats]) -> list[Floats]:
-        check_inputs(self._graph, inputs)
+    def _infer(self, arrays: Sequence[NDArray[Any]]) -> list[Floats]:
         with toolkit.quietly():
-            outputs = self._toolkit.inference(inputs=list(inputs), data_format=["nchw"] * len(inputs))
+            outputs = self._toolkit.inference(inputs=list(arrays), data_format=["nchw"] * len(arrays))
         if outputs is None:
             raise EngineError("the simulator of RKNN-Toolkit2 could not run the model")
         return shaped(outputs, self._graph)
+
+
+class SimulatorSession(_Simulated):
+    """With one input."""
+
+    def run(self, inputs: Sequence[Floats]) -> list[Floats]:
+        check_inputs(self._graph, inputs)
+        return self._infer(inputs)
+
+
+class SimulatorNetwork(_Simulated):
+    """With named inputs, of which one row runs at a time."""
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        return run_by_name(self._graph, feeds, self._infer)
 
 
 class Simulator(Emulator):
@@ -64,6 +81,16 @@ class Simulator(Emulator):
         if self.inside:
             return SimulatorSession(folder, graph, options)
         return ServedSession(self.toolchain, self.engine, folder, graph, options)
+
+    def open_network(self, folder: Path, graph: Graph, options: SessionOptions) -> Network:
+        """Open a part of a vision-language model, in this process where it is one of the toolchain.
+
+        Raises:
+            EngineError: as of `open_session`.
+        """
+        if self.inside:
+            return SimulatorNetwork(folder, graph, options)
+        return ServedNetwork(self.toolchain, self.engine, folder, graph, options)
 
 
 EMULATOR = Simulator(

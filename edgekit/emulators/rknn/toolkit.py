@@ -58,7 +58,9 @@ _M_PERTURB = -6
 
 
 def assemble(folder: Path, parts: tuple[str, ...], platform: str) -> Assembled:
-    """Compile what a bundle keeps: `FLOAT_PARTS` for ``platform``, or `INT8_PARTS`, which know theirs.
+    """Compile what a bundle keeps: an ONNX file for ``platform``, or `INT8_PARTS`, which know theirs.
+
+    Behind the ONNX file may be the file of its weights.
 
     Raises:
         EngineError: the toolkit refuses it.
@@ -66,7 +68,7 @@ def assemble(folder: Path, parts: tuple[str, ...], platform: str) -> Assembled:
     paths = [str((folder / part).absolute()) for part in parts]
     with quietly() as log:
         toolkit = import_rknn()(verbose=True)
-        if parts == FLOAT_PARTS:
+        if parts[0].endswith(".onnx"):
             configure(toolkit, log, platform)
             step("reading the ONNX file", log, toolkit.load_onnx, model=paths[0])
             step("compiling", log, toolkit.build, do_quantization=False)
@@ -80,7 +82,7 @@ def assemble(folder: Path, parts: tuple[str, ...], platform: str) -> Assembled:
                 data_input=data,
                 model_quantization_cfg=ranges,
             )
-        return _told(toolkit, _text(log))
+        return _read(toolkit, _text(log))
 
 
 def configure(toolkit: Any, log: IO[bytes], platform: str, **options: str) -> None:
@@ -182,7 +184,18 @@ def _complaint(text: str) -> str:
     return said[-1] if said else ""
 
 
-def _told(toolkit: Any, text: str) -> Assembled:
+def told(assembled: Assembled, platform: str) -> dict[str, str | int | float]:
+    """What the compiler said, for the report of a graph."""
+    return {
+        "platform": platform,
+        "types": ", ".join(f"{kind} in {count}" for kind, count in sorted(assembled.types.items())) + " operators",
+        **{f"{unit.lower()}_operators": count for unit, count in assembled.operators.items()},
+        "weight_memory_kb": assembled.weight_kilobytes,
+        "internal_memory_kb": assembled.internal_kilobytes,
+    }
+
+
+def _read(toolkit: Any, text: str) -> Assembled:
     """The compiler's table of operators, and its memory plan."""
     rows = re.findall(r"^D RKNN: \[[^]]*\] \d+ +(\w+) +(\w+) +(NPU|CPU) ", text, re.MULTILINE)
     operators: dict[str, int] = {}

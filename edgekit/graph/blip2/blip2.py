@@ -47,6 +47,12 @@ PARTS: Mapping[str, str] = {
 }
 """The part of the model that each graph belongs to; a precision is chosen for a part."""
 
+
+def part_of(tensor: str) -> str:
+    """The part that a tensor of the checkpoint belongs to."""
+    return {"language_model": "language", "vision_model": "vision"}.get(tensor.partition(".")[0], "qformer")
+
+
 Config = TypeVar("Config", bound=msgspec.Struct)
 
 
@@ -96,9 +102,9 @@ class Blip2:
         SourceError: another model, a language model that is not known, or a damaged folder.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, checkpoint: Checkpoint | None = None) -> None:
         self.folder = folder
-        self.checkpoint = Checkpoint(folder)
+        self.checkpoint = checkpoint or Checkpoint(folder)
         self.config = self.checkpoint.config
         try:
             self._outline = from_builtins(self.config, Outline)
@@ -112,6 +118,10 @@ class Blip2:
         if not self.retrieval and kind not in ("opt", "t5"):
             raise SourceError(f"{folder}: language model {choices(kind, ('opt', 't5'))}")
         self.family = "retrieval" if self.retrieval else str(kind)
+
+    def reading(self, checkpoint: Checkpoint) -> Blip2:
+        """The same model with other values in its tensors."""
+        return Blip2(self.folder, checkpoint)
 
     @cached_property
     def vision(self) -> VisionConfig:
@@ -174,6 +184,11 @@ class Blip2:
             writers["encoder"] = lambda: write_encoder(layers, language)
             writers["decoder"] = lambda: write_decoder(layers, language, head)
         return writers
+
+    @property
+    def texts(self) -> int:
+        """Tokens of a text that the Q-Former has places for; 0 where it reads none."""
+        return self.checkpoint.shape("embeddings.position_embeddings.weight")[0] if self.retrieval else 0
 
     @property
     def embedding(self) -> str:

@@ -79,16 +79,22 @@ def float16(writer: GraphWriter, name: str, array: Floats) -> str:
 class Blocks(_Plain):
     """Integers of ``bits`` with a scale for every ``size`` inputs of an output (ONNX Runtime's MatMulNBits).
 
-    The value of largest magnitude in a block lies on the lowest integer, which has no counterpart above: round to
-    nearest with that scale, without data.
+    The weights named in ``wide`` have 8 bits. The value of largest magnitude in a block lies on the lowest integer,
+    which has no counterpart above: round to nearest with that scale, without data.
     """
 
     bits: int
     size: int = 32
+    wide: frozenset[str] = frozenset()
+
+    def of(self, name: str) -> Blocks:
+        """The form of one weight."""
+        return Blocks(8, self.size) if name in self.wide else self
 
     def product(self, writer: GraphWriter, x: str, name: str, weight: Floats) -> str:
         """A product with integers, which the engine widens block by block."""
-        integers, scales = blocks(weight, self.bits, self.size)
+        bits = self.of(name).bits
+        integers, scales = blocks(weight, bits, self.size)
         return writer.node(
             "MatMulNBits",
             x,
@@ -97,10 +103,15 @@ class Blocks(_Plain):
             domain=MICROSOFT,
             K=weight.shape[1],
             N=weight.shape[0],
-            bits=self.bits,
+            bits=bits,
             block_size=self.size,
             accuracy_level=INT8_COMPUTE,
         )
+
+
+def form_of(form: Form, name: str) -> Form:
+    """The form of one weight of a graph."""
+    return form.of(name) if isinstance(form, Blocks) else form
 
 
 def blocks(weight: Floats, bits: int, size: int) -> tuple[NDArray[np.uint8], Floats]:

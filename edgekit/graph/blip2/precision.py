@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgekit.errors import ConversionError, UsageError, choices
 from edgekit.graph.blip2.blip2 import PARTS, Forms
@@ -20,19 +20,43 @@ PRESETS: dict[str, tuple[str, ...]] = {
 """For vision, Q-Former and language: vision loses accuracy and speed with 4 bits, the others do not need more."""
 
 BLOCK = 32
-_WORD = re.compile(r"(fp32|fp16|int8|int4)(?:-g(32|64|128))?")
-_VALID = ("fp32", "fp16", "int8", "int4", "int4-g64", "int4-g128")
+AWQ, GPTQ = "awq", "gptq"
+METHODS = (AWQ, GPTQ, f"{AWQ}-{GPTQ}")
+"""Ways of fitting weights of 4 bits to calibration data (`edgekit.graph.blip2.fitted`)."""
+
+_WORD = re.compile(r"(fp32|fp16|int(\d+(?:\.\d+)?))(?:-g(32|64|128))?(?:-([a-z]+(?:-[a-z]+)?))?")
+_VALID = ("fp32", "fp16", "int8", "int4", "int4-g64", "int4-g128", "int4-awq", "int4-gptq", "int4.5")
 
 
 @dataclass(frozen=True)
 class PartPrecision:
-    """``word`` is fp32, fp16, int8 or int4; ``block`` inputs of an output share a scale where there are blocks."""
+    """The precision of a part.
+
+    Attributes:
+        word: fp32, fp16, int8 or int4.
+        block: inputs of an output that share a scale, where there are blocks.
+        method: one of `METHODS`, by which weights of 4 bits are fitted to calibration data; empty for none.
+        bits: what each weight of the linear layers may have in the mean, 4 to 8; None where all have the word's.
+    """
 
     word: str
     block: int = BLOCK
+    method: str = ""
+    bits: float | None = None
 
     def __str__(self) -> str:
-        return self.word if self.block == BLOCK else f"{self.word}-g{self.block}"
+        word = self.word if self.bits is None else f"int{self.bits:g}"
+        block = "" if self.block == BLOCK else f"-g{self.block}"
+        return word + block + (f"-{self.method}" if self.method else "")
+
+    def uses(self, method: str) -> bool:
+        """Whether AWQ, or GPTQ, is among its methods."""
+        return method in self.method.split("-")
+
+    @property
+    def fitted(self) -> bool:
+        """Whether its weights follow from calibration data."""
+        return bool(self.method) or self.bits is not None
 
 
 @dataclass(frozen=True)
@@ -61,8 +85,8 @@ class Precision:
 
     @property
     def calibrated(self) -> bool:
-        """Whether images have to be seen first: the ranges of vision's activations are known beforehand."""
-        return self.vision.word == "int8"
+        """Whether images have to be seen first: for the ranges of vision's activations, or to fit weights."""
+        return self.vision.word == "int8" or any(part.fitted for part in self.parts)
 
     def of(self, graph: str) -> PartPrecision:
         """That of one graph."""
@@ -71,8 +95,8 @@ class Precision:
 
 
 def roughest(words: Iterable[str]) -> str:
-    """Of precisions the one with the fewest bits, without its block."""
-    return max((word.partition("-")[0] for word in words), key=list(PRESETS).index)
+    """Of precisions the word of the one with the fewest bits."""
+    return max((read_part(word).word for word in words), key=list(PRESETS).index)
 
 
 def read_part(text: str) -> PartPrecision:
@@ -82,19 +106,48 @@ def read_part(text: str) -> PartPrecision:
         UsageError: no such precision.
     """
     found = _WORD.fullmatch(text)
-    if found is None or (found[2] and found[1].startswith("fp")):
+    if found is None or (found[3] and found[1].startswith("fp")):
         raise UsageError(f"--precision {choices(text, _VALID)}")
-    return PartPrecision(found[1], int(found[2] or BLOCK))
+    word, bits, method = found[1], float(found[2] or 0), found[4] or ""
+    if method and method not in METHODS:
+        raise UsageError(f"--precision {text}: method {choices(method, METHODS)}")
+    if bits and not 4 <= bits <= 8:
+        raise UsageError(f"--precision {text}: weights have 4 bits to 8 in the mean, not {bits:g}")
+    if method and (not bits or bits == 8):
+        raise UsageError(f"--precision {text}: {method} is for weights of 4 bits; give int4-{method}, or leave it out")
+    mixed = bits if bits not in (0, 4, 8) else None
+    if mixed is not None:
+        word = "int4"
+    return PartPrecision(word if not bits or mixed else f"int{bits:g}", int(found[3] or BLOCK), method, mixed)
 
 
-def read_precisions(given: Sequence[str]) -> tuple[Precision, ...]:
+def read_precisions(given: Sequence[str], language_bits: float | None = None) -> tuple[Precision, ...]:
     """Presets, or one precision by part: ``("fp32", "int4")``, ``("vision=int8", "language=int4-g128")``.
 
     A part that is not named stays fp16.
 
+    Args:
+        given: the words.
+        language_bits: what weights of a language part in int4 may have in the mean; None for 4.
+
     Raises:
-        UsageError: another word, part or mixture.
+        UsageError: another word, part or mixture; a budget without a language part in int4, or not from 4 to 8.
     """
+    found = _read(given)
+    return found if language_bits is None else tuple(_within(precision, language_bits) for precision in found)
+
+
+def _within(precision: Precision, bits: float) -> Precision:
+    """With a budget of the language part."""
+    if not 4 <= bits <= 8:
+        raise UsageError(f"--language-bits {bits:g}: weights have 4 bits to 8 in the mean")
+    language = precision.language
+    if language.word != "int4" or language.bits is not None:
+        raise UsageError(f"--language-bits {bits:g} goes with a language part in int4, not in {language}")
+    return replace(precision, language=read_part(str(replace(language, bits=bits))))
+
+
+def _read(given: Sequence[str]) -> tuple[Precision, ...]:
     if not any("=" in one for one in given):
         return tuple(_precision(PRESETS.get(one, (one,) * 3)) for one in given)
     chosen = dict.fromkeys(PART_NAMES, "fp16")
@@ -112,8 +165,13 @@ def _precision(words: Sequence[str]) -> Precision:
     return Precision(*map(read_part, words))
 
 
-def forms(graph: str, precision: PartPrecision, ranges: Mapping[str, ChannelRanges] | None) -> Forms:
-    """How the weights of a graph are written in a precision.
+def forms(
+    graph: str,
+    precision: PartPrecision,
+    ranges: Mapping[str, ChannelRanges] | None,
+    wide: frozenset[str] = frozenset(),
+) -> Forms:
+    """How the weights of a graph are written in a precision; of 4 bits those in ``wide`` have 8.
 
     Raises:
         ConversionError: INT8 of vision without ranges of its activations.
@@ -124,7 +182,7 @@ def forms(graph: str, precision: PartPrecision, ranges: Mapping[str, ChannelRang
             raise ConversionError("vision in int8 needs calibration images: give --data with a folder of photographs")
         return Forms(Static(ranges), Static(ranges))
     if precision.word.startswith("int"):
-        form = Blocks(int(precision.word[3:]), precision.block)
+        form = Blocks(int(precision.word[3:]), precision.block, wide)
         # The head decides between tokens whose logits are close: four bits there cost more than anywhere else.
         return Forms(form, Blocks(8, precision.block))
     form = Float16() if precision.word == "fp16" else Float32()

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.arrays import Floats
-from edgekit.errors import EngineError
+from edgekit.errors import EngineError, UsageError
 from edgekit.runtimes.bundle.manifest import Graph, Language, ProofWord, Tensor
 
 if TYPE_CHECKING:
@@ -161,7 +161,10 @@ class Engine:
         Raises:
             EngineError: the engine refuses the file, or opens no such graphs.
         """
-        raise EngineError(f"engine {self.name} opens no vision-language models; convert to onnx or openvino")
+        raise EngineError(
+            f"engine {self.name} opens no parts of vision-language models; convert this one for another target "
+            "(--target vision=..., qformer=..., language=...)"
+        )
 
     def open_language(
         self,
@@ -203,15 +206,37 @@ def by_rows(
 
     Rows are the first axis of all inputs but ``distances``, which are the same for all rows.
     """
-    rows = max(len(array) for name, array in feeds.items() if name != "distances")
+    rows = max(len(array) for name, array in feeds.items() if name != SHARED)
     if rows <= most:
         return run(feeds)
     found = []
     for first in range(0, rows, most):
         some = slice(first, first + most)
-        given = {name: array if name == "distances" else array[some] for name, array in feeds.items()}
+        given = {name: array if name == SHARED else array[some] for name, array in feeds.items()}
         found.append({name: np.array(array) for name, array in run(given).items()})  # copied: views end with a run
     return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+
+
+WORDS = ("input_ids", "attention_mask")
+"""Inputs that are filled up with padding to the number of tokens that a graph takes."""
+
+
+def padded_words(graph: Graph, feeds: Mapping[str, NDArray[Any]], target: str) -> dict[str, NDArray[Any]]:
+    """Inputs of a graph with fixed sizes: words as many as it takes; what is added is masked.
+
+    Raises:
+        UsageError: a text with more tokens than the graph was compiled for by this target.
+    """
+    shapes, filled = {tensor.name: tensor.shape for tensor in graph.inputs}, dict(feeds)
+    for name in set(WORDS) & set(feeds):
+        size, count = shapes[name][1], feeds[name].shape[1]
+        if count > size:
+            raise UsageError(
+                f"{count} tokens of text are more than the {size} that {graph.name} was compiled for; shorten the "
+                f"text, or convert with --option {target}.tokens=N for more"
+            )
+        filled[name] = np.pad(feeds[name], ((0, 0), (0, size - count)))
+    return filled
 
 
 def named_as(folder: Path, name: str, ending: str) -> Path:

@@ -12,15 +12,18 @@ import sys
 import tempfile
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edgekit.arrays import Floats
 from edgekit.errors import EngineError
-from edgekit.runtimes.bundle.manifest import Graph
+from edgekit.runtimes.bundle.manifest import Graph, Tensor
 from edgekit.runtimes.engines import hint
-from edgekit.runtimes.engines.base import Engine, Placement, SessionOptions, check_inputs
+from edgekit.runtimes.engines.base import SHARED, Engine, Placement, SessionOptions, check_inputs, rows_of
 
 DELEGATE, DELEGATED, PORTABLE = "delegate", "delegated_operators", "portable_operators"
 """Keys of a graph's report: the delegate's name, and how many operators run in it and on the portable kernels."""
@@ -32,11 +35,11 @@ BACKENDS = {XNNPACK: "XnnpackBackend", COREML: "CoreMLBackend", VULKAN: "VulkanB
 
 _STDERR = threading.Lock()
 
-_OPEN: weakref.WeakSet[ExecutorchSession] = weakref.WeakSet()
-"""Sessions that use the thread pool of the process."""
+_OPEN: weakref.WeakSet[_Opened] = weakref.WeakSet()
+"""What uses the thread pool of the process."""
 
 
-class ExecutorchSession:
+class _Opened:
     """One ``.pte`` file, run by ExecuTorch."""
 
     def __init__(self, path: Path, graph: Graph, delegate: str, options: SessionOptions) -> None:
@@ -46,19 +49,86 @@ class ExecutorchSession:
             _set_threads(options.threads, path)
             self._method = _load(path, delegate, log)
         _OPEN.add(self)
-        _check_shapes(path, graph, self._method.metadata)
 
-    def run(self, inputs: Sequence[Floats]) -> list[Floats]:
+    def _execute(self, arrays: Sequence[NDArray[Any]]) -> list[Floats]:
         import torch
 
-        check_inputs(self._graph, inputs)
         # torch warns of read-only memory, which it would not write to.
-        tensors = [torch.from_numpy(array if array.flags.writeable else array.copy()) for array in inputs]
+        tensors = [torch.from_numpy(array if array.flags.writeable else array.copy()) for array in arrays]
         try:
             outputs = self._method.execute(tensors)
         except RuntimeError as error:
             raise EngineError(f"{self._path.name}: ExecuTorch failed: {error}") from error
         return [output.numpy() for output in outputs]
+
+
+class ExecutorchSession(_Opened):
+    """A file with one input of a fixed shape."""
+
+    def __init__(self, path: Path, graph: Graph, delegate: str, options: SessionOptions) -> None:
+        super().__init__(path, graph, delegate, options)
+        _check_shapes(path, graph, self._method.metadata)
+
+    def run(self, inputs: Sequence[Floats]) -> list[Floats]:
+        check_inputs(self._graph, inputs)
+        return self._execute(inputs)
+
+
+class ExecutorchNetwork(_Opened):
+    """A file with named inputs, whose tensors have no axis of rows: one row runs at a time. Not thread-safe."""
+
+    def __init__(self, path: Path, graph: Graph, delegate: str, options: SessionOptions) -> None:
+        super().__init__(path, graph, delegate, options)
+        meta = self._method.metadata
+        found = [tuple(meta.input_tensor_meta(place).sizes()) for place in range(meta.num_inputs())]
+        wanted = [_of_one_row(tensor) for tensor in graph.inputs]
+        fits = [_within(shape, most) for shape, most in zip(wanted, found, strict=False)]
+        if len(found) != len(wanted) or not all(fits) or meta.num_outputs() != len(graph.outputs):
+            raise EngineError(
+                f"{path}: has inputs {found} and {meta.num_outputs()} outputs, the manifest says {wanted} and "
+                f"{len(graph.outputs)}; convert again"
+            )
+        self._most = found
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Run every row by itself: inputs by name to outputs by name.
+
+        Raises:
+            EngineError: an input is missing, has another shape than the manifest says or more tokens than the file has
+                room for, or ExecuTorch fails.
+        """
+        made = []
+        for row in rows_of(self._graph, feeds):
+            arrays = [array if name == SHARED else array[0] for name, array in row.items()]
+            for name, array, most in zip(row, arrays, self._most, strict=True):
+                self._check_room(name, array.shape, most)
+            made.append(self._execute(arrays))
+        tensors = enumerate(self._graph.outputs)
+        return {tensor.name: stacked([row[place] for row in made], tensor) for place, tensor in tensors}
+
+    def _check_room(self, name: str, shape: tuple[int, ...], most: tuple[int, ...]) -> None:
+        if any(size > limit for size, limit in zip(shape, most, strict=True)):
+            raise EngineError(
+                f"{self._graph.name}: input {name!r} of shape {list(shape)} is more than {list(most)}, which "
+                f"{self._path.name} has room for; shorten the prompt, or convert with --option executorch.tokens=N "
+                "for more"
+            )
+
+
+def _of_one_row(tensor: Tensor) -> tuple[int, ...]:
+    return tensor.shape if tensor.name == SHARED else tensor.shape[1:]
+
+
+def _within(shape: Sequence[int], most: Sequence[int]) -> bool:
+    """Whether a shape of the manifest, where -1 is any size, is one of a file that says the most of each."""
+    return len(shape) == len(most) and all(size in (-1, limit) for size, limit in zip(shape, most, strict=True))
+
+
+def stacked(rows: Sequence[Floats], tensor: Tensor) -> Floats:
+    """An output with its axis of rows, which is that of the one token where there is one."""
+    if rows[0].ndim == len(tensor.shape):
+        return np.concatenate(rows)
+    return np.stack(rows)
 
 
 def _placement(graph: Graph, delegate: str, options: SessionOptions) -> Placement:
@@ -157,6 +227,14 @@ class ExecuTorch(Engine):
                 session is open with another number of threads.
         """
         return ExecutorchSession(file_of(folder, graph), graph, delegate_of(graph), options)
+
+    def open_network(self, folder: Path, graph: Graph, options: SessionOptions) -> ExecutorchNetwork:
+        """Open a ``.pte`` file with named inputs.
+
+        Raises:
+            EngineError: as of `open_session`.
+        """
+        return ExecutorchNetwork(file_of(folder, graph), graph, delegate_of(graph), options)
 
 
 def file_of(folder: Path, graph: Graph) -> Path:

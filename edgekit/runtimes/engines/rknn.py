@@ -6,22 +6,23 @@ The session is written from the interface of rknn-toolkit-lite2 2.5.0 and has no
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgekit.arrays import Floats
 from edgekit.errors import EngineError
 from edgekit.runtimes.bundle.manifest import Graph, ProofWord
-from edgekit.runtimes.engines.base import Engine, Placement, SessionOptions, check_inputs
+from edgekit.runtimes.engines.base import Engine, Placement, SessionOptions, by_rows, check_inputs, padded_words
 
 CORES = {"npu": 0, "npu0": 1, "npu1": 2, "npu2": 4, "npu01": 3, "npu012": 7}
 """Core masks of rknnlite. ``npu`` lets the driver choose, and is the only one on chips with a single core."""
 
 
-class RknnSession:
+class _Loaded:
     """One ``.rknn`` file on the NPU of this board."""
 
     def __init__(self, path: Path, graph: Graph, options: SessionOptions) -> None:
@@ -41,16 +42,52 @@ class RknnSession:
         self.placement = placement_of(graph, device, "executed")
         check_strict(self.placement, options)
 
-    def run(self, inputs: Sequence[Floats]) -> list[Floats]:
-        check_inputs(self._graph, inputs)
+    def _infer(self, arrays: Sequence[NDArray[Any]]) -> list[Floats]:
         outputs = self._runtime.inference(
-            inputs=[np.ascontiguousarray(array) for array in inputs],
-            data_type=["float32"] * len(inputs),
-            data_format=["nchw"] * len(inputs),
+            inputs=[np.ascontiguousarray(array) for array in arrays],
+            data_type=[array.dtype.name for array in arrays],
+            data_format=["nchw"] * len(arrays),
         )
         if outputs is None:
             raise EngineError("rknnlite could not run the model; its log has the reason")
         return shaped(outputs, self._graph)
+
+
+class RknnSession(_Loaded):
+    """A file with one input."""
+
+    def run(self, inputs: Sequence[Floats]) -> list[Floats]:
+        check_inputs(self._graph, inputs)
+        return self._infer(inputs)
+
+
+class RknnNetwork(_Loaded):
+    """A file with named inputs, of which one row runs at a time."""
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Run once, row after row; see `edgekit.runtimes.engines.Network`.
+
+        Raises:
+            EngineError: rknnlite failed.
+            UsageError: a text with more tokens than the graph was compiled for.
+        """
+        return run_by_name(self._graph, feeds, self._infer)
+
+
+def run_by_name(
+    graph: Graph, feeds: Mapping[str, NDArray[Any]], run: Callable[[Sequence[NDArray[Any]]], list[Floats]]
+) -> dict[str, NDArray[Any]]:
+    """Run a graph that takes one row and fixed sizes: inputs by name to outputs by name.
+
+    Raises:
+        UsageError: a text with more tokens than the graph was compiled for.
+    """
+
+    def one(row: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        made = run([np.ascontiguousarray(row[tensor.name], tensor.dtype) for tensor in graph.inputs])
+        return {tensor.name: array for tensor, array in zip(graph.outputs, made, strict=True)}
+
+    return by_rows(one, padded_words(graph, feeds, ENGINE.name), 1)
 
 
 def placement_of(graph: Graph, device: str, word: ProofWord) -> Placement:
@@ -84,6 +121,10 @@ class Rknn(Engine):
     def open_session(self, folder: Path, graph: Graph, options: SessionOptions) -> RknnSession:
         """Open the first file of a graph on the NPU."""
         return RknnSession(folder / graph.files[0], graph, options)
+
+    def open_network(self, folder: Path, graph: Graph, options: SessionOptions) -> RknnNetwork:
+        """Open a part of a vision-language model on the NPU."""
+        return RknnNetwork(folder / graph.files[0], graph, options)
 
 
 ENGINE = Rknn(name="rknn", packages=("rknnlite",), extra="rknn", devices=tuple(CORES), hosts=("linux-aarch64",))

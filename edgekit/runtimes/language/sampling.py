@@ -28,20 +28,28 @@ class Sampler:
         Raises:
             UsageError: the penalties left a row no token at all.
         """
-        empty = np.flatnonzero(np.isneginf(scores.max(-1)))
-        if len(empty):
-            raise UsageError(
-                f"row {empty[0]} has no token left to draw: no_repeat_ngram_size={self._options.no_repeat_ngram_size} "
-                f"and min_new_tokens={self._options.min_new_tokens} ban all of them; loosen them"
-            )
-        chances = probabilities(filter_for_sampling(scores, self._options))
-        drawn = [_draw(row, generator) for row, generator in zip(chances, self._generators, strict=True)]
-        return np.array(drawn, np.int64)
+        likely = chances(scores, self._options)
+        return np.array([drawn(row, one.random()) for row, one in zip(likely, self._generators, strict=True)], np.int64)
 
 
-def _draw(chances: Floats, generator: np.random.Generator) -> int:
-    """An index, by inversion of the cumulative distribution; never one without a chance."""
-    possible = np.flatnonzero(chances)
-    rising = chances[possible].cumsum(dtype=np.float64)
-    place = int(np.searchsorted(rising, generator.random() * rising[-1], side="right"))
-    return int(possible[min(place, len(possible) - 1)])
+def chances(scores: Floats, options: GenerationOptions) -> Floats:
+    """Probabilities (rows, vocabulary) of what sampling draws from, for scores after the penalties.
+
+    Raises:
+        UsageError: the penalties left a row no token at all.
+    """
+    empty = np.flatnonzero(np.isneginf(scores.max(-1)))
+    if len(empty):
+        raise UsageError(
+            f"row {empty[0]} has no token left to draw: no_repeat_ngram_size={options.no_repeat_ngram_size} "
+            f"and min_new_tokens={options.min_new_tokens} ban all of them; loosen them"
+        )
+    return probabilities(filter_for_sampling(scores, options))
+
+
+def drawn(likely: Floats, place: float) -> int:
+    """The index at a place (0 to 1) of the cumulative distribution; never one without a chance."""
+    possible = np.flatnonzero(likely)
+    rising = likely[possible].cumsum(dtype=np.float64)
+    found = int(np.searchsorted(rising, place * rising[-1], side="right"))
+    return int(possible[min(found, len(possible) - 1)])

@@ -45,7 +45,7 @@ SOURCE = Source(
     matches,
     load,
     order=35,  # before transformers, whose folders look alike
-    takes=frozenset({"prompts"}),
+    takes=frozenset({"prompts", "language_bits"}),
     refuses={"size": "its positions are learnt for one size"},
     parts=PART_NAMES,
 )

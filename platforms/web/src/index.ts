@@ -10,6 +10,10 @@ export { summary } from "./bundle/manifest.js";
 export type { Device, OrtModule } from "./engines/onnxruntime.js";
 export type { FrameSource, RawPixels, Turn } from "./inputs/frames.js";
 export { type Frame, openCamera } from "./inputs/newest.js";
+export type { GenerationOptions } from "./language/options.js";
+export {
+  type CaptionOptions, type Level, type Match, type OpenLanguageOptions, type StreamTextOptions, type Text, type TextOptions, type TextTimings, VisionLanguage,
+} from "./language/vision_language.js";
 export { type Attempt, EdgeModel, type OpenOptions, type Placement } from "./model.js";
 export * from "./results/results.js";
 export type { Mask, Rle } from "./results/rle.js";

@@ -3,7 +3,7 @@
 import type { Tensor } from "./arrays.js";
 import { type Bundle, type BundleSource, folderAt, openBundle } from "./bundle/folder.js";
 import type { Graph, Manifest } from "./bundle/manifest.js";
-import { type Device, DEVICES, deviceNamed, engineModule, type OrtModule, openSession, type Session, unavailable } from "./engines/onnxruntime.js";
+import { type Device, DEVICES, deviceNamed, ENGINES, engineModule, type OrtModule, openSession, type Session, unavailable } from "./engines/onnxruntime.js";
 import { BundleError, BusyError, EngineError, reason, StoppedError, UsageError } from "./errors.js";
 import { type FrameSource, pixelsOf, upright } from "./inputs/frames.js";
 import { type Pixels, Preprocessor } from "./inputs/images.js";
@@ -13,9 +13,6 @@ import { type SelfCheck, selfCheck } from "./selfcheck.js";
 import { type RunOptions, Streaming } from "./streaming.js";
 import type { Task } from "./tasks/detect.js";
 import { openTask } from "./tasks/index.js";
-
-/** Engines of bundles that are ONNX files. */
-const ENGINES = ["web", "onnxruntime"];
 
 export interface OpenOptions {
   /** `auto` measures WebAssembly and WebGPU and keeps the faster one that is also right. */
@@ -167,7 +164,7 @@ export class EdgeModel extends Streaming<Result> {
 /** The one graph of a bundle that this package can run. */
 function graphOf(manifest: Manifest): Graph {
   const { contract, graphs, engine, variants } = manifest;
-  if (contract.language) throw new UsageError(`${manifest.name} is a vision-language model, which this package does not run`);
+  if (contract.language) throw new UsageError(`${manifest.name} is a vision-language model; open it with VisionLanguage.open(...)`);
   if (graphs.length !== 1) throw new BundleError("invalid", `${manifest.name}: ${graphs.length} graphs; a ${contract.task} model has one`);
   const graph = graphs[0]!;
   const own = graph.engine ?? engine;

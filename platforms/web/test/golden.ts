@@ -6,6 +6,11 @@ import { BundleError, ContractError, EngineError, InputError, UsageError } from 
 import { upright } from "../src/inputs/frames.js";
 import { Preprocessor, transform } from "../src/inputs/images.js";
 import { readPng } from "../src/inputs/png.js";
+import { generate, type LanguageGraph } from "../src/language/generation.js";
+import { generationOptions } from "../src/language/options.js";
+import { chances, drawn } from "../src/language/sampling.js";
+import { cut, Cutter } from "../src/language/stops.js";
+import { Tokenizer } from "../src/language/tokenizer.js";
 import { bitmap, labelsOf, topIds, toRle, type Detections, type Poses } from "../src/results/results.js";
 import { expanded, windowOf } from "../src/results/rle.js";
 import { joined, partOf, posesIn } from "../src/parts.js";
@@ -235,8 +240,61 @@ async function manifest({ given, expected, read, tolerance }: Case): Promise<str
   }
 }
 
+/** Texts, ids and pieces of a tokenizer file. */
+async function tokenizer({ given, expected, read }: Case): Promise<string[]> {
+  try {
+    const found = Tokenizer.read((await read(given.tokenizer))!);
+    const answered: Record<string, unknown> = {};
+    if (given.texts) answered["texts"] = given.texts.map((text: string) => ({ ids: found.encode(text), decoded: found.decode(found.encode(text)) }));
+    if (given.ids) answered["ids"] = given.ids.map(({ ids }: any) => ({ decoded: found.decode(ids) }));
+    if (given.streams) answered["pieces"] = given.streams.map(({ ids, stop }: any) => ({ pieces: pieces(found, ids, stop), whole: cut(found.decode(ids), stop) }));
+    return apart(expected, answered, {});
+  } catch (error) {
+    if (!(error instanceof BundleError)) throw error;
+    return apart(expected, { error: "bundle" }, {});
+  }
+}
+
+function pieces(tokenizer: Tokenizer, ids: readonly number[], stop: readonly string[]): string[] {
+  const [decoded, cutter] = [tokenizer.pieces(), new Cutter(stop)];
+  const found: string[] = [];
+  for (const id of ids) {
+    if (!cutter.ended) found.push(cutter.add(decoded(id) ?? ""));
+  }
+  return [...found, cutter.rest()].filter(Boolean);
+}
+
+/** A language model that is a table (states, vocabulary) of logits; the tokens of a row lead from state to state. */
+function tableGraph({ data, shape }: Numbers, start: number): LanguageGraph {
+  const [count, vocabulary] = shape as [number, number];
+  let states: number[] = [];
+  const logits = async () => ({ data: Float32Array.from(states.flatMap((state) => [...data.subarray(state * vocabulary, (state + 1) * vocabulary)])), shape: [states.length, vocabulary] });
+  return {
+    start: () => ((states = [start]), logits()),
+    step: (tokens) => ((states = states.map((state, i) => (5 * state + tokens[i]! + 1) % count)), logits()),
+    select: (rows) => void (states = rows.map((row) => states[row]!)),
+  };
+}
+
+async function generation({ given, expected, tolerance }: Case): Promise<string[]> {
+  try {
+    const options = generationOptions(given.options);
+    if (given.draws) {
+      const likely = chances(given.scores.data, options);
+      return apart(expected, { probabilities: array(likely), tokens: given.draws.map((place: number) => drawn(likely, place)) }, tolerance);
+    }
+    const graph = tableGraph(given.table, given.start);
+    const embeddings = { data: new Float32Array(given.prompt.length), shape: [1, given.prompt.length, 1] };
+    const made = await generate(graph, { embeddings, ids: given.prompt, eos: given.eos, pad: given.pad }, options);
+    return apart(expected, { sequences: made.map(({ tokens }) => ({ tokens })), scores: array(made.map(({ score }) => score)) }, tolerance);
+  } catch (error) {
+    const kind = error instanceof UsageError ? "usage" : error instanceof EngineError ? "engine" : String(error);
+    return apart(expected, { error: kind }, {});
+  }
+}
+
 export const KINDS: Record<string, (one: Case) => string[] | Promise<string[]>> = {
-  preprocess, decode, nms, rle, track, smooth, oks_nms: oksNms, top_down: topDown, manifest,
+  preprocess, decode, nms, rle, track, smooth, oks_nms: oksNms, top_down: topDown, manifest, tokenizer, generation,
 };
 
 /** How many cases of a kind there are, and what is wrong with them. */

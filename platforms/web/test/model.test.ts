@@ -41,7 +41,7 @@ interface Fake extends edgekit.OrtModule {
 /** An engine that finds one cat in the first cell, after `milliseconds` of its device. */
 function engine(milliseconds: Record<string, number> = {}, score: Record<string, number> = {}): Fake {
   class Tensor {
-    constructor(readonly type: "float32", readonly data: Float32Array, readonly dims: readonly number[]) {}
+    constructor(readonly type: string, readonly data: Float32Array | Int32Array | BigInt64Array, readonly dims: readonly number[]) {}
   }
   const fake: Fake = {
     runs: 0,

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgekit.arrays import Floats
 from edgekit.errors import EngineError
-from edgekit.runtimes.bundle.manifest import Graph, Language
+from edgekit.runtimes.bundle.manifest import Graph
 from edgekit.runtimes.engines.base import Engine, SessionOptions, check_inputs
 from edgekit.runtimes.engines.mnn.network import MnnNetwork
 from edgekit.runtimes.engines.mnn.opening import DEFAULT_THREADS, checked_operators, placement_of, silence
-
-if TYPE_CHECKING:
-    from edgekit.runtimes.language.graph import LanguageGraph
 
 
 class MnnSession:
@@ -100,24 +96,6 @@ class Mnn(Engine):
             EngineError: the file is not what MNN reads, or lacks a tensor of the manifest.
         """
         return MnnNetwork(folder / graph.files[0], graph, options)
-
-    def open_language(
-        self,
-        folder: Path,
-        graphs: Mapping[str, Graph],
-        language: Language,
-        embeddings: NDArray[Any],
-        options: SessionOptions,
-    ) -> LanguageGraph:
-        """Open the graphs of a language model, whose cache lies in numpy's memory.
-
-        Raises:
-            EngineError: a file is not what MNN reads, or its cache not the contract's.
-        """
-        from edgekit.runtimes.language.host_cache import open_hosted
-
-        opened = {name: self.open_network(folder, graph, options) for name, graph in graphs.items()}
-        return open_hosted(opened, graphs, language, embeddings)
 
 
 SETTINGS = "backend CPU, precision high (the default may be low, which is float16)"

@@ -6,16 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.errors import EngineError, UsageError
+from edgekit.errors import EngineError
 from edgekit.runtimes.bundle.manifest import Graph
-from edgekit.runtimes.engines.base import Placement, by_rows
+from edgekit.runtimes.engines.base import Placement, by_rows, padded_words
 from edgekit.runtimes.engines.onnxruntime.session import failures
-
-WORDS = ("input_ids", "attention_mask")
-"""Inputs that are filled up with padding to the number of tokens that the graph takes."""
 
 
 class QnnNetwork:
@@ -28,9 +24,8 @@ class QnnNetwork:
     """
 
     def __init__(self, sessions: list[Any], graph: Graph, placement: Placement) -> None:
-        self._sessions, self._name, self.placement = sessions, graph.name, placement
+        self._sessions, self._graph, self.placement = sessions, graph, placement
         self._outputs = [tensor.name for tensor in graph.outputs]
-        self._shapes = {tensor.name: tensor.shape for tensor in graph.inputs}
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Run once, row after row; see `Network`.
@@ -39,8 +34,7 @@ class QnnNetwork:
             EngineError: QNN failed.
             UsageError: a text with more tokens than the graph was compiled for.
         """
-        given = {name: self._filled(name, array) if name in WORDS else array for name, array in feeds.items()}
-        return by_rows(self._run, given, 1)
+        return by_rows(self._run, padded_words(self._graph, feeds, "qnn"), 1)
 
     def _run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         alone = "inputs_embeds" in feeds and feeds["inputs_embeds"].shape[1] == 1
@@ -49,16 +43,6 @@ class QnnNetwork:
         except failures() as error:
             raise EngineError(f"QNN failed: {error}") from error
         return dict(zip(self._outputs, found, strict=True))
-
-    def _filled(self, name: str, array: NDArray[Any]) -> NDArray[Any]:
-        """Words as many as the graph takes; what is added is masked."""
-        size, count = self._shapes[name][1], array.shape[1]
-        if count > size:
-            raise UsageError(
-                f"{count} tokens of text are more than the {size} that {self._name} was compiled for; shorten the "
-                "text, or convert with --option qnn.tokens=N for more"
-            )
-        return np.pad(array, ((0, 0), (0, size - count)))
 
 
 def contexts(folder: Path, graph: Graph) -> list[tuple[Path, Path]]:

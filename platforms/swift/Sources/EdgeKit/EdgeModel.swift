@@ -125,7 +125,7 @@ package func milliseconds(_ duration: Duration) -> Double {
 /// The one graph of a bundle that this package can run.
 private func onlyGraph(_ manifest: Manifest, _ engine: any Engine) throws -> Graph {
     let (contract, name) = (manifest.contract, manifest.name)
-    if contract.isLanguage { throw EdgeKitError.usage("\(name) is a vision-language model, which this package does not run") }
+    if contract.language != nil { throw EdgeKitError.usage("\(name) is a vision-language model; open it with VisionLanguage.open(...)") }
     guard manifest.graphs.count == 1, let graph = manifest.graphs.first else {
         throw EdgeKitError.bundle(.invalid, "\(name): \(manifest.graphs.count) graphs; a \(contract.task) model has one")
     }

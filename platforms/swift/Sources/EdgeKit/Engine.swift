@@ -24,6 +24,27 @@ public protocol Session: Sendable {
     func close() async
 }
 
+/// An engine that runs graphs of several inputs too, which `VisionLanguage` needs. `EdgeKitONNX` has one.
+public protocol NetworkEngine: Engine {
+    /// Open the file of a graph. The bundle is verified.
+    ///
+    /// - Throws: `EdgeKitError.engine`: it refuses the file, or the file lacks an input or output of the manifest.
+    func openNetwork(_ graph: Graph, of bundle: EdgeBundle) async throws -> any Network
+}
+
+/// One graph, opened, whose inputs and outputs go by their names.
+public protocol Network: Sendable {
+    var graph: Graph { get }
+
+    /// All outputs of the manifest. Inputs of whole numbers are given as floats, which have them exactly up to 16,777,216.
+    ///
+    /// - Throws: `EdgeKitError.engine`: it failed, or an input is missing. `CancellationError`.
+    func run(_ feeds: [String: Tensor]) async throws -> [String: Tensor]
+
+    /// Let go of the engine's memory, after what runs.
+    func close() async
+}
+
 /// What runs where, and why.
 public struct Placement: Sendable, Hashable {
     /// `cpu`, or the units that the engine may use.

@@ -3,7 +3,7 @@ import EdgeKit
 import Foundation
 
 /// ONNX Runtime through its C API: bundles of the targets `onnx` and `web`.
-public struct ONNXRuntime: Engine {
+public struct ONNXRuntime: NetworkEngine {
     /// Threads for one inference; 0 for the engine's own choice.
     public var threads: Int
 
@@ -13,6 +13,10 @@ public struct ONNXRuntime: Engine {
     public init(threads: Int = 0) { self.threads = threads }
 
     public func open(_ graph: Graph, of bundle: EdgeBundle) async throws -> any Session {
+        try ONNXSession(graph, bundle, threads: threads)
+    }
+
+    public func openNetwork(_ graph: Graph, of bundle: EdgeBundle) async throws -> any Network {
         try ONNXSession(graph, bundle, threads: threads)
     }
 }
@@ -50,10 +54,10 @@ private func check(_ api: OrtApi, _ status: OrtStatusPtr?) throws(EdgeKitError) 
 
 /// One ONNX file, opened. Everything that touches the engine's pointers happens on `queue`, which is why this may be
 /// called Sendable.
-private final class ONNXSession: Session, @unchecked Sendable {
+private final class ONNXSession: Session, Network, @unchecked Sendable {
     let placement: Placement
+    let graph: Graph
     private let runtime: Runtime
-    private let graph: Graph
     private let queue = DispatchQueue(label: "edgekit.onnxruntime")
     private var session: OpaquePointer?
 
@@ -106,12 +110,20 @@ private final class ONNXSession: Session, @unchecked Sendable {
     }
 
     func run(_ input: Tensor) async throws -> [Tensor] {
-        let options = try RunOptions(runtime)
         let given = graph.inputs[0].layout == .nhwc ? input.channelsLast : input
+        return try await queued { try self.infer(given, $0) }
+    }
+
+    func run(_ feeds: [String: Tensor]) async throws -> [String: Tensor] {
+        try await queued { try self.infer(feeds, $0) }
+    }
+
+    private func queued<Found: Sendable>(_ work: @escaping @Sendable (RunOptions) throws -> Found) async throws -> Found {
+        let options = try RunOptions(runtime)
         do {
             return try await withTaskCancellationHandler {
                 try await withCheckedThrowingContinuation { continuation in
-                    queue.async { continuation.resume(with: Result { try self.infer(given, options) }) }
+                    queue.async { continuation.resume(with: Result { try work(options) }) }
                 }
             } onCancel: {
                 options.terminate()
@@ -145,6 +157,47 @@ private final class ONNXSession: Session, @unchecked Sendable {
             let found = try tensor(value, spec.name)
             return spec.layout == .nhwc ? found.channelsFirst : found
         }
+    }
+
+    private func infer(_ feeds: [String: Tensor], _ options: RunOptions) throws -> [String: Tensor] {
+        guard let session else { throw EdgeKitError.closed("this session is closed") }
+        let api = runtime.api
+        var (inputs, outputs) = ([OpaquePointer?](), [OpaquePointer?](repeating: nil, count: graph.outputs.count))
+        defer { for value in inputs + outputs where value != nil { api.ReleaseValue(value) } }
+        for spec in graph.inputs {
+            guard let tensor = feeds[spec.name] else {
+                throw EdgeKitError.engine("graph '\(graph.name)' takes '\(spec.name)', which this package does not have for it; convert again")
+            }
+            inputs.append(try value(tensor, spec))
+        }
+        let inputNames = Names(graph.inputs.map(\.name)), outputNames = Names(graph.outputs.map(\.name))
+        try check(api, api.Run(session, options.pointer, inputNames.pointers, inputs, inputs.count, outputNames.pointers, outputs.count, &outputs))
+        return Dictionary(uniqueKeysWithValues: try zip(graph.outputs, outputs).map { ($0.name, try tensor($1, $0.name)) })
+    }
+
+    /// A tensor in the engine's memory, of the type that the graph takes.
+    private func value(_ tensor: Tensor, _ spec: TensorSpec) throws -> OpaquePointer? {
+        let api = runtime.api
+        let types = ["float32": ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, "int32": ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32, "int64": ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64]
+        guard let type = types[spec.dtype] else {
+            throw EdgeKitError.engine("input '\(spec.name)' is \(spec.dtype), and this package gives float32, int32 and int64; convert again")
+        }
+        var (value, allocator, data) = (OpaquePointer?.none, UnsafeMutablePointer<OrtAllocator>?.none, UnsafeMutableRawPointer?.none)
+        try check(api, api.GetAllocatorWithDefaultOptions(&allocator))
+        let shape = tensor.shape.map(Int64.init)
+        try check(api, api.CreateTensorAsOrtValue(allocator, shape, shape.count, type, &value))
+        try check(api, api.GetTensorMutableData(value, &data))
+        guard let data else { return value }
+        func fill<Number: FixedWidthInteger>(_: Number.Type) {
+            let place = data.assumingMemoryBound(to: Number.self)
+            for (i, number) in tensor.data.enumerated() { place[i] = Number(number) }
+        }
+        switch spec.dtype {
+        case "int64": fill(Int64.self)
+        case "int32": fill(Int32.self)
+        default: tensor.data.withUnsafeBytes { data.copyMemory(from: $0.baseAddress!, byteCount: $0.count) }
+        }
+        return value
     }
 
     /// A copy of an output.

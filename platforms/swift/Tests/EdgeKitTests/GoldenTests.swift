@@ -7,7 +7,7 @@ import Testing
 struct GoldenTests {
     private static let kinds: [String: @Sendable (Case) async throws -> [String]] = [
         "preprocess": preprocess, "decode": decode, "nms": nms, "rle": rle, "track": track, "smooth": smooth, "oks_nms": oksNMS,
-        "top_down": topDown, "manifest": manifest,
+        "top_down": topDown, "manifest": manifest, "tokenizer": tokenizer, "generation": generation,
     ]
 
     @Test(arguments: Array(kinds.keys.sorted()))
@@ -305,5 +305,91 @@ private func keypoints(_ values: [Double], _ count: Int) -> [[Keypoint]] {
     } catch EdgeKitError.bundle(let problem, _) {
         let alsoGood = one.tolerance["error"].items.compactMap(\.text)
         return alsoGood.contains(problem.rawValue) ? [] : apart(one.expected, error(problem.rawValue))
+    }
+}
+
+private func strings(_ texts: [String]) -> Value { texts.isEmpty ? .numbers([Double]()) : .list(texts.map { .text($0) }) }
+
+/// Texts, ids and pieces of a tokenizer file.
+@Sendable private func tokenizer(_ one: Case) throws -> [String] {
+    do {
+        let found = try Tokenizer([UInt8](Data(contentsOf: one.folder.appendingPathComponent(one.given["tokenizer"].string!))))
+        var answered: [String: Value] = [:]
+        func ids(_ json: JSON) -> [Int] { json["ids"].flat.map { Int($0) } }
+        if !one.given["texts"].isMissing {
+            answered["texts"] = .list(try one.given["texts"].items.map { text in
+                let ids = try found.encode(text.string!)
+                return .object(["ids": .numbers(ids), "decoded": .text(found.decode(ids))])
+            })
+        }
+        if !one.given["ids"].isMissing { answered["ids"] = .list(one.given["ids"].items.map { .object(["decoded": .text(found.decode(ids($0)))]) }) }
+        if !one.given["streams"].isMissing {
+            answered["pieces"] = .list(try one.given["streams"].items.map { stream in
+                let stop = stream["stop"].items.map { $0.string! }
+                let whole = cut(Array(found.decode(ids(stream)).utf8), stop.map { Array($0.utf8) })
+                return .object(["pieces": strings(try pieces(found, ids(stream), stop)), "whole": .text(String(decoding: whole, as: UTF8.self))])
+            })
+        }
+        return apart(one.expected, .object(answered))
+    } catch EdgeKitError.bundle(_, _) {
+        return apart(one.expected, error("bundle"))
+    }
+}
+
+private func pieces(_ tokenizer: Tokenizer, _ ids: [Int], _ stop: [String]) throws -> [String] {
+    var (decoder, cutter, found) = (tokenizer.pieces(), Cutter(stop), [String]())
+    for id in ids where !cutter.ended { found.append(cutter.add(try decoder.add(id) ?? "")) }
+    return (found + [cutter.rest]).filter { !$0.isEmpty }
+}
+
+/// A language model that is a table (states, vocabulary) of logits; the tokens of a row lead from state to state.
+private final class TableGraph: LanguageGraph, @unchecked Sendable {
+    private let table: Tensor
+    private let begin: Int
+    private var states: [Int] = []
+
+    init(_ table: Tensor, _ begin: Int) { (self.table, self.begin) = (table, begin) }
+
+    private var logits: Tensor {
+        let vocabulary = table.shape[1]
+        return Tensor(states.flatMap { table.data[$0 * vocabulary..<($0 + 1) * vocabulary] }, shape: [states.count, vocabulary])
+    }
+
+    func start(_ embeddings: Tensor) async -> Tensor {
+        states = [begin]
+        return logits
+    }
+
+    func step(_ tokens: [Int]) async -> Tensor {
+        states = zip(states, tokens).map { (5 * $0 + $1 + 1) % table.shape[0] }
+        return logits
+    }
+
+    func select(_ rows: [Int]) async { states = rows.map { states[$0] } }
+}
+
+@Sendable private func generation(_ one: Case) async throws -> [String] {
+    let limits = ["scores": one.tolerance("scores"), "probabilities": one.tolerance("probabilities")]
+    let given = one.given
+    do {
+        let options = try GenerationOptions.read(given["options"], "")
+        if !given["draws"].isMissing {
+            let likely = try chances(try given["scores"].tensor(one.folder).data, options)
+            let tokens = given["draws"].flat.map { drawn(likely, $0) }
+            return apart(one.expected, .object(["probabilities": .numbers(likely), "tokens": .numbers(tokens)]), limits)
+        }
+        let ids = given["prompt"].flat.map { Int($0) }
+        let prompt = Prompt(
+            embeddings: Tensor(ids.map { _ in 0 }, shape: [1, ids.count, 1]), ids: ids, eos: given["eos"].flat.map { Int($0) }, pad: Int(given["pad"].number!))
+        let graph = TableGraph(try given["table"].tensor(one.folder), Int(given["start"].number!))
+        let made = try await generate(graph, prompt, options)
+        let sequences = made.map { Value.object(["tokens": .numbers($0.tokens)]) }
+        return apart(one.expected, .object(["sequences": .list(sequences), "scores": .numbers(made.map(\.score))]), limits)
+    } catch is Invalid {
+        return apart(one.expected, error("usage"), limits)
+    } catch EdgeKitError.usage(_) {
+        return apart(one.expected, error("usage"), limits)
+    } catch EdgeKitError.engine(_) {
+        return apart(one.expected, error("engine"), limits)
     }
 }

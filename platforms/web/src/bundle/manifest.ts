@@ -107,7 +107,7 @@ const skeleton = s.struct(
 );
 export type Skeleton = s.Infer<typeof skeleton>;
 
-/** What a vision-language model is beyond its image rule. This package opens none, and reads their manifests. */
+/** What a vision-language model is beyond its image rule; see `VisionLanguage`. */
 const language = s.struct(
   {
     family: s.oneOf("opt", "t5", "retrieval"),
@@ -129,6 +129,8 @@ const language = s.struct(
       ? `layers, heads and head_size make ${layers * heads * head_size} numbers a token, above the ${CACHE} that a cache may have`
       : undefined,
 );
+
+export type Language = s.Infer<typeof language>;
 
 const scalar = s.either("bool | int | float | str", s.bool, s.float(), s.str);
 

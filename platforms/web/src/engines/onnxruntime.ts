@@ -11,7 +11,11 @@ export interface OrtModule {
     readonly versions: { readonly web?: string; readonly common: string };
   };
   readonly InferenceSession: { create(model: Uint8Array, options: OrtOptions): Promise<OrtSession> };
-  readonly Tensor: new (type: "float32", data: Float32Array, dims: readonly number[]) => OrtTensor;
+  readonly Tensor: {
+    new (type: "float32", data: Float32Array, dims: readonly number[]): OrtTensor;
+    new (type: "int32", data: Int32Array, dims: readonly number[]): OrtTensor;
+    new (type: "int64", data: BigInt64Array, dims: readonly number[]): OrtTensor;
+  };
 }
 
 interface OrtOptions {
@@ -31,6 +35,9 @@ interface OrtSession {
   run(feeds: Record<string, OrtTensor>): Promise<Record<string, OrtTensor>>;
   release(): Promise<void>;
 }
+
+/** Engines of bundles that are ONNX files. */
+export const ENGINES: readonly string[] = ["web", "onnxruntime"];
 
 export type Device = "wasm" | "webgpu";
 
@@ -85,6 +92,30 @@ export function deviceNamed(name: string): Device {
 export async function openSession(
   ort: OrtModule, graph: Graph, files: ReadonlyMap<string, Uint8Array>, device: Device, copies: boolean,
 ): Promise<Session> {
+  const session = await created(ort, graph, files, device, copies);
+  const input = graph.inputs[0]!;
+  const nhwc = input.layout === "nhwc";
+  return {
+    device,
+    engine: engineName(ort),
+    async run(tensor) {
+      const given = nhwc ? channelsLast(tensor) : copies ? { data: tensor.data.slice(), shape: tensor.shape } : tensor;
+      let found: Record<string, OrtTensor>;
+      try {
+        found = await session.run({ [input.name]: new ort.Tensor("float32", given.data, given.shape) });
+      } catch (error) {
+        throw new EngineError(`onnxruntime-web failed on ${device}: ${reason(error)}`, { cause: error });
+      }
+      return graph.outputs.map(({ name, layout }) => asRead(found[name]!, name, layout));
+    },
+    release: () => session.release(),
+  };
+}
+
+export const engineName = (ort: OrtModule): string => `onnxruntime-web ${ort.env.versions.web ?? ort.env.versions.common}`;
+
+/** The engine's own session of a graph, its inputs and outputs checked. */
+async function created(ort: OrtModule, graph: Graph, files: ReadonlyMap<string, Uint8Array>, device: Device, copies: boolean): Promise<OrtSession> {
   const [first, ...others] = graph.files as [string, ...string[]];
   const folder = first.slice(0, first.lastIndexOf("/") + 1);
   const externalData = others.map((path) => ({ path: path.startsWith(folder) ? path.slice(folder.length) : path, data: files.get(path)! }));
@@ -100,23 +131,52 @@ export async function openSession(
       if (!names.includes(name)) throw new EngineError(`${first}: has no ${what} ${quoted(name)}, only ${names.join(", ")}; convert again`);
     }
   }
-  const input = graph.inputs[0]!;
-  const nhwc = input.layout === "nhwc";
+  return session;
+}
+
+/** Numbers with their shape; 32-bit floats where the graph takes floats. */
+export interface Numbers {
+  readonly data: ArrayLike<number>;
+  readonly shape: readonly number[];
+}
+
+/** One ONNX file whose inputs and outputs go by their names. */
+export interface Network {
+  readonly graph: Graph;
+  /** All outputs of the manifest, which are floats. Throws EngineError. */
+  run(feeds: Readonly<Record<string, Numbers>>): Promise<Record<string, Tensor>>;
+  release(): Promise<void>;
+}
+
+/** Open the file of a graph of several inputs. Throws EngineError: the engine refuses it, or it lacks an input or output. */
+export async function openNetwork(ort: OrtModule, graph: Graph, files: ReadonlyMap<string, Uint8Array>, device: Device): Promise<Network> {
+  const session = await created(ort, graph, files, device, false);
   return {
-    device,
-    engine: `onnxruntime-web ${ort.env.versions.web ?? ort.env.versions.common}`,
-    async run(tensor) {
-      const given = nhwc ? channelsLast(tensor) : copies ? { data: tensor.data.slice(), shape: tensor.shape } : tensor;
+    graph,
+    async run(feeds) {
+      const given: Record<string, OrtTensor> = {};
+      for (const { name, dtype } of graph.inputs) {
+        const numbers = feeds[name];
+        if (!numbers) throw new EngineError(`graph ${quoted(graph.name)} takes ${quoted(name)}, which this package does not have for it; convert again`);
+        given[name] = tensorOf(ort, dtype, numbers, name);
+      }
       let found: Record<string, OrtTensor>;
       try {
-        found = await session.run({ [input.name]: new ort.Tensor("float32", given.data, given.shape) });
+        found = await session.run(given);
       } catch (error) {
         throw new EngineError(`onnxruntime-web failed on ${device}: ${reason(error)}`, { cause: error });
       }
-      return graph.outputs.map(({ name, layout }) => asRead(found[name]!, name, layout));
+      return Object.fromEntries(graph.outputs.map(({ name }) => [name, asRead(found[name]!, name, "nchw")]));
     },
     release: () => session.release(),
   };
+}
+
+function tensorOf(ort: OrtModule, dtype: string, { data, shape }: Numbers, name: string): OrtTensor {
+  if (dtype === "int64") return new ort.Tensor("int64", BigInt64Array.from(Array.from(data, BigInt)), shape);
+  if (dtype === "int32") return new ort.Tensor("int32", Int32Array.from(data), shape);
+  if (dtype !== "float32") throw new EngineError(`input ${quoted(name)} is ${dtype}, and this package gives float32, int32 and int64; convert again`);
+  return new ort.Tensor("float32", data instanceof Float32Array ? data : Float32Array.from(data), shape);
 }
 
 function asRead({ data, dims }: OrtTensor, name: string, layout: string): Tensor {

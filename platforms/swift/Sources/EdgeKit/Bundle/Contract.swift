@@ -11,8 +11,8 @@ public struct Contract: Sendable {
     public let skeleton: Skeleton?
     /// Options of trackers that were fitted to this model.
     public let trackerOptions: [String: OptionValue]
-    /// Whether this is a vision-language model, which this package does not run.
-    package let isLanguage: Bool
+    /// What a vision-language model is beyond its image rule; see `VisionLanguage`.
+    package let language: Language?
 
     package static let read = Read.structure { fields in
         Contract(
@@ -24,7 +24,7 @@ public struct Contract: Sendable {
             postprocess: try fields.read("postprocess", Postprocess.read, or: Postprocess()),
             skeleton: try fields.read("skeleton", Read.nullable(Skeleton.read), or: nil),
             trackerOptions: try fields.read("tracker_options", Read.dict(OptionValue.read), or: [:]),
-            isLanguage: try fields.read("language", Read.nullable(checkLanguage), or: nil) != nil)
+            language: try fields.read("language", Read.nullable(Language.read), or: nil))
     }
 
     private static let className: Reader<String> = { node, path in
@@ -32,23 +32,48 @@ public struct Contract: Sendable {
         if name.unicodeScalars.count > 1000 { throw Invalid("Expected `str` of length <= 1000", path) }
         return name
     }
+}
 
-    /// What a vision-language model is beyond its image rule: checked, and not kept.
-    private static let checkLanguage = Read.structure { fields in
+/// What a vision-language model is beyond its image rule.
+package struct Language: Sendable {
+    let family: String
+    /// Tokens that an image becomes, and the id that stands for each.
+    let queries: Int
+    let image: Int
+    let pad: Int
+    let start: Int
+    let positions: Int
+    let eos: [Int]
+    let layers: Int
+    let heads: Int
+    let headSize: Int
+    let width: Int
+    let prompts: [String: String]
+    let generation: GenerationOptions
+
+    var isRetrieval: Bool { family == "retrieval" }
+
+    static let read = Read.structure { fields in
         let number = Read.int(from: 0, to: Int(Int32.max))
-        _ = try fields.read("family", Read.word("opt", "t5", "retrieval"))
-        _ = try fields.read("queries", Read.int(from: 1, to: 1 << 16))
-        for name in ["image", "pad", "start", "positions"] { _ = try fields.maybe(name, number) }
-        _ = try fields.maybe("eos", Read.list(number, most: 1 << 10))
-        let layers = try fields.read("layers", Read.int(from: 0, to: 1 << 10), or: 0)
-        let heads = try fields.read("heads", Read.int(from: 0, to: 1 << 16), or: 0)
-        let size = try fields.read("head_size", Read.int(from: 0, to: 1 << 16), or: 0)
-        _ = try fields.maybe("width", Read.int(from: 0, to: 1 << 16))
-        _ = try fields.maybe("prompts", Read.dict(Read.string))
-        _ = try fields.maybe("generation", Read.object)
-        if layers * heads * size > 1 << 22 {
-            throw Invalid("layers, heads and head_size make \(layers * heads * size) numbers a token, above the \(1 << 22) of a cache", fields.path)
+        let language = Language(
+            family: try fields.read("family", Read.word("opt", "t5", "retrieval")),
+            queries: try fields.read("queries", Read.int(from: 1, to: 1 << 16)),
+            image: try fields.read("image", number, or: 0),
+            pad: try fields.read("pad", number, or: 0),
+            start: try fields.read("start", number, or: 0),
+            positions: try fields.read("positions", number, or: 0),
+            eos: try fields.read("eos", Read.list(number, most: 1 << 10), or: []),
+            layers: try fields.read("layers", Read.int(from: 0, to: 1 << 10), or: 0),
+            heads: try fields.read("heads", Read.int(from: 0, to: 1 << 16), or: 0),
+            headSize: try fields.read("head_size", Read.int(from: 0, to: 1 << 16), or: 0),
+            width: try fields.read("width", Read.int(from: 0, to: 1 << 16), or: 0),
+            prompts: try fields.read("prompts", Read.dict(Read.string), or: [:]),
+            generation: try fields.read("generation", GenerationOptions.read, or: GenerationOptions()))
+        if language.layers * language.heads * language.headSize > 1 << 22 {
+            let product = language.layers * language.heads * language.headSize
+            throw Invalid("layers, heads and head_size make \(product) numbers a token, above the \(1 << 22) of a cache", fields.path)
         }
+        return language
     }
 }
 

@@ -14,6 +14,9 @@ class GoldenTest {
         "oks_nms" to ::oksNms, "top_down" to ::topDown, "manifest" to ::manifest,
     )
 
+    /** Kinds that this runtime has not: it opens no vision-language models. */
+    private val absent = setOf("tokenizer", "generation")
+
     private fun check(kind: String) {
         val cases = Case.stored(kind)
         assertTrue(cases.size > 5 && cases.any { it.mustFail })
@@ -49,7 +52,8 @@ class GoldenTest {
 
     @Test fun everyKindIsRead() {
         val folders = File(root, "golden").listFiles().orEmpty().map { it.name }.filter { Case.stored(it).isNotEmpty() }
-        assertEquals(kinds.keys.sorted(), folders.sorted())
+        assertEquals((kinds.keys + absent).sorted(), folders.sorted())
+        println("golden kinds that are not run here: ${absent.sorted().joinToString()}")
     }
 }
 
