@@ -20,10 +20,12 @@ SIZES = torch.tensor([2.0, 1.0, 0.3, 0.002, 0.002, 0.01, 0.02, 0.05])
 class Net(nn.Module):  # type: ignore[misc]
     """A depthwise convolution whose input channels differ 1000 times; its weights make up for it."""
 
-    def __init__(self, activation: Any, multiplier: int = 1, before: bool = False, head_groups: int = 4) -> None:
+    def __init__(
+        self, activation: Any, multiplier: int = 1, before: bool = False, head_groups: int = 4, behind: Any = None
+    ) -> None:
         super().__init__()
         self.stem = nn.Conv2d(3, 8, 3, 2, 1)
-        self.activation = activation
+        self.activation, self.behind = activation, behind or nn.Identity()
         self.depthwise = nn.Conv2d(8, 8 * multiplier, 3, 1, 1, groups=8)
         self.head = nn.Conv2d(8 * multiplier, 4, 1, groups=head_groups)
         self.also = before
@@ -34,7 +36,7 @@ class Net(nn.Module):  # type: ignore[misc]
 
     def forward(self, x: Any) -> Any:
         x = self.activation(self.stem(x))
-        y = self.head(self.depthwise(x))
+        y = self.head(self.behind(self.depthwise(x)))
         return (y, x * 2) if self.also else y
 
 
@@ -95,15 +97,31 @@ def test_channels_before_a_dense_reader_are_kept_apart(multiplier: int) -> None:
     expected = [run(module, sample) for sample in samples()]
     before = sum(weights.numel() for weights in module.state_dict().values())
     (site,) = equalize(module, samples())
-    assert (site.groups, site.gate, site.through) == (3, "", "silu")
+    assert (site.groups, site.gate, site.through) == (5, "", "silu")
     assert site.before > 300
-    assert site.after < 16
+    assert site.after < 4
     for sample, (wanted,) in zip(samples(), expected, strict=True):
         np.testing.assert_allclose(run(module, sample)[0], wanted, rtol=1e-4, atol=1e-4)
     used = [node for node in module.graph.nodes if node.op == "call_function" and "conv2d" in str(node.target)]
-    assert len(used) == 7, "a convolution and a depthwise one for each group, and the head"
+    assert len(used) == 11, "a convolution and a depthwise one for each group, and the head"
     weights = sum(module.state_dict()[str(arg.target)].numel() for node in used for arg in node.args[1:3])
     assert weights == before, "not one product more"
+
+
+@pytest.mark.parametrize("behind", [nn.SiLU(), nn.ReLU()], ids=str)
+def test_channels_stay_apart_up_to_the_activation_behind(behind: Any) -> None:
+    """No concatenation comes between a depthwise convolution and its activation: it would be one more rounding."""
+    torch.manual_seed(2)
+    module = exported(Net(nn.SiLU(), head_groups=1, behind=behind))
+    expected = [run(module, sample) for sample in samples()]
+    (site,) = equalize(module, samples())
+    assert site.groups == 5
+    for sample, (wanted,) in zip(samples(), expected, strict=True):
+        np.testing.assert_allclose(run(module, sample)[0], wanted, rtol=1e-4, atol=1e-4)
+    (joined,) = [node for node in module.graph.nodes if "cat" in str(node.target)]
+    kind = type(behind).__name__.lower()
+    assert [kind in str(piece.target) for piece in joined.args[0]] == [True] * 5
+    assert all("conv2d" in str(reader.target) for reader in joined.users)
 
 
 def test_no_channels_are_kept_apart_where_scaling_is_free_or_nothing_is_asked_for() -> None:

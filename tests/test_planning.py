@@ -182,10 +182,10 @@ def test_what_costs_nothing_is_equalised_and_the_rest_kept_apart_only_for_intege
     costly, same = [site for site in made.plan.integer.equalized if site.before > 300]
     assert same.through == "relu"
     # Its channels are kept apart instead, so that exporting numbers the others anew.
-    assert (costly.layer, costly.gate, costly.through, costly.groups) == ("conv2d_5", "", "silu", 3)
+    assert (costly.layer, costly.gate, costly.through, costly.groups) == ("conv2d_5", "", "silu", 4)
     names = [layer.name for layer in made.plan.integer.layers]
     assert {costly.layer, *costly.readers} <= {*names}
-    assert len(names) == len(made.plan.mixed.layers) + 4  # a convolution and a depthwise one for each group
+    assert len(names) == len(made.plan.mixed.layers) + 6  # a convolution and a depthwise one for each group
     spread = {layer.input: layer.channel_ratio for layer in made.plan.integer.layers if layer.depthwise}
     assert max(spread.values()) < 16
 

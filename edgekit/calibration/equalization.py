@@ -162,7 +162,9 @@ def _chain(module: fx.GraphModule, site: _Site) -> Chain | None:
     if not _depthwise(depthwise, channels) or depthwise.args[0] is not site.activation or behind is None:
         return None
     dense = all(_groups(reader) == 1 for reader in behind.readers)
-    return Chain(site.producer, site.activation, depthwise, behind.readers) if dense and behind.gate is None else None
+    if not dense or behind.gate is not None:
+        return None
+    return Chain(site.producer, site.activation, depthwise, behind.activation, behind.readers)
 
 
 def _site(module: fx.GraphModule, producer: fx.Node) -> _Site | None:

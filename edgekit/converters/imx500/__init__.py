@@ -109,6 +109,11 @@ CAPABILITIES = "4.0"
 
 OPSET = 20
 
+SHIFTED = 0.3
+"""An activation whose negative side is at most this share of its range is stored unsigned, shifted by its minimum: SiLU
+from 1 on (its minimum is -.28). At the toolkit's own .05, one that reaches 4 spends half of its 256 steps below
+zero: YOLOX-Nano (float mAP .533) has .4925 with that and .5040 with this."""
+
 
 def convert(job: Job, report: Report) -> Graph:
     """Write ``packerOut.zip`` for the camera and ``quantised.onnx`` for the check.
@@ -170,7 +175,7 @@ def _quantise(toolkit: Any, network: fx.GraphModule, job: Job) -> None:
             # (150 scenes, float .907), although YOLOX-Nano rises from .488 to .499.
             network,
             _pixels(job),
-            core_config=toolkit.core.CoreConfig(),
+            core_config=toolkit.core.CoreConfig(toolkit.core.QuantizationConfig(shift_negative_ratio=SHIFTED)),
             target_platform_capabilities=capabilities,
         )
         formats = toolkit.exporter.QuantizationFormat

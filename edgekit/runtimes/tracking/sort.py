@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.arrays import Floats, Ints
+from edgekit.runtimes.tracking.assignment import assign
 from edgekit.runtimes.tracking.base import Tracker
 from edgekit.runtimes.tracking.detections import Observed
 from edgekit.runtimes.tracking.options import Seconds, Share, TrackerOptions
@@ -37,8 +38,11 @@ class Sort(Tracker):
         return found.scores >= self.options.min_score
 
     def _match(self, similarity: Floats, found: Observed, time: float, matches: Ints) -> None:
-        strong = (found.scores >= self.options.min_score).nonzero()[0]
-        self._stage(similarity, np.arange(len(matches)), strong, matches, similarity >= self.options.min_iou)
+        strong = np.count_nonzero(found.scores >= self.options.min_score)  # the first: the best scores come first
+        gains = similarity[:, :strong]
+        rows, columns = assign(gains)
+        close = gains[rows, columns] >= self.options.min_iou
+        matches[rows[close]] = columns[close]
 
 
 TRACKER = Sort
