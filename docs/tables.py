@@ -4,9 +4,9 @@
     python docs/tables.py --check    exit 1 when a page is not what would be written
 
 The figures come from docs/figures/demo.json, which ``edgekit demo --json`` gives, and from docs/figures/ablation.json,
-docs/figures/blip2.json, docs/figures/blip2_methods.json, docs/figures/families.json and docs/figures/int8_speed.json,
-which docs/ablation.py, docs/blip2_table.py, docs/blip2_methods.py, tests/families/measure.py and
-benchmarks/int8_speed.py write.
+docs/figures/blip2.json, docs/figures/blip2_methods.json, docs/figures/blip2_matrix.json, docs/figures/families.json and
+docs/figures/int8_speed.json, which docs/ablation.py, docs/blip2_table.py, docs/blip2_methods.py, docs/blip2_matrix.py,
+tests/families/measure.py and benchmarks/int8_speed.py write.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ DEMO = ROOT / "docs" / "figures" / "demo.json"
 ABLATION = ROOT / "docs" / "figures" / "ablation.json"
 BLIP2 = ROOT / "docs" / "figures" / "blip2.json"
 METHODS = ROOT / "docs" / "figures" / "blip2_methods.json"
+MATRIX = ROOT / "docs" / "figures" / "blip2_matrix.json"
 FAMILIES = ROOT / "docs" / "figures" / "families.json"
 SPEED = ROOT / "docs" / "figures" / "int8_speed.json"
 
@@ -176,6 +177,33 @@ def methods_of(rows: list[dict[str, Any]]) -> str:
     return "\n\n".join(parts)
 
 
+def blip2_opt() -> str:
+    """The matrix of the OPT model: every target and preset with the word of its proof."""
+    return _matrix("opt")
+
+
+def blip2_matrix() -> str:
+    """The matrix of each model."""
+    return "\n\n".join(_matrix(model) for model in BLIP2_MEASURES)
+
+
+def _matrix(model: str) -> str:
+    """A row for each target: the word of the proof, and the share of tokens or decisions that are the source's."""
+    rows = [row for row in json.loads(MATRIX.read_text(encoding="utf-8")) if row["model"] == model]
+    names = ("fp32", "fp16", "int8", "int4")
+    lines = [f"| {model} | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]
+    of = {(row["target"], row["precision"]): row for row in rows}
+    for target in dict.fromkeys(row["target"] for row in rows):
+        language = next((row["language"] for row in rows if row["target"] == target and "language" in row), "")
+        cells = [_proven(of.get((target, name))) for name in names]
+        lines.append(f"| {target}{f', language on {language}' if language else ''} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _proven(row: dict[str, Any] | None) -> str:
+    return f"{row['word']} {row['matched']:.1%}{'' if row.get('passed', True) else ' *'}" if row else ""
+
+
 def _method(row: dict[str, Any], main: str) -> str:
     return f"{row['matched']:.1%}, {row['drift']:.3f}, {row['figures'][main]:.3f}, {row['bytes'] / 1e6:.2f}"
 
@@ -249,8 +277,8 @@ def _ratios(of: dict[tuple[str, str, int], Any], target: str, model: str) -> str
 
 
 TABLES = {
-    "README.md": {"targets": targets, "demo": demo},
-    "docs/BLIP2.md": {"blip2": blip2, "methods": methods},
+    "README.md": {"targets": targets, "demo": demo, "blip2_opt": blip2_opt},
+    "docs/BLIP2.md": {"blip2": blip2, "methods": methods, "blip2_matrix": blip2_matrix},
     "docs/CALIBRATION.md": {"ablation": ablation},
     "docs/FAMILIES.md": {"families": families},
     "docs/TARGETS.md": {"recipes": recipes, "speed": speed, "options": options, "toolchains": toolchains},
