@@ -46,7 +46,7 @@ FACTS = {
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """For devices that fall silent: long enough for a busy machine to connect."""
-    monkeypatch.setattr(waiting, "SILENCE", 3.0)
+    monkeypatch.setattr(waiting, "SILENCE", 2.0)
 
 
 def answer(value: Any) -> str:
@@ -69,7 +69,7 @@ def refusal(device: book.Device) -> str:
     return str(raised.value)
 
 
-SILENT = "gave no sign of life for 3 s: the device, the network or this machine's ssh stands still"
+SILENT = "gave no sign of life for 2 s: the device, the network or this machine's ssh stands still"
 NONSENSE = "loop: the device says what edgekit does not: "
 
 
@@ -101,7 +101,7 @@ def test_what_a_device_says_never_hangs_and_never_is_an_error_of_another_kind(
     words: str,
 ) -> None:
     if words == SILENT:
-        monkeypatch.setattr(waiting, "SILENCE", 3.0)
+        monkeypatch.setattr(waiting, "SILENCE", 2.0)
     assert words in refusal(liar(device, tmp_path, said, then=then))
 
 
@@ -133,7 +133,7 @@ def test_endless_lines_and_words_are_bound(
     )
     alive = "yes '{\"alive\": true}'"
     assert "the device says more than 8 MB" in refusal(liar(device, tmp_path, then=alive))
-    monkeypatch.setattr(waiting, "SILENCE", 3.0)
+    monkeypatch.setattr(waiting, "SILENCE", 2.0)
     assert SILENT in refusal(liar(device, tmp_path, then="cat /dev/zero >&2"))
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < 40_000, f"{grown} kB more"
@@ -145,7 +145,7 @@ def test_an_ssh_that_stands_still_is_noticed(device: book.Device) -> None:
     with Connection(device) as connection:
         os.kill(connection.pid, signal.SIGSTOP)
         begun = time.monotonic()
-        with pytest.raises(DeviceError, match="gave no sign of life for 3 s"):
+        with pytest.raises(DeviceError, match="gave no sign of life for 2 s"):
             connection.ask("missing", list[bool], trees=[])
     assert time.monotonic() - begun < 20
 
@@ -243,7 +243,7 @@ def test_a_session_that_finishes_without_its_records_is_an_error(
 def test_a_session_that_falls_silent_is_noticed(device: book.Device, tmp_path: Path) -> None:
     bundle = write_bundle(tmp_path / "bundle")
     lying = liar(device, tmp_path, answer(FACTS), answer([False, False]), answer(None), then="sleep 60")
-    with pytest.raises(DeviceError, match="gave no sign of life for 3 s"):
+    with pytest.raises(DeviceError, match="gave no sign of life for 2 s"):
         remote.profile_on(lying, [bundle], Settings(), lambda event: None)
 
 
