@@ -278,7 +278,7 @@ def compared(cases: list[Case]) -> tuple[list[str], list[Generated]]:
     return wrong, every
 
 
-@every_kind
+@pytest.mark.parametrize("kind", ["opt", pytest.param("t5", marks=pytest.mark.nightly)])
 def test_beam_search_is_that_of_transformers(kind: str) -> None:
     wrong, every = compared(beam_cases(kind))
     assert not wrong, "\n".join(wrong)

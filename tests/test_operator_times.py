@@ -173,6 +173,7 @@ def test_integer_operators_say_so(tmp_path: Path, target: str) -> None:
         assert session.placement.arithmetic.startswith(f"int8 in {count} of 6")
 
 
+@pytest.mark.nightly
 @pytest.mark.convert
 def test_litert_tells_where_operators_run_and_that_it_has_no_times(made: Any, tmp_path: Path) -> None:
     bundle = made("litert")

@@ -118,7 +118,7 @@ def part(packaged: str, place: str, kind: str) -> Path:
     """As `shipped`, of what every installation has.
 
     Raises:
-        ToolchainError: this one has it not.
+        ToolchainError: this installation lacks it.
     """
     found = shipped(packaged, place)
     if found is None:
