@@ -32,8 +32,9 @@ import blip2_outliers
 
 FIGURES = Path(__file__).parent / "figures" / "blip2_methods.json"
 OUTLIERS = "outliers"
-FORMS = ("fp16", "int8", "int4", "int4-awq", "int4-gptq", "int4-awq-gptq", "int4.5", "int4.5-awq-gptq")
-WIDE = tuple(f"int4-g128{method}" for method in ("", "-awq", "-gptq", "-awq-gptq"))
+METHODS = ("", "-awq", "-gptq", "-awq-gptq", "-scale", "-awq-scale")
+FORMS = ("fp16", "int8", *(f"int4{method}" for method in METHODS), "int4.5", "int4.5-awq-gptq")
+WIDE = tuple(f"int4-g128{method}" for method in METHODS)
 """Blocks as wide as the layers of these small models."""
 
 
@@ -51,33 +52,33 @@ class Row(msgspec.Struct, frozen=True):
     images: int
 
 
-def variants(model: str, parts: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Part and precision of each row."""
+def variants(model: str, parts: Sequence[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Each part of a model that is measured, and its precisions."""
     own = {OUTLIERS: PARTS[2:], "retrieval": PARTS[:2]}.get(model, PARTS)
     for part in own:
         if part in parts:
-            yield from ((part, form) for form in ((*FORMS, *WIDE) if part == "language" else FORMS))
+            yield part, (*FORMS, *WIDE) if part == "language" else FORMS
 
 
 def measured(
-    model: str, source: Path, target: str, variant: tuple[str, str], photos: Path, data: Sequence[DescribedImage]
-) -> Row:
-    """Convert, prove and evaluate; the bundle is thrown away."""
-    part, precision = variant
-    words = tuple(f"{name}={precision if name == part else 'fp32'}" for name in PARTS)
+    model: str, source: Path, target: str, part: str, precisions: Sequence[str], photos: Path,
+    data: Sequence[DescribedImage],
+) -> Iterator[Row]:  # fmt: skip
+    """Convert a part in every precision, prove and evaluate; the source runs once, the bundles are thrown away."""
+    words = (*(f"{name}=fp32" for name in PARTS if name != part), *(f"{part}={one}" for one in precisions))
     with tempfile.TemporaryDirectory() as folder:
         given = Conversion(
             source=str(source), targets=(target,), precisions=words, out=Path(folder), data=str(photos), gated=False,
-            name=model,
+            name=model, threads=1,
         )  # fmt: skip
-        (outcome,) = convert(given).outcomes
-        if outcome.bundle is None or outcome.evidence is None or outcome.evidence.texts is None:
-            raise outcome.error or RuntimeError(f"{model} {words}: nothing was written")
-        texts = outcome.evidence.texts
-        report = evaluate(load(outcome.bundle), data).report
-        figures = {name: value for metrics in report for name, value in metrics.figures.items()}
-        size = outcome.bundle.bytes
-        return Row(model, target, part, precision, texts.matched, texts.score_drift, figures, size, len(data))
+        for precision, outcome in zip(precisions, convert(given).outcomes, strict=True):
+            if outcome.bundle is None or outcome.evidence is None or outcome.evidence.texts is None:
+                raise outcome.error or RuntimeError(f"{model} {part}={precision}: nothing was written")
+            texts = outcome.evidence.texts
+            report = evaluate(load(outcome.bundle, threads=1), data).report
+            figures = {name: value for metrics in report for name, value in metrics.figures.items()}
+            size = outcome.bundle.bytes
+            yield Row(model, target, part, precision, texts.matched, texts.score_drift, figures, size, len(data))
 
 
 def kept(models: Sequence[str], parts: Sequence[str], target: str) -> list[Row]:
@@ -111,9 +112,10 @@ def main() -> None:
             made = model == OUTLIERS
             source = blip2_outliers.write(MODELS["opt"], Path(folder) / OUTLIERS) if made else MODELS[model]
             shown = data[:RETRIEVED] if model == "retrieval" else data
-            for variant in variants(model, parts):
-                rows.append(measured(model, source, given.target, variant, photos, shown))
-                sys.stderr.write(f"{rows[-1]}\n")
+            for part, precisions in variants(model, parts):
+                for row in measured(model, source, given.target, part, precisions, photos, shown):
+                    rows.append(row)
+                    sys.stderr.write(f"{row}\n")
                 ordered = sorted(rows, key=lambda row: (names.index(row.model), row.target, PARTS.index(row.part)))
                 if not given.no_write:
                     FIGURES.write_text(json.dumps(msgspec.to_builtins(ordered), indent=1) + "\n", encoding="utf-8")
