@@ -152,6 +152,8 @@ def test_a_cache_in_int8(kind: str, root: Path) -> None:
         assert (manifest.calibration is not None) == (entry["target"] == "onnx")
         assert texts["matched"] > 0.8
         assert texts["score_drift"] > 1e-4  # not the cache in floats once more
+        assert manifest.evidence is not None
+        assert manifest.evidence.gate.matched == 0.93  # judged as int8
 
 
 @pytest.mark.parametrize("target", ["onnx", "openvino"])

@@ -495,7 +495,8 @@ class BundleBuilder:
     ) -> Evidence:
         report("comparing with the source", 0.0)
         words = tuple(part.precision for part in spec.parts.values())
-        gate = gate_of(self._request, bool(self._prepared.written), words)
+        caches = tuple(converters.cache_of(self._options[target]) for target in spec.targets)
+        gate = gate_of(self._request, bool(self._prepared.written), (*words, *filter(None, caches)))
         return self._stages.validate(folder, gate, report, holdout=holdout, sheet=sheet, golden=golden)
 
     def _manifest(self, spec: BundleSpec, graphs: Graphs) -> Manifest:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from edgekit import converters
-from edgekit.converters import CacheOptions, Target
+from edgekit.converters import Target
 from edgekit.emulators import emulator
 from edgekit.errors import ConversionError, UsageError, choices
 from edgekit.graph.blip2.precision import AWQ, GPTQ, PART_NAMES, SCALE, Precision, read_part, read_precisions
@@ -143,9 +143,9 @@ def _check_caches(bundles: Sequence[BundleSpec], options: Mapping[str, Record]) 
     """Refuse a cache in 8 bits on a target that gets no language model."""
     for name, given in options.items():
         language = [spec.parts["language"].target for spec in bundles if "language" in spec.parts]
-        if isinstance(given, CacheOptions) and given.kv_cache != "fp32" and name not in language:
+        if (cache := converters.cache_of(given)) == "int8" and name not in language:
             raise UsageError(
-                f"--option {name}.kv_cache={given.kv_cache} is for the language part of a vision-language model, and "
+                f"--option {name}.kv_cache={cache} is for the language part of a vision-language model, and "
                 f"{name} gets none; leave it out"
             )
 

@@ -48,6 +48,11 @@ class CacheOptions(Record, frozen=True, omit_defaults=True):
     kv_cache: Literal["fp32", "int8"] = "fp32"
 
 
+def cache_of(options: Record) -> str:
+    """The precision of a language model's cache that a target's options ask for, empty where they have no say."""
+    return options.kv_cache if isinstance(options, CacheOptions) else ""
+
+
 PLAN = "plan"
 """The recipe that takes ranges and layers from the quantisation plan."""
 
@@ -113,7 +118,7 @@ class Target:
 
     def observes(self, options: Record) -> bool:
         """Whether the scales of a language model's cache are found on calibration data, with these options."""
-        return self.static_cache and isinstance(options, CacheOptions) and options.kv_cache == "int8"
+        return self.static_cache and cache_of(options) == "int8"
 
     def recipes_of(self, precision: str) -> tuple[str, ...]:
         """The ways of quantising on images that a precision has."""
