@@ -32,10 +32,11 @@ import blip2_outliers
 
 FIGURES = Path(__file__).parent / "figures" / "blip2_methods.json"
 OUTLIERS = "outliers"
+NAMES = ("opt", OUTLIERS, "t5", "retrieval")
+FORMS = ("fp16", "int8", "int4", "int4-awq", "int4-gptq", "int4-awq-gptq", "int4.5")
 METHODS = ("", "-awq", "-gptq", "-awq-gptq", "-scale", "-awq-scale")
-FORMS = ("fp16", "int8", *(f"int4{method}" for method in METHODS), "int4.5", "int4.5-awq-gptq")
-WIDE = tuple(f"int4-g128{method}" for method in METHODS)
-"""Blocks as wide as the layers of these small models."""
+FURTHER = ("int4.5-awq-gptq", "int4-scale", "int4-awq-scale", *(f"int4-g128{method}" for method in METHODS))
+"""For the model that int4 costs something; blocks as wide as its layers among them."""
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -57,7 +58,7 @@ def variants(model: str, parts: Sequence[str]) -> Iterator[tuple[str, tuple[str,
     own = {OUTLIERS: PARTS[2:], "retrieval": PARTS[:2]}.get(model, PARTS)
     for part in own:
         if part in parts:
-            yield part, (*FORMS, *WIDE) if part == "language" else FORMS
+            yield part, (*FORMS, *FURTHER) if model == OUTLIERS else FORMS
 
 
 def measured(
@@ -75,18 +76,28 @@ def measured(
             if outcome.bundle is None or outcome.evidence is None or outcome.evidence.texts is None:
                 raise outcome.error or RuntimeError(f"{model} {part}={precision}: nothing was written")
             texts = outcome.evidence.texts
-            report = evaluate(load(outcome.bundle, threads=1), data).report
+            report = evaluate(load(outcome.bundle, threads=1), data, meteor=False).report
             figures = {name: value for metrics in report for name, value in metrics.figures.items()}
             size = outcome.bundle.bytes
             yield Row(model, target, part, precision, texts.matched, texts.score_drift, figures, size, len(data))
 
 
-def kept(models: Sequence[str], parts: Sequence[str], target: str) -> list[Row]:
+def kept(models: Sequence[str], parts: Sequence[str], target: str, precisions: Sequence[str]) -> list[Row]:
     """Rows in the file that are not measured now."""
     if not FIGURES.is_file():
         return []
     rows: list[Row] = msgspec.json.decode(FIGURES.read_bytes(), type=list[Row])
-    return [row for row in rows if row.model not in models or row.part not in parts or row.target != target]
+    return [
+        row
+        for row in rows
+        if (row.model not in models or row.part not in parts or row.target != target)
+        or (precisions and row.precision not in precisions)
+    ]
+
+
+def place(row: Row) -> tuple[int, str, int, int]:
+    """Where a row stands in the file."""
+    return NAMES.index(row.model), row.target, PARTS.index(row.part), (*FORMS, *FURTHER).index(row.precision)
 
 
 def main() -> None:
@@ -94,17 +105,17 @@ def main() -> None:
     from tables import methods_of
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = ("opt", OUTLIERS, "t5", "retrieval")
-    parser.add_argument("--model", action="append", choices=names, help="may be repeated; all by default")
+    parser.add_argument("--model", action="append", choices=NAMES, help="may be repeated; all by default")
     parser.add_argument("--part", action="append", choices=PARTS, help="may be repeated; all by default")
+    parser.add_argument("--precision", action="append", help="may be repeated; all by default")
     parser.add_argument("--target", default="onnx")
     parser.add_argument("--scenes", type=int, default=120)
     parser.add_argument("--no-write", action="store_true")
     given = parser.parse_args()
-    models = given.model or list(names)
+    models = given.model or list(NAMES)
     parts = given.part or list(PARTS)
     ordered: list[Row] = []
-    rows = [] if given.no_write else kept(models, parts, given.target)
+    rows = [] if given.no_write else kept(models, parts, given.target, given.precision or ())
     with tempfile.TemporaryDirectory() as folder:
         photos = write_talk(Path(folder) / "calibration", CALIBRATION, FIRST_CALIBRATION_SEED).parent
         data = read_described(write_talk(Path(folder) / "scenes", given.scenes))
@@ -112,11 +123,12 @@ def main() -> None:
             made = model == OUTLIERS
             source = blip2_outliers.write(MODELS["opt"], Path(folder) / OUTLIERS) if made else MODELS[model]
             shown = data[:RETRIEVED] if model == "retrieval" else data
-            for part, precisions in variants(model, parts):
+            for part, every in variants(model, parts):
+                precisions = [one for one in every if one in (given.precision or every)]
                 for row in measured(model, source, given.target, part, precisions, photos, shown):
                     rows.append(row)
                     sys.stderr.write(f"{row}\n")
-                ordered = sorted(rows, key=lambda row: (names.index(row.model), row.target, PARTS.index(row.part)))
+                ordered = sorted(rows, key=place)
                 if not given.no_write:
                     FIGURES.write_text(json.dumps(msgspec.to_builtins(ordered), indent=1) + "\n", encoding="utf-8")
     sys.stdout.write(methods_of(msgspec.to_builtins(ordered)) + "\n")

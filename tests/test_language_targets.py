@@ -70,7 +70,7 @@ def test_opt_generates_what_transformers_does(target: str, root: Path, reference
 @every_target
 def test_random_configurations(kind: str, target: str, root: Path, references: dict[str, References]) -> None:
     found = wrong(root, kind, target, references, range(CONFIGURATIONS))
-    assert len(found) <= (4 if target in SCORES else 0), "\n".join(found)
+    assert len(found) <= (6 if target in SCORES else 0), "\n".join(found)
 
 
 @pytest.mark.nightly

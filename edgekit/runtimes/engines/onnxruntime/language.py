@@ -41,7 +41,7 @@ class _Cache:
     @property
     def capacity(self) -> int:
         """Tokens that the buffers have room for."""
-        return next(iter(self.buffers.values())).shape[2]
+        return int(next(iter(self.buffers.values())).shape[2])
 
     def append(self) -> bool:
         """Count one more token in every row; True when the buffers had to be replaced by larger ones."""
