@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,14 +73,15 @@ def write_graphs(
     precision: str = "fp32",
     given: Forms | None = None,
     scales: Mapping[str, Floats] | None = None,
+    only: Sequence[str] = (),
 ) -> Written:
-    """Write every graph of a folder for a target; with scales its cache in 8 bits."""
+    """Write every graph of a folder for a target, or only some; with scales its cache in 8 bits."""
     source, graphs = Blip2(folder), {}
     converter = registry.module(converters.__name__, target)
     for path in (out, out / "work"):
         path.mkdir(parents=True, exist_ok=True)
     options = converters.target(target).options() if scales is None else CacheOptions(kv_cache="int8")
-    for name in source.graphs:
+    for name in only or source.graphs:
         form = given or forms(name, PartPrecision(precision), None)
         part = WrittenPart(source, name, form, (scales or {}) if name in CACHED else {})
         job = WrittenJob(part=part, out=out, work=out / "work", options=options)

@@ -78,9 +78,12 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Model]:
         folder = write(root / kind)
         model = torch_model(folder)
         inputs, outputs = observed(model, kind)
-        scales = cache_scales(Blip2(folder), inputs)
+        scales, only = cache_scales(Blip2(folder), inputs), Blip2(folder).graphs[2:]
         exact, small = (
-            {name: write_graphs(folder, name, root / f"{kind}-{name}-{word}", scales=own) for name in ENGINES}
+            {
+                name: write_graphs(folder, name, root / f"{kind}-{name}-{word}", scales=own, only=only)
+                for name in ENGINES
+            }
             for word, own in (("exact", None), ("small", scales))
         )
         made[kind] = Model(model, inputs, outputs, exact, small)
