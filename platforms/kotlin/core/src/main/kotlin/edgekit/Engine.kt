@@ -21,7 +21,8 @@ interface Session {
     val placement: Placement
 
     /**
-     * Raw outputs, NCHW in the graph's order, for an input tensor (1, 3, height, width).
+     * Raw outputs, NCHW in the graph's order, for an input tensor (1, 3, height, width). The next frame is written over the
+     * tensor: do not keep it.
      *
      * Throws [EdgeKitException.Engine].
      */

@@ -72,17 +72,20 @@ private fun preprocess(one: Case): List<String> {
         "resized" to values(mapping.resized.width, mapping.resized.height),
     )
     val found = apart(one.expected["transform"], transform, mapOf("scale_x" to 1e-12, "scale_y" to 1e-12))
-    return found + levelsApart(one, one.expected["tensor"].numbers, tensor.data, rule)
+    // Not one pixel differs from what OpenCV gave on x86, but for strips, which it samples in another way.
+    val exact = rule.interpolation == ImageRule.Interpolation.LINEAR && !one.name.startsWith("strip-")
+    return found + levelsApart(one, one.expected["tensor"].numbers, tensor.data, rule, exact)
 }
 
 /** In how many grey levels tensors of (n, 3, height, width) differ. */
-private fun levelsApart(one: Case, expected: DoubleArray, answered: FloatArray, rule: ImageRule): List<String> {
+private fun levelsApart(one: Case, expected: DoubleArray, answered: FloatArray, rule: ImageRule, exact: Boolean = false): List<String> {
     if (expected.size != answered.size) return listOf("tensor: ${answered.size} values, not ${expected.size}")
     if (expected.isEmpty()) return emptyList()
     val cells = rule.width * rule.height
     val levels = DoubleArray(expected.size) { abs(expected[it] - answered[it]) / (rule.scale / rule.std[it / cells % 3]) }
     val share = levels.count { it > 0.01 }.toDouble() / levels.size
-    if (levels.max() <= one.tolerance("levels") + 0.01 && share <= one.tolerance("share")) return emptyList()
+    val (most, mostOf) = if (exact) 0.0 to 0.0 else one.tolerance("levels") to one.tolerance("share")
+    if (levels.max() <= most + 0.01 && share <= mostOf) return emptyList()
     return listOf("tensor: ${levels.max()} levels apart, $share of the values differ")
 }
 
