@@ -5,6 +5,7 @@
 import EdgeKit
 import PhotosUI
 import SwiftUI
+import UIKit
 
 /// An app's one screen around a vision-language model: a picture, what the model says of it, and how well a text fits.
 public struct LanguageScreen: View {
@@ -12,7 +13,7 @@ public struct LanguageScreen: View {
     @State private var chosen: PhotosPickerItem?
     @State private var picture: UIImage?
     @State private var isTaking = false
-    @State private var style = ""
+    @State private var style = "caption"
     @State private var question = ""
     @Environment(\.scenePhase) private var phase
 
@@ -25,7 +26,7 @@ public struct LanguageScreen: View {
 
     private var state: LanguageScreenModel.State { screen.state }
     private var model: LanguageScreenModel { screen.model }
-    private var wanted: String? { style.isEmpty ? nil : style }
+    private var wanted: String? { state.styles.contains(style) ? style : nil }
 
     public var body: some View {
         NavigationStack {
@@ -59,6 +60,7 @@ public struct LanguageScreen: View {
     }
 
     private func look(at image: UIImage?) {
+        guard state.isReady else { return }
         do {
             model.look(at: try Frame(image: image), style: wanted)
             picture = image
@@ -90,7 +92,6 @@ public struct LanguageScreen: View {
         Section("Caption") {
             if state.styles.count > 1 {
                 Picker("Kind of caption", selection: $style) {
-                    Text("As the model does").tag("")
                     ForEach(state.styles, id: \.self) { Text($0).tag($0) }
                 }
             }
@@ -102,12 +103,10 @@ public struct LanguageScreen: View {
         Section(state.isRetrieval ? "Match" : "Question") {
             TextField(state.isRetrieval ? "A text that may fit the picture" : "What do you want to know of the picture?", text: $question)
                 .submitLabel(.send)
-                .onSubmit(ask)
-            Button(state.isRetrieval ? "Compare" : "Ask", action: ask).disabled(!state.isReady)
+                .onSubmit { model.ask(question) }
+            Button(state.isRetrieval ? "Compare" : "Ask") { model.ask(question) }.disabled(!state.isReady)
         }
     }
-
-    private func ask() { model.ask(question) }
 
     private var answer: some View {
         Section("Answer") {
@@ -147,7 +146,8 @@ private final class Observed: ObservableObject {
     let model: LanguageScreenModel
 
     init(_ model: LanguageScreenModel) {
-        (self.model, state) = (model, model.state)
+        self.model = model
+        state = model.state
         model.changed = { [weak self] in self?.state = $0 }
     }
 }

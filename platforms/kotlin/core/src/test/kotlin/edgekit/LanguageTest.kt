@@ -48,7 +48,9 @@ class LanguageTest {
         val first = async { model.caption(picture()) }
         while (engine.looked.get() == 0) delay(2)
         assertThrows(EdgeKitException.Busy::class.java) { runBlocking { model.embed(picture()) } }
-        assertEquals("a red circle", first.await().text) // with the bundle's two beams
+        val text = first.await()
+        assertEquals("a red circle", text.text) // with the bundle's two beams
+        assertTrue("${text.timings}", text.timings.vision >= 50 && text.timings.text >= 50)
         assertEquals(listOf(1, 2, 4), model.embed(picture()).shape)
         assertEquals(1, engine.looked.get())
         assertThrows(EdgeKitException.Usage::class.java) { runBlocking { model.match(picture(), "a") } }

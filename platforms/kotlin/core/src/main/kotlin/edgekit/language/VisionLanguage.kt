@@ -20,7 +20,12 @@ class GeneratedText internal constructor(
     val tokens: List<Int>,
     /** With `returned` above 1 the further texts, the best first. */
     val others: List<GeneratedText>,
+    /** Milliseconds of the image, which is remembered, and of the text. */
+    val timings: TextTimings,
 )
+
+/** Milliseconds of the image, and of the text. */
+data class TextTimings(val vision: Double, val text: Double)
 
 /** How well a text fits an image: that it belongs to it (0 to 1), and the cosine of its vector and the nearest of the image's. */
 data class TextMatch(val text: String, val probability: Double, val similarity: Double)
@@ -125,14 +130,17 @@ class VisionLanguage private constructor(bundle: EdgeBundle, private val languag
     private suspend fun <T> working(work: suspend () -> T): T = turn.alone { withContext(Dispatchers.Default) { work() } }
 
     private suspend fun written(image: Frame, prompt: String, options: GenerationOptions): GeneratedText = working {
+        val begun = System.nanoTime()
         val ready = promptOf(seen(image).projected, prompt, options)
+        val known = System.nanoTime()
         val stopped: Stopped = { tokens -> options.stop.isNotEmpty() && tokenizer.decode(tokens).let { cut(it, options.stop) != it } }
-        val texts = generate(writer!!.graph, ready, options, stopped).map { one ->
-            val words = tokenizer.decode(one.tokens.filter { it !in language.eos })
-            GeneratedText(cut(words, options.stop).trim { isSpace(it.code) }, prompt, one.score, one.tokens, emptyList())
+        val made = generate(writer!!.graph, ready, options, stopped)
+        val timings = TextTimings((known - begun) * 1e-6, (System.nanoTime() - known) * 1e-6)
+        fun text(one: GeneratedSequence, others: List<GeneratedText>): GeneratedText {
+            val words = cut(tokenizer.decode(one.tokens.filter { it !in language.eos }), options.stop)
+            return GeneratedText(words.trim { isSpace(it.code) }, prompt, one.score, one.tokens, others, timings)
         }
-        val best = texts[0]
-        GeneratedText(best.text, prompt, best.score, best.tokens, texts.drop(1))
+        text(made[0], made.drop(1).map { text(it, emptyList()) })
     }
 
     private fun captionPrompt(prompt: String?, style: String?): String {
