@@ -28,6 +28,7 @@ ABLATION = ROOT / "docs" / "figures" / "ablation.json"
 BLIP2 = ROOT / "docs" / "figures" / "blip2.json"
 METHODS = ROOT / "docs" / "figures" / "blip2_methods.json"
 MATRIX = ROOT / "docs" / "figures" / "blip2_matrix.json"
+BLIP2_SPEED = ROOT / "docs" / "figures" / "blip2_speed.json"
 FAMILIES = ROOT / "docs" / "figures" / "families.json"
 SPEED = ROOT / "docs" / "figures" / "int8_speed.json"
 
@@ -200,6 +201,26 @@ def _matrix(model: str) -> str:
     return "\n".join(lines)
 
 
+def blip2_speed() -> str:
+    """How fast each engine decodes a model of published widths, and what share of the limit of memory that is."""
+    if not BLIP2_SPEED.is_file():
+        return "Not measured yet: `python benchmarks/blip2.py`."
+    found = json.loads(BLIP2_SPEED.read_text(encoding="utf-8"))
+    columns = ("tokens a second", "of the limit", "times hf-fp32", "prompt, ms", "vision, ms", "load, s", "memory, GB")
+    lines = [
+        f"{found['bandwidth'] / 1e9:.1f} GB/s are read; {found['depths']['language']} layers of language, "
+        f"{found['depths']['vision']} of vision, {found['depths']['qformer']} of the Q-Former.\n",
+        f"| | {' | '.join(columns)} |",
+        f"|---|{'---|' * len(columns)}",
+    ]
+    for row in found["rows"]:
+        cells = [f"{row['tokens_per_second']:.1f}", f"{row['share_of_limit']:.0%}"]
+        cells += [f"{row['decode_times_eager']:.1f}", f"{row['prefill']:.0f}", f"{row['vision']:.0f}"]
+        cells += [f"{row['load'] / 1e3:.1f}", f"{row['peak'] / 1e9:.2f}"]
+        lines.append(f"| {row['name']} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def _proven(row: dict[str, Any] | None) -> str:
     return f"{row['word']} {row['matched']:.1%}{'' if row.get('passed', True) else ' *'}" if row else ""
 
@@ -278,7 +299,7 @@ def _ratios(of: dict[tuple[str, str, int], Any], target: str, model: str) -> str
 
 TABLES = {
     "README.md": {"targets": targets, "demo": demo, "blip2_opt": blip2_opt},
-    "docs/BLIP2.md": {"blip2": blip2, "methods": methods, "blip2_matrix": blip2_matrix},
+    "docs/BLIP2.md": {"blip2": blip2, "methods": methods, "blip2_matrix": blip2_matrix, "blip2_speed": blip2_speed},
     "docs/CALIBRATION.md": {"ablation": ablation},
     "docs/FAMILIES.md": {"families": families},
     "docs/TARGETS.md": {"recipes": recipes, "speed": speed, "options": options, "toolchains": toolchains},
