@@ -48,14 +48,18 @@ def store_unsigned(network: fx.GraphModule, batches: Batches) -> int:
     found = _Search(network, extremes(network, batches)).found()
     for node, (counts, constant) in found.items():
         for reader in [user for user in node.users if is_one(network, user, "Conv2d")]:
-            undo(network, reader, counts * constant)
+            undo(network, reader, constant * counts.astype(np.float64))
     raised = [(node, constant) for node, (_, constant) in found.items() if is_one(network, node, *ACTIVATIONS)]
     for node, constant in raised:
-        with network.graph.inserting_after(node):
-            more = network.graph.call_function(operator.add, (node, constant))
-        node.replace_all_uses_with(more, delete_user_cb=lambda user, own=more: user is not own)
+        _raise(network, node, constant)
     network.recompile()
     return len(raised)
+
+
+def _raise(network: fx.GraphModule, node: fx.Node, constant: float) -> None:
+    with network.graph.inserting_after(node):
+        raised = network.graph.call_function(operator.add, (node, constant))
+    node.replace_all_uses_with(raised, delete_user_cb=lambda user: user is not raised)
 
 
 class _Search:
@@ -109,9 +113,9 @@ class _Search:
             layer = layer_of(self._network, node)
             averaging = isinstance(layer, torch.nn.AvgPool2d)
             inside = averaging and (not layer.count_include_pad or layer.padding == (0, 0))
-            return inside or isinstance(layer, (torch.nn.MaxPool2d, torch.nn.Upsample))
+            return bool(inside) or isinstance(layer, (torch.nn.MaxPool2d, torch.nn.Upsample))
         if node.target is torch.cat:
-            return len(node.args) == 2 and node.args[1] == 1
+            return len(node.args) == 2 and bool(node.args[1] == 1)
         if node.target is torch.add:
             return [self._seen[one].channels for one in node.all_input_nodes] == [self._seen[node].channels] * 2
         return node.target is torch.index_select or (
@@ -132,10 +136,11 @@ class _Search:
         source: Any = node.args[0]
         if node.target is torch.index_select:
             chosen: Any = node.args[2]
-            return of(source)[self._network.get_buffer(str(chosen.target)).numpy()]
+            return of(source).take(self._network.get_buffer(str(chosen.target)).numpy())
         if node.target is operator.getitem:
             where: Any = node.args[1]
-            return of(source)[where[1]]
+            part: Counts = of(source)[where[1]]
+            return part
         return of(source)
 
     def _sized(self, counts: dict[fx.Node, Counts]) -> list[tuple[fx.Node, Counts, float]]:
