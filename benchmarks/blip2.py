@@ -7,6 +7,7 @@ token, so it cannot be faster than the bandwidth measured in the same round divi
 best" is the same share for the fastest token and the best bandwidth of all rounds.
 
     python benchmarks/blip2.py --work FOLDER [--rounds 3] [--only edgekit-onnx-int4 hf-fp32] [--json]
+    python benchmarks/blip2.py --work FOLDER --json > docs/figures/blip2_speed.json; python docs/tables.py
 
 Needs transformers and torch for the comparison, and 12 GB of disk and 6 GB of memory.
 """
@@ -18,6 +19,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -27,10 +29,11 @@ from blip2_checkpoint import Depths, write
 
 CHILD = Path(__file__).with_name("blip2_subjects.py")
 BASE = "hf-fp32"
-TARGETS = {"int8": 0.85, "int4": 0.70}
-"""Shares of the limit that are to be reached."""
+TARGETS = {"int8": 0.85, "int4": 0.75}
+"""Shares of the limit that the best engine is to reach."""
 
 TIMES_EAGER = 5.0
+"""How many times as fast as the base it is to decode."""
 
 
 def child(name: str, checkpoint: Path, given: argparse.Namespace, tokens: int) -> dict[str, Any]:
@@ -86,16 +89,17 @@ def cosine(one: list[float], other: list[float]) -> float:
 
 
 def misses(rows: list[dict[str, Any]]) -> list[str]:
-    """What of the targets is not reached."""
+    """What of the targets the best engine does not reach."""
     found = []
-    for one in rows:
-        preset = one["name"].rpartition("-")[2]
-        if not one["name"].startswith("edgekit") or preset not in TARGETS:
+    for preset, wanted in TARGETS.items():
+        ours = [one for one in rows if one["name"].startswith("edgekit") and one["name"].endswith(preset)]
+        if not ours:
             continue
-        if one["share_of_limit"] < TARGETS[preset]:
-            found.append(f"{one['name']}: {one['share_of_limit']:.0%} of the limit, wanted {TARGETS[preset]:.0%}")
-        if one.get("decode_times_eager", TIMES_EAGER) < TIMES_EAGER:
-            found.append(f"{one['name']}: {one['decode_times_eager']:.1f} x eager, wanted {TIMES_EAGER:.0f}")
+        best = max(ours, key=lambda one: one["share_of_limit"])
+        if best["share_of_limit"] < wanted:
+            found.append(f"{best['name']}: {best['share_of_limit']:.0%} of the limit, wanted {wanted:.0%}")
+        if (times := max(one.get("decode_times_eager", TIMES_EAGER) for one in ours)) < TIMES_EAGER:
+            found.append(f"{preset}: {times:.1f} x eager, wanted {TIMES_EAGER:.0f}")
     return found
 
 
@@ -169,12 +173,8 @@ def main() -> None:
     bandwidth = median(one["bandwidth"] for one in found)
     missed = misses(rows)
     if given.json:
-        load = os.getloadavg()[0]
-        print(
-            json.dumps(
-                {"bandwidth": bandwidth, "load": load, "missed": missed, "rows": rows, "rounds": found}, indent=2
-            )
-        )
+        made = {"bandwidth": bandwidth, "load": os.getloadavg()[0], "depths": asdict(depths), "missed": missed}
+        print(json.dumps({**made, "rows": rows}, indent=1))
         return
     show(rows, bandwidth)
     print("\n".join(f"missed: {one}" for one in missed) or "all targets are reached")

@@ -95,12 +95,13 @@ class Edgekit:
     """What a bundle runs with: the graphs of one target in one preset of precisions."""
 
     def __init__(self, checkpoint: Path, work: Path, threads: int, target: str, preset: str) -> None:
+        from edgekit import converters
         from edgekit.runtimes.bundle.manifest import Language
         from edgekit.runtimes.engines import SessionOptions, open_language, open_network
 
         folder = work / f"{target}-{preset}"
         graphs = {name: converted(checkpoint, work, target, preset, name) for name in ("vision", "qformer", "language")}
-        engine = {"onnx": "onnxruntime"}.get(target, target)
+        engine = converters.target(target).engine
         options = SessionOptions(threads=threads)
         cached = heads(checkpoint)
         language = Language(
@@ -112,7 +113,7 @@ class Edgekit:
         )
         table = np.load(words := embeddings(checkpoint, work), mmap_mode="r")
         self._language = open_language(engine, folder, {"language": graphs["language"]}, language, table, options)
-        self.streamed = bytes_per_token(folder / graphs["language"].files[1], preset)
+        self.streamed = bytes_per_token([folder / name for name in graphs["language"].files], preset)
         files = [words, *(folder / name for graph in graphs.values() for name in graph.files)]
         self.size = sum(path.stat().st_size for path in files)
 
@@ -144,7 +145,7 @@ class Plain:
         self._vision, self._qformer, self._language = (opened(path, threads) for path in files)
         table = np.load(embeddings(checkpoint, work), mmap_mode="r")
         self._table, self._heads = table, heads(checkpoint)
-        self.streamed = bytes_per_token(work / "plain" / "language.onnx.data", "fp32")
+        self.streamed = bytes_per_token([work / "plain" / "language.onnx.data"], "fp32")
         self.size = sum(file.stat().st_size for path in files for file in (path, path.with_name(f"{path.name}.data")))
 
     def vision(self, pixels: np.ndarray) -> Any:
@@ -210,9 +211,9 @@ def embeddings(checkpoint: Path, work: Path) -> Path:
     return path
 
 
-def bytes_per_token(weights: Path, preset: str) -> int:
+def bytes_per_token(files: list[Path], preset: str) -> int:
     """All weights of the language graph but the table of positions, of which one row is read."""
-    return weights.stat().st_size - 2050 * WIDTH * (2 if preset == "fp16" else 4)
+    return sum(path.stat().st_size for path in files) - 2050 * WIDTH * (2 if preset == "fp16" else 4)
 
 
 def converted(checkpoint: Path, work: Path, target: str, preset: str, name: str) -> Any:
@@ -264,6 +265,11 @@ SUBJECTS: dict[str, Callable[[Path, Path, int], Subject]] = {
         f"edgekit-{target}-{preset}": partial(Edgekit, target=target, preset=preset)
         for preset in ("fp32", "int8", "int4")
         for target in ("onnx", "openvino")
+    },
+    **{
+        f"edgekit-{target}-{preset}": partial(Edgekit, target=target, preset=preset)
+        for preset in ("int8", "int4")
+        for target in ("litert", "mnn", "ncnn", "executorch")
     },
 }  # fmt: skip
 

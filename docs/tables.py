@@ -15,6 +15,7 @@ import json
 import re
 import sys
 import typing
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ ABLATION = ROOT / "docs" / "figures" / "ablation.json"
 BLIP2 = ROOT / "docs" / "figures" / "blip2.json"
 METHODS = ROOT / "docs" / "figures" / "blip2_methods.json"
 MATRIX = ROOT / "docs" / "figures" / "blip2_matrix.json"
+BLIP2_SPEED = ROOT / "docs" / "figures" / "blip2_speed.json"
 FAMILIES = ROOT / "docs" / "figures" / "families.json"
 SPEED = ROOT / "docs" / "figures" / "int8_speed.json"
 
@@ -160,13 +162,14 @@ def methods() -> str:
 
 
 def methods_of(rows: list[dict[str, Any]]) -> str:
-    """A table for each model and target: tokens or decisions matched, score drift, and the model's first figure."""
+    """A table for each model and target: tokens or decisions matched, score drift, and the model's main figures."""
     parts = []
     for model, target in dict.fromkeys((row["model"], row["target"]) for row in rows):
         mine = [row for row in rows if (row["model"], row["target"]) == (model, target)]
         named = list(dict.fromkeys(row["part"] for row in mine))
-        main = "R@1" if model == "retrieval" else "VQA accuracy"
-        heads = [f"{'Q-Former' if part == 'qformer' else part}: matched, drift, {main}, MB" for part in named]
+        main = ("R@1",) if model == "retrieval" else ("VQA accuracy", "CIDEr")
+        shown = f"matched, drift, {', '.join(main)}, MB"
+        heads = [f"{'Q-Former' if part == 'qformer' else part}: {shown}" for part in named]
         scenes = f"{min(row['images'] for row in mine)} scenes"
         lines = [f"| {model}, {target}, {scenes} | {' | '.join(heads)} |", f"|---|{'---|' * len(named)}"]
         of = {(row["part"], row["precision"]): row for row in mine}
@@ -200,12 +203,33 @@ def _matrix(model: str) -> str:
     return "\n".join(lines)
 
 
+def blip2_speed() -> str:
+    """How fast each engine decodes a model of published widths, and what share of the limit of memory that is."""
+    if not BLIP2_SPEED.is_file():
+        return "Not measured yet: `python benchmarks/blip2.py`."
+    found = json.loads(BLIP2_SPEED.read_text(encoding="utf-8"))
+    columns = ("tokens a second", "of the limit", "times hf-fp32", "prompt, ms", "vision, ms", "load, s", "memory, GB")
+    lines = [
+        f"{found['bandwidth'] / 1e9:.1f} GB/s are read; {found['depths']['language']} layers of language, "
+        f"{found['depths']['vision']} of vision, {found['depths']['qformer']} of the Q-Former.\n",
+        f"| | {' | '.join(columns)} |",
+        f"|---|{'---|' * len(columns)}",
+    ]
+    for row in found["rows"]:
+        cells = [f"{row['tokens_per_second']:.1f}", f"{row['share_of_limit']:.0%}"]
+        cells += [f"{row['decode_times_eager']:.1f}", f"{row['prefill']:.0f}", f"{row['vision']:.0f}"]
+        cells += [f"{row['load'] / 1e3:.1f}", f"{row['peak'] / 1e9:.2f}"]
+        lines.append(f"| {row['name']} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def _proven(row: dict[str, Any] | None) -> str:
     return f"{row['word']} {row['matched']:.1%}{'' if row.get('passed', True) else ' *'}" if row else ""
 
 
-def _method(row: dict[str, Any], main: str) -> str:
-    return f"{row['matched']:.1%}, {row['drift']:.3f}, {row['figures'][main]:.3f}, {row['bytes'] / 1e6:.2f}"
+def _method(row: dict[str, Any], main: Sequence[str]) -> str:
+    figures = ", ".join(f"{row['figures'][name]:.3f}" for name in main)
+    return f"{row['matched']:.1%}, {row['drift']:.3f}, {figures}, {row['bytes'] / 1e6:.2f}"
 
 
 def _variant(row: dict[str, Any]) -> str:
@@ -278,7 +302,7 @@ def _ratios(of: dict[tuple[str, str, int], Any], target: str, model: str) -> str
 
 TABLES = {
     "README.md": {"targets": targets, "demo": demo, "blip2_opt": blip2_opt},
-    "docs/BLIP2.md": {"blip2": blip2, "methods": methods, "blip2_matrix": blip2_matrix},
+    "docs/BLIP2.md": {"blip2": blip2, "methods": methods, "blip2_matrix": blip2_matrix, "blip2_speed": blip2_speed},
     "docs/CALIBRATION.md": {"ablation": ablation},
     "docs/FAMILIES.md": {"families": families},
     "docs/TARGETS.md": {"recipes": recipes, "speed": speed, "options": options, "toolchains": toolchains},

@@ -460,6 +460,24 @@ def test_broken_files_are_refused(jobs: Any, graphs: Any, tmp_path: Path) -> Non
             open_session("mnn", tmp_path, graphs["fp32"], SessionOptions())
 
 
+def test_weights_beside_the_file_belong_to_it(
+    jobs: Any, graphs: Any, image: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the converter leaves them where a network is large; weights that the manifest does not name are refused."""
+    whole = tool.convert_onnx
+    monkeypatch.setattr(converter, "convert_onnx", lambda *given: whole(*given, "--saveExternalData", "1"))
+    job = dataclasses.replace(jobs["fp32"], out=tmp_path)
+    graph = converter.convert(job, quiet)
+    assert graph.files == ("model.mnn", "model.mnn.weight")
+    assert (tmp_path / "model.mnn").stat().st_size < (tmp_path / "model.mnn.weight").stat().st_size
+    wanted = open_session("mnn", jobs["fp32"].out, graphs["fp32"], SessionOptions()).run([image])
+    found = open_session("mnn", tmp_path, graph, SessionOptions()).run([image])
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_array_equal(one, other)
+    with pytest.raises(EngineError, match="weight: weights that the manifest does not guard"):
+        open_session("mnn", tmp_path, msgspec.structs.replace(graph, files=graph.files[:1]), SessionOptions())
+
+
 def test_a_manifest_that_says_something_else_is_refused(jobs: Any, graphs: Any) -> None:
     graph, folder = graphs["fp32"], jobs["fp32"].out
     renamed = tuple(msgspec.structs.replace(tensor, name="other") for tensor in graph.outputs[:1])

@@ -21,7 +21,7 @@ from edgekit.calibration.samples import Samples
 from edgekit.converters import CONVOLUTIONS as IN_INTEGERS
 from edgekit.converters import PLAN, Job, Report, Target, WrittenJob
 from edgekit.converters.mnn.ranges import set_ranges
-from edgekit.converters.mnn.tool import LINEAR, Weights, convert_onnx, quantised_layers, run_tool
+from edgekit.converters.mnn.tool import LINEAR, Weights, convert_onnx, files_of, quantised_layers, run_tool
 from edgekit.converters.mnn.written import write
 from edgekit.errors import ConversionError
 from edgekit.graph.blip2.precision import PART_NAMES
@@ -78,7 +78,7 @@ def convert(job: Job, report: Report) -> Graph:
     if job.precision == "int8":
         return _int8(job, out, report)
     _convert(job, out, report, *(["--fp16"] if job.precision == "fp16" else []))
-    return job.graph(FILE)
+    return job.graph(*files_of(out))
 
 
 def convert_written(job: WrittenJob, report: Report) -> Graph:
@@ -101,7 +101,7 @@ def _int8(job: Job, out: Path, report: Report) -> Graph:
     if job.recipe == PLAN:
         set_ranges(out, source, network, planned.tensors)
     report("timing INT8 beside float32", 0.9)
-    graph = msgspec.structs.replace(job.graph(FILE), report=_told(read_operators(out)))
+    graph = msgspec.structs.replace(job.graph(*files_of(out)), report=_told(read_operators(out)))
     return msgspec.structs.replace(graph, speed=_speed(job, source, graph))
 
 

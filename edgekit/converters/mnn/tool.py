@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit.converters._foreign import tool_error
+from edgekit.runtimes.bundle.folder import sha256
 from edgekit.runtimes.engines.mnn.flatbuffer import identifier
+from edgekit.runtimes.engines.mnn.opening import weights_of
 
 _RUN = "import sys, _tools; getattr(_tools, sys.argv[1])(sys.argv[1:])"
 
@@ -48,6 +50,11 @@ def convert_onnx(source: Path, out: Path, *more: str) -> None:
     _name_by_content(out)
 
 
+def files_of(made: Path) -> tuple[str, ...]:
+    """Names of a network's files: the converter writes weights of a gigabyte and more beside it."""
+    return tuple(path.name for path in (made, weights_of(made)) if path.is_file())
+
+
 def quantised_layers(layers: Mapping[str, Weights], scratch: Path) -> list[str]:
     """The converter's arguments that store the weights of these layers as integers, and no others.
 
@@ -73,7 +80,10 @@ def _name_by_content(path: Path) -> None:
     data = bytearray(path.read_bytes())
     start, length = identifier(bytes(data))
     data[start : start + length] = bytes(length)
-    data[start : start + length] = hashlib.sha256(data).hexdigest()[:length].encode().ljust(length, b"0")
+    content = hashlib.sha256(data)
+    if (weights := weights_of(path)).is_file():
+        content.update(sha256(weights).encode())
+    data[start : start + length] = content.hexdigest()[:length].encode().ljust(length, b"0")
     path.write_bytes(data)
 
 
@@ -89,7 +99,8 @@ def run_tool(name: str, arguments: Sequence[str], made: Path, source: Path) -> N
     Raises:
         ConversionError: it failed or did not write ``made``; with what it said.
     """
-    made.unlink(missing_ok=True)
+    for path in (made, weights_of(made)):
+        path.unlink(missing_ok=True)
     done = subprocess.run(
         [sys.executable, "-c", _RUN, name, *arguments],
         cwd=made.parent,  # its log and what it dumps stay there

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from edgekit.converters import Report, WrittenJob
-from edgekit.converters.mnn.tool import LINEAR, Weights, convert_onnx, quantised_layers
+from edgekit.converters.mnn.tool import LINEAR, Weights, convert_onnx, files_of, quantised_layers
 from edgekit.errors import ConversionError
 from edgekit.graph.blip2.blip2 import Forms
 from edgekit.graph.blip2.cache import HostCache
@@ -26,7 +26,7 @@ HEAD = "logits"
 
 
 def write(job: WrittenJob, report: Report) -> Graph:
-    """Write ``NAME.mnn`` in the part's precision.
+    """Write ``NAME.mnn`` in the part's precision, with ``NAME.mnn.weight`` beside it where the part is large.
 
     MNN's converter reads floats and holds the part in memory: in ONNX, 4 bytes for each weight.
 
@@ -43,7 +43,7 @@ def write(job: WrittenJob, report: Report) -> Graph:
         convert_onnx(source, out, "--fp16")
     else:
         _convert_integers(job, source, out)
-    return msgspec.structs.replace(floats, files=(out.name,))
+    return msgspec.structs.replace(floats, files=files_of(out))
 
 
 def _convert_integers(job: WrittenJob, source: Path, out: Path) -> None:
@@ -59,7 +59,8 @@ def _convert_integers(job: WrittenJob, source: Path, out: Path) -> None:
             layers[operator.name] = _stored(forms.head if is_head else form_of(forms.layers, weight), size)
     if not layers:
         raise ConversionError(f"{job.part.name}: MNN's converter left no linear layer to quantise; choose fp16")
-    plain.unlink()
+    for name in files_of(plain):
+        (job.work / name).unlink()
     with tempfile.TemporaryDirectory(prefix="weights.", dir=job.work) as scratch:
         convert_onnx(source, out, *quantised_layers(layers, Path(scratch)))
 

@@ -21,6 +21,11 @@ DEFAULT_THREADS = 4
 _STDOUT = threading.Lock()
 
 
+def weights_of(path: Path) -> Path:
+    """Where MNN looks for the weights of a network that are too large for its file, without being told."""
+    return path.with_name(f"{path.name}.weight")
+
+
 def checked_operators(path: Path, graph: Graph) -> list[MnnOperator]:
     """Check a file before MNN opens it, which aborts the process on some broken files.
 
@@ -29,8 +34,9 @@ def checked_operators(path: Path, graph: Graph) -> list[MnnOperator]:
             of the manifest.
     """
     operators = _operators(path)
-    if path.with_name(f"{path.name}.weight").exists():  # MNN reads it without being told
-        raise EngineError(f"{path}.weight: weights that the manifest does not guard; do not use this bundle")
+    weights = weights_of(path)
+    if weights.exists() and weights.name not in graph.files:
+        raise EngineError(f"{weights}: weights that the manifest does not guard; do not use this bundle")
     made = {name for operator in operators for name in operator.outputs}
     for tensor in (*graph.inputs, *graph.outputs):  # MNN would give the first tensor for a name it does not know
         if tensor.name not in made:
