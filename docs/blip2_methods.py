@@ -32,9 +32,11 @@ import blip2_outliers
 
 FIGURES = Path(__file__).parent / "figures" / "blip2_methods.json"
 OUTLIERS = "outliers"
-FORMS = ("fp16", "int8", "int4", "int4-awq", "int4-gptq", "int4-awq-gptq", "int4.5", "int4.5-awq-gptq")
-WIDE = tuple(f"int4-g128{method}" for method in ("", "-awq", "-gptq", "-awq-gptq"))
-"""Blocks as wide as the layers of these small models."""
+NAMES = ("opt", OUTLIERS, "t5", "retrieval")
+FORMS = ("fp16", "int8", "int4", "int4-awq", "int4-gptq", "int4-awq-gptq", "int4.5")
+METHODS = ("", "-awq", "-gptq", "-awq-gptq", "-scale", "-awq-scale")
+FURTHER = ("int4.5-awq-gptq", "int4-scale", "int4-awq-scale", *(f"int4-g128{method}" for method in METHODS))
+"""For the model that int4 costs something; blocks as wide as its layers among them."""
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -51,41 +53,51 @@ class Row(msgspec.Struct, frozen=True):
     images: int
 
 
-def variants(model: str, parts: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Part and precision of each row."""
+def variants(model: str, parts: Sequence[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Each part of a model that is measured, and its precisions."""
     own = {OUTLIERS: PARTS[2:], "retrieval": PARTS[:2]}.get(model, PARTS)
     for part in own:
         if part in parts:
-            yield from ((part, form) for form in ((*FORMS, *WIDE) if part == "language" else FORMS))
+            yield part, (*FORMS, *FURTHER) if model == OUTLIERS else FORMS
 
 
 def measured(
-    model: str, source: Path, target: str, variant: tuple[str, str], photos: Path, data: Sequence[DescribedImage]
-) -> Row:
-    """Convert, prove and evaluate; the bundle is thrown away."""
-    part, precision = variant
-    words = tuple(f"{name}={precision if name == part else 'fp32'}" for name in PARTS)
+    model: str, source: Path, target: str, part: str, precisions: Sequence[str], photos: Path,
+    data: Sequence[DescribedImage],
+) -> Iterator[Row]:  # fmt: skip
+    """Convert a part in every precision, prove and evaluate; the source runs once, the bundles are thrown away."""
+    words = (*(f"{name}=fp32" for name in PARTS if name != part), *(f"{part}={one}" for one in precisions))
     with tempfile.TemporaryDirectory() as folder:
         given = Conversion(
             source=str(source), targets=(target,), precisions=words, out=Path(folder), data=str(photos), gated=False,
-            name=model,
+            name=model, threads=1,
         )  # fmt: skip
-        (outcome,) = convert(given).outcomes
-        if outcome.bundle is None or outcome.evidence is None or outcome.evidence.texts is None:
-            raise outcome.error or RuntimeError(f"{model} {words}: nothing was written")
-        texts = outcome.evidence.texts
-        report = evaluate(load(outcome.bundle), data).report
-        figures = {name: value for metrics in report for name, value in metrics.figures.items()}
-        size = outcome.bundle.bytes
-        return Row(model, target, part, precision, texts.matched, texts.score_drift, figures, size, len(data))
+        for precision, outcome in zip(precisions, convert(given).outcomes, strict=True):
+            if outcome.bundle is None or outcome.evidence is None or outcome.evidence.texts is None:
+                raise outcome.error or RuntimeError(f"{model} {part}={precision}: nothing was written")
+            texts = outcome.evidence.texts
+            report = evaluate(load(outcome.bundle, threads=1), data, meteor=False).report
+            figures = {name: value for metrics in report for name, value in metrics.figures.items()}
+            size = outcome.bundle.bytes
+            yield Row(model, target, part, precision, texts.matched, texts.score_drift, figures, size, len(data))
 
 
-def kept(models: Sequence[str], parts: Sequence[str], target: str) -> list[Row]:
+def kept(models: Sequence[str], parts: Sequence[str], target: str, precisions: Sequence[str]) -> list[Row]:
     """Rows in the file that are not measured now."""
     if not FIGURES.is_file():
         return []
     rows: list[Row] = msgspec.json.decode(FIGURES.read_bytes(), type=list[Row])
-    return [row for row in rows if row.model not in models or row.part not in parts or row.target != target]
+    return [
+        row
+        for row in rows
+        if (row.model not in models or row.part not in parts or row.target != target)
+        or (precisions and row.precision not in precisions)
+    ]
+
+
+def place(row: Row) -> tuple[int, str, int, int]:
+    """Where a row stands in the file."""
+    return NAMES.index(row.model), row.target, PARTS.index(row.part), (*FORMS, *FURTHER).index(row.precision)
 
 
 def main() -> None:
@@ -93,17 +105,17 @@ def main() -> None:
     from tables import methods_of
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = ("opt", OUTLIERS, "t5", "retrieval")
-    parser.add_argument("--model", action="append", choices=names, help="may be repeated; all by default")
+    parser.add_argument("--model", action="append", choices=NAMES, help="may be repeated; all by default")
     parser.add_argument("--part", action="append", choices=PARTS, help="may be repeated; all by default")
+    parser.add_argument("--precision", action="append", help="may be repeated; all by default")
     parser.add_argument("--target", default="onnx")
     parser.add_argument("--scenes", type=int, default=120)
     parser.add_argument("--no-write", action="store_true")
     given = parser.parse_args()
-    models = given.model or list(names)
+    models = given.model or list(NAMES)
     parts = given.part or list(PARTS)
     ordered: list[Row] = []
-    rows = [] if given.no_write else kept(models, parts, given.target)
+    rows = [] if given.no_write else kept(models, parts, given.target, given.precision or ())
     with tempfile.TemporaryDirectory() as folder:
         photos = write_talk(Path(folder) / "calibration", CALIBRATION, FIRST_CALIBRATION_SEED).parent
         data = read_described(write_talk(Path(folder) / "scenes", given.scenes))
@@ -111,10 +123,12 @@ def main() -> None:
             made = model == OUTLIERS
             source = blip2_outliers.write(MODELS["opt"], Path(folder) / OUTLIERS) if made else MODELS[model]
             shown = data[:RETRIEVED] if model == "retrieval" else data
-            for variant in variants(model, parts):
-                rows.append(measured(model, source, given.target, variant, photos, shown))
-                sys.stderr.write(f"{rows[-1]}\n")
-                ordered = sorted(rows, key=lambda row: (names.index(row.model), row.target, PARTS.index(row.part)))
+            for part, every in variants(model, parts):
+                precisions = [one for one in every if one in (given.precision or every)]
+                for row in measured(model, source, given.target, part, precisions, photos, shown):
+                    rows.append(row)
+                    sys.stderr.write(f"{row}\n")
+                ordered = sorted(rows, key=place)
                 if not given.no_write:
                     FIGURES.write_text(json.dumps(msgspec.to_builtins(ordered), indent=1) + "\n", encoding="utf-8")
     sys.stdout.write(methods_of(msgspec.to_builtins(ordered)) + "\n")

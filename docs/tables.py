@@ -15,6 +15,7 @@ import json
 import re
 import sys
 import typing
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -161,13 +162,14 @@ def methods() -> str:
 
 
 def methods_of(rows: list[dict[str, Any]]) -> str:
-    """A table for each model and target: tokens or decisions matched, score drift, and the model's first figure."""
+    """A table for each model and target: tokens or decisions matched, score drift, and the model's main figures."""
     parts = []
     for model, target in dict.fromkeys((row["model"], row["target"]) for row in rows):
         mine = [row for row in rows if (row["model"], row["target"]) == (model, target)]
         named = list(dict.fromkeys(row["part"] for row in mine))
-        main = "R@1" if model == "retrieval" else "VQA accuracy"
-        heads = [f"{'Q-Former' if part == 'qformer' else part}: matched, drift, {main}, MB" for part in named]
+        main = ("R@1",) if model == "retrieval" else ("VQA accuracy", "CIDEr")
+        shown = f"matched, drift, {', '.join(main)}, MB"
+        heads = [f"{'Q-Former' if part == 'qformer' else part}: {shown}" for part in named]
         scenes = f"{min(row['images'] for row in mine)} scenes"
         lines = [f"| {model}, {target}, {scenes} | {' | '.join(heads)} |", f"|---|{'---|' * len(named)}"]
         of = {(row["part"], row["precision"]): row for row in mine}
@@ -225,8 +227,9 @@ def _proven(row: dict[str, Any] | None) -> str:
     return f"{row['word']} {row['matched']:.1%}{'' if row.get('passed', True) else ' *'}" if row else ""
 
 
-def _method(row: dict[str, Any], main: str) -> str:
-    return f"{row['matched']:.1%}, {row['drift']:.3f}, {row['figures'][main]:.3f}, {row['bytes'] / 1e6:.2f}"
+def _method(row: dict[str, Any], main: Sequence[str]) -> str:
+    figures = ", ".join(f"{row['figures'][name]:.3f}" for name in main)
+    return f"{row['matched']:.1%}, {row['drift']:.3f}, {figures}, {row['bytes'] / 1e6:.2f}"
 
 
 def _variant(row: dict[str, Any]) -> str:

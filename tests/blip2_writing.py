@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ import tiny_blip2
 from tiny_transformers import package
 
 from edgekit import converters, registry
-from edgekit.converters import WrittenJob
+from edgekit.arrays import Floats
+from edgekit.converters import CacheOptions, WrittenJob
 from edgekit.emulators import proof_device
-from edgekit.graph.blip2.blip2 import Blip2, Forms, WrittenPart
+from edgekit.graph.blip2.blip2 import CACHED, Blip2, Forms, WrittenPart
 from edgekit.graph.blip2.contract import contract_of
 from edgekit.graph.blip2.precision import PartPrecision, forms
 from edgekit.runtimes.bundle.manifest import Graph, Language
@@ -64,16 +66,25 @@ class Written:
         return open_language(self.engine, self.folder, graphs, self.language, embeddings, self.options)
 
 
-def write_graphs(folder: Path, target: str, out: Path, precision: str = "fp32", given: Forms | None = None) -> Written:
-    """Write every graph of a folder for a target."""
+def write_graphs(
+    folder: Path,
+    target: str,
+    out: Path,
+    precision: str = "fp32",
+    given: Forms | None = None,
+    scales: Mapping[str, Floats] | None = None,
+    only: Sequence[str] = (),
+) -> Written:
+    """Write every graph of a folder for a target, or only some; with scales its cache in 8 bits."""
     source, graphs = Blip2(folder), {}
     converter = registry.module(converters.__name__, target)
     for path in (out, out / "work"):
         path.mkdir(parents=True, exist_ok=True)
-    options = converters.target(target).options()
-    for name in source.graphs:
+    options = converters.target(target).options() if scales is None else CacheOptions(kv_cache="int8")
+    for name in only or source.graphs:
         form = given or forms(name, PartPrecision(precision), None)
-        job = WrittenJob(part=WrittenPart(source, name, form), out=out, work=out / "work", options=options)
+        part = WrittenPart(source, name, form, (scales or {}) if name in CACHED else {})
+        job = WrittenJob(part=part, out=out, work=out / "work", options=options)
         graphs[name] = converter.convert_written(job, lambda text, share: None)
     return Written(source, target, out, graphs)
 

@@ -17,8 +17,8 @@ pytest.importorskip("transformers", reason="needs transformers, whose generate i
 pytest.importorskip("executorch", reason="executorch is not here")
 
 import tiny_blip2
-from blip2_writing import ONE_THREAD, Written, torch_model
-from test_language_engines import case, ours, same, theirs
+from blip2_writing import ONE_THREAD, Written
+from language_cases import References, differences
 
 from edgekit.converters import WrittenJob, executorch
 from edgekit.converters._xnnpack_integers import blocks, channels
@@ -87,12 +87,9 @@ def source(root: Path, kind: str) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["opt", "t5"])
-def test_the_operators_generate_what_transformers_does(kind: str, root: Path) -> None:
-    model = torch_model(source(root, kind))
+def test_the_operators_generate_what_transformers_does(kind: str, root: Path, shared_folder: Path) -> None:
     written, graph = eager(source(root, kind))
-    for seed in range(2):
-        given = case(kind, model, seed)
-        same(kind, ours(written, graph, given), theirs(model, given), given)
+    assert not differences(written, graph, References(source(root, kind), shared_folder), range(2))
 
 
 @pytest.mark.parametrize("name", ["text", "match"])

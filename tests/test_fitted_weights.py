@@ -32,7 +32,7 @@ from edgekit.graph.blip2.fitted import Gain, fit, widest
 from edgekit.graph.blip2.folds import folds, scales
 from edgekit.graph.blip2.forms import Blocks, blocks
 from edgekit.graph.blip2.precision import read_part
-from edgekit.graph.blip2.rounding import Grid, clipped, errors, gptq, rounded
+from edgekit.graph.blip2.rounding import Grid, clipped, errors, gptq, rescaled, rounded
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 GRIDS: tuple[Grid, ...] = ("lowest", "symmetric")
@@ -56,6 +56,7 @@ def test_no_output_is_worse_than_rounded_to_nearest(seed: int, grid: Grid, size:
     weight, seen = layer(seed, inputs, 8, 60)
     plain = errors(weight, rounded(weight, 4, size, grid), seen) * (1 + 1e-4)
     assert (errors(weight, gptq(weight, seen, 4, size, grid), seen) <= plain).all()
+    assert (errors(weight, rescaled(weight, seen, 4, size, grid), seen) <= plain).all()
     assert (errors(weight, rounded(clipped(weight, seen, 4, size, grid), 4, size, grid), seen) <= plain).all()
     factors = scales([weight], seen, lambda one: rounded(one, 4, size, grid))
     assert errors(weight, rounded(weight * factors, 4, size, grid) / factors, seen).sum() <= plain.sum()
@@ -78,7 +79,10 @@ def test_large_and_correlated_inputs_are_made_use_of(grid: Grid) -> None:
     def by_gptq(given: Floats) -> Floats:
         return gptq(weight, given, 4, 32, grid)
 
-    for method in (by_factors, by_clipping, by_gptq):
+    def by_scales(given: Floats) -> Floats:
+        return rescaled(weight, given, 4, 32, grid)
+
+    for method in (by_factors, by_clipping, by_gptq, by_scales):
         assert errors(weight, method(seen), seen).sum() < 0.67 * plain
         assert errors(weight, method(other), seen).sum() > 0.9 * plain
 
@@ -145,10 +149,11 @@ def test_each_target_finds_the_integers_again(
     written: Callable[[Floats, int], Floats], grid: Grid, exact: float
 ) -> None:
     weight, seen = layer(2, inputs=128)
-    made = gptq(weight, seen, 4, 32, grid)
-    np.testing.assert_allclose(written(made, 32), made, atol=exact * np.abs(made).max())
-    other = gptq(weight, seen, 4, 32, GRIDS[grid == "lowest"])  # the other grid's integers lie elsewhere
-    assert np.abs(written(other, 32) - other).max() > 0.01
+    for method in (gptq, rescaled):
+        made = method(weight, seen, 4, 32, grid)
+        np.testing.assert_allclose(written(made, 32), made, atol=exact * np.abs(made).max())
+        other = method(weight, seen, 4, 32, GRIDS[grid == "lowest"])  # the other grid's integers lie elsewhere
+        assert np.abs(written(other, 32) - other).max() > 0.01
 
 
 @pytest.mark.parametrize("kind", ["opt", pytest.param("t5", marks=pytest.mark.nightly)])

@@ -253,6 +253,8 @@ def test_a_weight_is_written_once(tmp_path: Path) -> None:
         (("language=int4-g128-awq",), ["fp16-fp16-int4-g128-awq"]),
         (("language=int4.50-awq-gptq",), ["fp16-fp16-int4.5-awq-gptq"]),
         (("language=int8.0",), ["fp16-fp16-int8"]),
+        (("language=int4", "language=int8"), ["fp16-fp16-int4", "fp16-fp16-int8"]),
+        (("language=int4", "language=int4", "qformer=fp32", "qformer=fp16"), ["fp16-fp32-int4", "fp16-fp16-int4"]),
     ],
 )
 def test_precisions_by_preset_and_part(given: tuple[str, ...], names: list[str]) -> None:
@@ -264,7 +266,7 @@ def test_precisions_by_preset_and_part(given: tuple[str, ...], names: list[str])
     [
         (("w8a8",), "--precision 'w8a8' is not one of: fp32, fp16, int8, int4, int4-g64, int4-g128"),
         (("fp16-g32",), "--precision 'fp16-g32' is not one of"),
-        (("int4-hqq",), "--precision int4-hqq: method 'hqq' is not one of: awq, gptq, awq-gptq"),
+        (("int4-hqq",), "--precision int4-hqq: method 'hqq' is not one of: awq, gptq, scale, awq-gptq"),
         (("fp16-awq",), "--precision fp16-awq: awq is for weights of 4 bits; give int4-awq, or leave it out"),
         (("int8-gptq",), "--precision int8-gptq: gptq is for weights of 4 bits; give int4-gptq"),
         (("int3",), "--precision int3: weights have 4 bits to 8 in the mean, not 3"),

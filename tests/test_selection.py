@@ -112,12 +112,23 @@ def test_options_are_typed() -> None:
         typed_options(spec, {"kind": "glass"})
     with pytest.raises(UsageError, match=r"option of target onnx: .*\$\.count"):
         typed_options(spec, {"count": "many"})
-    assert typed_options(converters.target("onnx"), {}) == NoTargetOptions()
+    assert typed_options(converters.target("web"), {}) == NoTargetOptions()
 
 
 def test_options_of_a_target_that_is_not_made_are_refused() -> None:
     assert refused(options={"ncnn": {}}) == ("--option ncnn....: target ncnn is not converted to; name it in --target")
     assert refused(options={"tpu": {}}).startswith("target 'tpu' is not one of")
+
+
+@pytest.mark.parametrize("target", ["onnx", "openvino"])
+def test_a_cache_in_int8_is_for_language_models(target: str) -> None:
+    said = refused(targets=(target,), options={target: {"kv_cache": "int8"}})
+    assert said.startswith(f"--option {target}.kv_cache=int8 is for the language part of a vision-language model, and ")
+    assert said.endswith(f"{target} gets none; leave it out")
+    assert chosen((target,), options={target: {"kv_cache": "fp32"}}).options[target].kv_cache == "fp32"
+    assert refused(targets=(target,), options={target: {"kv_cache": "int4"}}) == (
+        f"option of target {target}: Invalid enum value 'int4' - at `$.kv_cache`"
+    )
 
 
 def test_an_operator_is_refused_by_name_with_the_targets_that_take_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ onnxruntime = pytest.importorskip("onnxruntime", reason="needs the engine that s
 
 import tiny_blip2
 from blip2_writing import ONE_THREAD, Written, pixels, torch_model
-from test_language_engines import case, ours, same, theirs
+from language_cases import case, difference, ours, theirs
 
 from edgekit.arrays import Floats
 from edgekit.converters import WrittenJob, qnn, rknn, tensorrt
@@ -235,7 +235,7 @@ def test_static_graphs_generate_what_transformers_does(kind: str, sources: dict[
         written.language, source.embeddings(),
     )  # fmt: skip
     given = case(kind, model, 2, beams=2, returned=1, max_new_tokens=6, min_new_tokens=0)
-    same(kind, ours(written, graph, given), theirs(model, given), given)
+    assert difference(ours(written, graph, given), theirs(model, given)) == ""
 
 
 def test_a_decoder_has_a_graph_for_one_token(sources: dict[str, Path], tmp_path: Path) -> None:

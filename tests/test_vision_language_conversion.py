@@ -139,6 +139,32 @@ def test_weights_of_every_model_are_fitted(kind: str, precision: str, root: Path
 
 
 @pytest.mark.nightly
+@pytest.mark.parametrize("kind", ["opt", "t5"])
+def test_a_cache_in_int8(kind: str, root: Path) -> None:
+    targets = ("onnx", "openvino")
+    options = (part for target in targets for part in ("--option", f"{target}.kv_cache=int8"))
+    done = convert(root, kind, "--target", ",".join(targets), *options, "--data", str(root / "photos"), "--json",
+                   "--no-gate")  # fmt: skip
+    assert done.exit_code in (0, 1), done.stderr
+    for entry in json.loads(done.stdout)["bundles"]:
+        texts, manifest = entry["evidence"]["texts"], open_bundle(entry["path"]).manifest
+        assert manifest.options["kv_cache"] == "int8"
+        assert (manifest.calibration is not None) == (entry["target"] == "onnx")
+        assert texts["matched"] > 0.8
+        assert texts["score_drift"] > 1e-4  # not the cache in floats once more
+        assert manifest.evidence is not None
+        assert manifest.evidence.gate.matched == 0.93  # judged as int8
+
+
+@pytest.mark.parametrize("target", ["onnx", "openvino"])
+def test_a_cache_of_a_model_that_writes_no_text(target: str, root: Path) -> None:
+    given = ("--target", target, "--option", f"{target}.kv_cache=int8", "--data", str(root / "photos"))
+    done = convert(root, "retrieval", *given)
+    assert done.exit_code == 1
+    assert f"{target}.kv_cache=int8: a model for retrieval writes no text and has no cache; leave the" in done.stderr
+
+
+@pytest.mark.nightly
 def test_large_channels_are_lost_without_data_and_kept_with_it(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
     """The trained OPT with channels as large models have them: what it says in floats does not change."""
     monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
@@ -148,14 +174,16 @@ def test_large_channels_are_lost_without_data_and_kept_with_it(monkeypatch: pyte
 
     blip2_outliers.write(Path(__file__).parents[1] / "examples" / "blip2" / "opt", root / "outliers")
     photos = write_talk(root / "talk", 40).parent
-    matched = {}
-    for precision in ("fp32", "int4-g128", "int4-g128-awq", "int4-g128-gptq", "int4-g128-awq-gptq"):
-        words = f"vision=fp32,qformer=fp32,language={precision}"
-        given = ("--target", "onnx", "--precision", words, "--data", str(photos), "--no-gate", "--json")
-        done = command("convert", str(root / "outliers"), "-o", str(root / "out"), *given)
-        matched[precision] = json.loads(done.stdout)["bundles"][0]["evidence"]["texts"]["matched"]
+    methods = ("", "-scale", "-awq", "-gptq", "-awq-gptq")
+    precisions = ("fp32", *(f"int4-g128{method}" for method in methods))
+    words = ",".join(("vision=fp32", "qformer=fp32", *(f"language={precision}" for precision in precisions)))
+    given = ("--target", "onnx", "--precision", words, "--data", str(photos), "--no-gate", "--json")
+    done = command("convert", str(root / "outliers"), "-o", str(root / "out"), *given)
+    found = json.loads(done.stdout)["bundles"]
+    matched = {name: one["evidence"]["texts"]["matched"] for name, one in zip(precisions, found, strict=True)}
     assert matched["fp32"] == 1
     assert matched["int4-g128"] < 0.8  # outside its gate
+    assert matched["int4-g128-scale"] > matched["int4-g128"]
     assert matched["int4-g128-gptq"] > matched["int4-g128"]
     assert matched["int4-g128-awq"] > 0.9
     assert matched["int4-g128-awq-gptq"] > 0.95
@@ -324,6 +352,10 @@ def test_there_is_no_plan_of_it(root: Path, tmp_path: Path) -> None:
         (("--target", "onnx", "--no-float-fallback"), "--no-float-fallback is of no use for a vision-language model"),
         (("--target", "onnx", "--trust"), "--trust is of no use for a vision-language model"),
         (("--target", "onnx", "--gate", "iou=0.5"), "--gate 'iou' is not one of: matched, score_drift"),
+        (
+            ("--target", "onnx", "--option", "onnx.kv_cache=int8"),
+            "--option onnx.kv_cache=int8 needs calibration images like those the device will see: give --data FOLDER",
+        ),
         (("--target", "onnx", "--option", "openvino.x=1"), "target openvino is not converted to; name it in --target"),
         (("--target", "onnx", "--precision", "w8a8"), "--precision 'w8a8' is not one of"),
     ],

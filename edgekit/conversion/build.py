@@ -20,7 +20,8 @@ from edgekit.conversion.ranges import read_ranges
 from edgekit.conversion.workspace import Workspace
 from edgekit.converters import Job, Target, WrittenJob
 from edgekit.errors import ConversionError
-from edgekit.graph.blip2.blip2 import Blip2, WrittenPart
+from edgekit.graph.blip2.blip2 import CACHED, Blip2, WrittenPart
+from edgekit.graph.blip2.cache_scales import cache_scales
 from edgekit.graph.blip2.fitted import Fitted, fit
 from edgekit.graph.blip2.precision import forms, read_part
 from edgekit.graph.exchange import ONNX, PROGRAM
@@ -112,20 +113,25 @@ def _rounded(workspace: Workspace) -> Path:
 def _written(job: BuildJob, prepared: Prepared, workspace: Workspace, report: Report) -> Graph:
     """Write a part from its checkpoint, tensor by tensor. Intermediate files are as large as it, so they go at once."""
     spec = converters.target(job.target)
+    options = from_builtins(job.options, spec.options)
     precision, source = read_part(job.precision), Blip2(Path(prepared.written))
-    fitted = Fitted(source)
+    inputs = read_inputs(workspace.inputs)
+    fitted = Fitted(source, inputs)
     if precision.fitted:
         report("fitting weights to the calibration data", 0.0)
-        fitted = fit(source, job.part, precision, read_inputs(workspace.inputs), spec.grid or "lowest")
+        fitted = fit(source, job.part, precision, inputs, spec.grid or "lowest")
+    cached = spec.observes(options) and job.part in CACHED
     form = forms(job.part, precision, read_ranges(workspace.ranges), fitted.wide)
     with tempfile.TemporaryDirectory(prefix=f"{job.part}-", dir=workspace.folder) as work:
         graph: Graph = registry.module(converters.__name__, job.target).convert_written(
             WrittenJob(
-                part=WrittenPart(fitted.source, job.part, form),
+                part=WrittenPart(
+                    fitted.source, job.part, form, cache_scales(fitted.source, fitted.inputs) if cached else {}
+                ),
                 out=Path(job.out),
                 work=Path(work),
                 threads=job.threads,
-                options=from_builtins(job.options, spec.options),
+                options=options,
             ),
             report,
         )

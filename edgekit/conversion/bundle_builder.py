@@ -449,12 +449,14 @@ class BundleBuilder:
     def _kept(self, spec: BundleSpec, part: Part, out: Path, kept: KeptGraphs, report: Report) -> Graph:
         """A part that is written tensor by tensor; the files of an interrupted run are reused."""
         own = spec.parts[part.role]
-        ranges, fitted = self._workspace.ranges, read_part(own.precision).fitted
+        options = self._options[own.target]
+        observed = part.role == "language" and converters.target(own.target).observes(options)
+        ranges, fitted = self._workspace.ranges, observed or read_part(own.precision).fitted
         depends = {
             "source": self._prepared.origin.sha256,
             "edgekit": edgekit.__version__,
             "target": own.target,
-            "options": msgspec.to_builtins(self._options[own.target]),
+            "options": msgspec.to_builtins(options),
             "versions": converters.versions(converters.target(own.target)),
             "engine": _engine(spec),
             "graph": part.name,
@@ -493,7 +495,8 @@ class BundleBuilder:
     ) -> Evidence:
         report("comparing with the source", 0.0)
         words = tuple(part.precision for part in spec.parts.values())
-        gate = gate_of(self._request, bool(self._prepared.written), words)
+        caches = tuple(converters.cache_of(self._options[target]) for target in spec.targets)
+        gate = gate_of(self._request, bool(self._prepared.written), (*words, *filter(None, caches)))
         return self._stages.validate(folder, gate, report, holdout=holdout, sheet=sheet, golden=golden)
 
     def _manifest(self, spec: BundleSpec, graphs: Graphs) -> Manifest:

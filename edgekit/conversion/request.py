@@ -234,6 +234,11 @@ def _needs_images(selection: Selection, source: Source) -> str:
                 f"{part} in {own.precision} is fitted to calibration images like those the device will see: give "
                 "--data FOLDER, or int4, which is rounded to nearest without any"
             )
+        if part == "language" and converters.target(own.target).observes(selection.options[own.target]):
+            return (
+                f"--option {own.target}.kv_cache=int8 needs calibration images like those the device will see: give "
+                "--data FOLDER, or leave it out"
+            )
     return (
         "vision in int8 needs calibration images like those the device will see: give --data FOLDER, or another "
         "precision for it (--precision vision=fp16,qformer=int8,language=int4)"

@@ -9,7 +9,7 @@ from edgekit import converters
 from edgekit.converters import Target
 from edgekit.emulators import emulator
 from edgekit.errors import ConversionError, UsageError, choices
-from edgekit.graph.blip2.precision import AWQ, GPTQ, PART_NAMES, Precision, read_part, read_precisions
+from edgekit.graph.blip2.precision import AWQ, GPTQ, PART_NAMES, SCALE, Precision, read_part, read_precisions
 from edgekit.runtimes.bundle.manifest import Record
 from edgekit.runtimes.engines import engine
 from edgekit.sources import WHOLE, Source
@@ -87,8 +87,11 @@ class Selection:
 
     @property
     def fitted(self) -> tuple[str, ...]:
-        """The parts that have weights fitted to calibration data."""
-        return tuple(dict.fromkeys(name for name, part in self._parts() if read_part(part.precision).fitted))
+        """The parts that have weights, or the scales of their cache, fitted to calibration data."""
+        return tuple(dict.fromkeys(name for name, part in self._parts() if self._fits(name, part)))
+
+    def _fits(self, name: str, part: PartSpec) -> bool:
+        return read_part(part.precision).fitted or _observes(name, part, self.options)
 
     def _parts(self) -> Iterator[tuple[str, PartSpec]]:
         return (item for spec in self.bundles for item in spec.parts.items())
@@ -131,7 +134,30 @@ def select(
     if not bundles:
         raise UsageError("no target is available here; see: edgekit targets")
     chosen = dict.fromkeys(target for spec in bundles for target in spec.targets)
-    return Selection(bundles, skipped, _options(options, tuple(chosen)))
+    read = _options(options, tuple(chosen))
+    _check_caches(bundles, read)
+    return Selection(tuple(_with_cache(spec, read) for spec in bundles), skipped, read)
+
+
+def _check_caches(bundles: Sequence[BundleSpec], options: Mapping[str, Record]) -> None:
+    """Refuse a cache in 8 bits on a target that gets no language model."""
+    for name, given in options.items():
+        language = [spec.parts["language"].target for spec in bundles if "language" in spec.parts]
+        if (cache := converters.cache_of(given)) == "int8" and name not in language:
+            raise UsageError(
+                f"--option {name}.kv_cache={cache} is for the language part of a vision-language model, and "
+                f"{name} gets none; leave it out"
+            )
+
+
+def _with_cache(spec: BundleSpec, options: Mapping[str, Record]) -> BundleSpec:
+    """The bundle, which needs calibration images where a cache in 8 bits has its scales from them."""
+    observed = any(_observes(name, part, options) for name, part in spec.parts.items())
+    return replace(spec, calibrated=True) if observed else spec
+
+
+def _observes(name: str, part: PartSpec, options: Mapping[str, Record]) -> bool:
+    return name == "language" and converters.target(part.target).observes(options[part.target])
 
 
 def _of_network(
@@ -204,10 +230,11 @@ def _other_precisions(spec: BundleSpec) -> str:
     for part, own in spec.parts.items():
         target, wanted = converters.target(own.target), read_part(own.precision)
         offered = target.part_precisions
-        if wanted.uses(GPTQ) and target.grid is None:
+        undone = [method for method in (GPTQ, SCALE) if wanted.uses(method)]
+        if undone and target.grid is None:
             return (
-                f"target {own.target} rounds the weights of {part} with tools of its own, which would undo gptq; give "
-                f"{replace(wanted, method=AWQ)}"
+                f"target {own.target} rounds the weights of {part} with tools of its own, which would undo "
+                f"{undone[0]}; give {replace(wanted, method=AWQ)}"
             )
         if wanted.word not in offered:
             return (

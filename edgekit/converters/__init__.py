@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -37,6 +37,20 @@ Options = TypeVar("Options", bound=Record)
 
 class NoTargetOptions(Record, frozen=True):
     """The options of a target that has none."""
+
+
+class CacheOptions(Record, frozen=True, omit_defaults=True):
+    """The options of a target whose engine can keep a language model's cache in 8 bits.
+
+    ``kv_cache`` is what keys and values of earlier tokens are kept in.
+    """
+
+    kv_cache: Literal["fp32", "int8"] = "fp32"
+
+
+def cache_of(options: Record) -> str:
+    """The precision of a language model's cache that a target's options ask for, empty where they have no say."""
+    return options.kv_cache if isinstance(options, CacheOptions) else ""
 
 
 PLAN = "plan"
@@ -72,6 +86,7 @@ class Target:
         part_notes: what should be known of a precision of parts before it is chosen.
         megabytes: what its devices have for a network with its activations, where that is too little for any part.
         several: whether one file takes several batches and input sizes.
+        static_cache: whether a cache in 8 bits has scales that are found on calibration data.
     """
 
     name: str
@@ -99,6 +114,11 @@ class Target:
     part_notes: Mapping[str, str] = field(default_factory=dict)
     megabytes: int = 0
     several: bool = False
+    static_cache: bool = False
+
+    def observes(self, options: Record) -> bool:
+        """Whether the scales of a language model's cache are found on calibration data, with these options."""
+        return self.static_cache and cache_of(options) == "int8"
 
     def recipes_of(self, precision: str) -> tuple[str, ...]:
         """The ways of quantising on images that a precision has."""

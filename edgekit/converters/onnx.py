@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from edgekit.converters import Job, Report, Target, WrittenJob
+from functools import partial
+
+from edgekit.converters import CacheOptions, Job, Report, Target, WrittenJob
+from edgekit.converters._cache import cache_in_int8
 from edgekit.converters._onnx_precision import RECIPES, write
 from edgekit.graph.blip2.cache import SharedCache
 from edgekit.graph.blip2.precision import PART_NAMES
@@ -18,6 +21,8 @@ TARGET = Target(
     several=True,
     parts=(WHOLE, *PART_NAMES),
     grid="lowest",
+    options=CacheOptions,
+    static_cache=True,
     requires=("onnx", "onnxruntime", "nncf", "onnx_ir"),
     distributions=("onnx", "onnxruntime", "onnxslim", "onnxscript", "nncf", "torch"),
 )
@@ -30,4 +35,5 @@ def convert(job: Job, report: Report) -> Graph:
 
 def convert_written(job: WrittenJob, report: Report) -> Graph:
     """Write ``NAME.onnx``; a decoder appends to its cache in place."""
-    return job.part.write(job.out, SharedCache)
+    cache_in_int8(job, TARGET.name)
+    return job.part.write(job.out, partial(SharedCache, scales=job.part.scales))

@@ -30,13 +30,16 @@ def check_installed() -> None:
     _scorers()
 
 
-def measure(captions: Sequence[str], references: Sequence[Sequence[str]], java: bool | None = None) -> CaptionMetrics:
+def measure(
+    captions: Sequence[str], references: Sequence[Sequence[str]], java: bool | None = None, *, meteor: bool = True
+) -> CaptionMetrics:
     """Compare one caption of each image with its references.
 
     Args:
         captions: as they were generated.
         references: at least one for each.
         java: whether to use Java; by default where it is installed.
+        meteor: whether to compute METEOR, which takes the most time by far.
 
     Raises:
         UsageError: pycocoevalcap is not installed, or no caption was given.
@@ -60,7 +63,7 @@ def measure(captions: Sequence[str], references: Sequence[Sequence[str]], java: 
         cider=float(consensus),
         bleu4=float(precision),
         rouge_l=float(overlap),
-        meteor=_meteor(truth, made) if with_java else None,
+        meteor=_meteor(truth, made) if with_java and meteor else None,
         exact=exact,
         tokenizer="Penn Treebank" if with_java else "simple",
         images=len(captions),

@@ -73,7 +73,9 @@ def compare_texts(
     return compare_by(candidates, measure, LATENCIES[kind])
 
 
-def evaluate(model: VisionLanguage, data: Sequence[DescribedImage], progress: Progress | None = None) -> MeasuredTexts:
+def evaluate(
+    model: VisionLanguage, data: Sequence[DescribedImage], progress: Progress | None = None, *, meteor: bool = True
+) -> MeasuredTexts:
     """Run a model over described images and measure it: answers first, then captions; of a retrieval model retrieval.
 
     Texts are generated with the bundle's own defaults. Captions continue its usual prompt, and answers its way to ask.
@@ -82,6 +84,7 @@ def evaluate(model: VisionLanguage, data: Sequence[DescribedImage], progress: Pr
         model: opened bundle, or the source (`edgekit.sources.blip2.reference`).
         data: at least one image.
         progress: see `Progress`.
+        meteor: whether to compute METEOR of captions, where Java is installed; it takes the most time by far.
 
     Raises:
         InputError: the data has nothing that the model can be measured by, or an image cannot be read.
@@ -99,7 +102,7 @@ def evaluate(model: VisionLanguage, data: Sequence[DescribedImage], progress: Pr
         said.add(model, image)
         if progress is not None:
             progress(done, len(data))
-    return MeasuredTexts(said.report(), statistics.median(said.each), statistics.median(said.whole))
+    return MeasuredTexts(said.report(meteor), statistics.median(said.each), statistics.median(said.whole))
 
 
 class _Said:
@@ -128,7 +131,7 @@ class _Said:
         self.each.append(spent / max(count, 1))
         self.whole.append(spent)
 
-    def report(self) -> Report:
+    def report(self, meteor: bool) -> Report:
         found: Report = ()
         if self.asked:
             kinds: dict[str, list[float]] = defaultdict(list)
@@ -139,7 +142,7 @@ class _Said:
             found += (AnswerMetrics(statistics.fmean(every), per_kind, self.images_asked, len(every)),)
         if self.captions:
             made, references = zip(*self.captions, strict=True)
-            found += (captions.measure(made, references),)
+            found += (captions.measure(made, references, meteor=meteor),)
         return found
 
 

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from edgekit.arrays import Floats
 from edgekit.converters.coreml.mil import MilFunction, MilPackage, Parameter
 from edgekit.errors import SourceError, choices
-from edgekit.graph.blip2.cache import HostCache, host_prompt, past
+from edgekit.graph.blip2.cache import HostCache, past
 from edgekit.graph.blip2.checkpoint import Checkpoint
 from edgekit.graph.blip2.forms import Blocks, Float16, Form, Static, form_of
+from edgekit.graph.blip2.hosted_layers import CommonLayers
 from edgekit.graph.blip2.layers import Cache, Heads, Layers
 from edgekit.runtimes.bundle.manifest import Tensor
 from edgekit.runtimes.language.host_cache import HIDDEN
@@ -28,7 +29,7 @@ _END = 2**31 - 1
 
 
 @dataclass
-class MilLayers:
+class MilLayers(CommonLayers):
     """`edgekit.graph.blip2.layers.Layers` of a function of a Core ML package.
 
     Attributes:
@@ -62,10 +63,6 @@ class MilLayers:
     def cache(self, heads: Heads) -> Cache:
         """In states, or in buffers of the host."""
         return StateCache(self, heads) if self.states else HostCache(self, heads)
-
-    def prompt(self, x: str) -> tuple[str, str]:
-        """As the host makes them."""
-        return host_prompt(self)
 
     def kept(self, name: str, values: Floats) -> str:
         """Values that are no linear layer's weight, in the type that the function computes in, or in half of it."""
@@ -118,10 +115,6 @@ class MilLayers:
 
     def _epsilon(self, given: float) -> float:
         return max(given, LEAST[self.function.dtype])
-
-    def normalised_linear(self, x: str, normalisation: str, linear: str, epsilon: float) -> str:
-        """One after the other: integers here are weights alone, so that nothing is gained by scaling both."""
-        return self.linear(self.normalisation(x, normalisation, epsilon), linear)
 
     def activation(self, x: str, name: str) -> str:
         """One of the activations of the field.

@@ -90,10 +90,6 @@ class ExecutorchLayers(HostedLayers[TorchWriter]):
     def _mean(self, x: str) -> str:
         return self._call("mean.dim", x, [-1], True)
 
-    def normalised_linear(self, x: str, normalisation: str, linear: str, epsilon: float) -> str:
-        """One after the other."""
-        return self.linear(self.normalisation(x, normalisation, epsilon), linear)
-
     def activation(self, x: str, name: str) -> str:
         """One of the activations of the field.
 

@@ -69,10 +69,6 @@ class LiteRTLayers(HostedLayers[LiteRTWriter]):
         square = self.add(self._mean(self.multiply(x, x), -1), self.writer.constant(epsilon))
         return self.multiply(x, self.writer.operator("RSQRT", [square]))
 
-    def normalised_linear(self, x: str, normalisation: str, linear: str, epsilon: float) -> str:
-        """One after the other."""
-        return self.linear(self.normalisation(x, normalisation, epsilon), linear)
-
     def activation(self, x: str, name: str) -> str:
         """One of the activations of the field.
 

@@ -69,10 +69,6 @@ class NcnnLayers(HostedLayers[NcnnWriter]):
         gain = self.checkpoint[name]
         return self.writer.layer("RMSNorm", [x], {0: gain.size, 1: epsilon, 2: 1}, [Weight(gain)])
 
-    def normalised_linear(self, x: str, normalisation: str, linear: str, epsilon: float) -> str:
-        """One after the other: blocks of 32 inputs have scales of their own, so that large channels need no others."""
-        return self.linear(self.normalisation(x, normalisation, epsilon), linear)
-
     def activation(self, x: str, name: str) -> str:
         """One of the activations of the field.
 

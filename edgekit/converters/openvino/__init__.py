@@ -8,7 +8,8 @@ from pathlib import Path
 import msgspec
 
 from edgekit.calibration.explicit import quantise
-from edgekit.converters import CONVOLUTIONS, PLAN, Job, Report, Target, WrittenJob
+from edgekit.converters import CONVOLUTIONS, PLAN, CacheOptions, Job, Report, Target, WrittenJob
+from edgekit.converters._cache import cache_in_int8
 from edgekit.converters._foreign import tool_error
 from edgekit.converters._nncf import NNCF, import_nncf, quantisation
 from edgekit.converters._onnx_precision import save
@@ -17,7 +18,7 @@ from edgekit.errors import ConversionError
 from edgekit.graph.blip2.cache import GrownCache, is_cache
 from edgekit.graph.blip2.precision import PART_NAMES
 from edgekit.runtimes.bundle.manifest import Graph
-from edgekit.runtimes.engines.openvino.session import import_openvino
+from edgekit.runtimes.engines.openvino.session import CACHE_PRECISION, import_openvino
 from edgekit.sources import WHOLE
 
 TARGET = Target(
@@ -32,6 +33,7 @@ TARGET = Target(
     refuses={"Det": "OpenVINO's ONNX reader has no determinants"},
     parts=(WHOLE, *PART_NAMES),
     grid="lowest",
+    options=CacheOptions,
 )
 
 
@@ -107,8 +109,11 @@ def convert_written(job: WrittenJob, report: Report) -> Graph:
     except RuntimeError as error:
         raise tool_error(f"OpenVINO cannot read the graph {name}", error) from error
     kept = [tensor for tensor in (*written.inputs, *written.outputs) if not is_cache(tensor.name)]
+    small = cache_in_int8(job, TARGET.name)
     if len(kept) < len(written.inputs) + len(written.outputs):
         make_stateful(model, job.part.layers)
+        if small:
+            model.set_rt_info("u8", list(CACHE_PRECISION))
     openvino.save_model(model, job.out / f"{name}.xml", compress_to_fp16=False)
     _check_size(job.out / f"{name}.bin", sum((job.work / name).stat().st_size for name in written.files))
     return msgspec.structs.replace(

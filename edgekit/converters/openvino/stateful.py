@@ -1,4 +1,4 @@
-"""A decoder's cache as a state of OpenVINO, in place of inputs and outputs."""
+"""A decoder's cache as a state of OpenVINO, in place of inputs and outputs, and the attention that reads it."""
 
 from __future__ import annotations
 
@@ -32,4 +32,24 @@ def make_stateful(model: Any, layers: int, embeddings: str = "inputs_embeds") ->
         empty = opset13.concat([rows, rest], axis=0)
         first = opset13.constant(0.0, dtype=operation.get_output_element_type(0))
         operation.set_arguments([opset13.broadcast(first, empty)])
+    _fuse_attention(model, opset13)
     model.validate_nodes_and_infer_types()
+
+
+def _fuse_attention(model: Any, opset: Any) -> None:
+    """Put one operator in place of products, sum and softmax over a state: the CPU plugin then appends to its cache
+    in place, in the precision that it is asked for, and chooses rows without a copy.
+    """
+    for softmax in model.get_ops():
+        if softmax.get_type_name() != "Softmax":
+            continue
+        (product,) = (port.get_node() for port in softmax.output(0).get_target_inputs())
+        scores, bias = softmax.input_value(0).get_node().input_values()
+        query, turned = scores.get_node().input_values()
+        key = turned.get_node().input_value(0)
+        if key.get_node().get_type_name() != "Concat":  # an encoder's output, which stays as it is
+            continue
+        scale = opset.constant(1.0, dtype=np.float32)  # the query is scaled already
+        value = product.input_value(1)
+        fused = opset.scaled_dot_product_attention(query, key, value, bias, scale, causal=False)
+        product.output(0).replace(fused.output(0))

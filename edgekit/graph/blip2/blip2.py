@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -48,6 +48,10 @@ PARTS: Mapping[str, str] = {
 """The part of the model that each graph belongs to; a precision is chosen for a part."""
 
 
+CACHED = ("language", "decoder")
+"""The graphs with a cache."""
+
+
 def part_of(tensor: str) -> str:
     """The part that a tensor of the checkpoint belongs to."""
     return {"language_model": "language", "vision_model": "vision"}.get(tensor.partition(".")[0], "qformer")
@@ -75,11 +79,15 @@ class Forms:
 
 @dataclass(frozen=True)
 class WrittenPart:
-    """One graph of a BLIP-2 in a precision, still to be written from the checkpoint."""
+    """One graph of a BLIP-2 in a precision, still to be written from the checkpoint.
+
+    ``scales`` are those of a cache in 8 bits (`edgekit.graph.blip2.cache_scales`), where calibration data tells them.
+    """
 
     source: Blip2
     name: str
     forms: Forms
+    scales: Mapping[str, Floats] = field(default_factory=dict)
 
     @property
     def layers(self) -> int:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import numpy as np
 
+from edgekit.arrays import Floats
 from edgekit.graph.blip2.layers import MASKED, Cache, Heads, Layers
 from edgekit.graph.blip2.writer import MICROSOFT, GraphWriter
 
@@ -43,37 +44,50 @@ class SharedCache:
 
     The buffers are inputs and outputs at once, longer than what they hold. Rows are padded on the right: ``seqlens``
     int32 (rows,) are their tokens less one, ``total`` int32 () is the most that one of them has, ``last`` int64 (rows,)
-    the place of each row's last token among those that are being read.
+    the place of each row's last token among those that are being read. With ``scales``, by the names of the inputs, the
+    buffers hold INT8, and these (1, heads, 1, size) say what 1 stands for in each channel.
     """
 
-    def __init__(self, layers: OnnxGraph, heads: Heads) -> None:
+    def __init__(self, layers: OnnxGraph, heads: Heads, *, scales: Mapping[str, Floats] | None = None) -> None:
         writer = layers.writer
-        self._writer, self._heads = writer, heads
+        self._writer, self._heads, self._scales = writer, heads, scales
+        self._dtype = "int8" if scales else "float32"
         writer.input("seqlens", (-1,), "int32")
         writer.input("total", (), "int32")
         writer.input("last", (-1,), "int64")
         for number in range(heads.layers):
             for what in ("key", "value"):
-                writer.input(past(number, what), (-1, heads.count, -1, heads.size))
+                writer.input(past(number, what), (-1, heads.count, -1, heads.size), self._dtype)
 
     def attend(self, layers: Layers, number: int, query: str, key: str, value: str, bias: str = "") -> str:
         """One operator, which appends to the buffers and attends."""
         heads = self._heads
         kept = [present(number, what) for what in ("key", "value")]
         inputs = [query, key, value, past(number, "key"), past(number, "value"), "seqlens", "total"]
+        stored, attributes = self._stored(number)
+        inputs += ["", "", "", bias, *stored] if bias or stored else []
         attended = self._writer.node(
             "GroupQueryAttention",
             *inputs,
-            *(["", "", "", bias] if bias else []),
             outputs=[f"attended_{number}", *kept],
             domain=MICROSOFT,
             num_heads=heads.count,
             kv_num_heads=heads.count,
             scale=heads.scale,
+            **attributes,
         )
         for name in kept:
-            self._writer.output(name, name, (-1, heads.count, -1, heads.size))
+            self._writer.output(name, name, (-1, heads.count, -1, heads.size), self._dtype)
         return attended
+
+    def _stored(self, number: int) -> tuple[list[str], dict[str, str | int]]:
+        """Further inputs and attributes of a layer whose buffers hold integers."""
+        if not self._scales:
+            return [], {}
+        names = (past(number, what) for what in ("key", "value"))
+        scales = [self._writer.weight(f"{name}.scales", self._scales[name]) for name in names]
+        channels = dict.fromkeys(("k_quant_type", "v_quant_type"), "PER_CHANNEL")
+        return ["", *scales], {**channels, "kv_cache_bit_width": 8}
 
     def last(self, x: str) -> str:
         """Rows have their last token in different places."""

@@ -14,8 +14,8 @@ from edgekit.errors import ConversionError
 from edgekit.graph.blip2.blip2 import PARTS, Blip2, part_of
 from edgekit.graph.blip2.checkpoint import Checkpoint
 from edgekit.graph.blip2.folds import Fold, folds, scales
-from edgekit.graph.blip2.precision import AWQ, GPTQ, PartPrecision
-from edgekit.graph.blip2.rounding import Grid, clipped, errors, gptq, rounded
+from edgekit.graph.blip2.precision import AWQ, GPTQ, SCALE, PartPrecision
+from edgekit.graph.blip2.rounding import Grid, clipped, errors, gptq, rescaled, rounded
 
 MOST_TOKENS = 1024
 """Tokens by which factors are tried and layers are compared: each trial is a product with the weight."""
@@ -43,9 +43,10 @@ class LayerInputs(Protocol):
 
 @dataclass(frozen=True)
 class Fitted:
-    """A source with fitted weights, the layers that have 8 bits, and what is to be told of it."""
+    """A source with fitted weights, what its layers read, the layers that have 8 bits, and what is to be told of it."""
 
     source: Blip2
+    inputs: LayerInputs
     wide: frozenset[str] = frozenset()
     report: Mapping[str, str] = field(default_factory=dict)
 
@@ -70,7 +71,8 @@ def fit(source: Blip2, graph: str, precision: PartPrecision, inputs: LayerInputs
     if precision.bits is not None:
         made.wide = widest(made.gains(), precision.bits)
         report = _told(made, precision.bits)
-    return Fitted(source.reading(made), made.wide, report if graph == _last(source, graph) else {})
+    told = report if graph == _last(source, graph) else {}
+    return Fitted(source.reading(made), _Moved(made, inputs), made.wide, told)
 
 
 def _last(source: Blip2, graph: str) -> str:
@@ -107,6 +109,25 @@ class Gain:
     error: float
 
 
+class _Moved:
+    """`LayerInputs` with the factors of their channels."""
+
+    def __init__(self, made: _FittedCheckpoint, inputs: LayerInputs) -> None:
+        self._made, self._inputs = made, inputs
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._inputs
+
+    def __getitem__(self, name: str) -> Floats:
+        """See `LayerInputs`."""
+        return self._made.seen(name, None)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """See `LayerInputs`."""
+        return self._inputs.names
+
+
 class _FittedCheckpoint(Checkpoint):
     """Reads weights and fits them, one at a time; nothing but factors of channels is kept."""
 
@@ -130,17 +151,18 @@ class _FittedCheckpoint(Checkpoint):
         weight = self._moved(name)
         if name not in self.inputs or name in self.wide:
             return weight
-        if self._precision.uses(GPTQ):
-            # Some targets choose other blocks where these do not fill the inputs.
-            whole = weight.shape[1] % self._size == 0
-            return gptq(weight, self._seen(name, None), NARROW, self._size, self._grid) if whole else weight
-        return clipped(weight, self._seen(name), NARROW, self._size, self._grid) if self._precision.method else weight
+        for method, chosen, most in ((GPTQ, gptq, None), (SCALE, rescaled, MOST_TOKENS)):
+            if self._precision.uses(method):
+                # Some targets choose other blocks where these do not fill the inputs.
+                whole = weight.shape[1] % self._size == 0
+                return chosen(weight, self.seen(name, most), NARROW, self._size, self._grid) if whole else weight
+        return clipped(weight, self.seen(name), NARROW, self._size, self._grid) if self._precision.method else weight
 
     def gains(self) -> list[Gain]:
         """What 8 bits are worth to each layer."""
         found = []
         for name in self.layers:
-            weight, seen = self._moved(name), self._seen(name)
+            weight, seen = self._moved(name), self.seen(name)
             narrow, wide = (
                 float(errors(weight, rounded(weight, bits, self._size, self._grid), seen).sum())
                 for bits in (NARROW, WIDE)
@@ -160,7 +182,7 @@ class _FittedCheckpoint(Checkpoint):
             values *= self._factors(self._readers[name])
         return values
 
-    def _seen(self, name: str, most: int | None = MOST_TOKENS) -> Floats:
+    def seen(self, name: str, most: int | None = MOST_TOKENS) -> Floats:
         """Inputs of a layer, of some tokens or of all, with the factors of its channels."""
         seen = _some(self.inputs[name], most)
         return seen / self._factors(self._readers[name]) if name in self._readers else seen

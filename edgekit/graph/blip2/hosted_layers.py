@@ -1,4 +1,4 @@
-"""What `Layers` have in common whose files take one row at a time and whose decoder reads its cache from the host."""
+"""What `Layers` of other formats than ONNX have in common: the host's cache, one row at a time."""
 
 from __future__ import annotations
 
@@ -36,8 +36,20 @@ class Declares(Protocol):
 Writer = TypeVar("Writer", bound=Declares)
 
 
+class CommonLayers:
+    """What every format but ONNX does alike; see `edgekit.graph.blip2.layers.Layers`."""
+
+    def prompt(self: Layers, x: str) -> tuple[str, str]:
+        """As the host makes them."""
+        return host_prompt(self)
+
+    def normalised_linear(self: Layers, x: str, normalisation: str, linear: str, epsilon: float) -> str:
+        """One after the other: without ranges that were found beforehand there is nothing to move between them."""
+        return self.linear(self.normalisation(x, normalisation, epsilon), linear)
+
+
 @dataclass(frozen=True)
-class HostedLayers(Generic[Writer]):
+class HostedLayers(CommonLayers, Generic[Writer]):
     """Inputs, outputs and cache of `edgekit.graph.blip2.layers.Layers`; a subclass has the layers of a format.
 
     Attributes:
@@ -69,7 +81,3 @@ class HostedLayers(Generic[Writer]):
     def cache(self: Layers, heads: Heads) -> Cache:
         """In buffers of the host."""
         return HostCache(self, heads)
-
-    def prompt(self: Layers, x: str) -> tuple[str, str]:
-        """As the host makes them."""
-        return host_prompt(self)

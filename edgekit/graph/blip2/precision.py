@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,8 +21,8 @@ PRESETS: dict[str, tuple[str, ...]] = {
 """For vision, Q-Former and language: vision loses accuracy and speed with 4 bits, the others do not need more."""
 
 BLOCK = 32
-AWQ, GPTQ = "awq", "gptq"
-METHODS = (AWQ, GPTQ, f"{AWQ}-{GPTQ}")
+AWQ, GPTQ, SCALE = "awq", "gptq", "scale"
+METHODS = (AWQ, GPTQ, SCALE, f"{AWQ}-{GPTQ}", f"{AWQ}-{SCALE}")
 """Ways of fitting weights of 4 bits to calibration data (`edgekit.graph.blip2.fitted`)."""
 
 _WORD = re.compile(r"(fp32|fp16|int(\d+(?:\.\d+)?))(?:-g(32|64|128))?(?:-([a-z]+(?:-[a-z]+)?))?")
@@ -50,7 +51,7 @@ class PartPrecision:
         return word + block + (f"-{self.method}" if self.method else "")
 
     def uses(self, method: str) -> bool:
-        """Whether AWQ, or GPTQ, is among its methods."""
+        """Whether AWQ, GPTQ or the estimation of scales is among its methods."""
         return method in self.method.split("-")
 
     @property
@@ -122,9 +123,9 @@ def read_part(text: str) -> PartPrecision:
 
 
 def read_precisions(given: Sequence[str], language_bits: float | None = None) -> tuple[Precision, ...]:
-    """Presets, or one precision by part: ``("fp32", "int4")``, ``("vision=int8", "language=int4-g128")``.
+    """Presets, or precisions by part: ``("fp32", "int4")``, ``("vision=int8", "language=int4-g128")``.
 
-    A part that is not named stays fp16.
+    A part that is not named stays fp16; with one that is named more than once every combination is made.
 
     Args:
         given: the words.
@@ -150,15 +151,15 @@ def _within(precision: Precision, bits: float) -> Precision:
 def _read(given: Sequence[str]) -> tuple[Precision, ...]:
     if not any("=" in one for one in given):
         return tuple(_precision(PRESETS.get(one, (one,) * 3)) for one in given)
-    chosen = dict.fromkeys(PART_NAMES, "fp16")
+    chosen: dict[str, list[str]] = {part: [] for part in PART_NAMES}
     for one in given:
         part, equals, word = one.partition("=")
         if not equals:
             raise UsageError(f"--precision {','.join(given)}: give presets, or PART=PRECISION for parts, not both")
         if part not in chosen:
             raise UsageError(f"--precision {one}: {choices(part, PART_NAMES)}")
-        chosen[part] = word
-    return (_precision(tuple(chosen.values())),)
+        chosen[part].append(word)
+    return tuple(map(_precision, itertools.product(*(dict.fromkeys(words or ["fp16"]) for words in chosen.values()))))
 
 
 def _precision(words: Sequence[str]) -> Precision:

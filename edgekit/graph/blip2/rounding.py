@@ -1,7 +1,7 @@
 """Weights rounded to 4 or 8 bits in blocks, as targets do it: to nearest, or by what the layer's inputs tell.
 
-Targets round the weights that they are given to the nearest integers of a block. `gptq` and `clipped` give them other
-weights than the checkpoint's, so that the integers which come out are better ones: every target takes them.
+Targets round the weights that they are given to the nearest integers of a block. `gptq`, `clipped` and `rescaled` give
+them other weights than the checkpoint's, so that the integers which come out are better ones: every target takes them.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ MOST_DAMPED = 6
 
 CHUNK = 128
 """Columns whose error goes to the ones behind them together."""
+
+ROUNDS = 8
+"""How often scales and integers are found in turn."""
 
 SHRUNK = tuple(np.linspace(0.5, 0.95, 10))
 """Shares of a block's largest magnitude at which its weights are cut off, by trial."""
@@ -144,21 +147,66 @@ def clipped(weight: Floats, inputs: Floats, bits: int, size: int, grid: Grid) ->
         the weight to be rounded to nearest.
     """
     apart, count = _in_blocks(weight, size), -(-weight.shape[1] // size)
-    seen = _in_blocks(inputs, size).transpose(1, 0, 2)
-    squares = seen.transpose(0, 2, 1) @ seen
+    squares = _squares(inputs, size)
     largest = np.abs(apart).max(-1, keepdims=True)
     best, least = apart.copy(), np.full(apart.shape[:2], np.inf, np.float32)
     for share in (1.0, *SHRUNK):
         cut = np.clip(apart, -share * largest, share * largest).astype(np.float32)
         gap = apart - _in_blocks(rounded(cut.reshape(len(weight), -1), bits, size, grid), size)
-        turned = gap.transpose(1, 0, 2)
-        error = np.einsum("bok,bok->ob", turned @ squares, turned)
+        error = _block_errors(gap, squares)
         better = error < least
         best, least = np.where(better[..., None], cut, best), np.where(better, error, least)
     made = best.reshape(len(weight), count * size)[:, : weight.shape[1]]
     good = errors(weight, rounded(made, bits, size, grid), inputs)
     plain = errors(weight, rounded(weight, bits, size, grid), inputs)
     return np.where((good < plain)[:, None], made, weight)
+
+
+def rescaled(weight: Floats, inputs: Floats, bits: int, size: int, grid: Grid) -> Floats:
+    """A weight whose blocks have the scales with the least error of their outputs, and the integers that go with them.
+
+    For given integers that scale is a ratio of two products (least squares over the block's inputs); for a given scale
+    the integers are the nearest. The two are found in turn, as k-means does. The value that sets a block's scale keeps
+    its integer. A block keeps the best of all turns, and an output that gets worse by it stays rounded to nearest.
+
+    Args:
+        weight, inputs, bits, size, grid: see `gptq`.
+
+    Returns:
+        the weight as the target makes it of its integers; it finds the same ones again.
+    """
+    apart, found = _in_blocks(weight, size), steps(weight, bits, size, grid)
+    squares = _squares(inputs, size)
+    largest = (found.largest % size)[..., None]
+    scales, plain = found.scales, rounded(weight, bits, size, grid)
+    best = _in_blocks(plain, size)
+    least = _block_errors(apart - best, squares)
+    for _ in range(ROUNDS):
+        integers = np.clip(np.rint(apart / scales[..., None]), found.low, found.high)
+        np.put_along_axis(integers, largest, found.ends[..., None], -1)
+        made = integers * scales[..., None]
+        error = _block_errors(apart - made, squares)
+        best, least = np.where((error < least)[..., None], made, best), np.minimum(error, least)
+        turned = np.einsum("obk,bkj->obj", integers, squares)
+        whole, part = (np.einsum("obk,obk->ob", turned, one) for one in (integers, apart))
+        ratio = np.divide(part, whole, out=scales.copy(), where=whole > 0)
+        # A scale of the other sign would turn the block's end around.
+        scales = np.where(ratio * scales > 0, ratio, scales).astype(np.float32)
+    made = best.reshape(len(weight), -1)[:, : weight.shape[1]].astype(np.float32)
+    return _better(weight, made, plain, inputs)
+
+
+def _squares(inputs: Floats, size: int) -> Floats:
+    """Products of the inputs of each block with each other, summed over tokens: (blocks, size, size)."""
+    seen = _in_blocks(inputs, size).transpose(1, 0, 2)
+    return seen.transpose(0, 2, 1) @ seen
+
+
+def _block_errors(gap: Floats, squares: Floats) -> Floats:
+    """Squared errors (outputs, blocks) of a gap (outputs, blocks, size) between two weights."""
+    turned = gap.transpose(1, 0, 2)
+    error: Floats = np.einsum("bok,bok->ob", turned @ squares, turned)
+    return error
 
 
 def _better(weight: Floats, made: Floats, plain: Floats, inputs: Floats) -> Floats:

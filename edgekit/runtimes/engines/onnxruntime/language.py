@@ -19,16 +19,18 @@ ROOM = 64
 """Initial capacity of the buffers beyond the prompt, in tokens; full buffers double."""
 
 
-class _Cache:
-    """Keys and values of all layers, float32 (rows, heads, capacity, size) each, and how many tokens each row has."""
+STORED: dict[str, type[np.generic]] = {"tensor(float)": np.float32, "tensor(int8)": np.int8}
+"""What a cache may be kept in."""
 
-    def __init__(self, language: Language, lengths: Ints) -> None:
+
+class _Cache:
+    """Keys and values of all layers, (rows, heads, capacity, size) each, and how many tokens each row has."""
+
+    def __init__(self, language: Language, lengths: Ints, dtype: type[np.generic]) -> None:
         self.lengths = lengths
         shape = (len(lengths), language.heads, int(lengths.max()) + ROOM, language.head_size)
         self.buffers = {
-            f"{number}.{what}": np.zeros(shape, np.float32)
-            for number in range(language.layers)
-            for what in ("key", "value")
+            f"{number}.{what}": np.zeros(shape, dtype) for number in range(language.layers) for what in ("key", "value")
         }
 
     @property
@@ -39,7 +41,7 @@ class _Cache:
     @property
     def capacity(self) -> int:
         """Tokens that the buffers have room for."""
-        return next(iter(self.buffers.values())).shape[2]
+        return int(next(iter(self.buffers.values())).shape[2])
 
     def append(self) -> bool:
         """Count one more token in every row; True when the buffers had to be replaced by larger ones."""
@@ -56,7 +58,7 @@ class _Cache:
 
     def _rearrange(self, rows: Ints, capacity: int) -> None:
         for name, old in self.buffers.items():
-            new = np.zeros((len(rows), old.shape[1], capacity, old.shape[3]), np.float32)
+            new = np.zeros((len(rows), old.shape[1], capacity, old.shape[3]), old.dtype)
             filled = min(self.used, old.shape[2])
             np.take(old[:, :, :filled], rows, axis=0, out=new[:, :, :filled], mode="clip")
             self.buffers[name] = new
@@ -67,15 +69,15 @@ class _Decoder:
 
     def __init__(self, network: OnnxRuntimeNetwork, language: Language, vocabulary: int) -> None:
         self._session, self._language, self._vocabulary = network.session, language, vocabulary
-        _check_cache(self._session, language)
+        self._dtype = _check_cache(self._session, language)
         self._binding = self._session.io_binding()
         self._held: dict[str, NDArray[Any]] = {}
         self._logits = np.zeros((0, vocabulary), np.float32)
-        self.cache = _Cache(language, np.zeros(1, np.int64))
+        self.cache = _Cache(language, np.zeros(1, np.int64), self._dtype)
 
     def begin(self, lengths: Ints) -> None:
         """Empty buffers for rows of the given numbers of tokens."""
-        self.cache = _Cache(self._language, lengths)
+        self.cache = _Cache(self._language, lengths, self._dtype)
         self._bind_cache()
 
     def append(self) -> None:
@@ -192,19 +194,27 @@ class T5OnOnnxRuntime:
             self._decoder.hold(name, array[prompts])
 
 
-def _check_cache(session: Any, language: Language) -> None:
-    """Refuse a graph whose cache is not the contract's, before memory for it is taken.
+def _check_cache(session: Any, language: Language) -> type[np.generic]:
+    """The type of a graph's cache; refuses one that is not the contract's, before memory for it is taken.
 
     Raises:
-        EngineError: another number of layers, heads or numbers a head.
+        EngineError: another number of layers, heads or numbers a head, or another type.
     """
-    shapes = [port.shape for port in session.get_inputs() if port.name.startswith("past.")]
+    ports = [port for port in session.get_inputs() if port.name.startswith("past.")]
+    shapes = [port.shape for port in ports]
     found = {(shape[1], shape[3]) if len(shape) == 4 else tuple(shape) for shape in shapes}
     if len(shapes) != 2 * language.layers or found != {(language.heads, language.head_size)}:
         raise EngineError(
             f"the language graph has a cache of {len(shapes) // 2} layers with {sorted(found, key=str)} heads and "
             f"numbers, the contract says {language.layers} with {(language.heads, language.head_size)}; convert again"
         )
+    types = {port.type for port in ports}
+    if len(types) != 1 or not types <= set(STORED):
+        raise EngineError(
+            f"the language graph has a cache of {', '.join(sorted(types))}, which is none of {', '.join(STORED)}; "
+            "convert again"
+        )
+    return STORED[types.pop()]
 
 
 def _vocabulary(graph: Graph) -> int:

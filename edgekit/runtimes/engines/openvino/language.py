@@ -13,9 +13,9 @@ from edgekit.arrays import Floats, Ints
 from edgekit.errors import EngineError
 from edgekit.runtimes.bundle.manifest import Graph, Language
 from edgekit.runtimes.engines.base import SessionOptions
-from edgekit.runtimes.engines.openvino.session import OpenVinoNetwork
+from edgekit.runtimes.engines.openvino.session import CACHE_PRECISION, OpenVinoNetwork
 
-CACHE_IN_FLOAT = {"KV_CACHE_PRECISION": "f32"}
+CACHE_IN_FLOAT = {CACHE_PRECISION[1]: "f32"}
 """Unasked, the plugin keeps keys and values in 8 bits, and beams part from those of the source."""
 
 

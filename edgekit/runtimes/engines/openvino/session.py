@@ -16,6 +16,9 @@ from edgekit.errors import EngineError
 from edgekit.runtimes.bundle.manifest import Graph
 from edgekit.runtimes.engines.base import Placement, SessionOptions, check_inputs, named_as
 
+CACHE_PRECISION = ("runtime_options", "KV_CACHE_PRECISION")
+"""Where a file says what it wants its cache kept in; OpenVINO's CPU plugin reads it there too."""
+
 
 def import_openvino() -> Any:
     """Import openvino without its telemetry.
@@ -64,6 +67,8 @@ class OpenVinoNetwork:
             wanted["INFERENCE_NUM_THREADS"] = options.threads
         try:
             model = core.read_model(path, weights)
+            if model.has_rt_info(list(CACHE_PRECISION)):
+                wanted.pop(CACHE_PRECISION[1], None)
             if shape:
                 model.reshape(list(shape))
             compiled = core.compile_model(model, device, wanted)
