@@ -14,7 +14,7 @@ internal class Preprocessor(val rule: ImageRule) {
     /** The levels around an image, as RGB. */
     private val padding = if (rule.color == ImageRule.Color.RGB) rule.pad else rule.pad.reversed()
 
-    /** Tensor (1, 3, height, width) and the transform. */
+    /** Tensor (1, 3, height, width) and the transform. The next call writes over the tensor: copy to keep it. */
     fun run(upright: Pixels): Pair<Tensor, Transform> {
         val mapping = Transform.of(rule, upright.width, upright.height)
         val size = mapping.resized

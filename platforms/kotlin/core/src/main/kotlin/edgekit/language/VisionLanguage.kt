@@ -184,7 +184,8 @@ class VisionLanguage private constructor(bundle: EdgeBundle, private val languag
         val vision = output(networks.getValue("vision").run(mapOf("pixel_values" to pixels)), "image_embeds", listOf(1, null, null))
         val made = networks.getValue("qformer").run(mapOf("image_embeds" to vision))
         val projected = output(made, if (language.isRetrieval) "image_vectors" else "language_inputs", listOf(1, null, null))
-        return Seen(pixels.data, vision, projected).also { known = it }
+        // A copy: the preprocessor writes the next picture over its tensor.
+        return Seen(pixels.data.copyOf(), vision, projected).also { known = it }
     }
 
     private fun ids(text: String): Map<String, Tensor> {
