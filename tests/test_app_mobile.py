@@ -10,7 +10,7 @@ import re
 import shutil
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pytest
@@ -25,6 +25,7 @@ from edgekit.cli.app import command
 from edgekit.errors import BundleError, ToolchainError, UsageError
 from edgekit.runtimes.bundle import manifest_file
 from edgekit.runtimes.bundle.folder import open_bundle, replace_manifest
+from edgekit.runtimes.bundle.manifest import Language
 
 KINDS = {"ios": (ios, "coreml"), "android": (android, "litert")}
 
@@ -46,6 +47,11 @@ def changed(bundle: Path, **changes: Any) -> Path:
     manifest = msgspec.structs.replace(manifest, contract=contract, digest="", **changes)
     replace_manifest(bundle, manifest_file.encode(manifest))
     return bundle
+
+
+def spoken(bundle: Path, family: Literal["opt", "t5", "retrieval"] = "opt") -> Path:
+    """The bundle as one of a vision-language model, as far as an app looks at it."""
+    return changed(bundle, contract={"language": Language(family=family, queries=4)})
 
 
 def files(folder: Path) -> set[str]:
@@ -141,6 +147,21 @@ def test_an_onnx_bundle_brings_its_engine(bundle: Path, tmp_path: Path) -> None:
     assert (package / "COnnxRuntime" / "include" / "shim.h").is_file()
     assert not (package / "Sources" / "EdgeKitCoreML").exists()
     assert not (package / "onnx.swift").exists()
+
+
+def test_a_vision_language_model_gets_its_screen_and_its_tests(bundle: Path, tmp_path: Path) -> None:
+    seen = ios.write_app(bundle, tmp_path / "seen")
+    app = ios.write_app(spoken(bundle), tmp_path / "app")
+    assert faults(project_of(app), app) == []
+    for root, screen, opened in (
+        (app, "LanguageScreen", "VisionLanguage.open"),
+        (seen, "ModelScreen", "EdgeModel.open"),
+    ):
+        text = (root / "EdgeApp" / "EdgeApp.swift").read_text()
+        assert f"WindowGroup {{ {screen}(bundle: EdgeApp.model, engine: ONNXRuntime()) }}" in text
+        assert opened in (root / "EdgeAppTests" / "EdgeAppTests.swift").read_text()
+        assert files(root / "EdgeAppTests") == {"EdgeAppTests.swift"}
+        assert (root / "EdgeKit" / "Sources" / "EdgeKitUI" / "Apple" / f"{screen}.swift").is_file()
 
 
 def test_a_package_can_be_referred_to(bundle: Path, tmp_path: Path) -> None:
@@ -253,6 +274,20 @@ def test_every_library_and_plugin_is_in_the_version_catalog(bundle: Path, tmp_pa
     ]
 
 
+def resources(app: Path) -> tuple[str, set[str], dict[str, str | None]]:
+    """The app's one layout, its ids, and the texts: each of them is used, and what the sources name is there."""
+    strings = [one for path in (app / MAIN / "res" / "values").glob("*.xml") for one in ElementTree.parse(path).iter()]
+    names = {one.attrib["name"]: one.text for one in strings if one.tag == "string"}
+    (path,) = (app / MAIN / "res" / "layout").iterdir()
+    ids = {one.get(f"{NAMESPACE}id", "").removeprefix("@+id/") for one in ElementTree.parse(path).iter()} - {""}
+    said = set(re.findall(r"@string/(\w+)", path.read_text() + (app / MAIN / "AndroidManifest.xml").read_text()))
+    sources = "\n".join(path.read_text() for path in (app / MAIN / "kotlin").rglob("*.kt"))
+    assert set(re.findall(r"R\.id\.(\w+)", sources)) <= ids
+    assert set(re.findall(r"(?<!android\.)R\.layout\.(\w+)", sources)) == {path.stem}
+    assert said | set(re.findall(r"(?<!android\.)R\.string\.(\w+)", sources)) == set(names)
+    return path.stem, ids, names
+
+
 def test_the_manifest_asks_for_the_camera_and_keeps_the_network_out(bundle: Path, tmp_path: Path) -> None:
     app = android.write_app(changed(bundle, engine="litert", name="@Cats & 'dogs'"), tmp_path / "app")
     manifest = ElementTree.parse(app / MAIN / "AndroidManifest.xml")
@@ -264,19 +299,15 @@ def test_the_manifest_asks_for_the_camera_and_keeps_the_network_out(bundle: Path
     assert {address for address in addressed if not address.startswith("http://schemas.android.com/")} == set()
     for source in app.rglob("*.kt"):
         assert not re.search(r"java\.net\.|HttpURLConnection|okhttp", source.read_text()), source
-    strings = ElementTree.parse(app / MAIN / "res" / "values" / "strings.xml")
-    names = {one.attrib["name"]: one.text for one in strings.iter("string")}
+    layout, ids, names = resources(app)
     assert names["app_name"] == "\\@Cats & \\'dogs\\'"
-    layout = (app / MAIN / "res" / "layout" / "main.xml").read_text()
-    resources = "\n".join([layout, (app / MAIN / "AndroidManifest.xml").read_text()])
-    ids = {one.get(f"{NAMESPACE}id", "").removeprefix("@+id/") for one in ElementTree.fromstring(layout).iter()} - {""}
-    said = set(re.findall(r"@string/(\w+)", resources))
-    sources = "\n".join(path.read_text() for path in (app / MAIN / "kotlin").rglob("*.kt"))
-    assert set(re.findall(r"R\.id\.(\w+)", sources)) <= ids
-    assert said | set(re.findall(r"R\.string\.(\w+)", sources)) == set(names)
-    # The stub that the sources are compiled against has the same names.
+    assert layout == "main"
+    # The stub that the sources are compiled against has the same names as the two kinds of screens.
+    other, more, others = resources(
+        android.write_app(spoken(changed(bundle, engine="onnxruntime")), tmp_path / "other")
+    )
     stub = (ROOT / "platforms" / "kotlin" / "stubs" / "com" / "example" / "edgeapp" / "R.java").read_text()
-    assert set(re.findall(r"static final int (\w+) =", stub)) == ids | set(names) | {"main"}
+    assert set(re.findall(r"static final int (\w+) =", stub)) == ids | more | set(names) | set(others) | {layout, other}
     import yaml
 
     (job,) = yaml.safe_load((app / ".github" / "workflows" / "app.yml").read_text())["jobs"].values()
@@ -297,9 +328,20 @@ def test_an_onnx_bundle_has_its_module(bundle: Path, tmp_path: Path) -> None:
     assert not [path for path in app.rglob("*.kt*") if re.search(r"edgekit\.litert|:litert", path.read_text())]
     # Negative control: each word that is replaced is there.
     template = ROOT / "platforms" / "kotlin" / "app"
-    for file, words in android.ONNX.items():
+    for file, words in (*android.ONNX.items(), *android.LANGUAGE.items()):
         for word in words:
             assert word in (template / file).read_text(), (file, word)
+
+
+def test_a_vision_language_model_gets_an_activity_of_its_own(bundle: Path, tmp_path: Path) -> None:
+    app = android.write_app(spoken(bundle), tmp_path / "app")
+    manifest = (app / MAIN / "AndroidManifest.xml").read_text()
+    assert 'android:name=".LanguageActivity"' in manifest
+    kept = {one.get(f"{NAMESPACE}name") for one in ElementTree.fromstring(manifest).iter("uses-permission")}
+    assert "android.permission.CAMERA" not in kept
+    names = {Path(name).name for name in files(app / android.SOURCES)}
+    assert names == {"Assets.kt", "Engine.kt", "LanguageActivity.kt", "Pictures.kt"}
+    assert "fun engine(context: Context): NetworkEngine = OnnxRuntime()" in (app / android.ENGINE).read_text()
 
 
 # Both
@@ -343,14 +385,12 @@ def test_bundles_that_the_app_cannot_run_are_refused(kind: str, bundle: Path, tm
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_vision_language_model_is_refused(kind: str, bundle: Path, tmp_path: Path) -> None:
-    from edgekit.runtimes.bundle.manifest import Language
-
-    language = Language(family="retrieval", queries=4)
-    with pytest.raises(
-        UsageError, match=r"is a vision-language model, and an app of the (Swift|Kotlin) runtime has no screen for one"
-    ):
-        KINDS[kind][0].write_app(changed(bundle, contract={"language": language}), tmp_path / "app")
+def test_a_vision_language_model_of_another_engine_is_refused(kind: str, bundle: Path, tmp_path: Path) -> None:
+    module, engine = KINDS[kind]
+    said = rf"is a vision-language model for {engine}, .* a screen for those of onnxruntime, web; .* --target onnx"
+    with pytest.raises(UsageError, match=said):
+        module.write_app(spoken(changed(bundle, engine=engine), "retrieval"), tmp_path / "app")
+    assert not (tmp_path / "app").exists()
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -61,7 +61,7 @@ def changed(bundle: Path, **contract: Any) -> Path:
 def test_the_folder_has_all_that_a_server_needs(bundle: Path, built: Path, tmp_path: Path) -> None:
     app = web.write_app(bundle, tmp_path / "new" / "app")
     found = {path.relative_to(app).as_posix() for path in app.rglob("*") if path.is_file()}
-    page = {"index.html", "app.js", "draw.js", "records.js", "app.css", "LICENCES.txt"}
+    page = {"index.html", "app.js", "page.js", "draw.js", "records.js", "app.css", "LICENCES.txt"}
     model = {f"bundle/{name}" for name in ("manifest.json", "model.onnx")}
     assert found == page | model | {f"ort/{name}" for name in web.ORT} | {"edgekit/index.js"}
     assert open_bundle(app / "bundle").manifest == open_bundle(bundle).manifest
@@ -81,7 +81,7 @@ def test_a_blip2_gets_a_page_of_its_own(built: Path, tmp_path: Path) -> None:
     old = ROOT / "tests" / "old_bundles" / "opt-onnx-int8"
     app = web.write_app(old, tmp_path / "app")
     page = {path.name for path in app.iterdir()} - {"bundle", "edgekit", "ort"}
-    assert page == {"index.html", "language.js", "app.css", "LICENCES.txt"}
+    assert page == {"index.html", "language.js", "page.js", "app.css", "LICENCES.txt"}
     assert '<script type="module" src="language.js">' in (app / "index.html").read_text()
     assert open_bundle(app / "bundle").manifest == open_bundle(old).manifest
     for name in page - {"LICENCES.txt"}:

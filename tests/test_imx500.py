@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +24,11 @@ from target_lists import WITH_TOOLCHAINS, toolchain
 from edgekit import converters
 from edgekit.converters import imx500, read_options
 from edgekit.converters.imx500.network import rebuild, take_pixels
+from edgekit.converters.imx500.observation import extremes, power_of_two, stored, watch
 from edgekit.converters.imx500.pack import memory_report, pack
+from edgekit.converters.imx500.two_parts import divide_inputs
+from edgekit.converters.imx500.unsigned import store_unsigned
+from edgekit.converters.imx500.widths import wide_nodes
 from edgekit.errors import ConversionError, EngineError, UsageError
 from edgekit.runtimes.bundle.folder import open_bundle
 from edgekit.runtimes.bundle.manifest import Graph, ImageRule, Tensor
@@ -165,6 +170,125 @@ def test_the_network_takes_the_cameras_pixels(rule: ImageRule) -> None:
     expected = run(module, torch.from_numpy(contract(picture(), rule)))
     for found, wanted in zip(run(network, camera(picture())), expected, strict=True):
         np.testing.assert_allclose(found, wanted, atol=2e-4 * float(np.abs(wanted).max()))
+
+
+class Shifts(nn.Module):  # type: ignore[misc]
+    """SiLU and its kin in front of all that lets a constant pass, and of some that does not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, 2, 1)
+        self.depthwise = nn.Conv2d(8, 8, 3, 1, 1, groups=8, bias=False)
+        self.grouped = nn.Conv2d(8, 8, (1, 3), 1, (0, 1), groups=2)
+        self.pool, self.average = nn.MaxPool2d(5, 1, 2), nn.AvgPool2d(2)
+        self.joined = nn.Conv2d(20, 8, 1)
+        self.padded = nn.Conv2d(16, 4, 3, 1, 1)
+        self.scaled, self.last = nn.Conv2d(8, 4, 1), nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: Any) -> Any:
+        silu, hard = nn.functional.silu, nn.functional.hardswish
+        first = silu(self.stem(x))
+        second = first + silu(self.depthwise(first))  # has the constant twice
+        third = hard(self.grouped(second))
+        pooled = nn.functional.interpolate(self.average(self.pool(third)), scale_factor=2, mode="nearest")
+        left, right = pooled.chunk(2, 1)
+        joined = self.joined(torch.cat((second, right, third), 1))
+        uneven = self.padded(torch.cat((joined, silu(joined)), 1))  # padding of one value would be wrong for half
+        multiplied = self.scaled(silu(joined) * 0.5)
+        return uneven, multiplied, silu(self.last(joined)), left * 1.0
+
+
+def test_activations_are_stored_unsigned_and_the_network_computes_the_same() -> None:
+    torch.manual_seed(3)
+    network = rebuild(exported(Shifts()))
+    tensor = torch.rand(2, 3, SIZE, SIZE)
+    before = run(network, tensor)
+    count = store_unsigned(network, [tensor])
+    for found, wanted in zip(run(network, tensor), before, strict=True):
+        np.testing.assert_allclose(found, wanted, atol=1e-5)
+    raised = {node.args[0].name: node.args[1] for node in network.graph.nodes if node.target is operator.add}
+    assert list(raised) == ["silu", "silu_1"]
+    assert count == 2
+    # `hard` is read by what is multiplied, the others by a convolution that pads uneven channels or by no convolution.
+    pads = [node.kwargs["value"] for node in network.graph.nodes if node.target is nn.functional.pad]
+    assert pads == [raised["silu"], 2 * raised["silu"]]
+    assert len(set(raised.values())) == 1
+
+
+def test_what_is_stored_unsigned_is_never_negative_and_has_zero_on_its_grid() -> None:
+    torch.manual_seed(3)
+    network = rebuild(exported(nn.Sequential(nn.Conv2d(3, 8, 3), nn.SiLU(), nn.Conv2d(8, 4, 3, padding=1))))
+    with torch.no_grad():
+        network.get_submodule("conv2d").weight.mul_(40)
+    tensor = torch.rand(2, 3, SIZE, SIZE)
+    store_unsigned(network, [tensor])
+    (raised,) = [node for node in network.graph.nodes if node.target is operator.add]
+    seen = extremes(network, [tensor])[raised]
+    low, high = seen.lowest, seen.highest
+    step = 2 ** np.ceil(np.log2(high)) / 256
+    assert 0 <= low < step
+    assert raised.args[1] % step == 0
+    assert raised.args[1] < 0.2785 + step
+
+
+class Edges(nn.Module):  # type: ignore[misc]
+    """A depthwise convolution of differences between neighbours behind values of which a few are large."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.depthwise = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 3, padding=1, groups=4)
+        self.other, self.head = nn.Conv2d(4, 4, 1), nn.Conv2d(8, 2, 1)
+        kernel = torch.zeros(3, 3)
+        kernel[1] = torch.tensor([-1.0, 0.0, 1.0])
+        with torch.no_grad():
+            self.depthwise.weight.copy_(kernel.expand(4, 1, 3, 3))
+            self.stem.weight.copy_(torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]]).reshape(4, 3, 1, 1))
+
+    def forward(self, x: Any) -> Any:
+        found = nn.functional.silu(self.depthwise(nn.functional.silu(self.stem(x))))
+        return self.head(torch.cat((found, nn.functional.silu(self.other(found))), 1))
+
+
+def smooth() -> Any:
+    """Tensors (1, 3, SIZE, SIZE) that change little from place to place, with one bright corner."""
+    ramp = torch.linspace(0, 1, SIZE) * torch.linspace(0.5, 1, SIZE)[:, None]
+    tensor = ramp.expand(1, 3, SIZE, SIZE).clone()
+    tensor[..., :2, :2] = 30
+    return tensor
+
+
+def test_a_depthwise_layer_that_8_bits_do_not_do_for_reads_two_parts() -> None:
+    torch.manual_seed(3)
+    network = rebuild(exported(Edges()))
+    tensor = smooth()
+    (before,) = run(network, tensor)
+    assert divide_inputs(network, [tensor], noise=1.0) == []
+    assert divide_inputs(network, [tensor], noise=0.0) == ["conv2d_1"]
+    (after,) = run(network, tensor)
+    np.testing.assert_allclose(after, before, atol=2e-5)
+    (lower,) = [node for node in network.graph.nodes if node.target is operator.add]
+    (above,) = [node for node in network.graph.nodes if node.name == "conv2d_1_above"]
+    seen = extremes(network, [tensor])
+    assert seen[lower].lowest >= 0
+    assert 10 * seen[lower].highest < seen[above].highest
+    # What each part rounds to, added, is the activation to a step of the lower part, also where it is large.
+    (whole,) = above.args[0].args[:1]
+    values: dict[Any, Any] = {}
+    watch(network, [tensor], lambda node, _, __, value: values.setdefault(node, value))
+    upper = stored(values[above], power_of_two(seen[above].highest))
+    step = power_of_two(seen[lower].highest) / 256
+    rest = stored(values[whole] - upper, 256 * step, lower.args[1])
+    assert float((rest + upper - values[whole]).abs().max()) <= step
+
+
+def test_what_only_sums_and_activations_read_has_16_bits() -> None:
+    torch.manual_seed(3)
+    network = rebuild(exported(Edges()))
+    divide_inputs(network, [smooth()], noise=0.0)
+    wide = wide_nodes(network)
+    assert {"silu", "conv2d_1", "conv2d_1_upper"} <= set(wide)  # divided, and what is added
+    assert "silu_2" in wide  # read by a concatenation alone
+    assert not {"conv2d", "silu_1", "cat", "conv2d_3"} & set(wide)  # not stored; read by a convolution; the output
 
 
 def identity(path: Path, rule: ImageRule) -> Graph:

@@ -80,6 +80,7 @@ def test_the_package_of_an_app_compiles(tmp_path: Path) -> None:
     assert "Compiling" in said or "Build complete" in said
     own = [str(path) for path in app.glob("EdgeApp*/*.swift")]
     assert len(own) == 2
+    own.append(str(ROOT / "platforms" / "swift" / "app" / "EdgeAppTests" / "language.swift"))
     run("run", "swiftc", "-parse", *own, bundles=tmp_path)
     # Negative control: what does not compile is told.
     with (app / "EdgeKit" / "Sources" / "EdgeKitUI" / "Hud.swift").open("a") as file:

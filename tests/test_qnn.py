@@ -154,6 +154,28 @@ def test_float_layers_and_what_makes_their_inputs_have_16_bits(jobs: Any) -> Non
     assert makers[mix.input[0]].name not in wide
 
 
+def test_layers_that_lose_by_8_bits_have_16(jobs: Any) -> None:
+    model, plan = onnx.load(jobs["int8"].onnx), jobs["int8"].planned()
+    makers = {output: node.name for node in model.graph.node for output in node.output}
+
+    def wide(noise: float, reason: str) -> set[str]:
+        """With this noise in the first layer, and only the head of the boxes in float for this reason."""
+        layers = [
+            msgspec.structs.replace(
+                one,
+                noise_to_signal=noise if one is plan.layers[0] else 0.0,
+                float_reason=reason if one.name == "boxes" else "",
+            )
+            for one in plan.layers
+        ]
+        return qnn_int8.wide_nodes(model, msgspec.structs.replace(plan, layers=tuple(layers)))
+
+    first = makers[plan.layers[0].name]
+    assert first in wide(1.1 * qnn_int8.NOISE, "head")
+    assert first not in wide(0.9 * qnn_int8.NOISE, "head")
+    assert wide(1.1 * qnn_int8.NOISE, "") == set()  # as with --no-float-fallback
+
+
 def test_int8_computes_what_torch_does_but_not_too_well(quantised: Path, detector: Any, jobs: Any) -> None:
     image = next(iter(jobs["int8"].calibration()))
     assert 1e-3 < worst(detector, image, on_cpu(quantised, image)) < 0.08

@@ -9,7 +9,7 @@ from sample_bundles import sample_manifest
 from tiny_models import CELL, CLASSES, SIZE
 
 from edgekit.runtimes.bundle.folder import stage
-from edgekit.runtimes.bundle.manifest import Contract, Decoder, Graph, ImageRule, Output, Postprocess, Tensor
+from edgekit.runtimes.bundle.manifest import Contract, Decoder, Graph, ImageRule, Language, Output, Postprocess, Tensor
 
 GRID = SIZE // CELL
 GRAPH = Graph(
@@ -76,14 +76,24 @@ def write_model(path: Path, dark: str = "") -> Path:
     return path
 
 
-def write_tiny_bundle(path: Path, dark: str = "", engine: str = "onnxruntime", decoder: str = "anchor_free") -> Path:
-    """The model as a bundle, which finds coloured cells as `tiny_models.detector` does."""
+def write_tiny_bundle(
+    path: Path,
+    dark: str = "",
+    engine: str = "onnxruntime",
+    decoder: str = "anchor_free",
+    language: Language | None = None,
+) -> Path:
+    """The model as a bundle, which finds coloured cells as `tiny_models.detector` does.
+
+    With ``language`` it says that it is a vision-language model, which nothing but an app's project believes.
+    """
     contract = Contract(
         image=ImageRule(size=(SIZE, SIZE), resize="stretch"),
         classes=CLASSES,
         decoder=Decoder(name=decoder, options={"strides": [CELL], "reg_max": 1}),
         outputs=(Output(name="boxes", role="boxes"), Output(name="classes", role="classes")),
         postprocess=Postprocess(iou=0.6),
+        language=language,
     )
     with stage(path) as staging:
         write_model(staging.folder / "model.onnx", dark)

@@ -40,8 +40,8 @@ class Platform:
     """``--target web``"""
     decoders: str
     """The folder that a decoder is added to."""
-    speaks: bool = False
-    """Whether its app has a screen for vision-language models."""
+    speaks: tuple[str, ...]
+    """Engines in manifests whose vision-language models its app has a screen for."""
 
     def refuse(self, bundle: Bundle) -> None:
         """Refuse a bundle that an app of this platform could not run.
@@ -50,15 +50,16 @@ class Platform:
             UsageError: says which engine, task or decoder it has, and what to do.
         """
         contract = bundle.manifest.contract
-        if contract.language is not None and not self.speaks:
-            raise UsageError(
-                f"{bundle.path}: is a vision-language model, and an app of the {self.runtime} has no screen for one; "
-                "edgekit app web has"
-            )
         engines = sorted(set(bundle.manifest.engines) - set(self.engines))
         if engines:
             raise UsageError(
                 f"{bundle.path}: is for {', '.join(engines)}, and {self.runs}; convert the model with {self.convert}"
+            )
+        silent = sorted(set(bundle.manifest.engines) - set(self.speaks))
+        if contract.language is not None and silent:
+            raise UsageError(
+                f"{bundle.path}: is a vision-language model for {', '.join(silent)}, and an app of the {self.runtime} "
+                f"has a screen for those of {', '.join(self.speaks)}; convert the model with --target onnx (or web)"
             )
         if contract.language is None and contract.decoder.name not in DECODERS:
             raise UsageError(

@@ -20,10 +20,13 @@ PLATFORM = Platform(
     runs="an Android app runs LiteRT and ONNX files",
     convert="--target litert (or onnx)",
     decoders="platforms/kotlin/core/src/main/kotlin/edgekit/decoders",
+    speaks=("onnxruntime", "web"),
 )
 
 BUILD = Path("app") / "build.gradle.kts"
-ENGINE = Path("app") / "src" / "main" / "kotlin" / "com" / "example" / "edgeapp" / "Engine.kt"
+MAIN = Path("app") / "src" / "main"
+SOURCES = MAIN / "kotlin" / "com" / "example" / "edgeapp"
+ENGINE = SOURCES / "Engine.kt"
 
 ONNX = {
     Path("settings.gradle.kts"): {'"litert"': '"onnx"'},
@@ -35,9 +38,37 @@ ONNX = {
 }
 """What the project of an ONNX bundle says in place of LiteRT's names."""
 
+CAMERA_SCREEN = (
+    SOURCES / "MainActivity.kt",
+    SOURCES / "OverlayView.kt",
+    SOURCES / "Camera.kt",
+    SOURCES / "Phone.kt",
+    MAIN / "res" / "layout" / "main.xml",
+    MAIN / "res" / "values" / "camera.xml",
+)
+LANGUAGE_SCREEN = (
+    SOURCES / "LanguageActivity.kt",
+    MAIN / "res" / "layout" / "language.xml",
+    MAIN / "res" / "values" / "language.xml",
+)
+"""Files of the screen that are there for one kind of bundle alone."""
+
+LANGUAGE = {
+    MAIN / "AndroidManifest.xml": {
+        "MainActivity": "LanguageActivity",
+        "<!-- The camera is all that this app asks for. INTERNET": "<!-- This app asks for nothing. INTERNET",
+        '    <uses-permission android:name="android.permission.CAMERA" />\n': "",
+        '    <uses-feature android:name="android.hardware.camera.any" android:required="false" />\n': "",
+    },
+    ENGINE: {"edgekit.Engine": "edgekit.NetworkEngine", "): Engine": "): NetworkEngine"},
+}
+"""What the project of a BLIP-2 says in place of the camera's screen."""
+
 
 def write_app(bundle: str | os.PathLike[str], out: str | os.PathLike[str]) -> Path:
-    """Write an Android project with a camera and pictures for the bundle's task, and the bundle in its assets.
+    """Write an Android project with a screen for the bundle's task, and the bundle in its assets.
+
+    The screen has a camera and pictures, or for a BLIP-2 a picture, its caption and questions.
 
     Args:
         bundle: a folder of the targets ``litert``, ``onnx`` or ``web``.
@@ -64,10 +95,13 @@ def write_app(bundle: str | os.PathLike[str], out: str | os.PathLike[str]) -> Pa
                     part(f"kotlin_runtime/{module}/{name}", f"kotlin/{module}/{name}", "android"),
                     app / "edgekit" / module / name,
                 )
-        if engine == "onnx":
-            for file, words in ONNX.items():
+        speaks = opened.manifest.contract.language is not None
+        for other in CAMERA_SCREEN if speaks else LANGUAGE_SCREEN:
+            (app / other).unlink()
+        for words_of in ([ONNX] if engine == "onnx" else []) + ([LANGUAGE] if speaks else []):
+            for file, words in words_of.items():
                 fill(app / file, words)
-        main = app / "app" / "src" / "main"
+        main = app / MAIN
         copy_bundle(opened, main / "assets" / "model")
         fill(main / "res" / "values" / "strings.xml", {"EDGEKIT_NAME": _text(opened.manifest.name)})
     return Path(out)

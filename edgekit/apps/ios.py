@@ -21,10 +21,14 @@ PLATFORM = Platform(
     runs="an iOS app runs Core ML and ONNX files",
     convert="--target coreml (or onnx)",
     decoders="platforms/swift/Sources/EdgeKit/Decoders",
+    speaks=("onnxruntime", "web"),
 )
 
 ONNX = {"EdgeKitCoreML": "EdgeKitONNX", "CoreMLEngine": "ONNXRuntime"}
 """What the project of an ONNX bundle says in place of Core ML's names."""
+
+SCREENS = {"ModelScreen": "LanguageScreen"}
+"""What the app of a BLIP-2 says in place of the camera's screen."""
 
 MODULES = ("EdgeKit", "EdgeKitUI", "EdgeKitCoreML", "EdgeKitONNX")
 
@@ -32,7 +36,9 @@ MODULES = ("EdgeKit", "EdgeKitUI", "EdgeKitCoreML", "EdgeKitONNX")
 def write_app(
     bundle: str | os.PathLike[str], out: str | os.PathLike[str], *, package: str | os.PathLike[str] | None = None
 ) -> Path:
-    """Write an Xcode project with a camera and pictures for the bundle's task, and the bundle inside.
+    """Write an Xcode project with a screen for the bundle's task, and the bundle inside.
+
+    The screen has a camera and pictures, or for a BLIP-2 a picture, its caption and questions.
 
     Args:
         bundle: a folder of the targets ``coreml``, ``onnx`` or ``web``.
@@ -65,9 +71,14 @@ def write_app(
         shutil.copytree(template, app, dirs_exist_ok=True)
         shutil.copyfile(part("LICENSE", "../LICENSE", "ios"), app / "APACHE-2.0.txt")
         copy_bundle(opened, app / "model")
-        project = app / "EdgeApp.xcodeproj" / "project.pbxproj"
+        project, tests = app / "EdgeApp.xcodeproj" / "project.pbxproj", app / "EdgeAppTests"
+        if opened.manifest.contract.language is None:
+            (tests / "language.swift").unlink()
+        else:
+            fill(app / "EdgeApp" / "EdgeApp.swift", SCREENS)
+            (tests / "language.swift").replace(tests / "EdgeAppTests.swift")
         if is_onnx:
-            for file in (project, app / "EdgeApp" / "EdgeApp.swift", app / "EdgeAppTests" / "EdgeAppTests.swift"):
+            for file in (project, app / "EdgeApp" / "EdgeApp.swift", tests / "EdgeAppTests.swift"):
                 fill(file, ONNX)
         if package is None:
             _package(app / "EdgeKit", is_onnx)

@@ -24,7 +24,7 @@ PLATFORM = Platform(
     runs="a browser runs ONNX files",
     convert="--target web",
     decoders="platforms/web/src/tasks/decoders",
-    speaks=True,
+    speaks=("web", "onnxruntime"),
 )
 
 ORT = (

@@ -15,7 +15,8 @@ def command() -> None:
     """Projects around a bundle, which run as they are and are yours to change.
 
     Each has a camera and pictures, tracks, and writes records of its self-check and its benchmark, which edgekit
-    evidence add and edgekit profile import read. None opens a connection.
+    evidence add and edgekit profile import read; that of a BLIP-2 has captions and questions instead. None opens a
+    connection.
     """
 
 

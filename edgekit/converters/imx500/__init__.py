@@ -23,6 +23,9 @@ from edgekit.converters._foreign import tool_error
 from edgekit.converters._quiet import quiet
 from edgekit.converters.imx500.network import rebuild, take_pixels
 from edgekit.converters.imx500.pack import PACKED, pack
+from edgekit.converters.imx500.two_parts import divide_inputs
+from edgekit.converters.imx500.unsigned import store_unsigned
+from edgekit.converters.imx500.widths import wide_nodes
 from edgekit.errors import ConversionError
 from edgekit.graph.exchange import INPUT
 from edgekit.runtimes.bundle.manifest import Graph, ImageRule, Record
@@ -109,11 +112,6 @@ CAPABILITIES = "4.0"
 
 OPSET = 20
 
-SHIFTED = 0.3
-"""An activation whose negative side is at most this share of its range is stored unsigned, shifted by its minimum: SiLU
-from 1 on (its minimum is -.28). At the toolkit's own .05, one that reaches 4 spends half of its 256 steps below
-zero: YOLOX-Nano (float mAP .533) has .4925 with that and .5040 with this."""
-
 
 def convert(job: Job, report: Report) -> Graph:
     """Write ``packerOut.zip`` for the camera and ``quantised.onnx`` for the check.
@@ -126,7 +124,7 @@ def convert(job: Job, report: Report) -> Graph:
     try:
         with quiet():
             toolkit = _import_quantiser()
-        network = _network(job)
+        network, divided = _network(job)
         report("quantising", 0.1)
         _quantise(toolkit, network, job)
     except ConversionError:
@@ -142,12 +140,15 @@ def convert(job: Job, report: Report) -> Graph:
     )
     if equalised := job.planned().equalized:
         facts["equalised"] = ", ".join(f"{site.layer} ({site.before:.0f}x)" for site in equalised)
+    if divided:
+        facts["inputs in two parts"] = ", ".join(divided)
     return msgspec.structs.replace(job.graph(PACKED, FILE), report=facts)
 
 
-def _network(job: Job) -> fx.GraphModule:
-    """The network in the form that the quantiser supports."""
+def _network(job: Job) -> tuple[fx.GraphModule, list[str]]:
+    """The network in the form that the quantiser supports, and the layers whose input was divided in two parts."""
     import torch
+    from torch import fx
 
     torch.set_num_threads(job.threads)
     module = torch.export.load(job.program).module()
@@ -155,7 +156,10 @@ def _network(job: Job) -> fx.GraphModule:
         raise ConversionError("int8 needs calibration images, and the given set has none: give --data with photographs")
     network = rebuild(module)
     take_pixels(network, job.contract.image)
-    return network
+    batches = [torch.from_numpy(pixels) for (pixels,) in _pixels(job)()]
+    divided = divide_inputs(network, batches)
+    store_unsigned(network, batches)
+    return fx.symbolic_trace(network), divided  # nodes are called as the toolkit will call them
 
 
 def _quantise(toolkit: Any, network: fx.GraphModule, job: Job) -> None:
@@ -169,13 +173,16 @@ def _quantise(toolkit: Any, network: fx.GraphModule, job: Job) -> None:
     # The exporter calls torch.onnx.export without saying how; its custom operators need the older way.
     plainly = functools.partial(torch.onnx.export, dynamo=False)
     names = [output.name for output in job.contract.outputs]
+    widths = toolkit.core.BitWidthConfig()
+    matches = toolkit.core.network_editor.NodeNameFilter
+    widths.set_manual_activation_bit_width([matches(name) for name in wide_nodes(network)], 16)
     with quiet(), patch.object(torch.onnx, "export", plainly):
         quantised, _ = toolkit.ptq.pytorch_post_training_quantization(
             # Ranges by the toolkit's squared error. By absolute error the demo detector falls from mAP .893 to .804
             # (150 scenes, float .907), although YOLOX-Nano rises from .488 to .499.
             network,
             _pixels(job),
-            core_config=toolkit.core.CoreConfig(toolkit.core.QuantizationConfig(shift_negative_ratio=SHIFTED)),
+            core_config=toolkit.core.CoreConfig(bit_width_config=widths),
             target_platform_capabilities=capabilities,
         )
         formats = toolkit.exporter.QuantizationFormat

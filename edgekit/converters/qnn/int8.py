@@ -1,7 +1,8 @@
 """Q/DQ ONNX in the form that Hexagon takes: uint8 activations with zero points, int8 weights per channel, int32 biases.
 
-Everything is computed in integers. Layers that the plan leaves in float have activations of 16 bits here, and so has
-what makes their inputs: the activation function before them, and the layer before that.
+Everything is computed in integers. Layers that the plan leaves in float have activations of 16 bits here, as have
+others that lose by 8 (`NOISE`), and so has what makes their inputs: the activation function before them, and the layer
+before that.
 """
 
 from __future__ import annotations
@@ -18,6 +19,14 @@ from edgekit.calibration.plan import PlannedGraph, TensorRange
 
 if TYPE_CHECKING:
     from onnx import ModelProto
+
+NOISE = 0.005
+"""A layer has activations of 16 bits when rounding its input to 8 makes more than this share of its output's variance.
+
+YOLOX-Nano has fifteen such layers behind the stem, all depthwise: with what is around them, 16 bits are in 91 operators
+and 21.3 % of the multiplications, not in 54 and 20.2 % as with the plan's own limit. The error of its raw outputs where
+objects are falls from .149 to .126 of their spread (ONNX Runtime; .118 with all depthwise layers, .085 with all).
+"""
 
 _LEAST = 1e-4
 """Width of a range that has none."""
@@ -74,8 +83,8 @@ def wide_nodes(model: ModelProto, plan: PlannedGraph) -> set[str]:
             for name in node.input:
                 precise(name)
 
-    for layer in plan.layers:
-        if layer.float_reason:
+    for layer in plan.layers if plan.float_layers else ():  # none: float fallback is switched off
+        if layer.float_reason or layer.noise_to_signal > NOISE:
             found.add(makers[layer.name].name)
             precise(layer.input)
     return found

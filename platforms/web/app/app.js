@@ -1,11 +1,11 @@
 // A page around one bundle: a camera or a picture in, what the model finds over it, and records for edgekit.
 
-import { BundleError, ByteTrack, EdgekitError, EdgeModel, EngineError, hasBoxes, InputError, openCamera } from "@edgekit/runtime";
+import { ByteTrack, EdgeModel, hasBoxes, openCamera } from "@edgekit/runtime";
 import { draw, lines, sentence } from "./draw.js";
+import { at, clearProblem, complain as tell, frame, introduce, paint, pictureIn, receive, say } from "./page.js";
 import { benchmark, save } from "./records.js";
 
-const at = (id) => document.getElementById(id);
-const [video, picture, overlay, stage] = ["video", "picture", "overlay", "stage"].map(at);
+const [video, picture, overlay] = ["video", "picture", "overlay"].map(at);
 
 /** "auto", unless the address says otherwise: ?device=wasm. */
 const device = new URLSearchParams(location.search).get("device") ?? "auto";
@@ -33,10 +33,7 @@ async function open() {
   model = opened;
   const { manifest, placement } = model;
   const { contract } = manifest;
-  document.title = `${manifest.name} – edgekit`;
-  at("name").textContent = manifest.name;
-  const proof = manifest.evidence ? `proof: ${manifest.evidence.word}` : "no proof";
-  at("about").textContent = [contract.task, manifest.precision, `${contract.image.size[1]}×${contract.image.size[0]}`, proof].join(" · ");
+  introduce(manifest, contract.task);
   at("device").textContent = `${placement.device === "webgpu" ? "WebGPU" : "WebAssembly"}, ${placement.engine}`;
   at("device").title = placement.reason;
   const boxes = ["detect", "pose", "segment", "obb"].includes(contract.task);
@@ -79,24 +76,14 @@ async function look(image) {
   const result = await model.run(image, trackable() ? { thresholds: { score: score() } } : {});
   seen = image;
   const [width, height] = result.size;
-  Object.assign(picture, { width, height });
-  picture.getContext("2d").drawImage(image, 0, 0);
+  paint(image, width, height);
   video.hidden = true;
-  picture.hidden = false;
   times = [];
   show(result);
   say(sentence(result, shown(result)));
 }
 
-async function lookAtFile(file) {
-  let image;
-  try {
-    image = await createImageBitmap(file);
-  } catch (error) {
-    throw new InputError(`${file.name || "this"} is not a picture that the browser can read; choose a PNG, JPEG or WebP file`, { cause: error });
-  }
-  await look(image);
-}
+const lookAtFile = async (file) => look(await pictureIn(file));
 
 async function lookAtExample() {
   const answer = await fetch(`bundle/${example}`);
@@ -164,11 +151,7 @@ let last = null;
 
 function show(result) {
   const [width, height] = result.size;
-  stage.classList.remove("empty");
-  stage.style.aspectRatio = `${width} / ${height}`;
-  // As wide as its height allows, so that nothing is distorted where the height is limited.
-  stage.style.maxWidth = `calc(72vh * ${width / height})`;
-  at("invitation").hidden = true;
+  frame(width, height);
   overlay.hidden = false;
   last = result;
   const rows = shown(result);
@@ -203,43 +186,7 @@ function speed(timings) {
 
 const median = (values) => values.sort((a, b) => a - b)[Math.floor(values.length / 2)];
 
-function say(text) {
-  at("status").textContent = text;
-}
-
-/** What went wrong in plain words, by the kind of the error; its own words say what to do. */
-const TITLES = {
-  "no-manifest": "There is no model here",
-  "missing-file": "A file of the model is missing",
-  "wrong-size": "A file of the model is damaged",
-  "hash-differs": "A file of the model is damaged",
-  "bad-digest": "The model's description was changed",
-  "newer-schema": "This model needs a newer edgekit",
-  "unreadable": "The model cannot be read",
-};
-
-function titleOf(error) {
-  if (error instanceof BundleError) return TITLES[error.kind] ?? "This is not a valid model";
-  if (error instanceof InputError) return /camera/.test(error.message) ? "The camera cannot be used" : "This picture cannot be used";
-  if (error instanceof EngineError) return "The engine cannot run this model here";
-  return error instanceof EdgekitError ? "This does not work" : "Something went wrong";
-}
-
-function complain(error) {
-  at("problem-title").textContent = titleOf(error);
-  at("problem-text").textContent = `${error.message}.`.replace(/([.?!])\.$/, "$1");
-  at("problem").hidden = false;
-  if (!model) {
-    at("name").textContent = "No model";
-    at("invitation").hidden = true;
-    at("status").textContent = "";
-  } else say("Ready.");
-  console.warn(error);
-}
-
-function clearProblem() {
-  at("problem").hidden = true;
-}
+const complain = (error) => tell(error, model);
 
 // Records
 
@@ -298,11 +245,6 @@ at("flip").onclick = () => {
   watch();
 };
 at("choose").onclick = () => at("file").click();
-at("file").onchange = () => {
-  const [file] = at("file").files;
-  at("file").value = "";
-  if (file) alone(() => lookAtFile(file));
-};
 at("example").onclick = () => alone(lookAtExample);
 at("selfcheck").onclick = () => alone(check);
 at("benchmark").onclick = () => alone(measure);
@@ -313,16 +255,6 @@ at("score").oninput = () => {
 at("tracking").onchange = () => running && watch();
 
 addEventListener("resize", () => last && draw(overlay, last, shown(last)));
-addEventListener("dragover", (event) => {
-  event.preventDefault();
-  stage.classList.add("over");
-});
-addEventListener("dragleave", () => stage.classList.remove("over"));
-addEventListener("drop", (event) => {
-  event.preventDefault();
-  stage.classList.remove("over");
-  const [file] = event.dataTransfer?.files ?? [];
-  if (file && model) alone(() => lookAtFile(file));
-});
+receive((file) => model && alone(() => lookAtFile(file)));
 
 open().catch(complain);

@@ -1,9 +1,8 @@
 // A page around one BLIP-2: a picture in, what the model says of it, or how well a text fits.
 
-import { BundleError, EdgekitError, EngineError, InputError, StoppedError, VisionLanguage } from "@edgekit/runtime";
+import { InputError, StoppedError, VisionLanguage } from "@edgekit/runtime";
+import { at, clearProblem, complain, frame, introduce, paint, pictureIn, receive, say } from "./page.js";
 
-const at = (id) => document.getElementById(id);
-const [picture, stage] = ["picture", "stage"].map(at);
 const CONTROLS = ["choose", "caption", "ask"];
 
 /** WebAssembly, unless the address says otherwise: ?device=webgpu. */
@@ -19,10 +18,7 @@ async function open() {
   model = await VisionLanguage.open("bundle/", { device });
   const { manifest, kind } = model;
   const { contract } = manifest;
-  document.title = `${manifest.name} – edgekit`;
-  at("name").textContent = manifest.name;
-  const proof = manifest.evidence ? `proof: ${manifest.evidence.word}` : "no proof";
-  at("about").textContent = [kind === "retrieval" ? "image-text matching" : "captions and answers", manifest.precision, `${contract.image.size[1]}×${contract.image.size[0]}`, proof].join(" · ");
+  introduce(manifest, kind === "retrieval" ? "image-text matching" : "captions and answers");
   at("device").textContent = `${device === "webgpu" ? "WebGPU" : "WebAssembly"}, ${model.engine}`;
   const styles = [...contract.language.prompts.keys()].filter((name) => name !== "ask");
   at("style").replaceChildren(...styles.map((name) => Object.assign(document.createElement("option"), { value: name, textContent: name })));
@@ -40,19 +36,9 @@ async function open() {
 // What is looked at
 
 async function lookAtFile(file) {
-  try {
-    image = await createImageBitmap(file);
-  } catch (error) {
-    throw new InputError(`${file.name || "this"} is not a picture that the browser can read; choose a PNG, JPEG or WebP file`, { cause: error });
-  }
-  const { width, height } = image;
-  Object.assign(picture, { width, height });
-  picture.getContext("2d").drawImage(image, 0, 0);
-  picture.hidden = false;
-  at("invitation").hidden = true;
-  stage.classList.remove("empty");
-  stage.style.aspectRatio = `${width} / ${height}`;
-  stage.style.maxWidth = `calc(72vh * ${width / height})`;
+  image = await pictureIn(file);
+  paint(image);
+  frame(image.width, image.height);
   for (const id of ["vision", "first", "total"]) at(id).textContent = "–";
   answer("Nothing yet", "");
   at("answer").className = "none";
@@ -66,13 +52,13 @@ async function lookAtFile(file) {
 async function alone(work) {
   if (writing) return;
   writing = new AbortController();
-  at("problem").hidden = true;
+  clearProblem();
   for (const id of CONTROLS) at(id).setAttribute("aria-disabled", "true");
   try {
     await work();
   } catch (error) {
     if (error instanceof StoppedError) say("Stopped.");
-    else complain(error);
+    else complain(error, model);
   } finally {
     writing = null;
     at("stop").hidden = true;
@@ -126,34 +112,9 @@ function answer(text, asked) {
 
 const milliseconds = (value) => (value < 1000 ? `${value.toFixed(0)} ms` : `${(value / 1000).toFixed(1)} s`);
 
-function say(text) {
-  at("status").textContent = text;
-}
-
-function titleOf(error) {
-  if (error instanceof BundleError) return error.kind === "no-manifest" ? "There is no model here" : "This is not a valid model";
-  if (error instanceof InputError) return "This picture cannot be used";
-  if (error instanceof EngineError) return "The engine cannot run this model here";
-  return error instanceof EdgekitError ? "This does not work" : "Something went wrong";
-}
-
-function complain(error) {
-  at("problem-title").textContent = titleOf(error);
-  at("problem-text").textContent = `${error.message}.`.replace(/([.?!])\.$/, "$1");
-  at("problem").hidden = false;
-  if (!model) at("name").textContent = "No model";
-  say(model ? "Ready." : "");
-  console.warn(error);
-}
-
 // Controls
 
 at("choose").onclick = () => writing || at("file").click();
-at("file").onchange = () => {
-  const [file] = at("file").files;
-  at("file").value = "";
-  if (file) alone(() => lookAtFile(file));
-};
 at("caption").onclick = () => alone(() => write({ style: at("style").value || undefined }));
 at("asking").onsubmit = (event) => {
   event.preventDefault();
@@ -162,16 +123,6 @@ at("asking").onsubmit = (event) => {
 };
 at("stop").onclick = () => writing?.abort();
 
-addEventListener("dragover", (event) => {
-  event.preventDefault();
-  stage.classList.add("over");
-});
-addEventListener("dragleave", () => stage.classList.remove("over"));
-addEventListener("drop", (event) => {
-  event.preventDefault();
-  stage.classList.remove("over");
-  const [file] = event.dataTransfer?.files ?? [];
-  if (file && model) alone(() => lookAtFile(file));
-});
+receive((file) => model && alone(() => lookAtFile(file)));
 
-open().catch(complain);
+open().catch((error) => complain(error, model));

@@ -48,7 +48,7 @@ function apart(expected: any, answered: any, tolerance: Record<string, number>, 
   return expected === answered ? [] : [`${place}: ${answered}, not ${expected}`];
 }
 
-async function preprocess({ given, raw, expected, tolerance, read }: Case): Promise<string[]> {
+async function preprocess({ name, given, raw, expected, tolerance, read }: Case): Promise<string[]> {
   const rule = imageRule.read(raw.get("rule")!, "");
   const picture = upright(await readPng((await read(given.image))!, given.image), { orientation: given.orientation ?? 1, mirrored: given.mirrored ?? false });
   const { tensor, mapping } = new Preprocessor(rule).run(picture);
@@ -58,7 +58,9 @@ async function preprocess({ given, raw, expected, tolerance, read }: Case): Prom
     { scale_x: scaleX, scale_y: scaleY, offset_x: offsetX, offset_y: offsetY, width, height, resized: [...resized] },
     { scale_x: 1e-12, scale_y: 1e-12 },
   );
-  return [...found, ...levelsApart(expected.tensor.data, tensor.data, rule, tolerance)];
+  // Not one pixel differs from what OpenCV gave on x86, but for strips, which it samples in another way.
+  const exact = rule.interpolation === "linear" && !name.startsWith("strip-");
+  return [...found, ...levelsApart(expected.tensor.data, tensor.data, rule, exact ? { levels: 0, share: 0 } : tolerance)];
 }
 
 /** In how many grey levels tensors of (n, 3, height, width) differ. */

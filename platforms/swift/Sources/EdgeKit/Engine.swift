@@ -35,6 +35,7 @@ public protocol NetworkEngine: Engine {
 /// One graph, opened, whose inputs and outputs go by their names.
 public protocol Network: Sendable {
     var graph: Graph { get }
+    var placement: Placement { get }
 
     /// All outputs of the manifest. Inputs of whole numbers are given as floats, which have them exactly up to 16,777,216.
     ///

@@ -51,11 +51,15 @@ private func error(_ kind: String) -> Value { .object(["error": .text(kind)]) }
             "offset_y": .numbers([mapping.offsetY]), "width": .numbers([mapping.size.width]), "height": .numbers([mapping.size.height]),
             "resized": .numbers([mapping.resized.width, mapping.resized.height]),
         ]), ["scale_x": 1e-12, "scale_y": 1e-12])
-    return found + levelsApart(one, one.expected["tensor"].numbers, tensor.data, rule)
+    // Not one pixel differs from what OpenCV gave on x86, but for strips, which it samples in another way.
+    let exact = rule.interpolation == .linear && !one.name.hasPrefix("strip-")
+    return found + levelsApart(one, one.expected["tensor"].numbers, tensor.data, rule, exact: exact)
 }
 
 /// In how many grey levels tensors of (n, 3, height, width) differ.
-private func levelsApart(_ one: Case, _ expected: [Double], _ answered: [Float], _ rule: ImageRule) -> [String] {
+private func levelsApart(
+    _ one: Case, _ expected: [Double], _ answered: [Float], _ rule: ImageRule, exact: Bool = false
+) -> [String] {
     guard expected.count == answered.count else { return ["tensor: \(answered.count) values, not \(expected.count)"] }
     let cells = rule.width * rule.height
     var (most, differing) = (0.0, 0)
@@ -65,7 +69,8 @@ private func levelsApart(_ one: Case, _ expected: [Double], _ answered: [Float],
         if levels > 0.01 { differing += 1 }
     }
     let share = Double(differing) / Double(max(expected.count, 1))
-    if most <= one.tolerance("levels") + 0.01 && share <= one.tolerance("share") { return [] }
+    let (allowed, allowedOf) = exact ? (0.0, 0.0) : (one.tolerance("levels"), one.tolerance("share"))
+    if most <= allowed + 0.01 && share <= allowedOf { return [] }
     return ["tensor: \(most) levels apart, \(share) of the values differ"]
 }
 

@@ -280,16 +280,19 @@ private struct FakeSession: Session {
     func close() async { engine.closed.withLock { $0 += 1 } }
 }
 
-/// The folder of a small detector: 32 x 32, stride 16, two classes; entries of the manifest and contract as JSON.
-func writeBundle(_ changes: [String: String] = [:], contract: [String: String] = [:]) throws -> URL {
-    let model = Array("a model that only the test's engine can run".utf8)
+/// The folder of a small detector: 32 x 32, stride 16, two classes; entries of the manifest and contract as JSON, further files.
+func writeBundle(_ changes: [String: String] = [:], contract: [String: String] = [:], files: [String: [UInt8]] = [:]) throws -> URL {
+    let files = files.merging(["model.onnx": Array("a model that only the test's engine can run".utf8)]) { $1 }
+    let listed = files.sorted { $0.key < $1.key }.map { name, data in
+        #"{"path": "\#(name)", "bytes": \#(data.count), "sha256": "\#(data.withUnsafeBytes { sha256($0) })"}"#
+    }
     var manifest = try object(
         #"""
         {"schema": 1, "edgekit": "0.1.0", "name": "tiny", "target": "onnx", "precision": "fp32", "engine": "onnxruntime",
          "graphs": [{"files": ["model.onnx"], "inputs": [{"name": "images", "shape": [1, 3, 32, 32]}],
                      "outputs": [{"name": "boxes", "shape": [1, 4, 2, 2]}, {"name": "classes", "shape": [1, 2, 2, 2]}]}],
          "origin": {"kind": "torch", "name": "tiny", "sha256": "00"}, "toolchain": {},
-         "files": [{"path": "model.onnx", "bytes": \#(model.count), "sha256": "\#(model.withUnsafeBytes { sha256($0) })"}]}
+         "files": [\#(listed.joined(separator: ", "))]}
         """#)
     var rules = try object(
         """
@@ -302,7 +305,7 @@ func writeBundle(_ changes: [String: String] = [:], contract: [String: String] =
     manifest["digest"] = .string(ManifestFile.digest(manifest))
     let folder = FileManager.default.temporaryDirectory.appendingPathComponent(UUID().uuidString)
     try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
-    try Data(model).write(to: folder.appendingPathComponent("model.onnx"))
+    for (name, data) in files { try Data(data).write(to: folder.appendingPathComponent(name)) }
     try Data(JSON.object(manifest).canonical.utf8).write(to: folder.appendingPathComponent("manifest.json"))
     return folder
 }

@@ -8,7 +8,7 @@
 import { roundEven, type Tensor } from "../arrays.js";
 import { type ImageRule, padding } from "../bundle/manifest.js";
 import { InputError } from "../errors.js";
-import { resizeLinear } from "./linear.js";
+import { type Planes, resizeLinear } from "./linear.js";
 import { resample } from "./resampling.js";
 
 /** Pixels of one image, row after row: red, green, blue, and alpha where there are four channels. */
@@ -103,39 +103,27 @@ export function check(image: Pixels): void {
   }
 }
 
-/** Normalised value of every pixel level, 3 times 256, per channel in the model's colour order. */
-export function tables(rule: ImageRule): Float32Array {
-  const values = new Float32Array(3 * 256);
-  for (let channel = 0; channel < 3; channel++) {
-    for (let level = 0; level < 256; level++) {
-      values[channel * 256 + level] = (level * rule.scale - rule.mean[channel]!) / rule.std[channel]!;
-    }
-  }
-  return values;
-}
-
-/** Turns images into input tensors by one rule, reusing its buffers from image to image. */
+/** Turns images into input tensors by one rule, each written over the one before. */
 export class Preprocessor {
-  private readonly canvas: Uint8Array;
   private readonly tensor: Tensor;
-  private readonly table: Float32Array;
+  private readonly planes: Planes;
   private covered = "";
 
   constructor(readonly rule: ImageRule) {
     const [height, width] = rule.size;
-    this.canvas = new Uint8Array(3 * width * height);
     this.tensor = { data: new Float32Array(3 * width * height), shape: [1, 3, height, width] };
-    this.table = tables(rule);
+    const order = rule.color === "rgb" ? ([0, 1, 2] as const) : ([2, 1, 0] as const);
+    const values = new Float32Array(3 * 256);
+    order.forEach((plane, colour) => {
+      for (let level = 0; level < 256; level++) values[256 * colour + level] = (level * rule.scale - rule.mean[plane]!) / rule.std[plane]!;
+    });
+    const [red, green, blue] = order;
+    const cells = width * height;
+    this.planes = { data: this.tensor.data, values, starts: [red * cells, green * cells, blue * cells], columns: width };
   }
 
   /** Tensor (1, 3, height, width) and the transform. The next call writes over the tensor: copy to keep it. */
   run(image: Pixels): { tensor: Tensor; mapping: Transform } {
-    const { canvas, mapping } = this.resize(image);
-    return { tensor: this.normalise(canvas), mapping };
-  }
-
-  /** The image as RGB (height, width, 3) in input size, and the transform. The array is reused. */
-  resize(image: Pixels): { canvas: Uint8Array; mapping: Transform } {
     check(image);
     const mapping = transform(this.rule, image.width, image.height);
     const [rows, columns] = this.rule.size;
@@ -148,39 +136,25 @@ export class Preprocessor {
     // The part of the scaled image that lies on the input.
     const left = Math.max(0, -mapping.offsetX);
     const top = Math.max(0, -mapping.offsetY);
-    resizeLinear(image, mapping.resized, {
-      left,
-      top,
-      width: Math.min(width - left, columns),
-      height: Math.min(height - top, rows),
-    }, this.canvas, 3 * (Math.max(0, mapping.offsetY) * columns + Math.max(0, mapping.offsetX)), 3 * columns);
-    return { canvas: this.canvas, mapping };
+    const window = { left, top, width: Math.min(width - left, columns), height: Math.min(height - top, rows) };
+    resizeLinear(image, mapping.resized, window, this.planes, Math.max(0, mapping.offsetY) * columns + Math.max(0, mapping.offsetX));
+    return { tensor: this.tensor, mapping };
   }
 
   private pad(mapping: Transform): void {
     const key = mapping.resized.join();
     if (key === this.covered) return;
-    const [red, green, blue] = padding(this.rule);
-    const canvas = this.canvas;
-    for (let i = 0; i < canvas.length; i += 3) {
-      canvas[i] = red;
-      canvas[i + 1] = green;
-      canvas[i + 2] = blue;
-    }
+    const { data, values, starts } = this.planes;
+    const cells = data.length / 3;
+    padding(this.rule).forEach((level, colour) => data.fill(values[256 * colour + level]!, starts[colour]!, starts[colour]! + cells));
     this.covered = key;
   }
 
-  /** Tensor of an image that has the input size already. */
+  /** Tensor of RGB pixels (height, width, 3) that have the input size already. */
   normalise(canvas: Uint8Array): Tensor {
-    const { data } = this.tensor;
-    const cells = data.length / 3;
-    const [first, third] = this.rule.color === "rgb" ? [0, 2] : [2, 0];
-    const table = this.table;
-    for (let i = 0, at = 0; i < cells; i++, at += 3) {
-      data[i] = table[canvas[at + first]!]!;
-      data[cells + i] = table[256 + canvas[at + 1]!]!;
-      data[2 * cells + i] = table[512 + canvas[at + third]!]!;
-    }
+    const [height, width] = this.rule.size;
+    resizeLinear({ data: canvas, width, height, channels: 3 }, [width, height], { left: 0, top: 0, width, height }, this.planes, 0);
+    this.covered = "";
     return this.tensor;
   }
 }

@@ -86,13 +86,13 @@ class Buffers {
   }
 }
 
-/** GroupQueryAttention appends to the cache: what comes out goes in with the next token. Graphs of the target onnx. */
-class AppendingDecoder implements CachedDecoder {
-  private readonly buffers: Buffers;
+/** A decoder that keeps its cache in buffers. What its graph takes and gives of them is the business of its kind. */
+abstract class BufferedDecoder implements CachedDecoder {
+  protected readonly buffers: Buffers;
 
   constructor(
     private readonly network: Network,
-    language: Language,
+    protected readonly language: Language,
   ) {
     this.buffers = new Buffers(language);
   }
@@ -109,26 +109,49 @@ class AppendingDecoder implements CachedDecoder {
     this.buffers.begin(tokens);
   }
 
+  select(rows: readonly number[]): void {
+    this.buffers.rearrange(rows);
+  }
+
   async read(embeddings: Tensor, feeds: Feeds): Promise<Tensor> {
     const { buffers } = this;
     const [rows, count] = embeddings.shape as [number, number];
     buffers.reserve(buffers.used + count);
-    const total = buffers.used + count;
-    const each = (value: number): Numbers => ({ data: new Array<number>(rows).fill(value), shape: [rows] });
-    const found = await this.network.run({
-      ...feeds, ...buffers.feeds(), inputs_embeds: embeddings, last: each(count - 1), seqlens: each(total - 1), total: { data: [total], shape: [] },
-    });
+    const found = await this.network.run({ ...feeds, ...buffers.feeds(), ...this.feeds(rows, count), inputs_embeds: embeddings });
+    const wanted = this.presentShape(rows, count);
     for (const name of buffers.names) {
       const { data, shape } = found[`present.${name}`]!;
-      if (String(shape) !== String(buffers.shape)) throw new EngineError(`the language graph gave 'present.${name}' of shape ${shape}, not ${buffers.shape}; convert again`);
-      buffers.arrays.set(name, data);
+      if (String(shape) !== String(wanted)) throw new EngineError(`the language graph gave 'present.${name}' of shape ${shape}, not ${wanted}; convert again`);
+      this.keep(name, data, rows, count);
     }
-    buffers.used = total;
+    buffers.used += count;
     return logitsIn(found);
   }
 
-  select(rows: readonly number[]): void {
-    this.buffers.rearrange(rows);
+  /** Where `count` new tokens of each row are, as this graph wants to be told. */
+  protected abstract feeds(rows: number, count: number): Feeds;
+
+  /** The shape of the keys and values that the graph gives. */
+  protected abstract presentShape(rows: number, count: number): readonly number[];
+
+  /** Put what the graph gave into a buffer. */
+  protected abstract keep(name: string, data: Float32Array, rows: number, count: number): void;
+}
+
+/** GroupQueryAttention appends to the cache: what comes out goes in with the next token. Graphs of the target onnx. */
+class AppendingDecoder extends BufferedDecoder {
+  protected override feeds(rows: number, count: number): Feeds {
+    const total = this.buffers.used + count;
+    const each = (value: number): Numbers => ({ data: new Array<number>(rows).fill(value), shape: [rows] });
+    return { last: each(count - 1), seqlens: each(total - 1), total: { data: [total], shape: [] } };
+  }
+
+  protected override presentShape(): readonly number[] {
+    return this.buffers.shape;
+  }
+
+  protected override keep(name: string, data: Float32Array): void {
+    this.buffers.arrays.set(name, data);
   }
 }
 
@@ -136,56 +159,36 @@ class AppendingDecoder implements CachedDecoder {
 const HIDDEN = -1e4;
 
 /** The graph reads the cache and gives the new keys and values alone. Graphs of the target web. */
-class HostedDecoder implements CachedDecoder {
-  private readonly buffers: Buffers;
+class HostedDecoder extends BufferedDecoder {
   private readonly far: boolean;
 
-  constructor(
-    private readonly network: Network,
-    private readonly language: Language,
-  ) {
-    this.buffers = new Buffers(language);
+  constructor(network: Network, language: Language) {
+    super(network, language);
     this.far = network.graph.inputs.some(({ name }) => name === "distances");
   }
 
-  get used(): number {
-    return this.buffers.used;
-  }
-
-  get rows(): number {
-    return this.buffers.rows;
-  }
-
-  begin(tokens: number): void {
-    this.buffers.begin(tokens);
-  }
-
-  async read(embeddings: Tensor, feeds: Feeds): Promise<Tensor> {
-    const { buffers } = this;
-    const [rows, count] = embeddings.shape as [number, number];
-    buffers.reserve(buffers.used + count);
-    const { capacity, used } = buffers;
+  protected override feeds(rows: number, count: number): Feeds {
+    const { capacity, used } = this.buffers;
     const pick = new Float32Array(rows * count);
     for (let row = 1; row <= rows; row++) pick[row * count - 1] = 1;
     // Key less query, for the one token that a decoder of this kind reads.
     const distances = { data: [...Array.from({ length: capacity }, (_, key) => key - used), 0], shape: [1, capacity + 1] };
-    const found = await this.network.run({
-      ...feeds, ...buffers.feeds(), ...(this.far ? { distances } : {}), inputs_embeds: embeddings,
-      mask: { data: this.mask(rows, count), shape: [rows, 1, count, capacity + count] }, pick: { data: pick, shape: [rows, 1, count] },
-    });
-    const { heads, head_size: size } = this.language;
-    for (const name of buffers.names) {
-      const { data, shape } = found[`present.${name}`]!;
-      if (String(shape) !== String([rows, heads, count, size])) throw new EngineError(`the language graph gave 'present.${name}' of shape ${shape}; convert again`);
-      const array = buffers.arrays.get(name)!;
-      for (let head = 0; head < rows * heads; head++) array.set(data.subarray(head * count * size, (head + 1) * count * size), (head * capacity + used) * size);
-    }
-    buffers.used += count;
-    return logitsIn(found);
+    return {
+      ...(this.far ? { distances } : {}),
+      mask: { data: this.mask(rows, count), shape: [rows, 1, count, capacity + count] },
+      pick: { data: pick, shape: [rows, 1, count] },
+    };
   }
 
-  select(rows: readonly number[]): void {
-    this.buffers.rearrange(rows);
+  protected override presentShape(rows: number, count: number): readonly number[] {
+    return [rows, this.language.heads, count, this.language.head_size];
+  }
+
+  protected override keep(name: string, data: Float32Array, rows: number, count: number): void {
+    const { heads, head_size: size } = this.language;
+    const { arrays, capacity, used } = this.buffers;
+    const array = arrays.get(name)!;
+    for (let head = 0; head < rows * heads; head++) array.set(data.subarray(head * count * size, (head + 1) * count * size), (head * capacity + used) * size);
   }
 
   /** 0 where a token may look: at all that is in the cache, at itself and the new ones before it. */

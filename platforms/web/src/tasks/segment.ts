@@ -94,12 +94,21 @@ function weighed(
   const [, , rows, columns] = prototypes.shape as [number, number, number, number];
   const [width, height] = [across.count, down.count];
   const total = new Float32Array(width * height);
-  for (let k = 0; k < weights.length; k++) {
-    const weight = weights[k]!;
+  const { data } = prototypes;
+  // Four planes at once: sums are written and read less often. Behind the last one it is taken again, for nothing.
+  const last = weights.length - 1;
+  const weight = (k: number): number => (k <= last ? weights[k]! : 0);
+  const plane = (k: number): number => Math.min(k, last) * rows * columns;
+  for (let k = 0; k <= last; k += 4) {
+    const [a, b, c, d] = [weight(k), weight(k + 1), weight(k + 2), weight(k + 3)];
+    const [one, two, three, four] = [plane(k), plane(k + 1), plane(k + 2), plane(k + 3)];
     for (let row = 0; row < height; row++) {
-      const from = (k * rows + down.first + row) * columns + across.first;
       const to = row * width;
-      for (let i = 0; i < width; i++) total[to + i] = total[to + i]! + weight * prototypes.data[from + i]!;
+      const from = (down.first + row) * columns + across.first;
+      for (let i = 0; i < width; i++) {
+        const at = from + i;
+        total[to + i] = total[to + i]! + a * data[one + at]! + b * data[two + at]! + c * data[three + at]! + d * data[four + at]!;
+      }
     }
   }
   return { data: total, width, height };
@@ -109,16 +118,18 @@ function weighed(
 function magnified(
   { data, width: columns, height: rows }: Weighed, x: number, scaleX: number, y: number, scaleY: number, width: number, target: Uint8Array,
 ): void {
-  const first = new Int32Array(width);
-  const second = new Int32Array(width);
-  const share = new Float32Array(width);
+  // Pixels lie in spans between the same two cells.
+  const lowest = Math.floor(x);
+  const ends = new Int32Array(Math.floor(x + (width - 1) * scaleX) - lowest + 1);
+  const share = new Float64Array(width);
   for (let i = 0; i < width; i++) {
     const place = x + i * scaleX;
     const low = Math.floor(place);
-    share[i] = place - low;
-    first[i] = Math.min(Math.max(low, 0), columns - 1);
-    second[i] = Math.min(Math.max(low + 1, 0), columns - 1);
+    share[i] = Math.fround(place - low);
+    ends[low - lowest] = i + 1;
   }
+  // Where cells are smaller than pixels there are spans without one.
+  for (let span = 1; span < ends.length; span++) ends[span] = Math.max(ends[span]!, ends[span - 1]!);
   const blended = new Float32Array(columns);
   for (let j = 0; j < target.length / width; j++) {
     const place = y + j * scaleY;
@@ -127,9 +138,27 @@ function magnified(
     const lower = Math.min(Math.max(low + 1, 0), rows - 1) * columns;
     const part = place - low;
     for (let k = 0; k < columns; k++) blended[k] = data[upper + k]! * (1 - part) + data[lower + k]! * part;
-    const to = j * width;
-    for (let i = 0; i < width; i++) {
-      target[to + i] = blended[first[i]!]! * (1 - share[i]!) + blended[second[i]!]! * share[i]! > 0 ? 1 : 0;
-    }
+    signs(blended, lowest, ends, share, target, j * width);
+  }
+}
+
+/**
+ * Set the pixels of a row whose value is positive. Span number k, which ends before `ends[k]`, is between cell
+ * `lowest + k` and the next. It is looked at by pixel only where their signs differ, up to where the sign changes.
+ */
+function signs(cells: Float32Array, lowest: number, ends: Int32Array, share: Float64Array, target: Uint8Array, to: number): void {
+  const last = cells.length - 1;
+  let end = 0;
+  for (let span = 0; span < ends.length; span++) {
+    let [low, high] = [end, ends[span]!];
+    end = high;
+    const one = cells[Math.min(Math.max(lowest + span, 0), last)]!;
+    const two = cells[Math.min(Math.max(lowest + span + 1, 0), last)]!;
+    if (one > 0) {
+      if (!(two > 0)) while (high > low && !(one * (1 - share[high - 1]!) + two * share[high - 1]! > 0)) high--;
+    } else if (two > 0) {
+      while (low < high && !(one * (1 - share[low]!) + two * share[low]! > 0)) low++;
+    } else continue;
+    for (let i = to + low; i < to + high; i++) target[i] = 1;
   }
 }

@@ -10,6 +10,8 @@ public class View {
     public native int getHeight();
     public native android.content.res.Resources getResources();
     public native Display getDisplay();
+    public native boolean isEnabled();
+    public native void setEnabled(boolean enabled);
     public native int getVisibility();
     public native void setVisibility(int visibility);
     public native void setOnClickListener(OnClickListener listener);

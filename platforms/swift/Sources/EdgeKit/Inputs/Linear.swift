@@ -12,32 +12,32 @@ private struct Axis {
     let second: [Int]
     let share: [Float]
 
-    /// `count` of the `fresh` places from `from` on.
-    init(old: Int, fresh: Int, from: Int, count: Int, step: Int) {
+    /// `count` of the `fresh` places from `from` on. Beyond the border there is the last one alone or, if it `repeats`, twice.
+    init(old: Int, fresh: Int, from: Int, count: Int, step: Int, repeats: Bool = false) {
         let scale = 1 / (Double(fresh) / Double(old))
         var (first, second, share) = ([Int](), [Int](), [Float]())
         for i in 0..<count {
             let place = Float((Double(from + i) + 0.5) * scale - 0.5)
-            var low = Int(place.rounded(.down))
-            var part = place - Float(low)
-            if low < 0 { (low, part) = (0, 0) }
-            if low >= old - 1 { (low, part) = (old - 1, 0) }
-            first.append(low * step)
-            second.append(min(low + 1, old - 1) * step)
-            share.append(part)
+            let low = Int(place.rounded(.down))
+            let isInside = low >= 0 && low < old - 1
+            first.append(min(max(low, 0), old - 1) * step)
+            second.append(min(max(low + 1, 0), old - 1) * step)
+            share.append(isInside || repeats ? place - place.rounded(.down) : 0)
         }
         (self.first, self.second, self.share) = (first, second, share)
     }
 
     /// Weights of the first and second place, in OpenCV's 11 bits.
     var fixed: (before: [Int32], after: [Int32]) {
-        (share.map { Int32(((1 - $0) * 2048).rounded()) }, share.map { Int32(($0 * 2048).rounded()) })
+        let after = share.map { Int32(($0 * 2048).rounded(.toNearestOrEven)) }
+        return (after.map { 2048 - $0 }, after)
     }
 }
 
 /// A window of an image scaled to a size, written as RGB into `target`.
 ///
-/// Equal to `cv2.resize` but for one grey level in a few pixels of a thousand, where its vector code rounds differently.
+/// Equal to `cv2.resize` on x86, which does not treat its borders alike: beyond the left and right ones it takes the last
+/// pixel, beyond the upper and lower ones it interpolates between the last row and itself, and rounds.
 package func resizeLinear(
     _ image: Pixels, to size: Size, _ window: Window, into target: inout [UInt8], at start: Int, stride: Int
 ) {
@@ -46,7 +46,8 @@ package func resizeLinear(
         return
     }
     let x = Axis(old: image.width, fresh: size.width, from: window.left, count: window.width, step: image.step)
-    let y = Axis(old: image.height, fresh: size.height, from: window.top, count: window.height, step: image.stride)
+    let y = Axis(
+        old: image.height, fresh: size.height, from: window.top, count: window.height, step: image.stride, repeats: true)
     let (across, down) = (x.fixed, y.fixed)
     let count = 3 * window.width
     var upper = [Int32](repeating: 0, count: count)

@@ -10,7 +10,7 @@ public struct GeneratedText: Sendable {
     public let tokens: [Int]
     /// With `returned` above 1 the further texts, the best first, with their tokens.
     public let others: [(text: String, score: Float, tokens: [Int])]
-    /// Milliseconds of the image, and of the text.
+    /// Milliseconds of the image, which is remembered, and of the text.
     public let timings: (vision: Double, text: Double)
 }
 
@@ -23,15 +23,25 @@ public struct TextMatch: Sendable {
 
 /// A BLIP-2, opened: `caption`, `ask` and `stream`, or `embed(text:)` and `match`. It does one thing at a time.
 public actor VisionLanguage {
+    /// What a bundle is for: captions and answers, or matches of images and texts.
+    public enum Kind: String, Sendable, Hashable { case generation, retrieval }
+
     public nonisolated let manifest: Manifest
     /// Generation options of the bundle.
     public nonisolated let defaults: GenerationOptions
+    public nonisolated let kind: Kind
+    /// What captions can be asked for as their `style`: `caption`, `short`, `detailed`.
+    public nonisolated let styles: [String]
+    /// What runs where, and why.
+    public nonisolated let placement: Placement
     private let language: Language
     private let networks: [String: any Network]
     private let tokenizer: Tokenizer
     private let embeddings: Embeddings?
     private let graph: (any LanguageGraph)?
     private var preprocessor: Preprocessor
+    /// The last image that was looked at, and what was seen in it.
+    private var known: (pixels: Tensor, features: Features)?
     private var isRunning = false
     private var isClosed = false
 
@@ -40,6 +50,8 @@ public actor VisionLanguage {
     private init(_ bundle: EdgeBundle, _ language: Language, _ networks: [String: any Network]) throws {
         manifest = bundle.manifest
         (self.language, self.networks, defaults) = (language, networks, language.generation)
+        (kind, placement) = (language.isRetrieval ? .retrieval : .generation, networks["vision"]!.placement)
+        styles = language.prompts.keys.filter { $0 != "ask" }.sorted()
         tokenizer = try Tokenizer(VisionLanguage.guarded(bundle, "tokenizer.json"))
         preprocessor = Preprocessor(manifest.contract.image)
         if language.isRetrieval {
@@ -103,7 +115,7 @@ public actor VisionLanguage {
         AsyncThrowingStream { continuation in
             let task = Task {
                 do {
-                    try await self.pieces(image, question, prompt, style, options) { continuation.yield($0) }
+                    try await self.write(image, question: question, prompt: prompt, style: style, options: options) { continuation.yield($0) }
                     continuation.finish()
                 } catch {
                     continuation.finish(throwing: error)
@@ -111,6 +123,16 @@ public actor VisionLanguage {
             }
             continuation.onTermination = { _ in task.cancel() }
         }
+    }
+
+    /// What the next stage reads of an image (1, tokens, width); the image is remembered, and known to the next text or match.
+    ///
+    /// - Throws: `EdgeKitError.busy`, `.closed`. `.engine`: an engine failed, or gave something unusable. `CancellationError`.
+    @discardableResult
+    public func embed(image: Frame) async throws -> Tensor {
+        try begin()
+        defer { isRunning = false }
+        return try await features(image).projected
     }
 
     /// The vector of a text, of length 1.
@@ -141,7 +163,7 @@ public actor VisionLanguage {
     /// Let go of the engines and their memory; what is called afterwards throws `EdgeKitError.closed`.
     public func close() async {
         if isClosed { return }
-        isClosed = true
+        (isClosed, known) = (true, nil)
         for network in networks.values { await network.close() }
     }
 
@@ -177,8 +199,10 @@ public actor VisionLanguage {
             timings: (milliseconds(seen - begun), milliseconds(clock.now - seen)))
     }
 
-    private func pieces(
-        _ image: Frame, _ question: String?, _ prompt: String?, _ style: String?, _ given: GenerationOptions?, _ yield: @Sendable (String) -> Void
+    /// As `stream`, and back when the model is free again.
+    package func write(
+        _ image: Frame, question: String? = nil, prompt: String? = nil, style: String? = nil, options given: GenerationOptions? = nil,
+        piece: @Sendable (String) async -> Void
     ) async throws {
         if question != nil && (prompt != nil || style != nil) { throw EdgeKitError.usage("stream takes a question, or a prompt or a style, not both") }
         let text = try question.map { try questionPrompt($0) } ?? captionPrompt(prompt, style)
@@ -192,10 +216,10 @@ public actor VisionLanguage {
         var (stepwise, decoder, cutter) = (Stepwise(graph!, ready, options), tokenizer.pieces(), Cutter(options.stop))
         while !cutter.ended, let token = try await stepwise.next()?[0]?.token, !language.eos.contains(token) {
             try Task.checkCancellation()
-            let piece = cutter.add(try decoder.add(token) ?? "")
-            if !piece.isEmpty { yield(piece) }
+            let found = cutter.add(try decoder.add(token) ?? "")
+            if !found.isEmpty { await piece(found) }
         }
-        if !cutter.rest.isEmpty { yield(cutter.rest) }
+        if !cutter.rest.isEmpty { await piece(cutter.rest) }
     }
 
     private func checked(_ given: GenerationOptions?) throws -> GenerationOptions {
@@ -208,7 +232,6 @@ public actor VisionLanguage {
         try generating()
         if let prompt, let style { throw EdgeKitError.usage("prompt '\(prompt)' and style '\(style)' say the same thing twice; leave one out") }
         if let prompt { return prompt }
-        let styles = language.prompts.keys.filter { $0 != "ask" }.sorted()
         if let style, !styles.contains(style) { throw EdgeKitError.usage("style \(choices(style, styles))") }
         return language.prompts[style ?? "caption"] ?? ""
     }
@@ -242,11 +265,16 @@ public actor VisionLanguage {
         return Prompt(embeddings: tensor, ids: read, eos: language.eos, pad: language.pad)
     }
 
-    private func features(_ image: Frame) async throws -> (vision: Tensor, projected: Tensor) {
+    private typealias Features = (vision: Tensor, projected: Tensor)
+
+    private func features(_ image: Frame) async throws -> Features {
         let pixels = preprocessor.run(image.upright).tensor
+        if let known, known.pixels.data == pixels.data { return known.features }
         let vision = try output(try await networks["vision"]!.run(["pixel_values": pixels]), "image_embeds", [1, nil, nil])
         let made = try await networks["qformer"]!.run(["image_embeds": vision])
-        return (vision, try output(made, language.isRetrieval ? "image_vectors" : "language_inputs", [1, nil, nil]))
+        let found: Features = (vision, try output(made, language.isRetrieval ? "image_vectors" : "language_inputs", [1, nil, nil]))
+        known = (pixels, found)
+        return found
     }
 
     private func ids(_ text: String) throws -> [String: Tensor] {

@@ -131,7 +131,8 @@ public struct ModelScreen: View {
     }
 }
 
-private struct ProblemView: View {
+/// What went wrong, and what to do.
+struct ProblemView: View {
     let problem: Problem
 
     var body: some View {

@@ -8,8 +8,11 @@ extension Frame {
     /// A picture of any format that the system reads, turned upright.
     ///
     /// - Throws: `EdgeKitError.input`: not a picture.
-    init(picture data: Data) throws {
-        guard let image = UIImage(data: data), let stored = image.cgImage else {
+    init(picture data: Data) throws { try self.init(image: UIImage(data: data)) }
+
+    /// - Throws: `EdgeKitError.input`: no image.
+    init(image: UIImage?) throws {
+        guard let image, let stored = image.cgImage else {
             throw EdgeKitError.input("this is not a picture that the system can read; choose a PNG, JPEG or HEIC file")
         }
         let (width, height) = (stored.width, stored.height)

@@ -13,9 +13,11 @@ class EdgeModel private constructor(private val bundle: EdgeBundle, private val 
     val placement: Placement get() = session.placement
 
     private val preprocessor = Preprocessor(bundle.manifest.contract.image)
-    private val lock = Any()
-    private var isRunning = false
-    private var isClosed = false
+    private val turn = Turn(
+        busy = "this model is running: await its result first, or use results(...), which takes the newest frame",
+        closed = "this model is closed: open it again with EdgeModel.open(...)",
+        release = session::close,
+    )
 
     /**
      * The result of one frame. It works on another thread than the caller's.
@@ -47,34 +49,9 @@ class EdgeModel private constructor(private val bundle: EdgeBundle, private val 
     suspend fun selfCheck(): SelfCheck = alone { selfCheck(bundle, task, preprocessor, session) }
 
     /** Let go of the engine and its memory, after what is running; what is called afterwards throws [EdgeKitException.Closed]. */
-    override fun close() {
-        val isIdle = synchronized(lock) {
-            if (isClosed) return
-            isClosed = true
-            !isRunning
-        }
-        if (isIdle) session.close()
-    }
+    override fun close() = turn.close()
 
-    /** Do something while nothing else runs. */
-    private suspend fun <T> alone(work: suspend () -> T): T {
-        synchronized(lock) {
-            if (isClosed) throw EdgeKitException.Closed("this model is closed: open it again with EdgeModel.open(...)")
-            if (isRunning) {
-                throw EdgeKitException.Busy("this model is running: await its result first, or use results(...), which takes the newest frame")
-            }
-            isRunning = true
-        }
-        try {
-            return withContext(Dispatchers.Default) { work() }
-        } finally {
-            val isLast = synchronized(lock) {
-                isRunning = false
-                isClosed
-            }
-            if (isLast) session.close()
-        }
-    }
+    private suspend fun <T> alone(work: suspend () -> T): T = turn.alone { withContext(Dispatchers.Default) { work() } }
 
     companion object {
         /**
@@ -96,7 +73,7 @@ class EdgeModel private constructor(private val bundle: EdgeBundle, private val 
 /** The one graph of a bundle that this library can run. */
 private fun onlyGraph(manifest: Manifest, engine: Engine): Graph {
     val (contract, name) = manifest.contract to manifest.name
-    if (contract.isLanguage) throw EdgeKitException.Usage("$name is a vision-language model, which this library does not run")
+    if (contract.language != null) throw EdgeKitException.Usage("$name is a vision-language model; open it with VisionLanguage.open(...)")
     val graph = manifest.graphs.singleOrNull()
         ?: throw EdgeKitException.Bundle(BundleProblem.INVALID, "$name: ${manifest.graphs.size} graphs; a ${contract.task} model has one")
     val own = graph.engine ?: manifest.engine

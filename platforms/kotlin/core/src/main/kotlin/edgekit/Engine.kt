@@ -21,11 +21,39 @@ interface Session {
     val placement: Placement
 
     /**
-     * Raw outputs, NCHW in the graph's order, for an input tensor (1, 3, height, width).
+     * Raw outputs, NCHW in the graph's order, for an input tensor (1, 3, height, width). The next frame is written over the
+     * tensor: do not keep it.
      *
      * Throws [EdgeKitException.Engine].
      */
     suspend fun run(input: Tensor): List<Tensor>
+
+    /** Let go of the engine's memory. It is called once, when nothing runs. */
+    fun close()
+}
+
+/** An engine that runs graphs of several inputs too, which [VisionLanguage] needs. The module `onnx` has one. */
+interface NetworkEngine : Engine {
+    /**
+     * Open the file of a graph. The bundle is verified.
+     *
+     * Throws [EdgeKitException.Engine]: it refuses the file, or the file lacks an input or output of the manifest.
+     */
+    suspend fun openNetwork(graph: Graph, bundle: EdgeBundle): Network
+}
+
+/** One graph, opened, whose inputs and outputs go by their names. */
+interface Network {
+    val graph: Graph
+    val placement: Placement
+
+    /**
+     * All outputs of the manifest. Inputs of whole numbers are given as floats, which have them exactly up to 16,777,216; what the
+     * graph does not take is left aside.
+     *
+     * Throws [EdgeKitException.Engine]: it failed, or an input is missing.
+     */
+    suspend fun run(feeds: Map<String, Tensor>): Map<String, Tensor>
 
     /** Let go of the engine's memory. It is called once, when nothing runs. */
     fun close()

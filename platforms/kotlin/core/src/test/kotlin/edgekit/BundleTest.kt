@@ -28,7 +28,7 @@ class BundleTest {
 
     private suspend fun check(entry: Json) {
         val folder = File(entry["bundle"].string!!)
-        EdgeModel.open(folder, ProcessEngine(System.getenv("EDGEKIT_PYTHON") ?: "python3")).use { model ->
+        EdgeModel.open(folder, ProcessEngine()).use { model ->
             var objects = 0
             for (one in entry["images"].items) {
                 val found = model.run(picture(one["image"].string!!))

@@ -7,20 +7,22 @@ import java.nio.ByteBuffer
 import java.nio.ByteOrder
 
 /** ONNX Runtime in a process beside this one: see tests/platform_onnx_process.py. */
-internal class ProcessEngine(private val python: String) : Engine {
-    override val opens = listOf("onnxruntime")
+internal class ProcessEngine(private val python: String = System.getenv("EDGEKIT_PYTHON") ?: "python3") : NetworkEngine {
+    override val opens = listOf("onnxruntime", "web")
     override val target = "onnx"
 
-    override suspend fun open(graph: Graph, bundle: EdgeBundle): Session = ProcessSession(
-        ProcessBuilder(
-            listOf(python, File(root, "tests/platform_onnx_process.py").path, bundle.file(graph.files[0]).path, "1", graph.inputs[0].name) +
-                graph.outputs.map { it.name },
-        ).redirectError(ProcessBuilder.Redirect.INHERIT).start(),
-        graph.outputs.size,
-    )
+    override suspend fun open(graph: Graph, bundle: EdgeBundle): Session = opened(graph, bundle)
+
+    override suspend fun openNetwork(graph: Graph, bundle: EdgeBundle): Network = opened(graph, bundle)
+
+    private fun opened(graph: Graph, bundle: EdgeBundle): ProcessSession {
+        val inputs = graph.inputs.joinToString(",") { it.name }
+        val command = listOf(python, File(root, "tests/platform_onnx_process.py").path, bundle.file(graph.files[0]).path, "1", inputs)
+        return ProcessSession(ProcessBuilder(command + graph.outputs.map { it.name }).redirectError(ProcessBuilder.Redirect.INHERIT).start(), graph)
+    }
 }
 
-private class ProcessSession(private val process: Process, private val outputs: Int) : Session {
+private class ProcessSession(private val process: Process, override val graph: Graph) : Session, Network {
     private val to = DataOutputStream(process.outputStream.buffered())
     private val from = DataInputStream(process.inputStream.buffered())
 
@@ -36,14 +38,23 @@ private class ProcessSession(private val process: Process, private val outputs: 
         }
     }
 
-    override suspend fun run(input: Tensor): List<Tensor> {
-        val bytes = buffer(4 + 4 * input.shape.size + 4 * input.data.size)
-        bytes.putInt(input.shape.size)
-        input.shape.forEach { bytes.putInt(it) }
-        input.data.forEach { bytes.putFloat(it) }
-        to.write(bytes.array())
+    override suspend fun run(input: Tensor): List<Tensor> = answers(listOf(input))
+
+    override suspend fun run(feeds: Map<String, Tensor>): Map<String, Tensor> {
+        val given = graph.inputs.map { feeds[it.name] ?: throw EdgeKitException.Engine("graph '${graph.name}' takes '${it.name}'") }
+        return graph.outputs.map { it.name }.zip(answers(given)).toMap()
+    }
+
+    private fun answers(given: List<Tensor>): List<Tensor> {
+        for (tensor in given) {
+            val bytes = buffer(4 + 4 * tensor.shape.size + 4 * tensor.data.size)
+            bytes.putInt(tensor.shape.size)
+            tensor.shape.forEach { bytes.putInt(it) }
+            tensor.data.forEach { bytes.putFloat(it) }
+            to.write(bytes.array())
+        }
         to.flush()
-        return List(outputs) {
+        return List(graph.outputs.size) {
             val shape = List(read(4).getInt(0)) { read(4).getInt(0) }
             val count = shape.fold(1) { product, side -> product * side }
             val data = read(4 * count)

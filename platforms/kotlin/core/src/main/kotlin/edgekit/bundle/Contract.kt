@@ -13,8 +13,8 @@ class Contract internal constructor(
     val skeleton: Skeleton?,
     /** Options of trackers that were fitted to this model: texts, numbers (as `Double`) and truth values. */
     val trackerOptions: Map<String, Any>,
-    /** Whether this is a vision-language model, which this library does not run. */
-    internal val isLanguage: Boolean,
+    /** What a vision-language model is beyond its image rule; see [VisionLanguage]. */
+    internal val language: Language?,
 ) {
     internal companion object {
         private val className: Reader<String> = { node, path ->
@@ -33,28 +33,42 @@ class Contract internal constructor(
                 postprocess = fields.read("postprocess", Postprocess.read, or = Postprocess()),
                 skeleton = fields.read("skeleton", Read.nullable(Skeleton.read), or = null),
                 trackerOptions = fields.read("tracker_options", Read.dict(optionValue), or = emptyMap()),
-                isLanguage = fields.read("language", Read.nullable(language), or = null) != null,
+                language = fields.read("language", Read.nullable(Language.read), or = null),
             )
         }
+    }
+}
 
-        /** What a vision-language model is beyond its image rule: checked, and not kept. */
-        private val language: Reader<Unit> = Read.structure { fields ->
-            val number = Read.int(0)
-            fields.read("family", Read.word("opt", "t5", "retrieval"))
-            fields.read("queries", Read.int(1, 1 shl 16))
-            for (name in listOf("image", "pad", "start", "positions")) fields.maybe(name, number)
-            fields.maybe("eos", Read.list(number, most = 1 shl 10))
-            val layers = fields.read("layers", Read.int(0, 1 shl 10), or = 0)
-            val heads = fields.read("heads", Read.int(0, 1 shl 16), or = 0)
-            val size = fields.read("head_size", Read.int(0, 1 shl 16), or = 0)
-            fields.maybe("width", Read.int(0, 1 shl 16))
-            fields.maybe("prompts", Read.dict(Read.string))
-            fields.maybe("generation", Read.obj)
-            val numbers = layers.toLong() * heads * size
-            if (numbers > 1 shl 22) {
-                throw Invalid("layers, heads and head_size make $numbers numbers a token, above the ${1 shl 22} of a cache", fields.path)
-            }
+/** What a vision-language model is beyond its image rule. */
+internal class Language private constructor(fields: Fields) {
+    val family: String = fields.read("family", Read.word("opt", "t5", "retrieval"))
+
+    /** Tokens that an image becomes, and the id that stands for each. */
+    val queries: Int = fields.read("queries", Read.int(1, 1 shl 16))
+    val image: Int = fields.read("image", number, or = 0)
+    val pad: Int = fields.read("pad", number, or = 0)
+    val start: Int = fields.read("start", number, or = 0)
+    val positions: Int = fields.read("positions", number, or = 0)
+    val eos: List<Int> = fields.read("eos", Read.list(number, most = 1 shl 10), or = emptyList())
+    val layers: Int = fields.read("layers", Read.int(0, 1 shl 10), or = 0)
+    val heads: Int = fields.read("heads", Read.int(0, 1 shl 16), or = 0)
+    val headSize: Int = fields.read("head_size", Read.int(0, 1 shl 16), or = 0)
+    val width: Int = fields.read("width", Read.int(0, 1 shl 16), or = 0)
+    val prompts: Map<String, String> = fields.read("prompts", Read.dict(Read.string), or = emptyMap())
+    val generation: GenerationOptions = fields.read("generation", GenerationOptions.read, or = GenerationOptions())
+
+    val isRetrieval: Boolean get() = family == "retrieval"
+
+    init {
+        val numbers = layers.toLong() * heads * headSize
+        if (numbers > 1 shl 22) {
+            throw Invalid("layers, heads and head_size make $numbers numbers a token, above the ${1 shl 22} of a cache", fields.path)
         }
+    }
+
+    internal companion object {
+        private val number = Read.int(0)
+        val read: Reader<Language> = Read.structure { Language(it) }
     }
 }
 

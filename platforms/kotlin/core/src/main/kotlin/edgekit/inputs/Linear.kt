@@ -5,133 +5,92 @@ import kotlin.math.floor
 /** A part of a scaled image. */
 internal class Window(val left: Int, val top: Int, val width: Int, val height: Int)
 
-/** For [count] of the [fresh] places from [from] on: the two old ones (times a step), and the share of the second. */
-private class Axis(old: Int, fresh: Int, from: Int, count: Int, step: Int) {
-    val first = IntArray(count)
-    val second = IntArray(count)
+/** Where [count] of the [fresh] places from [from] on lie between old ones: the one before, and the share of the one behind. */
+private class Axis(old: Int, fresh: Int, from: Int, count: Int) {
+    val before = IntArray(count)
     val share = FloatArray(count)
 
     init {
         val scale = 1 / (fresh.toDouble() / old)
         for (i in 0 until count) {
             val place = ((from + i + 0.5) * scale - 0.5).toFloat()
-            var low = floor(place).toInt()
-            var part = place - low
-            if (low < 0) {
-                low = 0
-                part = 0f
-            }
-            if (low >= old - 1) {
-                low = old - 1
-                part = 0f
-            }
-            first[i] = low * step
-            second[i] = minOf(low + 1, old - 1) * step
-            share[i] = part
+            before[i] = floor(place).toInt()
+            share[i] = place - before[i]
         }
     }
 
-    /** Weights of the first and of the second place, in OpenCV's 11 bits. */
-    val before = IntArray(count) { fixed(1 - share[it]) }
-    val after = IntArray(count) { fixed(share[it]) }
+    /** The shares in OpenCV's 11 bits. */
+    val fixed get() = IntArray(share.size) { Math.rint(share[it] * 2048.0).toInt() }
 
-    private fun fixed(part: Float): Int = floor((part * 2048f).toDouble() + 0.5).toInt()
+    /** Beyond the border take the last place alone. */
+    fun cut(old: Int) {
+        for (i in before.indices) {
+            if (before[i] in 0 until old - 1) continue
+            before[i] = before[i].coerceIn(0, old - 1)
+            share[i] = 0f
+        }
+    }
 }
 
 /**
- * A window of an image scaled to a size, written as RGB into [target].
+ * A window of an image scaled to a size, written into the planes of a tensor from the cell [start] on.
  *
- * Equal to `cv2.resize` but for one grey level in a few pixels of a thousand, where its vector code rounds differently.
+ * Equal to `cv2.resize` on x86, which does not treat its borders alike: beyond the left and right ones it takes the last
+ * pixel, beyond the upper and lower ones it interpolates between the last row and itself, and rounds.
  */
-internal fun resizeLinear(image: Pixels, size: Size, window: Window, target: ByteArray, start: Int, stride: Int) {
+internal fun resizeLinear(image: Pixels, size: Size, window: Window, target: Planes, start: Int) {
     if (size.width == image.width && size.height == image.height) {
-        copy(image, window, target, start, stride)
+        for (j in 0 until window.height) {
+            target.copy(image, (window.top + j) * image.stride + window.left * image.step, window.width, start + j * target.width)
+        }
         return
     }
-    val x = Axis(image.width, size.width, window.left, window.width, image.step)
-    val y = Axis(image.height, size.height, window.top, window.height, image.stride)
-    var upper = IntArray(3 * window.width)
-    var lower = IntArray(3 * window.width)
-    val blended = IntArray(3 * window.width)
-    var (upperRow, lowerRow) = -1 to -1
+    val x = Axis(image.width, size.width, window.left, window.width)
+    x.cut(image.width)
+    val first = IntArray(window.width) { x.before[it] * image.step }
+    val second = IntArray(window.width) { minOf(x.before[it] + 1, image.width - 1) * image.step }
+    val weights = x.fixed
+    val y = Axis(image.height, size.height, window.top, window.height)
+    val shares = y.fixed
+    fun row(number: Int) = number.coerceIn(0, image.height - 1) * image.stride
     for (j in 0 until window.height) {
-        val (one, two) = y.first[j] to y.second[j]
-        if (one == lowerRow) {
-            upper = lower.also { lower = upper }
-            upperRow = lowerRow.also { lowerRow = upperRow }
-        }
-        if (one != upperRow) interpolate(image, one, x, upper)
-        if (two != lowerRow) interpolate(image, two, x, lower)
-        upperRow = one
-        lowerRow = two
-        blend(upper, lower, y.before[j], y.after[j], blended, target, start + j * stride)
-    }
-}
-
-/** Two rows of `interpolate`, interpolated down, as grey levels. Two loops, because the JVM has vector code for the first alone. */
-private fun blend(upper: IntArray, lower: IntArray, a: Int, b: Int, blended: IntArray, target: ByteArray, to: Int) {
-    for (i in blended.indices) blended[i] = ((a * upper[i]) shr 16) + ((b * lower[i]) shr 16) + 2 shr 2
-    for (i in blended.indices) target[to + i] = blended[i].toByte()
-}
-
-/** A row of the image, interpolated across, in 1/128 of a grey level. */
-private fun interpolate(image: Pixels, base: Int, x: Axis, row: IntArray) {
-    val data = image.data
-    val red = image.red
-    val blue = image.blue
-    val first = x.first
-    val second = x.second
-    val before = x.before
-    val after = x.after
-    var at = 0
-    for (i in first.indices) {
-        val one = base + first[i]
-        val two = base + second[i]
-        val a = before[i]
-        val b = after[i]
-        row[at] = (level(data, one + red) * a + level(data, two + red) * b) shr 4
-        row[at + 1] = (level(data, one + 1) * a + level(data, two + 1) * b) shr 4
-        row[at + 2] = (level(data, one + blue) * a + level(data, two + blue) * b) shr 4
-        at += 3
+        target.blend(image, row(y.before[j]), row(y.before[j] + 1), first, second, weights, shares[j], start + j * target.width)
     }
 }
 
 /** A grey level, 0..255. */
 internal fun level(data: ByteArray, at: Int): Int = data[at].toInt() and 0xFF
 
-private fun copy(image: Pixels, window: Window, target: ByteArray, start: Int, stride: Int) {
-    for (j in 0 until window.height) {
-        var from = (window.top + j) * image.stride + window.left * image.step
-        var to = start + j * stride
-        for (i in 0 until window.width) {
-            target[to] = image.data[from + image.red]
-            target[to + 1] = image.data[from + 1]
-            target[to + 2] = image.data[from + image.blue]
-            from += image.step
-            to += 3
-        }
-    }
+/** The level between four: across first, in 1/128 of a level, and then down. Weights are those of the right and lower ones, of 2048. */
+internal fun level(data: ByteArray, a: Int, b: Int, c: Int, d: Int, weight: Int, share: Int): Int {
+    val upper = between(level(data, a), level(data, b), weight)
+    val lower = between(level(data, c), level(data, d), weight)
+    return (((2048 - share) * upper) shr 16) + ((share * lower) shr 16) + 2 shr 2
 }
+
+private fun between(one: Int, two: Int, weight: Int): Int = ((one shl 11) + (two - one) * weight) shr 4
 
 /** A plane of floats; its values begin at [start] of an array. */
 internal class Plane(val data: FloatArray, val start: Int, val width: Int, val height: Int) {
     /** A part of the plane (all of it by default) scaled to another size, as `cv2.resize` does with floats. */
     fun resized(width: Int, height: Int, part: Window = Window(0, 0, this.width, this.height)): Plane {
-        val x = Axis(part.width, width, 0, width, 1)
-        val y = Axis(part.height, height, 0, height, 1)
+        val x = Axis(part.width, width, 0, width).also { it.cut(part.width) }
+        val y = Axis(part.height, height, 0, height).also { it.cut(part.height) }
+        val second = IntArray(width) { minOf(x.before[it] + 1, part.width - 1) }
         val upper = FloatArray(width)
         val lower = FloatArray(width)
         var (upperRow, lowerRow) = -1 to -1
         fun fill(row: FloatArray, source: Int) {
             val base = start + (part.top + source) * this.width + part.left
-            for (i in 0 until width) row[i] = data[base + x.first[i]] * (1 - x.share[i]) + data[base + x.second[i]] * x.share[i]
+            for (i in 0 until width) row[i] = data[base + x.before[i]] * (1 - x.share[i]) + data[base + second[i]] * x.share[i]
         }
         val result = FloatArray(width * height)
         for (j in 0 until height) {
-            if (upperRow != y.first[j]) fill(upper, y.first[j])
-            if (lowerRow != y.second[j]) fill(lower, y.second[j])
-            upperRow = y.first[j]
-            lowerRow = y.second[j]
+            val (one, two) = y.before[j] to minOf(y.before[j] + 1, part.height - 1)
+            if (upperRow != one) fill(upper, one)
+            if (lowerRow != two) fill(lower, two)
+            upperRow = one
+            lowerRow = two
             val share = y.share[j]
             for (i in 0 until width) result[j * width + i] = upper[i] * (1 - share) + lower[i] * share
         }

@@ -5,7 +5,6 @@ import android.content.pm.PackageManager
 import android.content.res.Configuration
 import android.graphics.Bitmap
 import android.graphics.BitmapFactory
-import android.graphics.ImageDecoder
 import android.net.Uri
 import android.os.Bundle
 import android.os.SystemClock
@@ -60,7 +59,7 @@ class MainActivity : ComponentActivity() {
     private val hud = Hud()
     private var droppedBefore = 0
 
-    private val pick = registerForActivityResult(ActivityResultContracts.PickVisualMedia()) { uri -> if (uri != null) alone { look(decoded(uri)) } }
+    private val pick = registerForActivityResult(ActivityResultContracts.PickVisualMedia()) { uri -> if (uri != null) alone { look(decoded(this, uri)) } }
     private val save = registerForActivityResult(ActivityResultContracts.CreateDocument("application/json")) { uri -> if (uri != null) write(uri) }
     private val allow = registerForActivityResult(ActivityResultContracts.RequestPermission()) { isAllowed ->
         if (isAllowed) watch() else complain(EdgeKitException.Input("the camera is not allowed; allow it in Settings, Apps, Permissions"))
@@ -268,13 +267,6 @@ class MainActivity : ComponentActivity() {
 
     // Pictures
 
-    private fun decoded(uri: Uri): Bitmap = try {
-        // Upright, whatever its EXIF says, and in memory that can be read.
-        ImageDecoder.decodeBitmap(ImageDecoder.createSource(contentResolver, uri)) { decoder, _, _ -> decoder.allocator = ImageDecoder.ALLOCATOR_SOFTWARE }
-    } catch (problem: IOException) {
-        throw EdgeKitException.Input("this is not a picture that the system can read (${problem.message}); choose a PNG, JPEG or WebP file")
-    }
-
     /** The picture that came with the bundle. */
     private fun example(): Bitmap? {
         val path = model?.manifest?.files?.map { it.path }?.firstOrNull { it.startsWith("golden/") && it.endsWith(".png") } ?: return null
@@ -312,6 +304,3 @@ class MainActivity : ComponentActivity() {
         }
     }
 }
-
-/** A frame of grey noise. */
-internal fun noise(width: Int, height: Int): Frame = Frame(kotlin.random.Random.nextBytes(3 * width * height), width, height, Frame.Format.RGB)

@@ -1,0 +1,40 @@
+"""Which tensors of a network have 16 bits."""
+
+from __future__ import annotations
+
+import operator
+from typing import TYPE_CHECKING
+
+from edgekit.converters.imx500.observation import is_one
+
+if TYPE_CHECKING:
+    from torch import fx
+
+_ACTIVATIONS = ("SiLU", "Hardswish", "GELU", "ReLU", "ReLU6", "LeakyReLU", "Sigmoid", "Hardsigmoid", "Tanh")
+"""Layers that take 16 bits, and give them. All others take 8: what a convolution or a pooling reads."""
+
+
+def wide_nodes(network: fx.GraphModule) -> list[str]:
+    """Names of the nodes that can have 16 bits, because everything that reads them takes those.
+
+    Sums and concatenations then round once, not twice. Of YOLOX-Nano's error on this chip, the rounding of what sums
+    read had been a quarter.
+    """
+    return [node.name for node in network.graph.nodes if _gives(network, node) and _taken(network, node)]
+
+
+def _computes(node: fx.Node) -> bool:
+    import torch
+
+    return node.target in (torch.add, torch.sub, torch.mul, torch.cat, operator.add, operator.sub)
+
+
+def _gives(network: fx.GraphModule, node: fx.Node) -> bool:
+    return _computes(node) or is_one(network, node, "Conv2d", *_ACTIVATIONS)
+
+
+def _taken(network: fx.GraphModule, node: fx.Node) -> bool:
+    readers = list(node.users)
+    if is_one(network, node, "Conv2d") and len(readers) == 1 and is_one(network, readers[0], *_ACTIVATIONS):
+        return False  # computed together with the activation, so that it is not stored
+    return bool(readers) and all(_computes(reader) or is_one(network, reader, *_ACTIVATIONS) for reader in readers)

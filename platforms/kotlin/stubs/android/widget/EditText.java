@@ -1,0 +1,5 @@
+package android.widget;
+
+public class EditText extends TextView {
+    public EditText(android.content.Context context, android.util.AttributeSet attributes) { super(context, attributes); }
+}
