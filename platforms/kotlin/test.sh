@@ -9,7 +9,7 @@
 #   platforms/kotlin/test.sh app FOLDER       compile a project that edgekit app android wrote, and run its tests
 #
 # EDGEKIT_KOTLIN_ROOT   the folder; 100 MB, by default in the user's cache
-# EDGEKIT_KOTLIN_BUILD  where it compiles to, by default a folder in that
+# EDGEKIT_KOTLIN_BUILD  where it compiles to, by default a folder in that for each checkout
 # EDGEKIT_KOTLIN_BUNDLES  a folder of converted bundles to test with (tests/test_platform_kotlin.py makes them)
 #
 # A JDK (17 or newer) and JUnit 4 are the system's: they are installed by apt-get where they are missing.
@@ -17,7 +17,7 @@ set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
 root=${EDGEKIT_KOTLIN_ROOT:-${XDG_CACHE_HOME:-$HOME/.cache}/edgekit/kotlin}
-build=${EDGEKIT_KOTLIN_BUILD:-$root/build}
+build=${EDGEKIT_KOTLIN_BUILD:-$root/build/$(printf %s "$here" | cksum | cut -d ' ' -f 1)}
 compiler=2.4.20
 lib=$root/node_modules/kotlin-compiler/lib
 java=/usr/share/java
