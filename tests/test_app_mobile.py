@@ -25,7 +25,7 @@ from edgekit.cli.app import command
 from edgekit.errors import BundleError, ToolchainError, UsageError
 from edgekit.runtimes.bundle import manifest_file
 from edgekit.runtimes.bundle.folder import open_bundle, replace_manifest
-from edgekit.runtimes.bundle.manifest import Language
+from edgekit.runtimes.bundle.manifest import Language, Tensor
 
 KINDS = {"ios": (ios, "coreml"), "android": (android, "litert")}
 
@@ -390,6 +390,16 @@ def test_a_vision_language_model_of_another_engine_is_refused(kind: str, bundle:
     said = rf"is a vision-language model for {engine}, .* a screen for those of onnxruntime, web; .* --target onnx"
     with pytest.raises(UsageError, match=said):
         module.write_app(spoken(changed(bundle, engine=engine), "retrieval"), tmp_path / "app")
+    assert not (tmp_path / "app").exists()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_vision_language_model_with_a_cache_in_8_bits_is_refused(kind: str, bundle: Path, tmp_path: Path) -> None:
+    graph = open_bundle(bundle).manifest.graphs[0]
+    past = Tensor(name="past.0.key", shape=(-1, 2, -1, 8), dtype="int8")
+    small = changed(bundle, graphs=(msgspec.structs.replace(graph, inputs=(*graph.inputs, past)),))
+    with pytest.raises(UsageError, match=r"keeps its cache in int8, .*; convert the model without kv_cache=int8"):
+        KINDS[kind][0].write_app(spoken(small, "retrieval"), tmp_path / "app")
     assert not (tmp_path / "app").exists()
 
 

@@ -61,6 +61,12 @@ class Platform:
                 f"{bundle.path}: is a vision-language model for {', '.join(silent)}, and an app of the {self.runtime} "
                 f"has a screen for those of {', '.join(self.speaks)}; convert the model with --target onnx (or web)"
             )
+        inputs = [tensor for graph in bundle.manifest.graphs for tensor in graph.inputs]
+        if any(tensor.name.startswith("past.") and tensor.dtype == "int8" for tensor in inputs):
+            raise UsageError(
+                f"{bundle.path}: keeps its cache in int8, and the {self.runtime} holds one of floats; convert the "
+                "model without kv_cache=int8"
+            )
         if contract.language is None and contract.decoder.name not in DECODERS:
             raise UsageError(
                 f"{bundle.path}: its decoder {contract.decoder.name!r} is not one of the {self.runtime}'s: "
