@@ -281,6 +281,15 @@ def test_a_depthwise_layer_that_8_bits_do_not_do_for_reads_two_parts() -> None:
     assert float((rest + upper - values[whole]).abs().max()) <= step
 
 
+def test_an_activation_that_is_zero_throughout_is_left_alone() -> None:
+    network = rebuild(exported(Edges()))
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.zero_()
+    assert divide_inputs(network, [smooth()], noise=0.0) == []
+    assert store_unsigned(network, [smooth()]) == 0
+
+
 def test_what_only_sums_and_activations_read_has_16_bits() -> None:
     torch.manual_seed(3)
     network = rebuild(exported(Edges()))

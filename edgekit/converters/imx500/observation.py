@@ -56,9 +56,13 @@ def extremes(network: fx.GraphModule, batches: Batches) -> dict[fx.Node, Extreme
     return seen
 
 
+LEAST_WIDTH = 2.0**-100
+"""The width of a tensor that is zero throughout: any would do."""
+
+
 def power_of_two(value: float) -> float:
-    """The least power of two that is not below a positive value: the chip's scales."""
-    return 2.0 ** math.ceil(math.log2(value))
+    """The least power of two that is not below a value: the chip's scales."""
+    return 2.0 ** math.ceil(math.log2(max(value, LEAST_WIDTH)))
 
 
 def whole_steps(shift: float, width: float) -> float:
