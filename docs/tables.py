@@ -162,22 +162,42 @@ def methods() -> str:
 
 
 def methods_of(rows: list[dict[str, Any]]) -> str:
-    """A table for each model and target: tokens or decisions matched, score drift, and the model's main figures."""
+    """Two tables for each model: its parts on onnx, with its main figures, and its language part on every target."""
     parts = []
-    for model, target in dict.fromkeys((row["model"], row["target"]) for row in rows):
-        mine = [row for row in rows if (row["model"], row["target"]) == (model, target)]
-        named = list(dict.fromkeys(row["part"] for row in mine))
-        main = ("R@1",) if model == "retrieval" else ("VQA accuracy", "CIDEr")
-        shown = f"matched, drift, {', '.join(main)}, MB"
-        heads = [f"{'Q-Former' if part == 'qformer' else part}: {shown}" for part in named]
-        scenes = f"{min(row['images'] for row in mine)} scenes"
-        lines = [f"| {model}, {target}, {scenes} | {' | '.join(heads)} |", f"|---|{'---|' * len(named)}"]
-        of = {(row["part"], row["precision"]): row for row in mine}
-        for precision in dict.fromkeys(row["precision"] for row in mine):
-            cells = [_method(of[part, precision], main) if (part, precision) in of else "" for part in named]
-            lines.append(f"| {precision} | {' | '.join(cells)} |")
-        parts.append("\n".join(lines))
+    for model in dict.fromkeys(row["model"] for row in rows):
+        mine = [row for row in rows if row["model"] == model]
+        on_onnx = [row for row in mine if row["target"] == "onnx"]
+        if on_onnx:
+            parts.append(_methods_by_part(model, on_onnx))
+        if len(on_onnx) < len(mine):
+            parts.append(_methods_by_target(model, [row for row in mine if row["part"] == "language"]))
     return "\n\n".join(parts)
+
+
+def _methods_by_part(model: str, mine: list[dict[str, Any]]) -> str:
+    """Tokens or decisions matched, score drift, the model's main figures and size."""
+    named = list(dict.fromkeys(row["part"] for row in mine))
+    main = ("R@1",) if model == "retrieval" else ("VQA accuracy", "CIDEr")
+    shown = f"matched, drift, {', '.join(main)}, MB"
+    heads = [f"{'Q-Former' if part == 'qformer' else part}: {shown}" for part in named]
+    lines = [f"| {model}, onnx, {min(row['images'] for row in mine)} scenes | {' | '.join(heads)} |"]
+    lines.append(f"|---|{'---|' * len(named)}")
+    of = {(row["part"], row["precision"]): row for row in mine}
+    for precision in dict.fromkeys(row["precision"] for row in mine):
+        cells = [_method(of[part, precision], main) if (part, precision) in of else "" for part in named]
+        lines.append(f"| {precision} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _methods_by_target(model: str, mine: list[dict[str, Any]]) -> str:
+    """Tokens matched and score drift of the precisions that other targets than onnx were measured in."""
+    targets = list(dict.fromkeys(row["target"] for row in mine))
+    lines = [f"| {model}, language: matched, drift | {' | '.join(targets)} |", f"|---|{'---|' * len(targets)}"]
+    of = {(row["target"], row["precision"]): f"{row['matched']:.1%}, {row['drift']:.3f}" for row in mine}
+    elsewhere = {row["precision"] for row in mine if row["target"] != "onnx"}
+    for precision in dict.fromkeys(row["precision"] for row in mine if row["precision"] in elsewhere):
+        lines.append(f"| {precision} | {' | '.join(of.get((target, precision), '') for target in targets)} |")
+    return "\n".join(lines)
 
 
 def blip2_opt() -> str:

@@ -1,6 +1,7 @@
 """Score the small BLIP-2 models of shapes on held-out scenes: greedy, through plain transformers.
 
     python examples/score_shapes_blip2.py opt t5 retrieval --models examples/blip2 --scenes 300
+    python examples/score_shapes_blip2.py wide --models /tmp/shapes-blip2
 
 Beside every figure stands what a model reaches that is shown the image of another scene: what the questions give away.
 """
@@ -113,7 +114,7 @@ def score_retrieval(folder: Path, scenes: list[Talked]) -> str:
 def main() -> None:
     """Score the models that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models_of", nargs="+", choices=("opt", "t5", "retrieval"))
+    parser.add_argument("models_of", nargs="+", choices=("opt", "t5", "retrieval", "wide"))
     parser.add_argument("--models", type=Path, default=Path("examples/blip2"))
     parser.add_argument("--scenes", type=int, default=300)
     given = parser.parse_args()

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from shapes_blip2_data import CELLS, PATCH
-from torch import nn
+from torch import Tensor, nn
 
 from edgekit.shapes.talk import SIZE
 
@@ -36,6 +36,10 @@ from transformers import (
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
 WIDTH, HEADS, FEED_FORWARD = 128, 4, 512
+WIDE = {"hidden_size": 768, "word_embed_proj_dim": 768, "num_attention_heads": 12, "ffn_dim": 3072}
+"""Blocks as OPT-125m has them."""
+
+WIDE_LAYERS, WIDE_DEVIATION = 4, 0.02
 QUERIES = CELLS * CELLS
 
 VOCABULARY = {"opt": 608, "t5": 160, "retrieval": 160}
@@ -203,6 +207,67 @@ def each_at_its_place(model: Any) -> None:
             attention = layer.crossattention.attention
             nn.init.orthogonal_(attention.query.weight, gain=1.5)
             attention.key.weight.data.copy_(attention.query.weight)
+
+
+def widened(start: Path) -> tuple[Any, Blip2Processor]:
+    """A trained model with OPT whose language part is made as wide as OPT-125m's, and says the same.
+
+    Its tower and Q-Former are frozen; its tokens stay.
+    """
+    trained = Blip2ForConditionalGeneration.from_pretrained(start, dtype=torch.float32)
+    config = copy.deepcopy(trained.config)
+    for name, value in (WIDE | {"num_hidden_layers": WIDE_LAYERS, "init_std": WIDE_DEVIATION}).items():
+        setattr(config.text_config, name, value)
+    model = Blip2ForConditionalGeneration(config)
+    model.load_state_dict(wide_weights(trained, model))
+    for part in (model.vision_model, model.qformer):
+        part.requires_grad_(False)
+    model.query_tokens.requires_grad_(False)
+    return model, Blip2Processor.from_pretrained(start)
+
+
+def wide_weights(trained: Any, model: Any) -> dict[str, Tensor]:
+    """Weights of a wider model that give the trained one's results (Net2Net, Chen et al. 2016, arXiv:1511.05641).
+
+    Every channel is there several times, and every weight that reads it is shared out among its copies, with noise that
+    adds up to nothing over them: by the noise they learn different things. Layers that are too many add nothing.
+    """
+    before, after = trained.config.text_config, model.config.text_config
+    channel = torch.arange(after.hidden_size) % before.hidden_size
+    neuron = torch.arange(after.ffn_dim) % before.ffn_dim
+    head, number = (torch.arange(count)[:, None] for count in (after.num_attention_heads, before.num_attention_heads))
+    wide, narrow = after.hidden_size // len(head), before.hidden_size // len(number)
+    value = (head % len(number) * narrow + torch.arange(wide) % narrow).flatten()
+    rows = {"q_proj": value, "k_proj": value, "v_proj": value, "fc1": neuron}
+    columns = dict.fromkeys(("q_proj", "k_proj", "v_proj", "fc1"), channel) | {"out_proj": value, "fc2": neuron}
+    made: dict[str, Tensor] = {}
+    for name, weight in model.state_dict().items():
+        layer = name.rpartition(".")[0].rpartition(".")[2]
+        if not name.startswith("language_"):
+            made[name] = trained.state_dict()[name]
+        elif name not in trained.state_dict():
+            made[name] = torch.zeros_like(weight) if layer in ("out_proj", "fc2") else weight
+        elif layer in ("embed_tokens", "embed_positions", "lm_head"):
+            made[name] = trained.state_dict()[name][:, channel]
+        else:
+            wider = trained.state_dict()[name][rows.get(layer, channel)]
+            made[name] = shared_out(wider, columns[layer]) if name.endswith("weight") and layer in columns else wider
+        if layer == "q_proj" and name in trained.state_dict():
+            made[name] *= (wide / narrow) ** -0.5  # Its product with keys adds up copies and is divided by a root.
+        if name.startswith("language_model.model.decoder.final_layer_norm"):
+            made[name] *= before.hidden_size / after.hidden_size  # The head adds up copies.
+    return made
+
+
+def shared_out(weight: Tensor, columns: Tensor) -> Tensor:
+    """A weight (outputs, inputs) over copies of its inputs: ``columns`` says which input each is a copy of."""
+    copies = len(columns) // weight.shape[1]
+    order = torch.argsort(columns, stable=True)
+    noise = torch.randn(len(weight), weight.shape[1], copies) * WIDE_DEVIATION
+    given = weight[:, :, None] / copies + noise - noise.mean(-1, keepdim=True)
+    made = torch.empty(len(weight), len(columns))
+    made[:, order] = given.flatten(1)
+    return made
 
 
 def built(kind: str, texts: list[str]) -> tuple[Any, Blip2Processor]:

@@ -1,11 +1,14 @@
-"""Train three small BLIP-2 models on the world of shapes, on two cores of a processor.
+"""Train three small BLIP-2 models on the world of shapes, and one with a wide language part, on two cores.
 
     python examples/train_shapes_blip2.py tower opt t5 retrieval --out examples/blip2 --cache /tmp/shapes-blip2
+    python examples/train_shapes_blip2.py wide --scenes 2000 --cache /tmp/shapes-blip2
 
 Stages: `tower` trains the vision tower and the Q-Former to tell what is where; `opt` and `t5` then teach a language
 model to answer questions and to caption, and `retrieval` trains matching of images and texts, all three with the tower
 frozen, as BLIP-2 does (Li et al. 2023). Every stage starts from the tower's checkpoint in the cache, so that stages can
-also run side by side. Scenes, guises and order come from seeds. What is written are folders as transformers reads them,
+also run side by side. `wide` makes the language part of a trained `opt` (--start) as wide as OPT-125m's, which changes
+nothing of what it says, and trains it on, behind the same tower and Q-Former; it goes to the cache, being too large for
+a repository. Scenes, guises and order come from seeds. What is written are folders as transformers reads them,
 float16; score_shapes_blip2.py tells how good they are. `--steps-scale 0` writes untrained models.
 """
 
@@ -32,18 +35,21 @@ from shapes_blip2_data import (
     drawn,
     exchanges,
 )
-from shapes_blip2_models import QUERIES, WIDTH, built, written
+from shapes_blip2_models import QUERIES, WIDTH, built, widened, written
 from torch import Tensor, nn
 from torch.nn import functional
 
 from edgekit.shapes.outlines import CLASSES
 from edgekit.shapes.talk import contradicted
 
-BATCH = {"tower": 32, "opt": 32, "t5": 32, "retrieval": 32}
-STEPS = {"tower": 2000, "opt": 2600, "t5": 2600, "retrieval": 2600}
-LEARNING_RATE = {"tower": 1.2e-3, "opt": 1.5e-3, "t5": 1.5e-3, "retrieval": 1e-3}
-ASKED = 3
+BATCH = {"tower": 32, "opt": 32, "t5": 32, "retrieval": 32, "wide": 2}
+STEPS = {"tower": 2000, "opt": 2600, "t5": 2600, "retrieval": 2600, "wide": 120}
+LEARNING_RATE = {"tower": 1.2e-3, "opt": 1.5e-3, "t5": 1.5e-3, "retrieval": 1e-3, "wide": 1e-4}
+ASKED = {"opt": 3, "t5": 3, "wide": 7}
 """Questions to an image in a batch, beside its caption."""
+
+HALF = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+"""Whether products run in bfloat16: older processors have no instructions for it and are slower with it."""
 
 CHECK_EVERY = 200
 WHAT = len(CLASSES) + 1 + len(COLOUR_NAMES)
@@ -133,38 +139,56 @@ def queried(model: Any, pixels: Tensor) -> Tensor:
     return model.qformer(query_embeds=queries, encoder_hidden_states=seen).last_hidden_state
 
 
-def language_loss(model: Any, processor: Any, batch: Batch, rng: np.random.Generator) -> tuple[Tensor, float]:
+def language_loss(
+    model: Any, processor: Any, batch: Batch, asked_of_each: int, rng: np.random.Generator
+) -> tuple[Tensor, float]:
     """Cross-entropy of answers and captions, and the share of their tokens that are right."""
-    pairs = exchanges(batch.sayings, ASKED, rng)
-    tokenizer, language = processor.tokenizer, model.language_model
-    asked = tokenizer([prompt for prompt, _ in pairs]).input_ids
-    pad, end = tokenizer.pad_token_id, tokenizer.eos_token_id
-    image = model.language_projection(queried(model, batch.pixels)).repeat_interleave(ASKED + 1, 0)
-    embed = language.get_input_embeddings()
-    if model.config.use_decoder_only_language_model:
-        said = tokenizer([f" {answer}" for _, answer in pairs], add_special_tokens=False).input_ids
-        ids = padded([a + s + [end] for a, s in zip(asked, said, strict=True)], pad)
-        labels = padded([[-100] * len(a) + s + [end] for a, s in zip(asked, said, strict=True)], -100)
-        inputs = torch.cat([image, embed(ids).to(image.dtype)], 1)
-        mask = torch.cat([torch.ones(image.shape[:2], dtype=torch.long), (labels != -100) | (ids != pad)], 1)
-        hidden = language.model(inputs_embeds=inputs, attention_mask=mask, use_cache=False).last_hidden_state
-        hidden, labels = hidden[:, QUERIES:-1], labels[:, 1:]
-    else:
-        labels = padded(tokenizer([answer for _, answer in pairs]).input_ids, -100)
-        ids = padded(asked, pad)
-        inputs = torch.cat([image, embed(ids).to(image.dtype)], 1)
-        mask = torch.cat([torch.ones(image.shape[:2], dtype=torch.long), (ids != pad).long()], 1)
-        encoded = language.encoder(inputs_embeds=inputs, attention_mask=mask).last_hidden_state
-        hidden = language.decoder(
-            input_ids=language._shift_right(labels),
-            encoder_hidden_states=encoded,
-            encoder_attention_mask=mask,
-            use_cache=False,
-        ).last_hidden_state
+    pairs = exchanges(batch.sayings, asked_of_each, rng)
+    image = model.language_projection(queried(model, batch.pixels))
+    given = decoded if model.config.use_decoder_only_language_model else encoded_and_decoded
+    hidden, labels = given(model.language_model, processor.tokenizer, image, pairs)
     wanted = labels != -100
-    logits = language.lm_head(hidden[wanted]).float()
+    logits = model.language_model.lm_head(hidden[wanted]).float()
     loss = functional.cross_entropy(logits, labels[wanted])
     return loss, float((logits.argmax(-1) == labels[wanted]).float().mean())
+
+
+def decoded(language: Any, tokenizer: Any, image: Tensor, pairs: list[tuple[str, str]]) -> tuple[Tensor, Tensor]:
+    """What OPT makes of images and texts in front of each token, and the tokens, -100 where none is asked for.
+
+    An image is read once for all of its texts, which continue it over its keys and values.
+    """
+    asked = tokenizer([prompt for prompt, _ in pairs]).input_ids
+    said = tokenizer([f" {answer}" for _, answer in pairs], add_special_tokens=False).input_ids
+    pad, end = tokenizer.pad_token_id, tokenizer.eos_token_id
+    ids = padded([a + s + [end] for a, s in zip(asked, said, strict=True)], pad)
+    labels = padded([[-100] * len(a) + s + [end] for a, s in zip(asked, said, strict=True)], -100)
+    read = language.model(inputs_embeds=image, use_cache=True).past_key_values
+    read.batch_repeat_interleave(len(pairs) // len(image))
+    mask = torch.cat([torch.ones(len(ids), QUERIES, dtype=torch.long), (labels != -100) | (ids != pad)], 1)
+    embed = language.get_input_embeddings()(ids).to(image.dtype)
+    hidden = language.model(inputs_embeds=embed, attention_mask=mask, past_key_values=read).last_hidden_state
+    return hidden[:, :-1], labels[:, 1:]
+
+
+def encoded_and_decoded(
+    language: Any, tokenizer: Any, image: Tensor, pairs: list[tuple[str, str]]
+) -> tuple[Tensor, Tensor]:
+    """The same of T5."""
+    pad = tokenizer.pad_token_id
+    labels = padded(tokenizer([answer for _, answer in pairs]).input_ids, -100)
+    ids = padded(tokenizer([prompt for prompt, _ in pairs]).input_ids, pad)
+    image = image.repeat_interleave(len(pairs) // len(image), 0)
+    inputs = torch.cat([image, language.get_input_embeddings()(ids).to(image.dtype)], 1)
+    mask = torch.cat([torch.ones(image.shape[:2], dtype=torch.long), (ids != pad).long()], 1)
+    encoded = language.encoder(inputs_embeds=inputs, attention_mask=mask).last_hidden_state
+    hidden = language.decoder(
+        input_ids=language._shift_right(labels),
+        encoder_hidden_states=encoded,
+        encoder_attention_mask=mask,
+        use_cache=False,
+    ).last_hidden_state
+    return hidden, labels
 
 
 # ------------------------------------------------------------------------------------------------------- retrieval
@@ -230,7 +254,7 @@ def trained(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE[name], steps, pct_start=0.05)
     began, loss_mean, right_mean = time.monotonic(), math.nan, math.nan
     for step, batch in enumerate(given, start=1):
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=HALF):
             loss, right = loss_of(batch)
         optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
@@ -246,15 +270,18 @@ def trained(
             check()
 
 
-def stage(kind: str, scenes: Scenes, out: Path, cache: Path, scale: float) -> None:
-    """Train one stage and write what it gives."""
+def stage(kind: str, scenes: Scenes, start: Path, out: Path, cache: Path, scale: float) -> None:
+    """Train one stage and write what it gives; ``start`` is the trained model that `wide` starts from."""
     from safetensors.torch import save_file
 
     torch.manual_seed(1)
     rng = np.random.default_rng(2)
     steps = round(STEPS[kind] * scale)
     given = batches(scenes, BATCH[kind], steps, seed=3 if kind == "tower" else 4)
-    model, processor = built("opt" if kind == "tower" else kind, corpus(scenes))
+    if kind == "wide":
+        model, processor = widened(start)
+    else:
+        model, processor = built("opt" if kind == "tower" else kind, corpus(scenes))
     if kind == "tower":
         tower = Tower(model)
 
@@ -263,7 +290,7 @@ def stage(kind: str, scenes: Scenes, out: Path, cache: Path, scale: float) -> No
 
         trained(kind, list(tower.parameters()), lambda batch: tower_loss(tower, batch), given, steps, check)
         return
-    if steps:
+    if steps and kind != "wide":
         load_tower(model, cache)
     parameters = [value for value in model.parameters() if value.requires_grad]
     temperature = nn.Parameter(torch.tensor(math.log(14.0)))
@@ -271,16 +298,18 @@ def stage(kind: str, scenes: Scenes, out: Path, cache: Path, scale: float) -> No
     def loss_of(batch: Batch) -> tuple[Tensor, float]:
         if kind == "retrieval":
             return retrieval_loss(model, processor, temperature, batch, rng)
-        return language_loss(model, processor, batch, rng)
+        return language_loss(model, processor, batch, ASKED[kind], rng)
 
-    trained(kind, [*parameters, temperature], loss_of, given, steps, lambda: written(model, processor, out / kind))
+    folder = (cache if kind == "wide" else out) / kind
+    trained(kind, [*parameters, temperature], loss_of, given, steps, lambda: written(model, processor, folder))
 
 
 def main() -> None:
     """Run the stages that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stages", nargs="+", choices=("tower", "opt", "t5", "retrieval"))
+    parser.add_argument("stages", nargs="+", choices=tuple(STEPS))
     parser.add_argument("--out", type=Path, default=Path("examples/blip2"))
+    parser.add_argument("--start", type=Path, default=Path("examples/blip2/opt"), help="that wide starts from")
     parser.add_argument("--cache", type=Path, default=Path("/tmp/shapes-blip2"), help="drawn scenes and the tower")
     parser.add_argument("--scenes", type=int, default=40_000)
     parser.add_argument("--steps-scale", type=float, default=1.0, help="share of the steps; 0 writes untrained models")
@@ -289,7 +318,7 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     scenes = drawn(given.scenes, given.cache, given.threads)
     for kind in given.stages:
-        stage(kind, scenes, given.out, given.cache, given.steps_scale)
+        stage(kind, scenes, given.start, given.out, given.cache, given.steps_scale)
 
 
 if __name__ == "__main__":
