@@ -177,10 +177,12 @@ def methods_of(rows: list[dict[str, Any]]) -> str:
 def _methods_by_part(model: str, mine: list[dict[str, Any]]) -> str:
     """Tokens or decisions matched, score drift, the model's main figures and size."""
     named = list(dict.fromkeys(row["part"] for row in mine))
+    scenes = min(row["images"] for row in mine)
     main = ("R@1",) if model == "retrieval" else ("VQA accuracy", "CIDEr")
-    shown = f"matched, drift, {', '.join(main)}, MB"
+    main = main if scenes else ()
+    shown = ", ".join(("matched", "drift", *main, "MB"))
     heads = [f"{'Q-Former' if part == 'qformer' else part}: {shown}" for part in named]
-    lines = [f"| {model}, onnx, {min(row['images'] for row in mine)} scenes | {' | '.join(heads)} |"]
+    lines = [f"| {model}, onnx{f', {scenes} scenes' if scenes else ''} | {' | '.join(heads)} |"]
     lines.append(f"|---|{'---|' * len(named)}")
     of = {(row["part"], row["precision"]): row for row in mine}
     for precision in dict.fromkeys(row["precision"] for row in mine):
@@ -248,8 +250,8 @@ def _proven(row: dict[str, Any] | None) -> str:
 
 
 def _method(row: dict[str, Any], main: Sequence[str]) -> str:
-    figures = ", ".join(f"{row['figures'][name]:.3f}" for name in main)
-    return f"{row['matched']:.1%}, {row['drift']:.3f}, {figures}, {row['bytes'] / 1e6:.2f}"
+    figures = [f"{row['figures'][name]:.3f}" for name in main]
+    return ", ".join([f"{row['matched']:.1%}", f"{row['drift']:.3f}", *figures, f"{row['bytes'] / 1e6:.2f}"])
 
 
 def _variant(row: dict[str, Any]) -> str:
