@@ -29,6 +29,7 @@ from edgekit.errors import EngineError, SourceError
 from edgekit.graph.blip2.checkpoint import Checkpoint
 from edgekit.graph.blip2.forms import Blocks, ChannelRanges, Float16, Float32, Form, Static
 from edgekit.runtimes.engines import Network, open_network
+from edgekit.runtimes.engines.ncnn.wide import widened
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +158,7 @@ def test_a_product_is_of_the_weights_on_their_grid(target: str, form: Form, inpu
     [
         ("ncnn", Float32(), "float32"),
         ("ncnn", Float16(), "float32, weights stored as float16"),
-        ("ncnn", Blocks(4), "float32, weights of 1 of 1 products in blocks of 4 bits"),
+        ("ncnn", Blocks(4), "float32, weights of 1 of 1 products in blocks of 4 bits, held in 8, the input too"),
         ("ncnn", Blocks(8), "float32, weights of 1 of 1 products in blocks of 8 bits; where 8, the input too"),
         ("litert", Float32(), "float32"),
         ("litert", Float16(), "float32"),
@@ -168,6 +169,50 @@ def test_a_product_is_of_the_weights_on_their_grid(target: str, form: Form, inpu
 def test_the_arithmetic_is_told(target: str, form: Form, told: str, tmp_path: Path) -> None:
     weight = np.random.default_rng(0).standard_normal((8, 64)).astype(np.float32)
     assert product(target, tmp_path, weight, None, form).placement.arithmetic == told
+
+
+@pytest.mark.parametrize(("outputs", "inputs"), [(16, 75), (3, 34), (1030, 66)])
+def test_integers_of_4_bits_are_left_where_rows_are_no_whole_words(outputs: int, inputs: int, tmp_path: Path) -> None:
+    """ncnn's loop over single weights runs them: inputs in floats, as they are."""
+    rng = np.random.default_rng(0)
+    weight = rng.standard_normal((outputs, inputs)).astype(np.float32)
+    x = rng.standard_normal((1, 5, inputs)).astype(np.float32)
+    network = product("ncnn", tmp_path, weight, None, Blocks(4))
+    assert network.placement.arithmetic == "float32, weights of 1 of 1 products in blocks of 4 bits"
+    wanted = x @ rounded(weight, 4, 32).T
+    assert np.isclose(network.run({"x": x})["y"], wanted, atol=1e-4).mean() > 0.998
+
+
+def test_wide_weights_read_an_input_of_8_bits(tmp_path: Path) -> None:
+    """Beside the same file by ncnn itself, whose product of 4 bits reads floats."""
+    import ncnn
+
+    rng = np.random.default_rng(0)
+    weight, x = (rng.standard_normal(shape).astype(np.float32) for shape in ((64, 128), (5, 128)))
+    wide = product("ncnn", tmp_path, weight, weight[:, 0].copy(), Blocks(4)).run({"x": x[None]})["y"][0]
+    net = ncnn.Net()
+    assert (net.load_param(str(tmp_path / "one.param")), net.load_model(str(tmp_path / "one.bin"))) == (0, 0)
+    extractor = net.create_extractor()
+    extractor.input("x", ncnn.Mat(x).clone())
+    narrow = np.array(extractor.extract("y")[1])
+    seen = rounded(weight, 4, 32).T
+    np.testing.assert_allclose(narrow, x @ seen + weight[:, 0], atol=1e-4)
+    np.testing.assert_allclose(wide, rounded(x, 8, 32) @ seen + weight[:, 0], atol=1e-4)
+    assert np.abs(wide - narrow).max() > 0.01
+
+
+def test_files_that_are_laid_out_otherwise_are_not_widened(tmp_path: Path) -> None:
+    """A layer with weights that edgekit does not write, and bytes that no layer reads."""
+    weight = np.random.default_rng(0).standard_normal((8, 64)).astype(np.float32)
+    product("ncnn", tmp_path, weight, None, Blocks(4))
+    param, weights = tmp_path / "one.param", tmp_path / "one.bin"
+    assert widened(param, weights)
+    text = param.read_text()
+    param.write_text(text.replace("Noop ", "PReLU"))
+    assert widened(param, weights) is None
+    param.write_text(text)
+    weights.write_bytes(weights.read_bytes() + bytes(4))
+    assert widened(param, weights) is None
 
 
 @every_target

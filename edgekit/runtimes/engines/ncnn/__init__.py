@@ -10,9 +10,10 @@ from edgekit.runtimes.bundle.manifest import Graph
 from edgekit.runtimes.engines.base import Engine, Placement, SessionOptions
 from edgekit.runtimes.engines.ncnn.files import Traits, files_of, traits_of
 from edgekit.runtimes.engines.ncnn.session import NcnnNetwork, NcnnSession
+from edgekit.runtimes.engines.ncnn.wide import widened
 
 
-def _configure(opt: Any, traits: Traits, options: SessionOptions) -> str:
+def _configure(opt: Any, traits: Traits, wide: bool, options: SessionOptions) -> str:
     """Set ncnn's options; returns the arithmetic they lead to."""
     import ncnn
 
@@ -32,6 +33,7 @@ def _configure(opt: Any, traits: Traits, options: SessionOptions) -> str:
         bits = " and ".join(map(str, traits.bits))
         # ncnn brings the input of a product with weights of 8 bits into blocks of 8 bits, too, anew for every row.
         inputs = "; where 8, the input too" if 8 in traits.bits else ""
+        inputs = ", held in 8, the input too" if wide else inputs
         return (
             f"float32, weights of {traits.quantised} of {traits.quantisable} products in blocks of {bits} bits{inputs}"
         )
@@ -71,14 +73,15 @@ def _opened(folder: Path, graph: Graph, options: SessionOptions) -> tuple[Any, P
 
     param, weights = files_of(folder, graph)
     traits = traits_of(param, weights)
+    wide = widened(param, weights) if 4 in traits.bits else None
     net = ncnn.Net()
-    arithmetic = _configure(net.opt, traits, options)
-    if net.load_param(str(param)):
+    arithmetic = _configure(net.opt, traits, wide is not None, options)
+    if net.load_param_mem(wide.param) if wide else net.load_param(str(param)):
         raise EngineError(
             f"{param}: ncnn {ncnn.__version__} cannot open this graph{_unknown_layers(param)}; convert the model "
             "again with this version of ncnn"
         )
-    if net.load_model(str(weights)):
+    if net.load_model(wide.reader() if wide else str(weights)):
         raise EngineError(f"{weights}: ncnn {ncnn.__version__} cannot read the weights, truncated? convert again")
     _require(graph, net, param)
     return net, Placement("cpu", {"cpu": traits.layers}, arithmetic)
