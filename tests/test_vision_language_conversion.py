@@ -28,14 +28,17 @@ from stages import stay
 import edgekit
 from edgekit import converters
 from edgekit.cli import main
+from edgekit.conversion import texts
 from edgekit.conversion.kept_graphs import FOLDER, KEPT_SECONDS, KeptGraphs
 from edgekit.conversion.source_texts import read_texts
 from edgekit.emulators import proof_device
 from edgekit.errors import BundleError, UsageError
 from edgekit.evaluation.texts import TextTally, judge
 from edgekit.runtimes.bundle.folder import Staging, open_bundle
-from edgekit.runtimes.bundle.manifest import Contract, Gate, Graph, ImageRule, Language, OutputDrift, Tensor
+from edgekit.runtimes.bundle.manifest import Contract, Evidence, Gate, Graph, ImageRule, Language, OutputDrift, Tensor
+from edgekit.runtimes.engines.openvino.language import OptOnOpenVino
 from edgekit.shapes import scene
+from edgekit.sources.blip2 import reference
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +105,40 @@ def test_bundles_are_proven(kind: str, root: Path) -> None:
         assert {output["name"] for output in evidence["outputs"]} == expected
         assert min(output["cosine"] for output in evidence["outputs"]) > 0.99999
     assert not (root / "out" / FOLDER).exists()
+
+
+@pytest.mark.nightly
+def test_a_large_model_is_proven_with_fewer_runs(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is found of its texts is the same; some answers are the source's word for word, others are not."""
+
+    def found(name: str) -> tuple[Evidence, int]:
+        runs = []
+        start = OptOnOpenVino.start
+        with monkeypatch.context() as counted:
+            counted.setattr(OptOnOpenVino, "start", lambda *given: runs.append(0) or start(*given))
+            done = convert(
+                root, "opt", "--target", "openvino", "--precision", "language=int8", "--no-gate", "--name", name,
+                "--data", str(root / "photos"),
+            )  # fmt: skip
+        assert done.exit_code in (0, 1), done.stderr
+        (path,) = (root / "out").glob(f"{name}-*")
+        evidence = open_bundle(path).manifest.evidence
+        assert evidence is not None
+        return evidence, len(runs)
+
+    monkeypatch.setattr(texts, "MOST_IMAGES", texts.MOST_OF_LARGE)
+    small, often = found("small")
+    monkeypatch.setattr(reference, "LARGE", 0)
+    large, seldom = found("large")
+    assert small.texts is not None
+    assert large.texts is not None
+    assert msgspec.structs.asdict(large.texts) == pytest.approx(msgspec.structs.asdict(small.texts), abs=1e-6)
+    assert 0 < small.texts.identical < 1
+    assert [one.name for one in small.outputs] == [one.name for one in large.outputs]
+    images = (
+        often // 6
+    )  # with two prompts: along the source's text from its image and from the bundle's own, and freely
+    assert (often, seldom) == (6 * images, 3 * images + 2)
 
 
 def test_precisions_by_part(root: Path) -> None:

@@ -18,7 +18,7 @@ from edgekit.errors import InputError, SourceError
 from edgekit.graph.blip2.blip2 import Blip2
 from edgekit.progress import Report
 from edgekit.runtimes.bundle.manifest import Contract, Language, Record
-from edgekit.sources.blip2.reference import load_model, load_tokenizer
+from edgekit.sources.blip2.reference import is_large, load_model, load_tokenizer
 
 POSITIONS = 512
 """The minimum number of tokens that are compared."""
@@ -42,10 +42,14 @@ SUBJECTS = (
 
 
 class Asked(Record, frozen=True, kw_only=True):
-    """What was asked of the source: ``prompts`` of each image, for ``tokens`` positions each; or texts to match."""
+    """What was asked of the source: ``prompts`` of each image, for ``tokens`` positions each; or texts to match.
+
+    ``sparing``: a token costs seconds, so that what follows from other runs is not run again.
+    """
 
     prompts: tuple[str, ...]
     tokens: int = 0
+    sparing: bool = False
 
 
 def read_texts(path: str, contract: Contract) -> tuple[str, ...]:
@@ -113,19 +117,20 @@ def answer(
     logits = _memory(workspace, "logits", (rows, count, model.language_model.config.vocab_size))
     for start in range(0, rows, ROWS):
         some = slice(start, min(start + ROWS, rows))
-        asked = [(np.array(inputs[row // len(prompts)]), coded[row % len(prompts)]) for row in range(rows)[some]]
+        given = [(np.array(inputs[row // len(prompts)]), coded[row % len(prompts)]) for row in range(rows)[some]]
         done = start / rows
 
-        def told(token: int, done: float = done, count: int = max(count, ANSWER), of: int = len(asked)) -> None:
+        def told(token: int, done: float = done, count: int = max(count, ANSWER), of: int = len(given)) -> None:
             share = done + of / rows * token / count
             report(f"running the source, token {token + 1} of {count}", OF_IMAGES + (1 - OF_IMAGES) * share)
 
-        written, every = generated(model, language, asked, max(count, ANSWER), told)
+        written, every = generated(model, language, given, max(count, ANSWER), told)
         tokens[some], logits[some] = written[:, :count], every[:, :count]
         answers[some] = _ended(written, every, language.eos)[:, :ANSWER]
     np.save(workspace.tokens, tokens)
     np.save(workspace.answers, answers)
-    workspace.questions.write_bytes(msgspec.json.encode(Asked(prompts=prompts, tokens=count)))
+    asked = Asked(prompts=prompts, tokens=count, sparing=is_large(source) and count >= ANSWER)
+    workspace.questions.write_bytes(msgspec.json.encode(asked))
 
 
 def batches(images: Iterable[Floats], size: int) -> Iterator[tuple[int, Any]]:
