@@ -108,6 +108,31 @@ def test_bundles_are_proven(kind: str, root: Path) -> None:
 
 
 @pytest.mark.nightly
+def test_texts_of_a_large_source_are_kept_until_its_bundle_is_there(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    run = texts.answer
+    monkeypatch.setattr(texts, "answer", lambda *given: asked.append(0) or run(*given))
+    monkeypatch.setattr(reference, "LARGE", 0)
+    given = ("--target", "onnx", "--precision", "language=int8", "--name", "kept", "--data", str(root / "photos"))
+    refused = convert(root, "opt", *given, "--gate", "matched=1", "--gate", "score_drift=0")
+    assert refused.exit_code == 1
+    assert "outside its gate, not written: " in refused.stderr
+    assert len(asked) == 1
+    (left,) = (root / "out" / FOLDER).rglob("answers.npy")
+    (root / "other.txt").write_text("a picture of\n")
+    other = convert(root, "opt", *given, "--prompts", str(root / "other.txt"))
+    assert other.exit_code == 0, other.stderr
+    assert len(asked) == 2
+    assert left.exists()
+    assert convert(root, "opt", *given).exit_code == 0
+    assert len(asked) == 2
+    assert not left.exists()
+    shutil.rmtree(root / "out" / FOLDER, ignore_errors=True)
+
+
+@pytest.mark.nightly
 def test_a_large_model_is_proven_with_fewer_runs(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is found of its texts is the same; some answers are the source's word for word, others are not."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,7 +18,7 @@ from edgekit.conversion import kept_bundles, recipes
 from edgekit.conversion.budget import Attempt, keep
 from edgekit.conversion.contact_sheet import SUFFIX
 from edgekit.conversion.jobs import HardSwish, MeasuredScore, Part, Prepared
-from edgekit.conversion.kept_graphs import KeptGraphs
+from edgekit.conversion.kept_graphs import KeptGraphs, link
 from edgekit.conversion.last_layer import HARMLESS, Decision, decide
 from edgekit.conversion.recipes import Trial, choose
 from edgekit.conversion.replace_silu import Choice
@@ -466,7 +465,7 @@ class BundleBuilder:
         }
         files, graph = kept.build(depends, Graph, lambda folder: self._part(spec, part, folder, report))
         for file in graph.files:
-            _link(files / file, out / file)
+            link(files / file, out / file)
         return graph
 
     def _sheet(self, bundle: str) -> Path | None:
@@ -570,12 +569,3 @@ def _reported(graphs: Graphs, what: str, became: str) -> Graphs:
 def _move(source: Path, destination: Path) -> None:
     for item in source.iterdir():
         shutil.move(item, destination / item.name)
-
-
-def _link(source: Path, destination: Path) -> None:
-    """Hard-link a file, or copy it where the file system has no links."""
-    destination.parent.mkdir(parents=True, exist_ok=True)  # some engines open folders
-    try:
-        os.link(source, destination)
-    except OSError:
-        shutil.copyfile(source, destination)

@@ -114,7 +114,8 @@ def convert(
     with open_workspace(request.out) as workspace:
         stages = Stages(request, workspace, stop or Stop())
         half = not source.written and selection.half
-        prepared = stages.prepare(report_of(progress, "prepare"), calibrate=selection.calibrated, half=half)
+        told = report_of(progress, "prepare")
+        prepared = stages.prepare(told, calibrate=selection.calibrated, half=half, keep=True)
         for text in notices.of_source(prepared):
             notice(text)
         further = _at_further_sizes(stages, selection, progress)
@@ -123,6 +124,8 @@ def convert(
         missing = [spec for spec in selection.bundles if builder.kept(spec) is None]
         source_score = stages.measure(None, report_of(progress, "source")) if request.labels and missing else None
         cache = KeptGraphs(request.out)
+        if prepared.reference.kept:
+            cache.use(prepared.reference.kept)
         plan = None
         if any(spec.calibrated for spec in missing):
             plan = _calibrate(stages, selection, prepared, cache, report_of(progress, "calibrate"))

@@ -31,6 +31,7 @@ class PrepareJob(Record, frozen=True, kw_only=True, tag="prepare"):
         calibrate: choose calibration images too.
         choose: number of calibration images, the most informative ones; 0 for all.
         half: find the operators that float16 cannot compute.
+        kept: a folder, beside whose bundles the results of a large source are kept until those are there.
     """
 
     folder: str
@@ -47,6 +48,7 @@ class PrepareJob(Record, frozen=True, kw_only=True, tag="prepare"):
     calibrate: bool = False
     choose: int = 0
     half: bool = False
+    kept: str = ""
     seed: int = 0
     trust: bool = False
     threads: int = 2
@@ -201,10 +203,14 @@ class Exported:
 
 
 class Reference(Record, frozen=True, kw_only=True):
-    """How reference results were obtained, in words, and what makes them prove less than they seem to."""
+    """How reference results were obtained, in words, and what makes them prove less than they seem to.
+
+    ``kept`` names them in the cache of `edgekit.conversion.kept_graphs`.
+    """
 
     how: str
     doubts: tuple[str, ...] = ()
+    kept: str = ""
 
     def __str__(self) -> str:
         return "; ".join((self.how, *self.doubts))

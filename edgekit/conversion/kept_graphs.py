@@ -1,4 +1,4 @@
-"""Cache of finished graphs and plans, so that an interrupted conversion can resume."""
+"""Cache of what takes long: graphs, plans, texts of large sources; so that an interrupted conversion can resume."""
 
 from __future__ import annotations
 
@@ -67,6 +67,10 @@ class KeptGraphs:
             if time.time() - folder.stat().st_mtime > KEPT_SECONDS:
                 shutil.rmtree(folder, ignore_errors=True)
 
+    def use(self, name: str) -> None:
+        """Count an entry, by the name of its folder, as used: `forget` removes it."""
+        self._used.append(self._root / name)
+
     def forget(self) -> None:
         """Remove the entries that were used; the bundles have their own files now."""
         for folder in self._used:
@@ -78,3 +82,12 @@ class KeptGraphs:
         with _ROOT:
             if self._root.is_dir() and not any(self._root.iterdir()):
                 self._root.rmdir()
+
+
+def link(source: Path, destination: Path) -> None:
+    """Hard-link a file, or copy it where the file system has no links."""
+    destination.parent.mkdir(parents=True, exist_ok=True)  # some engines open folders
+    try:
+        os.link(source, destination)
+    except OSError:
+        shutil.copyfile(source, destination)

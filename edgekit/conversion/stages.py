@@ -49,7 +49,9 @@ class Stages:
         """The same with seconds of its own."""
         return replace(self, seconds={})
 
-    def prepare(self, report: Report, *, calibrate: bool, half: bool, like: str = "") -> jobs.Prepared:
+    def prepare(
+        self, report: Report, *, calibrate: bool, half: bool, like: str = "", keep: bool = False
+    ) -> jobs.Prepared:
         """Read the source, export it, choose images, run the source. A model of the Hugging Face hub is fetched first.
 
         Args:
@@ -57,6 +59,7 @@ class Stages:
             calibrate: choose calibration images too.
             half: look for what float16 cannot hold.
             like: a bundle whose contract is taken, and whose calibration images are kept out of the proof.
+            keep: keep what a large source gives beside the bundles, for another try.
         """
         request, located = self.request, locate(self.request.source)
         job = jobs.PrepareJob(
@@ -74,6 +77,7 @@ class Stages:
             calibrate=calibrate,
             choose=request.choose,
             half=half,
+            kept=str(request.out.absolute()) if keep and not request.rebuild else "",
             seed=request.seed,
             trust=request.trust,
             threads=request.threads,

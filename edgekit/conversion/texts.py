@@ -6,6 +6,7 @@ Each graph is given the source's own inputs, so that its drift is its own; the t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
@@ -13,12 +14,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+import edgekit
 from edgekit.arrays import Floats
 from edgekit.calibration.samples import Samples
 from edgekit.conversion import doubts
 from edgekit.conversion.control import NEGATED, negated, passed_control
 from edgekit.conversion.evidence import evidence_of
 from edgekit.conversion.jobs import Exported, Part, Prepared, PrepareJob, Reference
+from edgekit.conversion.kept_graphs import KeptGraphs, link
 from edgekit.conversion.source_texts import ANSWER, Asked, answer, match_all, read_texts
 from edgekit.conversion.workspace import Workspace
 from edgekit.emulators import emulator, proof_device
@@ -29,7 +32,7 @@ from edgekit.graph.blip2.blip2 import PARTS
 from edgekit.graph.blip2.precision import read_precisions, roughest
 from edgekit.progress import Report
 from edgekit.runtimes.bundle.folder import Bundle
-from edgekit.runtimes.bundle.manifest import Evidence, Gate, Manifest
+from edgekit.runtimes.bundle.manifest import Evidence, Gate, Manifest, Record
 from edgekit.runtimes.engines import Network, Placement, SessionOptions
 from edgekit.runtimes.inputs.media import ImageReference
 from edgekit.runtimes.language import GenerationOptions, generate
@@ -47,6 +50,12 @@ MOST_OF_LARGE = 6
 """Proof images where every run costs seconds: the number of tokens that are compared is the same."""
 
 
+class _Results(Record, frozen=True, kw_only=True):
+    """Names of the files with what a source gave."""
+
+    files: tuple[str, ...]
+
+
 class TextSource:
     """A BLIP-2, run by transformers; see `edgekit.conversion.comparison.ReferenceSource`."""
 
@@ -60,7 +69,8 @@ class TextSource:
         notes = (f"fetched from {job.hub}",) if job.hub else ()
         self.origin = msgspec.structs.replace(model.origin, notes=notes)
         self.parts = tuple(Part(name=name, role=PARTS[name]) for name in model.source.graphs)
-        self._source, self._threads = model.source, job.threads
+        self._source, self._job = model.source, job
+        self._sha256 = model.origin.sha256
         self.most_images: int | None = MOST_OF_LARGE if is_large(model.source) else MOST_IMAGES
         self._texts = read_texts(job.prompts, model.contract)
 
@@ -74,8 +84,7 @@ class TextSource:
         Raises:
             SourceError: the source gives NaN or infinite values, or does not see the image.
         """
-        run = match_all if self._source.retrieval else answer
-        run(self._source, self.contract, proof, self._texts, workspace, self._threads, report)
+        entry = self._results(proof, workspace, report)
         said = doubts.of_images(proof)
         if len(proof) > 1 and not doubts.are_equal(proof):
             seen = "image_vectors" if self._source.retrieval else "language_inputs"
@@ -83,7 +92,36 @@ class TextSource:
             other = next((one for one in kept if not np.array_equal(one, kept[0])), kept[0])
             doubts.refuse_blind((seen,), [kept[0]], [other])
             said = (*said, *self._doubts(workspace, len(proof)))
-        return Reference(how="the source as it was given, in PyTorch", doubts=said)
+        return Reference(how="the source as it was given, in PyTorch", doubts=said, kept=entry)
+
+    def _results(self, proof: Samples, workspace: Workspace, report: Report) -> str:
+        """Leave what the source gives in the workspace; of a large one what an interrupted run left in the cache, of
+        which this returns the entry."""
+
+        def run(into: Workspace) -> None:
+            called = match_all if self._source.retrieval else answer
+            called(self._source, self.contract, proof, self._texts, into, self._job.threads, report)
+
+        def make(folder: Path) -> _Results:
+            folder.mkdir()
+            run(Workspace(folder))
+            return _Results(files=tuple(sorted(path.name for path in folder.iterdir())))
+
+        if not (self._job.kept and is_large(self._source)):
+            run(workspace)
+            return ""
+        depends = {
+            "edgekit": edgekit.__version__,
+            "versions": {name: metadata.version(name) for name in self.packages},
+            "source": self._sha256,
+            "proof": proof.sha256(),
+            "rule": self.contract.image,
+            "texts": self._texts,
+        }
+        files, results = KeptGraphs(Path(self._job.kept)).build(depends, _Results, make)
+        for name in results.files:
+            link(files / name, workspace.folder / name)
+        return files.parent.name
 
     def doubts(self, images: Sequence[ImageReference]) -> tuple[str, ...]:
         """None: its contract is in its own files."""

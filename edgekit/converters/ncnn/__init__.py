@@ -49,7 +49,7 @@ TARGET = Target(
     parts=(WHOLE, *PART_NAMES),
     grid="symmetric",
     part_notes={
-        "int4": "ncnn multiplies 4 bits slowly, so they are held in 8: a smaller file, with the speed and the memory of int8"
+        "int4": "ncnn multiplies 4 bits slowly, so they are held in 8: a smaller file, with int8's speed and memory"
     },
     refuses=dict.fromkeys((*_NO_LAYER, "DFT", "STFT", "Det", "GRU", "LSTM"), "ncnn has no layer for it"),
 )
