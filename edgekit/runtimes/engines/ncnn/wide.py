@@ -9,6 +9,7 @@ twice the memory.
 from __future__ import annotations
 
 import ctypes
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -153,23 +154,31 @@ class Widened:
 
     def reader(self) -> Any:
         """What ncnn loads the weights from."""
-        import ncnn
+        reader = _reader()()
+        reader.stream = _Stream(self._weights, self._pieces)
+        return reader
 
-        stream = _Stream(np.memmap(self._weights, np.uint8, "r"), self._pieces)
 
-        class Reader(ncnn.DataReader):  # type: ignore[misc]  # ncnn has no types
-            def read(self, buffer: Any, size: int) -> int:
-                memory = (ctypes.c_uint8 * size).from_address(_address(buffer, None))
-                return stream.read_into(np.ctypeslib.as_array(memory))
+@functools.cache
+def _reader() -> Any:
+    """ncnn's reader, a class: made once, since classes are cycles, which keep what they refer to."""
+    import ncnn
 
-        return Reader()
+    class Reader(ncnn.DataReader):  # type: ignore[misc]  # ncnn has no types
+        stream: _Stream
+
+        def read(self, buffer: Any, size: int) -> int:
+            memory = (ctypes.c_uint8 * size).from_address(_address(buffer, None))
+            return self.stream.read_into(np.ctypeslib.as_array(memory))
+
+    return Reader
 
 
 class _Stream:
     """Bytes of a file one after the other, integers of 4 bits as bytes."""
 
-    def __init__(self, file: NDArray[np.uint8], pieces: Sequence[_Piece]) -> None:
-        self._chunks = (chunk for piece in pieces for chunk in _chunks(file, piece))
+    def __init__(self, weights: Path, pieces: Sequence[_Piece]) -> None:
+        self._chunks = _chunks(weights, pieces)
         self._left: NDArray[np.uint8] = np.zeros(0, np.uint8)
 
     def read_into(self, buffer: NDArray[np.uint8]) -> int:
@@ -186,10 +195,13 @@ class _Stream:
         return done
 
 
-def _chunks(file: NDArray[np.uint8], piece: _Piece) -> Iterator[NDArray[np.uint8]]:
-    for start in range(piece.start, piece.start + piece.size, _CHUNK):
-        chunk = file[start : min(start + _CHUNK, piece.start + piece.size)]
-        yield _unpacked(chunk) if piece.narrow else chunk
+def _chunks(weights: Path, pieces: Sequence[_Piece]) -> Iterator[NDArray[np.uint8]]:
+    """The file, some of it at a time."""
+    with weights.open("rb") as file:
+        for piece in pieces:
+            for start in range(0, piece.size, _CHUNK):
+                chunk = np.fromfile(file, np.uint8, min(_CHUNK, piece.size - start))
+                yield _unpacked(chunk) if piece.narrow else chunk
 
 
 def _unpacked(packed: NDArray[np.uint8]) -> NDArray[np.uint8]:
