@@ -27,7 +27,7 @@ from edgekit.converters.imx500.network import rebuild, take_pixels
 from edgekit.converters.imx500.observation import extremes, power_of_two, stored, watch
 from edgekit.converters.imx500.pack import memory_report, pack
 from edgekit.converters.imx500.two_parts import divide_inputs
-from edgekit.converters.imx500.unsigned import store_unsigned
+from edgekit.converters.imx500.unsigned import ACTIVATIONS, store_unsigned
 from edgekit.converters.imx500.widths import wide_nodes
 from edgekit.errors import ConversionError, EngineError, UsageError
 from edgekit.runtimes.bundle.folder import open_bundle
@@ -146,7 +146,12 @@ def test_shuffles_and_splits_become_slices_of_channels() -> None:
 
 @pytest.mark.parametrize(
     ("layer", "operator"),
-    [(lambda x: torch.cumsum(x, 1), "cumsum"), (lambda x: x @ x.transpose(2, 3), "matmul"), (torch.erf, "erf")],
+    [
+        (lambda x: torch.cumsum(x, 1), "cumsum"),
+        (lambda x: x @ x.transpose(2, 3), "matmul"),
+        (torch.erf, "erf"),
+        (lambda x: torch.div(x, 0.5, rounding_mode="floor"), "div with rounding_mode='floor'"),
+    ],
 )
 def test_operators_that_the_chip_lacks_are_named(layer: Callable[[Any], Any], operator: str) -> None:
     class Bad(nn.Module):  # type: ignore[misc]
@@ -159,6 +164,28 @@ def test_operators_that_the_chip_lacks_are_named(layer: Callable[[Any], Any], op
 
     with pytest.raises(ConversionError, match=f"imx500 has no {operator}: it takes .*or take target onnx"):
         rebuild(exported(Bad()))
+
+
+class Keywords(nn.Module):  # type: ignore[misc]
+    """Operators whose arguments can only be given by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.other = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: Any) -> Any:
+        left, right = self.stem(x), self.other(x)
+        added, taken = torch.add(left, right, alpha=3), torch.sub(left, right, alpha=0.5)
+        return added, taken, torch.add(left, 0.25, alpha=2), nn.functional.gelu(left, approximate="tanh")
+
+
+def test_arguments_given_by_name_are_kept() -> None:
+    torch.manual_seed(1)
+    module = exported(Keywords())
+    assert sum(bool(node.kwargs) for node in module.graph.nodes) == 4
+    tensor = torch.rand(1, 3, SIZE, SIZE)
+    for found, wanted in zip(run(rebuild(module), tensor), run(module, tensor), strict=True):
+        np.testing.assert_allclose(found, wanted, atol=1e-6)
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -213,6 +240,29 @@ def test_activations_are_stored_unsigned_and_the_network_computes_the_same() -> 
     pads = [node.kwargs["value"] for node in network.graph.nodes if node.target is nn.functional.pad]
     assert pads == [raised["silu"], 2 * raised["silu"]]
     assert len(set(raised.values())) == 1
+
+
+@pytest.mark.parametrize("name", sorted(ACTIVATIONS))
+def test_every_activation_that_is_bounded_below_by_little_is_stored_unsigned(name: str) -> None:
+    torch.manual_seed(3)
+    activation = getattr(nn, name)()
+    assert -0.4 < float(activation(torch.linspace(-20, 20, 4001)).min()) < 0
+    network = rebuild(exported(nn.Sequential(nn.Conv2d(3, 8, 3), activation, nn.Conv2d(8, 4, 3, padding=1))))
+    with torch.no_grad():
+        network.get_submodule("conv2d").weight.mul_(40)
+    tensor = torch.rand(2, 3, SIZE, SIZE)
+    before = run(network, tensor)
+    assert store_unsigned(network, [tensor]) == 1
+    np.testing.assert_allclose(run(network, tensor)[0], before[0], atol=1e-4)
+    (raised,) = [node for node in network.graph.nodes if node.target is operator.add]
+    assert extremes(network, [tensor])[raised].lowest >= 0
+
+
+@pytest.mark.parametrize("name", ["ReLU", "LeakyReLU", "Tanh"])
+def test_other_activations_are_stored_as_they_are(name: str) -> None:
+    torch.manual_seed(3)
+    network = rebuild(exported(nn.Sequential(nn.Conv2d(3, 8, 3), getattr(nn, name)(), nn.Conv2d(8, 4, 3))))
+    assert store_unsigned(network, [torch.rand(2, 3, SIZE, SIZE)]) == 0
 
 
 def test_what_is_stored_unsigned_is_never_negative_and_has_zero_on_its_grid() -> None:

@@ -38,7 +38,7 @@ def rebuild(module: fx.GraphModule) -> fx.GraphModule:
         try:
             made.add(node)
         except KeyError:
-            unknown.add(_name(node))
+            unknown.add(_called(node))
             made.skip(node)
     if unknown:
         raise ConversionError(
@@ -120,6 +120,8 @@ class _Builder:
                 self._new[node] = self._new[node.args[0]]  # type: ignore[index]
             elif name in _LAYERS:
                 self._new[node] = self._layer(node, _LAYERS[name](self, node))
+            elif name in _SUMS:
+                self._new[node] = self._sum(node, getattr(torch, name))
             else:
                 self._new[node] = self._function(node, getattr(torch, {**_FUNCTIONS, **_MOVED}[name]))
         # Weights (get_attr) go into layers; guards (call_module) check shapes, which are fixed.
@@ -135,8 +137,23 @@ class _Builder:
     def _function(self, node: fx.Node, function: Callable[..., Any]) -> fx.Node:
         from torch import fx
 
-        arguments = fx.map_arg(node.args, lambda old: self._new[old])
-        return self.graph.call_function(function, arguments)
+        if node.kwargs.get("rounding_mode") is not None:
+            raise KeyError(node.name)
+        arguments, keywords = fx.map_arg((node.args, dict(node.kwargs)), lambda old: self._new[old])
+        return self.graph.call_function(function, arguments, keywords)
+
+    def _sum(self, node: fx.Node, function: Callable[..., Any]) -> fx.Node:
+        """A sum or difference; the factor of its second number, which the chip's has not, is a product of its own."""
+        import torch
+        from torch import fx
+
+        first, second = fx.map_arg(node.args, lambda old: self._new[old])
+        factor: Any = node.kwargs.get("alpha", 1)
+        if isinstance(second, fx.Node) and factor != 1:
+            second = self.graph.call_function(torch.mul, (second, factor))
+        elif factor != 1:
+            second = second * factor
+        return self.graph.call_function(function, (first, second))
 
     def _slice(self, source: fx.Node, chosen: list[int], count: int) -> fx.Node:
         """Channels of a tensor: a slice where they are evenly spaced, a choice by index otherwise."""
@@ -167,6 +184,12 @@ def _name(node: fx.Node) -> str:
     packet = getattr(node.target, "overloadpacket", node.target)
     name = str(getattr(packet, "__name__", packet))
     return name.rstrip("_") if not name.startswith("_") else name
+
+
+def _called(node: fx.Node) -> str:
+    """What an error calls an operator."""
+    rounding = node.kwargs.get("rounding_mode")
+    return _name(node) if rounding is None else f"{_name(node)} with rounding_mode={rounding!r}"
 
 
 def _channels(module: fx.GraphModule, node: fx.Node) -> tuple[fx.Node, list[int]] | None:
@@ -265,7 +288,7 @@ def _simple(name: str) -> Callable[[_Builder, fx.Node], nn.Module]:
     def layer(_: _Builder, node: fx.Node) -> nn.Module:
         import torch
 
-        made: nn.Module = getattr(torch.nn, name)(*node.args[1:])
+        made: nn.Module = getattr(torch.nn, name)(*node.args[1:], **node.kwargs)
         return made
 
     return layer
@@ -289,7 +312,8 @@ _LAYERS: dict[str, Callable[[_Builder, Any], Any]] = {
     "gelu": _simple("GELU"),
 }
 
-_FUNCTIONS = {"add": "add", "sub": "sub", "mul": "mul", "div": "div", "cat": "cat", "softmax": "softmax"}
+_SUMS = ("add", "sub")
+_FUNCTIONS = {"mul": "mul", "div": "div", "cat": "cat", "softmax": "softmax"}
 _MOVED = {"reshape": "reshape", "view": "reshape", "_unsafe_view": "reshape", "permute": "permute"} | {
     name: name for name in ("transpose", "unsqueeze", "squeeze", "flatten", "chunk", "split", "unbind")
 }
