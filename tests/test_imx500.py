@@ -26,6 +26,7 @@ from edgekit.converters import imx500, read_options
 from edgekit.converters.imx500.network import rebuild, take_pixels
 from edgekit.converters.imx500.observation import extremes, power_of_two, stored, watch
 from edgekit.converters.imx500.pack import memory_report, pack
+from edgekit.converters.imx500.rounding import rounding
 from edgekit.converters.imx500.two_parts import divide_inputs
 from edgekit.converters.imx500.unsigned import ACTIVATIONS, store_unsigned
 from edgekit.converters.imx500.widths import wide_nodes
@@ -312,8 +313,8 @@ def test_a_depthwise_layer_that_8_bits_do_not_do_for_reads_two_parts() -> None:
     network = rebuild(exported(Edges()))
     tensor = smooth()
     (before,) = run(network, tensor)
-    assert divide_inputs(network, [tensor], noise=1.0) == []
-    assert divide_inputs(network, [tensor], noise=0.0) == ["conv2d_1"]
+    assert divide_inputs(network, [tensor], stem_noise=1.0) == []
+    assert divide_inputs(network, [tensor], stem_noise=0.0) == ["conv2d_1"]
     (after,) = run(network, tensor)
     np.testing.assert_allclose(after, before, atol=2e-5)
     (lower,) = [node for node in network.graph.nodes if node.target is operator.add]
@@ -331,23 +332,82 @@ def test_a_depthwise_layer_that_8_bits_do_not_do_for_reads_two_parts() -> None:
     assert float((rest + upper - values[whole]).abs().max()) <= step
 
 
+class Deep(nn.Module):  # type: ignore[misc]
+    """Dense and depthwise convolutions, one behind the other, the third of which reads joined activations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1)
+        self.second, self.third, self.fourth = nn.Conv2d(4, 4, 1), nn.Conv2d(8, 4, 3, padding=1), nn.Conv2d(4, 4, 1)
+        self.fifth, self.sixth = nn.Conv2d(4, 4, 3, groups=4), nn.Conv2d(4, 4, 1)
+
+    def forward(self, x: Any) -> Any:
+        silu = nn.functional.silu
+        left, right = silu(self.left(x)), silu(self.right(x))
+        x = silu(self.third(torch.cat((silu(self.second(left)), right), 1)))
+        x = silu(self.fourth(x))
+        return self.sixth(silu(self.fifth(x)))
+
+
+def test_of_dense_layers_those_of_the_stem_alone_read_two_parts() -> None:
+    torch.manual_seed(3)
+    network = rebuild(exported(Deep()))
+    tensor = smooth()
+    (before,) = run(network, tensor)
+    divided = divide_inputs(network, [tensor], noise=0.0, stem_noise=0.0)
+    assert divided == ["conv2d_2", "conv2d_3", "conv2d_5"]  # the second, the third, and the fifth, which is depthwise
+    (after,) = run(network, tensor)
+    np.testing.assert_allclose(after, before, atol=2e-5)
+    network = rebuild(exported(Deep()))
+    assert divide_inputs(network, [tensor], noise=1.0, stem_noise=0.0) == ["conv2d_2", "conv2d_3"]
+    network = rebuild(exported(Deep()))
+    assert divide_inputs(network, [tensor], noise=0.0, stem_noise=1.0) == ["conv2d_5"]
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_a_rounding_to_16_bits_is_one(signed: bool) -> None:
+    values = torch.tensor([-5.0, -4.0, -0.3, 0.0, 0.3, 1.0, 3.99999, 4.0, 5.0])
+    found = rounding(4.0, 16, signed=signed)(values).numpy()
+    step = 4 / 2**15 if signed else 4 / 2**16
+    np.testing.assert_array_equal(found, np.rint(found / step) * step)
+    np.testing.assert_allclose(found, values.numpy().clip(-4.0 if signed else 0.0, 4.0 - step), atol=step / 2)
+    if not signed:
+        return
+    int16 = ort_rounded(values.numpy(), step)  # by an engine's own operators
+    np.testing.assert_array_equal(found, int16)
+
+
+def ort_rounded(values: Any, step: float) -> Any:
+    from onnx import TensorProto, helper
+
+    scale, zero = helper.make_tensor("s", TensorProto.FLOAT, [], [step]), helper.make_tensor("z", 5, [], [0])
+    nodes = [helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"])]
+    nodes.append(helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"]))
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [len(values)]) for name in "xy"]
+    graph = helper.make_graph(nodes, "rounding", ends[:1], ends[1:], [scale, zero])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, {"x": values})[0]
+
+
 def test_an_activation_that_is_zero_throughout_is_left_alone() -> None:
     network = rebuild(exported(Edges()))
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.zero_()
-    assert divide_inputs(network, [smooth()], noise=0.0) == []
+    assert divide_inputs(network, [smooth()], noise=0.0, stem_noise=0.0) == []
     assert store_unsigned(network, [smooth()]) == 0
 
 
 def test_what_only_sums_and_activations_read_has_16_bits() -> None:
     torch.manual_seed(3)
     network = rebuild(exported(Edges()))
-    divide_inputs(network, [smooth()], noise=0.0)
+    divide_inputs(network, [smooth()], stem_noise=0.0)
     wide = wide_nodes(network)
     assert {"silu", "conv2d_1", "conv2d_1_upper"} <= set(wide)  # divided, and what is added
     assert "silu_2" in wide  # read by a concatenation alone
-    assert not {"conv2d", "silu_1", "cat", "conv2d_3"} & set(wide)  # not stored; read by a convolution; the output
+    assert "conv2d_3" in wide  # the output
+    assert not {"conv2d", "silu_1", "cat"} & set(wide)  # not stored; read by a convolution
 
 
 def identity(path: Path, rule: ImageRule) -> Graph:

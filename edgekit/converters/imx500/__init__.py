@@ -23,6 +23,7 @@ from edgekit.converters._foreign import tool_error
 from edgekit.converters._quiet import quiet
 from edgekit.converters.imx500.network import rebuild, take_pixels
 from edgekit.converters.imx500.pack import PACKED, pack
+from edgekit.converters.imx500.rounding import write_out
 from edgekit.converters.imx500.two_parts import divide_inputs
 from edgekit.converters.imx500.unsigned import store_unsigned
 from edgekit.converters.imx500.widths import wide_nodes
@@ -188,6 +189,8 @@ def _quantise(toolkit: Any, network: fx.GraphModule, job: Job) -> None:
         formats = toolkit.exporter.QuantizationFormat
         # In this order: writing the plain file takes the quantisers out of the model.
         for path, form in ((job.work / "network.onnx", formats.MCTQ), (job.work / FILE, formats.FAKELY_QUANT)):
+            if form == formats.FAKELY_QUANT:
+                write_out(quantised)
             toolkit.exporter.pytorch_export_model(
                 quantised,
                 str(path),

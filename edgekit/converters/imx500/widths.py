@@ -18,7 +18,8 @@ def wide_nodes(network: fx.GraphModule) -> list[str]:
     """Names of the nodes that can have 16 bits, because everything that reads them takes those.
 
     Sums and concatenations then round once, not twice. Of YOLOX-Nano's error on this chip, the rounding of what sums
-    read had been a quarter.
+    read had been a quarter. The host reads outputs of 16 bits too: with 8 the logits of a detector, of which most are
+    far below zero, have steps of a quarter.
     """
     return [node.name for node in network.graph.nodes if _gives(network, node) and _taken(network, node)]
 
@@ -37,4 +38,8 @@ def _taken(network: fx.GraphModule, node: fx.Node) -> bool:
     readers = list(node.users)
     if is_one(network, node, "Conv2d") and len(readers) == 1 and is_one(network, readers[0], *_ACTIVATIONS):
         return False  # computed together with the activation, so that it is not stored
-    return bool(readers) and all(_computes(reader) or is_one(network, reader, *_ACTIVATIONS) for reader in readers)
+    return bool(readers) and all(_takes(network, reader) for reader in readers)
+
+
+def _takes(network: fx.GraphModule, node: fx.Node) -> bool:
+    return node.op == "output" or _computes(node) or is_one(network, node, *_ACTIVATIONS)
