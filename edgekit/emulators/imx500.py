@@ -1,8 +1,9 @@
 """IMX500 emulator: the quantiser's own model in ONNX Runtime.
 
-It computes ``quantised.onnx``, which Sony's quantiser wrote: its model with every rounding of
-weights and activations spelled out as QuantizeLinear and DequantizeLinear. That is the arithmetic the converter was
-given, computed in float32 by ONNX Runtime and not by Sony's tools or the chip, hence ``reference``.
+It computes ``quantised.onnx``, which Sony's quantiser wrote: its model with every rounding of weights and activations
+spelled out, those to 8 bits as QuantizeLinear and DequantizeLinear, those to 16 as plain arithmetic. That is the
+arithmetic the converter was given, computed in float32 by ONNX Runtime and not by Sony's tools or the chip, hence
+``reference``.
 """
 
 from __future__ import annotations
