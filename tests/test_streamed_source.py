@@ -67,8 +67,9 @@ def test_results_are_the_same_from_files_and_from_memory(
     streamed = results(folders[kind], tmp_path / "files")
     assert list(whole) == list(streamed)
     assert len(whole) >= 5
-    for name, array in whole.items():
-        np.testing.assert_array_equal(streamed[name], array, err_msg=name)
+    for name, array in whole.items():  # where weights lie in memory may change the order of a sum
+        tolerance = 1e-5 * float(np.abs(array).max()) if array.dtype.kind == "f" else 0
+        np.testing.assert_allclose(streamed[name], array, rtol=0, atol=tolerance, err_msg=name)
 
 
 def test_weights_are_there_for_one_module_at_a_time(folders: dict[str, Path], large: None) -> None:
