@@ -44,7 +44,7 @@ SUBJECTS = (
 class Asked(Record, frozen=True, kw_only=True):
     """What was asked of the source: ``prompts`` of each image, for ``tokens`` positions each; or texts to match.
 
-    ``sparing``: a token costs seconds, so that what follows from other runs is not run again.
+    ``sparing``: a token costs seconds, so the comparison derives what it can from the logits along the source's texts.
     """
 
     prompts: tuple[str, ...]

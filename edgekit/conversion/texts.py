@@ -97,8 +97,11 @@ class TextSource:
         return Reference(how="the source as it was given, in PyTorch", doubts=said, kept=entry)
 
     def _results(self, proof: Samples, workspace: Workspace, report: Report) -> str:
-        """Leave what the source gives in the workspace; of a large one what an interrupted run left in the cache, of
-        which this returns the entry."""
+        """Write the source's results into the workspace. Those of a large source come from the cache if they are there.
+
+        Returns:
+            The cache entry of a large source, else an empty text.
+        """
 
         def run(into: Workspace) -> None:
             called = match_all if self._source.retrieval else answer
@@ -239,7 +242,7 @@ class _Comparison:
                 tally.add_positions(np.asarray(logits[row]), compared, tokens[row])
             wanted = answers[row][answers[row] >= 0]
             if self._asked.sparing and number:
-                # A greedy text is the source's as long as its best token is, which the logits along the source's tell.
+                # Greedy decoding gives the source's text if each of its tokens is the best one after those before it.
                 self.tally.add_answers([np.array_equal(ours[: len(wanted)].argmax(-1), wanted)])
             else:
                 self.tally.add_answers([np.array_equal(speaker.answer(seen[number], prompt), wanted)])

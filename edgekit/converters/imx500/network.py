@@ -143,7 +143,7 @@ class _Builder:
         return self.graph.call_function(function, arguments, keywords)
 
     def _sum(self, node: fx.Node, function: Callable[..., Any]) -> fx.Node:
-        """A sum or difference; the factor of its second number, which the chip's has not, is a product of its own."""
+        """A sum or difference. The chip has none with a factor (``alpha``), so that becomes a product of its own."""
         import torch
         from torch import fx
 

@@ -1,6 +1,6 @@
-"""Roundings to 16 bits, written out for the file that is computed elsewhere.
+"""Roundings to 16 bits, written out in the file that the proof computes.
 
-Sony's exporter leaves those of more than 8 bits out of that file, because torch's own operator for them has no more.
+Sony's exporter leaves roundings to more than 8 bits out of that file, because torch's own operator stops at 8.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def write_out(model: nn.Module) -> int:
 
 
 def rounding(threshold: float, bits: int, *, signed: bool) -> nn.Module:
-    """A layer that rounds to ``bits`` bits, of which the values reach up to a threshold."""
+    """A layer that rounds to ``bits`` bits and clips at ``threshold``, a power of two."""
     import torch
 
     highest = 2 ** (bits - signed) - 1

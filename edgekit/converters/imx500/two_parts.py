@@ -42,7 +42,7 @@ spread; with one, from .02 on, .205; with none .211.
 """
 
 STEM = 3
-"""Convolutions that an image has passed through behind the stem: as many as the plan keeps in float elsewhere."""
+"""The stem is the convolutions up to this one, counted from the image: as many as the plan keeps in float elsewhere."""
 
 STEM_NOISE = 0.0005
 """The limit of layers of the stem, dense ones too: the whole image passes through them, so that every output has their
@@ -101,7 +101,7 @@ def _input(node: fx.Node) -> fx.Node:
 
 
 def _stem(network: fx.GraphModule) -> set[fx.Node]:
-    """The first convolutions on every way from the image."""
+    """The first `STEM` convolutions on every path from the image."""
     passed: dict[fx.Node, int] = {}
     for node in network.graph.nodes:
         before = max((passed[one] for one in node.all_input_nodes), default=0)

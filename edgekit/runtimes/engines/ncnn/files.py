@@ -11,8 +11,8 @@ from edgekit.errors import EngineError
 from edgekit.runtimes.bundle.manifest import Graph
 
 _MAGIC = "7767517"
-_TAG_FLOAT16 = 0x01306B47
-"""The word before weights that are stored as float16 in a ``.bin``."""
+TAG_FLOAT16 = 0x01306B47
+"""The tag in front of weights that are stored as float16 in a ``.bin``."""
 
 _INT8_SWITCH = {"Convolution": "8=", "ConvolutionDepthWise": "8=", "InnerProduct": "8=", "Gemm": "18="}
 """The parameter that is not zero when a layer of this kind computes in INT8."""
@@ -110,6 +110,6 @@ def _has_float16(weights: Path) -> bool:
     """
     with weights.open("rb") as file:
         while some := file.read(_CHUNK):
-            if (np.frombuffer(some, "<u4", len(some) // 4) == _TAG_FLOAT16).any():
+            if (np.frombuffer(some, "<u4", len(some) // 4) == TAG_FLOAT16).any():
                 return True
     return False

@@ -19,11 +19,13 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.runtimes.engines.ncnn.files import TAG_FLOAT16
+
 _NARROW, _WIDE = 4, 8
 """Bits of a weight in the file, and in memory."""
 
-_TAGGED = {0: 4, 0x01306B47: 2, 0x000D4B38: 1}
-"""Bytes of a number by the word in front of them."""
+_TAGGED = {0: 4, TAG_FLOAT16: 2, 0x000D4B38: 1}
+"""Bytes of a number by the tag in front of the numbers."""
 
 _FORM = 18
 """Parameter of a Gemm: 100 times the bits of a weight in blocks, and which size those have."""
@@ -31,7 +33,7 @@ _FORM = 18
 _address = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
     ("PyCapsule_GetPointer", ctypes.pythonapi)
 )
-"""Where the memory lies that ncnn wants to have filled: its Python module hands that over as a capsule."""
+"""The address of the memory that ncnn wants filled, which its Python module passes as a capsule."""
 
 _CHUNK = 1 << 22
 """Bytes that are widened together."""
@@ -61,13 +63,13 @@ class _Layout:
         self.pieces: list[_Piece] = []
 
     def raw(self, size: int, narrow: bool = False) -> None:
-        """So many bytes, filled up to four."""
+        """So many bytes, padded to a multiple of four."""
         padded = size + -size % 4
         self.pieces.append(_Piece(self.offset, padded, narrow))
         self.offset += padded
 
     def tagged(self, count: int) -> None:
-        """Numbers behind the word that says how they are stored."""
+        """Numbers after the tag that says how they are stored."""
         self._file.seek(self.offset)
         word = int.from_bytes(self._file.read(4), "little")
         if word not in _TAGGED:
@@ -161,7 +163,7 @@ class Widened:
 
 @functools.cache
 def _reader() -> Any:
-    """ncnn's reader, a class: made once, since classes are cycles, which keep what they refer to."""
+    """A subclass of ncnn's reader, made once: a class is a reference cycle and would keep each file's data alive."""
     import ncnn
 
     class Reader(ncnn.DataReader):  # type: ignore[misc]  # ncnn has no types
