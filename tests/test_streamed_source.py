@@ -72,6 +72,28 @@ def test_results_are_the_same_from_files_and_from_memory(
         np.testing.assert_allclose(streamed[name], array, rtol=0, atol=tolerance, err_msg=name)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_weights_of_16_bits_are_the_same_numbers(
+    dtype: torch.dtype, folders: dict[str, Path], tmp_path: Path, large: None
+) -> None:
+    folder = shutil.copytree(folders["opt"], tmp_path / "opt")
+    stored = {name: one.to(dtype) for name, one in safetensors.load_file(folder / "model.safetensors").items()}
+    safetensors.save_file(stored, folder / "model.safetensors")
+    model, seen = load_model(Blip2(folder)), list[str]()
+
+    def compare(module: torch.nn.Module, name: str) -> None:
+        assert module.weight.dtype == torch.float32
+        torch.testing.assert_close(module.weight, stored[name].float(), rtol=0, atol=0)
+        seen.append(name)
+
+    for name, module in model.language_model.named_modules():
+        if (whole := f"language_model.{name}.weight") in stored:
+            module.register_forward_pre_hook(lambda module, _, name=whole: compare(module, name))
+    with torch.no_grad():
+        model.language_model(input_ids=torch.tensor([[3, 4, 5]]))
+    assert len(seen) > 10
+
+
 def test_weights_are_there_for_one_module_at_a_time(folders: dict[str, Path], large: None) -> None:
     model, seen = load_model(Blip2(folders["opt"])), []
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from edgekit.arrays import Floats
 from edgekit.errors import SourceError
@@ -89,8 +90,16 @@ class Checkpoint:
         Raises:
             SourceError: the checkpoint has no tensor of that name.
         """
+        return self.stored(name).astype(np.float32)
+
+    def stored(self, name: str) -> NDArray[Any]:
+        """A tensor in the precision of its file; bfloat16 is a dtype of `ml_dtypes`.
+
+        Raises:
+            SourceError: the checkpoint has no tensor of that name.
+        """
         with _opened(self._file(name)) as file:
-            return np.asarray(file.get_tensor(name)).astype(np.float32)
+            return np.asarray(file.get_tensor(name))
 
     def _file(self, name: str) -> Path:
         if name not in self._where:

@@ -70,7 +70,7 @@ def load_model(source: Blip2) -> Any:
         return load_pretrained(folder, kind, source.config, shapes, dtype=torch.float32)
     found = checked_class(folder, kind, source.config, shapes)
     config = found.config_class.from_pretrained(folder, local_files_only=True)
-    return streamed(lambda: found(config), shapes, source.checkpoint.__getitem__, str(folder))
+    return streamed(lambda: found(config), shapes, source.checkpoint.stored, str(folder))
 
 
 def is_large(source: Blip2) -> bool:
