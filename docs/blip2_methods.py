@@ -73,14 +73,18 @@ def variants(model: str, target: str, parts: Sequence[str]) -> Iterator[tuple[st
     own = LANGUAGE if model in (OUTLIERS, WIDE, WIDE_OUTLIERS) or target != "onnx" else PARTS
     if model == "retrieval":
         own = tuple(part for part in PARTS[:2] if part in own)
-    every = FORMS
-    if model in (WIDE, WIDE_OUTLIERS) or target != "onnx":
-        every = BLOCKS_OF_32
-    elif model == OUTLIERS:
-        every = (*FORMS, *FURTHER)
     for part in own:
         if part in parts:
-            yield part, tuple(one for one in every if taken(target, one))
+            yield part, tuple(one for one in forms(model, target, part) if taken(target, one))
+
+
+def forms(model: str, target: str, part: str) -> tuple[str, ...]:
+    """The precisions that are measured of a part, where the target has them."""
+    if model == OUTLIERS and target == "onnx":
+        return (*FORMS, *FURTHER)
+    if model in (WIDE, WIDE_OUTLIERS) or target != "onnx" or (model, part) == ("opt", "qformer"):
+        return BLOCKS_OF_32
+    return FORMS
 
 
 def taken(target: str, precision: str) -> bool:
