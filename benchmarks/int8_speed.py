@@ -49,6 +49,7 @@ def main() -> None:
     parser.add_argument("models", type=Path)
     parser.add_argument("--targets", default=",".join(TARGETS))
     parser.add_argument("--threads", default="1,2")
+    parser.add_argument("--processor", default="", help="named beside the instruction set, where that tells too little")
     parser.add_argument("--out", type=Path, default=Path("out/int8_speed"), help="folder of the bundles")
     parser.add_argument("-o", "--output", type=Path, default=Path("docs/figures/int8_speed.json"))
     given = parser.parse_args()
@@ -95,7 +96,8 @@ def _rows(model: Subject, folder: Path, given: argparse.Namespace) -> list[dict[
         except EngineError as error:
             print(f"{model.name} {target}: {error}", flush=True)
             continue
-        row = {"model": model.name, "target": target, "threads": threads, "instructions": instructions()}
+        processor = ", ".join(filter(None, (instructions(), given.processor)))
+        row = {"model": model.name, "target": target, "threads": threads, "instructions": processor}
         row |= {"ratio": ratio.median, "low": ratio.low, "high": ratio.high}
         row["integers"] = int8.manifest.graphs[0].report.get("convolutions in integers", "")
         row["recipe"] = int8.manifest.evidence.recipe if int8.manifest.evidence else ""
