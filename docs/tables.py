@@ -90,7 +90,7 @@ def recipes() -> str:
     lines = ["| target | recipes for int8 | layers |", "|---|---|---|"]
     for name in converters.target_names():
         spec = converters.target(name)
-        mixed = f", but for {', '.join(spec.mixed_recipes)}" if spec.mixed_recipes else ""
+        mixed = f", except with {', '.join(spec.mixed_recipes)}" if spec.mixed_recipes else ""
         layers = f"all in integers{mixed}" if spec.integer_only else "some can stay in float"
         lines.append(f"| {name} | {', '.join(spec.recipes)} | {layers} |")
     return "\n".join(lines)
@@ -129,7 +129,7 @@ BLIP2_MEASURES = {
     "t5": ("VQA accuracy", "CIDEr", "BLEU-4", "METEOR", "exact"),
     "retrieval": ("R@1", "TR@1", "IR@1", "ITM"),
 }
-"""Columns of the table of each model; the first two tell the difference to the source."""
+"""Columns of the table of each model; the first two also show the difference to the source."""
 
 
 def blip2() -> str:
@@ -309,8 +309,9 @@ def speed() -> str:
     rows = json.loads(SPEED.read_text(encoding="utf-8"))
     models = list(dict.fromkeys(row["model"] for row in rows))
     parts = [
-        "One thread, with the interval of the median; then two threads, and the convolutions in integers. With avx2: "
-        "on the same machine, with its newer instructions hidden (`benchmarks/older_processor.py`)."
+        "Time of INT8 divided by that of fp32: with one thread, with the interval of the median; then with two threads; "
+        "then the number of convolutions in integers. The table avx2 is of the same machine with its newer instructions "
+        "hidden (`benchmarks/older_processor.py`)."
     ]
     for instructions in sorted({row["instructions"] for row in rows}):
         mine = [row for row in rows if row["instructions"] == instructions]

@@ -58,12 +58,12 @@ def _aliases() -> dict[str, str]:
     is_eager=True,
     expose_value=False,
     callback=lambda ctx, param, names: import_modules(names),
-    help="Import a module of yours first, which adds commands.",
+    help="Import your own module first; it can add commands.",
 )
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.pass_context
 def edgekit(ctx: click.Context, debug: bool) -> None:
-    """Trained PyTorch models to the edge, with proof that they still work there."""
+    """Convert trained PyTorch models to edge targets, and prove that they still work there."""
     ctx.obj = debug
 
 

@@ -19,14 +19,20 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 _FLAGS: dict[str, tuple[Any, str]] = {
     "beams": (click.IntRange(1), "Sequences that a beam search keeps; 1 is greedy."),
-    "max_new_tokens": (click.IntRange(1), "The most tokens that are generated."),
+    "max_new_tokens": (click.IntRange(1), "Maximum number of new tokens."),
     "min_new_tokens": (click.IntRange(0), "Minimum number of new tokens."),
-    "temperature": (click.FloatRange(0, min_open=True), "With --sample: below 1 is bolder for the likely."),
-    "top_k": (click.IntRange(0), "With --sample: among this many likeliest tokens; 0 is all."),
-    "top_p": (click.FloatRange(0, 1, min_open=True), "With --sample: among the likeliest that make up this share."),
-    "min_p": (click.FloatRange(0, 1), "With --sample: among those at least this times as likely as the likeliest."),
+    "temperature": (click.FloatRange(0, min_open=True), "With --sample: below 1 favours likely tokens more."),
+    "top_k": (click.IntRange(0), "With --sample: draw among this many likeliest tokens; 0 is all."),
+    "top_p": (
+        click.FloatRange(0, 1, min_open=True),
+        "With --sample: draw among the likeliest that make up this share.",
+    ),
+    "min_p": (
+        click.FloatRange(0, 1),
+        "With --sample: draw among those at least this times as likely as the likeliest.",
+    ),
     "seed": (click.IntRange(0), "With --sample: the same seed draws the same text."),
-    "repetition_penalty": (click.FloatRange(0, min_open=True), "Above 1, tokens that are there become less likely."),
+    "repetition_penalty": (click.FloatRange(0, min_open=True), "Above 1, tokens that occurred become less likely."),
     "no_repeat_ngram_size": (click.IntRange(0), "Length of n-grams that may not repeat; 0 is off."),
     "length_penalty": (click.FloatRange(-5, 5), "With beams: above 0 favours long texts, below 0 short ones."),
     "returned": (click.IntRange(1), "Texts for each image; at most --beams, any number with --sample."),

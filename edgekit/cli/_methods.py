@@ -32,7 +32,7 @@ def methods_options(command: Command) -> Command:
         ),
         click.option("--no-equalization", is_flag=True, help="No cross-layer equalization."),
         click.option("--no-bias-correction", is_flag=True, help="Leave biases as they are."),
-        click.option("--no-float-fallback", is_flag=True, help="No layer stays in float (no mixed precision)."),
+        click.option("--no-float-fallback", is_flag=True, help="Keep no layer in float (no mixed precision)."),
     )
     for option in reversed(options):
         command = option(command)
@@ -76,5 +76,5 @@ def finetune_option(command: Command) -> Command:
         "--finetune",
         type=_Duration("time", SECONDS.units),
         default=0.0,
-        help="Fine-tune the INT8 weights for so long, without labels: 10min.",
+        help="Fine-tune the INT8 weights for this long, without labels: 10min.",
     )(command)

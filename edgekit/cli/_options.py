@@ -43,7 +43,7 @@ def imports_option(command: Command) -> Command:
         metavar="MODULE",
         multiple=True,
         callback=_import,
-        help="Import a module of yours first, which registers a decoder or adds more (CONTRIBUTING.md).",
+        help="Import your own module first; it can register a decoder and more (CONTRIBUTING.md).",
     )(command)
 
 
@@ -55,7 +55,7 @@ def _import(ctx: click.Context, param: click.Parameter, names: tuple[str, ...]) 
 def engine_options(command: Command) -> Command:
     """``--threads``, ``--unit`` and ``--strict``: how to open a bundle."""
     strict = click.option("--strict", is_flag=True, help="Fail when an operator leaves the unit.")
-    unit = click.option("--unit", default="", help="cpu, cuda, gpu, npu: what the engine has. [default: its first]")
+    unit = click.option("--unit", default="", help="Unit of the engine: cpu, cuda, gpu, npu. [default: its first]")
     threads = click.option(
         "--threads", type=click.IntRange(0), default=0, help="CPU threads, 0 for the engine's choice."
     )
@@ -101,7 +101,7 @@ def track_option(command: Command) -> Command:
         "track_options",
         multiple=True,
         metavar="NAME=VALUE",
-        help="Of the tracker: new_score=0.5 (docs/TRACKING.md). [default: the bundle's, else the papers']",
+        help="Tracker option: new_score=0.5 (docs/TRACKING.md). [default: the bundle's, else the papers']",
     )(command)
 
 

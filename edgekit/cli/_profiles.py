@@ -26,7 +26,7 @@ FEW = 3
 def store_option(function: Any) -> Any:
     """``--store``: the file of records."""
     return click.option(
-        "--store", type=click.Path(path_type=Path), help="File of records. [default: EDGEKIT_PROFILES, or the user's]"
+        "--store", type=click.Path(path_type=Path), help="File of records. [default: $EDGEKIT_PROFILES, or the user's]"
     )(function)
 
 

@@ -10,12 +10,16 @@ from edgekit.cli._terminal import say
 
 @click.command(short_help="Change thresholds, class names or tracker options of a bundle, without converting.")
 @click.argument("bundle")
-@click.option("--score", type=float, help="Least score of a result, 0..1.")
+@click.option("--score", type=float, help="Minimum score of a result, 0..1.")
 @click.option("--iou", type=float, help="IoU above which NMS drops a box, 0..1.")
-@click.option("--max-detections", type=int, help="The most results of an image.")
-@click.option("--class", "classes", multiple=True, metavar="ID=NAME", help="A new name of a class: 3=lorry.")
+@click.option("--max-detections", type=int, help="Maximum number of results per image.")
+@click.option("--class", "classes", multiple=True, metavar="ID=NAME", help="New name of a class: 3=lorry.")
 @click.option(
-    "--tracker-option", "options", multiple=True, metavar="NAME=VALUE", help="For run --track: new_score=0.45."
+    "--tracker-option",
+    "options",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Tracker option for run --track: new_score=0.45.",
 )
 @imports_option
 @json_option
@@ -29,7 +33,7 @@ def command(
     imports: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Change what BUNDLE says of itself. The network and the evidence stay; info shows what was changed, and when."""
+    """Change settings of BUNDLE. The network and the evidence stay; info shows what was changed, and when."""
     import json
 
     import msgspec

@@ -12,10 +12,10 @@ from edgekit.cli._terminal import say
 
 @click.group(short_help="Write an app around a bundle: an Xcode project, an Android project or a web page.")
 def command() -> None:
-    """Projects around a bundle, which run as they are and are yours to change.
+    """Write a project around a bundle. It runs as it is, and you may change it.
 
-    Each has a camera and pictures, tracks, and writes records of its self-check and its benchmark, which edgekit
-    evidence add and edgekit profile import read; that of a BLIP-2 has captions and questions instead. None opens a
+    The app runs on a camera and on pictures, tracks, and writes records of its self-check and benchmark for edgekit
+    evidence add and edgekit profile import. The app of a BLIP-2 has captions and questions instead. No app opens a
     connection.
     """
 
@@ -23,7 +23,7 @@ def command() -> None:
 def _kind(run: Callable[..., None]) -> click.Command:
     """A command with what every kind of app is told: the bundle and the folder to make."""
     options = (
-        click.option("-o", "--out", type=click.Path(path_type=Path), help="The folder to make. [default: NAME-app]"),
+        click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder to create. [default: NAME-app]"),
         click.argument("bundle", type=click.Path(path_type=Path)),
     )
     for option in options:
@@ -44,7 +44,7 @@ def _tell(folder: Path, what_next: str) -> None:
 @click.option(
     "--package",
     type=click.Path(path_type=Path),
-    help="edgekit's repository, to refer to in place of a copy of its package.",
+    help="edgekit's repository: the project refers to it instead of a copy of the package.",
 )
 def ios(bundle: Path, out: Path | None, package: Path | None) -> None:
     """Write an Xcode project around BUNDLE (of the targets coreml, onnx and web). docs/SWIFT.md says more."""
@@ -63,8 +63,10 @@ def android(bundle: Path, out: Path | None) -> None:
 
 
 @_kind
-@click.option("--serve", is_flag=True, help="Serve it on this machine alone, until Ctrl-C.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="Of --serve; 0 for any.")
+@click.option("--serve", is_flag=True, help="Serve it on this machine only, until Ctrl-C.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="Port of --serve; 0 for any."
+)
 def web(bundle: Path, out: Path | None, serve: bool, port: int) -> None:
     """Write a static web page around BUNDLE (of the targets web and onnx), which any web server serves.
 

@@ -15,7 +15,7 @@ from edgekit.cli._options import engine_options, json_option
 @click.argument("bundle")
 @click.argument("question")
 @click.argument("inputs", nargs=-1, required=True)
-@click.option("--also", multiple=True, metavar="QUESTION", help="A further question. May be repeated.")
+@click.option("--also", multiple=True, metavar="QUESTION", help="Another question. May be repeated.")
 @generation_flags
 @engine_options
 @json_option

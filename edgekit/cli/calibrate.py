@@ -28,24 +28,24 @@ GROUPS = {
 }
 
 
-@click.command(
-    cls=Command, groups=GROUPS, renamed=METHODS, short_help="Find out how a model becomes INT8, and keep it as a plan."
-)
+@click.command(cls=Command, groups=GROUPS, renamed=METHODS, short_help="Make a quantisation plan of a model.")
 @click.argument("source")
 @click.option("--data", required=True, help="Images: folder, glob, list file, .npy/.npz stack, video or hf:// dataset.")
 @click.option(
     "--proof-data", default="", help="Images that look like those the device will see. [default: from --data]"
 )
-@click.option("--contract", default="", help="YAML file that states what the source cannot say itself.")
-@click.option("--weights", default="", help="State dict or safetensors, of a source that is built by name.")
+@click.option("--contract", default="", help="Contract file (YAML): what the source cannot say itself.")
+@click.option("--weights", default="", help="State dict or safetensors, for a source that is built by name.")
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path), default=Path("plan"), show_default=True, help="Folder of the plan."
 )
-@click.option("--sensitivity", is_flag=True, help="Measure what each layer alone in INT8 costs, and plot it.")
+@click.option(
+    "--sensitivity", is_flag=True, help="Measure what each layer costs when it alone is in INT8, and plot it."
+)
 @click.option("--choose", type=click.IntRange(0), default=0, help="Calibrate on the N most informative images.")
 @finetune_option
-@click.option("--html", type=click.Path(path_type=Path), default=None, help="Write a report, one page.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the choice of images.")
+@click.option("--html", type=click.Path(path_type=Path), default=None, help="Write a report as one HTML page.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the choice of images.")
 @click.option("--trust", is_flag=True, help="Allow unpickling: the source can run any code it likes.")
 @methods_options
 @imports_option
@@ -67,9 +67,9 @@ def command(
     as_json: bool,
     **methods: Any,
 ) -> None:
-    """Look at SOURCE on the images of --data and write down how it becomes INT8 on every target.
+    """Make a quantisation plan: how SOURCE becomes INT8 on every target, found on the images of --data.
 
-    The plan is a folder with a readable plan.json; edgekit convert --plan takes it over.
+    The plan is a folder with a readable plan.json; use it with edgekit convert --plan.
     """
     import json
 

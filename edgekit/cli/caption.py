@@ -15,8 +15,8 @@ from edgekit.cli._terminal import say
 @click.command(cls=Command, renamed=UNIT, short_help="Describe images with a vision-language bundle.")
 @click.argument("bundle")
 @click.argument("inputs", nargs=-1, required=True)
-@click.option("--prompt", help="What the caption continues. [default: the bundle's]")
-@click.option("--style", help="One of the bundle's prompts instead, such as short or detailed.")
+@click.option("--prompt", help="Text that the caption continues. [default: the bundle's]")
+@click.option("--style", help="Use one of the bundle's prompts, such as short or detailed.")
 @click.option("--stream", is_flag=True, help="Print the text while it is generated.")
 @generation_flags
 @engine_options

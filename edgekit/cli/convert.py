@@ -58,54 +58,70 @@ GROUPS = {
     help="fp32, fp16, int8 ...; comma-separated. BLIP-2: int4 too, or vision=int8,qformer=fp16,language=int4-awq-gptq.",
 )
 @click.option("--data", default="", help="Images: folder, glob, list file, .npy/.npz stack, video or hf:// dataset.")
-@click.option("--proof-data", default="", help="Other images for the proof. [default: held back from --data]")
-@click.option("--contract", default="", help="YAML file that states what the source cannot say itself.")
+@click.option("--proof-data", default="", help="Other images for the proof. [default: a part of --data]")
+@click.option("--contract", default="", help="Contract file (YAML): what the source cannot say itself.")
 @click.option(
     "--size",
     type=INPUT_SIZES,
     help="Input size, 224 or 160x224 (height x width); several in one bundle: 320,640. [default: the source's]",
 )
-@click.option("--batch", type=Counts(), default="1", help="Images in a run; several in one bundle: 1,4. [default: 1]")
-@click.option("--weights", default="", help="State dict or safetensors, of a source that is built by name.")
-@click.option("-o", "--out", type=click.Path(path_type=Path), default=Path("out"), show_default=True, help="Folder.")
-@click.option("--rebuild", is_flag=True, help="Make bundles again that the same request left in the folder.")
-@click.option("--no-contact-sheet", is_flag=True, help="No picture of the source's and the bundle's results beside it.")
-@click.option("--no-golden", is_flag=True, help="No golden frames in the bundle, for edgekit selfcheck on a device.")
+@click.option("--batch", type=Counts(), default="1", help="Images per run; several in one bundle: 1,4. [default: 1]")
+@click.option("--weights", default="", help="State dict or safetensors, for a source that is built by name.")
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), default=Path("out"), show_default=True, help="Output folder."
+)
+@click.option("--rebuild", is_flag=True, help="Rebuild bundles that the same request made before.")
+@click.option(
+    "--no-contact-sheet", is_flag=True, help="Write no contact sheet of the source's and the bundle's results."
+)
+@click.option("--no-golden", is_flag=True, help="Put no golden frames into the bundle; edgekit selfcheck needs them.")
 @click.option("-j", "--jobs", type=click.IntRange(1), default=1, show_default=True, help="Targets built at once.")
 @click.option("--name", default="", help="Name of the bundles. [default: the source's]")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the choice of images.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the choice of images.")
 @click.option(
     "--gate",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Another bound: matched, iou, score_drift, extra, small ...",
+    help="Replace a bound of the gate: matched, iou, score_drift, extra, small ...",
 )
 @click.option(
-    "--dry-run", is_flag=True, help="Say what would happen, what is refused, and roughly how long; no bundle."
+    "--dry-run",
+    is_flag=True,
+    help="Say what would happen, what is refused, and roughly how long it takes; write no bundle.",
 )
 @click.option("--no-gate", is_flag=True, help="Write bundles outside their gate too, marked unproven.")
 @click.option(
-    "--fail-if-slower", is_flag=True, help="INT8 that is not faster than the float bundle of its target is a failure."
+    "--fail-if-slower", is_flag=True, help="Fail when INT8 is not faster than the float bundle of its target."
 )
-@click.option("--plan", default="", help="Folder of a quantisation plan to take over, or to leave one in.")
-@click.option("--recipe", default="auto", show_default=True, help="Way of quantising; auto: the best of the target's.")
+@click.option("--plan", default="", help="Folder of a quantisation plan: use the one there, or write a new one.")
+@click.option(
+    "--recipe", default="auto", show_default=True, help="Recipe, a target's way of quantising; auto: its best."
+)
 @click.option(
     "--max-drop",
     type=FRACTION,
-    help="What INT8 may lose, as a difference: 0.01 of mAP on --labels, or of agreement without labels; or 1%.",
+    help="Accuracy that INT8 may lose: 0.01 (or 1%) of mAP on --labels, or of agreement without labels.",
 )
-@click.option("--max-size", type=BYTES, help="What a bundle may have: 4MB. Larger ones are not written.")
-@click.option("--prompts", default="", help="BLIP-2: file with a prompt on each line, for the proof.")
+@click.option("--max-size", type=BYTES, help="Maximum size of a bundle: 4MB. Larger ones are not written.")
+@click.option("--prompts", default="", help="BLIP-2: file with one prompt per line, for the proof.")
+@click.option("--language-bits", type=float, help="BLIP-2 in int4: mean bits per weight, 4 to 8; some layers get 8.")
 @click.option(
-    "--language-bits", type=float, help="BLIP-2 in int4: bits of a weight in the mean, 4 to 8; some layers get 8."
+    "--labels", default="", help="Annotations, to measure the accuracy of source and bundles, and for --max-drop."
 )
-@click.option("--labels", default="", help="Annotations: accuracy of source and bundles, and for --max-drop.")
 @click.option("--choose", type=click.IntRange(0), default=0, help="Calibrate on the N most informative images.")
 @finetune_option
 @click.option(
-    "--replace-silu", is_flag=True, help="Hard swish in place of SiLU in INT8, where it loses nothing and is faster."
+    "--replace-silu",
+    is_flag=True,
+    help="Use hard swish in place of SiLU in INT8, where it loses nothing and is faster.",
 )
-@click.option("--option", "options", multiple=True, metavar="TARGET.NAME=VALUE", help="See: edgekit targets NAME.")
+@click.option(
+    "--option",
+    "options",
+    multiple=True,
+    metavar="TARGET.NAME=VALUE",
+    help="Option of a target (see: edgekit targets NAME).",
+)
 @click.option("--trust", is_flag=True, help="Allow unpickling: the source can run any code it likes.")
 @methods_options
 @imports_option

@@ -17,17 +17,15 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Convert a detector and a small BLIP-2, measure them, and show what they find.")
-@click.option(
-    "--target", "targets", default="onnx,openvino,litert,ncnn", show_default=True, help="Targets, or all of them: all."
-)
+@click.option("--target", "targets", default="onnx,openvino,litert,ncnn", show_default=True, help="Targets, or all.")
 @click.option("--precision", "precisions", default="fp32,int8", show_default=True, help="Precisions.")
 @click.option("--scenes", type=click.IntRange(1, 100_000), default=100, show_default=True, help="Held-out scenes.")
 @click.option(
     "--blip2",
     type=click.Path(path_type=Path, file_okay=False),
-    help="A BLIP-2 trained on shapes.  [default: examples/blip2/opt of the repository, where it is]",
+    help="A BLIP-2 trained on shapes.  [default: the repository's examples/blip2/opt, if it is there]",
 )
-@click.option("--no-blip2", is_flag=True, help="The detector alone.")
+@click.option("--no-blip2", is_flag=True, help="Convert only the detector.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), default=Path("out/demo"), show_default=True)
 @click.option("-j", "--jobs", type=click.IntRange(1), default=2, show_default=True, help="Targets built at once.")
 @json_option
@@ -36,7 +34,7 @@ def command(
 ) -> None:
     """Convert a detector of shapes, measure each bundle on scenes it has never seen, and draw what it finds.
 
-    Then convert a small BLIP-2 and print what it says of a scene. --target all makes every target, which takes longer.
+    Then convert a small BLIP-2 and print its answers about a scene. --target all makes every target, which takes longer.
     """
     import json
 

@@ -27,7 +27,7 @@ def command() -> None:
 @click.option("--python", default="python3", show_default=True, help="Python on the device, 3.10 or newer.")
 @click.option("--folder", default="~/.edgekit", show_default=True, help="Where edgekit's files go on the device.")
 def add(name: str, url: str, identity: str, known_hosts: str, python: str, folder: str) -> None:
-    """Add a device to the list; nothing is done on it."""
+    """Add a device to the list; do nothing on it."""
     from edgekit.profiling.devices import known
 
     known.add(known.described(name, url, identity=identity, known_hosts=known_hosts, python=python, folder=folder))
@@ -37,7 +37,7 @@ def add(name: str, url: str, identity: str, known_hosts: str, python: str, folde
 @command.command("list")
 @json_option
 def list_(as_json: bool) -> None:
-    """Show the devices that were added; none is asked."""
+    """Show the devices on the list, without connecting to them."""
     import msgspec
 
     from edgekit.cli._reports import table
@@ -59,7 +59,7 @@ def list_(as_json: bool) -> None:
 def check(name: str, as_json: bool) -> None:
     """Connect to a device and say what it is and which engines run there.
 
-    The exit code is 1 when it cannot be reached or is not set up.
+    The exit code is 1 if it cannot be reached or is not set up.
     """
     import msgspec
 
@@ -88,13 +88,17 @@ def check(name: str, as_json: bool) -> None:
 
 @command.command()
 @click.argument("name")
-@click.option("--engine", "engines", multiple=True, required=True, metavar="ENGINE", help="Repeat it for several.")
-@click.option("--wheels", type=click.Path(path_type=Path), help="A folder of wheels; else the device fetches them.")
+@click.option(
+    "--engine", "engines", multiple=True, required=True, metavar="ENGINE", help="Engine to install. May be repeated."
+)
+@click.option(
+    "--wheels", type=click.Path(path_type=Path), help="Folder of wheels. [default: the device downloads them]"
+)
 @click.option("--system-site-packages", is_flag=True, help="Let the environment see the device's own packages.")
 def setup(name: str, engines: tuple[str, ...], wheels: Path | None, system_site_packages: bool) -> None:
     """Make a Python environment on a device, with numpy and engines, or add engines to it.
 
-    ENGINE is an engine's name (onnxruntime, litert, ...); language adds what texts of BLIP-2 need.
+    ENGINE is an engine's name (onnxruntime, litert, ...); language adds the packages for texts of BLIP-2.
     """
     from edgekit.profiling.devices import known
     from edgekit.profiling.devices.connection import Connection
@@ -116,7 +120,7 @@ def setup(name: str, engines: tuple[str, ...], wheels: Path | None, system_site_
 @click.argument("name")
 @click.option("--purge", is_flag=True, help="Also delete from the device what edgekit put there.")
 def remove(name: str, purge: bool) -> None:
-    """Take a device off the list."""
+    """Remove a device from the list."""
     from edgekit.cli._reports import megabytes
     from edgekit.profiling.devices import known
     from edgekit.profiling.devices.connection import Connection

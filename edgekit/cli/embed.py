@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from edgekit.arrays import Floats
 
 
-@click.command(cls=Command, renamed=UNIT, short_help="Vectors of images and texts from a vision-language bundle.")
+@click.command(cls=Command, renamed=UNIT, short_help="Embed images and texts with a vision-language bundle.")
 @click.argument("bundle")
 @click.argument("inputs", nargs=-1)
 @click.option("--text", "texts", multiple=True, help="A text to embed, with a retrieval bundle. May be repeated.")
 @click.option(
     "--level",
     type=click.Choice(["vision", "queries", "language", "itc"]),
-    help="Of images: where. [default: itc of retrieval bundles, language of others]",
+    help="Level of image embeddings. [default: itc for retrieval bundles, language for others]",
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="A .npz file for one array per image or text.")
 @engine_options

@@ -55,15 +55,19 @@ class _Opening:
 )
 @click.option("--data", multiple=True, help="Folder of the images, or the video. [default: beside the labels]")
 @click.option(
-    "--track", "tracker", default="", type=TrackerName(), help="Measure tracks by this tracker: HOTA, IDF1, MOTA."
+    "--track", "tracker", default="", type=TrackerName(), help="Measure the tracks of this tracker: HOTA, IDF1, MOTA."
 )
 @track_option
 @click.option(
-    "--fps", type=click.FloatRange(0, min_open=True), default=25.0, show_default=True, help="Of --track images."
+    "--fps",
+    type=click.FloatRange(0, min_open=True),
+    default=25.0,
+    show_default=True,
+    help="Frame rate of --track images.",
 )
-@click.option("--class", "classes", multiple=True, metavar="NAME", help="Class that the tracks are of. [default: all]")
+@click.option("--class", "classes", multiple=True, metavar="NAME", help="Class of the tracks. [default: all]")
 @click.option("--limit", type=click.IntRange(0), default=0, help="BLIP-2: number of images, from the first; 0 is all.")
-@click.option("--html", type=click.Path(path_type=Path), help="Write a page: accuracy against latency and size.")
+@click.option("--html", type=click.Path(path_type=Path), help="Write an HTML page: accuracy against latency and size.")
 @click.option("--contract", default="", help="Contract file, when BUNDLE is a source.")
 @click.option("--weights", default="", help="Weights, when BUNDLE is a source that is built by name.")
 @click.option("--trust", is_flag=True, help="Allow unpickling a source.")
@@ -89,11 +93,11 @@ def command(
     imports: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Run each BUNDLE (or source, in PyTorch) over labelled images and print how accurate it is.
+    """Run each BUNDLE (or source, in PyTorch) on labelled images and print its accuracy.
 
-    What is measured follows from the task: mAP of boxes, and of masks or keypoints; top-1 and top-5 of classes; mIoU
-    of label maps; of BLIP-2 VQA accuracy, captions and recall, by the captions and questions in --labels. Several give
-    one table with the differences to the first source among them, or else to the first.
+    The task decides the measures: mAP of boxes, and of masks or keypoints; top-1 and top-5 of classes; mIoU of label
+    maps; for BLIP-2 VQA accuracy, captions and recall, by the captions and questions in --labels. For several models,
+    the table has the differences to the first source among them, or else to the first model.
     """
     import json
 

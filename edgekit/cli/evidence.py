@@ -7,7 +7,7 @@ import click
 from edgekit.cli._terminal import say
 
 
-@click.group(short_help="Note in a bundle what a device's self-check found.")
+@click.group(short_help="Add a device's self-check to a bundle.")
 def command() -> None:
     """Evidence that comes from devices; edgekit info shows it."""
 
@@ -16,9 +16,9 @@ def command() -> None:
 @click.argument("bundle")
 @click.argument("record")
 def add(bundle: str, record: str) -> None:
-    """Note in BUNDLE that a device replayed its golden frames; RECORD is what edgekit selfcheck --json printed there.
+    """Note in BUNDLE that a device replayed its golden frames. RECORD is the output of edgekit selfcheck --json there.
 
-    Refused where the record is of another bundle, or where the device's results do not agree.
+    A record of another bundle, or one whose results do not agree, is refused.
     """
     from edgekit.runtimes.selfcheck import add_record
 

@@ -16,7 +16,7 @@ from edgekit.cli._terminal import say
 @click.argument("bundle")
 @click.argument("inputs", nargs=-1, required=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder for the index.")
-@click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Images that run together.")
+@click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Images per run.")
 @engine_options
 @json_option
 def command(

@@ -15,11 +15,12 @@ if TYPE_CHECKING:
     from edgekit.runtimes.bundle.manifest import Change, Contract, Graph, Manifest, Origin, Tensor
 
 
-@click.command(short_help="Show what a bundle says of itself, its evidence included.")
+@click.command(short_help="Show a bundle's contract, origin and evidence.")
 @click.argument("bundle")
 @json_option
 def command(bundle: str, as_json: bool) -> None:
-    """Check BUNDLE and show all that a program needs to run its files (docs/MANIFEST.md), its origin and evidence."""
+    """Check BUNDLE and show its origin, its evidence, and everything that a program needs to run its files
+    (docs/MANIFEST.md)."""
     import json
 
     import msgspec

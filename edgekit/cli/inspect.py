@@ -23,15 +23,15 @@ GROUPS = {
 }
 
 
-@click.command(cls=Command, groups=GROUPS, short_help="Show what a model takes and gives, and write a contract for it.")
+@click.command(cls=Command, groups=GROUPS, short_help="Show a model's inputs and outputs, and write a contract for it.")
 @click.argument("source")
 @click.option("--contract-out", type=click.Path(path_type=Path), help="Write a contract file to start from.")
-@click.option("--image", default="", help="A photograph: try the contract on it.")
-@click.option("-o", "--out", default="", help="Write the photograph with what was found, .jpg or .png.")
+@click.option("--image", default="", help="Photograph to try the contract on.")
+@click.option("-o", "--out", default="", help="Write the photograph with the results drawn in, .jpg or .png.")
 @click.option(
-    "--size", type=INPUT_SIZE, help="Input size, 224 or 160x224 (height x width), where the file leaves it open."
+    "--size", type=INPUT_SIZE, help="Input size, 224 or 160x224 (height x width), if the file leaves it open."
 )
-@click.option("--weights", default="", help="State dict or safetensors, of a source that is built by name.")
+@click.option("--weights", default="", help="State dict or safetensors, for a source that is built by name.")
 @click.option("--trust", is_flag=True, help="Allow unpickling: the source can run any code it likes.")
 @imports_option
 @json_option
@@ -46,11 +46,11 @@ def command(
     imports: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Look at SOURCE before it is converted: its inputs, the tensors that it can be cut at, the family that it seems to
-    be of and why, and a contract to start from.
+    """Show SOURCE before a conversion: its inputs, the tensors that it can be cut at, the family that it seems to
+    belong to and why, and a contract to start from.
 
-    edgekit convert takes the file of --contract-out as --contract. Look at the picture first: what a file does not tell
-    (colour order, scale, class names) is what the family is usually trained with.
+    edgekit convert takes the file of --contract-out as --contract. Look at the picture first: where a file does not say
+    something (colour order, scale, class names), the contract has what the family is usually trained with.
     """
     import json
 

@@ -14,7 +14,7 @@ from edgekit.cli._terminal import say
 @click.argument("bundle")
 @click.argument("text")
 @click.argument("inputs", nargs=-1, required=True)
-@click.option("--also", multiple=True, metavar="TEXT", help="A further text. May be repeated.")
+@click.option("--also", multiple=True, metavar="TEXT", help="Another text. May be repeated.")
 @engine_options
 @json_option
 def command(

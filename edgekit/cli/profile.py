@@ -51,8 +51,8 @@ class _Measuring(click.Group):
 def command() -> None:
     """Measure each BUNDLE (a folder, or a pattern such as out/*) in turns, each round in a fresh process.
 
-    The records are kept; compare says whether one bundle is slower than another, history shows them, import adds what
-    a browser measured. Exit code 1 when nothing could be measured. docs/PROFILING.md says what the figures mean.
+    A store keeps the records; compare says whether one bundle is slower than another, history shows them, import adds
+    those of a browser or phone. Exit code 1 if nothing could be measured. docs/PROFILING.md explains the figures.
     """
 
 
@@ -68,28 +68,36 @@ GROUPS = {
 @command.command(cls=Command, groups=GROUPS, renamed=ON)
 @click.argument("bundles", nargs=-1, required=True, metavar="BUNDLE...")
 @click.option("--on", default="", metavar="NAME", help="A host of edgekit device list. [default: this machine]")
-@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Fresh processes of each bundle.")
-@click.option("--seconds", type=SECONDS, default="1s", show_default=True, help="Of calls in each round, at least.")
+@click.option(
+    "--rounds", type=click.IntRange(1), default=5, show_default=True, help="Rounds: fresh processes of each bundle."
+)
+@click.option("--seconds", type=SECONDS, default="1s", show_default=True, help="Minimum time of calls in each round.")
 @click.option(
     "--threads", type=Counts(0), default="0", help="CPU threads, or several to try: 1,2,4. [default: the engine's]"
 )
-@click.option("--unit", default="", help="cpu, cuda, gpu, npu: what the engine has. [default: its first]")
+@click.option("--unit", default="", help="Unit of the engine: cpu, cuda, gpu, npu. [default: its first]")
 @click.option("--strict", is_flag=True, help="Fail when an operator leaves that unit.")
 @click.option("--data", default="", help="Images to show: folder, files or video. [default: a generated photograph]")
-@click.option("--size", type=INPUT_SIZE, help="Of bundles with several input sizes. [default: the first]")
-@click.option("--track", "tracker", default="", metavar="NAME", help="A tracker behind the model: bytetrack, ...")
-@click.option("--batch", type=Counts(), default="", help="Also several images in a call: 4,8.")
-@click.option("--streams", type=Counts(), default="", help="Also several streams at a time, a session each: 2,4.")
-@click.option("--sustain", type=SECONDS, default="0s", help="Also this long without a pause: 60s.")
-@click.option("--operators/--no-operators", default=True, help="Where the time goes. [default: yes]")
+@click.option("--size", type=INPUT_SIZE, help="Input size, of bundles with several. [default: the first]")
+@click.option("--track", "tracker", default="", metavar="NAME", help="Tracker behind the model: bytetrack, ...")
+@click.option("--batch", type=Counts(), default="", help="Also measure several images per call: 4,8.")
+@click.option(
+    "--streams", type=Counts(), default="", help="Also measure several streams at a time, with a session each: 2,4."
+)
+@click.option("--sustain", type=SECONDS, default="0s", help="Also measure this long without a pause: 60s.")
+@click.option("--operators/--no-operators", default=True, help="Time the operators. [default: yes]")
 @click.option("--tokens", type=click.IntRange(2), default=32, show_default=True, help="BLIP-2: tokens to generate.")
-@click.option("--prompt", default="", help="BLIP-2: what it is asked. [default: its usual one]")
-@click.option("--labels", default="", help="Annotations (as evaluate --labels): measures the accuracy too.")
-@click.option("--images", default="", help="Folder of the labelled images, when they are not beside the labels.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the order in a round, and the photograph.")
+@click.option("--prompt", default="", help="BLIP-2: prompt. [default: its usual one]")
+@click.option("--labels", default="", help="Annotations (as for evaluate --labels), to measure the accuracy too.")
+@click.option("--images", default="", help="Folder of the labelled images. [default: beside the labels]")
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="Seed of the order in a round, and of the photograph."
+)
 @click.option("--delay", type=float, default=0.0, hidden=True, help="Slow every inference down, in per cent.")
 @click.option("--csv", type=click.Path(path_type=Path), help="Write the table as CSV.")
-@click.option("--html", type=click.Path(path_type=Path), help="Write a page with distributions, stages and operators.")
+@click.option(
+    "--html", type=click.Path(path_type=Path), help="Write an HTML page with distributions, stages and operators."
+)
 @click.option("--keep/--no-keep", default=True, help="Add the records to the store. [default: yes]")
 @imports_option
 @store_option
@@ -108,7 +116,7 @@ def measure(
     as_json: bool,
     **settings: Any,
 ) -> None:
-    """Measure bundles: what edgekit profile BUNDLE... does."""
+    """Measure bundles, as edgekit profile BUNDLE... does."""
     from edgekit.profiling.records.making import ProfileRequest
     from edgekit.profiling.records.store import Store, default_store
 
@@ -141,12 +149,19 @@ def measure(
 @command.command(cls=Command, renamed=ON)
 @click.argument("candidate")
 @click.argument("baseline")
-@click.option("--fail-if-slower", type=SHARE, metavar="SHARE", help="Exit code 1 when slower by more than 10%, say.")
+@click.option(
+    "--fail-if-slower",
+    type=SHARE,
+    metavar="SHARE",
+    help="Exit code 1 if it is slower by more than this, for example 10%.",
+)
 @click.option("--on", default="", metavar="NAME", help="Bundles: a host to compare them on. [default: here]")
 @click.option(
     "--rounds", type=click.IntRange(2), default=8, show_default=True, help="Bundles: rounds of each, in turns."
 )
-@click.option("--seconds", type=SECONDS, default="0.5s", show_default=True, help="Bundles: of calls in each round.")
+@click.option(
+    "--seconds", type=SECONDS, default="0.5s", show_default=True, help="Bundles: time of calls in each round."
+)
 @click.option("--threads", type=click.IntRange(0), default=0, help="Bundles: CPU threads, 0 for the engine's choice.")
 @click.option("--data", default="", help="Bundles: images to show. [default: a generated photograph]")
 @imports_option
@@ -191,9 +206,9 @@ def compare(
 
 @command.command(cls=Command, renamed=ON)
 @click.option("--csv", type=click.Path(path_type=Path), help="Write the table as CSV.")
-@click.option("--html", type=click.Path(path_type=Path), help="Write the page of these records.")
-@click.option("--on", default="", metavar="NAME", help="Only of this machine.")
-@click.option("--name", default="", help="Only of bundles of this name.")
+@click.option("--html", type=click.Path(path_type=Path), help="Write an HTML page of these records.")
+@click.option("--on", default="", metavar="NAME", help="Only records of this machine.")
+@click.option("--name", default="", help="Only records of bundles with this name.")
 @click.option("--last", is_flag=True, help="Only the last record of each bundle, machine and setting.")
 @store_option
 @json_option
@@ -232,12 +247,12 @@ def history(
 @command.command("import", cls=Command, renamed=ON)
 @click.argument("records", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RECORD...")
 @click.option(
-    "--on", default="", metavar="NAME", help="What tables call the device. [default: browser or phone, and system]"
+    "--on", default="", metavar="NAME", help="Name of the device in tables. [default: browser or phone, and system]"
 )
 @store_option
 @json_option
 def import_records(records: tuple[Path, ...], on: str, store: Path | None, as_json: bool) -> None:
-    """Add what the benchmark button of an app of edgekit app saved to the store, as a profile like any other."""
+    """Add records that the benchmark button of an edgekit app saved to the store, as profiles like any other."""
     from edgekit.errors import UsageError
     from edgekit.profiling.records.importing import read_benchmark
     from edgekit.profiling.records.making import Made

@@ -31,31 +31,36 @@ GROUPS = {
 )
 @click.argument("bundles", nargs=-1, metavar="[BUNDLE]...")
 @click.option("--on", default="", metavar="NAME", help="A host of edgekit device list. [default: this machine]")
-@click.option("--max-latency", "latency", type=MILLISECONDS, help="Of 19 of 20 calls (p95), end to end: 50ms.")
-@click.option("--min-map", "--min-accuracy", "accuracy", type=SHARE, help="Least accuracy on --labels: 0.88 or 88%.")
-@click.option("--min-agreement", "agreement", type=SHARE, help="Least share of the source's results: 99%.")
-@click.option("--max-size", "size", type=BYTES, help="Of the bundle: 4MB.")
-@click.option("--max-memory", "memory", type=BYTES, help="Peak of the process: 200MB.")
+@click.option("--max-latency", "latency", type=MILLISECONDS, help="Maximum latency (p95), end to end: 50ms.")
+@click.option("--min-map", "--min-accuracy", "accuracy", type=SHARE, help="Minimum accuracy on --labels: 0.88 or 88%.")
+@click.option("--min-agreement", "agreement", type=SHARE, help="Minimum share of the source's results: 99%.")
+@click.option("--max-size", "size", type=BYTES, help="Maximum size of the bundle: 4MB.")
+@click.option("--max-memory", "memory", type=BYTES, help="Maximum memory, peak of the process: 200MB.")
 @click.option(
     "--prefer",
     type=click.Choice(["latency", "accuracy", "size", "memory"]),
-    help="Of what keeps the bounds. [default: latency where accuracy is bound, else accuracy]",
+    help="What to choose by within the bounds. [default: latency if accuracy has a bound, else accuracy]",
 )
 @click.option(
     "--threads", type=Counts(0), default="0", help="CPU threads to try: 1,2,4. [default: the engine's choice]"
 )
-@click.option("--labels", default="", help="Annotations (as evaluate --labels), for --min-map.")
-@click.option("--images", default="", help="Folder of the labelled images, when they are not beside the labels.")
+@click.option("--labels", default="", help="Annotations (as for evaluate --labels), for --min-map.")
+@click.option("--images", default="", help="Folder of the labelled images. [default: beside the labels]")
 @click.option("--budget", type=SECONDS, default="0s", help="Search within this time: 10min. [default: none]")
 @click.option("--source", default="", help="Search: a source to convert.")
 @click.option("--target", "targets", default="onnx", show_default=True, help="Search: targets of --source.")
 @click.option("--precision", "precisions", default="fp32", show_default=True, help="Search: precisions of --source.")
 @click.option(
-    "--size", "sizes", multiple=True, type=INPUT_SIZE, help="Search: an input size of --source; several times."
+    "--size", "sizes", multiple=True, type=INPUT_SIZE, help="Search: an input size of --source. May be repeated."
 )
-@click.option("--data", default="", help="Search: images for conversions, as convert --data.")
+@click.option("--data", default="", help="Search: images for conversions, as for convert --data.")
 @click.option(
-    "-o", "--out", type=click.Path(path_type=Path), default=Path("out"), show_default=True, help="Search: folder."
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("out"),
+    show_default=True,
+    help="Search: output folder.",
 )
 @imports_option
 @store_option
@@ -85,8 +90,8 @@ def command(
 ) -> None:
     """Say which BUNDLE to ship, and why.
 
-    Chosen from the records of the store; a BUNDLE without a record on the device is measured first. With --budget more
-    is tried than given: numbers of threads, and conversions of --source. Exit code 1 when nothing keeps the bounds.
+    It chooses from the records of the store, and first measures each BUNDLE without a record on the device. --budget
+    also tries numbers of threads, and conversions of --source. Exit code 1 if nothing is within the bounds.
     """
     from edgekit.profiling.records.choosing import Bounds
     from edgekit.profiling.records.recommending import ConversionChoices, RecommendRequest, recommend

@@ -28,9 +28,11 @@ ALIASES = ("predict",)
 @click.argument("bundle")
 @click.argument("inputs", nargs=-1, required=True)
 @click.option(
-    "--size", type=BundleSize(), help="Of a bundle with several: 320, 160x224 or nearest (the smallest that shows all)."
+    "--size",
+    type=BundleSize(),
+    help="Input size, of a bundle with several: 320, 160x224 or nearest (the smallest that shows all).",
 )
-@click.option("--score", type=click.FloatRange(0, 1), help="Least score. [default: the contract's]")
+@click.option("--score", type=click.FloatRange(0, 1), help="Minimum score. [default: the contract's]")
 @click.option("--iou", type=click.FloatRange(0, 1), help="IoU above which NMS drops a box. [default: the contract's]")
 @click.option("--track", type=TrackerName(), help="Follow objects with this tracker (docs/TRACKING.md).")
 @track_option
@@ -38,8 +40,10 @@ ALIASES = ("predict",)
     "--every", type=click.IntRange(1), default=1, help="With --track: run every n-th frame, predict the rest."
 )
 @click.option("--appearance", metavar="BUNDLE", help="With --track botsort: embedding model to tell objects apart by.")
-@click.option("--reconnect", type=SECONDS, default=0.0, help="How long a camera or stream may be away. [default: 0]")
-@click.option("--silence", type=SECONDS, help="After how long without a frame a stream is away. [default: 10s]")
+@click.option(
+    "--reconnect", type=SECONDS, default=0.0, help="Time to wait for a stopped camera or stream. [default: 0]"
+)
+@click.option("--silence", type=SECONDS, help="Time without a frame after which a stream has stopped. [default: 10s]")
 @click.option("--save", type=click.Path(path_type=Path), help="Folder for the images with the results drawn in.")
 @click.option("--video", type=click.Path(path_type=Path), help="Video file with the results drawn in.")
 @click.option("--mot", type=click.Path(path_type=Path), help="With --track: file of all tracks, in MOT format.")

@@ -17,7 +17,7 @@ from edgekit.cli._terminal import say
 @click.argument("index")
 @click.argument("query")
 @click.option("--image", is_flag=True, help="QUERY is the path of an image, not a text.")
-@click.option("--top", type=click.IntRange(1), default=10, show_default=True, help="The most images that are listed.")
+@click.option("--top", type=click.IntRange(1), default=10, show_default=True, help="Maximum number of images to list.")
 @click.option(
     "--rerank", type=click.IntRange(0), default=0, help="Rerank this many of the best by image-text matching."
 )

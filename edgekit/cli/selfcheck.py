@@ -10,14 +10,14 @@ from edgekit.cli._terminal import say
 
 @click.command(short_help="Replay a bundle's golden frames on this machine, and say whether the results agree.")
 @click.argument("bundle")
-@click.option("--unit", default="", help="Of the engine: cpu, cuda, npu ... [default: its first]")
-@click.option("--threads", type=click.IntRange(0), default=0, help="Of the engine. [default: its own choice]")
+@click.option("--unit", default="", help="Unit of the engine: cpu, cuda, npu ... [default: its first]")
+@click.option("--threads", type=click.IntRange(0), default=0, help="CPU threads, 0 for the engine's choice.")
 @imports_option
 @json_option
 def command(bundle: str, unit: str, threads: int, imports: tuple[str, ...], as_json: bool) -> None:
-    """Replay the golden frames in BUNDLE with the engine of this machine; no source and no data are needed.
+    """Replay the golden frames in BUNDLE with the engine of this machine. It needs neither the source nor data.
 
-    Prints with --json a record that edgekit evidence add notes in the bundle. The exit code is 1 where results differ.
+    --json prints a record for edgekit evidence add. The exit code is 1 if results differ.
     """
     import msgspec
 

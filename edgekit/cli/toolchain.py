@@ -10,7 +10,7 @@ from edgekit.cli._terminal import say
 
 @click.group(short_help="Install, list, check and remove the toolchains that need an environment of their own.")
 def command() -> None:
-    """Isolated environments for toolchains that cannot live with the others.
+    """Isolated environments for toolchains that conflict with others.
 
     They are in $EDGEKIT_TOOLCHAINS, or in edgekit's folder of the user's data. Only install installs.
     """
@@ -49,7 +49,7 @@ def list_(as_json: bool) -> None:
 @command.command()
 @click.argument("names", nargs=-1, required=True)
 def install(names: tuple[str, ...]) -> None:
-    """Install toolchains, or complete what was interrupted."""
+    """Install toolchains, or complete an interrupted installation."""
     from edgekit.conversion import installation
     from edgekit.worker import toolchains
 
@@ -77,9 +77,9 @@ def remove(names: tuple[str, ...]) -> None:
 @click.argument("names", nargs=-1)
 @json_option
 def check(names: tuple[str, ...], as_json: bool) -> None:
-    """Import what toolchains are for and compare their versions with the pins.
+    """Import the packages of toolchains and compare their versions with the pins.
 
-    Without NAMES, all that are installed. The exit code is 1 when one of them does not work.
+    Without NAMES, check all installed ones. The exit code is 1 if one of them does not work.
     """
     import json
 

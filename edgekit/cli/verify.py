@@ -13,8 +13,8 @@ from edgekit.cli._terminal import say
 @click.option("--against", "source", required=True, help="The source it was made from.")
 @click.option("--data", required=True, help="Images: folder, glob, list file, .npy/.npz stack or video.")
 @click.option("--contract", default="", help="Contract file. [default: the bundle's own contract]")
-@click.option("--weights", default="", help="State dict or safetensors, of a source that is built by name.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the choice of images.")
+@click.option("--weights", default="", help="State dict or safetensors, for a source that is built by name.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the choice of images.")
 @click.option("--trust", is_flag=True, help="Allow unpickling: the source can run any code it likes.")
 @imports_option
 @json_option
@@ -31,7 +31,7 @@ def command(
 ) -> None:
     """Run BUNDLE and its source on images and compare the decoded results, at every batch and input size that it takes.
 
-    Images that the bundle was calibrated on are left out. Exit code 1 when it falls outside its gate.
+    Images that the bundle was calibrated on are left out. Exit code 1 if the bundle falls outside its gate.
     """
     import json
 

@@ -153,7 +153,7 @@ def demo(task: str, data: str = "shapes") -> Callable[[Path], Made]:
     return lambda folder: Made(f"edgekit.shapes.trained:{task}", data=data)
 
 
-SHAPES = "shapes world, trained with these heads"
+SHAPES = "generated shapes, trained with these heads"
 ROWS = (
     Row("yolov8", "YOLOv8, YOLO11, YOLO26", "ultralytics .pt, ONNX, .pt2, factory", "anchor_free", "derived",
         "edgekit's shapes detector", demo("detector")),
