@@ -309,9 +309,9 @@ def speed() -> str:
     rows = json.loads(SPEED.read_text(encoding="utf-8"))
     models = list(dict.fromkeys(row["model"] for row in rows))
     parts = [
-        "Time of INT8 divided by that of fp32: with one thread, with the interval of the median; then with two threads; "
-        "then the number of convolutions in integers. The table avx2 is of the same machine with its newer instructions "
-        "hidden (`benchmarks/older_processor.py`)."
+        "Time of INT8 divided by that of fp32: with one thread, with the interval of the median; then with two "
+        "threads; then how many convolutions are in integers. The table avx2 is of the same machine, with its newer "
+        "instructions hidden (`benchmarks/older_processor.py`)."
     ]
     for instructions in sorted({row["instructions"] for row in rows}):
         mine = [row for row in rows if row["instructions"] == instructions]

@@ -84,7 +84,7 @@ __all__ = sorted(["__version__", *_WHERE])
 def __getattr__(name: str) -> Any:
     if name == "Conversion":
         raise ImportError(
-            "edgekit.Conversion is no more: write edgekit.convert(model, target=..., precision=..., data=..., out=...)"
+            "edgekit.Conversion was removed: write edgekit.convert(model, target=..., precision=..., data=..., out=...)"
         )
     if name not in _WHERE:
         raise AttributeError(f"module 'edgekit' has no attribute {name!r}")

@@ -198,12 +198,12 @@ def test_the_number_of_images_asked_for_is_enough() -> None:
     assert not statistics(made_up(needed // 2, seed=1, spread=0.25)).advice().enough
 
 
-@pytest.mark.parametrize(("count", "begins"), [(1, "1 image can"), (5, "5 images can")])
+@pytest.mark.parametrize(("count", "begins"), [(1, "1 image is"), (5, "5 images are")])
 def test_few_images_tell_nothing(count: int, begins: str) -> None:
     images = made_up(count, spread=0.0)
     advice = statistics(images).advice()
     assert (advice.enough, advice.outliers) == (False, ())
-    assert advice.sentences == (f"{begins} hardly tell how far the ranges go: take 32 or more",)
+    assert advice.sentences == (f"{begins} too few to know the ranges: use 32 or more",)
     assert advice.curve[-1] == (count, 0)
 
 

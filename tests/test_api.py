@@ -309,7 +309,7 @@ class TestAnOpenNetwork:
         assert asked.request is None
 
     def test_it_needs_a_contract(self, asked: Asked) -> None:
-        with pytest.raises(UsageError, match=r"an open network needs its contract: convert\(network, "):
+        with pytest.raises(UsageError, match=r"a network in memory needs its contract: convert\(network, "):
             edgekit.convert(self.network().eval(), "onnx")
         with pytest.raises(UsageError, match=r"or an ExportedProgram, not int"):
             edgekit.convert(3, "onnx", contract=CONTRACT)  # type: ignore[call-overload]

@@ -175,7 +175,7 @@ def test_a_budget_is_kept_by_layers_in_float_or_broken_openly(
     assert "cannot be brought within 0:" in str(hard.error)
     assert "layer(s) back in float" in str(hard.error)
     assert " MB, " in str(hard.error)
-    assert "(--no-gate writes it all the same)" in str(hard.error)
+    assert "(--no-gate writes it anyway)" in str(hard.error)
     assert not hard.path.exists()
 
     (written,) = convert.convert(replace(conversion, gated=False)).outcomes

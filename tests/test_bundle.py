@@ -298,7 +298,7 @@ def test_a_graph_may_only_use_guarded_files(bundle: Path, tmp_path: Path) -> Non
     for name in ("other.bin", "../secret", "/etc/passwd"):
         shutil.rmtree(tmp_path / "forged", ignore_errors=True)
         forged = forge(bundle, tmp_path / "forged", graphs=(msgspec.structs.replace(graph, files=(name,)),))
-        with pytest.raises(BundleError, match=rf"graph 'model' uses '{name}', which the manifest does not guard"):
+        with pytest.raises(BundleError, match=rf"graph 'model' uses '{name}', which the manifest does not list"):
             open_bundle(forged)
 
 

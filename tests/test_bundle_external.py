@@ -1,4 +1,4 @@
-"""Nothing is read that the manifest does not guard, and a check of one's own is asked first."""
+"""Nothing is read that the manifest does not list, and a check of one's own is asked first."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from edgekit.runtimes.bundle.onnx_external import named_files
 onnx = pytest.importorskip("onnx", reason="needs onnx to write models")
 
 OLD = ROOT / "tests" / "old_bundles"
-UNGUARDED = r"keeps weights in '{}', which the manifest does not guard; do not use this bundle"
+UNGUARDED = r"keeps weights in '{}', which the manifest does not list; do not use this bundle"
 
 
 def model(path: Path, place: str = "", location: str = "weights.data") -> Path:
@@ -76,7 +76,7 @@ def test_a_context_that_is_embedded_and_a_word_by_chance_name_nothing(tmp_path: 
 def test_weights_that_the_manifest_does_not_guard_are_refused(tmp_path: Path, place: str, location: str) -> None:
     content = model(tmp_path / "m.onnx", place, location).read_bytes()
     bundle = tmp_path / "bundle"
-    with pytest.raises(BundleError, match=r"which the manifest does not guard"):
+    with pytest.raises(BundleError, match=r"which the manifest does not list"):
         write_bundle(bundle, {"model.bin": b"x", "model.onnx": content})
 
 
@@ -169,7 +169,7 @@ def test_a_coreml_package_has_no_file_that_is_not_guarded(tmp_path: Path) -> Non
     (tmp_path / "m.mlpackage" / "Manifest.json").touch()
     assert package_of(tmp_path, graph) == tmp_path / "m.mlpackage"
     (tmp_path / "m.mlpackage" / "more.bin").touch()
-    with pytest.raises(EngineError, match=r"more.bin: a file that the manifest does not guard; do not use"):
+    with pytest.raises(EngineError, match=r"more.bin: a file that the manifest does not list; do not use"):
         package_of(tmp_path, graph)
 
 

@@ -224,7 +224,7 @@ def test_a_damaged_mnn_file_is_an_engines_error(tmp_path: Path, monkeypatch: pyt
         with pytest.raises(EngineError, match=r"model.mnn: MNN cannot open it: Create session failed; convert again"):
             mnn.MnnSession(tmp_path / "model.mnn", graph, SessionOptions())
     (tmp_path / "model.mnn.weight").touch()
-    with pytest.raises(EngineError, match=r"model.mnn.weight: weights that the manifest does not guard; do not use"):
+    with pytest.raises(EngineError, match=r"model.mnn.weight: weights that the manifest does not list; do not use"):
         mnn.MnnSession(tmp_path / "model.mnn", graph, SessionOptions())
 
 

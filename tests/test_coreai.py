@@ -102,7 +102,7 @@ def test_a_file_that_the_manifest_does_not_guard_is_refused(tmp_path: Path) -> N
     (tmp_path / coreai.ASSET).mkdir()
     assert guarded_folder(tmp_path, graph_of(), ".aimodel") == tmp_path / coreai.ASSET
     (tmp_path / coreai.ASSET / "more").touch()
-    with pytest.raises(EngineError, match=r"model\.aimodel/more: a file that the manifest does not guard"):
+    with pytest.raises(EngineError, match=r"model\.aimodel/more: a file that the manifest does not list"):
         guarded_folder(tmp_path, graph_of(), ".aimodel")
     with pytest.raises(EngineError, match=r"'model\.aimodel/main\.hash' is not in an \.mlpackage folder"):
         guarded_folder(tmp_path, graph_of(), ".mlpackage")

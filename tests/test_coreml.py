@@ -382,7 +382,7 @@ def test_w8a8_without_a_single_image_is_refused(net: Converted, tmp_path: Path) 
     np.save(tmp_path / "none.npy", np.zeros((0, SIZE, SIZE, 3), np.uint8))
     samples = net.jobs["w8a8"].samples
     assert samples is not None
-    with pytest.raises(ConversionError, match="the given set has none: give --data"):
+    with pytest.raises(ConversionError, match="there are none: give --data"):
         again(net, "w8a8", tmp_path / "out", samples=replace(samples, path=tmp_path / "none.npy"))
 
 

@@ -239,7 +239,7 @@ def test_a_missing_or_old_python_is_named(device: book.Device, tmp_path: Path) -
 
 def test_what_is_not_edgekits_agent_is_found_out(device: book.Device, tmp_path: Path) -> None:
     other = script(tmp_path / "other", "printf '\\nedgekit-agent 3.11.0\\nwhat?\\n'; exec cat > /dev/null")
-    assert "the device says what edgekit does not: 'what?'" in refusal(device, python=other)
+    assert "the device sent an unexpected message: 'what?'" in refusal(device, python=other)
 
 
 def test_an_endless_greeting_is_not_waited_for(device: book.Device, tmp_path: Path) -> None:

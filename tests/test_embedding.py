@@ -212,7 +212,9 @@ def test_appearances_that_do_not_go_with_a_tracker() -> None:
     vector = Model(CONTRACT, MeanColour())
     images = np.zeros((2, 32, 32, 3), np.uint8)
     detector = Model(CONTRACT, MeanColour())
-    with pytest.raises(UsageError, match="ByteTrack does not compare looks; track with botsort, or without appearance"):
+    with pytest.raises(
+        UsageError, match="ByteTrack does not compare appearance; track with botsort, or without appearance"
+    ):
         list(detector.track(images, "bytetrack", appearance=vector))
     other = Model(
         Contract(

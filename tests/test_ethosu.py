@@ -294,7 +294,7 @@ def nonsense(job: Job, folder: Path) -> Job:
     ("change", "message"),
     [
         (lambda job, folder: replace(job, samples=None), "give --data with a folder of photographs"),
-        (empty, "needs calibration images, and the given set has none"),
+        (empty, "needs calibration images, and there are none"),
         (nonsense, "Ethos-U int8: "),
         (
             lambda job, folder: replace(job, options=EthosuOptions(system="Ethos_U99", memory="Sram_Only")),

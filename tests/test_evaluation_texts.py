@@ -545,8 +545,8 @@ def test_what_is_printed(converted: Converted, scenes: Path, cli: Cli) -> None:
     ("kinds", "options", "words"),
     [
         (("opt", "retrieval"), (), "models of one task can be compared, these are of several"),
-        (("opt",), ("--track", "sort"), "--track is of no use for a vision-language model; leave it out"),
-        (("opt",), ("--class", "a"), "--class is of no use for a vision-language model"),
+        (("opt",), ("--track", "sort"), "--track does not apply to a vision-language model; leave it out"),
+        (("opt",), ("--class", "a"), "--class does not apply to a vision-language model"),
     ],
 )
 def test_what_does_not_go_together_is_refused(

@@ -70,7 +70,7 @@ def refusal(device: book.Device) -> str:
 
 
 SILENT = "gave no sign of life for 2 s: the device, the network or this machine's ssh stands still"
-NONSENSE = "loop: the device says what edgekit does not: "
+NONSENSE = "loop: the device sent an unexpected message: "
 
 
 @pytest.mark.parametrize(
@@ -128,11 +128,11 @@ def test_endless_lines_and_words_are_bound(
     monkeypatch.setattr(waiting, "MOST_LINE", 4 << 20)
     monkeypatch.setattr(waiting, "MOST_BYTES", 8 << 20)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    assert "the device says a line of 4 MB: that is not edgekit's agent" in refusal(
+    assert "the device sent a line of 4 MB: that is not edgekit's agent" in refusal(
         liar(device, tmp_path, then="cat /dev/zero")
     )
     alive = "yes '{\"alive\": true}'"
-    assert "the device says more than 8 MB" in refusal(liar(device, tmp_path, then=alive))
+    assert "the device sent more than 8 MB" in refusal(liar(device, tmp_path, then=alive))
     monkeypatch.setattr(waiting, "SILENCE", 2.0)
     assert SILENT in refusal(liar(device, tmp_path, then="cat /dev/zero >&2"))
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
@@ -224,7 +224,7 @@ def test_errors_of_edgekit_keep_their_kind() -> None:
     ("found", "words"),
     [
         ((), "loop: finished without a record of {path}; try again"),
-        ((SkippedBundle(bundle="/else", reason="x"),), "loop: the device tells of '/else', which it was not asked for"),
+        ((SkippedBundle(bundle="/else", reason="x"),), "loop: the device reports '/else', which it was not asked for"),
     ],
 )
 def test_a_session_that_finishes_without_its_records_is_an_error(

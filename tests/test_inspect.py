@@ -343,7 +343,7 @@ def test_unknown_heads_are_shown_and_refused_only_where_a_contract_is_wanted(tmp
 def test_wrong_use(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="nothing to draw on; give a photograph with --image"):
         inspect(str(tmp_path / "a.onnx"), drawn="b.jpg")
-    with pytest.raises(UsageError, match="--weights is of no use for an ONNX file"):
+    with pytest.raises(UsageError, match="--weights does not apply to an ONNX file"):
         inspect(str(tmp_path / "a.onnx"), weights="w.pt")
 
 

@@ -155,7 +155,7 @@ def test_errors_of_the_engine_are_told_as_they_are_here(tmp_path: Path) -> None:
     (graph,) = manifest.graphs
     graph = msgspec.structs.replace(graph, files=("none.tflite",))
     forged = forge(DETECTOR, tmp_path / "forged", graphs=(graph,), files=manifest.files)
-    with pytest.raises(BundleError, match="which the manifest does not guard"):
+    with pytest.raises(BundleError, match="which the manifest does not list"):
         edgekit.load(forged, isolated=True)
     with pytest.raises(UsageError, match="unit 'tpu' is not one of"):
         edgekit.load(DETECTOR, isolated=True, unit="tpu")

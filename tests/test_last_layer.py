@@ -33,7 +33,7 @@ def trial(folder: Path, size: int, figures: Any) -> Trial:
 @pytest.mark.parametrize(
     ("bytes_int8", "floats", "integers", "most", "int8", "why"),
     [
-        (700, GOOD, GOOD, math.inf, True, "in int8 (40% of the weights): it loses 0.0000 on 18 views held back"),
+        (700, GOOD, GOOD, math.inf, True, "in int8 (40% of the weights): it loses 0.0000 on 18 hold-out views"),
         (700, GOOD, WORSE, math.inf, False, "kept in float (40% of the weights): int8 there would lose 0.0"),
         (700, GOOD, FAILED, math.inf, False, "kept in float (40% of the weights): int8 there would lose 0."),
         (700, GOOD, WORSE, 800, True, "in int8 for --max-size (40% of the weights): it loses 0.0"),

@@ -474,7 +474,7 @@ def test_weights_beside_the_file_belong_to_it(
     found = open_session("mnn", tmp_path, graph, SessionOptions()).run([image])
     for one, other in zip(found, wanted, strict=True):
         np.testing.assert_array_equal(one, other)
-    with pytest.raises(EngineError, match="weight: weights that the manifest does not guard"):
+    with pytest.raises(EngineError, match="weight: weights that the manifest does not list"):
         open_session("mnn", tmp_path, msgspec.structs.replace(graph, files=graph.files[:1]), SessionOptions())
 
 

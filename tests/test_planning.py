@@ -359,7 +359,7 @@ def test_a_plan_from_before_there_were_two_graphs_still_builds(tmp_path: Path) -
     [
         (
             Methods(ranges="kl"),
-            "ranges 'kl': this method gave nothing over the others and is gone; choose one of auto, ",
+            "ranges 'kl': this method was removed, because it was no better than the others; choose one of auto, ",
         ),
         (Methods(ranges="moving average"), "choose one of auto, min-max, percentile, squared"),
         (Methods(rounding="adaptive"), "rounding 'adaptive': it gave nothing over 'nearest' and is gone"),

@@ -271,4 +271,4 @@ def test_answers_that_are_the_same_for_every_image(tmp_path: Path) -> None:
     source, workspace = TextSource(PrepareJob(folder=str(tmp_path), source=""), model), Workspace(tmp_path)
     for answers, said in (([[1, 2], [3, 4], [1, 2], [3, 4]], True), ([[1, 2], [3, 4], [1, 2], [3, 5]], False)):
         np.save(workspace.answers, np.array(answers))
-        assert source._doubts(workspace, 2) == (("the source says the same of every image",) if said else ())
+        assert source._doubts(workspace, 2) == (("the source generates the same text for every image",) if said else ())

@@ -141,7 +141,7 @@ def test_a_faster_recipe_that_was_not_taken_is_named() -> None:
     trials = {"plan": timed(0.60, 0.98), "inputs": timed(0.93, 1.81)}
     said = doubt(("plan", "inputs"), "inputs", trials, MANY)
     assert "the recipe plan passes its gate too and takes 0.98 times the time of fp32 instead of 1.81" in said
-    assert "on the 24 views held back" in said
+    assert "on the 24 hold-out views" in said
     assert said.endswith("for speed, --recipe plan")
     assert not doubt(("plan", "inputs"), "plan", trials, MANY)
     failing = trials | {"plan": timed(0.60, 0.98, drift=0.3)}
@@ -173,7 +173,7 @@ def test_a_choice_that_cannot_be_told_says_so() -> None:
         "give more images (--data), or choose with --recipe"
     )
     assert doubt(RECIPES, "plan", few, FEW) == (
-        "the choice of the recipe plan over litert cannot be told for sure: the source finds too little in the 8 views "
+        "the choice of the recipe plan over litert is uncertain: the source finds too little in the 8 views "
         "held back, so that raw outputs decided; give more images (--data), or choose with --recipe"
     )
 
@@ -183,7 +183,7 @@ def test_after_a_failed_gate_every_recipe_is_named_with_what_it_reached() -> Non
     lost, drifted = measured(0.479, 0.4467, 0.4), measured(0.95, 0.064, 0.9)
     said = advice(lost, RECIPES, "litert", trials, FEW, Request(), "fp16")
     assert said == (
-        "on the 8 views held back, plan: matched 93.8% of 48, score drift 0.0152, extra 0.0% (passes); litert: matched "
+        "on the 8 hold-out views, plan: matched 93.8% of 48, score drift 0.0152, extra 0.0% (passes); litert: matched "
         "47.9% of 48, score drift 0.4467, extra 0.0% (fails); try --recipe plan, more images in --data (14 calibrate "
         "now, 32 are better), --finetune 10min, --max-drop 2% or --precision fp16"
     )

@@ -117,7 +117,7 @@ def test_hard_swish_stays_where_it_loses_nothing_and_is_faster(
     choice = choose(trial(0.99, 0.01, 0.95), trial(*other), timed, FITTED, 20)
     assert choice.hard_swish == taken
     assert why in choice.why
-    assert "on 20 views held back" in choice.why
+    assert "on 20 hold-out views" in choice.why
 
 
 def refused(**given: Any) -> str:

@@ -68,7 +68,7 @@ OF_NETWORKS = {
 @pytest.mark.parametrize("flag", OF_NETWORKS)
 def test_a_vision_language_model_ignores_nothing(flag: str, blip2: str) -> None:
     said = refused(blip2, **OF_NETWORKS[flag])
-    assert said.startswith(f"{flag} is of no use for a vision-language model (BLIP-2: ")
+    assert said.startswith(f"{flag} does not apply to a vision-language model (BLIP-2: ")
     assert "; leave it out. It goes with: " in said
     assert "package.module:factory" in said
 
@@ -94,7 +94,7 @@ def test_the_reason_is_told_where_there_is_one(blip2: str) -> None:
 )
 def test_neither_do_the_others(source: str, given: dict[str, Any], flag: str, takers: str) -> None:
     said = refused(source, **given)
-    assert said.startswith(f"{flag} is of no use for ")
+    assert said.startswith(f"{flag} does not apply to ")
     assert f"It goes with: {takers}" in said
 
 
@@ -234,7 +234,7 @@ def test_each_part_has_its_target_and_its_precision(blip2: str) -> None:
         (("onnx", "vision=openvino"), "--target onnx,vision=openvino: give targets, or PART=TARGET for every part"),
         (("sight=onnx",), "--target sight=onnx: 'sight' is not one of: vision, qformer, language"),
         (("vision=onnx",), "--target vision=onnx: no target for qformer, language; name one for every part"),
-        ((*MIXED, "vision=onnx"), "vision has two targets; a part goes to one"),
+        ((*MIXED, "vision=onnx"), "vision has two targets; give each part one"),
         (("vision=ethosu", *MIXED[1:]), "target ethosu takes no vision of a vision-language model: its devices have "),
         (("vision=rknn", "qformer=rknn", "language=rknn"), "; for the others give --target vision=rknn,qformer=rknn,"),
         (("vision=tpu", *MIXED[1:]), "target 'tpu' is not one of: "),
@@ -254,7 +254,7 @@ def test_what_is_known_of_a_precision_is_told_once(blip2: str) -> None:
 
 
 def test_one_network_has_no_parts() -> None:
-    said = "the source is one network without parts of its own; give "
+    said = "the source is one network without parts; give "
     assert refused(NETWORK, targets=("vision=onnx",)) == f"vision=onnx: {said}onnx"
     assert refused(NETWORK, precisions=("vision=fp16",)) == f"vision=fp16: {said}fp16"
 

@@ -160,7 +160,7 @@ def test_the_dataset_is_not_without_end(tmp_path: Path) -> None:
 
 def test_no_images(tmp_path: Path) -> None:
     np.save(tmp_path / "none.npy", np.zeros((0, 4, 4, 3), np.uint8))
-    with pytest.raises(ConversionError, match="the given set has none: give --data"):
+    with pytest.raises(ConversionError, match="there are none: give --data"):
         rknn_int8.write_dataset(Samples(tmp_path / "none.npy", ImageRule(size=(4, 4))), tmp_path)
 
 

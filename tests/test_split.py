@@ -118,9 +118,7 @@ def test_few_held_images_are_shown_in_more_views(tmp_path: Path) -> None:
 
 
 def test_one_image_cannot_do_both(tmp_path: Path) -> None:
-    said = (
-        r"images.npy: 1 image\(s\); int8 needs some to calibrate on and others to be judged on, at least 2 and better"
-    )
+    said = r"images.npy: 1 image\(s\); int8 needs some for calibration and others for the proof, at least 2 and better"
     with pytest.raises(UsageError, match=said):
         split(stack(tmp_path, [1]), RULE, tmp_path, seed=0, calibrate=True)
 
@@ -129,7 +127,7 @@ def test_one_photograph_under_many_names_cannot_do_both(tmp_path: Path) -> None:
     photos = write_pictures(tmp_path / "photos", 1)
     for number in range(9):
         shutil.copyfile(photos / "000.png", photos / f"copy-{number}.png")
-    with pytest.raises(UsageError, match="no image is left to judge the conversion on: the proof images are all among"):
+    with pytest.raises(UsageError, match="no image is left for the proof: the proof images are all among"):
         split(str(photos), WHOLE, tmp_path, seed=0, calibrate=True)
 
 

@@ -184,7 +184,7 @@ def test_two_at_once(index: Path) -> None:
     other = context.Process(target=_hold, args=(toolchains.root() / "tiny.lock", ready, go))
     other.start()
     assert ready.wait(60)
-    with pytest.raises(ToolchainError, match="another process is at toolchain tiny"):
+    with pytest.raises(ToolchainError, match="another process uses toolchain tiny"):
         installation.install(TINY, lambda line: None)
     go.set()
     other.join()

@@ -375,7 +375,7 @@ def test_verify(root: Path) -> None:
 def test_there_is_no_plan_of_it(root: Path, tmp_path: Path) -> None:
     done = command("calibrate", str(root / "opt"), "--data", str(root / "photos"), "-o", str(tmp_path / "plan"))
     assert done.exit_code == 2
-    assert "there is no plan of a vision-language model" in done.stderr
+    assert "a vision-language model has no plan" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -410,9 +410,9 @@ def test_there_is_no_plan_of_it(root: Path, tmp_path: Path) -> None:
             ("--target", "vision=onnx,qformer=onnx,language=qnn", "--precision", "language=int4"),
             "takes language of a vision-language model in fp16, not in int4; say so with --precision language=fp16",
         ),
-        (("--target", "onnx", "--recipe", "plan"), "--recipe is of no use for a vision-language model"),
-        (("--target", "onnx", "--no-float-fallback"), "--no-float-fallback is of no use for a vision-language model"),
-        (("--target", "onnx", "--trust"), "--trust is of no use for a vision-language model"),
+        (("--target", "onnx", "--recipe", "plan"), "--recipe does not apply to a vision-language model"),
+        (("--target", "onnx", "--no-float-fallback"), "--no-float-fallback does not apply to a vision-language model"),
+        (("--target", "onnx", "--trust"), "--trust does not apply to a vision-language model"),
         (("--target", "onnx", "--gate", "iou=0.5"), "--gate 'iou' is not one of: matched, score_drift"),
         (
             ("--target", "onnx", "--option", "onnx.kv_cache=int8"),
@@ -432,7 +432,7 @@ def test_prompts_are_for_vision_language_models(root: Path) -> None:
     given = ["convert", "edgekit.shapes.trained:detector", "--target", "onnx", "--prompts", str(root / "prompts.txt")]
     done = command(*given)
     assert done.exit_code == 2
-    assert "--prompts is of no use for package.module:factory" in done.stderr
+    assert "--prompts does not apply to package.module:factory" in done.stderr
     assert "It goes with: a vision-language model (BLIP-2: " in done.stderr
 
 

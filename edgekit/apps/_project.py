@@ -130,6 +130,6 @@ def part(packaged: str, place: str, kind: str) -> Path:
     found = shipped(packaged, place)
     if found is None:
         raise ToolchainError(
-            f"the files of edgekit app {kind} are not part of this installation; install edgekit again"
+            f"the files of edgekit app {kind} are missing from this installation; install edgekit again"
         )
     return found

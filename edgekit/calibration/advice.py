@@ -67,7 +67,7 @@ class ImageStatistics:
         differing = sorted({*tensors} ^ extremes.keys())
         if differing or not tensors:
             raise UsageError(
-                f"image {index} has other tensors than those before ({', '.join(differing[:3]) or 'it has none'}); "
+                f"image {index} has other tensors than the first image ({', '.join(differing[:3]) or 'it has none'}); "
                 "observe all images on one graph"
             )
         self._tensors = tensors
@@ -83,7 +83,7 @@ class ImageStatistics:
             UsageError: no image was added.
         """
         if not self._rows:
-            raise UsageError("no image was observed, so there is nothing to advise on; add images first")
+            raise UsageError("no image was observed, so there is no advice; add images first")
         rows = np.stack(self._rows)
         outliers = _outliers(rows)
         curve = _convergence(np.delete(rows, [one.row for one in outliers], 0))
@@ -154,7 +154,7 @@ def _length(curve: list[tuple[int, float]], *, besides: bool) -> tuple[bool, str
     """Whether there are enough images, and the sentence that says so."""
     count = curve[-1][0]
     if count < FEWEST:
-        return False, f"{count} image{'s' * (count > 1)} can hardly tell how far the ranges go: take {FEW} or more"
+        return False, f"{count} image{'s are' if count > 1 else ' is'} too few to know the ranges: use {FEW} or more"
     half = count // 2
     change = dict(curve)[half]
     others = " besides the unusual ones" if besides else ""

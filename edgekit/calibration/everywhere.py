@@ -69,12 +69,12 @@ def quantise_everywhere(
         limit_neighbours: keep 16-bit sums of x86 without VNNI from saturating.
 
     Raises:
-        ConversionError: nothing in the graph bears INT8.
+        ConversionError: no layer of the graph can be INT8.
     """
     chosen = {site.name: site for site in sites(model) if site.node.op_type in _LAYERS and site.name in layers}
     chosen = {name: site for name, site in chosen.items() if _has_range(plan, site)}
     if not chosen:
-        raise ConversionError("int8: no convolution of this network bears INT8; choose fp16")
+        raise ConversionError("int8: no convolution of this network can be INT8; choose fp16")
     return _Writer(model, plan, chosen, originals, means, limit_neighbours).written()
 
 

@@ -138,7 +138,7 @@ class _Scale:
         for several in zip(*outputs, strict=True):
             stack = torch.cat(several)
             if not bool(torch.isfinite(stack).all()):
-                raise ConversionError("the float network gives NaN or infinity; it cannot be fine-tuned towards that")
+                raise ConversionError("the float network gives NaN or infinity; it cannot be fine-tuned to match that")
             axes = [axis for axis in range(stack.ndim) if axis != 1] if stack.ndim > 3 else list(range(stack.ndim))
             mean = stack.mean(axes, keepdim=True)
             variance = float((stack - mean).square().mean())

@@ -137,11 +137,13 @@ def _refuse_retired(methods: Methods) -> None:
     """
     if methods.ranges in files.RETIRED_METHODS:
         raise UsageError(
-            f"ranges {methods.ranges!r}: this method gave nothing over the others and is gone; choose one of auto, "
-            f"{', '.join(get_args(RangeMethod))}"
+            f"ranges {methods.ranges!r}: this method was removed, because it was no better than the others; choose "
+            f"one of auto, {', '.join(get_args(RangeMethod))}"
         )
     if methods.rounding == "adaptive":
-        raise UsageError("rounding 'adaptive': it gave nothing over 'nearest' and is gone; leave it at 'nearest'")
+        raise UsageError(
+            "rounding 'adaptive': it was removed, because it was no better than 'nearest'; leave it at 'nearest'"
+        )
 
 
 class _Planner:

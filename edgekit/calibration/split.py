@@ -218,9 +218,7 @@ def store(
     stack.flush()
     del stack
     if not count:
-        raise UsageError(
-            "no image is left to judge the conversion on: the proof images are all among the calibration images"
-        )
+        raise UsageError("no image is left for the proof: the proof images are all among the calibration images")
     if count < shape[0]:
         _truncate(path, count)
     return Samples(path, rule)

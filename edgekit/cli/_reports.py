@@ -136,7 +136,7 @@ def evidence_lines(evidence: Evidence) -> list[str]:
         lines.append(f"operators: {', '.join(f'{count} on {unit}' for unit, count in evidence.placement.items())}")
     if evidence.recipe:
         tried = ", ".join(f"{name} {value:.4f}" for name, value in evidence.recipes.items())
-        lines.append(f"quantised by: {evidence.recipe}" + (f" (quality on images held back: {tried})" if tried else ""))
+        lines.append(f"quantised by: {evidence.recipe}" + (f" (quality on the hold-out set: {tried})" if tried else ""))
     if evidence.budget is not None:
         lines.append(f"budget: {evidence.budget.sentence()}")
     if evidence.accuracy:

@@ -190,7 +190,7 @@ def _print_dry_run(planned: Conversions, as_json: bool) -> None:
         return
     contract, calibration = prepared.contract, prepared.calibration
     image = contract.image
-    held = f", {calibration.held} held back to compare recipes on" if calibration and calibration.held else ""
+    held = f", {calibration.held} in the hold-out set" if calibration and calibration.held else ""
     mirrored = f" of {prepared.photographs} images" if prepared.proof_views != prepared.photographs else ""
     said = {
         "source": f"{prepared.origin.kind} {prepared.origin.name}; {'; '.join(prepared.origin.notes)}",
@@ -208,7 +208,7 @@ def _print_dry_run(planned: Conversions, as_json: bool) -> None:
     rows += [[one.target, "-", "-", f"left out: {one.reason}"] for one in planned.skipped]
     table(("target", "precision", "recipes", "what happens"), rows)
     minutes = max(1, round(planned.minutes))
-    say(f"roughly {minutes} min here, at the pace that reading the source had; no bundle is written")
+    say(f"roughly {minutes} min here, estimated from reading the source; no bundle is written")
 
 
 def _becomes(refusal: str) -> str:
@@ -256,7 +256,7 @@ def _print(done: Any, as_json: bool) -> None:
     sheets = [outcome.sheet for outcome in done.outcomes if outcome.sheet]
     if sheets:
         more = f" and {len(sheets) - 1} more beside the bundles" if len(sheets) > 1 else ""
-        notes.print(f"what source and bundle find, for a look at it: {sheets[0]}{more}", markup=False)
+        notes.print(f"contact sheet of the results of source and bundle: {sheets[0]}{more}", markup=False)
     for outcome in done.outcomes:
         if outcome.error:
             notes.print(f"{outcome.target} {outcome.precision}: {outcome.error}", markup=False)

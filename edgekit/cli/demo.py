@@ -34,7 +34,7 @@ def command(
 ) -> None:
     """Convert a detector of shapes, measure each bundle on scenes it has never seen, and draw what it finds.
 
-    Then convert a small BLIP-2 and print its answers about a scene. --target all makes every target, which takes longer.
+    Then convert a small BLIP-2 and print its answers about a scene. --target all takes longer.
     """
     import json
 

@@ -155,7 +155,7 @@ def _refuse_tracks(tracker: str, classes: tuple[str, ...]) -> None:
 
     for name, said in (("--track", tracker), ("--class", classes)):
         if said:
-            raise UsageError(f"{name} is of no use for a vision-language model; leave it out")
+            raise UsageError(f"{name} does not apply to a vision-language model; leave it out")
 
 
 def _texts(

@@ -173,7 +173,9 @@ def convert(
     stop = stop or Stop()
     sizes, batches = listed(size), (batch,) if isinstance(batch, int) else tuple(batch)
     if len(sizes) > 1 and not isinstance(model, str | os.PathLike):
-        raise UsageError("an open network is exported at one size; give its path or module:factory for several sizes")
+        raise UsageError(
+            "a network in memory is exported at one size; give its path or module:factory for several sizes"
+        )
     with _source(model, contract, sizes[0] if sizes else None, name) as (source, contract_file):
         request = Request(
             source=source,
@@ -334,8 +336,8 @@ def _written(model: Network, contract: str, size: Size | None, folder: Path, nam
         )
     if not contract:
         raise UsageError(
-            "an open network needs its contract: convert(network, ..., contract=edgekit.Contract(...)), or the path of "
-            "a contract file (docs/CONTRACT.md)"
+            "a network in memory needs its contract: convert(network, ..., contract=edgekit.Contract(...)), or the "
+            "path of a contract file (docs/CONTRACT.md)"
         )
     _check(model)
     height, width = pair(size) or read_contract(Path(contract)).image.size

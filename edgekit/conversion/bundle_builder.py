@@ -165,8 +165,8 @@ class BundleBuilder:
                 doubt, advice = self._doubt(spec, best), "" if evidence.passed else self._advice(evidence, spec, best)
                 if not evidence.passed and self._request.gated:
                     raise GateError(
-                        f"outside its gate, not written: {'; '.join(evidence.failures)} (--no-gate writes it all the "
-                        f"same){'; ' if advice else ''}{advice}"
+                        f"outside its gate, not written: {'; '.join(evidence.failures)} (--no-gate writes it "
+                        f"anyway){'; ' if advice else ''}{advice}"
                     )
                 evidence = self._with_accuracy(evidence, staging.folder, report)
                 variants = self._variants(spec, staging, manifest, report)
@@ -261,7 +261,7 @@ class BundleBuilder:
             if not evidence.passed and self._request.gated:
                 raise GateError(
                     f"{variant} is outside its gate, not written: {'; '.join(evidence.failures)} (--no-gate writes it "
-                    "all the same); leave that batch or size out"
+                    "anyway); leave that batch or size out"
                 )
             proven.append(msgspec.structs.replace(variant, evidence=evidence))
         return tuple(proven)

@@ -77,7 +77,7 @@ def _observe(job: CalibrateJob, prepared: Prepared, workspace: Workspace, report
 def _plan(job: CalibrateJob, prepared: Prepared, workspace: Workspace, report: Report) -> Plan:
     if job.finetune and not prepared.holdout_views:
         raise UsageError(
-            "--finetune needs more images in --data: from ten calibration images on some are held back, to judge by"
+            "--finetune needs more images in --data: from ten calibration images on some form the hold-out set"
         )
     if job.plan:
         plan = _taken_over(Path(job.plan), workspace)

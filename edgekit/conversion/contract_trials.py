@@ -155,8 +155,8 @@ def suggestion(network: Network, contract: Contract, images: Sequence[ImageRefer
     values, stated, best = max(found, key=lambda one: float(one[0].sum()) / max(float(one[1].sum()), 1e-6))
     return (
         f"the source finds clearly more with {best.text} than with the contract's {best.stated} ({values.sum():.1f} "
-        f"against {stated.sum():.1f} in {len(values)} images, squared scores of what is found in the mirror image "
-        "too): check the contract; nothing was changed"
+        f"against {stated.sum():.1f} in {len(values)} images, squared scores of detections that the mirror image "
+        "has too): check the contract; nothing was changed"
     )
 
 

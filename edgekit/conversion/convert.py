@@ -176,8 +176,8 @@ def check_bounds(request: Request, prepared: Prepared) -> None:
     if request.replace_silu and not prepared.holdout_views:
         given = prepared.calibration.count if prepared.calibration else 0
         raise UsageError(
-            f"--replace-silu needs more images in --data than {given}: from ten calibration images on some are held "
-            "back, by which it is judged"
+            f"--replace-silu needs more images in --data than {given}: from ten calibration images on some form the "
+            "hold-out set, which judges it"
         )
     sized = [name for name in SIZES if name in request.bounds]
     if sized and not issubclass(open_task(prepared.contract).gives, Detections):
@@ -188,7 +188,7 @@ def check_bounds(request: Request, prepared: Prepared) -> None:
     if request.max_drop is not None and not request.labels and not prepared.holdout_views:
         raise UsageError(
             "--max-drop needs labelled images (--labels) or more images in --data: from ten calibration images on "
-            "some are held back, on which the results are compared with the source's"
+            "some form the hold-out set, on which the results are compared with the source's"
         )
 
 

@@ -206,7 +206,7 @@ def _store_results(read: ReadSource, proof: Samples, workspace: Workspace) -> Re
     if agreement.matched < 0.999 or agreement.score_drift > 1e-3:
         raise SourceError(
             f"cutting the head changed the result (matched {agreement.matched:.3f} {agreement.bound}, score drift "
-            f"{agreement.score_drift:.4f}): the decoder's numbers in the contract do not describe this network"
+            f"{agreement.score_drift:.4f}): the decoder options in the contract do not describe this network"
         )
     return Reference(how="the source as it was given, in PyTorch", doubts=said)
 

@@ -107,7 +107,7 @@ def _with_masks(
         family,
         task="segment",
         cut=(*family.cut, *coefficients, CutPoint(prototypes, "prototypes")),
-        why=(*family.why, f"{count} more channels a level, and as many prototypes of masks in output {prototypes}"),
+        why=(*family.why, f"{count} more channels per level, and as many prototypes of masks in output {prototypes}"),
         doubts=tuple(doubt for doubt in family.doubts if "does not read" not in doubt),
     )
 
@@ -169,7 +169,7 @@ def _family(match: _Match, levels: Sequence[Sequence[Tail]], strides: tuple[int,
         points += [CutPoint(tail.tensor, role, number) for role, tail in taken.items()]
         unread += [(number, tail) for tail in level if tail not in taken.values()]
     why = [f"{len(levels)} level{'s' if len(levels) > 1 else ''} of heads, strides {listed(strides)} (input / grid)"]
-    why.append(f"channels a level: {listed(f'{role} {count}' for role, count in match.channels.items())}")
+    why.append(f"channels per level: {listed(f'{role} {count}' for role, count in match.channels.items())}")
     bins = options.get("reg_max", 1)
     if bins > 1:
         seen = "a softmax runs over as many values" if bins in ending.softmax else "a usual number"
@@ -189,11 +189,11 @@ def _family(match: _Match, levels: Sequence[Sequence[Tail]], strides: tuple[int,
         task, skeleton = "pose", "face5" if face else _skeleton(count)
         points += [CutPoint(tail.tensor, "keypoints", number) for number, tail in unread]
         score = ", y and score" if values == 3 else " and y"
-        why.append(FACE5 if face else f"{values * count} more channels a level: {count} keypoints with x{score}")
+        why.append(FACE5 if face else f"{values * count} more channels per level: {count} keypoints with x{score}")
     elif "angles" in match.registered.attachments and keypoints == {1} and len(unread) == len(levels):
         task = "obb"
         points += [CutPoint(tail.tensor, "angles", number) for number, tail in unread]
-        why.append("1 more channel a level: the angle of oriented boxes")
+        why.append("1 more channel per level: the angle of oriented boxes")
         doubts.append("angle: sigmoid is YOLOv8's and 11's; YOLO26 has angle: radians")
     elif unread:
         more = listed(f"{tail.tensor} ({tail.shape[1]} channels)" for _, tail in unread)
@@ -205,7 +205,7 @@ def _family(match: _Match, levels: Sequence[Sequence[Tail]], strides: tuple[int,
     rule = NANODET if name == "anchor_free" and bins == 8 else RULES.get(name, {})
     if name == "anchor_free" and bins == 8 and len(levels) == 4:
         options, rule = {**options, "cell_offset": 0.0}, {**rule, "resize": "stretch"}
-        why.append("four levels: NanoDet-Plus, which counts from the corner of a cell and is trained stretched")
+        why.append("four levels: NanoDet-Plus, which counts from a cell's corner and is trained on stretched images")
     if name == "grid" and face:
         options = {**options, "power": 0.5}
         why.append("boxes, objectness and one class: YuNet, whose score is the square root of their product")

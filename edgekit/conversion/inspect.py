@@ -144,9 +144,9 @@ def inspect(
     if kind.written:
         raise UsageError(f"{source} is {kind.kind}: its contract is in its own files; convert it as it is")
     if weights and "weights" not in kind.takes:
-        raise UsageError(f"--weights is of no use for {kind.kind}; leave it out")
+        raise UsageError(f"--weights does not apply to {kind.kind}; leave it out")
     if trust and "trust" not in kind.takes:
-        raise UsageError(f"--trust is of no use for {kind.kind}; leave it out")
+        raise UsageError(f"--trust does not apply to {kind.kind}; leave it out")
     located = locate(source)
     with temporary_workspace() as workspace:
         job = InspectJob(
@@ -317,13 +317,13 @@ def _contract_text(job: InspectJob, family: Family, size: tuple[int, int]) -> st
     head = [f"# Written by edgekit inspect {job.name or job.source}: a contract to start from (docs/CONTRACT.md).", "#"]
     head += [f"# {reason}" for reason in family.why]
     if family.automatic:
-        head.append("# The cut is found by itself, and compared with what the file gives uncut: cut: is left out.")
+        head.append("# edgekit finds the cut itself, and compares it with the uncut file: cut: is left out.")
     head += [f"# CHECK: {doubt}" for doubt in (*family.doubts, *note, _TOLD_BY_TRAINING)]
     return "\n".join(head) + "\n" + yaml.safe_dump(data, sort_keys=False, default_flow_style=None, width=110)
 
 
 _TOLD_BY_TRAINING = (
-    "image (resize, color, scale, mean, std) is what the family is usually trained with; the file does not tell"
+    "image (resize, color, scale, mean, std) is what the family is usually trained with; the file does not say"
 )
 
 
@@ -335,7 +335,9 @@ def _class_names(family: Family) -> tuple[list[str] | str, tuple[str, ...]]:
         return ["person"], ()
     for known, members in NAMED.items():
         if len(members) == family.classes:
-            return known, (f"classes: {family.classes} is the number of {known}'s; a list of names, in order, else",)
+            return known, (
+                f"classes: {family.classes} is the number of {known}'s; if they are others, list their names, in order",
+            )
     names = [f"class_{number}" for number in range(family.classes)]
     return names, ("classes: their names are not in the file; write them down in the order of the training",)
 

@@ -130,12 +130,12 @@ def check(toolchain: Toolchain, on_line: OnLine = lambda line: None) -> dict[str
         package = pin.rpartition("@")[0]
         described = folder / "node_modules" / package / "package.json"
         if not described.is_file():
-            raise ToolchainError(f"{toolchain.name}: npm package {package} is not there; {_again(toolchain)}")
+            raise ToolchainError(f"{toolchain.name}: npm package {package} is missing; {_again(toolchain)}")
         found[package] = json.loads(described.read_text(encoding="utf-8"))["version"]
     python = toolchains.python(toolchain.name)
     if toolchain.requirements or toolchain.without_dependencies:
         if not python.is_file():
-            raise ToolchainError(f"{toolchain.name}: {python} is not there; {_again(toolchain)}")
+            raise ToolchainError(f"{toolchain.name}: {python} is missing; {_again(toolchain)}")
         on_line(f"trying {', '.join(toolchain.imports)}")
         _run([str(python), "-c", "\n".join(f"import {name}" for name in toolchain.imports)], on_line)
         found |= _versions(python)
@@ -175,7 +175,7 @@ def _alone(toolchain: Toolchain) -> Iterator[None]:
         with locked(root / f"{toolchain.name}.lock"):
             yield
     except BlockingIOError as error:
-        raise ToolchainError(f"another process is at toolchain {toolchain.name}; wait until it has ended") from error
+        raise ToolchainError(f"another process uses toolchain {toolchain.name}; wait until it has ended") from error
     except OSError as error:
         raise ToolchainError(
             f"{root}: cannot be written ({error}); set EDGEKIT_TOOLCHAINS to another folder"

@@ -55,7 +55,7 @@ def of_anchors(levels: Sequence[Level], ending: Ending, size: tuple[int, int]) -
     if not whole and not _raw_anchors(ending, tails, values):
         return None
     why = (
-        f"one convolution a level with {listed(dict.fromkeys(tail.shape[1] for tail in tails))} channels: "
+        f"one convolution per level with {listed(dict.fromkeys(tail.shape[1] for tail in tails))} channels: "
         f"{listed(dict.fromkeys(counts))} anchors x (4 box values, objectness, {values - 5} classes)",
         f"{len(levels)} levels, strides {listed(strides)} (input / grid)",
     )
@@ -213,7 +213,7 @@ def _of_known(
     if measured:
         why.append("priors and variances: measured, they turn the convolutions into the boxes of the output")
     else:
-        doubts.append("priors and variances are those that the family usually has; the file does not tell them")
+        doubts.append("priors and variances are those that the family usually has; the file does not contain them")
     if "score" not in options:
         doubts.append("the background is the first class; background: last else")
     family = Family(

@@ -84,7 +84,7 @@ def decide(last: LastLayer, floats: Trial, integers: Trial, views: int, most_byt
     if integers.bytes > floats.bytes - last.share * floats.bytes / 2:
         return Decision(False, f"kept in float by the target ({what})")
     lost = floats.quality - integers.quality
-    measured = f"{max(0.0, lost):.4f} on {views} views held back"
+    measured = f"{max(0.0, lost):.4f} on {views} hold-out views"
     if integers.evidence.passed >= floats.evidence.passed and lost <= HARMLESS:
         return Decision(True, f"in int8 ({what}): it loses {measured}")
     if floats.bytes > most_bytes and integers.evidence.passed:

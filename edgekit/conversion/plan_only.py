@@ -28,9 +28,7 @@ def calibrate(request: Request, out: Path, *, sensitivity: bool = False, progres
     """
     source = source_of(request)
     if source.written:
-        raise UsageError(
-            f"there is no plan of {source.kind}: edgekit convert finds what its INT8 needs, from --data FOLDER"
-        )
+        raise UsageError(f"{source.kind} has no plan: edgekit convert finds what its INT8 needs, from --data FOLDER")
     check_options(request, source)
     check_place(out)
     with temporary_workspace() as workspace:

@@ -56,7 +56,7 @@ def read_source(job: PrepareJob) -> ReadSource:
     if stated is None:
         if model.contract is None or model.heads is None:
             raise ContractError(
-                f"{job.source}: this kind of source does not say what its image rule, classes and decoder are; "
+                f"{job.source}: this kind of source does not contain its image rule, classes and decoder; "
                 "write them into a contract file and give it with --contract (docs/CONTRACT.md)"
             )
         return ReadSource(model, model.contract, model.heads, own)
@@ -77,7 +77,7 @@ def _sized(model: TrainedModel, size: tuple[int, int]) -> TrainedModel:
     given = tuple(model.example.shape[2:])
     if given != size:
         wanted, own = (f"{height}x{width}" for height, width in (size, given))
-        raise ContractError(f"--size {wanted}: this source is made for {own} alone; export it anew at the other size")
+        raise ContractError(f"--size {wanted}: this source only takes {own}; export it again at the other size")
     if model.contract is None:
         return model
     image = msgspec.structs.replace(model.contract.image, size=size)
@@ -152,7 +152,7 @@ def _cut_automatically(flat: fx.GraphModule, stated: StatedContract, decoder: Re
     try:
         return cut_automatically(flat, with_scores, decoder.name)
     except ContractError as error:
-        raise ContractError(f"{error} (keypoints without scores, x and y alone, are taken too)") from error
+        raise ContractError(f"{error} (keypoints without scores, x and y only, work too)") from error
 
 
 def _check_bins(flat: fx.GraphModule, options: object, wanted: set[Counts]) -> None:

@@ -68,7 +68,7 @@ LOSS = 0.03
 
 
 ALIKE = 0.01
-"""Recipes whose qualities differ by less are alike: a few images held back cannot tell them apart."""
+"""Recipes whose qualities differ by less are alike: a small hold-out set cannot tell them apart."""
 
 
 def choose(trials: Mapping[str, Trial], views: float = 1.0) -> str:
@@ -115,13 +115,13 @@ def doubt(offered: Sequence[str], best: str, trials: Mapping[str, Trial], prepar
     if not prepared.holdout_views:
         images = f" ({prepared.calibration.count})" if prepared.calibration else ""
         return (
-            f"quantised by {best}, not compared with {_or(others)}: there are too few calibration images{images} to "
-            "hold some back; give more images (--data), or choose with --recipe"
+            f"quantised by {best}, not compared with {_or(others)}: there are too few calibration images{images} for a "
+            "hold-out set; give more images (--data), or choose with --recipe"
         )
     if best in trials and trials[best].evidence.compared == "candidates":
         return (
-            f"the choice of the recipe {best} over {_or(others)} cannot be told for sure: the source finds too little "
-            f"in the {prepared.holdout_views} views held back, so that raw outputs decided; give more images (--data), "
+            f"the choice of the recipe {best} over {_or(others)} is uncertain: the source finds too little "
+            f"in the {prepared.holdout_views} hold-out views, so that raw outputs decided; give more images (--data), "
             "or choose with --recipe"
         )
     return _faster(best, trials, prepared)
@@ -138,7 +138,7 @@ def _faster(best: str, trials: Mapping[str, Trial], prepared: Prepared) -> str:
         return ""
     return (
         f"the recipe {quickest} passes its gate too and takes {passed[quickest]:.2f} times the time of fp32 instead of "
-        f"{taken.time:.2f}; {best} was taken for its quality on the {prepared.holdout_views} views held back, "
+        f"{taken.time:.2f}; {best} was taken for its quality on the {prepared.holdout_views} hold-out views, "
         f"{taken.quality:.3f} instead of {trials[quickest].quality:.3f}; for speed, --recipe {quickest}"
     )
 
@@ -166,7 +166,7 @@ def advice(
     said = []
     if len(trials) > 1:
         reached = "; ".join(f"{recipe}: {_figures(trial.evidence)}" for recipe, trial in trials.items())
-        said.append(f"on the {prepared.holdout_views} views held back, {reached}")
+        said.append(f"on the {prepared.holdout_views} hold-out views, {reached}")
     passed = [recipe for recipe, trial in trials.items() if recipe != best and trial.evidence.passed]
     untried = [recipe for recipe in offered if recipe != best and recipe not in trials]
     ways = [f"--recipe {recipe}" for recipe in (*passed, *untried)]

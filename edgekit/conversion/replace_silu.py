@@ -113,7 +113,7 @@ def choose(own: Trial, other: Trial, speed: Speed | None, fitted: HardSwish, vie
         fitted: how it was made.
         views: size of the hold-out set.
     """
-    compared = f"quality {other.quality:.4f}, with SiLU {own.quality:.4f}, on {views} views held back"
+    compared = f"quality {other.quality:.4f}, with SiLU {own.quality:.4f}, on {views} hold-out views"
     time = (
         "not timed here" if speed is None else f"{speed.ratio:.2f} times the time ({speed.low:.2f} to {speed.high:.2f})"
     )

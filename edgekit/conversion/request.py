@@ -179,7 +179,7 @@ def check_options(request: Request, source: Source) -> None:
             takers = [other.kind for other in sources.every() if name in _usable(other)]
             why = f" ({source.refuses[name]})" if name in source.refuses else ""
             raise UsageError(
-                f"{_flag(name, request)} is of no use for {source.kind}{why}; leave it out. It goes with: "
+                f"{_flag(name, request)} does not apply to {source.kind}{why}; leave it out. It goes with: "
                 f"{'; '.join(takers)}"
             )
 
@@ -290,7 +290,7 @@ def _check_plan(request: Request) -> None:
         )
     if plan_is_there(request) and (request.finetune or request.methods != Methods()):
         raise UsageError(
-            f"--plan {request.plan}: that plan is taken as it is; leave out --finetune and the options of methods, "
+            f"--plan {request.plan}: a given plan is used as it is; leave out --finetune and the options of methods, "
             "or make a new plan with edgekit calibrate"
         )
 

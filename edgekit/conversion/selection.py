@@ -166,7 +166,7 @@ def _of_network(
     """Bundles of a model of one network: each target in each requested precision that it supports."""
     for one in (*targets, *precisions):
         if "=" in one:
-            raise UsageError(f"{one}: the source is one network without parts of its own; give {one.split('=')[1]}")
+            raise UsageError(f"{one}: the source is one network without parts; give {one.split('=')[1]}")
     _check_precisions(precisions)
     bundles: list[BundleSpec] = []
     skipped: list[Skipped] = []
@@ -268,7 +268,7 @@ def read_targets(given: Sequence[str], parts: Sequence[str]) -> list[dict[str, s
         if part not in parts:
             raise UsageError(f"--target {one}: {choices(part, parts)}")
         if part in chosen:
-            raise UsageError(f"--target {','.join(given)}: {part} has two targets; a part goes to one")
+            raise UsageError(f"--target {','.join(given)}: {part} has two targets; give each part one")
         chosen[part] = name
     missing = [part for part in parts if part not in chosen]
     if missing:

@@ -136,10 +136,10 @@ class TextSource:
         """Whether the image makes a difference to what is said."""
         if self._source.retrieval:
             best = np.load(workspace.reference("similarity"), mmap_mode="r").argmax(1)
-            return ("the source finds one text the most similar to all images",) if (best == best[0]).all() else ()
+            return ("the source finds the same text most similar to every image",) if (best == best[0]).all() else ()
         answers = np.load(workspace.answers)
         answers = answers.reshape(images, len(answers) // images, -1)
-        return ("the source says the same of every image",) if (answers == answers[:1]).all() else ()
+        return ("the source generates the same text for every image",) if (answers == answers[:1]).all() else ()
 
 
 class TextComparison:
@@ -308,7 +308,7 @@ class _Speaker:
 
     def __init__(self, opened: Parts) -> None:
         if opened.graph is None or opened.embeddings is None:
-            raise TypeError("a bundle for retrieval writes nothing")
+            raise TypeError("a retrieval bundle generates no text")
         self._graph, self._language = opened.graph, opened.language
         self._prompts = PromptWriter(opened.language, opened.tokenizer, opened.embeddings)
 

@@ -46,9 +46,9 @@ def measure(labels: ClassLabels, results: Iterable[Result]) -> ClassMetrics | La
     for result in results:
         if not isinstance(result, Classification):
             if isinstance(result, LabelMap):
-                raise InputError(f"the model gives label maps, which {labels.origin} does not tell; {MAPS_NEEDED}")
+                raise InputError(f"the model gives label maps, which {labels.origin} does not have; {MAPS_NEEDED}")
             raise InputError(
-                f"the model finds objects ({type(result).__name__}), which {labels.origin} does not tell; "
+                f"the model finds objects ({type(result).__name__}), which {labels.origin} does not have; "
                 "give a COCO annotations file (json)"
             )
         if not found:  # before all the other images are run

@@ -95,7 +95,7 @@ class Isolated:
         if late:
             error = EngineError(f"{self._name}: no answer within {self._seconds:g} s, the child process was ended")
         elif problem is not None:
-            error = EngineError(f"{self._name}: the child process says what edgekit does not: {problem}")
+            error = EngineError(f"{self._name}: the child process sent an unexpected message: {problem}")
         else:
             error = EngineError(str(ended := self._process.ended()))
             error.__cause__ = ended.__cause__

@@ -110,7 +110,7 @@ def ratio_interval(ours: Sequence[float], theirs: Sequence[float], *, paired: bo
         InputError: fewer than two rounds of either, or numbers of rounds that do not pair.
     """
     if min(len(ours), len(theirs)) < 2:
-        raise InputError("one round says nothing of its own noise: profile with --rounds 3 or more")
+        raise InputError("one round says nothing about its noise: profile with --rounds 3 or more")
     a, b = np.log(np.asarray(ours, np.float64)), np.log(np.asarray(theirs, np.float64))
     if paired:
         if len(a) != len(b):

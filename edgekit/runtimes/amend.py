@@ -66,7 +66,7 @@ def amend(
         new = msgspec.structs.replace(new, tracker_options={**old.trackers, **_options(old, tracker_options)})
     changes = tuple(_changes(old, new))
     if not changes:
-        raise UsageError(f"nothing to change: {bundle.path} says all of this already")
+        raise UsageError(f"nothing to change: {bundle.path} has these values already")
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     record = Amendment(time=now, changes=changes)
     manifest = msgspec.structs.replace(
@@ -85,9 +85,9 @@ def _check_task(bundle: Bundle, thresholds: Mapping[str, object], options: Mappi
     given = [name for name in thresholds if not boxes and not (classes and name == "score")]
     given += [f"tracker option {name}" for name in options if not boxes]
     if given:
-        raise UsageError(f"{given[0]}: {bundle.path} is of the task {contract.task!r}, which has no such thing")
+        raise UsageError(f"{given[0]}: {bundle.path} is of the task {contract.task!r}, which has none")
     if "iou" in thresholds and not contract.postprocess.nms:
-        raise UsageError(f"iou: {bundle.path} has no NMS, because its decoder gives each object once")
+        raise UsageError(f"iou: {bundle.path} has no NMS, because its decoder is one-to-one")
 
 
 def _thresholds(old: Postprocess, given: Mapping[str, float | int]) -> Postprocess:

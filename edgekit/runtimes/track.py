@@ -45,7 +45,9 @@ def tracker_of(tracker: str | Tracker, options: Mapping[str, Any], contract: Con
         fitting = known_to(trackers()[tracker].Options, contract.trackers) if tracker in trackers() else {}
         return open_tracker(tracker, **{**fitting, **options})
     if options:
-        raise UsageError(f"{', '.join(options)}: options go with the name of a tracker, this one is open already")
+        raise UsageError(
+            f"{', '.join(options)}: options go with the name of a tracker, and this tracker is open already"
+        )
     return tracker
 
 
@@ -156,7 +158,9 @@ def _check_appearance(tracker: Tracker, appearance: Predicting | None) -> None:
     if appearance.contract.task != "embed":
         raise UsageError(f"appearance must be an embedding model, not one of the task {appearance.contract.task!r}")
     if not tracker.uses_embeddings:
-        raise UsageError(f"{type(tracker).__name__} does not compare looks; track with botsort, or without appearance")
+        raise UsageError(
+            f"{type(tracker).__name__} does not compare appearance; track with botsort, or without appearance"
+        )
 
 
 def _tracked(found: Detections, tracks: Tracks, image: Image) -> Detections:

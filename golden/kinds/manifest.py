@@ -44,7 +44,7 @@ KINDS = {
     "missing from the bundle": "missing-file",
     "truncated or replaced": "wrong-size",
     "hash differs": "hash-differs",
-    "does not guard": "unguarded",
+    "does not list": "unguarded",
 }
 """The error's kind by words of Python's message. Checks are made in this order."""
 

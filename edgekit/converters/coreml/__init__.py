@@ -86,7 +86,7 @@ def convert(job: Job, report: Report) -> Graph:
         deployment = ACTIVATIONS if deployment == AUTO else deployment
         _check_activations(deployment)
         if not len(job.calibration()):  # refuse before the slow part
-            raise ConversionError("w8a8 needs calibration images, and the given set has none: give --data")
+            raise ConversionError("w8a8 needs calibration images, and there are none: give --data")
         job.planned()
     source = _float_package(job, deployment, "fp32" if job.precision == "fp32" else "fp16", report)
     target = job.out / PACKAGE

@@ -71,8 +71,7 @@ class CalibrationRun:
     def __post_init__(self) -> None:
         if not len(self.job.calibration()):
             raise ConversionError(
-                f"{self.job.precision} needs calibration images, and the given set has none: give --data with "
-                "photographs"
+                f"{self.job.precision} needs calibration images, and there are none: give --data with photographs"
             )
 
     def inputs(self) -> Iterator[Floats]:

@@ -35,7 +35,7 @@ def write_dataset(samples: Samples, folder: Path) -> Path:
     """
     chosen = set(np.linspace(0, len(samples) - 1, min(MOST, len(samples))).round().astype(int).tolist())
     if not len(samples):
-        raise ConversionError("int8 needs calibration images, and the given set has none: give --data with photographs")
+        raise ConversionError("int8 needs calibration images, and there are none: give --data with photographs")
     lines = []
     for index, tensor in enumerate(samples):
         if index in chosen:

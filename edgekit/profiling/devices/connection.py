@@ -205,7 +205,7 @@ class Connection:
 
     def _nonsense(self, text: bytes | msgspec.Raw | str) -> DeviceError:
         words = text if isinstance(text, str) else bytes(text).decode(errors="replace")
-        return DeviceError(f"{self.device.name}: the device says what edgekit does not: {words.strip()[:200]!r}")
+        return DeviceError(f"{self.device.name}: the device sent an unexpected message: {words.strip()[:200]!r}")
 
     def _refusal(self, reply: _Reply) -> DeviceError:
         name, folder = self.device.name, self.device.folder
@@ -241,8 +241,8 @@ class Connection:
         said = f": {words[-1]}" if words else ""
         if code == 255 or code < 0:
             return DeviceError(
-                f"{self.device.name}: the connection was lost{said}; what ran there ends by itself and nothing half is "
-                f"kept: try again"
+                f"{self.device.name}: the connection was lost{said}; what ran there ends by itself and leaves nothing "
+                f"half-done: try again"
             )
         killed = " (killed: out of memory?)" if code == 137 else ""
         return DeviceError(

@@ -78,7 +78,7 @@ def requirements(engines: Sequence[str], *, system_packages: bool = False) -> tu
     parted = [_without_extra(text) for text in listed]
     if absent := extras - {extra for _, extra in parted}:
         raise UsageError(
-            f"this installation of edgekit says nothing of its extra {', '.join(sorted(absent))}: install edgekit again"
+            f"this installation of edgekit does not list its extra {', '.join(sorted(absent))}: install edgekit again"
         )
     return tuple(dict.fromkeys(requirement for requirement, extra in parted if extra in extras))
 

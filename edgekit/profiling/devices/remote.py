@@ -105,7 +105,7 @@ class _Names:
         """The bundle that is at a path there; the same content may have been given by several paths here."""
         given = self._bundles.get(path)
         if not given:
-            raise DeviceError(f"{self._device}: the device tells of {path!r}, which it was not asked for")
+            raise DeviceError(f"{self._device}: the device reports {path!r}, which it was not asked for")
         return given.pop(0)
 
     @property

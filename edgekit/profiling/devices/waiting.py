@@ -101,9 +101,9 @@ class Lines:
             self._watch.heard()
             self._bytes += len(line)
             if len(line) == MOST_LINE and not line.endswith(b"\n"):
-                raise DeviceError(f"{self._name}: the device says a line of {MOST_LINE >> 20} MB: {_DISTRUST}")
+                raise DeviceError(f"{self._name}: the device sent a line of {MOST_LINE >> 20} MB: {_DISTRUST}")
             if self._bytes > MOST_BYTES:
-                raise DeviceError(f"{self._name}: the device says more than {MOST_BYTES >> 20} MB: {_DISTRUST}")
+                raise DeviceError(f"{self._name}: the device sent more than {MOST_BYTES >> 20} MB: {_DISTRUST}")
             yield line
 
 

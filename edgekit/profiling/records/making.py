@@ -229,7 +229,7 @@ def accuracy(path: Path, labels: str, images: str = "") -> Accuracy:
     bundle: Bundle = open_bundle(path)
     manifest = bundle.manifest
     if manifest.contract.language is not None:
-        raise UsageError(f"{path}: --labels measures models of images; of BLIP-2 edgekit evaluate does")
+        raise UsageError(f"{path}: --labels measures models of images; for BLIP-2 use edgekit evaluate")
     model = load(bundle, unit=proof_device(manifest.engine, manifest.graphs[0]))
     report = evaluate(lambda image: model.predict(image, score=SCORE_THRESHOLD), labels, images or None)
     name, value = next(iter(report[0].figures.items()))

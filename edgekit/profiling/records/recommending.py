@@ -72,7 +72,7 @@ def recommend(question: RecommendRequest, store: Store, report: Report) -> Recom
         known = _completed(question, known, store, report)
     if not known:
         raise UsageError(
-            f"{store.path} has no records of {machine}: give bundles, which are measured then, or run edgekit profile"
+            f"{store.path} has no records of {machine}: give bundles, which it then measures, or run edgekit profile"
         )
     return choose(known, question.bounds, question.prefer)
 

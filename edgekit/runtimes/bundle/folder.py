@@ -98,12 +98,12 @@ def open_bundle(path: str | os.PathLike[str], *, verify: Verify | None = None) -
     for graph in manifest.graphs:
         for name in graph.files:
             if name not in listed:
-                raise BundleError(f"{root}: graph {graph.name!r} uses {name!r}, which the manifest does not guard")
+                raise BundleError(f"{root}: graph {graph.name!r} uses {name!r}, which the manifest does not list")
     return Bundle(root, manifest)
 
 
 def _refuse_unlisted(root: Path, listed: set[str]) -> None:
-    """Refuse ONNX files that have an engine read what the manifest does not guard."""
+    """Refuse ONNX files that have an engine read what the manifest does not list."""
     for name in sorted(listed):
         if not name.lower().endswith(".onnx"):
             continue
@@ -117,7 +117,7 @@ def _refuse_unlisted(root: Path, listed: set[str]) -> None:
         for other in sorted(named):
             if not listed.issuperset(str(parent / other) for parent in parents):
                 raise BundleError(
-                    f"{root / name}: keeps weights in {other!r}, which the manifest does not guard; do not use this "
+                    f"{root / name}: keeps weights in {other!r}, which the manifest does not list; do not use this "
                     "bundle"
                 )
 
@@ -126,7 +126,7 @@ def _manifest_bytes(path: Path) -> bytes:
     with _regular(path) as stream:
         size = os.fstat(stream.fileno()).st_size
         if size > MOST:
-            raise BundleError(f"{path}: {size} bytes, and no manifest has more than {MOST}; do not use this bundle")
+            raise BundleError(f"{path}: {size} bytes, and a manifest has at most {MOST}; do not use this bundle")
         return stream.read(size)
 
 
@@ -199,8 +199,8 @@ def _refuse_holes(path: Path, found: os.stat_result) -> None:
     stored = 512 * getattr(found, "st_blocks", found.st_size)
     if found.st_size > _SPARSE and stored < found.st_size // _STORED:
         raise BundleError(
-            f"{path}: {found.st_size} bytes, of which {stored} are on disk: a file full of holes is no model; do not "
-            "use this bundle"
+            f"{path}: {found.st_size} bytes, of which {stored} are on disk: a sparse file is not a model; do not use "
+            "this bundle"
         )
 
 
@@ -218,7 +218,7 @@ def _resolved(path: Path) -> Path:
     try:
         return path.resolve()
     except RuntimeError as error:  # what Python before 3.13 says of a link that leads to itself
-        raise BundleError(f"{path}: a link that leads nowhere; copy the bundle again") from error
+        raise BundleError(f"{path}: a broken link; copy the bundle again") from error
 
 
 def sha256(path: Path) -> str:

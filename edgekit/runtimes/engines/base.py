@@ -254,14 +254,14 @@ def guarded_folder(folder: Path, graph: Graph, ending: str) -> Path:
     """The folder that an engine opens as one, as Apple's formats are: the first part of the first file's name.
 
     Raises:
-        EngineError: the file is not in such a folder, or the folder has files that the manifest does not guard.
+        EngineError: the file is not in such a folder, or the folder has files that the manifest does not list.
     """
     first = graph.files[0].split("/")[0]
     if not first.endswith(ending):
         raise EngineError(f"{graph.files[0]!r} is not in an {ending} folder; convert the model again")
     there = {path.relative_to(folder).as_posix() for path in (folder / first).rglob("*") if not path.is_dir()}
     if unlisted := sorted(there - set(graph.files)):
-        raise EngineError(f"{folder / unlisted[0]}: a file that the manifest does not guard; do not use this bundle")
+        raise EngineError(f"{folder / unlisted[0]}: a file that the manifest does not list; do not use this bundle")
     return folder / first
 
 

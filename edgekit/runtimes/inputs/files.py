@@ -66,7 +66,7 @@ def read_file(path: str | os.PathLike[str], most: int = MOST_BYTES) -> bytes:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error})") from error
     if (size := max(found.st_size, len(data))) > most:
-        raise InputError(f"{path}: has {size} bytes, and {most} are the most that edgekit reads")
+        raise InputError(f"{path}: has {size} bytes, and edgekit reads at most {most}")
     return data
 
 

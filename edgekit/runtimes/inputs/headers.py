@@ -30,7 +30,7 @@ def check_size(size: Size, name: str, most: int = MOST_PIXELS, form: str = "") -
     """
     if size[0] * size[1] > most:
         raise InputError(
-            f"{name}: claims {size[0]} x {size[1]} pixels, and {most} are the most that edgekit decodes{form}; "
+            f"{name}: claims {size[0]} x {size[1]} pixels, and edgekit decodes at most {most}{form}; "
             f"make it smaller, or cut it into tiles"
         )
 

@@ -217,5 +217,5 @@ def _read(example: Any, address: Address, text: str) -> bytes:
     with importlib.import_module("fsspec").open(path, "rb") as file:
         data = bytes(file.read(MOST_BYTES + 1))
     if len(data) > MOST_BYTES:
-        raise InputError(f"{text}: {path!r} has more than {MOST_BYTES} bytes, which are the most that edgekit reads")
+        raise InputError(f"{text}: {path!r} has more than {MOST_BYTES} bytes, and edgekit reads no more")
     return data

@@ -83,7 +83,9 @@ class Video:
         import cv2
 
         if self.live:
-            raise InputError(f"{self.name}: a camera or stream has no frames to choose from; record a video first")
+            raise InputError(
+                f"{self.name}: frames of a camera or stream cannot be chosen by number; record a video first"
+            )
         capture = self.capture()
         try:
             stated = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))

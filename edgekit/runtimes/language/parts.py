@@ -122,7 +122,7 @@ def language_of(contract: Contract) -> Language:
 
 def _guarded(bundle: Bundle, name: str) -> Path:
     if all(file.path != name for file in bundle.manifest.files):
-        raise BundleError(f"{bundle.path}: no {name!r} that the manifest guards; convert the model again")
+        raise BundleError(f"{bundle.path}: no {name!r} that the manifest lists; convert the model again")
     return bundle.file(name)
 
 

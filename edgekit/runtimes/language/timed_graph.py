@@ -65,8 +65,8 @@ class TimedGraph:
     def _graph(self) -> LanguageGraph:
         if self._lender.user is not self:
             raise UsageError(
-                "this stream cannot go on: its model has begun another text; finish a stream before the next call, "
-                "or load the bundle twice"
+                "this stream cannot continue: its model has started another text; finish a stream before the next "
+                "call, or load the bundle twice"
             )
         return self._lender.graph
 

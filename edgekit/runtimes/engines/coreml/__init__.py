@@ -36,7 +36,7 @@ def package_of(folder: Path, graph: Graph) -> Path:
     """The ``.mlpackage`` folder of a graph.
 
     Raises:
-        EngineError: the file is not in such a folder, or the folder has files that the manifest does not guard.
+        EngineError: the file is not in such a folder, or the folder has files that the manifest does not list.
     """
     return guarded_folder(folder, graph, ".mlpackage")
 

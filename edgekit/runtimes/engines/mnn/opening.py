@@ -30,13 +30,13 @@ def checked_operators(path: Path, graph: Graph) -> list[MnnOperator]:
     """Check a file before MNN opens it, which aborts the process on some broken files.
 
     Raises:
-        EngineError: it is missing or broken, has weights beside it that the manifest does not guard, or lacks a tensor
+        EngineError: it is missing or broken, has weights beside it that the manifest does not list, or lacks a tensor
             of the manifest.
     """
     operators = _operators(path)
     weights = weights_of(path)
     if weights.exists() and weights.name not in graph.files:
-        raise EngineError(f"{weights}: weights that the manifest does not guard; do not use this bundle")
+        raise EngineError(f"{weights}: weights that the manifest does not list; do not use this bundle")
     made = {name for operator in operators for name in operator.outputs}
     for tensor in (*graph.inputs, *graph.outputs):  # MNN would give the first tensor for a name it does not know
         if tensor.name not in made:

@@ -51,7 +51,7 @@ class OpenVinoNetwork:
         openvino = import_openvino()
         if len(graph.files) != 2:
             raise EngineError(f"an OpenVINO graph has an .xml and a .bin, not {list(graph.files)}; convert again")
-        # By itself OpenVINO takes the weights beside the graph, whether the manifest guards them or not.
+        # By itself OpenVINO takes the weights beside the graph, whether the manifest lists them or not.
         path, weights = named_as(folder, graph.files[0], ".xml"), folder / graph.files[1]
         device = (options.device or "cpu").upper()
         core = openvino.Core()

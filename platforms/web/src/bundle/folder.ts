@@ -85,7 +85,7 @@ export async function openBundle(source: BundleSource, signal?: AbortSignal): Pr
   for (const graph of manifest.graphs) {
     for (const file of graph.files) {
       if (!listed.has(file)) {
-        throw new BundleError("unguarded", `${source.name}: graph ${quoted(graph.name)} uses ${quoted(file)}, which the manifest does not guard`);
+        throw new BundleError("unguarded", `${source.name}: graph ${quoted(graph.name)} uses ${quoted(file)}, which the manifest does not list`);
       }
     }
   }
@@ -105,7 +105,7 @@ function checkName(name: string, path: string, seen: Set<string>): void {
   seen.add(normal);
 }
 
-/** Refuse ONNX files that have an engine read what the manifest does not guard. */
+/** Refuse ONNX files that have an engine read what the manifest does not list. */
 function refuseUnlisted(name: string, files: ReadonlyMap<string, Uint8Array>): void {
   for (const [path, data] of files) {
     if (!path.toLowerCase().endsWith(".onnx")) continue;
@@ -119,7 +119,7 @@ function refuseUnlisted(name: string, files: ReadonlyMap<string, Uint8Array>): v
     const folder = path.slice(0, path.lastIndexOf("/") + 1);
     for (const other of others) {
       if (!files.has(folder + other)) {
-        throw new BundleError("unguarded", `${name}${path}: keeps weights in ${quoted(other)}, which the manifest does not guard; do not use this bundle`);
+        throw new BundleError("unguarded", `${name}${path}: keeps weights in ${quoted(other)}, which the manifest does not list; do not use this bundle`);
       }
     }
   }

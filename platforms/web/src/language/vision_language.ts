@@ -351,7 +351,7 @@ function graphsOf(manifest: Manifest, language: Language): Graph[] {
 
 function guarded({ manifest, files }: Bundle, name: string): Uint8Array {
   const found = files.get(name);
-  if (!found) throw new BundleError("invalid", `${manifest.name}: no ${quoted(name)} that the manifest guards; convert the model again`);
+  if (!found) throw new BundleError("invalid", `${manifest.name}: no ${quoted(name)} that the manifest lists; convert the model again`);
   return found;
 }
 

@@ -32,7 +32,7 @@ public struct EdgeBundle: Sendable {
         }
         for graph in manifest.graphs {
             for path in graph.files where !lists(path) {
-                throw refused(.unguarded, folder, "graph '\(graph.name)' uses '\(path)', which the manifest does not guard; do not use this bundle")
+                throw refused(.unguarded, folder, "graph '\(graph.name)' uses '\(path)', which the manifest does not list; do not use this bundle")
             }
         }
     }
@@ -88,7 +88,7 @@ public struct EdgeBundle: Sendable {
         if file.path.lowercased().hasSuffix(".onnx") { try refuseUnlisted(file.path, data) }
     }
 
-    /// Refuse an ONNX file that has an engine read what the manifest does not guard.
+    /// Refuse an ONNX file that has an engine read what the manifest does not list.
     private func refuseUnlisted(_ path: String, _ data: Data) throws {
         let others: Set<String>
         do {
@@ -98,7 +98,7 @@ public struct EdgeBundle: Sendable {
         }
         let inside = path.split(separator: "/").dropLast().map { $0 + "/" }.joined()
         for other in others where !lists(inside + other) {
-            throw refused(.unguarded, url(of: path), "keeps weights in '\(other)', which the manifest does not guard; do not use this bundle")
+            throw refused(.unguarded, url(of: path), "keeps weights in '\(other)', which the manifest does not list; do not use this bundle")
         }
     }
 }

@@ -299,7 +299,7 @@ public actor VisionLanguage {
 
     private static func guarded(_ bundle: EdgeBundle, _ name: String) throws -> [UInt8] {
         guard bundle.lists(name) else {
-            throw EdgeKitError.bundle(.invalid, "\(bundle.manifest.name): no '\(name)' that the manifest guards; convert the model again")
+            throw EdgeKitError.bundle(.invalid, "\(bundle.manifest.name): no '\(name)' that the manifest lists; convert the model again")
         }
         return try bundle.read(name)
     }

@@ -87,7 +87,7 @@ class LanguageTest {
         detector.deleteRecursively()
         val without = writeLanguageBundle("opt") { it - "embeddings.npy" }
         val engine = Parrot()
-        refused("no 'embeddings.npy' that the manifest guards") { VisionLanguage.open(without, engine) }
+        refused("no 'embeddings.npy' that the manifest lists") { VisionLanguage.open(without, engine) }
         assertEquals(3, engine.closed.get())
         without.deleteRecursively()
         val short = writeLanguageBundle("opt") { it + ("embeddings.npy" to embeddings(4)) }

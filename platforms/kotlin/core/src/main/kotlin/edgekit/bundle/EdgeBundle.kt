@@ -25,7 +25,7 @@ class EdgeBundle private constructor(val folder: File, val manifest: Manifest) {
         for (graph in manifest.graphs) {
             for (path in graph.files) {
                 if (!lists(path)) {
-                    val what = "graph '${graph.name}' uses '$path', which the manifest does not guard; do not use this bundle"
+                    val what = "graph '${graph.name}' uses '$path', which the manifest does not list; do not use this bundle"
                     throw refused(BundleProblem.UNGUARDED, folder, what)
                 }
             }
@@ -62,7 +62,7 @@ class EdgeBundle private constructor(val folder: File, val manifest: Manifest) {
         if (file.path.lowercase().endsWith(".onnx")) refuseUnlisted(file.path, bytes(place))
     }
 
-    /** Refuse an ONNX file that has an engine read what the manifest does not guard. */
+    /** Refuse an ONNX file that has an engine read what the manifest does not list. */
     private fun refuseUnlisted(path: String, data: ByteArray) {
         val others = try {
             OnnxFile.named(data)
@@ -72,7 +72,7 @@ class EdgeBundle private constructor(val folder: File, val manifest: Manifest) {
         val inside = path.split('/').dropLast(1).joinToString("") { "$it/" }
         for (other in others) {
             if (!lists(inside + other)) {
-                val what = "keeps weights in '$other', which the manifest does not guard; do not use this bundle"
+                val what = "keeps weights in '$other', which the manifest does not list; do not use this bundle"
                 throw refused(BundleProblem.UNGUARDED, file(path), what)
             }
         }

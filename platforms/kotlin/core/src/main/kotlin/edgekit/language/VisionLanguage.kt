@@ -266,7 +266,7 @@ private class Writer(bundle: EdgeBundle, language: Language, networks: Map<Strin
 private fun invalid(what: String) = EdgeKitException.Bundle(BundleProblem.INVALID, "$what; convert the model again")
 
 private fun EdgeBundle.guarded(name: String): File {
-    if (!lists(name)) throw invalid("${manifest.name}: no '$name' that the manifest guards")
+    if (!lists(name)) throw invalid("${manifest.name}: no '$name' that the manifest lists")
     return file(name)
 }
 
