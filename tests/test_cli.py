@@ -250,7 +250,7 @@ def test_info_for_people_names_what_matters(cli: Cli, converted: Converted) -> N
         "input 64x64 (height x width) rgb, stretch, interpolation linear",
         "values (pixel * 0.003921568627 - mean) / std; mean 0, 0, 0; std 1, 1, 1",
         "decoder anchor_free: strides 16; reg_max 1",
-        "thresholds: score 0.25, NMS per class above IoU 0.6, at most 300 an image",
+        "thresholds: score 0.25, NMS per class above IoU 0.6, at most 300 per image",
         "input 0: ",
         "output 0: boxes float32 (1, 4, 4, 4) nchw is boxes, level 0",
         "output 1: classes float32 (1, 2, 4, 4) nchw is classes, level 0",

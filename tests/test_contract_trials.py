@@ -292,7 +292,7 @@ def test_every_mistake_is_noticed(name: str, tmp_path: Path) -> None:
     [
         ("scale: 1.0", "scale: 0.003921568627", "mean"),
         ("[256, 256]", "[224, 224]", "fixed to 256x256, not 224x224"),
-        ("reg_max: 8", "reg_max: 7", r"reg_max: 7 wants 28 channels of boxes, but there are 32: reg_max: 8 \(GFL and"),
+        ("reg_max: 8", "reg_max: 7", r"reg_max: 7 needs 28 channels of boxes, but there are 32: reg_max: 8 \(GFL and"),
         ("class_6", "class_6, more", r"is needed"),
     ],
 )

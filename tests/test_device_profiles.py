@@ -365,7 +365,7 @@ def test_one_measurement_at_a_time(ready: book.Device, tiny: Bundle) -> None:
 @pytest.mark.parametrize(
     ("says", "message"),
     [
-        ("echo nonsense", "the session there says what edgekit does not: 'nonsense'"),
+        ("echo nonsense", "the session there sent an unexpected message: 'nonsense'"),
         ("""printf '{"type":"finish'""", "what ran there ended with code 0 before it was done"),
         ("echo no memory >&2; exit 9", "what ran there ended with code 9 before it was done: no memory"),
     ],

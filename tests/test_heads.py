@@ -262,7 +262,7 @@ def test_wrong_number_of_classes_names_what_was_found() -> None:
     with pytest.raises(ContractError) as caught:
         automatic(FastestDet(6), "fastestdet", {}, 7)
     for part in (
-        "decoder 'fastestdet' wants, per level, objectness with 1 channels, boxes with 4 channels, classes with 7 ",
+        "decoder 'fastestdet' needs, per level, objectness with 1 channels, boxes with 4 channels, classes with 7 ",
         "the last convolutions are: conv2d_1 (1, 1, 4, 4), conv2d_2 (1, 4, 4, 4), conv2d_3 (1, 6, 4, 4)",
         "Correct classes or decoder, or name the tensors in the contract: cut: [{tensor: NAME, role: ROLE, level: 0}",
     ):
@@ -270,7 +270,7 @@ def test_wrong_number_of_classes_names_what_was_found() -> None:
 
 
 def test_wrong_decoder() -> None:
-    with pytest.raises(ContractError, match="decoder 'grid' wants, per level, boxes with 4 channels, objectness"):
+    with pytest.raises(ContractError, match="decoder 'grid' needs, per level, boxes with 4 channels, objectness"):
         automatic(Yolov8(6), "grid", {"strides": list(STRIDES)}, 6)
 
 

@@ -181,7 +181,7 @@ def test_lies_about_folders(device: book.Device, tmp_path: Path) -> None:
 )
 def test_lies_about_the_environment(device: book.Device, tmp_path: Path, lines: str) -> None:
     lying = liar(device, tmp_path, answer(FACTS), answer([False]), lines, answer(0))
-    with Connection(lying) as connection, pytest.raises(DeviceError, match="the device says what edgekit does not"):
+    with Connection(lying) as connection, pytest.raises(DeviceError, match="the device sent an unexpected message"):
         environment.inspect(connection)
 
 
@@ -199,7 +199,7 @@ DONE = messages.Done(result=msgspec.Raw(b"7"), seconds=0.0, peak_bytes=0)
 )
 def test_lies_of_a_session(line: bytes) -> None:
     said = channel(line)
-    with said.stdin, pytest.raises(DeviceError, match="loop: the session there says what edgekit does not"):
+    with said.stdin, pytest.raises(DeviceError, match="loop: the session there sent an unexpected message"):
         call.ask(said, call.called("a:b", messages.Alive()), SessionResult, lambda text, share: None)
 
 

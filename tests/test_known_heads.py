@@ -340,7 +340,7 @@ def test_the_papers_reg_max_is_told_from_the_number_of_bins(tmp_path: Path) -> N
     )
     contract.write_text(text)
     job = PrepareJob(folder="", source=str(path), contract=str(contract))
-    with pytest.raises(ContractError, match=r"reg_max: 7 bins a side want 28 .* have 32: write reg_max: 8 \(GFL and"):
+    with pytest.raises(ContractError, match=r"reg_max: 7 bins per side need 28 .* have 32: write reg_max: 8 \(GFL and"):
         read_source(job)
     task = open_task(
         Contract(
@@ -350,5 +350,5 @@ def test_the_papers_reg_max_is_told_from_the_number_of_bins(tmp_path: Path) -> N
             decoder=Decoder(name="anchor_free", options={"strides": [8], "reg_max": 7}),
         )
     )
-    with pytest.raises(ContractError, match=r"reg_max: 7 wants 28 channels .* 32: reg_max: 8 \(GFL"):
+    with pytest.raises(ContractError, match=r"reg_max: 7 needs 28 channels .* 32: reg_max: 8 \(GFL"):
         task.candidates([values(1, 1, 32, 4, 6), values(2, 1, 1, 4, 6)], 0.5)

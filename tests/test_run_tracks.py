@@ -44,7 +44,7 @@ def test_options_of_the_line_and_of_the_bundle(bundle: Path, film: Path) -> None
     assert tracked(bundle, film, *all_of_them) == (found, "")
     none, said = tracked(bundle, film, "--track-option", "new_score=1", "--track-option", "high_score=1")
     assert none == 0
-    assert f"edgekit: {found:.1f} found a frame, 0.0 tracked: {12 * found} of {12 * found} detections scored" in said
+    assert f"edgekit: {found:.1f} found per frame, 0.0 tracked: {12 * found} of {12 * found} detections scored" in said
     assert "under bytetrack's new_score, 1; try --track-option high_score=0.6 --track-option new_score=0.7, " in said
     assert f"or keep that in the bundle: edgekit amend {bundle} --tracker-option high_score=0.6" in said
     edgekit.amend(bundle, tracker_options={"new_score": 1.0, "high_score": 1.0})

@@ -159,7 +159,7 @@ class TestScoresOfTheModel:
         weak = stream(0.4, 0.6)
         text, options = discarded(weak, "bytetrack", 0.25)
         assert text == (
-            "15.0 found a frame, 0.0 tracked: 150 of 150 detections scored under bytetrack's new_score, 0.7"
+            "15.0 found per frame, 0.0 tracked: 150 of 150 detections scored under bytetrack's new_score, 0.7"
         )
         assert options == {"new_score": 0.43, "high_score": 0.33}
         assert discarded(stream(0.4, 0.6, **options), "bytetrack", 0.25) == ("", {})

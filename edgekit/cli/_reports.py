@@ -130,7 +130,7 @@ def evidence_lines(evidence: Evidence) -> list[str]:
     if decoded.pixels is not msgspec.UNSET:
         lines.append(f"cells with the same class {decoded.pixels:.2%}, mIoU with the source {decoded.miou:.4f}")
     if decoded.angle is not msgspec.UNSET:
-        lines.append(f"angle between boxes {decoded.angle:.2f} degrees in the mean")
+        lines.append(f"angle between boxes {decoded.angle:.2f} degrees on average")
     lines += _drift_lines(evidence)
     if evidence.placement:
         lines.append(f"operators: {', '.join(f'{count} on {unit}' for unit, count in evidence.placement.items())}")

@@ -55,8 +55,8 @@ def command(bundle: str, as_json: bool) -> None:
     if manifest.calibration:
         calibration = manifest.calibration
         lines.append(
-            f"calibrated on {calibration.count} images, {calibration.held} held back ({calibration.method}, sha256 "
-            f"{calibration.sha256[:12]})"
+            f"calibrated on {calibration.count} images, {calibration.held} in the hold-out set ({calibration.method}, "
+            f"sha256 {calibration.sha256[:12]})"
         )
     lines += evidence_lines(manifest.evidence) if manifest.evidence else ["no evidence"]
     lines += variant_lines(manifest.variants or ())
@@ -92,7 +92,7 @@ def _contract(contract: Contract) -> list[str]:
         post = contract.postprocess
         suppressed = "over all classes" if post.class_agnostic else "per class"
         nms = f"NMS {suppressed} above IoU {post.iou:g}" if post.nms else "no NMS"
-        lines.append(f"thresholds: score {post.score:g}, {nms}, at most {post.max_detections} an image")
+        lines.append(f"thresholds: score {post.score:g}, {nms}, at most {post.max_detections} per image")
     if contract.trackers:
         lines.append(f"trackers: {', '.join(f'{name} {_value(value)}' for name, value in contract.trackers.items())}")
     return lines

@@ -133,7 +133,7 @@ def _print(found: Recommendation) -> None:
         if runner_up:
             say(_against(found, runner_up[0]))
     else:
-        say("nothing keeps these bounds; the nearest is first")
+        say("nothing is within these bounds; the nearest is first")
     rows = [
         [escape(_named(one)), *_figures(one), "; ".join(one.violations) or "fits"]
         for one in (*found.fitting, *found.others)

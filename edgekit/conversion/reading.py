@@ -167,7 +167,7 @@ def _check_bins(flat: fx.GraphModule, options: object, wanted: set[Counts]) -> N
     found = {shape_of(node)[1] for node in last_convolutions(flat)}
     if not wanted <= found and (wanted - {4 * bins}) | {4 * bins + 4} <= found:
         raise ContractError(
-            f"decoder.reg_max: {bins} bins a side want {4 * bins} channels of boxes, but the last convolutions have "
+            f"decoder.reg_max: {bins} bins per side need {4 * bins} channels of boxes, but the last convolutions have "
             f"{4 * bins + 4}: write reg_max: {bins + 1} (GFL and NanoDet call the largest distance reg_max, and have "
             "one bin more)"
         )

@@ -231,7 +231,7 @@ def _mismatch(found: list[fx.Node], channels: Mapping[str, Counts], decoder: str
     wanted = ", ".join(f"{role} with {_counted(count)} channels" for role, count in channels.items())
     seen = ", ".join(f"{node.name} {shape_of(node)}" for node in found) or "none"
     return (
-        f"decoder {decoder!r} wants, per level, {wanted}; the last convolutions are: {seen}. Correct classes or "
+        f"decoder {decoder!r} needs, per level, {wanted}; the last convolutions are: {seen}. Correct classes or "
         "decoder, or name the tensors in the contract: cut: [{tensor: NAME, role: ROLE, level: 0}, ...]"
     )
 

@@ -72,7 +72,7 @@ def discarded(tracker: Tracker, name: str, score: float) -> tuple[str, dict[str,
         return "", {}
     frames = tracker.tally.frames
     text = (
-        f"{found / frames:.1f} found a frame, {tracked / frames:.1f} tracked: {under} of {found} detections scored "
+        f"{found / frames:.1f} found per frame, {tracked / frames:.1f} tracked: {under} of {found} detections scored "
         f"under {name}'s {begin}, {least:g}"
     )
     usual = tracker.Options()

@@ -145,7 +145,7 @@ def _decoded(channel: Channel, text: bytes | msgspec.Raw, kind: type[Result]) ->
         return from_json(text, kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         words = bytes(text).decode(errors="replace").strip()[:200]
-        raise channel.error(f"{channel.name}: {channel.who} says what edgekit does not: {words!r}") from error
+        raise channel.error(f"{channel.name}: {channel.who} sent an unexpected message: {words!r}") from error
 
 
 @contextlib.contextmanager

@@ -94,7 +94,7 @@ FAMILIES: Mapping[str, tuple[Family, ...]] = {
 }
 """By ``model_type``; the first is meant where the configuration names no architecture."""
 
-_TEXTS = "it compares images with texts, and edgekit has no task for that beside BLIP-2's"
+_TEXTS = "it compares images with texts, and edgekit has no task for that except BLIP-2's"
 _MASKS = "it gives a mask for each of its queries, for which edgekit has no decoder; take a SegFormer or a YOLO instead"
 _DEPTH = "it estimates depth, for which edgekit has no task"
 _VISION = "save its vision tower alone: {}.from_pretrained(FOLDER).save_pretrained(NEW)"
@@ -116,8 +116,8 @@ REFUSED: Mapping[str, str] = {
     "depth_anything": _DEPTH,
     "zoedepth": _DEPTH,
     "glpn": _DEPTH,
-    "sam": "it needs points or boxes beside the image, and a bundle has one image for its input",
-    "sam2": "it needs points or boxes beside the image, and a bundle has one image for its input",
+    "sam": "it needs points or boxes besides the image, and a bundle has one image for its input",
+    "sam2": "it needs points or boxes besides the image, and a bundle has one image for its input",
     "timm_wrapper": "it is a network of timm; give timm:NAME with --weights FOLDER/model.safetensors",
 }
 """Why well-known types of models are not read."""

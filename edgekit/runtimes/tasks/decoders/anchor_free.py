@@ -65,7 +65,7 @@ def check_bins(options: AnchorFree, channels: int) -> None:
     fits = f": reg_max: {bins}" if not rest else ""
     papers = " (GFL and NanoDet call the largest distance reg_max, and have one bin more)"
     raise ValueError(
-        f"reg_max: {options.reg_max} wants {4 * options.reg_max} channels of boxes, but there are {channels}{fits}"
+        f"reg_max: {options.reg_max} needs {4 * options.reg_max} channels of boxes, but there are {channels}{fits}"
         + (papers if bins == options.reg_max + 1 and not rest else "")
     )
 
