@@ -1,4 +1,4 @@
-"""edgekit: trained PyTorch models to the edge, with proof that they still work there.
+"""edgekit converts trained PyTorch models to edge targets, and proves that they still work there.
 
 Importing this package imports no engine, no OpenCV and no torch; each name below is resolved on first use. The names in
 ``__all__``, and those of `edgekit.results`, `edgekit.tracking`, `edgekit.decoders` and `edgekit.errors`, are the public
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-# ONNX Runtime calls its maker from native code, about ten seconds after it was imported, unless this is set before.
+# ONNX Runtime sends telemetry from native code, about ten seconds after its import, unless this is set before.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""HOST: the data a model is calibrated and proven on, and how it becomes INT8."""
+"""HOST: the images that calibrate and prove a model, and the quantisation plan that makes it INT8."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Choose a few images of many to calibrate on: the most different ones by their descriptors, or evenly
-spaced frames of a video."""
+"""Choose a few of many images for calibration: the most different ones by their descriptors, or evenly spaced frames of
+a video."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The plan's names for the tensors of the programs and files that targets make of the same graph.
+"""Map the tensors of targets' programs and files to the plan's names for them.
 
 Names hold between the ONNX form and the program, but for the input and the outputs, which have the contract's names in
 ONNX. A toolchain that names tensors in its own way still computes the same values: there, tensors are recognised by

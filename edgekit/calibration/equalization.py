@@ -1,4 +1,4 @@
-"""Cross-layer equalization (CLE): channels of like size, exact in float, as one scale per tensor needs them.
+"""Cross-layer equalization (CLE): channels of similar size, exact in float, because a tensor has one scale.
 
 Where the channels of a tensor differ a hundred times in size and the weights behind make up for it, no single 8-bit
 scale holds them all. Scaling the channels of the layer before by s and the weights behind by 1/s leaves the function as

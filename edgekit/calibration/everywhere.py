@@ -1,4 +1,4 @@
-"""INT8 everywhere in an ONNX graph: a Q/DQ pair behind every tensor that an integer operator writes or reads.
+"""INT8 throughout an ONNX graph: a Q/DQ pair behind every tensor that an integer operator writes or reads.
 
 ONNX Runtime computes a convolution in integers only where its output is quantised again (`QLinearConv`). With pairs in
 front of layers alone (`edgekit.calibration.explicit`) it dequantises and computes in float. Here sigmoids, products,
@@ -112,7 +112,7 @@ class _Grid:
 
 
 class _Writer:
-    """Writes the nodes anew, in order, with pairs behind them."""
+    """Writes the nodes again, in order, with pairs behind them."""
 
     def __init__(
         self,

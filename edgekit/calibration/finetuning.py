@@ -1,4 +1,4 @@
-"""Fine-tuning without labels: the quantised network learns to give the outputs of the float one.
+"""Fine-tuning without labels: the quantised network learns the outputs of the float one.
 
 Layers see their inputs on 8-bit grids of fixed ranges and have weights on the grid of `edgekit.calibration.grid`. What
 is trained are the numbers of steps of the weights, and biases, through rounding as if it were not there (straight-
@@ -222,7 +222,7 @@ class _Holdout:
 
 
 class _Trainer:
-    """The quantised network as it is trained."""
+    """Trains the quantised network."""
 
     def __init__(
         self,

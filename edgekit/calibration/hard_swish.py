@@ -1,4 +1,4 @@
-"""Hard swish in place of SiLU: the same network with an activation that is less to compute, fitted to the source.
+"""Hard swish in place of SiLU: the same network with a cheaper activation, fitted to the source.
 
 SiLU is x * sigmoid(x), hard swish x * relu6(x + 3) / 6: no exponential. Put in its place, it costs a detector several
 points of mAP. So the layers are fitted anew, from the first to the last, without labels: each reads what the changed
@@ -57,7 +57,7 @@ STEP = 0.8
 
 @dataclass(frozen=True)
 class Fitted:
-    """What was done: SiLUs replaced, layers fitted, views shown, seconds taken."""
+    """The numbers of SiLUs replaced, layers fitted, views used, and the seconds taken."""
 
     silus: int
     layers: int

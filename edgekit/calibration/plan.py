@@ -60,7 +60,7 @@ RETIRED_METHODS = ("moving average", "absolute", "kl")
 
 
 class Methods(Record, frozen=True, kw_only=True):
-    """What is done to make INT8 accurate; everything by default. Each can be switched off, to see what it is worth.
+    """The methods that make INT8 accurate; all are on by default. Each can be switched off to measure its effect.
 
     Attributes:
         cross_layer_equalization: even out the channels between layers (CLE).
@@ -214,7 +214,7 @@ class Outlier(Record, frozen=True, kw_only=True):
 
 
 class Advice(Record, frozen=True, kw_only=True):
-    """What the calibration images say about themselves.
+    """Advice on the calibration images.
 
     Attributes:
         curve: pairs (images, distance): after so many images the ranges were within this relative distance of the
@@ -243,7 +243,7 @@ class Tuning(Record, frozen=True, kw_only=True):
 
 
 class LastLayer(Record, frozen=True, kw_only=True):
-    """The product behind a classifier's scores, which holds much of its weights, and what INT8 costs there.
+    """A classifier's last layer, which has many of its weights, and the cost of INT8 there.
 
     The plan keeps it in float; each bundle tries it in INT8 (`edgekit.conversion.last_layer`).
 

@@ -1,4 +1,4 @@
-"""Make a quantisation plan: a graph in exchange form and calibration images in, a folder with the plan out."""
+"""Make a quantisation plan from a graph in exchange form and calibration images."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ Writer = Callable[["fx.GraphModule", Path], None]
 
 @dataclasses.dataclass(frozen=True)
 class PlanRequest:
-    """What a plan is made for.
+    """The model and settings of a plan to make.
 
     Attributes:
         integer: also plan the graph for targets with 8-bit activations alone.

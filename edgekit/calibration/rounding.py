@@ -1,4 +1,4 @@
-"""Weights on the 8-bit grid that every target's quantiser finds again, and biases that make up for it.
+"""Round weights to the 8-bit grid that every target's quantiser finds again, and correct biases for it.
 
 Rounding is done once, here, and not once more by every toolchain (`edgekit.calibration.grid` says why they find the
 same integers). Weights go to the nearest step. Choosing for each weight between the step above and the one below by the
@@ -44,7 +44,7 @@ FEW_SAMPLES = 8
 
 @dataclass(frozen=True)
 class RoundingSummary:
-    """What rounding did: the numbers of layers rounded and of biases changed, and the error of the layers' outputs.
+    """The effect of rounding: numbers of rounded layers and changed biases, and the error of the layers' outputs.
 
     ``before`` is the error of rounding alone, ``after`` that with corrected biases: root mean square over the standard
     deviation of the layer's output, mean over the layers; 0 without samples.
@@ -97,7 +97,7 @@ def round_weights(
 
 
 class _Change:
-    """What rounding changes in the output of one layer: sums over samples and positions, for each channel."""
+    """The change of one layer's output by rounding: sums over samples and positions, for each channel."""
 
     def __init__(self, module: fx.GraphModule, layer: ProgramLayer, rounded: dict[int, torch.Tensor]) -> None:
         self.layer = layer

@@ -1,4 +1,4 @@
-"""Sensitivity of each layer: what it costs the decoded results if it alone is INT8. Sorts layers for float fallback."""
+"""Sensitivity of each layer: the loss of the decoded results if it alone is INT8. Sorts layers for float fallback."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Channels of unlike size kept apart: a convolution and the depthwise one behind it, split into groups of channels.
+"""Separate channels of different size: split a convolution and the depthwise one behind it into groups of channels.
 
 Each group has tensors, and so scales, of its own, up to the activation behind the depthwise convolution, where channels
 are of like size again. Engines compute that activation together with the convolution: a concatenation between the two

@@ -1,4 +1,4 @@
-"""Checks of what Python users give to `edgekit.convert` and `edgekit.inspect`, each named as the user wrote it."""
+"""Checks of the arguments of `edgekit.convert` and `edgekit.inspect`, each named as the user wrote it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Sizes = Size | Sequence[Size]
 
 @dataclass(frozen=True)
 class _Kind:
-    """What an argument may be, in words, and whether a value is that."""
+    """The type of an argument, in words, and whether a value has it."""
 
     words: str
     holds: Callable[[object], bool]

@@ -1,4 +1,4 @@
-"""A contact sheet: what the source and a bundle find in some proof images, side by side, for a look at the contract."""
+"""A contact sheet: the results of source and bundle on some proof images, side by side, to check the contract."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Try other image rules on the source: a contract that is wrong often finds clearly less than the right one would.
+"""Try other image rules on the source: with a wrong contract it often finds clearly less than with the right one.
 
-No labels are needed. A rule is measured by what the source finds in an image and again in its mirror image: the sum of
-the squared scores of the detections that both have. Squares count sure detections. A wrong scale makes some networks
-shout: they find ten times as much, all of it with a score of 1, but little of that again, and in other boxes. So
-scales are measured in another way, which takes that into account (`Twice.steady`).
+No labels are needed. The measure of a rule is the sum of the squared scores of the detections that the source finds
+both in an image and in its mirror image. Squares favour confident detections. A wrong scale makes some networks
+overconfident: they find ten times as much, all with a score of 1, but little of it again, and in other boxes. So scales
+have another measure, which takes that into account (`Twice.steady`).
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ Network = Callable[[Floats], Sequence[Floats]]
 
 @dataclass(frozen=True)
 class Alternative:
-    """Another image rule, in the words of a contract file, and what the contract says in its place; whether it is
-    another scale, mean or std."""
+    """Another image rule, in the words of a contract file, and the contract's own rule; whether it is another scale,
+    mean or std."""
 
     text: str
     stated: str
@@ -65,7 +65,7 @@ class Alternative:
 
 
 class Twice(NamedTuple):
-    """What an image and its mirror image have in common.
+    """The detections that an image and its mirror image have in common.
 
     ``squares`` is the sum of squared scores of the detections found in both. ``steady`` is the same with each times
     0..1 for an IoU of 0.5..1 of its boxes, and the sum times the share of all squared scores that is found in both.
@@ -220,7 +220,7 @@ def _clearly(values: NDArray[np.float64], own: NDArray[np.float64], better: floa
 
 
 class _Measured:
-    """What the source finds by one image rule, image by image."""
+    """The results of the source with one image rule, image by image."""
 
     def __init__(self, network: Network, contract: Contract) -> None:
         self._network, self._task = network, open_task(contract)

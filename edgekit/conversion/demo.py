@@ -51,7 +51,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Described:
-    """What the BLIP-2 bundle says of one held-out scene; ``picture`` shows the scene with both texts."""
+    """The texts of the BLIP-2 bundle for one held-out scene; ``picture`` shows the scene with them."""
 
     bundle: Bundle
     caption: str
@@ -62,7 +62,7 @@ class Described:
 
 @dataclass(frozen=True)
 class Demonstration:
-    """Everything the demonstration gave: the float source first, then every target.
+    """All results of the demonstration: the float source first, then every target.
 
     ``described`` is None where no BLIP-2 was asked for, or where its conversion failed (see ``conversions``).
     """

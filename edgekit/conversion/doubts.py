@@ -1,4 +1,4 @@
-"""What source and bundle could share that would leave a proof empty: refused where nothing is left of it, else said.
+"""Mistakes that source and bundle share weaken a proof: those that leave nothing of it are refused, others reported.
 
 A sentence that is said becomes part of the evidence, behind the words on how its reference was obtained.
 """
@@ -61,7 +61,7 @@ CLEARLY = 10 * TOLERANCE
 
 
 class Sameness:
-    """Which outputs have been the same for all images so far, but for a share of their largest value."""
+    """Which outputs have been the same for all images so far, up to a share of their largest value."""
 
     def __init__(self, names: Sequence[str], tolerance: float = TOLERANCE) -> None:
         self._names, self._tolerance = names, tolerance

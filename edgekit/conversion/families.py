@@ -1,4 +1,4 @@
-"""Which family of networks a network seems to belong to, from what it ends in: a contract to start from.
+"""Recognise the family of a network by its last layers, and write a contract to start from.
 
 Every registered decoder says which channels its heads have, so every decoder is tried, those of the user's own too.
 """

@@ -1,4 +1,4 @@
-"""A family of networks that one seems to belong to: a contract to start from, why, and what is to be checked."""
+"""A family that a network seems to belong to: a contract to start from, the reasons, and what to check."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Family:
         task, decoder: of the contract.
         classes: their number.
         why: what speaks for it.
-        doubts: what the file does not tell.
+        doubts: what the file does not say.
         rule: keys of the image rule that differ from the default.
         cut: the raw heads, empty where the network is not cut.
         outputs: of a network that is not cut, in order, where they have to be named.

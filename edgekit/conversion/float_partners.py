@@ -1,4 +1,4 @@
-"""Say of every INT8 bundle how fast it is beside the float bundle of its target, once all of them are there.
+"""Time every INT8 bundle against the float bundle of its target, once all of them exist.
 
 Only then is nothing else of the conversion running. A target that the host cannot run itself is not timed.
 """

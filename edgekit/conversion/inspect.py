@@ -1,4 +1,4 @@
-"""``edgekit inspect``: what a source takes and gives, the family it seems to be of, and a contract to start from."""
+"""``edgekit inspect``: a source's inputs and outputs, the family it seems to be of, and a contract to start from."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Head(Record, frozen=True, kw_only=True):
 
 
 class Trial(Record, frozen=True, kw_only=True):
-    """What one image rule found in the photograph: in words, how many, and the best score."""
+    """The result of one image rule on the photograph: its description, how many objects, and the best score."""
 
     rule: str
     found: int
@@ -80,7 +80,7 @@ class Trial(Record, frozen=True, kw_only=True):
 
 
 class Inspected(Record, frozen=True, kw_only=True):
-    """What is to be said of a source.
+    """Everything that `edgekit inspect` reports about a source.
 
     Attributes:
         source, kind: as the user names it, and what that is.
@@ -197,7 +197,7 @@ def work(job: InspectJob, report: Report) -> Inspected:
 
 @dataclass(frozen=True)
 class _Looked:
-    """A model that was read, what it ends in, and what can be said of it before any contract."""
+    """A model that was read, its last layers, and what is known about it before any contract."""
 
     model: TrainedModel
     seen: Inspected

@@ -1,4 +1,4 @@
-"""Making, checking and removing the isolated environments that some targets need.
+"""Create, check and remove the isolated environments that some targets need.
 
 An installation goes through three steps, each of which is skipped when it was done before: wheels of everything into a
 folder that all environments share, an environment filled from that folder alone, and a record that says it is whole.

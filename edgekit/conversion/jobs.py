@@ -12,7 +12,7 @@ from edgekit.runtimes.bundle.manifest import Calibration, Contract, Gate, Origin
 
 
 class Part(Record, frozen=True, kw_only=True):
-    """One network of a model. ``role`` is the word by which a user chooses its target and its precision."""
+    """One network of a model. ``role`` is the user's name for it when choosing its target and precision."""
 
     name: str
     role: str
@@ -153,7 +153,7 @@ class SpeedJob(Record, frozen=True, kw_only=True, tag="speed"):
 
 
 class InspectJob(Record, frozen=True, kw_only=True, tag="inspect"):
-    """Look at a source, and at what a contract finds in an image.
+    """Inspect a source, and the results of a contract on an image.
 
     Attributes:
         folder: for the contract that is tried.
@@ -185,7 +185,7 @@ class Calibrated(Record, frozen=True, kw_only=True):
 
 
 class MeasuredScore(Record, frozen=True, kw_only=True):
-    """A score (0..1), what it is called (``mAP``, ``top-1``, ``agreement``...), and the median latency of inference."""
+    """A score (0..1), its name (``mAP``, ``top-1``, ``agreement``...), and the median latency of inference."""
 
     score: float
     by: str
@@ -203,7 +203,7 @@ class Exported:
 
 
 class Reference(Record, frozen=True, kw_only=True):
-    """How reference results were obtained, in words, and what makes them prove less than they seem to.
+    """How reference results were obtained, in words, and the doubts that weaken a proof with them.
 
     ``kept`` names them in the cache of `edgekit.conversion.kept_graphs`.
     """

@@ -1,4 +1,4 @@
-"""Which bundles of an earlier run a conversion keeps: those that the same request made."""
+"""Which bundles of an earlier run a conversion keeps: those of the same request."""
 
 from __future__ import annotations
 

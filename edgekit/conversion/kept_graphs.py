@@ -1,4 +1,4 @@
-"""Cache of what takes long: graphs, plans, texts of large sources; so that an interrupted conversion can resume."""
+"""Cache of slow results (graphs, plans, texts of large sources), so that an interrupted conversion can resume."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _ROOT = threading.Lock()
 
 
 class KeptGraphs:
-    """A cache folder beside the bundles: files with a record of them, keyed by a hash of all that they depend on."""
+    """A cache folder beside the bundles: files with a record of them, keyed by a hash of all their inputs."""
 
     def __init__(self, out: Path) -> None:
         self._root = out.absolute() / FOLDER

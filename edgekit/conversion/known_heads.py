@@ -1,4 +1,4 @@
-"""Families whose decoder has numbers that shapes alone do not tell: anchors and priors, centres, distances.
+"""Families whose decoder options do not follow from shapes alone: anchors and priors, centres, distances.
 
 Where the network itself gives decoded boxes, the numbers are measured: they are what turns the raw heads into them.
 Else they are those that the family is usually trained with, marked to be checked.

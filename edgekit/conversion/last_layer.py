@@ -1,4 +1,4 @@
-"""Whether a classifier's last layer becomes INT8 too: decided for each bundle by what that costs, measured on images.
+"""Decide for each bundle whether a classifier's last layer becomes INT8 too, by the measured cost.
 
 Layers that give the outputs stay in float, because of a detector they are a few per cent of the weights. Of a
 classifier it is the product of all features with all classes: 37 % of the weights of MobileNetV2.

@@ -1,4 +1,4 @@
-"""What the linear layers of a BLIP-2 read on calibration data: run in the source, kept in files."""
+"""The inputs of a BLIP-2's linear layers on calibration data: the source runs, and files keep them."""
 
 from __future__ import annotations
 

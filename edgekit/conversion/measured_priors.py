@@ -1,4 +1,4 @@
-"""Anchors and priors from what a network computes: they are what turns its raw heads into the boxes that it gives."""
+"""Measure anchors and priors on a network: they turn its raw heads into its own boxes."""
 
 from __future__ import annotations
 

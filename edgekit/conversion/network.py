@@ -102,7 +102,7 @@ def compare_network(
 
 
 class _SourceResults:
-    """What the source gave on the proof images; ``fullest`` is the one in which it finds most."""
+    """The source's results on the proof images; ``fullest`` is the image in which it finds most."""
 
     def __init__(self, prepared: Prepared, workspace: Workspace) -> None:
         self.task = open_task(prepared.contract)

@@ -1,4 +1,4 @@
-"""Sentences about a conversion that its user should read, as soon as they are known."""
+"""Notices about a conversion for its user, as soon as they are known."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ Notice = Callable[[str], None]
 
 
 def ignored(text: str) -> None:
-    """Notices that nobody reads."""
+    """Discard a notice."""
 
 
 def of_selection(selection: Selection) -> Iterator[str]:
-    """What is known of the chosen precisions of parts before any is made."""
+    """Notes on the chosen precisions of parts, before any is made."""
     chosen = dict.fromkeys(
         (part.target, part.precision.partition("-")[0])
         for spec in selection.bundles
@@ -37,7 +37,7 @@ def of_selection(selection: Selection) -> Iterator[str]:
 
 
 def of_source(prepared: Prepared) -> Iterator[str]:
-    """What was noticed while the source was prepared."""
+    """Notes, doubts and warnings from the preparation of the source."""
     for note in prepared.origin.notes:
         yield f"source: {note}"
     for doubt in prepared.reference.doubts:
@@ -58,13 +58,13 @@ def of_source(prepared: Prepared) -> Iterator[str]:
 
 
 def of_plan(plan: Plan) -> Iterator[str]:
-    """What was decided while the plan was made."""
+    """Decisions of the plan."""
     if plan.last_layer is not None:
         yield plan.last_layer.sentence()
 
 
 def of_outcome(outcome: Outcome) -> Iterator[str]:
-    """What was noticed while one bundle was made."""
+    """Notes on one bundle: kept, budget, last layer, SiLU, an uncertain choice."""
     what = f"{outcome.target} {outcome.precision}"
     if outcome.kept:
         yield f"{what}: kept: {outcome.kept}"
@@ -79,7 +79,7 @@ def of_outcome(outcome: Outcome) -> Iterator[str]:
 
 
 def of_speed(outcome: Outcome) -> Iterator[str]:
-    """That a bundle is not faster than its float form."""
+    """A notice if a bundle is not faster than its float form."""
     speed = outcome.bundle.manifest.speed if outcome.bundle is not None else None
     if speed is not None and not speed.faster and not outcome.kept:
         yield f"{outcome.target} {outcome.precision}: {speed.sentence()}"

@@ -1,4 +1,4 @@
-"""Choose between a target's recipes by their results on the hold-out set, and say what each of them reached."""
+"""Choose between a target's recipes by their results on the hold-out set, and report the figures of each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from edgekit.runtimes.bundle.manifest import Evidence, Graph
 
 @dataclass(frozen=True)
 class Trial:
-    """What one recipe gave: its files, and the comparison with the source on the hold-out set."""
+    """The build of one recipe: its files, and the comparison with the source on the hold-out set."""
 
     folder: Path
     graphs: tuple[Graph, ...]

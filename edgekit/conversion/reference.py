@@ -1,4 +1,4 @@
-"""The source's results: which of them are compared, how they are stored between stages, and at which level."""
+"""The source's results: which are compared, how stages store them, and at which level."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from edgekit.sources import Source
 
 @dataclass(frozen=True)
 class Request:
-    """What to convert, to which targets, and how to calibrate and validate.
+    """A source, its targets, and how to calibrate and validate.
 
     Attributes:
         source: what to convert, as on the command line.

@@ -42,7 +42,7 @@ SUBJECTS = (
 
 
 class Asked(Record, frozen=True, kw_only=True):
-    """What was asked of the source: ``prompts`` of each image, for ``tokens`` positions each; or texts to match.
+    """The questions for the source: ``prompts`` of each image, for ``tokens`` positions each; or texts to match.
 
     ``sparing``: a token costs seconds, so the comparison derives what it can from the logits along the source's texts.
     """
@@ -251,7 +251,7 @@ def tokenised(model: Any, tokenizer: Any, texts: Sequence[str], queries: int) ->
 
 
 class _Stacks:
-    """What the source gave for each image, in memory-mapped files."""
+    """The source's results for each image, in memory-mapped files."""
 
     def __init__(self, workspace: Workspace, count: int) -> None:
         self._workspace, self._count = workspace, count

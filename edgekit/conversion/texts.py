@@ -53,7 +53,7 @@ MOST_OF_LARGE = 6
 
 
 class _Results(Record, frozen=True, kw_only=True):
-    """Names of the files with what a source gave."""
+    """Names of the files with a source's results."""
 
     files: tuple[str, ...]
 

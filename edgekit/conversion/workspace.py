@@ -1,4 +1,4 @@
-"""The working folder of one conversion: beside its bundles, locked while in use, a leftover removed by the next run."""
+"""The working folder of one conversion: beside its bundles, locked while in use; the next run removes a leftover."""
 
 from __future__ import annotations
 

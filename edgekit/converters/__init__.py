@@ -161,7 +161,7 @@ class Target:
 
 @dataclass(frozen=True, kw_only=True)
 class PartJob:
-    """What all conversions of a part are given: folders, threads and the target's options.
+    """The inputs of every conversion of a part: folders, threads and the target's options.
 
     ``out`` takes the files, ``work`` is for intermediate ones. ``options`` are of the type that the `Target` names.
     """

@@ -1,4 +1,4 @@
-"""Errors of other people's tools, so that their words never stand alone."""
+"""Errors of external tools, with an explanation and what to do."""
 
 from __future__ import annotations
 

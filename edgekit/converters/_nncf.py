@@ -1,4 +1,4 @@
-"""NNCF for the targets that quantise with it: without output or telemetry, with the plan's float fallback."""
+"""NNCF for the targets that quantise with it, without output or telemetry, and with the plan's float fallback."""
 
 from __future__ import annotations
 

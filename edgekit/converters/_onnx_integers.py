@@ -1,4 +1,4 @@
-"""INT8 for ONNX Runtime, in browsers too: as much in integers as pays, by timing on the machine that converts."""
+"""INT8 for ONNX Runtime, in browsers too: the first layers stay in float as long as that is faster, by timing."""
 
 from __future__ import annotations
 

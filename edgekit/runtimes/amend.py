@@ -1,4 +1,4 @@
-"""Change what a bundle says of its thresholds, class names and trackers, without converting it again."""
+"""Change a bundle's thresholds, class names and tracker options, without converting it again."""
 
 from __future__ import annotations
 

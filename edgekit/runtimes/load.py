@@ -1,4 +1,4 @@
-"""Open any bundle: what its contract says it is."""
+"""Open any bundle, as the kind of model that its contract names."""
 
 from __future__ import annotations
 

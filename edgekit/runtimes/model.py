@@ -53,7 +53,7 @@ class _Inferred(NamedTuple):
 
 @dataclasses.dataclass
 class ClosedSession:
-    """What a closed model has in place of its session."""
+    """Stands in for the session of a closed model."""
 
     placement: Placement
 

@@ -43,7 +43,7 @@ MOST_BYTES = 1 << 20
 
 
 class SelfCheck(Record, frozen=True, kw_only=True):
-    """What a device found when it replayed the golden frames of a bundle.
+    """The result of replaying the golden frames of a bundle on a device.
 
     Attributes:
         bundle: its name, for people.

@@ -1,4 +1,4 @@
-"""Core ML packages in the making: ML Programs whose weights go to the disk one at a time.
+"""Write Core ML packages: ML Programs whose weights go to the disk one at a time.
 
 The format is Apple's: mlmodel/format/Model.proto and MIL.proto of coremltools, whose own writer stores the weights.
 Nothing of coremltools is run but that; its definitions of the operators are what a test reads the programs back with.

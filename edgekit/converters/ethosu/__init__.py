@@ -1,4 +1,4 @@
-"""Arm Ethos-U microNPUs: a LiteRT file with nothing but integers in it, compiled by Arm's Vela.
+"""Arm Ethos-U microNPUs: an all-integer LiteRT file, compiled by Arm's Vela.
 
 Activations have 8 bits, and 16 around the layers that 8 bits do not do for (`PlannedGraph.wide_layers`): the NPU has
 convolutions, sigmoids, products and sums of both widths, and a QUANTIZE between them.
@@ -29,7 +29,7 @@ from edgekit.runtimes.bundle.manifest import Graph, ImageRule, Record, Tensor
 
 
 class EthosuOptions(Record, frozen=True, kw_only=True):
-    """What Vela compiles for.
+    """The NPU and memory that Vela compiles for.
 
     ``system`` and ``memory`` are sections of Vela's own ``Arm/vela.ini`` (clocks and bandwidths; where weights and
     feature maps lie), to be given together; left empty, Vela takes its defaults for the accelerator. ``optimise`` is

@@ -1,4 +1,4 @@
-"""What XNNPACK's partitioner took in integers and what it left in float, read from the lowered program."""
+"""Count what XNNPACK's partitioner computes in integers and what stays in float, from the lowered program."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A torch.fx graph in the making, and the torch.export program of it."""
+"""Write a torch.fx graph, and make a torch.export program of it."""
 
 from __future__ import annotations
 

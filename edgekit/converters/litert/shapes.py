@@ -1,4 +1,4 @@
-"""The shapes of a ``.tflite`` graph for another batch and input size, and its constants that hold its own.
+"""The shapes of a ``.tflite`` graph for another batch and input size, and the constants that depend on them.
 
 Each operator's rule is that of LiteRT's kernel. The file with all its signatures is opened afterwards, and LiteRT has
 to come to the same shapes (`edgekit.converters.litert.signatures`).
@@ -69,7 +69,7 @@ class Operator:
 
 @dataclass
 class Written:
-    """What a rule finds: the shapes of the outputs, inputs that become other constants, other options."""
+    """The result of a rule: the shapes of the outputs, inputs that become other constants, other options."""
 
     shapes: Sequence[Shape]
     constants: dict[int, Sequence[int]] = field(default_factory=dict)
@@ -78,7 +78,7 @@ class Written:
 
 @dataclass(frozen=True)
 class Reshaped:
-    """A graph at another input: shapes by tensor, and by operator what is written anew."""
+    """A graph at another input: shapes by tensor, and by operator the parts to write again."""
 
     shapes: dict[int, Shape]
     constants: dict[int, dict[int, NDArray[np.int32]]] = field(default_factory=dict)

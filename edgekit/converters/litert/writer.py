@@ -1,4 +1,4 @@
-"""A LiteRT file in the making: operators in memory, weights on disk as soon as they are known."""
+"""Write a LiteRT file: operators in memory, weights on disk as soon as they are known."""
 
 from __future__ import annotations
 

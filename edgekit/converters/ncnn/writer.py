@@ -1,4 +1,4 @@
-"""An ncnn graph in the making: layers in memory, weights on disk as soon as they are known."""
+"""Write an ncnn graph: layers in memory, weights on disk as soon as they are known."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A graph whose weights lie beside it, made to compute in float16: operators change, no weight is read."""
+"""Make a graph with external weights compute in float16: operators change, no weight is read."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ class Output(Record, frozen=True, kw_only=True):
 
 
 class Postprocess(Record, frozen=True, kw_only=True):
-    """Defaults of what happens after decoding; a call may override the thresholds.
+    """Defaults for thresholds and NMS; a call may override the thresholds.
 
     ``score`` is the least score, ``iou`` the IoU above which NMS drops a box; in the manifest they are called
     ``score_threshold`` and ``iou_threshold``. ``nms`` is off for one-to-one heads, which give each object once (YOLO26,
@@ -158,7 +158,7 @@ class Skeleton(Record, frozen=True, kw_only=True):
 
 
 class Language(Record, frozen=True, kw_only=True):
-    """What a vision-language model is beyond its image rule; `edgekit.runtimes.language.vision_language` opens it.
+    """The contract of a vision-language model beyond its image rule; see `edgekit.runtimes.language.vision_language`.
 
     ``family`` names the language model: ``opt`` is decoder-only, ``t5`` an encoder with a decoder, ``retrieval`` has
     none (BLIP-2's image-text matching). Token ids: ``image`` stands ``queries`` times for the image in front of every
@@ -191,7 +191,7 @@ class Language(Record, frozen=True, kw_only=True):
 
 
 class Contract(Record, frozen=True, kw_only=True):
-    """What goes into a graph and what comes out of it, complete enough to run it without the source.
+    """The inputs and outputs of a graph, complete enough to run it without the source.
 
     ``skeleton`` names the keypoints of a pose task. ``language`` is there for a vision-language model, which has
     several graphs with named inputs and outputs, and neither classes nor a decoder. ``tracker_options`` are
@@ -353,7 +353,7 @@ class OutputDrift(Record, frozen=True, kw_only=True):
 
 
 class SizeAgreement(Record, frozen=True, kw_only=True):
-    """The source's detections of one size, and the share of them that was found again."""
+    """The source's detections of one size, and the share of them that the bundle finds too."""
 
     detections: Number
     matched: float
@@ -456,7 +456,7 @@ class Gate(Record, frozen=True, kw_only=True):
 
 
 class Budget(Record, frozen=True, kw_only=True):
-    """What a conversion was allowed to lose, and what was done to keep it.
+    """The accuracy that a conversion could lose, and what was done to stay within it.
 
     Losses are differences to the float source, ``by`` mAP on labelled images or by decoded agreement: the share of the
     source's detections found again, or of detections that the source has too, whichever is lower. ``before`` and the
@@ -492,7 +492,7 @@ class Budget(Record, frozen=True, kw_only=True):
 
 
 class Accuracy(Record, frozen=True, kw_only=True):
-    """The main figure (0..1) of the source and of the bundle on labelled images, and what it is called (``mAP``...)."""
+    """The main figure (0..1) of the source and of the bundle on labelled images, and its name (``mAP``...)."""
 
     measure: str
     source: float
@@ -500,14 +500,14 @@ class Accuracy(Record, frozen=True, kw_only=True):
 
 
 class NegativeControl(Record, frozen=True, kw_only=True):
-    """What the same comparison said of results that were damaged on purpose: at least one failure, as it must."""
+    """The same comparison on results that were damaged on purpose: it must have at least one failure."""
 
     damage: str
     failures: tuple[str, ...]
 
 
 class Evidence(Record, frozen=True, kw_only=True):
-    """The measured evidence that a bundle gives the source's results.
+    """The measured evidence that a bundle reproduces the source's results.
 
     ``images`` photographs were compared, in ``views`` (more when each is shown mirrored too). ``word`` is the strength
     of the proof; ``compared`` says what the decoded comparison was made on:
@@ -555,7 +555,7 @@ class Change(Record, frozen=True, kw_only=True):
 
 
 class Amendment(Record, frozen=True, kw_only=True):
-    """What was changed in a bundle after its conversion, at one time (UTC, ISO 8601). See `edgekit.runtimes.amend`."""
+    """The changes to a bundle after its conversion, at one time (UTC, ISO 8601). See `edgekit.runtimes.amend`."""
 
     time: str
     changes: tuple[Change, ...]
@@ -596,7 +596,7 @@ class File(Record, frozen=True, kw_only=True):
 
 
 class Variant(Record, frozen=True, kw_only=True):
-    """A further batch and input size (height, width) that a bundle takes, proven apart.
+    """Another batch and input size (height, width) that a bundle takes, with a proof of its own.
 
     The first, with one image at the contract's size, has its evidence in the manifest itself.
     """

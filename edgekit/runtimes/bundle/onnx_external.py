@@ -1,4 +1,4 @@
-"""Files that an ONNX file has an engine read beside it: weights as external data, and compiled contexts.
+"""Files that an engine reads beside an ONNX file: weights as external data, and compiled contexts.
 
 The file is walked as protobuf (https://protobuf.dev/programming-guides/encoding/), without the package onnx and without
 reading its weights; the numbers of fields are those of onnx.proto (https://github.com/onnx/onnx). Most files name no

@@ -69,7 +69,7 @@ class Session(Protocol):
 
 
 class Isolation(Protocol):
-    """A child process that opens what the files of a bundle hold, in place of this one."""
+    """A child process that opens the files of a bundle in place of this one."""
 
     def open_session(self, name: str, folder: Path, graph: Graph, options: SessionOptions) -> Session:
         """Open a graph with the engine of that name."""
@@ -106,7 +106,7 @@ class Network(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Engine:
-    """What executes a file on a device: a subclass with `open_session`, and one instance of it, ``ENGINE``.
+    """Executes a file on a device: a subclass with `open_session`, and one instance of it, ``ENGINE``.
 
     Attributes:
         name: that of its file.

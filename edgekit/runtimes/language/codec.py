@@ -1,4 +1,4 @@
-"""What generation needs of a tokenizer."""
+"""The part of a tokenizer that generation needs."""
 
 from __future__ import annotations
 

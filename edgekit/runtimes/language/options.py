@@ -23,7 +23,7 @@ _OF_SAMPLING = ("temperature", "top_k", "top_p", "min_p")
 
 
 class GenerationOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How tokens are chosen; what is not said is as in transformers, but that sampling keeps the whole vocabulary.
+    """How tokens are chosen; the defaults are transformers', except that sampling keeps the whole vocabulary.
 
     Greedy with ``beams=1``, beam search with more, sampling with ``sample=True``.
 

@@ -26,7 +26,7 @@ TOKENIZER, EMBEDDINGS = "tokenizer.json", "embeddings.npy"
 
 @dataclass(frozen=True)
 class Parts:
-    """What a bundle holds, opened. ``graph`` and ``embeddings`` (vocabulary, width) are None for retrieval."""
+    """The opened parts of a bundle. ``graph`` and ``embeddings`` (vocabulary, width) are None for retrieval."""
 
     language: Language
     networks: Mapping[str, Network]

@@ -1,4 +1,4 @@
-"""Token after token, each chosen for good: the loop that greedy decoding and sampling share."""
+"""The loop that greedy decoding and sampling share: one token after the other, each final."""
 
 from __future__ import annotations
 

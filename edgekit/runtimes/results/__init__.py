@@ -1,4 +1,4 @@
-"""What tasks return: arrays in the pixels of the original image, with names, drawing and export.
+"""The results of tasks: arrays in the pixels of the original image, with names, drawing and export.
 
 `Detections` (boxes), `Poses` (with keypoints), `Instances` (with masks), `OrientedBoxes` (at any angle),
 `Classification` (scores of an image), `LabelMap` (the class of every pixel) and `Embedding` (a vector); `Text` and

@@ -22,7 +22,7 @@ class _Scores(msgspec.Struct):
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Classification(Result):
-    """What one image shows.
+    """The classes of one image.
 
     Args:
         scores: float32 (classes,), 0..1: they sum to 1, or stand each for itself where ``multi_label``.

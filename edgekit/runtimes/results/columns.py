@@ -1,4 +1,4 @@
-"""Columns: what a result has one entry of per detection, and how each kind is checked, selected, compared and written.
+"""Columns: arrays of a result with one entry per detection; each kind is checked, selected, compared and written alike.
 
 A column is a dataclass field with a `Column` in its metadata. Results treat all columns alike, so a new kind of column
 is a subclass of `Column` and nothing else.

@@ -1,4 +1,4 @@
-"""What every result says of its image: names, size, source, time and cost, and how it is written and read back."""
+"""The base of all results: names, size, source, time and cost of the image; written as JSON and read back."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class _Heading(msgspec.Struct):
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Result(ABC):
-    """What a task found in one image; see its subclasses.
+    """The result of a task on one image; see its subclasses.
 
     Args:
         classes: names of all classes the model knows.

@@ -1,4 +1,4 @@
-"""Text: what a vision-language model says of an image. Match: how well a text fits one."""
+"""Text: a vision-language model's text about an image. Match: how well a text fits one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ AnyDocument = TypeVar("AnyDocument", bound="_Document")
 
 
 class _Document(msgspec.Struct, frozen=True, kw_only=True):
-    """What is written as a JSON object and read back."""
+    """Written as a JSON object and read back."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain Python values, as JSON has them; the image's name is under ``image``."""

@@ -1,4 +1,4 @@
-"""Which track takes which detection: the one-to-one choice of pairs with the greatest total gain.
+"""Assign detections to tracks: the one-to-one choice of pairs with the greatest total gain.
 
 Solved exactly. Where no two pairs compete, they are the choice. Else those that are in every best choice are taken
 first (almost all of them, in a video); what is left goes to the solver of `lap` or SciPy, or to an own one on a device

@@ -16,7 +16,7 @@ from edgekit.runtimes.tracking.options import Share, TrackerOptions
 
 
 class BoTSortOptions(ByteTrackOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Options of BoT-SORT, beside those of ByteTrack. Defaults are the paper's and its code's.
+    """Options of BoT-SORT, besides those of ByteTrack. Defaults are the paper's and its code's.
 
     Args:
         camera_motion: how the motion of the camera is found where images are given: "sparse_flow" (corners followed by
@@ -35,7 +35,7 @@ class BoTSortOptions(ByteTrackOptions, frozen=True, kw_only=True, forbid_unknown
 
 
 class BoTSort(ByteTrack):
-    """BoT-SORT. Without images it does without camera motion, without embeddings without appearance."""
+    """BoT-SORT. Without images it ignores camera motion, and without embeddings appearance."""
 
     Options: ClassVar[type[TrackerOptions]] = BoTSortOptions
     options: BoTSortOptions

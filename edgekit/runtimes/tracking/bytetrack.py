@@ -1,4 +1,4 @@
-"""ByteTrack (Zhang et al., arXiv 2110.06864): every detection counts, the weak ones for tracks that are known.
+"""ByteTrack (Zhang et al., arXiv 2110.06864): every detection counts; weak ones may only continue known tracks.
 
 The paper's second matching leaves out lost tracks. Here they take part: in a crowd, who comes back into sight is half
 hidden at first and weakly detected, and would stay lost until nobody stands in front any more.
@@ -20,7 +20,7 @@ from edgekit.runtimes.tracking.state import TENTATIVE
 
 
 class ByteTrackOptions(TrackerOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Options of ByteTrack, beside those of every tracker. Defaults are the paper's and its code's.
+    """Options of ByteTrack, besides those of every tracker. Defaults are the paper's and its code's.
 
     Args:
         high_score: detections from here on are matched first, with all tracks; 0.6 in the paper.

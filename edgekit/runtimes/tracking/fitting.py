@@ -59,7 +59,7 @@ def known_to(options: type[TrackerOptions], given: Mapping[str, object]) -> dict
 
 
 class TrackTally:
-    """What a tracker was given so far, by score, and how much of it became part of a visible track."""
+    """The detections that a tracker got so far, by score, and how many became part of a visible track."""
 
     def __init__(self) -> None:
         self._counts = np.zeros(101, np.int64)

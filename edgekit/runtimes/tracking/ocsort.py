@@ -19,7 +19,7 @@ from edgekit.runtimes.tracking.state import LOST
 
 
 class OCSortOptions(TrackerOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Options of OC-SORT, beside those of every tracker. Defaults are the paper's and its code's.
+    """Options of OC-SORT, besides those of every tracker. Defaults are the paper's and its code's.
 
     Args:
         min_score: detections below it are ignored; 0.6.

@@ -17,7 +17,7 @@ Seconds = Annotated[float, msgspec.Meta(ge=0)]
 
 
 class TrackerOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What every tracker can be told.
+    """The options that every tracker has.
 
     Args:
         lost_seconds: how long a track lives on unseen; found again within it, it keeps its id. Keep it above the time

@@ -15,7 +15,7 @@ from edgekit.runtimes.tracking.options import Seconds, Share, TrackerOptions
 
 
 class SortOptions(TrackerOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Options of SORT, beside those of every tracker.
+    """Options of SORT, besides those of every tracker.
 
     Args:
         min_score: detections below it are ignored; 0.5 in the paper.

@@ -1,4 +1,4 @@
-"""Core ML packages with named inputs, in Core ML itself or in what computes them elsewhere."""
+"""Core ML packages with named inputs, in Core ML itself or in the interpreter."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WORDS = ("input_ids", "attention_mask")
 
 
 class State(Protocol):
-    """What a package keeps from run to run, as coremltools' ``MLState``."""
+    """The state that a package keeps from run to run, as coremltools' ``MLState``."""
 
     def read_state(self, name: str) -> NDArray[Any]:
         """A copy of one value."""

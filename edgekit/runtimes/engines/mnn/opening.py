@@ -1,4 +1,4 @@
-"""What every opened ``.mnn`` file needs: a file that is checked before MNN opens it, and a quiet terminal."""
+"""Check a ``.mnn`` file before MNN opens it, and keep the terminal quiet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the files of an ncnn network say before ncnn opens them."""
+"""Check and describe the files of an ncnn network before ncnn opens them."""
 
 from __future__ import annotations
 

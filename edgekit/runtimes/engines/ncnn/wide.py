@@ -1,4 +1,4 @@
-"""Weights of 4 bits as ncnn runs them fast: in a byte each, widened while the file is read.
+"""Weights of 4 bits in the form that ncnn runs fast: widened to a byte each while the file is read.
 
 ncnn multiplies blocks of 8 bits by kernels of the processor, and blocks of 4 or 6 bits by a plain loop over single
 weights, which one thread runs for a token: ten times slower and more. The integers and their scales stay what the file

@@ -22,7 +22,7 @@ SETTINGS = "build.json"
 
 
 class Shapes(msgspec.Struct, frozen=True, array_like=True):
-    """What an input may be shaped like: the smallest, the usual and the largest."""
+    """The shapes of an input: the smallest, the usual and the largest."""
 
     least: tuple[int, ...]
     usual: tuple[int, ...]

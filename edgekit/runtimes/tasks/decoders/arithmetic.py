@@ -132,8 +132,8 @@ def at_anchors(heads: Sequence[Floats], anchors: Ints) -> tuple[Floats, Ints]:
 
 
 class Places(NamedTuple):
-    """What a role says of some anchors: values (n, channels of one box), level and number in the cell (n,) each, and
-    column and row of the cell (n, 2) float32."""
+    """The values of a role at some anchors: values (n, channels of one box), level and number in the cell (n,) each,
+    and column and row of the cell (n, 2) float32."""
 
     values: Floats
     levels: Ints

@@ -71,7 +71,7 @@ class Candidates:
 
 
 class Frame(NamedTuple):
-    """What a decoder is given of its contract: input size in pixels, number of classes and of keypoints."""
+    """The part of the contract that a decoder gets: input size in pixels, number of classes and of keypoints."""
 
     height: int
     width: int

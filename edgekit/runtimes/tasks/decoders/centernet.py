@@ -1,4 +1,4 @@
-"""CenterNet and CenterFace: an object is a peak of its class's heatmap, with its size and what it is off the cell."""
+"""CenterNet and CenterFace: an object is a peak of its class's heatmap, with its size and its offset in the cell."""
 
 from __future__ import annotations
 
