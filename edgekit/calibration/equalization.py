@@ -55,10 +55,10 @@ SILU, SCALED_SILU = "silu", "scaled silu"
 class _Site:
     producer: fx.Node
     activation: fx.Node
-    """What the readers see: the output of the activation, or the producer itself."""
+    """The tensor that the readers see: the output of the activation, or the producer itself."""
     readers: tuple[fx.Node, ...]
     gate: fx.Node | None = None
-    """What the sigmoid of a SiLU reads that has a scale of its own already: x * sigmoid(x / r)."""
+    """The input of a SiLU's sigmoid that already has its own scale: x * sigmoid(x / r)."""
 
     @property
     def through(self) -> str:
@@ -153,7 +153,7 @@ def _separated(module: fx.GraphModule, samples: Iterable[Floats], allowed: float
 
 
 def _chain(module: fx.GraphModule, site: _Site) -> Chain | None:
-    """What can be split: a dense convolution, SiLU, a depthwise convolution and dense readers."""
+    """The chains that can be split: a dense convolution, SiLU, a depthwise convolution and dense readers."""
     channels = int(site.producer.meta["val"].shape[1])
     if site.through != SILU or _groups(site.producer) != 1 or len(site.readers) != 1:
         return None

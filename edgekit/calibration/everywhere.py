@@ -243,7 +243,7 @@ class _Writer:
 
 
 def _shift(change: Floats, means: Doubles, site: Site) -> Doubles:
-    """What a change of the weights does to the mean of each output channel, but for the borders."""
+    """The change of each output channel's mean by a change of the weights, except at the borders."""
     per_input = change.reshape(*change.shape[:2], -1).sum(2, dtype=np.float64)
     grouped = means.reshape(site.groups, -1)
     outputs = len(change) // site.groups

@@ -95,7 +95,7 @@ class _Histogram:
         return result
 
     def loss(self, ends: Ends, even: bool) -> float:
-        """What methods are compared by."""
+        """The error by which methods are compared."""
         return float(self.losses(np.array([ends[0]]), np.array([ends[1]]), even)[0])
 
     def error(self, ends: Ends, even: bool) -> float:

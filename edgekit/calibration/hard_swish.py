@@ -178,7 +178,7 @@ def _fit(
 
 
 class _Values:
-    """What the nodes of a network give for each view, as far as others still read it."""
+    """The outputs of a network's nodes for each view, as long as others still read them."""
 
     def __init__(self, module: fx.GraphModule, views: Sequence[torch.Tensor]) -> None:
         self._module, self._views = module, views
@@ -290,7 +290,7 @@ def _through_activation(start: torch.Tensor, read: torch.Tensor, wanted: torch.T
 
 
 def _patches(layer: ProgramLayer, weight: torch.Tensor, one: torch.Tensor) -> torch.Tensor:
-    """What each place of a layer's output is made of, as columns."""
+    """The inputs of each position of a layer's output, as columns."""
     from torch.nn import functional
 
     if layer.operator == "linear":

@@ -95,7 +95,7 @@ SAME = 0.999
 
 
 def names_in(source: ModelProto, model: ModelProto) -> dict[str, str]:
-    """What the layers of a model are called in the ONNX file that it was rebuilt from, by their own names.
+    """The names of a model's layers in the ONNX file that it was rebuilt from, by their own names.
 
     Layers are known again by their weights, which only a factor for each output channel may tell apart (BatchNorm that
     was folded); those that were made anew have no name there.

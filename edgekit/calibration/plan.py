@@ -233,7 +233,7 @@ class Advice(Record, frozen=True, kw_only=True):
 
 
 class Tuning(Record, frozen=True, kw_only=True):
-    """What fine-tuning did. ``before`` and ``after`` are losses on the hold-out images; it is kept only if lower."""
+    """The effect of fine-tuning. ``before`` and ``after`` are losses on the hold-out images; kept only if lower."""
 
     minutes: float
     steps: int
@@ -261,7 +261,7 @@ class LastLayer(Record, frozen=True, kw_only=True):
     images: int
 
     def sentence(self) -> str:
-        """What was found, in words."""
+        """The result, in words."""
         return (
             f"last layer ({self.name}): {self.share:.0%} of the weights; int8 there loses {self.lost:.4f} on "
             f"{self.images} images"

@@ -66,7 +66,7 @@ class Samples:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What the images are called, in their order; nothing where that was not written down."""
+        """The names of the images, in their order; empty if they were not written down."""
         place = names_beside(self.path)
         return from_json(place.read_bytes(), tuple[str, ...]) if place.is_file() else ()
 

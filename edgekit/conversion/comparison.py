@@ -53,7 +53,7 @@ class ReferenceSource(Protocol):
         ...
 
     def doubts(self, images: Sequence[ImageReference]) -> tuple[str, ...]:
-        """What makes the stated contract doubtful, from the source's results on photographs."""
+        """Doubts about the stated contract, from the source's results on photographs."""
         ...
 
 

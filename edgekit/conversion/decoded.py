@@ -74,7 +74,7 @@ class DecodedSource:
         return Exported(exchange.shapes, operators(exchange.onnx), self._layers(exchange.onnx))
 
     def _layers(self, exchange: Path) -> dict[str, str]:
-        """What layers are called in the ONNX file that the network came from."""
+        """The names of layers in the ONNX file that the network came from."""
         import onnx
 
         if self.origin.kind != "onnx":
@@ -97,7 +97,7 @@ class DecodedSource:
         return reference
 
     def doubts(self, images: Sequence[ImageReference]) -> tuple[str, ...]:
-        """What reading the source left open, and whether it finds clearly more by another image rule than by the one
+        """Doubts from reading the source, and whether it finds clearly more by another image rule than by the one
         that a user stated.
         """
         import torch
@@ -253,7 +253,7 @@ def _finite(outputs: list[Floats]) -> list[Floats]:
 
 
 def _trained(read: ReadSource) -> str:
-    """What a source that finds nothing may lack."""
+    """Possible reasons why a source finds nothing."""
     if read.model.origin.kind == "factory":
         return "are its weights trained ones (--weights), and are these images (--data) like those it was trained on?"
     images = "are these images (--data) like those it was trained on?"

@@ -83,7 +83,7 @@ class Sameness:
 
 
 def of_images(proof: Samples) -> tuple[str, ...]:
-    """What is wrong with proof images: nothing on them, or always the same."""
+    """Doubts about proof images: nothing on them, or always the same."""
     images = proof.images
     said = []
     flat = sum(_is_flat(image) for image in images)
@@ -102,7 +102,7 @@ def are_equal(proof: Samples) -> bool:
 
 
 def of_results(found: Sequence[Candidates], constant: Sequence[str], trained: str) -> tuple[str, ...]:
-    """What is wrong with the source's results: none, few, or the same whatever the image.
+    """Doubts about the source's results: none, few, or the same whatever the image.
 
     Args:
         found: its detections in each image.

@@ -243,7 +243,7 @@ BLAZEFACE = {
 
 
 def _of_priors(levels: Sequence[Level], ending: Ending) -> Iterator[_Priors]:
-    """What the heads may be: by the tables that they become, or by their channels alone."""
+    """The possible heads: by the tables that they become, or by their channels alone."""
     tables = {name: shape for name, shape in ending.outputs.items() if len(shape) == 3}
     for name, (_, rows, last) in tables.items():
         if last in (4, 16):

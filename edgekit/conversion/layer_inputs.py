@@ -137,7 +137,7 @@ class _Recorder:
 
 
 def read_inputs(folder: Path) -> StoredInputs:
-    """What was observed; nothing where there is no folder."""
+    """The observed inputs; nothing where there is no folder."""
     if not (folder / INDEX).is_file():
         return StoredInputs(folder, {})
     return StoredInputs(folder, from_json((folder / INDEX).read_bytes(), _Index).files)

@@ -190,7 +190,7 @@ def _found_less(evidence: Evidence) -> bool:
 
 
 def _figures(evidence: Evidence) -> str:
-    """What a recipe reached, in a few words."""
+    """The figures of a recipe, in a few words."""
     decoded = evidence.decoded
     if decoded is None:
         return "not compared"

@@ -65,7 +65,7 @@ def work(job: ReplaceSiluJob, report: Report) -> HardSwish:
 
 
 def _prepared(prepared: Prepared, place: Workspace, threads: int) -> Prepared:
-    """What the first stage says, of the changed network."""
+    """The results of the first stage for the changed network."""
     from edgekit.calibration.half import fp16_issues
 
     images = place.calibration_images(prepared.contract.image)

@@ -292,7 +292,7 @@ def _check_taken(part: str, name: str) -> None:
 
 
 def _divided(spec: Target) -> str:
-    """What to ask for in place of a target that takes some of the parts."""
+    """The options to give instead of a target that takes only some of the parts."""
     if not set(PART_NAMES) & set(spec.parts):
         return ""
     parts = ",".join(f"{part}={spec.name if part in spec.parts else 'onnx'}" for part in PART_NAMES)
@@ -320,7 +320,7 @@ def _too_small(part: str, spec: Target) -> str:
 
 
 def _absent(spec: Target) -> str:
-    """What is missing to convert parts here, and to check them with their engine or its emulator."""
+    """The packages missing to convert parts here, and to check them with their engine or its emulator."""
     if spec.missing or emulator(spec.engine) is not None:
         return spec.missing
     return f"engine {spec.engine} {missing}" if (missing := engine(spec.engine).missing) else ""

@@ -91,7 +91,7 @@ class Workspace:
 
     @property
     def detections(self) -> Path:
-        """What the source found in the proof images."""
+        """The source's results on the proof images."""
         return self.folder / "reference.npz"
 
     @property

@@ -42,7 +42,7 @@ class Emulator:
 
     @property
     def missing(self) -> str:
-        """What has to be done before it can be used, empty when nothing."""
+        """Steps that are needed before it can be used; empty if none."""
         if self.toolchain and not toolchains.installed(self.toolchain):
             return f"edgekit toolchain install {self.toolchain}"
         absent = [package for package in self.packages if not importable(package)]

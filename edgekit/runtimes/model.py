@@ -128,7 +128,7 @@ class Model(Generic[ResultT]):
 
     @property
     def placement(self) -> Placement:
-        """What ran where: operators per compute unit, and the arithmetic."""
+        """Where operators ran: their number per compute unit, and the arithmetic."""
         return self.session.placement
 
     @overload

@@ -27,7 +27,7 @@ class Predicting(Protocol):
 
     @property
     def contract(self) -> Contract:
-        """What goes in, and what comes out."""
+        """The contract of the model."""
         ...
 
     def predict(self, source: Image, /, *, score: float | None = None, iou: float | None = None) -> Result:
@@ -52,7 +52,7 @@ def tracker_of(tracker: str | Tracker, options: Mapping[str, Any], contract: Con
 
 
 def discarded(tracker: Tracker, name: str, score: float) -> tuple[str, dict[str, float]]:
-    """What to say where a tracker's threshold discarded most of what was found, and options that would keep it.
+    """A notice if a tracker's threshold discarded most detections, with options that would keep them.
 
     Args:
         tracker: after the stream.
@@ -164,7 +164,7 @@ def _check_appearance(tracker: Tracker, appearance: Predicting | None) -> None:
 
 
 def _tracked(found: Detections, tracks: Tracks, image: Image) -> Detections:
-    """What was found of the tracks. Plain boxes are the tracks'; those around masks and keypoints stay as found."""
+    """The detections of the tracks. Plain boxes are the tracks'; those around masks and keypoints stay as found."""
     seen = dataclasses.replace(found[tracks.detections], track_ids=tracks.track_ids)
     return dataclasses.replace(seen, boxes=_inside(tracks.boxes, image)) if type(found) is Detections else seen
 

@@ -120,7 +120,7 @@ class MilPackage:
 
 
 def _manifest() -> dict[str, Any]:
-    """What a package says of its files. Identifiers are made of the paths, so that equal packages are equal."""
+    """The manifest of a package. Identifiers are made of the paths, so that equal packages are equal."""
     items = {"model.mlmodel": "CoreML Model Specification", "weights": "CoreML Model Weights"}
     names = {name: str(uuid.uuid5(uuid.NAMESPACE_URL, f"{_DATA}/{name}")) for name in items}
     entries = {

@@ -78,7 +78,7 @@ def _functions(name: str) -> Mapping[str, int]:
 
 
 def open_sizes(name: str, tokens: int, capacity: int, text: int, states: bool) -> Mapping[str, Sequence[int]]:
-    """What the open axes of a graph's inputs are, in order, by the name of the input up to its first dot."""
+    """The open axes of a graph's inputs, in order, by the name of the input up to its first dot."""
     if name == "encoder":
         return {"inputs_embeds": (1, capacity), "mask": (1, capacity), "distances": (capacity, capacity)}
     keys = capacity if states else capacity + tokens

@@ -92,7 +92,7 @@ def limited(part: WrittenPart, tokens: int) -> int:
 
 
 def open_sizes(new: Size, room: int, encoded: Size) -> Mapping[str, Mapping[str, Sequence[Any]]]:
-    """What the open axes of the inputs are, by graph, and by the name of the input up to its first dot.
+    """The open axes of the inputs, by graph, and by the name of the input up to its first dot.
 
     Args:
         new: tokens that are read; a decoder with an encoder reads one.
@@ -125,7 +125,7 @@ def open_sizes(new: Size, room: int, encoded: Size) -> Mapping[str, Mapping[str,
 
 
 def _arithmetic(products: Mapping[str, int]) -> str:
-    """What linear layers compute in; the inputs of those with integers get 8 bits, each token anew."""
+    """The arithmetic of linear layers; the inputs of those with integers get 8 bits, with a scale per token."""
     integers = {kind: count for kind, count in products.items() if kind != "float32"}
     if not integers:
         return "float32"

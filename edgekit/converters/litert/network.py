@@ -56,7 +56,7 @@ class LiteRTNetwork:
         self.activations = [index for index in computed if self._tensors[index].type == schema.TensorType.FLOAT32]
 
     def arithmetic(self) -> dict[str, str | int | float]:
-        """What the file says of its convolutions: those in integers, and those that only store their weights so.
+        """Count the file's convolutions: those in integers, and those that only store their weights so.
 
         Weights that are computed with in float are read through an operator of their own, DEQUANTIZE.
         """

@@ -75,7 +75,7 @@ class CalibrationRun:
             )
 
     def inputs(self) -> Iterator[Floats]:
-        """What the file takes, image by image."""
+        """The file's inputs, image by image."""
         for sample in self.job.calibration():
             yield np.ascontiguousarray(sample.transpose(0, 2, 3, 1)) if self.channels_last else sample
 

@@ -106,7 +106,7 @@ def _int8(job: Job, out: Path, report: Report) -> Graph:
 
 
 def _told(operators: list[MnnOperator]) -> dict[str, str | int | float]:
-    """What the file's operators say: convolutions computed in integers, or only stored so."""
+    """Count the convolutions that the file computes in integers, or only stores so."""
     stored = Counter(operator.stored for operator in operators if operator.stored)
     told: dict[str, str | int | float] = {IN_INTEGERS: f"{stored['int8']} of {stored.total()}"}
     if stored["int8 weights"]:

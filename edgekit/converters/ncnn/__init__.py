@@ -96,7 +96,7 @@ def convert_written(job: WrittenJob, report: Report) -> Graph:
 
 
 def _told(model: NcnnModel, param: Path) -> dict[str, str | int | float]:
-    """What is computed in integers, and the SiLUs, which ncnn computes in float32 alone: much of a detector's time."""
+    """Count the products in integers, and the SiLUs, which ncnn computes only in float32: much of a detector's time."""
     convolutions = {layer.name for layer in model.layers if layer.convolution}
     told: dict[str, str | int | float] = {
         IN_INTEGERS: f"{len(convolutions & int8_layers(param))} of {len(convolutions)}"

@@ -35,7 +35,7 @@ class CompileJob(Record, frozen=True, kw_only=True):
 
 
 class Compiled(Record, frozen=True, kw_only=True):
-    """What the compiler reported."""
+    """The compiler's report."""
 
     report: dict[str, str | int | float]
 

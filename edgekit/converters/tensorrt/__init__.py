@@ -153,7 +153,7 @@ def _profiled(settings: BuildSettings) -> dict[str, str | int | float]:
 
 
 def _floats(options: TensorrtOptions) -> Literal["fp16", "fp32"]:
-    """What an int8 file computes in outside of its integers.
+    """The float type of an int8 file outside of its integers.
 
     Raises:
         ConversionError: float16, in a file for TensorRT 8, which takes Q/DQ of float32 only.

@@ -273,7 +273,7 @@ class Speed(Record, frozen=True, kw_only=True):
         return times if self.faster else f"smaller, not faster ({times})"
 
     def sentence(self) -> str:
-        """What was measured, in words."""
+        """The measurement, in words."""
         times = f"{self.ratio:.2f} times the time of {self.of} ({self.low:.2f} to {self.high:.2f})"
         where = f"{self.engine}, {self.instructions}, {self.threads} thread{'s' * (self.threads > 1)}"
         said = f"{times} on {where}"
@@ -398,7 +398,7 @@ class Agreement(Record, frozen=True, kw_only=True):
 
     @property
     def counted(self) -> str:
-        """What ``matched`` is a share of, and by which criterion, in words."""
+        """The total that ``matched`` is a share of, and the criterion, in words."""
         return f"of {self.detections} {self.bound}"
 
     @property
@@ -428,7 +428,7 @@ class TextAgreement(Record, frozen=True, kw_only=True):
 
     @property
     def counted(self) -> str:
-        """What ``matched`` is a share of, in words."""
+        """The total that ``matched`` is a share of, in words."""
         return f"of {self.positions} {self.measure}"
 
 
@@ -581,7 +581,7 @@ class Execution(Record, frozen=True, kw_only=True):
     compared: str
 
     def sentence(self) -> str:
-        """What was done, in words."""
+        """The self-check, in words."""
         truth = "its conversion" if self.compared == "bundle" else "its source"
         how = f"{self.word} by {self.engine} ({self.platform}) on {self.machine}, {self.time}"
         return f"{how}: {self.frames} golden frames agree with {truth}"
@@ -646,7 +646,7 @@ class Manifest(Record, frozen=True, kw_only=True):
 
     @property
     def summary(self) -> str:
-        """What it is, in a few words: ``shapes litert int8, detect, 7 classes, 256x256, proven``."""
+        """A summary: ``shapes litert int8, detect, 7 classes, 256x256, proven``."""
         contract = self.contract
         classes = f"{len(contract.classes)} classes, " if contract.classes else ""
         size, proof = "x".join(map(str, contract.image.size)), "proven" if self.proven else "unproven"
@@ -667,7 +667,7 @@ class Manifest(Record, frozen=True, kw_only=True):
 
     @property
     def size_note(self) -> str:
-        """That its first input size of several is taken, in words; empty where there is but one."""
+        """A note that the first of several input sizes is used; empty if there is only one."""
         sizes = [f"{height}x{width}" for height, width in self.batches]
         return f"at {sizes[0]}, the first of {', '.join(sizes)} (--size)" if len(sizes) > 1 else ""
 

@@ -29,7 +29,7 @@ _DEEPEST = 100
 
 
 def named_files(path: Path) -> set[str]:
-    """What the tensors and contexts of an ONNX file name as their place, as it is written there.
+    """The places that the tensors and contexts of an ONNX file name, as they are written there.
 
     Raises:
         ValueError: not whole as protobuf.

@@ -58,7 +58,7 @@ class Substitute(Protocol):
 
     @property
     def missing(self) -> str:
-        """What has to be done before it can be used, empty when nothing."""
+        """Steps that are needed before it can be used; empty if none."""
         ...
 
     def open_session(self, folder: Path, graph: Graph, options: SessionOptions) -> Session:

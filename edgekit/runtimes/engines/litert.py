@@ -24,7 +24,7 @@ FIRST = "serving_default"
 
 
 def signature_key(shape: Sequence[int]) -> str:
-    """What the signature for an input (NCHW) is called in a file for several: ``batch_4_480x640``."""
+    """The name of the signature for an input (NCHW) in a file with several: ``batch_4_480x640``."""
     batch, _, height, width = shape
     return f"batch_{batch}_{height}x{width}"
 

@@ -20,7 +20,7 @@ _KINDS = {
 
 
 def status(path: str | os.PathLike[str]) -> os.stat_result | None:
-    """What is at a path, links followed; None where nothing is.
+    """The file at a path, links followed; None if there is nothing.
 
     Raises:
         InputError: it cannot be looked at.

@@ -45,7 +45,7 @@ IN_MEMORY = 64 << 20
 
 @dataclass(frozen=True)
 class Address:
-    """What an address names: a dataset of the hub, or a ``local`` folder."""
+    """A parsed address: a dataset of the hub, or a ``local`` folder."""
 
     path: str
     local: bool

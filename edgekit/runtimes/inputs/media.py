@@ -320,7 +320,7 @@ def _png_is_whole(data: bytes) -> bool:
 
 
 def _parts(source: Source, name: str = "array") -> list[_Part]:
-    """What a source consists of. ``name`` is for arrays, which have none."""
+    """The parts of a source. ``name`` is for arrays, which have none."""
     if isinstance(source, np.ndarray):
         return [_held(source, name)]
     if isinstance(source, int) and not isinstance(source, bool) and source >= 0:

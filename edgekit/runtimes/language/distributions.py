@@ -9,7 +9,7 @@ from edgekit.errors import EngineError
 
 
 def checked_logits(logits: Floats, rows: int) -> Floats:
-    """What a language graph returned, after a look at it.
+    """The logits of a language graph, checked.
 
     Raises:
         EngineError: not one row of logits per sequence, or a row that is no distribution (NaN, +inf, or all -inf).

@@ -50,7 +50,7 @@ class Runs(Protocol):
 
 @dataclass(frozen=True)
 class Limits:
-    """What a graph has room for; 0 is anything.
+    """The capacity of a graph; 0 is unlimited.
 
     Attributes:
         one_row: rows run one after another.
@@ -157,7 +157,7 @@ class _Decoder:
         self._hidden = self._hidden[rows]
 
     def _mask(self, new: Floats, size: int) -> Floats:
-        """What every token may see: (rows, 1, tokens, capacity + tokens)."""
+        """The attention mask of every token: (rows, 1, tokens, capacity + tokens)."""
         capacity, count = self.capacity, new.shape[1]
         mask = np.full((self.rows, 1, size, capacity + size), HIDDEN, np.float32)
         mask[..., :capacity] = self._hidden[:, None, None]

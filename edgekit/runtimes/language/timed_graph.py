@@ -58,7 +58,7 @@ class TimedGraph:
         self.decode += 1e3 * (time.perf_counter() - before)
 
     def timings(self, vision: float) -> TextTimings:
-        """What was measured, with the milliseconds of the images."""
+        """The measured times, with the milliseconds of the images."""
         return TextTimings(vision=vision, prefill=self.prefill, decode=self.decode, steps=self.steps)
 
     @property

@@ -122,7 +122,7 @@ class VisionLanguage:
 
     @property
     def placements(self) -> dict[str, Placement]:
-        """What ran where, by the name of each network; a language model keeps its own to itself."""
+        """Where each network ran, by its name; a language model does not report it."""
         return {name: network.placement for name, network in self.networks.items()}
 
     @property

@@ -140,7 +140,7 @@ class Detections(Result):
         raise UsageError(f"class id {wanted} is not one of 0..{len(self.classes) - 1}")
 
     def crop(self, image: Image, margin: float = 0.0) -> list[Image]:
-        """What is inside each box, as images of their own (copies), for example for a second model.
+        """The part of the image in each box, as separate images (copies), for example for a second model.
 
         Args:
             image: uint8 (height, width, 3) BGR, the one these detections were found in.
@@ -197,7 +197,7 @@ class Detections(Result):
         )
 
     def _outlines(self) -> Floats:
-        """What is drawn: boxes (n, 4) xyxy, or corners (n, 4, 2)."""
+        """The shapes to draw: boxes (n, 4) xyxy, or corners (n, 4, 2)."""
         return self.boxes
 
     def _worst_first(self) -> Ints:
@@ -256,7 +256,7 @@ class Detections(Result):
         return rows
 
     def _coco(self) -> Sequence[dict[str, Any]]:
-        """What a kind of result adds to its rows of a COCO results file."""
+        """The fields that a kind of result adds to its rows of a COCO results file."""
         return [{}] * len(self)
 
     def to_supervision(self) -> Any:

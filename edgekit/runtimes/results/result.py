@@ -34,7 +34,7 @@ class Timings:
 
 
 class _Heading(msgspec.Struct):
-    """What the documents of all results have in common."""
+    """The fields that the documents of all results have in common."""
 
     width: int
     height: int
@@ -95,7 +95,7 @@ class Result(ABC):
 
     @abstractmethod
     def _body(self) -> dict[str, Any]:
-        """What the document of this kind of result has beside the heading."""
+        """The fields of this kind of result, besides the heading."""
 
     @classmethod
     @abstractmethod

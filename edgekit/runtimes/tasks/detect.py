@@ -33,7 +33,7 @@ class Detect:
     """Role of the heads that say what this task has beside the boxes; empty for boxes alone."""
 
     measure: str = "IoU"
-    """What `similarity` is called; empty where objects agree or do not."""
+    """The name of `similarity`; empty where objects agree or do not."""
 
     gives: type[Result] = Detections
     """The type of its results."""

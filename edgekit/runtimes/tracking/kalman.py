@@ -35,7 +35,7 @@ _START = (FIRST_VELOCITY * FRAME_RATE) ** 2
 
 
 def _terms() -> Doubles:
-    """What a state is multiplied with for the cubic, the square and the linear term of `predict`, (18, 6).
+    """The factors of a state in the cubic, the square and the linear term of `predict`, (18, 6).
 
     A state changes at the rate ``rates @ state``, so that it is exp(rates t) @ state after t seconds. Three steps lead
     from any plane to none, so that the series of the exponential ends there.

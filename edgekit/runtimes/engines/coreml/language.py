@@ -117,7 +117,7 @@ class StatedOpt:
         return np.concatenate(logits)
 
     def _mask(self, mask: Ints, size: int) -> Floats:
-        """What every token may see: (rows, 1, tokens, capacity). From now on the new ones are seen as well."""
+        """The attention mask of every token: (rows, 1, tokens, capacity). From now on, it includes the new tokens."""
         count = mask.shape[1]
         found = np.repeat(self._hidden[:, None, None], size, 2)
         new = np.where(mask > 0, np.float32(0), self._below)

@@ -155,7 +155,7 @@ class Widened:
         self._weights, self._pieces = weights, pieces
 
     def reader(self) -> Any:
-        """What ncnn loads the weights from."""
+        """The data reader that ncnn loads the weights from."""
         reader = _reader()()
         reader.stream = _Stream(self._weights, self._pieces)
         return reader
@@ -223,7 +223,7 @@ def _wide_param(text: str) -> str:
 
 
 def _pieces(text: str, weights: Path) -> list[_Piece]:
-    """What lies where; empty where nothing is to be widened, or a layer is not known here."""
+    """The pieces of the file; empty where nothing is to be widened, or a layer is unknown."""
     size = weights.stat().st_size
     with weights.open("rb") as file:
         layout = _Layout(file)

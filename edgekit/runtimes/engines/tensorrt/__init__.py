@@ -63,7 +63,7 @@ class TensorrtSession:
         return self._context(tuple(inputs[0].shape) if self._profiles else ()).run(inputs)
 
     def _context(self, shape: tuple[int, ...]) -> _Context:
-        """What runs an input of this shape; () where the engine has one."""
+        """The context that runs an input of this shape; () where the engine has one shape."""
         if shape not in self._contexts:
             if shape and shape not in self._profiles:
                 known = ", ".join(map(str, self._profiles))

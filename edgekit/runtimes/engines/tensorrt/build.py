@@ -53,7 +53,7 @@ class BuildSettings(Record, frozen=True, kw_only=True):
 
     @property
     def arithmetic(self) -> str:
-        """What an engine computes in."""
+        """The arithmetic of an engine."""
         floats = {"fp32": "float32", "fp16": "float16"}
         if self.precision == "int8" and self.shapes:
             return f"int8 where the file has Q/DQ, weights of 8 bits with {floats[self.floats]} elsewhere"

@@ -54,7 +54,7 @@ class TensorrtNetwork:
         return found
 
     def _context(self, profile: int) -> Any:
-        """What runs a profile; made when it is first used."""
+        """The context that runs a profile, made when it is first used."""
         if profile not in self._contexts:
             context = self._engine.create_execution_context()
             if context is None:
