@@ -71,7 +71,7 @@ def test_the_command_tells_and_info_shows_it(bundle: Path) -> None:
     ("words", "says"),
     [
         ((), "nothing to change: give a score, an IoU"),
-        (("--score", "0.25"), "says all of this already"),
+        (("--score", "0.25"), "has these values already"),
         (("--score", "1.5"), "score must be 0..1, not 1.5"),
         (("--score", "nan"), "score must be 0..1, not nan"),
         (("--iou", "-0.1"), "iou must be 0..1, not -0.1"),

@@ -417,7 +417,7 @@ def test_what_is_missing_or_full_leaves_nothing(
         module.write_app(bundle, tmp_path / "out" / "app")
     assert not list((tmp_path / "out").iterdir())
     monkeypatch.setattr(_project, "PLATFORMS", tmp_path)
-    with pytest.raises(ToolchainError, match=f"the files of edgekit app {kind} are not part of this installation"):
+    with pytest.raises(ToolchainError, match=f"the files of edgekit app {kind} are missing from this installation"):
         module.write_app(bundle, tmp_path / "app")
 
 

@@ -118,7 +118,7 @@ def test_what_is_missing_is_named_and_nothing_is_downloaded(
         web.write_app(bundle, tmp_path / "app")
     monkeypatch.undo()
     monkeypatch.setattr(_project, "PLATFORMS", tmp_path)
-    with pytest.raises(ToolchainError, match="the files of edgekit app web are not part of this installation"):
+    with pytest.raises(ToolchainError, match="the files of edgekit app web are missing from this installation"):
         web.write_app(bundle, tmp_path / "app")
     with pytest.raises(ToolchainError, match=r"the web runtime is not built; .*npm ci && npm run build"):
         web._runtime()

@@ -161,9 +161,9 @@ def test_a_pipe_a_device_and_a_socket_are_refused_at_once(
 
 def test_a_manifest_is_read_up_to_64_MB(bundle: Path) -> None:
     os.truncate(bundle / MANIFEST, 1 << 40)
-    with pytest.raises(BundleError, match=r"1099511627776 bytes, and no manifest has more than 67108864; do not use"):
+    with pytest.raises(BundleError, match=r"1099511627776 bytes, and a manifest has at most 67108864; do not use"):
         open_bundle(bundle)
-    with pytest.raises(BundleError, match="no manifest has more than"), stage(bundle):
+    with pytest.raises(BundleError, match="a manifest has at most"), stage(bundle):
         pass
 
 
@@ -283,7 +283,7 @@ def test_links_that_stay_inside_are_fine_and_loops_are_refused(bundle: Path, tmp
     open_bundle(forged)
     (forged / "link").unlink()
     (forged / "link").symlink_to("link")
-    with pytest.raises(BundleError, match=r"a link that leads nowhere|cannot be read"):
+    with pytest.raises(BundleError, match=r"a broken link|cannot be read"):
         open_bundle(forged)
 
 

@@ -322,7 +322,7 @@ def test_keypoints_without_a_score_are_found_where_the_network_is_cut(tmp_path: 
     assert [output.role for output in read.contract.outputs] == ["boxes", "objectness", "classes", "keypoints"] * 3
     contract.write_text(contract.read_text().replace("face5", "coco"))
     with pytest.raises(
-        ContractError, match=r"keypoints with 51 channels.*\(keypoints without scores, x and y alone, are"
+        ContractError, match=r"keypoints with 51 channels.*\(keypoints without scores, x and y only, work"
     ):
         read_source(PrepareJob(folder="", source=str(path), contract=str(contract)))
 

@@ -502,7 +502,7 @@ class TestReferences:
     def test_refusals(self, folder: Path) -> None:
         with pytest.raises(UsageError, match="count must be at least 1, not 0"):
             select(folder, 0, seed=1)
-        with pytest.raises(InputError, match="a camera or stream has no frames to choose from"):
+        with pytest.raises(InputError, match="frames of a camera or stream cannot be chosen by number"):
             references("camera:0")
 
 

@@ -362,7 +362,7 @@ def test_a_plan_from_before_there_were_two_graphs_still_builds(tmp_path: Path) -
             "ranges 'kl': this method was removed, because it was no better than the others; choose one of auto, ",
         ),
         (Methods(ranges="moving average"), "choose one of auto, min-max, percentile, squared"),
-        (Methods(rounding="adaptive"), "rounding 'adaptive': it gave nothing over 'nearest' and is gone"),
+        (Methods(rounding="adaptive"), "rounding 'adaptive': it was removed, because it was no better than 'nearest'"),
     ],
 )
 def test_methods_of_older_plans_make_no_new_one(workshop: Workshop, methods: Methods, message: str) -> None:

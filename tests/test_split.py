@@ -44,7 +44,7 @@ def test_the_two_streams_never_share_an_image(kinds: list[int], seed: int) -> No
         folder = Path(name)
         data = stack(folder, kinds)
         if len(set(kinds)) == 1:
-            with pytest.raises(UsageError, match="no image is left to judge the conversion on"):
+            with pytest.raises(UsageError, match="no image is left for the proof"):
                 split(data, RULE, folder, seed=seed, calibrate=True)
             return
         try:

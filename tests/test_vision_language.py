@@ -255,7 +255,7 @@ def test_a_stream_that_lost_its_cache_says_so(fresh: Any) -> None:
     pieces = model.stream(picture(0), max_new_tokens=20)
     next(pieces)
     model.caption(picture(1))
-    with pytest.raises(UsageError, match="this stream cannot go on: its model has begun another text"):
+    with pytest.raises(UsageError, match="this stream cannot continue: its model has started another text"):
         list(pieces)
 
 
