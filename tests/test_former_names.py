@@ -52,7 +52,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_other_tools_names_are_the_same_commands(alias: str, name: str, cli: Cli) -> None:
     assert group.get_command(None, alias) is group.get_command(None, name)  # type: ignore[arg-type]
     shown = cli("--help")[1]
-    assert f"{alias} is {name}" in re.sub(r"\s+", " ", shown.partition("Also:")[2])
+    assert f"{alias} for {name}" in re.sub(r"\s+", " ", shown.partition("Aliases:")[2])
     assert not re.search(rf"^  {alias} ", shown, re.MULTILINE), "one line for all of them, not a row each"
     assert cli(alias, "--help")[1].splitlines()[0].startswith(f"Usage: edgekit {alias} ")
 

@@ -173,8 +173,8 @@ def test_a_choice_that_cannot_be_told_says_so() -> None:
         "give more images (--data), or choose with --recipe"
     )
     assert doubt(RECIPES, "plan", few, FEW) == (
-        "the choice of the recipe plan over litert is uncertain: the source finds too little in the 8 views "
-        "held back, so that raw outputs decided; give more images (--data), or choose with --recipe"
+        "the choice of the recipe plan over litert is uncertain: the source finds too little in the 8 hold-out "
+        "views, so that raw outputs decided; give more images (--data), or choose with --recipe"
     )
 
 

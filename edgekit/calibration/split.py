@@ -90,7 +90,7 @@ def split(
     judged, rest = _apart(chosen, references(proof_data) if proof_data else None, calibrate, seed)
     if calibrate and not len(rest):
         raise UsageError(
-            f"--data {data}: {len(chosen)} image(s); int8 needs some to calibrate on and others to be judged on, "
+            f"--data {data}: {len(chosen)} image(s); int8 needs some for calibration and others for the proof, "
             f"at least 2 and better {FEW} or more"
         )
     calibration, holdout, held, seen = None, None, 0, set[str]()

@@ -37,9 +37,9 @@ class _Commands(click.Group):
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The names that other tools have for the same."""
-        pairs = ", ".join(f"{alias} is {name}" for alias, name in _aliases().items())
+        pairs = ", ".join(f"{alias} for {name}" for alias, name in _aliases().items())
         formatter.write_paragraph()
-        formatter.write_text(f"Also: {pairs}.")
+        formatter.write_text(f"Aliases: {pairs}.")
 
 
 def _aliases() -> dict[str, str]:

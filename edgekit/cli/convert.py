@@ -48,14 +48,15 @@ GROUPS = {
 @click.option(
     "--target",
     required=True,
-    help="Targets, comma-separated, or all (see: edgekit targets). BLIP-2: vision=openvino,qformer=openvino,"
-    "language=onnx too.",
+    help="Targets, comma-separated, or all (see: edgekit targets). BLIP-2: also by part, as in "
+    "vision=openvino,qformer=openvino,language=onnx.",
 )
 @click.option(
     "--precision",
     default="fp32",
     show_default=True,
-    help="fp32, fp16, int8 ...; comma-separated. BLIP-2: int4 too, or vision=int8,qformer=fp16,language=int4-awq-gptq.",
+    help="fp32, fp16, int8 ...; comma-separated. BLIP-2: also int4, or vision=int8,"
+    "qformer=fp16,language=int4-awq-gptq.",
 )
 @click.option("--data", default="", help="Images: folder, glob, list file, .npy/.npz stack, video or hf:// dataset.")
 @click.option("--proof-data", default="", help="Other images for the proof. [default: a part of --data]")
@@ -140,8 +141,8 @@ def command(
     """Convert SOURCE and validate every result against it.
 
     SOURCE is a torch.export .pt2, a package.module:factory, torchvision:NAME, timm:NAME, an ultralytics .pt, a folder
-    of transformers (BLIP-2 too) or an .onnx file. Each target and precision becomes OUT/NAME-TARGET-PRECISION/, or
-    nothing when its decoded results differ too much.
+    saved by transformers (also BLIP-2) or an .onnx file. Each target and precision becomes
+    OUT/NAME-TARGET-PRECISION/, or nothing if its decoded results differ too much.
     """
     from edgekit.cli._progress import watched
     from edgekit.conversion.api import convert

@@ -10,7 +10,7 @@ from edgekit.cli._options import engine_options, json_option
 from edgekit.cli._terminal import say
 
 
-@click.command(cls=Command, renamed=UNIT, short_help="How well a text fits images, with a retrieval bundle.")
+@click.command(cls=Command, renamed=UNIT, short_help="Compare a text with images, with a retrieval bundle.")
 @click.argument("bundle")
 @click.argument("text")
 @click.argument("inputs", nargs=-1, required=True)
