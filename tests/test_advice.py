@@ -285,7 +285,7 @@ def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(UsageError, match="no image was observed"):
         ImageStatistics().advice()
     told = statistics(images)
-    with pytest.raises(UsageError, match=r"image 5 has other tensors than those before \(extra\); observe all"):
+    with pytest.raises(UsageError, match=r"image 5 has other tensors than the first image \(extra\); observe all"):
         told.add(5, {**images[0].extremes, "extra": (0, 1)})
     with pytest.raises(UsageError, match=r"\(conv0, conv1, conv10\); observe all images on one graph"):
         told.add(5, {})

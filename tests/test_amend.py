@@ -105,7 +105,7 @@ FREE = Decoder(name="anchor_free", options={"strides": [8]})
     ("contract", "given", "says"),
     [
         (CLASSES, {"iou": 0.5}, "iou: .*'classify'"),
-        (CLASSES, {"tracker_options": {"new_score": 0.5}}, "tracker option new_score: .* no such thing"),
+        (CLASSES, {"tracker_options": {"new_score": 0.5}}, "tracker option new_score: .* which has none"),
         (
             Contract(task="embed", image=RULE, decoder=Decoder(name="vector")),
             {"score": 0.5},

@@ -169,7 +169,7 @@ def test_a_choice_that_cannot_be_told_says_so() -> None:
     assert doubt(RECIPES, "plan", sure, MANY) == ""
     assert doubt(("plan",), "plan", {}, NONE) == ""
     assert doubt(RECIPES, "plan", {}, NONE) == (
-        "quantised by plan, not compared with litert: there are too few calibration images (7) to hold some back; "
+        "quantised by plan, not compared with litert: there are too few calibration images (7) for a hold-out set; "
         "give more images (--data), or choose with --recipe"
     )
     assert doubt(RECIPES, "plan", few, FEW) == (

@@ -343,5 +343,5 @@ def test_other_labels_for_a_model_of_label_maps(tmp_path: Path) -> None:
     for name in ("cat", "dog"):
         (tmp_path / name).mkdir()
         cv2.imwrite(str(tmp_path / name / "0.png"), np.zeros((12, 16, 3), np.uint8))
-    with pytest.raises(InputError, match=r"the model gives label maps, which .* does not tell; give a folder of PNG"):
+    with pytest.raises(InputError, match=r"the model gives label maps, which .* does not have; give a folder of PNG"):
         evaluate(seeing, tmp_path)

@@ -145,7 +145,7 @@ def test_a_package_that_cannot_be_imported(index: Path) -> None:
 
 @pytest.mark.nightly
 def test_check_sees_another_version_and_a_missing_environment(index: Path) -> None:
-    with pytest.raises(ToolchainError, match="is not there; edgekit toolchain remove tiny"):
+    with pytest.raises(ToolchainError, match="is missing; edgekit toolchain remove tiny"):
         installation.check(TINY)
     installation.install(TINY, lambda line: None)
     other = Toolchain(**{**vars(TINY), "requirements": ("tiny-tool==9.9",)})
