@@ -109,7 +109,7 @@ FREE = Decoder(name="anchor_free", options={"strides": [8]})
         (
             Contract(task="embed", image=RULE, decoder=Decoder(name="vector")),
             {"score": 0.5},
-            "score: .*'embed', which has no such",
+            "score: .*'embed', which has none",
         ),
         (
             Contract(image=RULE, classes=("a",), decoder=FREE, postprocess=Postprocess(nms=False)),
