@@ -152,7 +152,7 @@ def test_check_sees_another_version_and_a_missing_environment(index: Path) -> No
     with pytest.raises(ToolchainError, match=r"tiny-tool is 1\.0, not 9\.9"):
         installation.check(other)
     npm = Toolchain(name="tiny", summary="", megabytes=1, npm=("gone@1.0.0",))
-    with pytest.raises(ToolchainError, match="npm package gone is not there"):
+    with pytest.raises(ToolchainError, match="npm package gone is missing"):
         installation.check(npm)
 
 
