@@ -1,4 +1,4 @@
-"""What a decoder of your own is written with, under the names that users type; see docs/DECODERS.md."""
+"""The public names for writing your own decoder; see docs/DECODERS.md."""
 
 from __future__ import annotations
 

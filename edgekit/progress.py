@@ -1,4 +1,4 @@
-"""What long work tells of itself while it runs."""
+"""Progress of long calls."""
 
 from __future__ import annotations
 

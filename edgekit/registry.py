@@ -30,12 +30,12 @@ def module(package: str, name: str) -> ModuleType:
 
 
 def find(package: str, name: str, attribute: str) -> Any:
-    """What a module declares as ``attribute``; None without such a module, or where it declares no such thing."""
+    """A module's ``attribute``; None without such a module or attribute."""
     return getattr(module(package, name), attribute, None) if name in names(package) else None
 
 
 def lookup(package: str, name: str, attribute: str, kind: str) -> Any:
-    """What one registered module declares as ``attribute``; ``kind`` is the word for it in the refusal.
+    """The ``attribute`` of one registered module; ``kind`` is the word for it in the refusal.
 
     Raises:
         UsageError: no module of that name declares it; the valid ones are listed.

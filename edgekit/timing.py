@@ -20,7 +20,7 @@ ROUNDS, SECONDS, LEAST = 40, 6.0, 7
 """The most rounds and the time of a comparison, and the rounds that are made however long they take."""
 
 INSTRUCTIONS = ("avx512_vnni", "avx_vnni", "avx512f", "avx2", "i8mm", "asimddp", "asimd")
-"""What decides how fast integers are, best first, as Linux names it."""
+"""The instruction sets that decide how fast integers are, best first, as Linux names them."""
 
 ELSEWHERE = 0.05
 """A process that computes for less than this share of the time has another one compute."""

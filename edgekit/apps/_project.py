@@ -28,7 +28,7 @@ PLATFORMS = Path(__file__).parents[2] / "platforms"
 
 @dataclass(frozen=True)
 class Platform:
-    """What the runtime of a platform opens, in the words of its refusals."""
+    """The bundles that a platform's runtime opens, in the words of its refusals."""
 
     runtime: str
     """``web runtime``"""

@@ -36,7 +36,7 @@ ONNX = {
     },
     ENGINE: {"edgekit.litert.LiteRt": "edgekit.onnx.OnnxRuntime", "LiteRt(context)": "OnnxRuntime()"},
 }
-"""What the project of an ONNX bundle says in place of LiteRT's names."""
+"""Replacements for LiteRT's names in the project of an ONNX bundle."""
 
 CAMERA_SCREEN = (
     SOURCES / "MainActivity.kt",
@@ -62,7 +62,7 @@ LANGUAGE = {
     },
     ENGINE: {"edgekit.Engine": "edgekit.NetworkEngine", "): Engine": "): NetworkEngine"},
 }
-"""What the project of a BLIP-2 says in place of the camera's screen."""
+"""Replacements for the camera's screen in the project of a BLIP-2."""
 
 
 def write_app(bundle: str | os.PathLike[str], out: str | os.PathLike[str]) -> Path:

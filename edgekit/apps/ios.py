@@ -25,10 +25,10 @@ PLATFORM = Platform(
 )
 
 ONNX = {"EdgeKitCoreML": "EdgeKitONNX", "CoreMLEngine": "ONNXRuntime"}
-"""What the project of an ONNX bundle says in place of Core ML's names."""
+"""Replacements for Core ML's names in the project of an ONNX bundle."""
 
 SCREENS = {"ModelScreen": "LanguageScreen"}
-"""What the app of a BLIP-2 says in place of the camera's screen."""
+"""Replacements for the camera's screen in the app of a BLIP-2."""
 
 MODULES = ("EdgeKit", "EdgeKitUI", "EdgeKitCoreML", "EdgeKitONNX")
 

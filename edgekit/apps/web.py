@@ -32,7 +32,7 @@ ORT = (
     "ort-wasm-simd-threaded.asyncify.mjs",
     "ort-wasm-simd-threaded.asyncify.wasm",
 )
-"""What the page loads of onnxruntime-web: WebAssembly and WebGPU in one build."""
+"""The files of onnxruntime-web that the page loads: WebAssembly and WebGPU in one build."""
 
 DETECTION_PAGE = ("index.html", "app.js", "draw.js", "records.js")
 LANGUAGE_PAGE = ("language.html", "language.js")

@@ -33,12 +33,12 @@ _LAYERS = ("Conv", "Gemm", "MatMul")
 _MOVES = (
     *("MaxPool", "Resize", "Gather", "Slice", "Split", "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze"),
 )
-"""What only moves values: its result has the grid of its input."""
+"""Operators that only move values: their result has the grid of the input."""
 
 _COMBINING = ("Add", "Mul", "Concat")
 
 _OPERATORS = (*_COMBINING, "Sigmoid", "LeakyRelu", "AveragePool", "GlobalAveragePool", "Relu", "Clip", *_MOVES)
-"""What is computed in integers where all that it reads is."""
+"""Operators that are computed in integers if all their inputs are."""
 
 _RECTIFIERS = ("Relu", "Clip")
 

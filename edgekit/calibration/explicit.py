@@ -28,7 +28,7 @@ NO_INT8 = (
     "int8: all convolutions and products of this network stay in float: in a tiny network they are those that give the "
     "outputs, or too few to be worth a change of types; --no-float-fallback makes them INT8, or choose fp16"
 )
-"""What to say where a plan leaves nothing for INT8."""
+"""The error if a plan leaves nothing for INT8."""
 
 
 def quantise(

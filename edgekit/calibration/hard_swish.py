@@ -36,7 +36,7 @@ VIEWS = 48
 """Most images that the layers are fitted on; where there are fewer, they are shown mirrored, cut out and recoloured."""
 
 LIVE_BYTES = 1 << 30
-"""What the activations of all views may take at once, in each of the two networks."""
+"""The memory that the activations of all views may take at once, in each of the two networks."""
 
 PLACES = 12000
 """Places of all views together that a layer is fitted on."""

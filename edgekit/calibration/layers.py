@@ -25,7 +25,7 @@ Response = Callable[[Doubles], Doubles]
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 _PASSING = ("Add", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
-"""What only brings values into another shape, or adds a constant to them."""
+"""Operators that only reshape values, or add a constant to them."""
 
 STEM = 3
 """First layers that stay in float where the target can: the whole image passes through them."""

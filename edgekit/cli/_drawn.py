@@ -1,4 +1,4 @@
-"""What ``edgekit run`` leaves behind: drawn images, a drawn video, a file of tracks."""
+"""The outputs of ``edgekit run``: drawn images, a drawn video, a file of tracks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``edgekit profile`` and ``edgekit recommend`` share: which bundles are meant, progress, and what is shown."""
+"""Shared by ``edgekit profile`` and ``edgekit recommend``: finding bundles, progress, and tables."""
 
 from __future__ import annotations
 

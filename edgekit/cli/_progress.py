@@ -62,7 +62,7 @@ SURE = 10.0
 
 @dataclass(frozen=True)
 class Watch:
-    """What a command tells while it runs: ``progress`` of its steps, and ``say`` for a sentence worth reading."""
+    """Output of a running command: ``progress`` of its steps, and ``say`` for a sentence worth reading."""
 
     progress: ProgressCall
     say: Callable[[str], None]

@@ -76,7 +76,7 @@ def _accuracy(measured: Accuracy) -> str:
 
 
 def _nothing_found(evidence: Evidence) -> str:
-    """What stands in place of a share of detections where the source has none, or too few."""
+    """The text instead of a share of detections, if the source has none, or too few."""
     if evidence.compared != "candidates" or evidence.decoded is None:
         return ""
     return "few detections" if evidence.decoded.top_score_source > evidence.decoded.score_floor else "no detections"
@@ -151,7 +151,7 @@ def evidence_lines(evidence: Evidence) -> list[str]:
 
 
 def _control_lines(evidence: Evidence) -> list[str]:
-    """That the gate can fail, where it was tried."""
+    """The result of the negative control, if there is one."""
     if not (control := evidence.control):
         return []
     return [f"negative control ({control.damage}): failed as it must, {control.failures[0]}"]

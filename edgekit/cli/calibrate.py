@@ -123,7 +123,7 @@ def _print(plan: Any, out: Path, sensitivity: bool) -> None:
 
 
 def _lines(plan: Any) -> Iterator[str]:
-    """What was found out, in a few plain lines."""
+    """The plan in a few plain lines."""
     from collections import Counter
 
     layers = plan.mixed.layers

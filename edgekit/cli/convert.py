@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 ALIASES = ("export",)
 
 _SWITCHES = ("equalization", "bias_correction", "float_fallback")
-"""What ``--no-...`` leaves out of the quantisation plan."""
+"""Methods of the quantisation plan that ``--no-...`` switches off."""
 
 GROUPS = {
     "Targets": ("target", "precision", "options"),

@@ -190,7 +190,7 @@ def _evaluation(
     fps: float,
     classes: tuple[str, ...],
 ) -> Evaluation:
-    """What is done with each model: labelled images, or a video with a tracker and its options."""
+    """The measurement of each model: labelled images, or a video with a tracker and its options."""
     tracker, options = tracking
     if not tracker:
         from edgekit.evaluation.labelled import evaluate
@@ -226,7 +226,7 @@ def _tracker_options(spec: str, tracker: str, given: tuple[str, ...]) -> dict[st
 
 
 def _names(specs: Sequence[str]) -> list[str]:
-    """What models are called in tables: the last part of a path, or all of it where two would be called alike."""
+    """The names of models in tables: the last part of a path, or all of it if two would have the same name."""
     short = [Path(spec).name or spec for spec in specs]
     return [name if short.count(name) == 1 else spec for spec, name in zip(specs, short, strict=True)]
 

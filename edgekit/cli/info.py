@@ -77,7 +77,7 @@ def change_text(change: Change) -> str:
 
 
 def _contract(contract: Contract) -> list[str]:
-    """What goes in, and what comes out of it."""
+    """The input and the outputs."""
     if (language := contract.language) is not None:
         kind = "retrieval" if language.family == "retrieval" else f"language model {language.family}"
         prompts = [f"prompt {name}: {text!r}" for name, text in language.prompts.items()]
@@ -141,7 +141,7 @@ def _tensor(tensor: Tensor) -> str:
 
 
 def _settings(manifest: Manifest) -> list[str]:
-    """What each engine was set to; a program of one's own has to set it, too."""
+    """The settings of each engine; your own program has to set them too."""
     from edgekit.runtimes.engines import engine, engine_names
 
     known = [engine(name) for name in manifest.engines if name in engine_names()]

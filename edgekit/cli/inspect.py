@@ -120,7 +120,7 @@ def _print(seen: Inspected) -> None:
 
 
 def _verdict(seen: Inspected) -> Iterator[str]:
-    """What it seems to be, why, and what was found."""
+    """The family, the reasons, and the detections."""
     yield f"family: decoder {seen.decoder}" if seen.decoder else "family: unknown"
     yield from (f"  because: {reason}" for reason in seen.why)
     yield from (f"  check: {doubt}" for doubt in seen.doubts)

@@ -46,7 +46,7 @@ SURE = 2.5
 """How many standard errors above zero the mean difference of the images has to be."""
 
 WORTH = 0.1
-"""What another rule has to find in an image in the mean: one detection with a score of 0.32, say."""
+"""The minimum that another rule has to find per image on average: for example one detection with a score of 0.32."""
 
 Network = Callable[[Floats], Sequence[Floats]]
 """The source: a tensor (1, 3, height, width) -> its raw outputs."""

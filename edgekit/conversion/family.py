@@ -20,7 +20,7 @@ HINTS = {
     "offsets": re.compile(r"off|reg", re.IGNORECASE),
     "angles": re.compile(r"angle|theta|rotation", re.IGNORECASE),
 }
-"""What heads of a role are often called."""
+"""Usual names of heads, by role."""
 
 FACE5 = "five more values of x and y a box: the landmarks of a face"
 

@@ -21,7 +21,7 @@ from edgekit.runtimes.results import Result
 from edgekit.sources.session import TorchSession
 
 AGREEMENT = "agreement"
-"""What a score without labels is called."""
+"""The name of a score without labels."""
 
 TIMED = 20
 """Images that a bundle is timed on."""

@@ -64,7 +64,7 @@ EXACT = 0.75
 matches 53 % at .95, inputs 94 % in 1.7 times the time; on fifty others their mAP is .5266 and .5234."""
 
 LOSS = 0.03
-"""What speed may cost of what is found. Where few objects decide, twice the error of their share, if that is more."""
+"""The quality that speed may cost. Where few objects decide, twice the error of their share, if that is more."""
 
 
 ALIKE = 0.01

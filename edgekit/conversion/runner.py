@@ -37,8 +37,8 @@ _PRELOAD = (
     "edgekit.graph._decompositions",
     *(f"edgekit.conversion.{one}" for one in _STAGES.values()),
 )
-"""What the first stage needs anyway, imported once for all. Nothing that starts a thread when it is imported: openvino,
-onnxruntime and nncf do."""
+"""Modules that the first stage needs anyway, imported once for all; none that starts a thread when it is imported, as
+openvino, onnxruntime and nncf do."""
 
 _QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "HF_HUB_OFFLINE": "1", "KMP_BLOCKTIME": "0", "OMP_WAIT_POLICY": "PASSIVE"}
 """Libraries say little and stay off the network. Threads that wait give up their core: stages run side by side, and

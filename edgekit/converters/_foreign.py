@@ -11,7 +11,7 @@ NEXT = (
     "these are the tool's own words; another --precision, --recipe or --target may take the network, or cut it before "
     "that part (cut: in the contract)"
 )
-"""What to do where a tool fails in a way that edgekit does not know."""
+"""Advice if a tool fails in a way that edgekit does not know."""
 
 _MOST = 400
 """Characters of a tool's message that are passed on."""

@@ -27,7 +27,7 @@ from edgekit.worker.process import Process, program
 
 
 class Opening(Record, frozen=True, kw_only=True):
-    """What to open."""
+    """The files to open."""
 
     engine: str
     folder: str

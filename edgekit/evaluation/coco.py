@@ -38,7 +38,7 @@ from edgekit.runtimes.tasks.rotated import rotated_iou
 from edgekit.runtimes.tasks.skeletons import sigmas_of
 
 SCORE_THRESHOLD = 0.001
-"""What a model has to be run with: precision is integrated over all scores, so a higher threshold lowers mAP."""
+"""The score threshold for mAP: precision is integrated over all scores, so a higher threshold lowers mAP."""
 
 Progress = Callable[[int, int], None]
 """Called after each image with how many are done and how many there are."""
@@ -166,7 +166,7 @@ def measure_kinds(truth: Annotations, results: Iterable[tuple[int, Result]]) -> 
 
 @dataclass
 class _Found:
-    """What was found in all images, as rows of a COCO results file."""
+    """The results for all images, as rows of a COCO results file."""
 
     kinds: tuple[Kind, ...] = ("boxes",)
     skeleton: Skeleton | None = None

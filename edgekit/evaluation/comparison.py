@@ -65,7 +65,7 @@ class MeasuredModel:
 
 @dataclass(frozen=True)
 class Latencies:
-    """What the two latencies of `MeasuredModel` are of, for tables."""
+    """The names of the two latencies of `MeasuredModel`, for tables."""
 
     inference: str = "inference"
     total: str = "in all"

@@ -22,7 +22,7 @@ IMAGES, LABELS = "images", "labels"
 
 
 MAPS_NEEDED = "give a folder of PNG files with the class id of every pixel, named like the images"
-"""What a model of label maps is measured by."""
+"""Advice for a model of label maps."""
 
 
 class Labelled(NamedTuple):

@@ -14,7 +14,7 @@ MEASURES: dict[Kind, str] = {
     "keypoints": "OKS mAP",
     "oriented": "oriented mAP",
 }
-"""What the average precision of each kind is called where several stand side by side."""
+"""The names of the average precision of each kind, where several are shown together."""
 
 
 class Metrics(msgspec.Struct, frozen=True, rename={"map": "mAP", "map50": "mAP50", "map75": "mAP75"}):

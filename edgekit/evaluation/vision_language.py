@@ -46,7 +46,7 @@ LATENCIES = {
 
 @dataclass(frozen=True)
 class MeasuredTexts:
-    """What was measured, and medians in ms: for each text or vector, and for each image with all that was asked."""
+    """The measures, and medians in ms: for each text or vector, and for each image with all its questions."""
 
     report: Report
     inference: float

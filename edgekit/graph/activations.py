@@ -89,7 +89,7 @@ def _orders(node: Any, name: str) -> list[tuple[Any, Any]]:
 
 
 def _sixfold(graph: fx.GraphModule, node: Any) -> Any:
-    """What a node divides by 6."""
+    """The tensor that a node divides by 6."""
     if operator_name(node) == "div" and _number(graph, node.args[1]) == 6.0:
         return node.args[0]
     for value, factor in _orders(node, "mul"):

@@ -116,7 +116,7 @@ def _source(base: fx.Node, node: fx.Node) -> tuple[int, list[int], list[int], li
 
 
 def _moved(node: fx.Node, base: fx.Node, value: torch.Tensor, known: dict[fx.Node, torch.Tensor]) -> torch.Tensor:
-    """What a chain of moves makes of a tensor in the place of its base."""
+    """The tensor that a chain of moves makes of its base."""
     from torch.fx.node import map_arg
 
     if node is base:

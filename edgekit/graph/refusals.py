@@ -20,7 +20,7 @@ _FRAME = re.compile(r'File "([^"]+)", line (\d+), in (\S+)\n\s*(.*)')
 
 
 def refusal(error: BaseException) -> str:
-    """What torch.export met, where in the user's code, and what to do."""
+    """The reason of torch.export's refusal, the place in the user's code, and what to do."""
     frames = list(_frames(error))
     where = f" at {_written(frames[-1])}" if frames else ""
     text = str(error)
@@ -31,7 +31,7 @@ def refusal(error: BaseException) -> str:
 
 
 def changing_output(program: torch.export.ExportedProgram) -> str:
-    """What to say of an output whose size depends on the values in the image; empty where none does."""
+    """The refusal of an output whose size depends on the values in the image; empty if there is none."""
     (result,) = [node for node in program.graph.nodes if node.op == "output"]
     for place, node in enumerate(result.args[0]):
         shape = getattr(getattr(node, "meta", {}).get("val"), "shape", ())

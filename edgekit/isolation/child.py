@@ -43,14 +43,14 @@ def main() -> None:
 
 
 class _Served:
-    """What was opened so far, by number."""
+    """The files opened so far, by number."""
 
     def __init__(self) -> None:
         self._opened: list[Any] = []
         self._piece: Callable[[int], str | None] | None = None
 
     def answer(self, asked: Asked, arrays: dict[str, NDArray[Any]]) -> Result:
-        """What a call gives."""
+        """The result of a call."""
         if asked.method == "open" and asked.opening is not None:
             self._opened.append(_open(asked.opening))
             return Answered(number=len(self._opened) - 1, where=_where(self._opened[-1])), {}
@@ -67,7 +67,7 @@ class _Served:
         return self._text(one, asked), {}
 
     def _text(self, tokenizer: Tokenizer, asked: Asked) -> Answered:
-        """What a tokenizer is asked."""
+        """The result of a tokenizer's method."""
         if asked.method == "encode":
             return Answered(ids=tuple(tokenizer.encode(asked.text, special=asked.special)))
         if asked.method == "decode":

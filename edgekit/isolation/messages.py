@@ -1,4 +1,4 @@
-"""What caller and child say: a line of JSON, followed by the bytes of the arrays that it announces."""
+"""Messages between caller and child: a line of JSON, followed by the bytes of the arrays that it announces."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Announced(Record, frozen=True):
 
 
 class Opening(Record, frozen=True, kw_only=True):
-    """What to open, and how. ``graphs`` has one graph, or those of a language model by name."""
+    """The files to open, and how. ``graphs`` has one graph, or those of a language model by name."""
 
     kind: Literal["session", "network", "language", "tokenizer"]
     engine: str = ""
@@ -70,7 +70,7 @@ class Where(Record, frozen=True, kw_only=True):
 
 
 class Answered(Record, frozen=True, kw_only=True):
-    """What a call gave, or the error."""
+    """The result of a call, or the error."""
 
     failed: Failed | None = None
     number: int = 0

@@ -20,7 +20,7 @@ Stages = dict[StageName, float]
 Call = Callable[[Image], Stages]
 
 TEXT = "a photograph of a street"
-"""What images are matched with, of a model for retrieval."""
+"""The text that images are matched with, for a retrieval model."""
 
 FRAMES_PER_SECOND = 30.0
 """Of the frames a tracker is shown."""
@@ -49,7 +49,7 @@ class SlowedSession:
 
 
 def call_of(model: Any, settings: Settings) -> Call:
-    """What a call of this model is.
+    """The call to measure for this model.
 
     Raises:
         UsageError: a tracker for a model that finds no boxes, or a delay for one of several graphs.

@@ -44,7 +44,7 @@ Job = RoundJob | ThroughputJob | SustainJob | OperatorsJob
 
 
 class RoundResult(Record, frozen=True, kw_only=True):
-    """What a round gave."""
+    """The results of a round."""
 
     round: Round
     load: Load
@@ -53,13 +53,13 @@ class RoundResult(Record, frozen=True, kw_only=True):
 
 
 class Throughputs(Record, frozen=True, kw_only=True):
-    """What batches and streams gave."""
+    """The results of batches and streams."""
 
     found: tuple[Throughput, ...]
 
 
 class Lasting(Record, frozen=True, kw_only=True):
-    """What sustained load gave: the seconds, and every call's time in ms."""
+    """The results of sustained load: the seconds, and every call's time in ms."""
 
     seconds: tuple[Second, ...]
     times: tuple[float, ...]

@@ -22,7 +22,7 @@ class SessionJob(Record, frozen=True, kw_only=True):
 
 
 class SessionProgress(Record, frozen=True, kw_only=True):
-    """What is being done, and how much of it is (0..1)."""
+    """The current step, and the share of it that is done (0..1)."""
 
     text: str
     share: float
@@ -45,6 +45,6 @@ Event = SessionProgress | Profiled | SkippedBundle
 
 
 class SessionResult(Record, frozen=True, kw_only=True):
-    """What a session in another process gave, in its order."""
+    """The results of a session in another process, in its order."""
 
     found: tuple[Profiled | SkippedBundle, ...]

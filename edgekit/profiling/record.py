@@ -181,7 +181,7 @@ class Roofline(Record, frozen=True, kw_only=True):
 
 
 class Machine(Record, frozen=True, kw_only=True):
-    """What does not change while a profile is made. ``key`` names it in tables: the device's name, or its own."""
+    """The facts of a machine that stay during a profile. ``key`` names it in tables: the device's name, or its own."""
 
     key: str
     model: str
@@ -195,7 +195,7 @@ class Machine(Record, frozen=True, kw_only=True):
 
 
 class MachineState(Record, frozen=True, kw_only=True):
-    """What may change: one look at the machine. None is what the system does not tell."""
+    """The state of a machine at one moment. None is what the system does not report."""
 
     governor: str | None = None
     megahertz: float | None = None
@@ -238,7 +238,7 @@ class Subject(Record, frozen=True, kw_only=True):
 
 
 class Accuracy(Record, frozen=True, kw_only=True):
-    """What ``edgekit evaluate`` measured of the bundle: main metric (``mAP50-95``, ``top-1``), value 0..1, data."""
+    """The accuracy of the bundle, by ``edgekit evaluate``: main metric (``mAP50-95``, ``top-1``), value 0..1, data."""
 
     metric: str
     value: float

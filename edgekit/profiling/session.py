@@ -168,7 +168,7 @@ def device_here(manifest: Manifest, wanted: str) -> str:
 
 
 def subject(bundle: Bundle, path: str, size: tuple[int, int] | None = None) -> Subject:
-    """What a record says of the bundle itself, at one of its input sizes."""
+    """The description of the bundle in a record, at one of its input sizes."""
     manifest = bundle.manifest
     evidence = manifest.evidence
     return Subject(
@@ -279,7 +279,7 @@ def _asked(entry: _Entry, job: jobs.Job, answer: type[Answer], seconds: float) -
 
 
 def _peaks(entries: Sequence[_Entry], step: _Steps) -> dict[int, tuple[float, float]]:
-    """What the machine reaches with each number of threads, where a bundle's arithmetic is known."""
+    """The machine's peaks with each number of threads, if a bundle's arithmetic is known."""
     known = [entry for entry in entries if not entry.failure and _arithmetic(entry.bundle.manifest)]
     if known:
         step("what the machine reaches")

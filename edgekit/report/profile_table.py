@@ -12,7 +12,7 @@ from edgekit.profiling.records.naming import Named, named
 from edgekit.report.numbers import number, percent
 
 Value = str | int | float | None
-"""What a cell holds; None: not known, or not measured."""
+"""The value of a cell; None: unknown, or not measured."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ DISPENSABLE = (
     "sustained_drift",
     "inference_p50_ms",
 )
-"""What a narrow terminal goes without, the first first."""
+"""Columns that a narrow terminal drops, in this order."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ class ProfileTable:
 
 
 def terminal(profiles: Sequence[Profile], width: int = 0) -> ProfileTable:
-    """What is shown in a terminal: columns with a title, but for those that say nothing of any of the profiles.
+    """The table for a terminal: columns with a title, without those that are empty for all profiles.
 
     Args:
         profiles: in any order.

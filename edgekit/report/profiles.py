@@ -138,7 +138,7 @@ def _facts(given: Sequence[Named], tasks: Mapping[str, Sequence[Named]]) -> list
 
 
 def _machines(profiles: Sequence[Profile]) -> dict[str, dict[str, str]]:
-    """What is known of each machine, by its name."""
+    """The known facts of each machine, by its name."""
     machines: dict[str, tuple[Machine, list[Conditions]]] = {}
     for one in profiles:
         machine = one.conditions.machine

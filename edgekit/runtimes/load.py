@@ -21,7 +21,7 @@ AnyResult = TypeVar("AnyResult", bound=Result)
 StrPath = str | os.PathLike[str]
 
 SECONDS = 60.0
-"""That an isolated bundle may take to open and for a run, unless another time is given."""
+"""Default timeout in seconds of an isolated bundle, for opening and for a run."""
 
 
 @overload

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 ResultT = TypeVar("ResultT", bound=Result, covariant=True)
 
 InputSize = int | tuple[int, int] | Literal["nearest"] | None
-"""What ``load(size=)`` takes."""
+"""Values of ``load(size=)``."""
 
 
 class _Way(NamedTuple):

@@ -20,7 +20,7 @@ from edgekit.shapes.world import scene
 ANNOTATIONS = "annotations.json"
 
 Asking = Callable[[Scene], Sequence[Question]]
-"""What is asked of a scene."""
+"""The questions about a scene."""
 
 
 class RunLengths(TypedDict):

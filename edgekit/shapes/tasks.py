@@ -23,7 +23,7 @@ WEIGHTS = Path(__file__).with_name("tasks.safetensors")
 
 
 def branch(width: int, outputs: int) -> nn.Sequential:
-    """What one stride says of every cell: two separable blocks, then raw values."""
+    """The head of one stride: two separable blocks, then raw values for every cell."""
     return nn.Sequential(SeparableBlock(width, width), SeparableBlock(width, width), nn.Conv2d(width, outputs, 1))
 
 

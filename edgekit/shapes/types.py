@@ -1,4 +1,4 @@
-"""What a scene of shapes is made of: options, placements, and the truth about each visible object."""
+"""The parts of a scene of shapes: options, placements, and the truth about each visible object."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BACKGROUNDS: tuple[str, ...] = ("plain", "gradient", "noise", "stripes", "checke
 
 @dataclass(frozen=True)
 class SceneOptions:
-    """What scenes may contain. Sizes are diameters of the circumscribed circle, as fractions of the shorter side.
+    """The contents of scenes. Sizes are diameters of the circumscribed circle, as fractions of the shorter side.
 
     `photographs` is a folder of images; when given, the background kind "photograph" draws crops of them.
     Every object of a still scene shows at least `min_visibility` of its area. Objects are of `classes`, turned by at

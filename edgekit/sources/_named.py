@@ -1,4 +1,4 @@
-"""What sources by name share: networks that a library builds, with weights from a file and nothing downloaded."""
+"""Shared by sources by name: networks that a library builds, with weights from a file and nothing downloaded."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _TRIALS = (7, 11)
 
 
 def name_of(request: SourceRequest, library: str) -> str:
-    """What stands behind ``library:``; empty for any other source."""
+    """The name after ``library:``; empty for any other source."""
     start, _, name = request.spec.partition(":")
     return name if start == library else ""
 
@@ -86,7 +86,7 @@ def doubts_of(request: SourceRequest) -> tuple[str, ...]:
 
 
 def run_once(request: SourceRequest, module: nn.Module, rule: ImageRule) -> Any:
-    """What a network gives for an empty image of the size of its contract.
+    """The outputs of a network for an empty image of the size of its contract.
 
     Raises:
         SourceError: it takes no such image.

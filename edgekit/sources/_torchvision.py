@@ -8,7 +8,7 @@ from types import ModuleType
 from edgekit.errors import SourceError
 
 WITHOUT_OPERATORS = "operator torchvision::"
-"""What importing it says where its compiled operators do not load: ``operator torchvision::nms does not exist``."""
+"""The error of importing it if its compiled operators do not load: ``operator torchvision::nms does not exist``."""
 
 REMEDY = (
     "the installed torchvision was built for another torch, so that its compiled operators do not load; install the "
@@ -73,5 +73,5 @@ def declare_operators() -> None:
 
 
 def notes() -> tuple[str, ...]:
-    """What a user should know who has torchvision without its operators."""
+    """A note for users of a torchvision without its operators."""
     return (NOTE,) if _defined else ()

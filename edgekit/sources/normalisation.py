@@ -43,7 +43,7 @@ def contradiction(rule: ImageRule) -> tuple[str, str]:
 
 
 def _meant(rule: ImageRule) -> str:
-    """What the numbers of a rule that scales pixels and has a mean or std of whole pixels are for."""
+    """The probable meaning of a rule that scales pixels and has a mean or std in whole pixels."""
     units = "mean and std are in units after scale; probably scale: 1.0 is meant"
     if max(rule.std) > 1 or max(rule.mean) <= 1:
         return units

@@ -39,7 +39,7 @@ class Channel:
 
 @dataclass(frozen=True)
 class Finished(Generic[Result]):
-    """What a call gave, the seconds that it took, and the highest resident set of its process in bytes.
+    """The result of a call, its seconds, and the highest resident set of its process in bytes.
 
     The peak of a child that was forked counts what it shares with others.
     """

@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def streams() -> tuple[IO[bytes], IO[bytes]]:
-    """What the caller writes, and where it reads; prints, those of C++ too, end up on stderr."""
+    """The streams from and to the caller; prints, those of C++ too, end up on stderr."""
     told = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
     return sys.stdin.buffer, told
@@ -91,7 +91,7 @@ def _work(line: bytes, stdin: IO[bytes], events: IO[bytes]) -> int:
 
 
 def _named(name: str) -> Any:
-    """What is called ``module:name``."""
+    """The object named ``module:name``."""
     module, _, attribute = name.partition(":")
     return getattr(importlib.import_module(module), attribute)
 

@@ -1,4 +1,4 @@
-"""What the two ends of a call say to each other: one JSON object a line."""
+"""Messages between the two ends of a call: one JSON object per line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class _Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Call(_Message, frozen=True, kw_only=True):
-    """What to do: ``function(job, report)``, both it and the job's type named as ``module:name``.
+    """The function to call: ``function(job, report)``, both it and the job's type named as ``module:name``.
 
     ``imports`` are modules of the user's to import before. Where ``patience`` is not 0, the caller is on another host
     and gives a sign of life (`Alive`) every few seconds; so many seconds without one mean that it is gone. Otherwise
@@ -37,7 +37,7 @@ class Alive(_Message, frozen=True, kw_only=True, tag="alive"):
 
 
 class WorkerProgress(_Message, frozen=True, kw_only=True, tag="progress"):
-    """What is being done, and the share of it that is done (0..1)."""
+    """The current step, and the share of it that is done (0..1)."""
 
     text: str
     share: float

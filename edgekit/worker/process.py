@@ -20,16 +20,16 @@ MODULE = "edgekit.worker"
 
 
 class Running(Protocol):
-    """What a plain and a forked child have in common."""
+    """The common interface of a plain and a forked child."""
 
     @property
     def stdin(self) -> IO[bytes] | None:
-        """What it reads."""
+        """The pipe that the child reads."""
         ...
 
     @property
     def stdout(self) -> IO[bytes] | None:
-        """What it writes."""
+        """The pipe that the child writes."""
         ...
 
     def wait(self) -> int:

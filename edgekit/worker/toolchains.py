@@ -18,7 +18,7 @@ RECORD = "installed.json"
 
 @dataclass(frozen=True)
 class Toolchain:
-    """What one isolated environment holds, with every version pinned.
+    """The contents of one isolated environment, with every version pinned.
 
     ``requirements`` go to pip with their dependencies, ``without_dependencies`` after them as they are, ``npm`` to
     npm. ``megabytes`` is what it takes on disk. ``programs`` have to be on PATH. ``imports`` are tried by

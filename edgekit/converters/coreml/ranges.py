@@ -30,7 +30,7 @@ LEAST = 1e-4
 """Half of the least range: a tensor that is always 0 has to have a scale, and float16 has to hold it."""
 
 HALF = "_cast_fp16"
-"""What coremltools adds to the name of a tensor that it computes in float16."""
+"""The suffix of a tensor that coremltools computes in float16."""
 
 
 def activation_ranges(

@@ -83,7 +83,7 @@ TARGET = Target(
 
 
 _WIDE = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "LOGISTIC", "TANH", "MUL", "ADD", "PAD"})
-"""What Vela takes with activations of 16 bits. Others around a wide layer keep 8."""
+"""Operators that Vela takes with activations of 16 bits. Others around a wide layer keep 8."""
 
 
 def convert(job: Job, report: Report) -> Graph:

@@ -21,7 +21,7 @@ from edgekit.runtimes.engines.mnn.opening import weights_of
 _RUN = "import sys, _tools; getattr(_tools, sys.argv[1])(sys.argv[1:])"
 
 LINEAR = "__matmul_converted"
-"""What the converter puts behind the name of a linear layer, or of its result, when it makes a convolution of it."""
+"""Suffixes that the converter adds to the name of a linear layer, or of its result, when it makes it a convolution."""
 
 _LOG_LINES = 4
 

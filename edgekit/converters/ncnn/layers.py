@@ -20,10 +20,10 @@ from edgekit.graph.blip2.hosted_layers import HostedLayers
 from edgekit.runtimes.language.host_cache import HIDDEN
 
 ADD, SUBTRACT, MULTIPLY, DIVIDE = range(4)
-"""What a BinaryOp computes."""
+"""Operations of a BinaryOp."""
 
 MEAN, LENGTH = 3, 8
-"""What a Reduction computes."""
+"""Operations of a Reduction."""
 
 _BLOCK_SIZES = {32: 0, 64: 1, 128: 2}
 """How a Gemm names the size of its blocks."""

@@ -64,7 +64,7 @@ _NO_IMPORTER = (
     "MatMulInteger", "MaxRoiPool", "MaxUnpool", "Multinomial", "QLinearConv", "QLinearMatMul", "Unique",
 )
 # fmt: on
-"""What TensorRT-RTX 1.7's parser, asked for every operator of ONNX, does not import and a network could have."""
+"""Operators of ONNX that a network could have and TensorRT-RTX 1.7's parser does not import; it was asked for each."""
 
 HALF_QDQ = 19
 """The first opset whose QuantizeLinear and DequantizeLinear take float16."""

@@ -56,7 +56,7 @@ class _Step:
 
 
 class InterpretedState:
-    """What a package keeps from run to run, zeros at first; the methods are those of coremltools' ``MLState``."""
+    """The state of a package, zeros at first; the methods are those of coremltools' ``MLState``."""
 
     def __init__(self, ports: Iterable[Port]) -> None:
         import torch

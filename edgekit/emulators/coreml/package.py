@@ -27,7 +27,7 @@ Value = Any
 MANIFEST = "Manifest.json"
 
 MODEL_FOLDER = "@model_path/"
-"""What the file names of weights begin with: the folder of the ``.mlmodel`` file."""
+"""The prefix of the file names of weights: the folder of the ``.mlmodel`` file."""
 
 NUMPY = {
     "fp16": np.float16, "fp32": np.float32, "fp64": np.float64, "bool": np.bool_,

@@ -56,7 +56,7 @@ class InterpretedDelegateSession:
 
 
 def _payload(path: Path) -> bytes:
-    """What the one delegate of a file holds.
+    """The contents of the one delegate of a file.
 
     Raises:
         EngineError: not a whole ``.pte`` file, or something in it runs outside the delegate.

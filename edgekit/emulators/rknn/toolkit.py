@@ -185,7 +185,7 @@ def _complaint(text: str) -> str:
 
 
 def told(assembled: Assembled, platform: str) -> dict[str, str | int | float]:
-    """What the compiler said, for the report of a graph."""
+    """The compiler's messages, for the report of a graph."""
     return {
         "platform": platform,
         "types": ", ".join(f"{kind} in {count}" for kind, count in sorted(assembled.types.items())) + " operators",

@@ -37,5 +37,5 @@ def format_of(path: Path) -> LabelFormat | None:
 
 
 def formats() -> list[str]:
-    """What each format is called in messages."""
+    """The names of the formats in messages."""
     return [module.FORMAT.text for module in registry.declared(__name__, "FORMAT").values()]

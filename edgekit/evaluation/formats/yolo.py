@@ -101,7 +101,7 @@ def _data_file(path: Path) -> DataFile:
 
 
 def _classes(folder: Path) -> DataFile:
-    """What a folder says that labelling tools write: ``classes.txt`` with a name in each line, and ``images``."""
+    """The description in a folder of a labelling tool: ``classes.txt`` with one name per line, and ``images``."""
     text = files.read_file(folder / CLASSES).decode("utf-8-sig", "replace")
     return DataFile(names=[line.strip() for line in text.splitlines() if line.strip()], val="images")
 

@@ -61,7 +61,7 @@ Config = TypeVar("Config", bound=msgspec.Struct)
 
 
 class Outline(msgspec.Struct, frozen=True):
-    """What ``config.json`` says of the whole model."""
+    """The ``config.json`` of the whole model."""
 
     architectures: tuple[str, ...] | None = None
     text_config: dict[str, Any] | None = None

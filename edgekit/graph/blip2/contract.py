@@ -22,7 +22,7 @@ PROCESSOR, PROCESSOR_OF_PARTS, TOKENIZER, GENERATION = (
     "generation_config.json",
 )
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-"""What BLIP's processor normalises by unless it is told otherwise."""
+"""The default normalisation of BLIP's processor."""
 
 PROMPTS = {
     "caption": "a photo of",

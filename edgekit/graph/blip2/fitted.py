@@ -25,7 +25,7 @@ NARROW, WIDE = 4, 8
 
 
 class LayerInputs(Protocol):
-    """What linear layers read on the calibration data."""
+    """The inputs of linear layers on the calibration data."""
 
     def __contains__(self, name: object) -> bool:
         """Whether a weight's layer was observed."""
@@ -102,7 +102,7 @@ def widest(gains: Iterable[Gain], budget: float) -> frozenset[str]:
 
 @dataclass(frozen=True)
 class Gain:
-    """What 8 bits save of a layer's error with 4, as a share of its output; ``size`` is its number of weights."""
+    """The error of a layer in 4 bits that 8 bits save, as a share of its output; ``size`` is its number of weights."""
 
     name: str
     size: int
@@ -159,7 +159,7 @@ class _FittedCheckpoint(Checkpoint):
         return clipped(weight, self.seen(name), NARROW, self._size, self._grid) if self._precision.method else weight
 
     def gains(self) -> list[Gain]:
-        """What 8 bits are worth to each layer."""
+        """The gain of 8 bits for each layer."""
         found = []
         for name in self.layers:
             weight, seen = self._moved(name), self.seen(name)

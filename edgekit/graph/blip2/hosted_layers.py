@@ -1,4 +1,4 @@
-"""What `Layers` of other formats than ONNX have in common: the host's cache, one row at a time."""
+"""The common part of `Layers` for formats other than ONNX: the host's cache, one row at a time."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Writer = TypeVar("Writer", bound=Declares)
 
 
 class CommonLayers:
-    """What every format but ONNX does alike; see `edgekit.graph.blip2.layers.Layers`."""
+    """The common part of all formats but ONNX; see `edgekit.graph.blip2.layers.Layers`."""
 
     def prompt(self: Layers, x: str) -> tuple[str, str]:
         """As the host makes them."""

@@ -1,4 +1,4 @@
-"""What the networks of a BLIP-2 are made of, whatever file they are written to."""
+"""The layers of a BLIP-2's networks, for any file format."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgekit.graph.blip2.checkpoint import Checkpoint
 from edgekit.graph.blip2.forms import Form
 
 MASKED = float(np.finfo(np.float32).min)
-"""What is added to the score of a key that may not be looked at, as transformers does."""
+"""The value added to the score of a masked key, as transformers does."""
 
 
 @dataclass(frozen=True)

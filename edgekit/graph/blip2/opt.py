@@ -15,7 +15,7 @@ EPSILON = 1e-5
 
 
 class OptConfig(msgspec.Struct, frozen=True):
-    """What of an ``OPTConfig`` the graph depends on; the defaults are its own."""
+    """The part of an ``OPTConfig`` that the graph depends on; the defaults are its own."""
 
     vocab_size: int = 50272
     hidden_size: int = 768

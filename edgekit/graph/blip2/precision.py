@@ -90,7 +90,7 @@ class Precision:
         return self.vision.word == "int8" or any(part.fitted for part in self.parts)
 
     def of(self, graph: str) -> PartPrecision:
-        """That of one graph."""
+        """The precision of one graph."""
         part: PartPrecision = getattr(self, PARTS[graph])
         return part
 

@@ -8,7 +8,7 @@ from edgekit.graph.blip2.layers import Layers
 
 
 class QFormerConfig(msgspec.Struct, frozen=True):
-    """What of a ``Blip2QFormerConfig`` the graphs depend on; the defaults are its own."""
+    """The part of a ``Blip2QFormerConfig`` that the graphs depend on; the defaults are its own."""
 
     hidden_size: int = 768
     num_hidden_layers: int = 12

@@ -13,7 +13,7 @@ PREFIX = "language_model."
 
 
 class T5Config(msgspec.Struct, frozen=True):
-    """What of a ``T5Config`` the graphs depend on; the defaults are its own.
+    """The part of a ``T5Config`` that the graphs depend on; the defaults are its own.
 
     transformers 5 sets ``tie_word_embeddings`` whatever the checkpoint says, and keeps what it said as
     ``scale_decoder_outputs``; older configurations have the former alone.

@@ -8,7 +8,7 @@ from edgekit.graph.blip2.layers import Layers
 
 
 class VisionConfig(msgspec.Struct, frozen=True):
-    """What of a ``Blip2VisionConfig`` the graph depends on; the defaults are its own."""
+    """The part of a ``Blip2VisionConfig`` that the graph depends on; the defaults are its own."""
 
     hidden_size: int = 1408
     num_hidden_layers: int = 39

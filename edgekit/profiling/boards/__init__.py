@@ -24,7 +24,7 @@ def board() -> ModuleType | None:
 
 
 def said(*command: str) -> str:
-    """What a board's own tool prints, empty where it is missing, fails or takes more than five seconds."""
+    """The output of a board's own tool; empty if it is missing, fails or takes more than five seconds."""
     if shutil.which(command[0]) is None:
         return ""
     try:

@@ -47,7 +47,7 @@ _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class RefusedError(Exception):
-    """What was asked cannot be done; ``kind`` is a word that the host knows."""
+    """A request that cannot be done; ``kind`` is a word that the host knows."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
@@ -85,7 +85,7 @@ class Folder:
 
 
 def facts(folder: Folder) -> dict[str, Any]:
-    """What this device is, and what is in the folder."""
+    """A description of this device, and of the folder's contents."""
     near = folder.path
     while not near.exists():
         near = near.parent

@@ -48,7 +48,7 @@ T = TypeVar("T")
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """What a device says of itself. ``folder`` is absolute, ``free`` bytes of its file system."""
+    """A device's description of itself. ``folder`` is absolute, ``free`` bytes of its file system."""
 
     python: str
     executable: str
@@ -230,7 +230,7 @@ class Connection:
         return self._pipe(self._process.stdin), self._lines
 
     def lost(self) -> DeviceError:
-        """What it means that the device stopped talking in the middle."""
+        """The error for a device that stopped talking in the middle."""
         if self._watch.late:
             return DeviceError(
                 f"{self.device.name}: {self._watch.late}: the device, the network or this machine's ssh stands still; "

@@ -73,7 +73,7 @@ _HOST_CODE = ("profiling/devices", "profiling/records")
 
 
 def code_tree(imports: Sequence[str] = ()) -> Tree:
-    """What a device needs of this edgekit, as it stands here, and the modules of ``imports`` beside it.
+    """The part of this edgekit that a device needs, and the modules of ``imports``.
 
     Raises:
         UsageError: such a module has no file.

@@ -48,7 +48,7 @@ print(json.dumps({"engines": engines, "packages": versions}))
 
 
 class Environment(msgspec.Struct, frozen=True, kw_only=True):
-    """What is in a device's environment: why each engine does not run (empty where it does), versions of packages."""
+    """A device's environment: why each engine does not run (empty if it does), versions of packages."""
 
     engines: dict[str, str]
     packages: dict[str, str]
@@ -60,7 +60,7 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def requirements(engines: Sequence[str], *, system_packages: bool = False) -> tuple[str, ...]:
-    """What pip is asked for on a device: edgekit's own core requirements, and those of the engines' extras.
+    """The requirements to install on a device: edgekit's own core requirements, and those of the engines' extras.
 
     Raises:
         UsageError: an unknown engine, or one that pip does not bring and that is not looked for in the system.
@@ -190,7 +190,7 @@ def code_environment(code: str) -> dict[str, str]:
 
 
 def inspect(connection: Connection) -> Environment:
-    """What a device's environment has, asked of edgekit's own code there.
+    """Ask edgekit's own code on a device for its environment.
 
     Raises:
         DeviceError: the environment does not work.

@@ -82,7 +82,7 @@ def profile_on(
 
 
 class _Names:
-    """What a session on a device says, in the words of this machine.
+    """Translate the messages of a session on a device to this machine's paths.
 
     ``bundles`` are those here by their paths there, ``data`` the images likewise.
     """

@@ -67,7 +67,7 @@ def by_hand(device: Device) -> str:
 
 
 def explained(device: Device, code: int, stderr: Sequence[str]) -> DeviceError:
-    """What a connection that ended before anything was said means, and what to do.
+    """The error for a connection that ended before the agent spoke, with what to do.
 
     Args:
         device: which one.

@@ -62,7 +62,7 @@ def measure(folder: Path, graph: Graph, options: SessionOptions, feeds: Sequence
 
 
 def _dump(path: Path, feeds: Sequence[Floats], count: int) -> bytes:
-    """What ExecuTorch traced of so many runs, nothing where it cannot."""
+    """ExecuTorch's trace of this many runs; nothing where it cannot trace."""
     import torch
     from executorch.extension.pybindings import portable_lib
 

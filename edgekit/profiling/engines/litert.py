@@ -1,4 +1,4 @@
-"""What LiteRT's Python module tells of a graph: which operators XNNPACK took and into how many pieces that cuts it.
+"""LiteRT's Python module reports which operators XNNPACK took, and into how many partitions that cuts a graph.
 
 It gives no times: its profiler is there in C++ only. Reading tensors between operators would not do: that keeps XNNPACK
 from fusing them, and another graph would be timed than the one that runs.

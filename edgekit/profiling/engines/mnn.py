@@ -21,7 +21,7 @@ from edgekit.runtimes.engines import SessionOptions
 from edgekit.runtimes.engines.mnn import ENGINE
 
 _INT8 = "DT_INT8"
-"""What MNN adds to the kind of an operator that computes in INT8."""
+"""The suffix of the kind of an operator that MNN computes in INT8."""
 
 
 class _Stopwatch:

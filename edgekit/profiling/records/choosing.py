@@ -15,7 +15,7 @@ Preference = Literal["latency", "accuracy", "size", "memory"]
 
 @dataclass(frozen=True, kw_only=True)
 class Bounds:
-    """What a bundle may cost and must be worth; None is no bound.
+    """Bounds on a bundle's cost and accuracy; None is no bound.
 
     ``latency`` bounds the 95th percentile end to end in ms, so that nineteen of twenty calls keep it; ``accuracy`` is
     the least main figure on labelled images (0..1), ``agreement`` the least share of the source's results that it finds
@@ -29,7 +29,7 @@ class Bounds:
     memory: float | None = None
 
     def violations(self, profile: Profile) -> tuple[str, ...]:
-        """What a record breaks or does not tell, in words; empty when it keeps all."""
+        """The bounds that a record breaks or does not measure, in words; empty if it keeps all."""
         found = []
         most = (
             ("p95", profile.total.p95, self.latency, 1.0, "ms"),
@@ -63,7 +63,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """What to ship, best first: ``fitting`` keep all bounds, ``others`` do not, the nearest first."""
+    """The ranking of bundles, best first: ``fitting`` keep all bounds, ``others`` do not, the nearest first."""
 
     fitting: tuple[Choice, ...]
     others: tuple[Choice, ...]
@@ -105,7 +105,7 @@ def choose(profiles: Sequence[Profile], bounds: Bounds, prefer: Preference) -> R
 
 
 def _slower(profile: Profile, choices: Sequence[Choice]) -> tuple[str, ...]:
-    """That a float bundle of the same target, which keeps all bounds, takes no longer; empty where there is none."""
+    """A note that a float bundle of the same target within all bounds takes no longer; empty if there is none."""
     one = profile.subject
     if one.precision in FLOATS:
         return ()

@@ -62,7 +62,7 @@ class MeasuredRound(Record, frozen=True, kw_only=True):
 
 
 class BundleFacts(Record, frozen=True, kw_only=True):
-    """What the app knew of its bundle, from the manifest."""
+    """The app's description of its bundle, from the manifest."""
 
     name: Text
     digest: Text
@@ -77,7 +77,7 @@ class BundleFacts(Record, frozen=True, kw_only=True):
 
 
 class Benchmark(Record, frozen=True, kw_only=True):
-    """What all records have. ``device`` is what the engine ran on (``wasm``, ``gpu``), ``frame`` its pixels."""
+    """The fields of all records. ``device`` is what the engine ran on (``wasm``, ``gpu``), ``frame`` its pixels."""
 
     schema: int
     id: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]

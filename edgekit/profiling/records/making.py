@@ -27,7 +27,7 @@ Report = Callable[[Event], None]
 
 @dataclass(frozen=True, kw_only=True)
 class ProfileRequest:
-    """What to profile, and how.
+    """The bundles to profile, and how.
 
     ``each`` has the settings of every bundle where they differ; a bundle may be given several times. ``on`` is the
     name of a host over SSH (`edgekit.profiling.devices`), empty for this machine. ``labels`` are annotations to measure

@@ -37,7 +37,7 @@ FACETS: Mapping[str, Callable[[Profile], str]] = {
     "device": lambda one: one.conditions.machine.key,
     "task": lambda one: one.subject.task,
 }
-"""What profiles are told apart by, and filtered."""
+"""The settings that distinguish profiles, for tables and filters."""
 
 _DIFFERENCES: tuple[Callable[[Profile], str], ...] = (
     lambda one: one.subject.task,
@@ -48,7 +48,7 @@ _DIFFERENCES: tuple[Callable[[Profile], str], ...] = (
     lambda one: one.time[:19].replace("T", " "),
     lambda one: one.id[:8],
 )
-"""What may tell profiles of the same target and precision apart, what one asks first before the rest."""
+"""The settings that may distinguish profiles of the same target and precision, the most asked first."""
 
 
 def shortened(name: str) -> str:

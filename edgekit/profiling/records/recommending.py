@@ -23,7 +23,7 @@ Report = Callable[[Event], None]
 
 @dataclass(frozen=True, kw_only=True)
 class ConversionChoices:
-    """What a search may convert: a source to targets, precisions and input sizes ((height, width), or its own)."""
+    """The conversions of a search: a source to targets, precisions and input sizes ((height, width), or its own)."""
 
     source: str
     targets: tuple[str, ...]

@@ -40,7 +40,7 @@ class SearchPoint:
 
 @dataclass(frozen=True, kw_only=True)
 class Space:
-    """What is searched. ``bundle`` gives the bundle of a point, converts it where that is possible, and gives None
+    """The space of a search. ``bundle`` gives the bundle of a point, converts it where that is possible, and gives None
     where there is none; ``measure`` profiles bundles in turns, with the settings of each.
     """
 
@@ -112,7 +112,7 @@ def _ranked(
 
 
 def cost(profile: Profile, bounds: Bounds, prefer: Preference) -> float:
-    """What the search makes small: the preferred figure, and a step for every bound that is broken."""
+    """The objective of the search: the preferred figure, plus a penalty for every broken bound."""
     figures = {
         "latency": profile.total.p50,
         "accuracy": 1e3 * (1 - worth(profile)),

@@ -98,7 +98,7 @@ def read_records(path: Path) -> list[Profile]:
 
 
 class _Printed(msgspec.Struct):
-    """What the command prints."""
+    """The output of the command."""
 
     profiles: list[Profile]
 

@@ -20,7 +20,7 @@ class _SchemaOnly(msgspec.Struct):
 
 
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What msgspec raises: not JSON or not valid, text that is not UTF-8, brackets nested without end."""
+"""Errors of msgspec: not JSON or not valid, text that is not UTF-8, brackets nested without end."""
 
 
 def digest(document: Manifest | dict[str, Any]) -> str:

@@ -36,7 +36,7 @@ BACKENDS = {XNNPACK: "XnnpackBackend", COREML: "CoreMLBackend", VULKAN: "VulkanB
 _STDERR = threading.Lock()
 
 _OPEN: weakref.WeakSet[_Opened] = weakref.WeakSet()
-"""What uses the thread pool of the process."""
+"""The open models that use the thread pool of the process."""
 
 
 class _Opened:

@@ -34,7 +34,7 @@ from edgekit.errors import EngineError, UsageError
 from edgekit.runtimes.bundle.manifest import Graph, Language
 
 HIDDEN = np.float32(-1e4)
-"""What is added to the score of a key that may not be looked at."""
+"""The value added to the score of a masked key."""
 
 BLOCK = 64
 """Buffers grow by so many tokens. They are given whole: engines plan anew for every shape that they have not seen."""

@@ -17,8 +17,8 @@ from edgekit.runtimes.language.codec import TextCodec
 from edgekit.runtimes.language.generated import Stopped
 
 STATE = ("padding", "truncation")
-"""What a file of Hugging Face's may have left from its last use. It is no part of a model: transformers sets both anew
-at each call. A bundle has neither: numbers in them can end the process."""
+"""Settings that a file of Hugging Face's may have left from its last use. They are no part of a model: transformers
+sets both again at each call. A bundle has neither: numbers in them can end the process."""
 
 
 class Tokenizer:

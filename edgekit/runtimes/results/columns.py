@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from edgekit.errors import InputError, UsageError
 
 Selector = SupportsIndex | slice | ArrayLike
-"""What chooses entries: a position, a slice, a boolean mask (n,), or an index array."""
+"""A selection of entries: a position, a slice, a boolean mask (n,), or an index array."""
 
 Size = tuple[int, int]
 """(width, height) of the original image in pixels."""

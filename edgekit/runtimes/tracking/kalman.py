@@ -24,7 +24,7 @@ FRAME_RATE = 25.0
 MEASUREMENT = 1 / 20
 """Standard deviation of a detection, in sizes; likewise what a position drifts by in one frame (both DeepSORT's)."""
 ACCELERATION = 1 / 160
-"""What the velocity changes by in one frame, in sizes per frame (DeepSORT's)."""
+"""The change of velocity in one frame, in sizes per frame (DeepSORT's)."""
 FIRST_POSITION, FIRST_VELOCITY = 2 * MEASUREMENT, 10 * ACCELERATION
 """Standard deviations of a new track, in sizes and in sizes per frame (DeepSORT's)."""
 

@@ -82,7 +82,7 @@ _CALLED = frozenset(
     | {f"math.{name}" for name in ("trunc", "ceil", "floor", "sqrt")}
     | {f"torch.ops.higher_order.{name}" for name in ("wrap_with_set_grad_enabled", "wrap_with_autocast", "cond")}
 )
-"""What torch.export.save writes for sizes and blocks of a graph; not powers and shifts, which can be endless."""
+"""Operators that torch.export writes for sizes and blocks of a graph; no powers and shifts, which can be endless."""
 
 _OPERATOR = re.compile(r"torch\.ops\.([a-z]\w*)\.(\w+)\.(\w+)")
 

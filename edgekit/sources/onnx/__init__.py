@@ -77,7 +77,7 @@ def load(request: SourceRequest) -> TrainedModel:
 
 
 def _changed(model: onnx.ModelProto, shape: tuple[int, ...]) -> str:
-    """What is read otherwise than the file fixes it, in words."""
+    """The shapes that differ from the file's fixed ones, in words."""
     from edgekit.sources.onnx.rebuild import image_inputs
 
     (value,) = image_inputs(model)
@@ -89,7 +89,7 @@ def _changed(model: onnx.ModelProto, shape: tuple[int, ...]) -> str:
 
 
 def declared(path: Path) -> tuple[list[tuple[str, str, list[int | str]]], list[str]]:
-    """What an ONNX file says of itself: inputs that are no initialisers as (name, dtype, shape), with the names of
+    """The description of an ONNX file: inputs that are no initialisers as (name, dtype, shape), with the names of
     dynamic dimensions; and the names of its outputs.
 
     Raises:

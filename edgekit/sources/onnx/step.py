@@ -29,7 +29,7 @@ class Value:
 
 
 Operand: TypeAlias = Value | torch.Tensor
-"""What flows between nodes: values that depend on the image, and constants."""
+"""Values between nodes: those that depend on the image, and constants."""
 
 
 MOST_NUMBERS = 1 << 30

@@ -78,7 +78,7 @@ def load(request: SourceRequest) -> TrainedModel:
 
 
 def _kind(request: SourceRequest, library: ModuleType, name: str) -> Kind:
-    """What kind of network a name is of.
+    """The kind of network that a name stands for.
 
     Raises:
         SourceError: there is no such model, or it is refused.

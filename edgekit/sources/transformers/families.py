@@ -126,7 +126,7 @@ ELSE = (
     "export it to ONNX and say in a contract what comes out (docs/CONTRACT.md), or give a module:factory that returns "
     "plain tensors"
 )
-"""What one can do with a network that is not read."""
+"""Advice for a network that edgekit cannot read."""
 
 
 def family_of(kind: str, config: Mapping[str, Any]) -> tuple[Family | None, str]:

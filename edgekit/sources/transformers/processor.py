@@ -150,7 +150,7 @@ def _check(path: Path, family: Family, given: PreprocessorConfig) -> None:
 
 
 def assumed(library: Any, kind: str, config: Mapping[str, Any], family: Family) -> PreprocessorConfig:
-    """What the processor of a type of model does by default, for the size that the model's configuration has."""
+    """The default processor of a type of model, for the size in the model's configuration."""
     from transformers.models.auto import image_processing_auto
 
     names: Mapping[str, Any] = getattr(image_processing_auto, "IMAGE_PROCESSOR_MAPPING_NAMES", {})

@@ -24,7 +24,7 @@ from edgekit.errors import SourceError
 from edgekit.sources._archive import refuse_bomb
 
 INSTALL = "pip install --no-deps ultralytics, and torchvision from the index that torch came from"
-"""What the source needs beside edgekit[convert]. ultralytics reads torchvision's version at import, nothing more."""
+"""Packages besides edgekit[convert] for this source. ultralytics only reads torchvision's version at import."""
 
 MODULE_PACKAGES = ("torch.nn.modules", "ultralytics.nn.modules", "ultralytics.nn.tasks")
 """Where the nn.Module subclasses of a checkpoint may come from."""
@@ -38,7 +38,7 @@ TRAINING_PACKAGES = ("ultralytics.utils.loss.", "ultralytics.utils.tal.", "ultra
 TRUST = "If you trust where the file comes from, give --trust (it may then run any code)"
 
 DAMAGE = (RuntimeError, EOFError, LookupError, TypeError, ValueError, AssertionError, struct.error)
-"""What torch raises on bytes that are no pickle."""
+"""Errors of torch on bytes that are no pickle."""
 
 
 def pickled_globals(path: Path) -> list[str]:
@@ -120,7 +120,7 @@ def _import_ultralytics(path: Path) -> None:
 
 
 def _allowlist(path: Path, names: list[str]) -> list[Any]:
-    """What torch's restricted unpickler may use for the globals ``names`` of one file.
+    """The objects that torch's restricted unpickler may use for the globals ``names`` of one file.
 
     Raises:
         SourceError: a global is neither a network layer nor plain data.

@@ -16,7 +16,7 @@ from edgekit.runtimes.engines.base import Placement
 from edgekit.runtimes.engines.mnn.flatbuffer import CONST, INPUT, MnnOperator, read_operators
 
 DEFAULT_THREADS = 4
-"""What MNN takes by itself; its Python module wants a number."""
+"""MNN's own default; its Python module needs a number."""
 
 _STDOUT = threading.Lock()
 

@@ -20,7 +20,7 @@ ROOM = 64
 
 
 STORED: dict[str, type[np.generic]] = {"tensor(float)": np.float32, "tensor(int8)": np.int8}
-"""What a cache may be kept in."""
+"""Types that a cache may have."""
 
 
 class _Cache:

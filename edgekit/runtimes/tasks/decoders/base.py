@@ -89,7 +89,7 @@ Channels = Callable[[Any, int], Mapping[str, Counts]]
 """``(options, classes)`` -> channels by role."""
 
 Attach = Callable[[Heads, Any, Frame, Ints], Floats]
-"""What one role of the heads says of the anchors at these places: ``(heads, options, frame, anchors)`` -> (n, ...)."""
+"""The values of one role at these anchors: ``(heads, options, frame, anchors)`` -> (n, ...)."""
 
 
 @dataclass(frozen=True)
