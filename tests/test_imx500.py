@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import operator
 import zipfile
 from collections.abc import Callable
@@ -22,11 +23,13 @@ from real_conversions import Converted
 from target_lists import WITH_TOOLCHAINS, toolchain
 
 from edgekit import converters
+from edgekit.calibration.originals import Original
 from edgekit.converters import imx500, read_options
 from edgekit.converters.imx500.network import rebuild, take_pixels
 from edgekit.converters.imx500.observation import extremes, power_of_two, stored, watch
 from edgekit.converters.imx500.pack import memory_report, pack
 from edgekit.converters.imx500.rounding import rounding
+from edgekit.converters.imx500.stem_weights import refine_stem
 from edgekit.converters.imx500.two_parts import divide_inputs
 from edgekit.converters.imx500.unsigned import ACTIVATIONS, store_unsigned
 from edgekit.converters.imx500.widths import wide_nodes
@@ -282,6 +285,34 @@ def test_what_is_stored_unsigned_is_never_negative_and_has_zero_on_its_grid() ->
     assert raised.args[1] < 0.2785 + step
 
 
+def rounded_to(weight: Any, bits: int) -> Any:
+    """Weights rounded for each channel."""
+    step = weight.abs().amax((1, 2, 3), keepdim=True) / (2 ** (bits - 1) - 1)
+    return torch.round(weight / step) * step
+
+
+@pytest.mark.parametrize("rule", RULES[1:4])
+def test_the_convolutions_that_read_the_image_get_back_what_rounding_took(rule: ImageRule) -> None:
+    torch.manual_seed(1)
+    network = rebuild(exported(Deep()))
+    tensor = torch.from_numpy(contract(picture(), rule))
+    before = run(network, tensor)
+    kept = {}
+    with torch.no_grad():
+        for name in ("conv2d", "conv2d_1"):
+            layer = network.get_submodule(name)
+            kept[name] = Original(layer.weight.numpy().copy(), layer.bias.numpy().copy())
+            layer.weight.copy_(rounded_to(layer.weight, 4))
+            layer.bias.add_(0.01)  # a correction
+    assert refine_stem(copy.deepcopy(network), kept | {"conv2d_2": kept["conv2d"]}) == ["conv2d", "conv2d_1"]
+    assert refine_stem(network, {"conv2d": kept["conv2d"]}) == ["conv2d"]
+    rounded = run(network, tensor)
+    assert refine_stem(network, {"conv2d_1": kept["conv2d_1"]}) == ["conv2d_1"]
+    take_pixels(network, rule)
+    for found, wanted, other in zip(run(network, camera(picture())), before, rounded, strict=True):
+        assert 20 * float(np.abs(found - wanted).max()) < float(np.abs(other - wanted).max())
+
+
 class Edges(nn.Module):  # type: ignore[misc]
     """A depthwise convolution of differences between neighbours behind values of which a few are large."""
 
@@ -308,60 +339,86 @@ def smooth() -> Any:
     return tensor
 
 
-def test_a_depthwise_layer_that_8_bits_do_not_do_for_reads_two_parts() -> None:
+@pytest.mark.parametrize("unsigned", [False, True])
+def test_a_depthwise_layer_that_8_bits_do_not_do_for_reads_two_parts(unsigned: bool) -> None:
     torch.manual_seed(3)
     network = rebuild(exported(Edges()))
     tensor = smooth()
     (before,) = run(network, tensor)
-    assert divide_inputs(network, [tensor], stem_noise=1.0) == []
-    assert divide_inputs(network, [tensor], stem_noise=0.0) == ["conv2d_1"]
+    if unsigned:
+        store_unsigned(network, [tensor])
+    # Not even the one that gives the output: of what it joins, another convolution reads a part with 8 bits.
+    assert divide_inputs(copy.deepcopy(network), [tensor], noise=1.0) == []
+    assert "conv2d_1" in divide_inputs(network, [tensor])
     (after,) = run(network, tensor)
     np.testing.assert_allclose(after, before, atol=2e-5)
-    (lower,) = [node for node in network.graph.nodes if node.target is operator.add]
     (above,) = [node for node in network.graph.nodes if node.name == "conv2d_1_above"]
+    (whole,) = above.args[0].args[:1]
+    (rest,) = [node for node in above.users if node.target is torch.sub]
+    lower, shift = rest, 0.0
+    if not unsigned:
+        (lower,) = rest.users
+        shift = lower.args[1]
     seen = extremes(network, [tensor])
     assert seen[lower].lowest >= 0
     assert 10 * seen[lower].highest < seen[above].highest
     # What each part rounds to, added, is the activation to a step of the lower part, also where it is large.
-    (whole,) = above.args[0].args[:1]
     values: dict[Any, Any] = {}
     watch(network, [tensor], lambda node, _, __, value: values.setdefault(node, value))
     upper = stored(values[above], power_of_two(seen[above].highest))
     step = power_of_two(seen[lower].highest) / 256
-    rest = stored(values[whole] - upper, 256 * step, lower.args[1])
-    assert float((rest + upper - values[whole]).abs().max()) <= step
+    found = stored(values[whole] - upper, 256 * step, shift) + upper
+    assert float((found - values[whole]).abs().max()) <= step
+    undivided = stored(values[whole], power_of_two(seen[whole].highest + shift), shift)
+    assert float((undivided - values[whole]).abs().max()) > 4 * step
 
 
 class Deep(nn.Module):  # type: ignore[misc]
-    """Dense and depthwise convolutions, one behind the other, the third of which reads joined activations."""
+    """Convolutions that read what can be divided: activations, what is joined or added; and a pooling, which cannot."""
 
     def __init__(self) -> None:
         super().__init__()
         self.left, self.right = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1)
         self.second, self.third, self.fourth = nn.Conv2d(4, 4, 1), nn.Conv2d(8, 4, 3, padding=1), nn.Conv2d(4, 4, 1)
-        self.fifth, self.sixth = nn.Conv2d(4, 4, 3, groups=4), nn.Conv2d(4, 4, 1)
+        self.fifth, self.sixth = nn.Conv2d(4, 4, 3, padding=1, groups=4), nn.Conv2d(4, 4, 1)
+        self.boxes, self.scores = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 2, 1)
+        self.pooled = nn.Conv2d(8, 4, 1)
 
     def forward(self, x: Any) -> Any:
         silu = nn.functional.silu
         left, right = silu(self.left(x)), silu(self.right(x))
         x = silu(self.third(torch.cat((silu(self.second(left)), right), 1)))
-        x = silu(self.fourth(x))
-        return self.sixth(silu(self.fifth(x)))
+        x = torch.relu(self.fourth(x))
+        x = x + silu(self.fifth(x))  # what the fifth reads is added, too
+        pooled = silu(self.pooled(torch.cat((x, nn.functional.max_pool2d(x, 3, 1, 1)), 1)))
+        x = silu(self.sixth(pooled))
+        return self.boxes(x), self.scores(x)
 
 
-def test_of_dense_layers_those_of_the_stem_alone_read_two_parts() -> None:
+def divided(noise: float) -> list[str]:
+    """The layers of Deep that read two parts; it computes the same."""
     torch.manual_seed(3)
     network = rebuild(exported(Deep()))
     tensor = smooth()
-    (before,) = run(network, tensor)
-    divided = divide_inputs(network, [tensor], noise=0.0, stem_noise=0.0)
-    assert divided == ["conv2d_2", "conv2d_3", "conv2d_5"]  # the second, the third, and the fifth, which is depthwise
-    (after,) = run(network, tensor)
-    np.testing.assert_allclose(after, before, atol=2e-5)
-    network = rebuild(exported(Deep()))
-    assert divide_inputs(network, [tensor], noise=1.0, stem_noise=0.0) == ["conv2d_2", "conv2d_3"]
-    network = rebuild(exported(Deep()))
-    assert divide_inputs(network, [tensor], noise=0.0, stem_noise=1.0) == ["conv2d_5"]
+    before = run(network, tensor)
+    store_unsigned(network, [tensor])
+    names = divide_inputs(network, [tensor], noise)
+    for found, wanted in zip(run(network, tensor), before, strict=True):
+        np.testing.assert_allclose(found, wanted, atol=2e-5 * float(np.abs(wanted).max()))
+    wide = wide_nodes(network)
+    for name in names:  # what is divided has 16 bits, its parts have 8
+        (above,) = [node for node in network.graph.nodes if node.name == f"{name}_above"] or [None]
+        if above is not None:
+            assert above.args[0].args[0].name in wide
+            assert not {above.name, *(one.name for one in above.users if one.target is torch.sub)} & set(wide)
+    return sorted(names)
+
+
+def test_layers_read_two_parts_by_their_noise_and_their_place() -> None:
+    heads, others = ["conv2d_8", "conv2d_9"], ["conv2d_2", "conv2d_3", "conv2d_4", "conv2d_5", "conv2d_7"]
+    assert divided(1.0) == heads
+    assert divided(0.0) == others + heads
+    # conv2d_6, which joins the pooled, is not among them: the pooling reads and gives 8 bits.
 
 
 @pytest.mark.parametrize("signed", [False, True])
@@ -395,19 +452,20 @@ def test_an_activation_that_is_zero_throughout_is_left_alone() -> None:
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.zero_()
-    assert divide_inputs(network, [smooth()], noise=0.0, stem_noise=0.0) == []
+    assert divide_inputs(network, [smooth()], noise=0.0) == []
     assert store_unsigned(network, [smooth()]) == 0
 
 
 def test_what_only_sums_and_activations_read_has_16_bits() -> None:
     torch.manual_seed(3)
     network = rebuild(exported(Edges()))
-    divide_inputs(network, [smooth()], stem_noise=0.0)
+    assert not {"silu", "silu_1"} & set(wide_nodes(network))  # read by convolutions
+    divide_inputs(network, [smooth()])
     wide = wide_nodes(network)
     assert {"silu", "conv2d_1", "conv2d_1_upper"} <= set(wide)  # divided, and what is added
     assert "silu_2" in wide  # read by a concatenation alone
     assert "conv2d_3" in wide  # the output
-    assert not {"conv2d", "silu_1", "cat"} & set(wide)  # not stored; read by a convolution
+    assert not {"conv2d", "conv2d_1_above"} & set(wide)  # not stored; read by a convolution
 
 
 def identity(path: Path, rule: ImageRule) -> Graph:

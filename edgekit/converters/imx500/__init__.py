@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import math
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +19,16 @@ import msgspec
 import numpy as np
 
 from edgekit.arrays import Floats
+from edgekit.calibration import originals
+from edgekit.calibration.originals import read_originals
 from edgekit.converters import Job, Report, Target
 from edgekit.converters._foreign import tool_error
 from edgekit.converters._quiet import quiet
 from edgekit.converters.imx500.network import rebuild, take_pixels
-from edgekit.converters.imx500.pack import PACKED, pack
+from edgekit.converters.imx500.pack import PACKED, Facts, NoRoomError, pack
 from edgekit.converters.imx500.rounding import write_out
-from edgekit.converters.imx500.two_parts import divide_inputs
+from edgekit.converters.imx500.stem_weights import readers_of_the_image, refine_stem
+from edgekit.converters.imx500.two_parts import NOISE, divide_inputs
 from edgekit.converters.imx500.unsigned import store_unsigned
 from edgekit.converters.imx500.widths import wide_nodes
 from edgekit.errors import ConversionError
@@ -113,6 +117,11 @@ CAPABILITIES = "4.0"
 
 OPSET = 20
 
+LIMITS = (NOISE, 10 * NOISE, math.inf)
+"""Limits of noise, above which a layer reads its input in two parts: the next one where the network does not fit into
+the chip by the one before. Parts take memory, so that no network may fail by them that has room without.
+"""
+
 
 def convert(job: Job, report: Report) -> Graph:
     """Write ``packerOut.zip`` for the camera and ``quantised.onnx`` for the check.
@@ -122,23 +131,7 @@ def convert(job: Job, report: Report) -> Graph:
             chip's memory, or a tool that fails.
     """
     report("loading the quantiser", 0.0)
-    try:
-        with quiet():
-            toolkit = _import_quantiser()
-        network, divided = _network(job)
-        report("quantising", 0.1)
-        _quantise(toolkit, network, job)
-    except ConversionError:
-        raise
-    except Exception as error:  # the toolkit raises whatever its layers raise
-        raise tool_error("IMX500 quantiser", error) from error
-    report("packing for the camera", 0.7)
-    facts = pack(
-        toolchains.program(CONVERTER.name, "imxconv-pt"),
-        job.work / "network.onnx",
-        job.out,
-        persistent=job.chosen(Imx500Options).input_persistency,
-    )
+    facts, divided = _made(job, report)
     if equalised := job.planned().equalized:
         facts["equalised"] = ", ".join(f"{site.layer} ({site.before:.0f}x)" for site in equalised)
     if divided:
@@ -146,7 +139,49 @@ def convert(job: Job, report: Report) -> Graph:
     return msgspec.structs.replace(job.graph(PACKED, FILE), report=facts)
 
 
-def _network(job: Job) -> tuple[fx.GraphModule, list[str]]:
+def _made(job: Job, report: Report) -> tuple[Facts, list[str]]:
+    """Quantise and pack, with fewer inputs in two parts where the network does not fit otherwise.
+
+    Returns:
+        The packer's memory report, and the layers whose input was divided.
+    """
+    for noise in LIMITS:
+        divided = _quantised(job, report, noise)
+        report("packing for the camera", 0.7)
+        try:
+            facts = _packed(job)
+            break
+        except NoRoomError:
+            if not divided:
+                raise
+    return facts, divided
+
+
+def _quantised(job: Job, report: Report, noise: float) -> list[str]:
+    """Write the quantised network; returns the layers whose input was divided."""
+    try:
+        with quiet():
+            toolkit = _import_quantiser()
+        network, divided = _network(job, noise)
+        report("quantising", 0.1)
+        _quantise(toolkit, network, job)
+    except ConversionError:
+        raise
+    except Exception as error:  # the toolkit raises whatever its layers raise
+        raise tool_error("IMX500 quantiser", error) from error
+    return divided
+
+
+def _packed(job: Job) -> Facts:
+    return pack(
+        toolchains.program(CONVERTER.name, "imxconv-pt"),
+        job.work / "network.onnx",
+        job.out,
+        persistent=job.chosen(Imx500Options).input_persistency,
+    )
+
+
+def _network(job: Job, noise: float = NOISE) -> tuple[fx.GraphModule, list[str]]:
     """The network in the form that the quantiser supports, and the layers whose input was divided in two parts."""
     import torch
     from torch import fx
@@ -156,10 +191,13 @@ def _network(job: Job) -> tuple[fx.GraphModule, list[str]]:
     if not len(job.calibration()):
         raise ConversionError("int8 needs calibration images, and the given set has none: give --data with photographs")
     network = rebuild(module)
+    names = [node.name for node in readers_of_the_image(network)]
+    # Beside the program: `job.originals` are those of the graph before channels were kept apart.
+    refine_stem(network, read_originals(job.program.with_name(originals.FILE), names))
     take_pixels(network, job.contract.image)
     batches = [torch.from_numpy(pixels) for (pixels,) in _pixels(job)()]
-    divided = divide_inputs(network, batches)
     store_unsigned(network, batches)
+    divided = divide_inputs(network, batches, noise) if math.isfinite(noise) else []
     return fx.symbolic_trace(network), divided  # nodes are called as the toolkit will call them
 
 

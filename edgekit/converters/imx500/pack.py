@@ -16,6 +16,10 @@ PACKED = "packerOut.zip"
 Facts = dict[str, str | int | float]
 
 
+class NoRoomError(ConversionError):
+    """The network does not fit into the chip's memory."""
+
+
 def pack(program: Path, network: Path, out: Path, *, persistent: bool) -> Facts:
     """Convert a quantised ``.onnx`` file to ``packerOut.zip`` in ``out``.
 
@@ -23,7 +27,8 @@ def pack(program: Path, network: Path, out: Path, *, persistent: bool) -> Facts:
         The converter's memory report: bytes needed and there, and whether it fits.
 
     Raises:
-        ConversionError: the converter fails, or the network does not fit into the chip.
+        ConversionError: the converter fails.
+        NoRoomError: the network does not fit into the chip.
     """
     with tempfile.TemporaryDirectory(dir=network.parent, prefix="imx500-") as folder:
         command = [str(program), "-i", str(network), "-o", folder, "--overwrite-output", "--report-size-unit", "B"]
@@ -40,7 +45,7 @@ def pack(program: Path, network: Path, out: Path, *, persistent: bool) -> Facts:
         reports = list(Path(folder).glob("*_MemoryReport.json"))
         facts = memory_report(reports[0].read_text(encoding="utf-8")) if reports else {}
         if facts.get("fits") == "no":
-            raise ConversionError(
+            raise NoRoomError(
                 f"the network needs {facts['memory_bytes']} bytes of the chip's {facts['memory_available_bytes']}: "
                 "take a smaller input size or network, or try --option imx500.input_persistency=false"
             )

@@ -169,10 +169,10 @@ class _Search:
 
 
 def _pads(network: fx.GraphModule, node: fx.Node) -> bool:
-    return is_one(network, node, "Conv2d") and any(_padding(layer_of(network, node)))
+    return is_one(network, node, "Conv2d") and any(padding_of(layer_of(network, node)))
 
 
-def _padding(layer: Any) -> tuple[int, int]:
+def padding_of(layer: Any) -> tuple[int, int]:
     """Rows and columns on each side."""
     return (0, 0) if layer.padding == "valid" else tuple(layer.padding)
 
@@ -183,7 +183,7 @@ def undo(network: fx.GraphModule, node: fx.Node, shift: NDArray[np.float64]) -> 
 
     layer: Any = layer_of(network, node)
     source: Any = node.args[0]
-    rows, columns = _padding(layer)
+    rows, columns = padding_of(layer)
     if rows or columns:
         with network.graph.inserting_before(node):
             sides = [columns, columns, rows, rows]

@@ -21,7 +21,12 @@ def wide_nodes(network: fx.GraphModule) -> list[str]:
     read had been a quarter. The host reads outputs of 16 bits too: with 8 the logits of a detector, of which most are
     far below zero, have steps of a quarter.
     """
-    return [node.name for node in network.graph.nodes if _gives(network, node) and _taken(network, node)]
+    return [node.name for node in network.graph.nodes if is_wide(network, node)]
+
+
+def is_wide(network: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a node gives 16 bits, and everything that reads it takes them."""
+    return gives_wide(network, node) and _taken(network, node)
 
 
 def _computes(node: fx.Node) -> bool:
@@ -30,7 +35,8 @@ def _computes(node: fx.Node) -> bool:
     return node.target in (torch.add, torch.sub, torch.mul, torch.cat, operator.add, operator.sub)
 
 
-def _gives(network: fx.GraphModule, node: fx.Node) -> bool:
+def gives_wide(network: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether the chip has 16 bits for what a node computes."""
     return _computes(node) or is_one(network, node, "Conv2d", *_ACTIVATIONS)
 
 
@@ -38,8 +44,9 @@ def _taken(network: fx.GraphModule, node: fx.Node) -> bool:
     readers = list(node.users)
     if is_one(network, node, "Conv2d") and len(readers) == 1 and is_one(network, readers[0], *_ACTIVATIONS):
         return False  # computed together with the activation, so that it is not stored
-    return bool(readers) and all(_takes(network, reader) for reader in readers)
+    return bool(readers) and all(takes_wide(network, reader) for reader in readers)
 
 
-def _takes(network: fx.GraphModule, node: fx.Node) -> bool:
+def takes_wide(network: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a node can read 16 bits."""
     return node.op == "output" or _computes(node) or is_one(network, node, *_ACTIVATIONS)
