@@ -658,6 +658,25 @@ class TestMade:
             assert float(np.linalg.norm(left - right) / np.linalg.norm(right)) < 0.02  # a tie may round either way
             assert float(np.linalg.norm(other - right) / np.linalg.norm(right)) > 0.05
 
+    def test_upper_parts_hold_all_that_photographs_make(self, fastestdet_bundles: Converted, shared_data: Path) -> None:
+        import cv2
+
+        bundle = open_bundle(fastestdet_bundles.bundle("imx500", "int8")["path"])
+        graph, rule = bundle.manifest.graphs[0], bundle.manifest.contract.image
+        model = onnx.load(bundle.path / graph.files[1])
+        constants = {node.output[0]: node.attribute[0].t for node in model.graph.node if node.op_type == "Constant"}
+        constants |= {tensor.name: tensor for tensor in model.graph.initializer}
+        upper = [node for node in model.graph.node if node.op_type == "QuantizeLinear" and "_above" in node.name]
+        assert len(upper) > 5
+        reach = [256 * float(onnx.numpy_helper.to_array(constants[node.input[1]])) for node in upper]
+        assert [2 ** round(np.log2(one)) for one in reach] == reach
+        model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(node.input[0]) for node in upper)
+        session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        for path in sorted((shared_data / "calibration").glob("*.jpg")):
+            tensor = contract(cv2.resize(cv2.imread(str(path)), rule.size[::-1]), rule)
+            found = session.run([node.input[0] for node in upper], {"images": tensor})
+            assert all(float(values.max()) < one for values, one in zip(found, reach, strict=True))
+
     def test_it_detects(self, target_bundles: Converted) -> None:
         model = load(target_bundles.bundle("imx500", "int8")["path"], unit="quantiser")
         assert model.placement.word == "reference"

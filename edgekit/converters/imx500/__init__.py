@@ -26,6 +26,7 @@ from edgekit.converters._foreign import tool_error
 from edgekit.converters._quiet import quiet
 from edgekit.converters.imx500.network import rebuild, take_pixels
 from edgekit.converters.imx500.pack import PACKED, Facts, NoRoomError, pack
+from edgekit.converters.imx500.ranges import edits
 from edgekit.converters.imx500.rounding import write_out
 from edgekit.converters.imx500.stem_weights import readers_of_the_image, refine_stem
 from edgekit.converters.imx500.two_parts import NOISE, divide_inputs
@@ -221,7 +222,7 @@ def _quantise(toolkit: Any, network: fx.GraphModule, job: Job) -> None:
             # (150 scenes, float .907), although YOLOX-Nano rises from .488 to .499.
             network,
             _pixels(job),
-            core_config=toolkit.core.CoreConfig(bit_width_config=widths),
+            core_config=toolkit.core.CoreConfig(bit_width_config=widths, debug_config=edits(toolkit, network)),
             target_platform_capabilities=capabilities,
         )
         formats = toolkit.exporter.QuantizationFormat
