@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import operator
 import zipfile
 from collections.abc import Callable
@@ -382,7 +383,9 @@ class Deep(nn.Module):  # type: ignore[misc]
         self.second, self.third, self.fourth = nn.Conv2d(4, 4, 1), nn.Conv2d(8, 4, 3, padding=1), nn.Conv2d(4, 4, 1)
         self.fifth, self.sixth = nn.Conv2d(4, 4, 3, padding=1, groups=4), nn.Conv2d(4, 4, 1)
         self.boxes, self.scores = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 2, 1)
-        self.pooled = nn.Conv2d(8, 4, 1)
+        self.pooled, self.behind = nn.Conv2d(8, 4, 1), nn.Conv2d(4, 4, 1)
+        with torch.no_grad():
+            self.sixth.bias.add_(20)
 
     def forward(self, x: Any) -> Any:
         silu = nn.functional.silu
@@ -391,7 +394,7 @@ class Deep(nn.Module):  # type: ignore[misc]
         x = torch.relu(self.fourth(x))
         x = x + silu(self.fifth(x))  # what the fifth reads is added, too
         pooled = silu(self.pooled(torch.cat((x, nn.functional.max_pool2d(x, 3, 1, 1)), 1)))
-        x = silu(self.sixth(pooled))
+        x = silu(self.behind(self.sixth(pooled)))
         return self.boxes(x), self.scores(x)
 
 
@@ -415,9 +418,9 @@ def divided(noise: float) -> list[str]:
 
 
 def test_layers_read_two_parts_by_their_noise_and_their_place() -> None:
-    heads, others = ["conv2d_8", "conv2d_9"], ["conv2d_2", "conv2d_3", "conv2d_4", "conv2d_5", "conv2d_7"]
-    assert divided(1.0) == heads
-    assert divided(0.0) == others + heads
+    heads, others = ["conv2d_10", "conv2d_9"], [f"conv2d_{number}" for number in (2, 3, 4, 5, 7, 8)]
+    assert divided(1e9) == heads
+    assert divided(0.0) == sorted(others + heads)
     # conv2d_6, which joins the pooled, is not among them: the pooling reads and gives 8 bits.
 
 
@@ -536,6 +539,43 @@ def test_a_converter_that_fails_is_reported(script: str, message: str, tmp_path:
     program.chmod(0o755)
     with pytest.raises(ConversionError, match=message):
         pack(program, tmp_path / "network.onnx", tmp_path, persistent=True)
+
+
+@pytest.mark.parametrize("tries", [1, 2, 3, 4])
+def test_a_network_that_has_no_room_for_parts_gets_fewer(
+    tries: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a packer that has room from the given try on, and a quantiser that notes what it was asked for."""
+    small, large = (REPORT % size for size in ((1000, "true"), (9000000, "false")))
+    program = tmp_path / "imxconv-pt"
+    program.write_text(
+        f"""#!/bin/sh
+echo >> {tmp_path}/tries
+if [ $(wc -l < {tmp_path}/tries) -ge {tries} ]
+then echo '{small}' > $4/network_MemoryReport.json; touch $4/packerOut.zip
+else echo '{large}' > $4/network_MemoryReport.json; exit 1
+fi
+"""
+    )
+    program.chmod(0o755)
+    asked: list[float] = []
+
+    def quantised(_: Any, __: Any, noise: float) -> list[str]:
+        asked.append(noise)
+        return ["layer"] if np.isfinite(noise) else []
+
+    monkeypatch.setattr(imx500, "_quantised", quantised)
+    monkeypatch.setattr(imx500.toolchains, "program", lambda *_: program)
+    job = make_job(nn.Conv2d(3, 4, 3), torch.rand(1, 3, SIZE, SIZE), ("a",), tmp_path, "int8")
+    job = dataclasses.replace(job, options=imx500.Imx500Options())
+    if tries > len(imx500.LIMITS):
+        with pytest.raises(ConversionError, match="needs 9000000 bytes"):
+            imx500._made(job, lambda *_: None)
+    else:
+        facts, divided = imx500._made(job, lambda *_: None)
+        assert facts["memory_bytes"] == 1000
+        assert divided == ([] if tries == len(imx500.LIMITS) else ["layer"])
+    assert asked == list(imx500.LIMITS[:tries])
 
 
 def test_options_are_read() -> None:

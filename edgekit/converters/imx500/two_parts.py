@@ -115,17 +115,16 @@ def divide_inputs(network: fx.GraphModule, batches: Batches, noise: float = NOIS
     heads = _heads(network)
     sites = _sites(network)
     measured = _measure(network, batches, sites, seen)
-    divided = []
+    divided: dict[fx.Node, fx.Node] = {}
     for node, readers in sites.items():
         parts = _division(seen[node], max(reader.zero for reader in readers))
         limits = {reader.layer: 0.0 if reader.layer in heads else noise for reader in readers}
         if not parts or not _is_fine(network, node):
             continue
         if any(measured[one].error > limit * measured[one].signal for one, limit in limits.items()):
-            _divide(network, node, readers, parts)
-            divided += [reader.layer.name for reader in readers]
+            divided |= _divide(network, divided.get(node, node), readers, parts)
     network.recompile()
-    return divided
+    return [layer.name for layer in divided]
 
 
 def upper_parts(network: fx.GraphModule) -> list[str]:
@@ -215,7 +214,8 @@ def _measure(
     return found
 
 
-def _divide(network: fx.GraphModule, node: fx.Node, readers: list[_Reader], parts: _Parts) -> None:
+def _divide(network: fx.GraphModule, node: fx.Node, readers: list[_Reader], parts: _Parts) -> dict[fx.Node, fx.Node]:
+    """Divide a tensor; returns the layers that read it, and what gives their results now."""
     import torch
 
     graph, name = network.graph, f"{readers[0].layer.name}{ABOVE}"
@@ -226,10 +226,11 @@ def _divide(network: fx.GraphModule, node: fx.Node, readers: list[_Reader], part
         lower = graph.call_function(torch.sub, (node, above))
         if parts.shift:
             lower = graph.call_function(operator.add, (lower, parts.shift))
-    for reader in readers:
-        _read_both(network, reader, node, above, lower)
-        if parts.shift:
+    found = {reader.layer: _read_both(network, reader, node, above, lower) for reader in readers}
+    if parts.shift:
+        for reader in readers:
             _undo(network, reader, parts.shift)
+    return found
 
 
 def _undo(network: fx.GraphModule, reader: _Reader, shift: float) -> None:
@@ -244,7 +245,7 @@ def _first(network: fx.GraphModule, node: fx.Node) -> fx.Node:
     return first
 
 
-def _read_both(network: fx.GraphModule, reader: _Reader, whole: fx.Node, above: fx.Node, lower: fx.Node) -> None:
+def _read_both(network: fx.GraphModule, reader: _Reader, whole: fx.Node, above: fx.Node, lower: fx.Node) -> fx.Node:
     import torch
 
     graph, layer = network.graph, layer_of(network, reader.layer)
@@ -258,3 +259,4 @@ def _read_both(network: fx.GraphModule, reader: _Reader, whole: fx.Node, above: 
     with graph.inserting_after(upper):
         total = graph.call_function(torch.add, (reader.layer, upper))
     reader.layer.replace_all_uses_with(total, delete_user_cb=lambda user: user is not total)
+    return total
