@@ -402,7 +402,7 @@ def test_other_tensors_are_not_taken_for_it() -> None:
         (lambda job, empty: replace(job, plan=None), "int8 needs a quantisation plan: give --data"),
         (lambda job, empty: replace(job, plan=None, precision="w8a32"), "w8a32 needs a quantisation plan: give --data"),
         (lambda job, empty: replace(job, samples=None), "give --data with a folder of photographs"),
-        (lambda job, empty: replace(job, samples=replace(job.samples, path=empty)), "has none: give --data"),
+        (lambda job, empty: replace(job, samples=replace(job.samples, path=empty)), "there are none: give --data"),
         (
             lambda job, empty: replace(job, shapes={**job.shapes, "a": (1, 4, 8, 8)}),
             r"output 'a' should have shape \(1, 4, 8, 8\), the file has \(1, 4, 16, 16\) as output_2",
