@@ -261,7 +261,7 @@ def test_a_source_of_a_fixed_size_says_so(cli: Cli, tmp_path: Path, shared_data:
         "convert", source, "--contract", contract, "--data", tmp_path / "scenes", "--target", "onnx", "--size", 320
     )
     assert code == 2
-    assert "--size 320x320: this source is made for 352x352 alone" in err
+    assert "--size 320x320: this source only takes 352x352" in err
 
 
 def write_some(folder: Path) -> None:
