@@ -1,23 +1,23 @@
-"""What a bundle loses of its source's mAP, with an interval: by few photographs one mAP moves by .01 by chance.
+"""Measure the mAP that bundles lose, with a 95 % interval: on 50 photographs, mAP moves by .01 by chance.
 
-    python docs/loss.py variants LABELS FOLDER        six of each photograph: as it is, mirrored, cropped, smaller, ...
-    python docs/loss.py compare LABELS SOURCE BUNDLE...    against the first, which may be the float bundle
+    python docs/loss.py variants LABELS FOLDER         write six variants of each photograph: original, mirrored, ...
+    python docs/loss.py compare LABELS BUNDLE...       compare bundles with the first one, usually the float bundle
 
-LABELS is a COCO file with its images beside it; ``variants`` writes such a file to FOLDER. The interval is that of 200
-paired bootstraps over photographs, each with all its variants. The images are made by a seed, so that they are the same
-every time.
+LABELS is a COCO file with its images beside it; ``variants`` writes such a file to FOLDER, always the same one. The
+interval comes from 200 paired bootstraps over photographs; a photograph is drawn with all its variants.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
 import io
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
@@ -31,20 +31,18 @@ from edgekit.runtimes.bundle.folder import open_bundle
 
 DRAWS, SEED, PAD = 200, 7, 114
 KEPT = 0.4
-"""Share of an object that a crop has to leave of it; of less it is a crowd, which is neither hit nor missed."""
-
-RECALLS = np.linspace(0, 1, 101)
+"""The share of an object that must remain in a crop. Objects that are cut more become crowds, which do not count."""
 
 Row = dict[str, Any]
 Variant = tuple[str, Any, list[tuple[Row, list[float], bool]]]
-"""A name, the picture, and of each object its row, its box, and whether it is still to be found."""
+"""A name, the picture, and for each object its row, its box, and whether a detector should find it."""
 
 
 # Variants
 
 
 def write_variants(labels: Path, folder: Path) -> int:
-    """Write six variants of each photograph, and the labels of them; returns how many images there are."""
+    """Write six variants of each photograph with their labels; returns the number of images."""
     given = json.loads(labels.read_text(encoding="utf-8"))
     (folder / "images").mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(SEED)
@@ -104,20 +102,11 @@ def _cropped(picture: Any, objects: list[Row], generator: np.random.Generator) -
     return picture[top : top + down, left : left + across], rows
 
 
-# Precision, with photographs drawn by weight
+# Precision of images that are drawn, some of them several times
 
 
-class Class(NamedTuple):
-    """What was found of a class, the best first: image, hit and miss at each IoU; and objects by image."""
-
-    images: Any
-    hits: Any
-    misses: Any
-    objects: list[tuple[int, int]]
-
-
-def matched(labels: Path, rows: list[Row]) -> list[Class]:
-    """Match what was found with the labels, by pycocotools."""
+def matched(labels: Path, rows: list[Row]) -> Any:
+    """Match detections with the labels: a COCOeval of pycocotools, evaluated, of the classes that are labelled."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -130,62 +119,38 @@ def matched(labels: Path, rows: list[Row]) -> list[Class]:
             one.dataset = {"images": given["images"], "categories": given["categories"], "annotations": annotations}
             one.createIndex()
         evaluation = COCOeval(true, found, "bbox")
+        evaluation.params.catIds = sorted({row["category_id"] for row in given["annotations"]})
         evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
         evaluation.params.maxDets = [100]
         evaluation.evaluate()
-    images, many = evaluation.params.imgIds, len(evaluation.params.imgIds)
-    starts = range(0, many * len(evaluation.params.catIds), many)
-    classes = [list(zip(images, evaluation.evalImgs[start : start + many], strict=True)) for start in starts]
-    return [one for one in map(_class, classes) if sum(count for _, count in one.objects)]
+    return evaluation
 
 
-def _class(matches: list[tuple[int, Any]]) -> Class:
-    there = [(image, match) for image, match in matches if match is not None]
-    objects = [(image, int((~match["gtIgnore"].astype(bool)).sum())) for image, match in there]
-    if not there:
-        return Class(None, None, None, objects)
-    scores = np.concatenate([match["dtScores"] for _, match in there])
-    order = np.argsort(-scores, kind="mergesort")
-    images = np.concatenate([np.full(len(match["dtScores"]), image) for image, match in there])
-    hits = np.concatenate([match["dtMatches"] for _, match in there], 1) > 0
-    counted = ~np.concatenate([match["dtIgnore"] for _, match in there], 1).astype(bool)
-    return Class(images[order], (hits & counted)[:, order], (~hits & counted)[:, order], objects)
-
-
-def mean_precision(classes: list[Class], weights: dict[int, int]) -> float:
-    """mAP50-95 where each image counts as often as its weight says."""
-    found = []
-    for one in classes:
-        objects = sum(count * weights[image] for image, count in one.objects)
-        if objects:
-            weight = np.array([weights[image] for image in one.images], float)
-            hits, misses = np.cumsum(one.hits * weight, 1), np.cumsum(one.misses * weight, 1)
-            found.append(np.mean([_precision(*pair, objects) for pair in zip(hits, misses, strict=True)]))
-    return float(np.mean(found))
-
-
-def _precision(hits: Any, misses: Any, objects: int) -> float:
-    if not len(hits):
-        return 0.0
-    precisions = np.maximum.accumulate((hits / np.maximum(hits + misses, 1e-12))[::-1])[::-1]
-    places = np.searchsorted(hits / objects, RECALLS, side="left")
-    return float(np.append(precisions, 0.0)[places].mean())
+def mean_precision(evaluation: Any, images: Sequence[int]) -> float:
+    """mAP50-95 of these images (ids); an image counts as often as it is named."""
+    every = evaluation.params.imgIds
+    places = [every.index(image) for image in images]
+    matches = np.array(evaluation.evalImgs, dtype=object).reshape(-1, len(every))[:, places]
+    drawn = copy.copy(evaluation)
+    drawn.params = drawn._paramsEval = copy.copy(evaluation.params)
+    drawn.params.imgIds, drawn.evalImgs = list(images), list(matches.reshape(-1))
+    with contextlib.redirect_stdout(io.StringIO()):
+        drawn.accumulate()
+    precision = drawn.eval["precision"]
+    return float(precision[precision > -1].mean())  # -1: a class without objects
 
 
 def compare(labels: Path, found: list[list[Row]]) -> list[list[str]]:
-    """A row of each but the first: mAP, how much less that is than the first's, and the interval of that."""
+    """For each: mAP, and how much lower it is than the first's, with the 95 % interval."""
     given = json.loads(labels.read_text(encoding="utf-8"))
-    photographs = {image["id"]: image.get("photo", image["id"]) for image in given["images"]}
-    names = sorted(set(photographs.values()))
-    generator = np.random.default_rng(0)
-    draws = []
-    for _ in range(DRAWS):
-        drawn = np.bincount(generator.integers(0, len(names), len(names)), minlength=len(names))
-        often = dict(zip(names, (int(number) for number in drawn), strict=True))
-        draws.append({image: often[photograph] for image, photograph in photographs.items()})
-    everything = dict.fromkeys(photographs, 1)
-    measured = [matched(labels, rows) for rows in found]
-    values = [[mean_precision(classes, weights) for weights in (everything, *draws)] for classes in measured]
+    variants: dict[Any, list[int]] = {}
+    for image in given["images"]:
+        variants.setdefault(image.get("photo", image["id"]), []).append(image["id"])
+    names, generator = sorted(variants), np.random.default_rng(0)
+    draws = [generator.integers(0, len(names), len(names)) for _ in range(DRAWS)]
+    samples = [[image for place in drawn for image in variants[names[place]]] for drawn in (range(len(names)), *draws)]
+    evaluations = [matched(labels, rows) for rows in found]
+    values = [[mean_precision(evaluation, images) for images in samples] for evaluation in evaluations]
     table = [[f"{values[0][0]:.4f}", "", ""]]
     for own in values[1:]:
         lost = np.subtract(values[0], own)
@@ -195,7 +160,7 @@ def compare(labels: Path, found: list[list[Row]]) -> list[list[str]]:
 
 
 def found_by(path: Path, labels: Path) -> list[Row]:
-    """What a bundle finds in the images of a COCO file."""
+    """The detections of a bundle in the images of a COCO file."""
     manifest = open_bundle(path).manifest
     model = edgekit.load(path, unit=proof_device(manifest.engine, manifest.graphs[0]))
     truth = read_annotations(labels)
@@ -206,6 +171,7 @@ def found_by(path: Path, labels: Path) -> list[Row]:
 
 
 def main() -> None:
+    """Write variants, or print one line for each bundle."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     making = commands.add_parser("variants")

@@ -63,7 +63,7 @@ def results(rows: list[dict[str, Any]]) -> list[tuple[int, Detections]]:
     made = []
     for image in range(6):
         own = [row for row in rows if row["image_id"] == image]
-        boxes = np.array([row["bbox"] for row in own], np.float32)
+        boxes = np.array([row["bbox"] for row in own], np.float32).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
         scores = np.array([row["score"] for row in own], np.float32)
         classes = np.array([row["category_id"] for row in own], np.int64)
@@ -75,12 +75,30 @@ def results(rows: list[dict[str, Any]]) -> list[tuple[int, Detections]]:
 def test_precision_is_that_of_pycocotools_with_crowds_too(tmp_path: Path) -> None:
     loss, path = script(), labels(tmp_path)
     rows = found(path, 2.0)
-    classes = loss.matched(path, rows)
+    evaluation, every = loss.matched(path, rows), list(range(6))
     wanted = measure(read_annotations(path), results(rows)).map
     assert 0.05 < wanted < 0.8
-    assert loss.mean_precision(classes, dict.fromkeys(range(6), 1)) == pytest.approx(wanted, abs=1e-4)
-    assert loss.mean_precision(classes, dict.fromkeys(range(6), 3)) == pytest.approx(wanted, abs=1e-4)
-    assert loss.mean_precision(classes, {0: 5, 1: 1, 2: 1, 3: 1, 4: 1, 5: 0}) != pytest.approx(wanted, abs=1e-3)
+    assert loss.mean_precision(evaluation, every) == pytest.approx(wanted, abs=1e-4)
+    assert loss.mean_precision(evaluation, every * 3) == pytest.approx(wanted, abs=1e-4)
+    assert loss.mean_precision(evaluation, [0] * 5 + [1, 2, 3, 4]) != pytest.approx(wanted, abs=1e-3)
+
+
+@pytest.mark.parametrize("drawn", [[0, 0, 1, 3], [5, 2, 2, 2, 4, 1], [3]])
+def test_an_image_counts_as_often_as_it_is_drawn(drawn: list[int], tmp_path: Path) -> None:
+    """The oracle is a file in which these images stand so often, under ids of their own."""
+    loss, path = script(), labels(tmp_path)
+    given, rows = json.loads(path.read_text()), found(path, 2.0)
+    written: dict[str, Any] = {"categories": given["categories"], "images": [], "annotations": []}
+    copies = []
+    for number, image in enumerate(drawn):
+        written["images"].append(given["images"][image] | {"id": number})
+        for row in (one for one in given["annotations"] if one["image_id"] == image):
+            written["annotations"].append(row | {"id": len(written["annotations"]) + 1, "image_id": number})
+        copies += [row | {"image_id": number} for row in rows if row["image_id"] == image]
+    (other := tmp_path / "drawn.json").write_text(json.dumps(written))
+    truth = [(number, one) for number, one in results(copies) if number < len(drawn)]
+    wanted = measure(read_annotations(other), truth).map
+    assert loss.mean_precision(loss.matched(path, rows), drawn) == pytest.approx(wanted, abs=1e-4)
 
 
 def test_what_is_worse_loses_and_the_same_loses_nothing(tmp_path: Path) -> None:
