@@ -235,7 +235,7 @@ def blip2_speed(figures: Path = BLIP2_SPEED) -> str:
     times = f"times {base['name']}"
     columns = ("tokens a second", "of the limit", times, "prompt, ms", "vision, ms", "load, s", "memory, GB")
     lines = [
-        f"Memory reads {found['bandwidth'] / 1e9:.1f} GB/s; {found['depths']['language']} layers of language, "
+        f"Memory bandwidth: {found['bandwidth'] / 1e9:.1f} GB/s; {found['depths']['language']} layers of language, "
         f"{found['depths']['vision']} of vision, {found['depths']['qformer']} of the Q-Former.\n",
         f"| | {' | '.join(columns)} |",
         f"|---|{'---|' * len(columns)}",

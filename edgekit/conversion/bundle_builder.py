@@ -185,7 +185,7 @@ class BundleBuilder:
         return Outcome(spec.target, spec.precision, path, bundle, evidence, doubt=doubt, advice=advice, sheet=drawn)
 
     def _best(self, spec: BundleSpec, staging: Staging, kept: KeptGraphs, report: Report) -> _Best:
-        """The best build of the network, or of the same with hard swish where that loses nothing and is faster."""
+        """The best build of the network, or the same with hard swish if that is faster and loses almost nothing."""
         if self._replaced is None or not spec.calibrated:
             return self._best_recipe(spec, staging, kept, report)
         stages, source = self._stages.with_hard_swish(), self._source_score

@@ -119,8 +119,8 @@ CAPABILITIES = "4.0"
 OPSET = 20
 
 LIMITS = (NOISE, 10 * NOISE, math.inf)
-"""Limits of noise, above which a layer reads its input in two parts: the next one where the network does not fit into
-the chip by the one before. Parts take memory, so that no network may fail by them that has room without.
+"""Limits of noise above which a layer reads its input in two parts. Parts take memory: if the network does not fit
+into the chip with one limit, the next one is tried, and the last one divides nothing.
 """
 
 
@@ -193,7 +193,7 @@ def _network(job: Job, noise: float = NOISE) -> tuple[fx.GraphModule, list[str]]
         raise ConversionError("int8 needs calibration images, and the given set has none: give --data with photographs")
     network = rebuild(module)
     names = [node.name for node in readers_of_the_image(network)]
-    # Beside the program: `job.originals` are those of the graph before channels were kept apart.
+    # The file beside the program: `job.originals` are those of the graph before its channels were separated.
     refine_stem(network, read_originals(job.program.with_name(originals.FILE), names))
     take_pixels(network, job.contract.image)
     batches = [torch.from_numpy(pixels) for (pixels,) in _pixels(job)()]

@@ -1,8 +1,8 @@
-"""Ranges that the toolkit is not to choose.
+"""Set ranges that the toolkit would choose wrongly.
 
-It chooses them by squared error, so that most of the 256 steps are where most values are, and clips the largest. Of the
-upper part of an input (`two_parts`) that is wrong: its rounding costs nothing, because the lower part takes that up,
-but what is clipped is lost, and that is where the objects are.
+The toolkit minimises the squared error: it gives most of the 256 steps to the most frequent values, and clips the
+largest. That is wrong for the upper part of an input (`two_parts`). Its rounding costs nothing, because the lower part
+has the remainder, but clipped values are lost, and the largest values are those of the objects.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def edits(toolkit: Any, network: fx.GraphModule) -> Any:
-    """The toolkit's settings by which upper parts reach `ROOM` times as far as on the calibration images."""
+    """The toolkit's settings that give upper parts `ROOM` times their range on the calibration images."""
     core = toolkit.core
     action = core.network_editor.ChangeQuantizationParamFunction(activation_quantization_params_fn=_roomy(toolkit))
     matches = core.network_editor.NodeNameFilter
@@ -25,7 +25,7 @@ def edits(toolkit: Any, network: fx.GraphModule) -> Any:
 
 
 def _roomy(toolkit: Any) -> Any:
-    """The toolkit's function for ranges from the least to the largest value, with room."""
+    """The toolkit's min-max ranges, times `ROOM`."""
     whole = toolkit.core.common.quantization.quantization_params_generation.power_of_two_no_clipping_selection_min_max
 
     def chosen(*observed: Any, **options: Any) -> dict[str, Any]:

@@ -1,9 +1,9 @@
-"""The convolutions that read the image have weights of 16 bits, in two parts of 8.
+"""Give the convolutions that read the image weights of 16 bits, in two parts of 8.
 
-The whole image passes through them, so that every output has the errors of their weights. In YOLOX-Nano one of them
-makes more than a third of what rounding all weights does to the scores of detections, and more than half of that to
-their boxes (to first order, on 20 photographs). What rounding took from the weights is a convolution of its own,
-which reads the image too; the results are added with 16 bits. The image has 8 bits, so nothing else is lost there.
+The whole image passes through them, so errors of their weights reach every output. In YOLOX-Nano, one of them causes
+more than a third of the error of scores by rounding all weights, and more than half of that of boxes (to first order,
+on 20 photographs). A second convolution of the image has the rounding errors of the weights as its weights, and a sum
+with 16 bits adds the results. The image itself has 8 bits, so its rounding costs nothing.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ def readers_of_the_image(network: fx.GraphModule) -> list[fx.Node]:
 
 
 def refine_stem(network: fx.GraphModule, originals: Mapping[str, Original]) -> list[str]:
-    """Add what rounding took from the weights of the convolutions that read the image, in place.
+    """Add the rounding errors of the weights of the convolutions that read the image, in place.
 
     Args:
         network: of `edgekit.converters.imx500.network.rebuild`.
-        originals: weights and biases from before rounding, by node.
+        originals: unrounded weights and biases, by node.
 
     Returns:
         Names of the layers whose weights had been rounded.
@@ -55,7 +55,7 @@ def _refine(network: fx.GraphModule, node: fx.Node, original: Original) -> bool:
     rest.bias = None
     with torch.no_grad():
         rest.weight.copy_(lost)
-        if layer.bias is not None:  # corrected for what rounding took from the weights
+        if layer.bias is not None:  # it was corrected for the rounding errors, which are now added
             layer.bias.copy_(torch.zeros_like(layer.bias) if original.bias is None else torch.from_numpy(original.bias))
     network.add_module(f"{node.name}_rest", rest)
     with network.graph.inserting_after(node):

@@ -1,9 +1,9 @@
-"""Convolutions that lose too much by an input of 8 bits get it in two parts of 8 bits each.
+"""Give convolutions that lose too much with an input of 8 bits that input in two parts of 8 bits each.
 
-What of the input is above a threshold is stored as one tensor, coarsely; what that leaves of it is at most the
-threshold, and is stored as another, with steps up to 16 times finer. Differences of neighbours, which depthwise
-convolutions often compute, need those last bits. Each part has the convolution to itself; the results are added with 16
-bits, which the chip has for everything but what convolutions and poolings read.
+The upper part is the excess of the input over a threshold, stored coarsely. The lower part is the rest, which is at
+most the threshold, and so has steps up to 16 times finer. Depthwise convolutions often compute differences of
+neighbours, which need those bits. The convolution runs once on each part, and a sum with 16 bits adds the results: the
+chip has 16 bits for everything except the inputs of convolutions and poolings.
 """
 
 from __future__ import annotations
@@ -35,29 +35,29 @@ if TYPE_CHECKING:
     from torch import fx
 
 NOISE = 0.0005
-"""A layer gets two parts when rounding its input makes more than this share of its output's variance.
+"""A layer gets two parts if rounding its input causes more than this share of its output's variance.
 
-In YOLOX-Nano that is two thirds of the layers. What rounding activations does to the scores of detections (their log
-odds, to first order, on photographs that the ranges did not come from) is .061 then; from .001 on .090, from .005 on
-.103, and without any parts .285.
+In YOLOX-Nano these are two thirds of the layers. The error of the detections' log odds by rounding activations (rms, to
+first order, on photographs that did not set the ranges) is then .061. With a limit of .001 it is .090, with .005 .103,
+and without any parts .285.
 """
 
 HALVINGS = (4, 3, 2, 1)
-"""How many times the range of the lower part may be half of the whole's: the more, the finer its steps."""
-
+"""How often the whole range is halved to get that of the lower part, finest steps first."""
 
 ROOM = 2
-"""How many times as far as on the calibration images the upper part reaches. Its steps do not matter, what it cannot
-hold does: on other photographs YOLOX-Nano's activations go up to 1.4 times as far.
+"""The range of the upper part, as a multiple of its maximum on the calibration images. Its coarse steps cost nothing,
+because the lower part has the remainder, but clipping does: on other photographs YOLOX-Nano's activations reach 1.4
+times as far.
 """
 
 ABOVE = "_above"
-"""What the name of the layer ends with that gives an upper part."""
+"""Suffix of the layers that compute an upper part."""
 
 
 @dataclass(frozen=True)
 class _Parts:
-    """Where a tensor is divided: its lower part reaches to ``threshold`` and is stored with ``shift``."""
+    """The division of a tensor: its lower part reaches up to ``threshold``, and has ``shift`` added when stored."""
 
     shift: float
     threshold: float
@@ -71,7 +71,7 @@ class _Reader:
     pad: fx.Node | None
 
     def padding(self, network: fx.GraphModule) -> tuple[int, int]:
-        """Rows and columns that the convolution sees on each side, padded by itself or by the node."""
+        """Rows and columns of padding on each side, by the convolution itself or by the node."""
         if self.pad is None:
             return padding_of(layer_of(network, self.layer))
         sides: Any = self.pad.args[1]
@@ -79,7 +79,7 @@ class _Reader:
 
     @property
     def zero(self) -> float:
-        """What the tensor is padded with."""
+        """The value of the padding."""
         value: Any = 0.0 if self.pad is None else self.pad.kwargs["value"]
         return float(value)
 
@@ -90,7 +90,7 @@ Sites = dict["fx.Node", list[_Reader]]
 
 @dataclass
 class _Noise:
-    """Sums of squares over the calibration images: a layer's output, and what rounding its input changes there."""
+    """Sums of squares over the calibration images: a layer's output, and its change by rounding the input."""
 
     signal: float = 0.0
     error: float = 0.0
@@ -99,13 +99,13 @@ class _Noise:
 def divide_inputs(network: fx.GraphModule, batches: Batches, noise: float = NOISE) -> list[str]:
     """Give the convolutions that need it their input in two parts, in place.
 
-    Those that give the outputs need it in any case. Nothing behind them evens out an error, and little noise there is
-    much where the objects are: the features of objects are the largest, and clipped first.
+    The heads always do: no layer behind them evens out an error, and a small mean error there is a large one at the
+    objects, whose features are the largest and are clipped first.
 
     Args:
-        network: behind `edgekit.converters.imx500.unsigned.store_unsigned`, if that is used.
+        network: after `edgekit.converters.imx500.unsigned.store_unsigned`, if that is used.
         batches: calibration images.
-        noise: the limit for the other layers.
+        noise: the limit for layers that are not heads.
 
     Returns:
         Names of the layers.
@@ -128,12 +128,12 @@ def divide_inputs(network: fx.GraphModule, batches: Batches, noise: float = NOIS
 
 
 def upper_parts(network: fx.GraphModule) -> list[str]:
-    """Names of the nodes that give upper parts."""
+    """Names of the nodes that compute upper parts."""
     return [node.name for node in network.graph.nodes if node.op == "call_module" and node.name.endswith(ABOVE)]
 
 
 def _heads(network: fx.GraphModule) -> set[fx.Node]:
-    """Convolutions with none behind them on some path to an output."""
+    """The last convolutions in front of the outputs."""
     reached: set[fx.Node] = set()
     for node in reversed(network.graph.nodes):
         behind = [user for user in node.users if not is_one(network, user, "Conv2d")]
@@ -143,7 +143,7 @@ def _heads(network: fx.GraphModule) -> set[fx.Node]:
 
 
 def _sites(network: fx.GraphModule) -> Sites:
-    """Tensors that can have 16 bits once the convolutions that read them have two parts."""
+    """Tensors that can be stored with 16 bits if the convolutions that read them get two parts."""
     found = {}
     for node in network.graph.nodes:
         readers = list(_readers(network, node))
@@ -159,7 +159,7 @@ def _sites(network: fx.GraphModule) -> Sites:
 
 
 def _is_fine(network: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether finer steps would show anything: what is joined of tensors with 8 bits has no more."""
+    """Whether a tensor has more than 8 bits to divide; a concatenation of tensors of 8 bits has not."""
     import torch
 
     return node.target is not torch.cat or all(is_wide(network, one) for one in node.all_input_nodes)
@@ -176,14 +176,14 @@ def _readers(network: fx.GraphModule, node: fx.Node) -> Iterator[_Reader]:
 
 
 def _division(seen: Extremes, zero: float) -> _Parts | None:
-    """The finest division whose upper part is nothing where the tensor stands for zero: it is padded with that."""
+    """The finest division whose upper part is zero in the padding, because that part is padded with zeros."""
     least = max(-seen.lowest, 0.0)
     whole = power_of_two(seen.highest + least)
     for halvings in HALVINGS:
         width = whole / 2**halvings
         shift = whole_steps(least, width) if least > width / STEPS / 2 else 0.0
         upper = ROOM * power_of_two((seen.highest - width + shift) * (1 + 1 / 64))
-        # Rounding the upper part down leaves half a step of it to the lower one.
+        # Where the upper part is rounded down, the lower one gets up to half a step more.
         threshold = width - shift - upper / STEPS / 2
         if threshold >= zero and seen.highest > width:
             return _Parts(shift, threshold)
@@ -193,7 +193,7 @@ def _division(seen: Extremes, zero: float) -> _Parts | None:
 def _measure(
     network: fx.GraphModule, batches: Batches, sites: Sites, seen: dict[fx.Node, Extremes]
 ) -> dict[fx.Node, _Noise]:
-    """Noise of each layer by its input's rounding to 8 bits as a whole."""
+    """Measure the noise of each layer when its undivided input is rounded to 8 bits."""
     import torch
 
     inputs = {reader.layer: node for node, readers in sites.items() for reader in readers}
@@ -215,7 +215,7 @@ def _measure(
 
 
 def _divide(network: fx.GraphModule, node: fx.Node, readers: list[_Reader], parts: _Parts) -> dict[fx.Node, fx.Node]:
-    """Divide a tensor; returns the layers that read it, and what gives their results now."""
+    """Divide a tensor; returns the sum that replaces the result of each layer that reads it."""
     import torch
 
     graph, name = network.graph, f"{readers[0].layer.name}{ABOVE}"

@@ -25,7 +25,7 @@ def wide_nodes(network: fx.GraphModule) -> list[str]:
 
 
 def is_wide(network: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether a node gives 16 bits, and everything that reads it takes them."""
+    """Whether a node's result is stored with 16 bits: the chip can, and all its readers can."""
     return gives_wide(network, node) and _taken(network, node)
 
 
@@ -36,7 +36,7 @@ def _computes(node: fx.Node) -> bool:
 
 
 def gives_wide(network: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether the chip has 16 bits for what a node computes."""
+    """Whether the chip can store a node's result with 16 bits."""
     return _computes(node) or is_one(network, node, "Conv2d", *_ACTIVATIONS)
 
 
@@ -48,5 +48,5 @@ def _taken(network: fx.GraphModule, node: fx.Node) -> bool:
 
 
 def takes_wide(network: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether a node can read 16 bits."""
+    """Whether a node can read a tensor of 16 bits."""
     return node.op == "output" or _computes(node) or is_one(network, node, *_ACTIVATIONS)
