@@ -190,7 +190,7 @@ def _network(job: Job, noise: float = NOISE) -> tuple[fx.GraphModule, list[str]]
     torch.set_num_threads(job.threads)
     module = torch.export.load(job.program).module()
     if not len(job.calibration()):
-        raise ConversionError("int8 needs calibration images, and the given set has none: give --data with photographs")
+        raise ConversionError("int8 needs calibration images, and there are none: give --data with photographs")
     network = rebuild(module)
     names = [node.name for node in readers_of_the_image(network)]
     # The file beside the program: `job.originals` are those of the graph before its channels were separated.
