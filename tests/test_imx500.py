@@ -589,7 +589,7 @@ def test_options_are_read() -> None:
     ("images", "message"),
     [
         (None, "give --data with a folder of photographs"),
-        (np.zeros((0, SIZE, SIZE, 3), np.uint8), "needs calibration images, and the given set has none"),
+        (np.zeros((0, SIZE, SIZE, 3), np.uint8), "needs calibration images, and there are none"),
     ],
 )
 def test_no_images_are_refused(images: Any, message: str, tmp_path: Path) -> None:
